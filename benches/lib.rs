@@ -1,0 +1,1 @@
+//! Benchmarks live in `overhead.rs` and `exchange.rs` beside this package.

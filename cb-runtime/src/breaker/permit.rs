@@ -1,0 +1,126 @@
+//! Leave to make one call. It gives the call's outcome back exactly once, whatever becomes of the call.
+
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Core;
+use super::gate::Pass;
+use super::tally::Outcome;
+use crate::error::{BreakerError, RefusalKind};
+use crate::store::LeaseId;
+
+/// What a breaker says to a call that wants to be made.
+pub enum Admission<'a> {
+    /// Make it.
+    Go(Permit<'a>),
+    /// A probe may be due: the store is being asked for leave.
+    Wait(Waiting<'a>),
+    /// Don't.
+    No(BreakerError),
+}
+
+/// Leave to make one call.
+///
+/// Dropped without an outcome it counts as cancelled; dropped while the call is running (it
+/// panicked) as a failure.
+#[must_use]
+pub struct Permit<'a> {
+    core: &'a Core,
+    pass: Pass,
+    lease: Option<LeaseId>,
+    running: bool,
+}
+
+impl<'a> Permit<'a> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core, pass: Pass, lease: Option<LeaseId>) -> Self {
+        Permit { core, pass, lease, running: false }
+    }
+
+    /// How long the call may take: the operator's word, else what the function was `given` by its
+    /// attribute, else the registry's default.
+    #[inline]
+    pub fn call_timeout(&self, given: Option<Duration>) -> Option<Duration> {
+        self.core.call_timeout(given)
+    }
+
+    /// Marks that the guarded code is running on this thread now (`true`), or has returned (`false`).
+    /// A permit that is dropped in between was dropped by a panic.
+    #[inline]
+    pub fn running(&mut self, running: bool) {
+        self.running = running;
+    }
+
+    /// The call returned what counts as a success.
+    #[inline]
+    pub fn success(self) {
+        self.finish(Outcome::Success);
+    }
+
+    /// The call returned what counts as a failure. If that trips the breaker, it is open when this returns.
+    pub fn failure(self) {
+        self.finish(Outcome::Failure);
+    }
+
+    /// The call returned something that says nothing about the dependency.
+    #[inline]
+    pub fn ignored(self) {
+        self.finish(Outcome::Ignored);
+    }
+
+    /// The call took longer than `limit` and has been dropped: a failure.
+    pub fn timed_out(self, limit: Duration) -> BreakerError {
+        let error = BreakerError::new(self.core.name().clone(), RefusalKind::TimedOut { limit });
+        self.failure();
+        error
+    }
+
+    #[inline]
+    fn finish(self, outcome: Outcome) {
+        let permit = ManuallyDrop::new(self);
+        permit.core.record(permit.pass, permit.lease, outcome);
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let outcome = if self.running { Outcome::Failure } else { Outcome::Cancelled };
+        self.core.record(self.pass, self.lease, outcome);
+    }
+}
+
+/// Waits for the answer to a request for a probe: one round trip to the store at most, with a
+/// deadline that the coordinator keeps. Dropped early, the probe goes back.
+pub struct Waiting<'a> {
+    core: &'a Core,
+    answer: oneshot::Receiver<Grant>,
+}
+
+/// A probe that has been granted and not been taken yet; goes back if it is dropped.
+pub(crate) struct Grant {
+    pub(crate) pass: Pass,
+    pub(crate) lease: LeaseId,
+}
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn new(core: &'a Core, answer: oneshot::Receiver<Grant>) -> Self {
+        Waiting { core, answer }
+    }
+}
+
+impl<'a> Future for Waiting<'a> {
+    type Output = Result<Permit<'a>, BreakerError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        Poll::Ready(match answer {
+            Ok(grant) => Ok(Permit::new(self.core, grant.pass, Some(grant.lease))),
+            Err(_denied) => Err(self.core.rejection()),
+        })
+    }
+}

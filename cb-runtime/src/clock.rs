@@ -1,0 +1,129 @@
+//! Where time comes from: the machine's monotonic clock, or one that a test moves by hand.
+//!
+//! Nothing in this crate compares wall clocks. An instance measures spans on its own monotonic
+//! clock; instants that several instances compare are the store's.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// A point on a [`Clock`]: microseconds since the clock was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(pub(crate) u64);
+
+impl Moment {
+    /// The span since `earlier`; zero if `earlier` is not earlier.
+    pub(crate) fn since(self, earlier: Moment) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    pub(crate) fn after(self, span: Duration) -> Moment {
+        Moment(self.0.saturating_add(micros(span)))
+    }
+
+    pub(crate) fn before(self, span: Duration) -> Moment {
+        Moment(self.0.saturating_sub(micros(span)))
+    }
+}
+
+/// Whole microseconds, saturating: half a million years is "for ever".
+pub(crate) fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a registry measures time with.
+///
+/// The default is the machine's monotonic clock. [`Clock::manual`] gives one for tests: it stands
+/// still until it is told to move, so a `reset_timeout` of an hour takes no time to pass.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System(Instant),
+    Manual(Arc<Hands>),
+}
+
+struct Hands {
+    now: AtomicU64,
+    moved: Notify,
+}
+
+/// Moves the [`Clock`] it was made with.
+#[derive(Clone)]
+pub struct ManualClock(Arc<Hands>);
+
+impl Clock {
+    /// The machine's monotonic clock.
+    pub fn system() -> Self {
+        Clock(Source::System(Instant::now()))
+    }
+
+    /// A clock that stands still until [`ManualClock::advance`] moves it.
+    pub fn manual() -> (Self, ManualClock) {
+        // Not zero: "a moment before now" must exist for a clock that has just been made.
+        let now = AtomicU64::new(micros(Duration::from_secs(86_400)));
+        let hands = Arc::new(Hands { now, moved: Notify::new() });
+        (Clock(Source::Manual(hands.clone())), ManualClock(hands))
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Moment {
+        match &self.0 {
+            Source::System(start) => Moment(micros(start.elapsed()).saturating_add(1)),
+            Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Returns once `until` has come. Needs a tokio runtime with a timer; cancelling loses nothing.
+    pub(crate) async fn sleep_until(&self, until: Moment) {
+        match &self.0 {
+            Source::System(start) => {
+                let deadline = start.checked_add(Duration::from_micros(until.0));
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            }
+            Source::Manual(hands) => loop {
+                let moved = hands.moved.notified();
+                if hands.now.load(Ordering::Acquire) >= until.0 {
+                    return;
+                }
+                moved.await;
+            },
+        }
+    }
+}
+
+impl ManualClock {
+    /// Moves the clock on by `span`, and wakes what was waiting for that.
+    pub fn advance(&self, span: Duration) {
+        self.0.now.fetch_add(micros(span), Ordering::AcqRel);
+        self.0.moved.notify_waiters();
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock::system()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::System(_) => "Clock::system",
+            Source::Manual(_) => "Clock::manual",
+        })
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ManualClock")
+    }
+}

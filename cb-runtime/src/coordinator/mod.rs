@@ -1,0 +1,3 @@
+//! The background exchange with the store.
+
+pub(crate) mod thread;

@@ -1,0 +1,191 @@
+//! What can go wrong, for the two kinds of people who meet it: [`BreakerError`] for the caller of a
+//! guarded function, [`Error`] for whoever builds, steers or watches a registry.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The breaker's own answer in place of the guarded function's: the call was rejected, or took
+/// longer than its `call_timeout`.
+///
+/// One pointer wide, so that it costs the caller's `Result` nothing.
+#[derive(Clone)]
+pub struct BreakerError(Arc<Refusal>);
+
+struct Refusal {
+    breaker: Arc<str>,
+    kind: RefusalKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalKind {
+    /// Open, and not due for a probe before `retry_after`.
+    Open {
+        retry_after: Duration,
+    },
+    /// Half-open (or due to be), and every probe that is allowed is under way.
+    ProbesTaken {
+        retry_after: Option<Duration>,
+    },
+    /// Opened by hand; nobody knows until when, unless an expiry was given.
+    ForcedOpen {
+        retry_after: Option<Duration>,
+    },
+    TimedOut {
+        limit: Duration,
+    },
+}
+
+impl BreakerError {
+    pub(crate) fn new(breaker: Arc<str>, kind: RefusalKind) -> Self {
+        BreakerError(Arc::new(Refusal { breaker, kind }))
+    }
+
+    /// The call was rejected without being made: the circuit is open, forced open, or half-open
+    /// with all its probes under way.
+    pub fn is_open(&self) -> bool {
+        !self.is_timeout()
+    }
+
+    /// The call was made, took longer than the breaker's `call_timeout`, and was cancelled.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, RefusalKind::TimedOut { .. })
+    }
+
+    /// The name of the breaker that answered.
+    pub fn breaker(&self) -> &str {
+        &self.0.breaker
+    }
+
+    /// How long the circuit stays open from now on, where that is known: `Some` while it is open
+    /// (zero when a probe is due), `None` for a timeout and for a state held by hand without expiry.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.0.kind {
+            RefusalKind::Open { retry_after } => Some(retry_after),
+            RefusalKind::ProbesTaken { retry_after } | RefusalKind::ForcedOpen { retry_after } => retry_after,
+            RefusalKind::TimedOut { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for BreakerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &*self.0.breaker;
+        match self.0.kind {
+            RefusalKind::Open { retry_after } => {
+                write!(f, "circuit breaker \"{name}\" is open; retry in {retry_after:.1?}")
+            }
+            RefusalKind::ProbesTaken { .. } => {
+                write!(f, "circuit breaker \"{name}\" is half-open and all its probes are under way")
+            }
+            RefusalKind::ForcedOpen { retry_after: None } => {
+                write!(f, "circuit breaker \"{name}\" is forced open until someone releases it")
+            }
+            RefusalKind::ForcedOpen { retry_after: Some(left) } => {
+                write!(f, "circuit breaker \"{name}\" is forced open for {left:.1?}")
+            }
+            RefusalKind::TimedOut { limit } => {
+                write!(f, "the call took longer than the {limit:?} that circuit breaker \"{name}\" allows")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for BreakerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BreakerError").field("breaker", &self.0.breaker).field("kind", &self.0.kind).finish()
+    }
+}
+
+impl std::error::Error for BreakerError {}
+
+/// What building, steering or watching a registry can fail with. Opaque; ask its predicates.
+#[derive(Clone)]
+pub struct Error(Arc<ErrorKind>);
+
+#[derive(Debug)]
+pub(crate) enum ErrorKind {
+    /// A value that cannot be meant: names the field and what would be right.
+    Config { field: &'static str, problem: String },
+    /// The address of the store cannot be used.
+    Url { problem: String },
+    /// A global registry is there already.
+    Installed,
+    /// The store cannot be reached, or answers with an error.
+    Store { doing: &'static str, problem: String },
+    /// What the store holds under our keys is not what we wrote.
+    Data { what: String, problem: String },
+    /// A cached result cannot be used or made.
+    Cache { breaker: Arc<str>, problem: String },
+    /// A second registration of a name asks for something else than the first.
+    Conflict { breaker: Arc<str>, problem: String },
+    /// The registry has been shut down.
+    ShutDown,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Error(Arc::new(kind))
+    }
+
+    pub(crate) fn config(field: &'static str, problem: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Config { field, problem: problem.into() })
+    }
+
+    pub(crate) fn store(doing: &'static str, problem: impl fmt::Display) -> Self {
+        Error::new(ErrorKind::Store { doing, problem: problem.to_string() })
+    }
+
+    /// A configuration value (or the store's address) is wrong.
+    pub fn is_config(&self) -> bool {
+        matches!(*self.0, ErrorKind::Config { .. } | ErrorKind::Url { .. })
+    }
+
+    /// The configuration field that is wrong, by the name of its attribute argument.
+    pub fn field(&self) -> Option<&'static str> {
+        match *self.0 {
+            ErrorKind::Config { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
+    /// The store could not be reached, did not answer in time, or answered with an error.
+    pub fn is_store(&self) -> bool {
+        matches!(*self.0, ErrorKind::Store { .. })
+    }
+
+    /// The store holds something under this library's keys that it cannot have written.
+    pub fn is_data(&self) -> bool {
+        matches!(*self.0, ErrorKind::Data { .. })
+    }
+
+    /// A result could not be cached, or a cached one not be read.
+    pub fn is_cache(&self) -> bool {
+        matches!(*self.0, ErrorKind::Cache { .. })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            ErrorKind::Config { field, problem } => write!(f, "{field}: {problem}"),
+            ErrorKind::Url { problem } => write!(f, "the store's address cannot be used: {problem}"),
+            ErrorKind::Installed => f.write_str(
+                "a global registry is there already: call install() once, before the first guarded call",
+            ),
+            ErrorKind::Store { doing, problem } => write!(f, "the store failed while {doing}: {problem}"),
+            ErrorKind::Data { what, problem } => write!(f, "{what} in the store is damaged: {problem}"),
+            ErrorKind::Cache { breaker, problem } => write!(f, "cache of \"{breaker}\": {problem}"),
+            ErrorKind::Conflict { breaker, problem } => write!(f, "breaker \"{breaker}\": {problem}"),
+            ErrorKind::ShutDown => f.write_str("the registry has been shut down"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,19 @@
+//! A circuit breaker for async functions, shared by a fleet.
+
+mod breaker;
+mod cache;
+pub mod clock;
+mod config;
+mod coordinator;
+mod error;
+mod event;
+mod registry;
+mod snapshot;
+mod store;
+
+pub use breaker::Breaker;
+pub use config::BreakerConfig;
+pub use error::{BreakerError, Error};
+pub use event::{CacheTier, Event, Events, Transition};
+pub use registry::Registry;
+pub use snapshot::{FleetBreaker, Outcomes, Snapshot, State, UnknownState, WindowSnapshot};

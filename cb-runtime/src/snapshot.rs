@@ -1,0 +1,182 @@
+//! What a breaker looks like at one moment.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum State {
+    /// Calls are made, outcomes are counted.
+    Closed = 0,
+    /// Calls are rejected until `reset_timeout` is over.
+    Open = 1,
+    /// A few calls are made as probes, all others are rejected.
+    HalfOpen = 2,
+    /// Opened by hand: calls are rejected until someone releases it.
+    ForcedOpen = 3,
+    /// Switched off by hand: calls are made, nothing is counted.
+    Disabled = 4,
+    /// Watching only, by hand: calls are made and counted, nothing is ever rejected.
+    MetricsOnly = 5,
+}
+
+impl State {
+    /// All states, for exporting a gauge per state.
+    pub const ALL: [State; 6] =
+        [State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::Disabled, State::MetricsOnly];
+
+    /// The state's name as it stands in Redis, in metrics and in logs: `"half-open"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Closed => "closed",
+            State::Open => "open",
+            State::HalfOpen => "half-open",
+            State::ForcedOpen => "forced-open",
+            State::Disabled => "disabled",
+            State::MetricsOnly => "metrics-only",
+        }
+    }
+
+    /// Set by an operator, and left only by an operator's word (or its expiry).
+    pub const fn is_manual(self) -> bool {
+        matches!(self, State::ForcedOpen | State::Disabled | State::MetricsOnly)
+    }
+
+    /// Calls are made without a permit being asked for.
+    pub const fn admits(self) -> bool {
+        matches!(self, State::Closed | State::Disabled | State::MetricsOnly)
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> State {
+        match bits & 7 {
+            1 => State::Open,
+            2 => State::HalfOpen,
+            3 => State::ForcedOpen,
+            4 => State::Disabled,
+            5 => State::MetricsOnly,
+            _ => State::Closed,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        State::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| UnknownState(text.chars().take(40).collect()))
+    }
+}
+
+/// A text that names no [`State`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownState(String);
+
+impl fmt::Display for UnknownState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\"{}\" is no state; there are closed, open, half-open, forced-open, disabled, metrics-only",
+            self.0.escape_default()
+        )
+    }
+}
+
+impl std::error::Error for UnknownState {}
+
+/// A breaker at one moment, as this instance knows it; taken from memory, without I/O.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The breaker's name.
+    pub name: String,
+    /// The state that calls meet here and now.
+    pub state: State,
+    /// The fleet's number for the state: grows by one at every change. While `local` is true, that
+    /// of the last state which the store confirmed.
+    pub epoch: u64,
+    /// The state is this instance's own doing and not (yet) confirmed by the store.
+    pub local: bool,
+    /// Why it came to this state; empty for "closed since ever".
+    pub reason: String,
+    /// Until a probe may be made (open), or until a state held by hand expires.
+    pub retry_after: Option<Duration>,
+    /// Failures of this epoch: the fleet's at the last exchange and this instance's since.
+    pub failures: u64,
+    /// Successes of this epoch, likewise.
+    pub successes: u64,
+    /// Failures since the latest success, likewise.
+    pub consecutive_failures: u64,
+    /// The time window's calls, failures and rate, where the breaker judges by a rate.
+    pub window: Option<WindowSnapshot>,
+    /// What has become of this instance's own calls since it started.
+    pub outcomes: Outcomes,
+}
+
+/// The counts of a time window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct WindowSnapshot {
+    /// Calls with a result, in the window.
+    pub calls: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// `failures / calls`; 0 where there were no calls.
+    pub failure_rate: f64,
+}
+
+/// What became of calls, by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Outcomes {
+    /// Returned what counts as a success.
+    pub success: u64,
+    /// Returned what counts as a failure, panicked, or timed out.
+    pub failure: u64,
+    /// Returned something that `is_failure` says is no failure, and which is no success either.
+    pub ignored: u64,
+    /// Dropped before they ended.
+    pub cancelled: u64,
+    /// Ended after the circuit had changed its state; counted nowhere else.
+    pub late: u64,
+    /// Not made: the circuit did not admit them.
+    pub rejected: u64,
+}
+
+/// A breaker as the store has it, for the whole fleet.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct FleetBreaker {
+    /// The breaker's name.
+    pub name: String,
+    /// The fleet's state.
+    pub state: State,
+    /// Grows by one at every change of state.
+    pub epoch: u64,
+    /// Why it came to this state.
+    pub reason: String,
+    /// The instance that brought it there.
+    pub originator: String,
+    /// Until a probe may be made (open), or until a state held by hand expires.
+    pub retry_after: Option<Duration>,
+    /// Failures of this epoch, fleet-wide.
+    pub failures: u64,
+    /// Successes of this epoch, fleet-wide.
+    pub successes: u64,
+    /// Failures since the latest success, fleet-wide.
+    pub consecutive_failures: u64,
+}

@@ -1,0 +1,264 @@
+//! Where the shared truth lives, and the contract that every place for it fulfils.
+//!
+//! A store **merges** counts, **compares** epochs and **hands out** leases. It decides nothing: what
+//! counts mean is decided in [`policy`](crate::breaker), once, for all stores. `memory` is the store
+//! of the embedded default, `redis` the one that a fleet shares; `contract` is the suite that both pass.
+//!
+//! # Time
+//! The store's clock is the only one that is compared. Instances send *ages* ("this happened 1,200 µs
+//! ago") and receive *remaining* spans. All spans here are whole microseconds (`_us`), all epochs and
+//! counts are plain integers below 2^53, so that a Lua number holds them.
+
+pub(crate) mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::snapshot::State;
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The contract. Every method may be called while others are under way; dropping its future
+/// abandons the answer, not the operation.
+pub(crate) trait Store: Send + Sync + 'static {
+    /// One exchange: for each entry, in this order: write back what the store has lost, merge the
+    /// delta, release and renew leases, try the proposal, hand out leases, answer with the view.
+    fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>>;
+
+    /// Everything a newcomer must know before its first call: the breakers that are held in another
+    /// state than closed, and where the event stream stands.
+    fn load(&self) -> BoxFuture<'_, Result<Load, Error>>;
+
+    /// The events after `from`, oldest first, waiting up to `patience` for the first. An empty list
+    /// means none came.
+    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
+
+    /// Every breaker that the store knows, with its counts.
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
+
+    /// A cached result, if it is there.
+    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Vec<u8>>, Error>>;
+
+    /// Keeps a result for `ttl`; replaces the one before.
+    fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// What one instance has to say at one time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Batch {
+    /// Who says it; unique for every registry of every process.
+    pub(crate) instance: Arc<str>,
+    /// Grows by one with every batch. A batch with a number that the store has seen from this
+    /// instance (the same or a higher one) is a retry: its deltas are not merged again, all else is done.
+    pub(crate) seq: u64,
+    /// The store's time at which the ages were taken, as this instance estimates it. Keeps the order of
+    /// one instance's own reports when two batches travel for different times. The store uses it
+    /// if it lies within the last second before its own now, and its own now otherwise.
+    pub(crate) as_of_us: Option<u64>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// One breaker's part of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) name: Arc<str>,
+    /// The last state of this breaker that the store has confirmed to this instance; `None` if they
+    /// have never spoken of it. If its epoch is higher than the store's, the store has lost data and
+    /// takes this record over (counts and leases start at nothing; no event).
+    pub(crate) known: Option<Record>,
+    /// Merged if `known` has the store's epoch, or if `known` is `None` and the store's state is
+    /// closed or metrics-only. Otherwise it is late, and dropped.
+    pub(crate) delta: Delta,
+    /// The time window that this instance judges by, if it judges by one. Where the delta
+    /// is merged, its buckets go into this window.
+    pub(crate) window: Option<WindowAsk>,
+    pub(crate) proposal: Option<Proposal>,
+    pub(crate) leases: LeaseAsk,
+}
+
+/// A breaker's shared state.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    /// Grows by one at every change of state; 0 = closed since ever.
+    pub(crate) epoch: u64,
+    pub(crate) state: State,
+    /// Why it came to this state; at most [`MAX_REASON`] bytes.
+    pub(crate) reason: String,
+    /// The instance that brought it there.
+    pub(crate) originator: String,
+    /// Open: until a probe may be made (0 = due). Forced-open, disabled, metrics-only: until the
+    /// expiry, `None` = none. `None` in all other states.
+    pub(crate) remaining_us: Option<u64>,
+    /// How long ago the state came to be.
+    pub(crate) since_us: u64,
+    /// What `remaining_us` was when it opened.
+    pub(crate) reset_timeout_us: u64,
+    /// How often it has opened since it was last closed; for the backoff.
+    pub(crate) attempt: u32,
+}
+
+pub(crate) const MAX_REASON: usize = 200;
+/// A run is kept as at most so many (age, count) pairs; beyond it the two oldest become one.
+pub(crate) const MAX_RUN: usize = 64;
+/// A time window has at most so many buckets.
+pub(crate) const MAX_BUCKETS: u64 = 64;
+
+/// Calls with a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) successes: u64,
+    pub(crate) failures: u64,
+    /// How many of both took too long.
+    pub(crate) slow: u64,
+}
+
+/// What happened at one instance since its last batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Delta {
+    /// Added to the epoch's totals.
+    pub(crate) counts: Counts,
+    pub(crate) run: Run,
+    /// For the time window: (age, counts); each goes into the bucket that its age falls into, and is dropped if
+    /// that is older than the window.
+    pub(crate) buckets: Vec<(u64, Counts)>,
+}
+
+/// Consecutive failures: when the latest success was, and the failures after it.
+///
+/// Merging two runs: the later success stands, failures before it go, all others stay. The result
+/// does not depend on the order of merging.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Run {
+    /// Age of the latest success.
+    pub(crate) success_age_us: Option<u64>,
+    /// (age, count), oldest first, none older than the success; at most [`MAX_RUN`] pairs.
+    pub(crate) failures: Vec<(u64, u64)>,
+}
+
+/// A time window, and how much of it the instance wants to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WindowAsk {
+    pub(crate) length_us: u64,
+    /// A bucket's share; `length_us / width_us` ≤ [`MAX_BUCKETS`]. Bucket `i` covers the store's time
+    /// `[i·width, (i+1)·width)`.
+    pub(crate) width_us: u64,
+    /// Only buckets from this number on are answered; 0 = the whole window.
+    pub(crate) since: u64,
+}
+
+/// A change of state that an instance has decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Proposal {
+    pub(crate) to: State,
+    pub(crate) reason: String,
+    /// As in [`Record`].
+    pub(crate) remaining_us: Option<u64>,
+    pub(crate) reset_timeout_us: u64,
+    pub(crate) attempt: u32,
+    /// `false`: wins only if `known` is `Some` and has the store's epoch (after writing back), and, for open → half-open, only if
+    /// the store's remaining time is over. `true` (an operator's word): always wins, unless the store is in
+    /// state `to` with the same reason and no expiry already.
+    pub(crate) force: bool,
+    /// The counts that led to it, for the event.
+    pub(crate) evidence: Counts,
+}
+
+/// Names one permit of a half-open state; unique within its instance. Epoch-bound: a change of
+/// state ends all leases.
+pub(crate) type LeaseId = u64;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LeaseAsk {
+    /// Given back; ids that are not (or no longer) held are passed over.
+    pub(crate) release: Vec<LeaseId>,
+    /// Held on to: the deadline moves to `term_us` from now. An id that has lapsed is not revived.
+    pub(crate) renew: Vec<LeaseId>,
+    /// Leases wanted, under these ids, in this order. Granted while the state is half-open (after the proposal) and
+    /// fewer than `limit` unlapsed leases are out, fleet-wide.
+    pub(crate) want: Vec<LeaseId>,
+    pub(crate) limit: u32,
+    pub(crate) term_us: u64,
+}
+
+/// The store's answer to a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// The store's time.
+    pub(crate) now_us: u64,
+    pub(crate) position: Position,
+    /// One per entry, in order; an error where this breaker's keys cannot be used (its text names the
+    /// key). Others are not affected.
+    pub(crate) views: Vec<Result<View, String>>,
+}
+
+/// One breaker as the store has it after an exchange.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct View {
+    pub(crate) record: Record,
+    /// Totals of the epoch.
+    pub(crate) counts: Counts,
+    /// Failures after the latest success.
+    pub(crate) run: u64,
+    pub(crate) window: Option<WindowView>,
+    /// The proposal was carried out by this very exchange.
+    pub(crate) won: bool,
+    /// The wanted leases that were given.
+    pub(crate) granted: Vec<LeaseId>,
+    /// If fewer were granted than wanted in a half-open state: until the first of the leases that are out lapses.
+    pub(crate) lease_wait_us: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WindowView {
+    /// Buckets with something in them, ascending, `since` and later, none older than the window.
+    pub(crate) buckets: Vec<(u64, Counts)>,
+    /// Grows when something is merged into a bucket before the one current then or its predecessor:
+    /// an instance that sees it grow asks for the whole window again.
+    pub(crate) late_merges: u64,
+}
+
+/// A place in the event stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Identifies this stream; another one after the store has lost its data.
+    pub(crate) incarnation: String,
+    /// The store's own id of the last event ("0-0" for none).
+    pub(crate) id: String,
+    /// The last event's number: events are numbered 1, 2, 3, … without gaps.
+    pub(crate) number: u64,
+}
+
+/// One change of state, as the stream tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StreamEvent {
+    /// Where the stream stands after this event.
+    pub(crate) position: Position,
+    pub(crate) name: Arc<str>,
+    pub(crate) from: State,
+    /// The state from then on. `remaining_us` and `since_us` are those of the moment of change.
+    pub(crate) record: Record,
+    pub(crate) evidence: Counts,
+    /// The store's time of the change.
+    pub(crate) at_us: u64,
+}
+
+/// A newcomer's view of the namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Load {
+    pub(crate) now_us: u64,
+    pub(crate) position: Position,
+    /// Every breaker whose state is not closed; an error (with the key in its text) where it cannot be read.
+    pub(crate) held: Vec<(Arc<str>, Result<Record, String>)>,
+}
+
+/// One line of the fleet's overview.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FleetRow {
+    pub(crate) name: Arc<str>,
+    pub(crate) view: Result<(Record, Counts, u64), String>,
+}

@@ -1,0 +1,2 @@
+//! One instance of a fleet.
+fn main() {}
