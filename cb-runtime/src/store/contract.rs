@@ -6,6 +6,8 @@
 
 mod counts;
 mod leases;
+#[cfg(feature = "redis")]
+mod random;
 mod stream;
 mod transitions;
 mod windows;
