@@ -41,11 +41,21 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Every breaker that the store knows, with its counts.
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
 
-    /// A cached result, if it is there.
-    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Vec<u8>>, Error>>;
+    /// A cached result, if it is there, and how long it will be. Both are read at one moment, in one
+    /// round trip. `key` is the tail that the cache has chosen; the store puts its own prefix before it.
+    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>>;
 
-    /// Keeps a result for `ttl`; replaces the one before.
+    /// Keeps a result for `ttl` (in whole milliseconds, at least one); replaces the one before.
     fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// A cached result as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cached {
+    pub(crate) value: Vec<u8>,
+    /// Until it expires by the store's clock: what is left of the `ttl` it was put with, so its age
+    /// follows without comparing clocks. `None` = it never expires, so it was not put by this contract.
+    pub(crate) remaining: Option<Duration>,
 }
 
 /// What one instance has to say at one time.
