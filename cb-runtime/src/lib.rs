@@ -10,10 +10,11 @@ mod event;
 mod registry;
 mod snapshot;
 mod store;
+mod sync;
 
 pub use breaker::Breaker;
 pub use config::BreakerConfig;
 pub use error::{BreakerError, Error};
 pub use event::{CacheTier, Event, Events, Transition};
-pub use registry::Registry;
+pub use registry::{Registry, RegistryBuilder};
 pub use snapshot::{FleetBreaker, Outcomes, Snapshot, State, UnknownState, WindowSnapshot};

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -103,8 +104,23 @@ pub struct Waiting<'a> {
 
 /// A probe that has been granted and not been taken yet; goes back if it is dropped.
 pub(crate) struct Grant {
-    pub(crate) pass: Pass,
-    pub(crate) lease: LeaseId,
+    core: Arc<Core>,
+    pass: Pass,
+    lease: Option<LeaseId>,
+}
+
+impl Grant {
+    pub(crate) fn new(core: Arc<Core>, pass: Pass, lease: LeaseId) -> Self {
+        Grant { core, pass, lease: Some(lease) }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.core.give_back(lease);
+        }
+    }
 }
 
 impl<'a> Waiting<'a> {
@@ -119,8 +135,11 @@ impl<'a> Future for Waiting<'a> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         Poll::Ready(match answer {
-            Ok(grant) => Ok(Permit::new(self.core, grant.pass, Some(grant.lease))),
-            Err(_denied) => Err(self.core.rejection()),
+            // The state may have changed between the granting and now; the grant then goes back.
+            Ok(mut grant) if self.core.is_current(grant.pass) => {
+                Ok(Permit::new(self.core, grant.pass, grant.lease.take()))
+            }
+            _ => self.core.admit_late(),
         })
     }
 }

@@ -113,6 +113,8 @@ pub(crate) struct Record {
 }
 
 pub(crate) const MAX_REASON: usize = 200;
+/// See "What a store lets go".
+pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 /// A run is kept as at most so many (age, count) pairs; beyond it the two oldest become one.
 pub(crate) const MAX_RUN: usize = 64;
 /// A time window has at most so many buckets.
@@ -204,6 +206,8 @@ pub(crate) struct Answer {
     /// One per entry, in order; an error where this breaker's keys cannot be used (its text names the
     /// key). Others are not affected.
     pub(crate) views: Vec<Result<View, String>>,
+    /// Damage to what all breakers share (the event stream, an index): names the key and what to do.
+    pub(crate) troubles: Vec<String>,
 }
 
 /// One breaker as the store has it after an exchange.
@@ -264,6 +268,8 @@ pub(crate) struct Load {
     pub(crate) position: Position,
     /// Every breaker whose state is not closed; an error (with the key in its text) where it cannot be read.
     pub(crate) held: Vec<(Arc<str>, Result<Record, String>)>,
+    /// As in [`Answer`].
+    pub(crate) troubles: Vec<String>,
 }
 
 /// One line of the fleet's overview.

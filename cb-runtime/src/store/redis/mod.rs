@@ -1,1 +1,9 @@
-//! The store that a fleet shares.
+//! stub
+use super::*;
+#[derive(Clone)]
+pub(crate) enum Target {
+    Single(String),
+    Cluster(Vec<String>),
+    Sentinel { urls: Vec<String>, master: String },
+}
+pub(crate) type RedisStore = super::memory::MemoryStore2;

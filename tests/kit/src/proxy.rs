@@ -1,0 +1,196 @@
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::{PATIENCE, wait_until};
+
+/// A TCP proxy on a port of its own that can be cut, stalled and healed.
+pub struct Proxy {
+    port: u16,
+    target: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    Flows,
+    /// Connections are made and kept, bytes wait.
+    Stalled,
+    /// Requests arrive, answers wait.
+    AnswersStalled,
+    Cut,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+struct Inner {
+    traffic: Traffic,
+    open: Vec<TcpStream>,
+    accepted: u64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and passes everything on to `target_port`.
+    pub fn start(target_port: u16) -> Proxy {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("a bound listener has an address").port();
+        let inner = Inner { traffic: Traffic::Flows, open: Vec::new(), accepted: 0 };
+        let proxy = Proxy {
+            port,
+            target: (Ipv4Addr::LOCALHOST, target_port).into(),
+            shared: Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new() }),
+            acceptor: Mutex::new(None),
+        };
+        proxy.accept_on(listener);
+        proxy
+    }
+
+    /// The port to connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// How many connections have been accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.shared.lock().accepted
+    }
+
+    /// Closes all connections; new ones are refused.
+    pub fn cut(&self) {
+        let mut inner = self.shared.lock();
+        if inner.traffic == Traffic::Cut {
+            return;
+        }
+        inner.traffic = Traffic::Cut;
+        close(&mut inner);
+        drop(inner);
+        self.shared.changed.notify_all();
+        // A listener that waits in accept() is woken by a connection; then it is dropped.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        if let Some(acceptor) = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            acceptor.join().expect("the proxy's acceptor ends");
+        }
+    }
+
+    /// Keeps connections open and accepts new ones, but passes nothing on until [`heal`](Proxy::heal).
+    pub fn stall(&self) {
+        self.set(Traffic::Stalled);
+    }
+
+    /// Passes requests on, but holds the answers back: what the server did stays unknown. With
+    /// [`cut`](Proxy::cut) after it, the answers are lost.
+    pub fn stall_answers(&self) {
+        self.set(Traffic::AnswersStalled);
+    }
+
+    /// Everything flows again: what was stalled goes on, what was cut may connect anew.
+    pub fn heal(&self) {
+        if self.shared.lock().traffic != Traffic::Cut {
+            self.set(Traffic::Flows);
+            return;
+        }
+        let mut listener = None;
+        wait_until(PATIENCE, "the proxy has its port back", || {
+            listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).ok();
+            listener.is_some()
+        });
+        self.set(Traffic::Flows);
+        self.accept_on(listener.expect("waited for"));
+    }
+
+    fn set(&self, traffic: Traffic) {
+        self.shared.lock().traffic = traffic;
+        self.shared.changed.notify_all();
+    }
+
+    fn accept_on(&self, listener: TcpListener) {
+        let (shared, target) = (self.shared.clone(), self.target);
+        let acceptor = std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if shared.lock().traffic == Traffic::Cut {
+                    return;
+                }
+                if let Ok(client) = client {
+                    // A target that is down looks the same through the proxy: the connection closes.
+                    let _ = connect_through(&shared, client, target);
+                }
+            }
+        });
+        *self.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(acceptor);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+fn close(inner: &mut Inner) {
+    for stream in inner.open.drain(..) {
+        // Already closed by its other end: nothing left to do.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn connect_through(shared: &Arc<Shared>, client: TcpStream, target: SocketAddr) -> io::Result<()> {
+    let server = TcpStream::connect_timeout(&target, PATIENCE)?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let mut inner = shared.lock();
+    if inner.traffic == Traffic::Cut {
+        return Ok(());
+    }
+    inner.accepted += 1;
+    inner.open.retain(|stream| stream.peer_addr().is_ok());
+    inner.open.push(client.try_clone()?);
+    inner.open.push(server.try_clone()?);
+    drop(inner);
+    let (client_too, server_too) = (client.try_clone()?, server.try_clone()?);
+    pump(shared.clone(), client, server, |traffic| traffic == Traffic::Stalled);
+    pump(shared.clone(), server_too, client_too, |traffic| {
+        matches!(traffic, Traffic::Stalled | Traffic::AnswersStalled)
+    });
+    Ok(())
+}
+
+/// Copies one direction on a thread of its own until either end closes.
+fn pump(
+    shared: Arc<Shared>,
+    mut from: TcpStream,
+    mut to: TcpStream,
+    holds: impl Fn(Traffic) -> bool + Send + 'static,
+) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let mut inner = shared.lock();
+            while holds(inner.traffic) {
+                inner = shared.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            }
+            let cut = inner.traffic == Traffic::Cut;
+            drop(inner);
+            if cut || to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}

@@ -1,0 +1,114 @@
+//! Just enough of the Redis protocol to steer a server without a client library or redis-cli.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// What a server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// No value.
+    Nil,
+    /// A status, such as `OK`.
+    Status(String),
+    /// An error, with its code: `WRONGTYPE Operation against …`.
+    Error(String),
+    /// A number.
+    Number(i64),
+    /// A value.
+    Bytes(Vec<u8>),
+    /// Several.
+    Many(Vec<Reply>),
+}
+
+impl Reply {
+    /// As `redis-cli --raw` prints it: the elements of (nested) arrays on lines of their own,
+    /// nothing for nil. What is not UTF-8 is replaced.
+    pub fn text(&self) -> String {
+        match self {
+            Reply::Nil => String::new(),
+            Reply::Status(text) | Reply::Error(text) => text.clone(),
+            Reply::Number(number) => number.to_string(),
+            Reply::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Reply::Many(items) => items.iter().map(Reply::text).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// The elements of an array; a single reply is an array of one, nil of none.
+    pub fn items(self) -> Vec<Reply> {
+        match self {
+            Reply::Many(items) => items,
+            Reply::Nil => Vec::new(),
+            one => vec![one],
+        }
+    }
+}
+
+/// One connection that sends a command and reads its answer.
+pub(crate) struct Wire {
+    reader: BufReader<TcpStream>,
+}
+
+impl Wire {
+    pub(crate) fn connect(address: SocketAddr, patience: Duration) -> io::Result<Wire> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        stream.set_nodelay(true)?;
+        Ok(Wire { reader: BufReader::new(stream) })
+    }
+
+    /// How the server sees this connection, as it stands in MONITOR's lines.
+    pub(crate) fn local_address(&self) -> io::Result<String> {
+        Ok(self.reader.get_ref().local_addr()?.to_string())
+    }
+
+    pub(crate) fn command<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<Reply> {
+        let mut request = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            let arg = arg.as_ref();
+            request.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            request.extend_from_slice(arg);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.reader.get_ref().write_all(&request)?;
+        self.reply()
+    }
+
+    pub(crate) fn reply(&mut self) -> io::Result<Reply> {
+        let line = self.line()?;
+        let (kind, rest) = line.split_at_checked(1).ok_or_else(|| odd("an empty line"))?;
+        let number = || rest.parse::<i64>().map_err(|_| odd(&line));
+        Ok(match kind {
+            "+" => Reply::Status(rest.to_owned()),
+            "-" => Reply::Error(rest.to_owned()),
+            ":" => Reply::Number(number()?),
+            "$" => match usize::try_from(number()?) {
+                Err(_negative) => Reply::Nil,
+                Ok(length) => {
+                    let mut bytes = vec![0; length + 2];
+                    self.reader.read_exact(&mut bytes)?;
+                    bytes.truncate(length);
+                    Reply::Bytes(bytes)
+                }
+            },
+            "*" => match usize::try_from(number()?) {
+                Err(_negative) => Reply::Nil,
+                Ok(count) => Reply::Many((0..count).map(|_| self.reply()).collect::<io::Result<_>>()?),
+            },
+            _ => return Err(odd(&line)),
+        })
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        if self.reader.read_until(b'\n', &mut bytes)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+fn odd(line: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the server answered {line:?}"))
+}

@@ -1,0 +1,297 @@
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+use crate::monitor::Monitor;
+use crate::resp::{Reply, Wire};
+
+const MISSING: &str = "these tests need a real redis-server and none was found; install it with \
+     `apt-get install redis-server` (Debian, Ubuntu) or `brew install redis` (macOS)";
+
+/// A redis-server on a free port and a unix socket, in a temporary directory of its own, without
+/// persistence. Killed when it is dropped.
+pub struct RedisServer {
+    args: Vec<String>,
+    port: u16,
+    directory: TempDir,
+    process: Mutex<Option<Child>>,
+    control: Mutex<Option<Wire>>,
+}
+
+impl RedisServer {
+    /// Starts a server and waits until it answers.
+    ///
+    /// # Panics
+    /// Says what to install if there is no redis-server.
+    pub fn start() -> RedisServer {
+        RedisServer::start_with(&[])
+    }
+
+    /// The same with more arguments, such as `["--requirepass", "secret"]`.
+    pub fn start_with(args: &[&str]) -> RedisServer {
+        let directory =
+            tempfile::Builder::new().prefix("cb-redis-").tempdir().expect("a temporary directory");
+        let mut server = RedisServer {
+            args: args.iter().map(ToString::to_string).collect(),
+            port: 0,
+            directory,
+            process: Mutex::new(None),
+            control: Mutex::new(None),
+        };
+        // Between choosing a free port and the server's binding it, another process may take it.
+        for _ in 0..20 {
+            server.port = free_port();
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start; its log says:\n{}", server.log());
+    }
+
+    /// The TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `redis://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `unix:///…/redis.sock`.
+    pub fn unix_url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// The process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Child::id)
+    }
+
+    /// Sends one command on the kit's own connection and prints the answer like `redis-cli --raw`.
+    ///
+    /// # Panics
+    /// If the server answers with an error, or not at all.
+    #[track_caller]
+    pub fn cli<A: AsRef<[u8]>>(&self, args: &[A]) -> String {
+        match self.command(args) {
+            Reply::Error(error) => panic!("{}: {error}", shown(args)),
+            reply => reply.text(),
+        }
+    }
+
+    /// Sends one command on the kit's own connection; the answer as it is.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    #[track_caller]
+    pub fn command<A: AsRef<[u8]>>(&self, args: &[A]) -> Reply {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let wire = control.get_or_insert_with(|| self.connect());
+        match wire.command(args) {
+            Ok(reply) => reply,
+            Err(error) => {
+                *control = None;
+                panic!("{}: {error}", shown(args))
+            }
+        }
+    }
+
+    /// Kills the server; what it held is gone. Clients' connections break.
+    pub fn stop(&self) {
+        self.kill();
+        // A dump that an earlier `restart_keeping_data` has left must not come back.
+        let _ = std::fs::remove_file(self.directory.path().join("dump.rdb"));
+    }
+
+    /// Starts the server again, empty, on the same port and socket; stops it first if it runs.
+    pub fn restart(&self) {
+        self.stop();
+        self.launch_again();
+    }
+
+    /// The same, with all the keys it had.
+    pub fn restart_keeping_data(&self) {
+        self.cli(&["SAVE"]);
+        self.kill();
+        self.launch_again();
+    }
+
+    /// Stops the process in its tracks (SIGSTOP): it accepts connections and never answers.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Commands processed since the start, those that scripts call among them.
+    pub fn commands_processed(&self) -> u64 {
+        self.info("stats", "total_commands_processed").parse().expect("a number")
+    }
+
+    /// One field of `INFO section`.
+    pub fn info(&self, section: &str, field: &str) -> String {
+        let info = self.cli(&["INFO", section]);
+        let found = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        found.unwrap_or_else(|| panic!("INFO {section} has no {field}")).trim().to_owned()
+    }
+
+    /// Clients that are connected, the kit's own not among them.
+    pub fn connected_clients(&self) -> usize {
+        let own = |line: &&str| line.contains(&format!(" name={CLIENT_NAME} "));
+        self.cli(&["CLIENT", "LIST"]).lines().filter(|line| !line.is_empty() && !own(line)).count()
+    }
+
+    /// Begins to listen in on what clients send.
+    pub fn monitor(&self) -> Monitor<'_> {
+        Monitor::start(self)
+    }
+
+    /// How many commands clients send while `work` runs, those that scripts call not among them.
+    pub fn client_commands<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
+        let monitor = self.monitor();
+        let result = work();
+        (result, monitor.finish().len())
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// The server's own directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Child>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends `text` as a command that MONITOR shows; returns the address it shows as the sender's.
+    pub(crate) fn fence(&self, text: &str) -> String {
+        self.cli(&["ECHO", text]);
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.as_ref().expect("just used").local_address().expect("a connected socket has an address")
+    }
+
+    pub(crate) fn connect(&self) -> Wire {
+        self.try_connect(PATIENCE).unwrap_or_else(|error| {
+            panic!("redis-server on port {} cannot be reached: {error}\n{}", self.port, self.log())
+        })
+    }
+
+    fn try_connect(&self, patience: Duration) -> io::Result<Wire> {
+        let mut wire = Wire::connect((Ipv4Addr::LOCALHOST, self.port).into(), patience)?;
+        if let Some(at) = self.args.iter().position(|arg| arg == "--requirepass") {
+            wire.command(&["AUTH", &self.args[at + 1]])?;
+        }
+        match wire.command(&["CLIENT", "SETNAME", CLIENT_NAME])? {
+            Reply::Error(error) if error.starts_with("LOADING") => Err(ErrorKind::ConnectionRefused.into()),
+            _ => Ok(wire),
+        }
+    }
+
+    fn launch_again(&self) {
+        let start = Instant::now();
+        while !self.launch() {
+            assert!(start.elapsed() < PATIENCE, "redis-server does not start again:\n{}", self.log());
+        }
+    }
+
+    /// Starts the process and waits until it, and not another on the same port, answers. `false` if it ended.
+    fn launch(&self) -> bool {
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let directory = self.directory.path();
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--unixsocket", &self.socket().to_string_lossy()])
+            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .args(["--dir", &directory.to_string_lossy()])
+            .args(["--logfile", &directory.join("log").to_string_lossy()])
+            .args(&self.args)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == ErrorKind::NotFound => panic!("{MISSING}"),
+            Err(error) => panic!("redis-server cannot be started: {error}"),
+        };
+        let start = Instant::now();
+        loop {
+            if let Ok(Some(_ended)) = child.try_wait() {
+                return false;
+            }
+            if self.answers_as(child.id()) {
+                *self.process() = Some(child);
+                return true;
+            }
+            if start.elapsed() > PATIENCE {
+                end(&mut child);
+                panic!("redis-server does not answer; its log says:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn answers_as(&self, pid: u32) -> bool {
+        let Ok(mut wire) = self.try_connect(Duration::from_secs(5)) else { return false };
+        match wire.command(&["INFO", "server"]) {
+            Ok(info) => info.text().lines().any(|line| line.trim() == format!("process_id:{pid}")),
+            Err(_) => false,
+        }
+    }
+
+    fn kill(&self) {
+        if let Some(mut child) = self.process().take() {
+            end(&mut child);
+        }
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.pid().expect("the server runs").to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().expect("kill can be run");
+        assert!(status.success(), "kill {signal} {pid}");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What the kit's own connections call themselves, so that they are not counted.
+const CLIENT_NAME: &str = "cb-testkit";
+
+fn end(child: &mut Child) {
+    // SIGKILL also ends a process that is stopped. Both fail only if it has ended already.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("a bound listener has an address").port()
+}
+
+fn shown<A: AsRef<[u8]>>(args: &[A]) -> String {
+    args.iter().map(|arg| String::from_utf8_lossy(arg.as_ref())).collect::<Vec<_>>().join(" ")
+}
