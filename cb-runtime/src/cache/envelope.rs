@@ -60,7 +60,7 @@ impl Envelope {
     }
 
     /// Reads what another instance has sealed; it may be anything.
-    pub(super) fn open(bytes: Vec<u8>) -> Result<Self, String> {
+    pub(super) fn open(bytes: Arc<Vec<u8>>) -> Result<Self, String> {
         let fields: Fields<'_> = match serde_json::from_slice(&bytes) {
             Ok(fields) => fields,
             Err(problem) => {
@@ -78,7 +78,7 @@ impl Envelope {
         // The value borrows from `bytes`, so its address tells where in them it is.
         let start = value.as_ptr().addr() - bytes.as_ptr().addr();
         let value = start..start + value.len();
-        Ok(Envelope { bytes: Arc::new(bytes), value, ttl })
+        Ok(Envelope { bytes, value, ttl })
     }
 
     /// The value, as a `T`.
@@ -121,28 +121,28 @@ mod tests {
                 .unwrap();
         let golden = r#"{"v":1,"stored_at_ms":1000,"ttl_ms":300000,"value":["a",null]}"#;
         assert_eq!(std::str::from_utf8(sealed.bytes()).unwrap(), golden);
-        let opened = Envelope::open(golden.as_bytes().to_vec()).unwrap();
+        let opened = Envelope::open(Arc::new(golden.into())).unwrap();
         assert_eq!(opened.ttl(), Duration::from_secs(300));
         assert_eq!(opened.value::<Vec<Option<String>>>().unwrap(), [Some("a".to_owned()), None]);
     }
 
     #[test]
     fn a_value_is_found_wherever_it_stands_and_however_it_is_spaced() {
-        let bytes = br#" { "value" : {"x": [1, 2]} , "more": 7, "ttl_ms":5, "v":1 } "#.to_vec();
-        let opened = Envelope::open(bytes).unwrap();
+        let bytes = br#" { "value" : {"x": [1, 2]} , "more": 7, "ttl_ms":5, "v":1 } "#;
+        let opened = Envelope::open(Arc::new(bytes.into())).unwrap();
         assert_eq!(opened.value::<serde_json::Value>().unwrap(), serde_json::json!({"x": [1, 2]}));
     }
 
     #[test]
     fn null_is_a_value() {
         let sealed = Envelope::seal(&None::<u8>, Duration::from_secs(1)).unwrap();
-        let opened = Envelope::open(sealed.bytes().to_vec()).unwrap();
+        let opened = Envelope::open(Arc::new(sealed.bytes().into())).unwrap();
         assert_eq!(opened.value::<Option<u8>>().unwrap(), None);
     }
 
     #[test]
     fn anything_else_is_refused_in_words() {
-        let refused = |bytes: &[u8]| Envelope::open(bytes.to_vec()).unwrap_err();
+        let refused = |bytes: &[u8]| Envelope::open(Arc::new(bytes.into())).unwrap_err();
         assert!(refused(br#"{"v":2,"value":1,"ttl_ms":1}"#).contains("version 2"));
         assert!(refused(br#"{"v":2,"payload":"other layout"}"#).contains("version 2"));
         for garbage in [
@@ -160,7 +160,7 @@ mod tests {
             assert!(refused(garbage).contains("not an envelope"), "{garbage:?}");
         }
         let deep = format!(r#"{{"v":1,"ttl_ms":1,"value":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
-        if let Ok(opened) = Envelope::open(deep.into_bytes()) {
+        if let Ok(opened) = Envelope::open(Arc::new(deep.into_bytes())) {
             opened.value::<serde_json::Value>().unwrap_err();
         }
     }

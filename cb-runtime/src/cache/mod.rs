@@ -19,8 +19,8 @@ mod tests;
 mod writer;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -31,6 +31,7 @@ use crate::breaker::Core;
 use crate::clock::{Clock, Moment};
 use crate::event::CacheTier;
 use crate::store::Store;
+use crate::sync::lock;
 use envelope::Envelope;
 use key::Identity;
 pub use key::{CacheKey, KeyHasher};
@@ -38,13 +39,16 @@ use local::{Aged, Local};
 use pending::Write;
 pub(crate) use reports::Reporter;
 use reports::{Reports, Trouble};
-use shared::Shared;
+use shared::{Found, Shared};
 use stamps::{Spot, Stamps};
 
 /// A success replaces what is kept only if that is older than this, or than a tenth of its ttl.
 const FRESH: Duration = Duration::from_secs(5);
 /// No result is kept for longer; it also keeps every store's arithmetic far from its limits.
 const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// A bigger result is not shared: all that this instance says to the store goes over one connection, and
+/// what the breakers have to say must not wait behind it.
+const MAX_SHARED: usize = 1 << 20;
 /// Places for remembering what is fresh. If more keys than that are hot at one time, some take the longer way.
 const FRESH_PLACES: usize = 4096;
 
@@ -144,10 +148,20 @@ impl Cache {
                 return self.reports.trouble(Trouble::Unserializable, breaker, problem);
             }
         };
+        let size = envelope.len();
         self.keep_here(identity, spot, Aged::new(envelope.clone(), Duration::ZERO, now), now);
-        if let Some(shared) = &self.shared {
-            shared.write(identity, Write { breaker: breaker.clone(), envelope, made: now });
+        if size + local::ENTRY_OVERHEAD > local::MAX_BYTES {
+            let problem = format!("a result of {size} bytes is not cached: there are {}", local::MAX_BYTES);
+            return self.reports.trouble(Trouble::Full, breaker, problem);
         }
+        let Some(shared) = &self.shared else { return };
+        if size > MAX_SHARED {
+            let problem = format!(
+                "a result of {size} bytes is cached in this process only: at most {MAX_SHARED} go to the store"
+            );
+            return self.reports.trouble(Trouble::Full, breaker, problem);
+        }
+        shared.write(identity, Write { breaker: breaker.clone(), envelope, made: now });
     }
 
     /// The kept result, if it is younger than `ttl`: from this process or from the store (with a
@@ -168,21 +182,45 @@ impl Cache {
         }
         let shared = self.shared.as_ref()?;
         let found = shared.fetch(breaker, identity, spot).await?;
-        let now = self.clock.now();
-        let age = found.result.age(now);
-        if age >= ttl {
+        let value = self.decode(breaker, identity, spot, ttl, &found);
+        if value.is_none() {
             shared.has_nothing_for(spot);
+        }
+        value
+    }
+
+    /// What the store gave, as what the function returns; then it is kept here, too.
+    fn decode<T: DeserializeOwned>(
+        &self,
+        breaker: &Arc<str>,
+        identity: Identity,
+        spot: Spot,
+        ttl: Duration,
+        found: &Found,
+    ) -> Option<T> {
+        let result = match found.open() {
+            Ok(result) => result,
+            Err(problem) => {
+                if found.is_first_complaint() {
+                    let problem = format!("a cached result cannot be used: {problem}");
+                    self.reports.trouble(Trouble::Undecodable, breaker, problem);
+                }
+                return None;
+            }
+        };
+        let now = self.clock.now();
+        let age = result.age(now);
+        if age >= ttl {
             return None;
         }
-        match found.result.envelope.value() {
+        match result.envelope.value() {
             Ok(value) => {
-                self.keep_here(identity, spot, found.result.clone(), now);
+                self.keep_here(identity, spot, result.clone(), now);
                 self.reports.hit(breaker, CacheTier::Shared, age);
                 Some(value)
             }
             Err(problem) => {
-                shared.has_nothing_for(spot);
-                if !found.complained.swap(true, Ordering::Relaxed) {
+                if found.is_first_complaint() {
                     self.undecodable(breaker, &problem);
                 }
                 None
@@ -230,14 +268,14 @@ impl Cache {
     }
 
     fn local(&self) -> MutexGuard<'_, Local> {
-        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.local)
     }
 
-    /// Returns once everything remembered has been written to the store, or given up. While the
-    /// store is away that may be never, so callers set a limit.
-    pub(crate) async fn settled(&self) {
+    /// Returns once everything remembered has been written to the store or given up, and after `limit` at the
+    /// latest. Works in any executor. Cancelling leaves the writing as it is.
+    pub(crate) async fn flush(&self, limit: Duration) {
         if let Some(shared) = &self.shared {
-            shared.settled().await;
+            shared.flush(limit).await;
         }
     }
 }

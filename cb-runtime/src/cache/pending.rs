@@ -63,13 +63,16 @@ impl Pending {
     }
 
     /// The writes that have waited longest. `None`: there are none, and who asked stops looking after the queue.
-    pub(super) fn take(&mut self, most: usize) -> Option<Vec<(Identity, Write)>> {
+    pub(super) fn take(&mut self, (most, most_bytes): (usize, usize)) -> Option<Vec<(Identity, Write)>> {
         let mut taken = Vec::new();
+        let mut bytes = 0;
         while taken.len() < most
+            && bytes < most_bytes
             && let Some(identity) = self.order.pop_front()
         {
             if let Some(write) = self.writes.remove(&identity) {
                 self.bytes -= write.envelope.len();
+                bytes += write.envelope.len();
                 taken.push((identity, write));
             }
         }
@@ -101,6 +104,8 @@ mod tests {
     use super::super::key::KeyHasher;
     use super::*;
 
+    const ALL: (usize, usize) = (usize::MAX, usize::MAX);
+
     fn identity(number: usize) -> Identity {
         let mut key = KeyHasher::new("f", "");
         key.arg(&number);
@@ -118,10 +123,10 @@ mod tests {
         assert_eq!(pending.push(identity(1), write("old")), Pushed::First);
         assert_eq!(pending.push(identity(2), write("other")), Pushed::Waits);
         assert_eq!(pending.push(identity(1), write("new")), Pushed::Waits);
-        let taken = pending.take(10).unwrap();
+        let taken = pending.take(ALL).unwrap();
         let texts: Vec<String> = taken.iter().map(|(_, write)| write.envelope.value().unwrap()).collect();
         assert_eq!(texts, ["new", "other"]);
-        assert!(pending.take(10).is_none());
+        assert!(pending.take(ALL).is_none());
         assert_eq!(pending.push(identity(1), write("again")), Pushed::First);
     }
 
@@ -133,7 +138,7 @@ mod tests {
         }
         assert_eq!(pending.push(identity(MAX_WRITES), write("x")), Pushed::Dropped);
         assert_eq!(pending.push(identity(0), write("y")), Pushed::Waits);
-        assert_eq!(pending.take(1).unwrap()[0].1.envelope.value::<String>().unwrap(), "y");
+        assert_eq!(pending.take((1, usize::MAX)).unwrap()[0].1.envelope.value::<String>().unwrap(), "y");
         assert_eq!(pending.push(identity(MAX_WRITES), write("x")), Pushed::Waits);
     }
 
@@ -145,7 +150,9 @@ mod tests {
         assert_eq!(pending.push(identity(2), write(&half)), Pushed::Dropped);
         assert_eq!(pending.push(identity(1), write("small")), Pushed::Waits);
         assert_eq!(pending.push(identity(2), write(&half)), Pushed::Waits);
-        pending.take(2).unwrap();
+        pending.take((9, 1)).unwrap();
+        assert_eq!(pending.writes.len(), 1, "a batch is bounded by bytes, too");
+        pending.take(ALL).unwrap();
         assert_eq!(pending.bytes, 0);
     }
 

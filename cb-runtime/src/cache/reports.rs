@@ -1,12 +1,13 @@
 //! What the cache tells the registry, and how often it may.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::event::{CacheTier, Event};
+use crate::sync::lock;
 
 /// Takes the cache's events. Called from calls and from the background, never under a lock.
 pub(crate) type Reporter = Arc<dyn Fn(Event) + Send + Sync>;
@@ -80,7 +81,7 @@ impl Reports {
 
     pub(super) fn trouble(&self, kind: Trouble, breaker: &Arc<str>, problem: String) {
         let now = self.pace.now();
-        let ration = self.rations.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize].take(now);
+        let ration = lock(&self.rations)[kind as usize].take(now);
         match ration {
             None => {}
             Some(0) => self.error(breaker, problem),
@@ -92,7 +93,7 @@ impl Reports {
 
     /// Once per function.
     pub(super) fn unkeyable(&self, breaker: &Arc<str>, function: &'static str, problem: &str) {
-        if self.unkeyable.lock().unwrap_or_else(PoisonError::into_inner).insert(function) {
+        if lock(&self.unkeyable).insert(function) {
             let problem = format!(
                 "results of {function} are not cached: its arguments cannot be serialized ({problem}); \
                  a cache_key expression can take their place"

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -16,6 +16,7 @@ use super::reports::{Reports, Trouble};
 use super::stamps::{Spot, Stamps};
 use crate::clock::{Clock, Moment};
 use crate::store::{Cached, Store};
+use crate::sync::lock;
 
 /// How long a failed call waits for the store at most.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -52,11 +53,42 @@ pub(super) struct Shared {
 
 type Waiter = oneshot::Sender<Option<Arc<Found>>>;
 
-/// A result from the store, for all who waited for it.
+/// A result as the store gave it, for all who waited for it. The first of them opens it, and not the
+/// background: that must stay quick for everyone else, and a result may be large.
 pub(super) struct Found {
-    pub(super) result: Aged,
-    /// One of them has said that it cannot be decoded.
-    pub(super) complained: AtomicBool,
+    bytes: Arc<Vec<u8>>,
+    remaining: Option<Duration>,
+    asked_at: Moment,
+    opened: OnceLock<Result<Aged, String>>,
+    /// One of them has said that it cannot be used.
+    complained: AtomicBool,
+}
+
+impl Found {
+    fn new(cached: Cached, asked_at: Moment) -> Self {
+        Found {
+            bytes: Arc::new(cached.value),
+            remaining: cached.remaining,
+            asked_at,
+            opened: OnceLock::new(),
+            complained: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn open(&self) -> &Result<Aged, String> {
+        self.opened.get_or_init(|| {
+            let envelope = Envelope::open(self.bytes.clone())?;
+            let remaining = self.remaining.ok_or("it never expires, so its age is unknown")?;
+            // What has passed of the ttl that its writer gave it.
+            let age = envelope.ttl().checked_sub(remaining).ok_or("it lives longer than its ttl says")?;
+            Ok(Aged::new(envelope, age, self.asked_at))
+        })
+    }
+
+    /// `true` for one caller.
+    pub(super) fn is_first_complaint(&self) -> bool {
+        !self.complained.swap(true, Ordering::Relaxed)
+    }
 }
 
 impl Shared {
@@ -110,7 +142,7 @@ impl Shared {
             return None;
         }
         let (waiter, answer) = oneshot::channel();
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = lock(&self.flights);
         if let Some(waiters) = flights.get_mut(&identity) {
             waiters.push(waiter);
             return Some(answer);
@@ -145,22 +177,15 @@ impl Shared {
         let asked_at = self.clock.now();
         let answer =
             tokio::time::timeout(self.patience, self.store.cache_get(identity.store_key(breaker))).await;
-        let (kind, problem) = match answer {
-            Ok(Ok(None)) => return None,
-            Ok(Ok(Some(cached))) => match open(cached) {
-                Ok((envelope, age)) => {
-                    let result = Aged::new(envelope, age, asked_at);
-                    return Some(Found { result, complained: AtomicBool::new(false) });
-                }
-                Err(problem) => (Trouble::Undecodable, format!("a cached result cannot be used: {problem}")),
-            },
-            Ok(Err(error)) => (Trouble::Store, format!("a cached result could not be read: {error}")),
+        let problem = match answer {
+            Ok(Ok(cached)) => return cached.map(|cached| Found::new(cached, asked_at)),
+            Ok(Err(error)) => format!("a cached result could not be read: {error}"),
             Err(_late) => {
                 self.quiet_until.store(self.pace.now().after(QUIET).0, Ordering::Relaxed);
-                (Trouble::Store, format!("the store did not give a cached result within {:?}", self.patience))
+                format!("the store did not give a cached result within {:?}", self.patience)
             }
         };
-        self.reports.trouble(kind, breaker, problem);
+        self.reports.trouble(Trouble::Store, breaker, problem);
         None
     }
 }
@@ -178,14 +203,6 @@ impl Shared {
     }
 }
 
-/// The envelope and its age: what has passed of the ttl that its writer gave it.
-fn open(cached: Cached) -> Result<(Envelope, Duration), String> {
-    let envelope = Envelope::open(cached.value)?;
-    let remaining = cached.remaining.ok_or("it never expires, so its age is unknown")?;
-    let age = envelope.ttl().checked_sub(remaining).ok_or("it lives longer than its ttl says")?;
-    Ok((envelope, age))
-}
-
 /// A question to the store that is under way. However it ends, nobody goes on waiting.
 struct Flight {
     shared: Arc<Shared>,
@@ -194,7 +211,7 @@ struct Flight {
 
 impl Flight {
     fn waiters(&self) -> Vec<Waiter> {
-        let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = lock(&self.shared.flights);
         flights.remove(&self.identity).unwrap_or_default()
     }
 

@@ -1,9 +1,10 @@
 //! Writing to the store, in the background and only while there is something to write.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::envelope::whole_millis;
@@ -11,10 +12,11 @@ use super::key::Identity;
 use super::pending::{Pushed, Write};
 use super::reports::Trouble;
 use super::shared::Shared;
+use crate::sync::lock;
 
-/// How many writes are under way at one time: one connection carries them all, so this many share
-/// a round trip.
-const BATCH: usize = 32;
+/// How much is under way at one time, in writes and in bytes: one connection carries them all, so this
+/// many share a round trip, and what breakers have to say waits behind no more than this.
+const BATCH: (usize, usize) = (32, 1 << 20);
 /// How long one write may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// How long nothing is written after a write has failed.
@@ -26,7 +28,7 @@ impl Shared {
     /// Leaves a result to be written. Never waits.
     pub(super) fn write(self: &Arc<Self>, identity: Identity, write: Write) {
         let breaker = write.breaker.clone();
-        let pushed = self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(identity, write);
+        let pushed = lock(&self.pending).push(identity, write);
         match pushed {
             Pushed::Waits => {}
             Pushed::First => {
@@ -40,13 +42,23 @@ impl Shared {
         }
     }
 
-    /// Returns once nothing waits to be written. While the store is away that is never.
-    pub(super) async fn settled(&self) {
+    /// Returns once nothing waits to be written, and after `limit` at the latest; the background keeps it.
+    pub(super) async fn flush(self: &Arc<Self>, limit: Duration) {
+        let (done, is_done) = oneshot::channel::<()>();
+        let shared = self.clone();
+        self.background.spawn(async move {
+            let _ = tokio::time::timeout(limit, shared.settled()).await;
+            drop(done);
+        });
+        let _ = is_done.await;
+    }
+
+    async fn settled(&self) {
         loop {
             let settled = self.settled.notified();
             let mut settled = std::pin::pin!(settled);
             settled.as_mut().enable();
-            if !self.pending.lock().unwrap_or_else(PoisonError::into_inner).is_drained() {
+            if !lock(&self.pending).is_drained() {
                 return;
             }
             settled.await;
@@ -78,7 +90,7 @@ impl Keeper {
         // Not kept over a pause: a registry that has been dropped must be able to go while its store is away.
         while let Some(shared) = self.0.upgrade() {
             let pause = if shared.store_up.load(Ordering::Relaxed) {
-                let batch = shared.pending.lock().unwrap_or_else(PoisonError::into_inner).take(BATCH);
+                let batch = lock(&shared.pending).take(BATCH);
                 let Some(batch) = batch else { return self.leave(&shared) };
                 let mut puts: JoinSet<bool> =
                     batch.into_iter().map(|(identity, write)| shared.clone().put(identity, write)).collect();
@@ -94,7 +106,7 @@ impl Keeper {
                 PAUSE
             } else {
                 let now = shared.clock.now();
-                if !shared.pending.lock().unwrap_or_else(PoisonError::into_inner).purge(now) {
+                if !lock(&shared.pending).purge(now) {
                     return self.leave(&shared);
                 }
                 ABSENCE
@@ -114,7 +126,7 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
-            shared.pending.lock().unwrap_or_else(PoisonError::into_inner).abandon();
+            lock(&shared.pending).abandon();
             shared.settled.notify_waiters();
         }
     }

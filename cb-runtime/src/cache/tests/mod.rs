@@ -186,7 +186,7 @@ impl Instance {
     }
 
     fn settle(&self) {
-        wait_for(self.cache.settled());
+        wait_for(self.cache.flush(20 * SECOND));
     }
 
     /// Tier and age in seconds of every hit since the last time.

@@ -190,6 +190,24 @@ fn a_background_that_is_gone_leaves_nobody_waiting() {
 }
 
 #[test]
+fn what_is_too_big_for_a_tier_is_left_out_of_it_and_reported() {
+    let fleet = Fleet::new();
+    let (one, other) = (fleet.instance(), fleet.instance());
+    let big = "x".repeat(MAX_SHARED);
+    one.remember(1, &big);
+    one.settle();
+    assert!(one.trouble().contains("in this process only"));
+    assert_eq!((one.recall::<String>(1), other.recall::<String>(1)), (Some(big), None));
+    let huge = "x".repeat(local::MAX_BYTES);
+    for _ in 0..3 {
+        one.remember(2, &huge);
+    }
+    assert!(one.trouble().contains("not cached"));
+    assert_eq!(one.recall::<String>(2), None);
+    assert_eq!(fleet.shelf.puts(), 0);
+}
+
+#[test]
 fn flights_are_bounded() {
     let fleet = Fleet::new();
     let one = fleet.instance();
