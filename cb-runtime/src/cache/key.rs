@@ -3,6 +3,8 @@
 //! Digests are cryptographic because two different calls with one digest would hand one user
 //! another's data, and arguments may come from whoever wants that. Their text is not kept anywhere.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::digest::Digest;
@@ -42,19 +44,31 @@ impl KeyHasher {
         }
     }
 
-    /// `None` if an argument could not be serialized: this call then does without a cache.
+    /// # Errors
+    /// If an argument could not be serialized: this call then does without a cache.
     #[inline]
-    pub fn finish(self) -> Option<CacheKey> {
-        self.try_finish().ok()
-    }
-
-    /// As [`finish`](Self::finish), but says which function it is and what stands in the way.
-    #[inline]
-    pub(crate) fn try_finish(mut self) -> Result<CacheKey, (&'static str, String)> {
-        match &self.problem {
+    pub fn finish(mut self) -> Result<CacheKey, Unkeyable> {
+        match self.problem.take() {
             None => Ok(CacheKey(self.digest.finish())),
-            Some(problem) => Err((self.function, problem.to_string())),
+            Some(problem) => Err(Unkeyable(Box::new((self.function, problem)))),
         }
+    }
+}
+
+/// Why a call has no [`CacheKey`]. One pointer wide, as it is a part of the call's future.
+#[derive(Debug)]
+pub struct Unkeyable(Box<(&'static str, Unserializable)>);
+
+impl Unkeyable {
+    pub(super) fn function(&self) -> &'static str {
+        self.0.0
+    }
+}
+
+/// What stands in the way.
+impl fmt::Display for Unkeyable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.1.fmt(f)
     }
 }
 
@@ -80,15 +94,10 @@ impl Identity {
         tail.push_str(&blake3::Hash::from_bytes(self.0).to_hex());
         tail
     }
-
-    /// Eight bytes that are as good as random, for tables that need not be exact.
-    pub(super) fn short(&self) -> u64 {
-        first_word(&self.0)
-    }
 }
 
 impl CacheKey {
-    /// As [`Identity::short`], but found without another digest.
+    /// Eight bytes that are as good as random, for tables that need not be exact.
     pub(super) fn short(&self) -> u64 {
         first_word(&self.0)
     }
@@ -199,7 +208,7 @@ mod tests {
         let mut each = KeyHasher::new("f", "");
         each.arg("a");
         each.arg("b");
-        assert_ne!(both.finish(), each.finish());
+        assert_ne!(both.finish().unwrap(), each.finish().unwrap());
     }
 
     #[test]
@@ -245,7 +254,8 @@ mod tests {
         let mut hasher = KeyHasher::new("f", "");
         hasher.arg(&vec![Stubborn]);
         hasher.arg(&1);
-        assert_eq!(hasher.try_finish(), Err(("f", "it will not".to_owned())));
+        let problem = hasher.finish().unwrap_err();
+        assert_eq!((problem.function(), problem.to_string().as_str()), ("f", "it will not"));
     }
 
     /// A value of any shape.

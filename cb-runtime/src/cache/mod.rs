@@ -34,7 +34,7 @@ use crate::store::Store;
 use crate::sync::lock;
 use envelope::Envelope;
 use key::Identity;
-pub use key::{CacheKey, KeyHasher};
+pub(crate) use key::{CacheKey, KeyHasher, Unkeyable};
 use local::{Aged, Local};
 use pending::Write;
 pub(crate) use reports::Reporter;
@@ -75,24 +75,22 @@ impl Cache {
     }
 
     /// Adds the tier that the fleet shares. Everything that waits for `store` runs on `background`;
-    /// while `store_up` is false the store is neither read nor written.
+    /// while `store_up` is false, and once nobody else has it, the store is neither read nor written.
     pub(crate) fn with_store(
         mut self,
-        store: Arc<dyn Store>,
+        store: &Arc<dyn Store>,
         store_up: Arc<AtomicBool>,
         background: Handle,
     ) -> Self {
         let (clock, reports) = (self.clock.clone(), self.reports.clone());
-        self.shared = Some(Arc::new(Shared::new(store, store_up, background, clock, reports)));
+        self.shared =
+            Some(Arc::new(Shared::new(Arc::downgrade(store), store_up, background, clock, reports)));
         self
     }
 
-    /// The key, or `None` and a report (once per function) if an argument cannot be serialized.
-    pub(crate) fn key(&self, breaker: &Arc<str>, hasher: KeyHasher) -> Option<CacheKey> {
-        hasher
-            .try_finish()
-            .map_err(|(function, problem)| self.reports.unkeyable(breaker, function, &problem))
-            .ok()
+    /// Reports, once per function, that it does without a cache.
+    pub(crate) fn unkeyable(&self, breaker: &Arc<str>, problem: &Unkeyable) {
+        self.reports.unkeyable(breaker, problem);
     }
 
     /// Keeps a successful result, unless the one that is kept is younger than `min(ttl / 10, 5 s)`.
@@ -271,8 +269,8 @@ impl Cache {
         lock(&self.local)
     }
 
-    /// Returns once everything remembered has been written to the store or given up, and after `limit` at the
-    /// latest. Works in any executor. Cancelling leaves the writing as it is.
+    /// Returns once everything remembered has been written to the store or given up, after `limit` at the
+    /// latest, and at once if the store is away. Works in any executor. Cancelling leaves the writing as it is.
     pub(crate) async fn flush(&self, limit: Duration) {
         if let Some(shared) = &self.shared {
             shared.flush(limit).await;
@@ -300,7 +298,7 @@ impl Core {
     /// Keeps a successful result, unless the one that is kept is younger than `min(ttl / 10, 5 s)`.
     /// Never waits, never fails: what goes wrong is reported.
     pub(crate) fn remember<T: Serialize + ?Sized>(&self, key: &CacheKey, ttl: Duration, value: &T) {
-        let _ = (key, ttl, value);
+        self.home().cache.remember(self.name(), key, ttl, value);
     }
 
     /// The kept result, from this process or from the store (with a short deadline).
@@ -309,7 +307,12 @@ impl Core {
         key: &CacheKey,
         ttl: Duration,
     ) -> impl Future<Output = Option<T>> {
-        let _ = (key, ttl);
-        std::future::ready(None)
+        self.home().cache.recall(self.name(), key, ttl)
+    }
+
+    /// This call does without a cache, which is reported once per function.
+    #[cold]
+    pub(crate) fn unkeyable(&self, problem: &Unkeyable) {
+        self.home().cache.unkeyable(self.name(), problem);
     }
 }

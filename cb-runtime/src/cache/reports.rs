@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::key::Unkeyable;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::event::{CacheTier, Event};
@@ -92,7 +93,8 @@ impl Reports {
     }
 
     /// Once per function.
-    pub(super) fn unkeyable(&self, breaker: &Arc<str>, function: &'static str, problem: &str) {
+    pub(super) fn unkeyable(&self, breaker: &Arc<str>, problem: &Unkeyable) {
+        let function = problem.function();
         if lock(&self.unkeyable).insert(function) {
             let problem = format!(
                 "results of {function} are not cached: its arguments cannot be serialized ({problem}); \

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -31,8 +31,9 @@ pub(super) const MAX_FLIGHTS: usize = 256;
 const ASKED_PLACES: usize = 1024;
 
 pub(super) struct Shared {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) store_up: Arc<AtomicBool>,
+    /// The coordinator's. Not kept from ending with it: breakers, and with them this, may outlive their registry.
+    store: Weak<dyn Store>,
+    store_up: Arc<AtomicBool>,
     pub(super) background: Handle,
     /// The registry's clock: ages are measured on it.
     pub(super) clock: Clock,
@@ -93,7 +94,7 @@ impl Found {
 
 impl Shared {
     pub(super) fn new(
-        store: Arc<dyn Store>,
+        store: Weak<dyn Store>,
         store_up: Arc<AtomicBool>,
         background: Handle,
         clock: Clock,
@@ -113,6 +114,16 @@ impl Shared {
             patience: PATIENCE,
             quiet_until: AtomicU64::new(0),
         }
+    }
+
+    /// The store, unless it is away.
+    pub(super) fn store(&self) -> Option<Arc<dyn Store>> {
+        if self.store_up.load(Ordering::Relaxed) { self.store.upgrade() } else { None }
+    }
+
+    /// It will not come back.
+    pub(super) fn is_store_gone(&self) -> bool {
+        self.store.strong_count() == 0
     }
 
     /// The result, if the store has one and says so in time. Needs no runtime of the caller's:
@@ -135,12 +146,12 @@ impl Shared {
         spot: Spot,
     ) -> Option<oneshot::Receiver<Option<Arc<Found>>>> {
         let now = self.pace.now();
-        if !self.store_up.load(Ordering::Relaxed)
-            || now < Moment(self.quiet_until.load(Ordering::Relaxed))
+        if now < Moment(self.quiet_until.load(Ordering::Relaxed))
             || self.asked.is_younger(spot, now, ASK_INTERVAL)
         {
             return None;
         }
+        let store = self.store()?;
         let (waiter, answer) = oneshot::channel();
         let mut flights = lock(&self.flights);
         if let Some(waiters) = flights.get_mut(&identity) {
@@ -158,7 +169,7 @@ impl Shared {
         let flight = Flight { shared: self.clone(), identity };
         let breaker = breaker.clone();
         self.background.spawn(async move {
-            let found = flight.shared.ask(&breaker, identity).await;
+            let found = flight.shared.ask(store, &breaker, identity).await;
             if found.is_none() {
                 flight.shared.has_nothing_for(spot);
             }
@@ -172,11 +183,10 @@ impl Shared {
         self.asked.set(spot, self.pace.now());
     }
 
-    async fn ask(&self, breaker: &Arc<str>, identity: Identity) -> Option<Found> {
+    async fn ask(&self, store: Arc<dyn Store>, breaker: &Arc<str>, identity: Identity) -> Option<Found> {
         // Taken before asking, so that the result counts as rather too old than too young.
         let asked_at = self.clock.now();
-        let answer =
-            tokio::time::timeout(self.patience, self.store.cache_get(identity.store_key(breaker))).await;
+        let answer = tokio::time::timeout(self.patience, store.cache_get(identity.store_key(breaker))).await;
         let problem = match answer {
             Ok(Ok(cached)) => return cached.map(|cached| Found::new(cached, asked_at)),
             Ok(Err(error)) => format!("a cached result could not be read: {error}"),

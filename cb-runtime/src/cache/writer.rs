@@ -1,6 +1,5 @@
 //! Writing to the store, in the background and only while there is something to write.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use super::key::Identity;
 use super::pending::{Pushed, Write};
 use super::reports::Trouble;
 use super::shared::Shared;
+use crate::clock::Moment;
+use crate::store::Store;
 use crate::sync::lock;
 
 /// How much is under way at one time, in writes and in bytes: one connection carries them all, so this
@@ -42,8 +43,12 @@ impl Shared {
         }
     }
 
-    /// Returns once nothing waits to be written, and after `limit` at the latest; the background keeps it.
+    /// Returns once nothing waits to be written, and after `limit` (which the background keeps) at the latest; at
+    /// once if the store is away.
     pub(super) async fn flush(self: &Arc<Self>, limit: Duration) {
+        if self.store().is_none() {
+            return;
+        }
         let (done, is_done) = oneshot::channel::<()>();
         let shared = self.clone();
         self.background.spawn(async move {
@@ -65,13 +70,13 @@ impl Shared {
         }
     }
 
-    async fn put(self: Arc<Self>, identity: Identity, write: Write) -> bool {
+    async fn put(self: Arc<Self>, store: Arc<dyn Store>, identity: Identity, write: Write) -> bool {
         let remaining = write.remaining(self.clock.now());
         if remaining.is_zero() {
             return true;
         }
         let key = identity.store_key(&write.breaker);
-        let put = self.store.cache_put(key, write.envelope.bytes().to_vec(), whole_millis(remaining));
+        let put = store.cache_put(key, write.envelope.bytes().to_vec(), whole_millis(remaining));
         let problem = match tokio::time::timeout(DEADLINE, put).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => format!("a result could not be written to the store: {error}"),
@@ -89,11 +94,14 @@ impl Keeper {
     async fn drain(self) {
         // Not kept over a pause: a registry that has been dropped must be able to go while its store is away.
         while let Some(shared) = self.0.upgrade() {
-            let pause = if shared.store_up.load(Ordering::Relaxed) {
+            let pause = if let Some(store) = shared.store() {
                 let batch = lock(&shared.pending).take(BATCH);
                 let Some(batch) = batch else { return self.leave(&shared) };
-                let mut puts: JoinSet<bool> =
-                    batch.into_iter().map(|(identity, write)| shared.clone().put(identity, write)).collect();
+                let mut puts: JoinSet<bool> = batch
+                    .into_iter()
+                    .map(|(identity, write)| shared.clone().put(store.clone(), identity, write))
+                    .collect();
+                drop(store);
                 let mut all_well = true;
                 while let Some(done) = puts.join_next().await {
                     all_well &= done.unwrap_or(false);
@@ -105,7 +113,7 @@ impl Keeper {
                 }
                 PAUSE
             } else {
-                let now = shared.clock.now();
+                let now = if shared.is_store_gone() { Moment(u64::MAX) } else { shared.clock.now() };
                 if !lock(&shared.pending).purge(now) {
                     return self.leave(&shared);
                 }

@@ -154,10 +154,11 @@ impl Fleet {
     /// An instance as users have it.
     fn impatient_instance(&self) -> Instance {
         let up = Arc::new(AtomicBool::new(true));
-        let (store, handle) = (self.shelf.clone(), self.background.handle().clone());
+        let store: Arc<dyn Store> = self.shelf.clone();
+        let handle = self.background.handle().clone();
         let mut instance = Instance::alone(self.clock.clone());
         let cache = Arc::into_inner(instance.cache).unwrap();
-        instance.cache = Arc::new(cache.with_store(store, up.clone(), handle));
+        instance.cache = Arc::new(cache.with_store(&store, up.clone(), handle));
         Instance { up, ..instance }
     }
 }

@@ -70,7 +70,7 @@ fn a_success_while_fresh_does_not_allocate() {
         hasher.arg(&7_u64);
         hasher.arg(LONG);
         hasher.arg(&Some((1.5, 'x', [Some(true), None])));
-        let key = one.cache.key(&one.breaker, hasher).unwrap();
+        let key = hasher.finish().unwrap();
         one.cache.remember(&one.breaker, &key, TTL, &value);
     };
     remember();
@@ -204,6 +204,24 @@ fn writes_that_have_become_too_late_are_not_made() {
     one.remember(2, "bob");
     one.settle();
     assert_eq!(fleet.shelf.puts(), 1);
+}
+
+#[test]
+fn breakers_that_outlive_their_registry_do_not_keep_its_store() {
+    let mut fleet = Fleet::new();
+    let one = fleet.instance();
+    one.up.store(false, Ordering::Relaxed);
+    one.remember(1, "ann");
+    let elsewhere = std::mem::replace(&mut fleet.shelf, Fleet::new().shelf);
+    assert_eq!(Arc::strong_count(&elsewhere), 1);
+    drop(elsewhere);
+    one.up.store(true, Ordering::Relaxed);
+    one.settle();
+    one.remember(2, "bob");
+    one.settle();
+    assert_eq!(one.recall::<String>(2).as_deref(), Some("bob"));
+    assert_eq!(one.recall::<String>(3), None);
+    assert_eq!(one.troubles(), [""; 0]);
 }
 
 #[test]
