@@ -8,7 +8,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, Expr};
 
-use crate::signature::{Arg, Function, bound_names, by_reference, mentions};
+use crate::signature::{Arg, Function, Output, bound_names, by_reference, mentions};
 use crate::validate::{Cache, Callee, Fallback, On, Plan};
 use crate::value::Value;
 
@@ -161,11 +161,17 @@ impl Guarded<'_> {
             Some(is_failure) => quote_spanned!(ours_at(is_failure.span())=>
                 output.judge_by(output.form(), #is_failure)),
         };
-        let can_fail = plan.must_be_result.then(
-            || quote_spanned!(ours_at(function.output_span())=> #rt::can_fail(output.form());),
-        );
+        let body = match function.output() {
+            Output::Never => quote_spanned!(Span::mixed_site()=>
+                // `!` may be written as what a function returns, and nowhere else.
+                #rt::returning::<<fn() -> ! as #rt::Returns>::Output, _>(async move { #inside })),
+            Output::Unit | Output::Type(_) => quote_spanned!(Span::mixed_site()=> async move { #inside }),
+        };
+        let can_fail = plan
+            .must_be_result
+            .then(|| quote_spanned!(ours_at(function.output_span())=> #rt::can_fail(output.form());));
         quote_spanned! {Span::mixed_site()=>
-            let body = #rt::pin!(async move { #inside });
+            let body = #rt::pin!(#body);
             let judge = {
                 #[allow(unused_imports)]
                 use #rt::OtherOutput as _;
@@ -177,7 +183,6 @@ impl Guarded<'_> {
     }
 
     fn inside(&self) -> TokenStream {
-        let output = self.function.output_inside();
         let body = &self.function.body;
         let keep = self.keep_arguments();
         let patterns = self.function.args.iter().filter_map(|arg| {
@@ -186,6 +191,12 @@ impl Guarded<'_> {
         });
         // The type of the body is known before it is looked at, and errors in it point into it; this is
         // how tracing does it.
+        let output = match self.function.output() {
+            Output::Unit => quote_spanned!(Span::mixed_site()=> ()),
+            // Says nothing, as it can become any type: see `body_and_judge`.
+            Output::Never => quote_spanned!(Span::mixed_site()=> _),
+            Output::Type(written) => written.to_token_stream(),
+        };
         quote_spanned! {Span::mixed_site()=>
             #[allow(
                 unknown_lints,
@@ -234,9 +245,9 @@ impl Guarded<'_> {
     fn call(&self) -> TokenStream {
         let rt = &self.rt;
         let spare = self.plan.fallback.as_ref().map(|_| {
-            let spares = self.function.args.iter().map(|Arg { ident, type_span, .. }| {
-                quote_spanned!(ours_at(*type_span)=> #rt::spare(&#ident))
-            });
+            let spares = self.function.args.iter().map(
+                |Arg { ident, type_span, .. }| quote_spanned!(ours_at(*type_span)=> #rt::spare(&#ident)),
+            );
             quote_spanned! {Span::mixed_site()=>
                 #[allow(clippy::used_underscore_binding)]
                 let spare = (#(#spares,)*);

@@ -26,6 +26,14 @@ pub(crate) struct Function {
     pub(crate) body: Group,
 }
 
+/// What a function returns, as far as it can be written inside a body.
+pub(crate) enum Output {
+    Unit,
+    Never,
+    /// With `_` in the place of each `impl Trait`.
+    Type(Type),
+}
+
 /// An argument of the function.
 pub(crate) struct Arg {
     /// What it is called outside of the body.
@@ -125,18 +133,15 @@ impl Function {
         self.args.first().filter(|arg| arg.is_receiver)
     }
 
-    /// The return type as it may be written inside a body: `impl Trait` and `!` only be inferred there.
-    pub(crate) fn output_inside(&self) -> Type {
+    /// What the return type is, for the expansion.
+    pub(crate) fn output(&self) -> Output {
         match &self.sig.output {
-            ReturnType::Default => Type::Tuple(syn::TypeTuple {
-                attrs: Vec::new(),
-                paren_token: syn::token::Paren::default(),
-                elems: syn::punctuated::Punctuated::new(),
-            }),
+            ReturnType::Default => Output::Unit,
+            ReturnType::Type(_, written) if matches!(**written, Type::Never(_)) => Output::Never,
             ReturnType::Type(_, written) => {
                 let mut output = (**written).clone();
                 EraseOpaque.visit_type_mut(&mut output);
-                output
+                Output::Type(output)
             }
         }
     }
@@ -260,12 +265,12 @@ fn without_inner_attributes(body: &Group) -> syn::Result<(Vec<Attribute>, Group)
     Ok((attrs, stripped))
 }
 
-/// Puts `_` in the place of what cannot be written in a `let`.
+/// Puts `_` in the place of each `impl Trait`.
 struct EraseOpaque;
 
 impl VisitMut for EraseOpaque {
     fn visit_type_mut(&mut self, ty: &mut Type) {
-        if matches!(ty, Type::ImplTrait(_) | Type::Never(_)) {
+        if matches!(ty, Type::ImplTrait(_)) {
             *ty = Type::Infer(syn::TypeInfer { attrs: Vec::new(), underscore_token: Token![_](ty.span()) });
         } else {
             visit_mut::visit_type_mut(self, ty);

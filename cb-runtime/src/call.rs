@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::breaker::Breaker;
 use crate::breaker::permit::{Admission, Permit};
+use crate::breaker::{Breaker, Core};
 use crate::error::BreakerError;
 
 /// Why a guarded call has no good result: what [`Breaker::call`] returns, and what a fallback may take
@@ -106,7 +106,7 @@ impl Breaker {
         let core = self.core();
         let ended = {
             let body = pin!(async move { call().await });
-            match admitted(core.admit()).await {
+            match admitted(core).await {
                 Ok(permit) => permitted(permit, None, body, judge_result).await,
                 Err(rejection) => Ended::Rejected(rejection),
             }
@@ -152,10 +152,10 @@ pub(crate) fn judge_result<T, E>(result: &Result<T, E>) -> Verdict {
     if result.is_ok() { Verdict::Success } else { Verdict::Failure }
 }
 
-/// The answer to a call that wants to be made, waiting for the store's word where a probe is due.
+/// Asks for leave to make a call; waits for the store's word where a probe is due.
 #[inline]
-pub(crate) async fn admitted(admission: Admission<'_>) -> Result<Permit<'_>, BreakerError> {
-    match admission {
+pub(crate) async fn admitted(core: &Core) -> Result<Permit<'_>, BreakerError> {
+    match core.admit() {
         Admission::Go(permit) => Ok(permit),
         Admission::Wait(waiting) => waiting.await,
         Admission::No(error) => Err(error),
@@ -163,49 +163,43 @@ pub(crate) async fn admitted(admission: Admission<'_>) -> Result<Permit<'_>, Bre
 }
 
 /// Makes the call that there is leave for, and gives its outcome back.
+// Not an `async fn`: that would hold its arguments twice, once as such and once as variables.
 #[inline]
-pub(crate) async fn permitted<F: Future>(
+pub(crate) fn permitted<F: Future>(
     mut permit: Permit<'_>,
     call_timeout: Option<Duration>,
     body: Pin<&mut F>,
     judge: impl FnOnce(&F::Output) -> Verdict,
-) -> Ended<F::Output> {
-    let limit = permit.call_timeout(call_timeout);
-    match drive(&mut permit, body, limit).await {
-        Ok(value) => {
-            // The predicate is the user's code as much as the body is: a panic in it counts as one.
-            permit.running(true);
-            let verdict = judge(&value);
-            permit.running(false);
-            match verdict {
-                Verdict::Success => {
-                    permit.success();
-                    Ended::Success(value)
-                }
-                Verdict::Failure => {
-                    permit.failure();
-                    Ended::Failed(value)
-                }
-                Verdict::Ignored => {
-                    permit.ignored();
-                    Ended::Ignored(value)
+) -> impl Future<Output = Ended<F::Output>> {
+    let deadline = permit.call_timeout(call_timeout).map(Deadline::new);
+    async move {
+        match (Drive { permit: &mut permit, body, deadline }).await {
+            Ok(value) => {
+                // The predicate is the user's code as much as the body is: a panic in it counts as one.
+                permit.running(true);
+                let verdict = judge(&value);
+                permit.running(false);
+                match verdict {
+                    Verdict::Success => {
+                        permit.success();
+                        Ended::Success(value)
+                    }
+                    Verdict::Failure => {
+                        permit.failure();
+                        Ended::Failed(value)
+                    }
+                    Verdict::Ignored => {
+                        permit.ignored();
+                        Ended::Ignored(value)
+                    }
                 }
             }
+            Err(limit) => Ended::TimedOut(permit.timed_out(limit)),
         }
-        Err(limit) => Ended::TimedOut(permit.timed_out(limit)),
     }
 }
 
 /// Polls the body until it returns, or for as long as it may take.
-#[inline]
-fn drive<'d, 'p, F: Future>(
-    permit: &'d mut Permit<'p>,
-    body: Pin<&'d mut F>,
-    limit: Option<Duration>,
-) -> Drive<'d, 'p, F> {
-    Drive { permit, body, deadline: limit.map(Deadline::new) }
-}
-
 struct Drive<'d, 'p, F> {
     permit: &'d mut Permit<'p>,
     body: Pin<&'d mut F>,

@@ -20,6 +20,21 @@ impl<R> Clone for Output<R> {
 
 impl<R> Copy for Output<R> {}
 
+/// A name for what a type of function returns.
+pub trait Returns {
+    /// It.
+    type Output;
+}
+
+impl<R> Returns for fn() -> R {
+    type Output = R;
+}
+
+/// Tells the compiler what a body returns.
+pub fn returning<R, F: Future<Output = R>>(body: F) -> F {
+    body
+}
+
 /// How to read a value of type `R`.
 pub trait Form<R>: Copy {
     /// What is cached.

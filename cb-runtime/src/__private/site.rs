@@ -99,22 +99,25 @@ impl SiteBreaker {
     }
 
     /// Asks for leave and makes the call.
+    // Not an `async fn`, as it would hold its arguments twice.
     #[inline]
-    pub async fn run<F: Future>(
+    pub fn run<F: Future>(
         &self,
         body: Pin<&mut F>,
         judge: impl FnOnce(&F::Output) -> Verdict,
-    ) -> Ended<F::Output> {
-        match self.admitted().await {
-            Ok(permit) => self.permitted(permit, body, judge).await,
-            Err(error) => Ended::Rejected(error),
+    ) -> impl Future<Output = Ended<F::Output>> {
+        async move {
+            match self.admitted().await {
+                Ok(permit) => self.permitted(permit, body, judge).await,
+                Err(error) => Ended::Rejected(error),
+            }
         }
     }
 
     /// Asks for leave, for a body that can be made only once there is leave.
     #[inline]
     pub fn admitted(&self) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
-        call::admitted(self.core.admit())
+        call::admitted(&self.core)
     }
 
     /// Makes the call that there is leave for.
