@@ -257,6 +257,10 @@ pub(crate) fn mentions(code: &TokenStream, name: &Ident) -> bool {
 fn without_inner_attributes(body: &Group) -> syn::Result<(Vec<Attribute>, Group)> {
     let parser = |input: ParseStream<'_>| Ok((input.call(Attribute::parse_inner)?, input.parse()?));
     let (mut attrs, rest): (Vec<Attribute>, TokenStream) = parser.parse2(body.stream())?;
+    if attrs.is_empty() {
+        // The very braces that the user wrote.
+        return Ok((attrs, body.clone()));
+    }
     for attr in &mut attrs {
         attr.style = syn::AttrStyle::Outer;
     }

@@ -49,6 +49,6 @@ impl Core {
         ttl: Duration,
     ) -> impl Future<Output = Option<T>> {
         let _ = (key, ttl);
-        std::future::ready(None)
+        async { None }
     }
 }

@@ -104,52 +104,36 @@ impl Breaker {
     /// [`CallError::Failed`] with its own error.
     pub async fn call<T, E>(&self, call: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
         let core = self.core();
-        let ended = {
+        let ran = {
             let body = pin!(async move { call().await });
             match admitted(core).await {
-                Ok(permit) => permitted(permit, None, body, judge_result).await,
-                Err(rejection) => Ended::Rejected(rejection),
+                Ok(permit) => permitted(permit, None, body).await,
+                Err(rejection) => Ran::Rejected(rejection),
             }
         };
-        match ended {
-            Ended::Success(result) | Ended::Ignored(result) | Ended::Failed(result) => {
-                result.map_err(CallError::Failed)
+        match ran {
+            Ran::Returned(permit, Ok(value)) => {
+                permit.success();
+                Ok(value)
             }
-            Ended::Rejected(error) => Err(CallError::Rejected(error)),
-            Ended::TimedOut(error) => Err(CallError::TimedOut(error)),
+            Ran::Returned(permit, Err(error)) => {
+                permit.failure();
+                Err(CallError::Failed(error))
+            }
+            Ran::Rejected(error) => Err(CallError::Rejected(error)),
+            Ran::TimedOut(error) => Err(CallError::TimedOut(error)),
         }
     }
 }
 
-/// What a returned value says about the dependency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It works.
-    Success,
-    /// It does not.
-    Failure,
-    /// Nothing.
-    Ignored,
-}
-
-/// How a guarded call ended, and what it returned if it did. Its outcome has been recorded.
-pub enum Ended<R> {
-    /// Returned a success.
-    Success(R),
-    /// Returned what says nothing about the dependency.
-    Ignored(R),
-    /// Returned a failure.
-    Failed(R),
-    /// Was not made.
+/// A call that is over, and that is yet to be judged if it returned.
+pub enum Ran<'a, R> {
+    /// It returned this.
+    Returned(Permit<'a>, R),
+    /// It was not made.
     Rejected(BreakerError),
-    /// Took too long and was dropped.
+    /// It took too long, was dropped, and has been counted as a failure.
     TimedOut(BreakerError),
-}
-
-/// The verdict where nobody has given a better one.
-#[inline]
-pub(crate) fn judge_result<T, E>(result: &Result<T, E>) -> Verdict {
-    if result.is_ok() { Verdict::Success } else { Verdict::Failure }
 }
 
 /// Asks for leave to make a call; waits for the store's word where a probe is due.
@@ -162,39 +146,19 @@ pub(crate) async fn admitted(core: &Core) -> Result<Permit<'_>, BreakerError> {
     }
 }
 
-/// Makes the call that there is leave for, and gives its outcome back.
+/// Makes the call that there is leave for.
 // Not an `async fn`: that would hold its arguments twice, once as such and once as variables.
 #[inline]
-pub(crate) fn permitted<F: Future>(
-    mut permit: Permit<'_>,
+pub(crate) fn permitted<'p, F: Future>(
+    mut permit: Permit<'p>,
     call_timeout: Option<Duration>,
     body: Pin<&mut F>,
-    judge: impl FnOnce(&F::Output) -> Verdict,
-) -> impl Future<Output = Ended<F::Output>> {
+) -> impl Future<Output = Ran<'p, F::Output>> {
     let deadline = permit.call_timeout(call_timeout).map(Deadline::new);
     async move {
         match (Drive { permit: &mut permit, body, deadline }).await {
-            Ok(value) => {
-                // The predicate is the user's code as much as the body is: a panic in it counts as one.
-                permit.running(true);
-                let verdict = judge(&value);
-                permit.running(false);
-                match verdict {
-                    Verdict::Success => {
-                        permit.success();
-                        Ended::Success(value)
-                    }
-                    Verdict::Failure => {
-                        permit.failure();
-                        Ended::Failed(value)
-                    }
-                    Verdict::Ignored => {
-                        permit.ignored();
-                        Ended::Ignored(value)
-                    }
-                }
-            }
-            Err(limit) => Ended::TimedOut(permit.timed_out(limit)),
+            Ok(value) => Ran::Returned(permit, value),
+            Err(limit) => Ran::TimedOut(permit.timed_out(limit)),
         }
     }
 }

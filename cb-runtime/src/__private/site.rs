@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::breaker::Core;
 use crate::breaker::permit::Permit;
-use crate::call::{self, Ended, Verdict};
+use crate::call::{self, Ran};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
 use crate::registry::Registry;
@@ -101,15 +101,11 @@ impl SiteBreaker {
     /// Asks for leave and makes the call.
     // Not an `async fn`, as it would hold its arguments twice.
     #[inline]
-    pub fn run<F: Future>(
-        &self,
-        body: Pin<&mut F>,
-        judge: impl FnOnce(&F::Output) -> Verdict,
-    ) -> impl Future<Output = Ended<F::Output>> {
+    pub fn run<F: Future>(&self, body: Pin<&mut F>) -> impl Future<Output = Ran<'_, F::Output>> {
         async move {
             match self.admitted().await {
-                Ok(permit) => self.permitted(permit, body, judge).await,
-                Err(error) => Ended::Rejected(error),
+                Ok(permit) => self.permitted(permit, body).await,
+                Err(error) => Ran::Rejected(error),
             }
         }
     }
@@ -122,13 +118,12 @@ impl SiteBreaker {
 
     /// Makes the call that there is leave for.
     #[inline]
-    pub fn permitted<F: Future>(
+    pub fn permitted<'p, F: Future>(
         &self,
-        permit: Permit<'_>,
+        permit: Permit<'p>,
         body: Pin<&mut F>,
-        judge: impl FnOnce(&F::Output) -> Verdict,
-    ) -> impl Future<Output = Ended<F::Output>> {
-        call::permitted(permit, self.call_timeout, body, judge)
+    ) -> impl Future<Output = Ran<'p, F::Output>> {
+        call::permitted(permit, self.call_timeout, body)
     }
 }
 
