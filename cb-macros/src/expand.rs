@@ -273,7 +273,7 @@ impl Guarded<'_> {
     fn judge(&self) -> TokenStream {
         let rt = self.rt(Span::mixed_site());
         let can_fail = self.plan.must_be_result.then(|| {
-            let call = self.call_at(self.function.output_span(), "can_fail", &self.ours("output, form"));
+            let call = self.call_with(self.function.output_span(), "can_fail", "output, form");
             quote_spanned!(Span::mixed_site()=> #call;)
         });
         let judge = match &self.plan.is_failure {
@@ -297,7 +297,7 @@ impl Guarded<'_> {
     /// `let ended`, again: with the kept result in the place of a bad one.
     fn cached(&self) -> TokenStream {
         let rt = self.rt(Span::mixed_site());
-        let codec = self.call_at(self.function.output_span(), "codec", &self.ours("output, form"));
+        let codec = self.call_with(self.function.output_span(), "codec", "output, form");
         quote_spanned! {Span::mixed_site()=>
             let codec = #codec;
             let ended = #rt::cached(&breaker, key, codec, form, ended).await;
@@ -308,14 +308,14 @@ impl Guarded<'_> {
     fn answer(&self) -> TokenStream {
         let returned = self.function.output_span();
         let Some(fallback) = &self.plan.fallback else {
-            return self.call_at(returned, "settle", &self.ours("form, ended"));
+            return self.call_with(returned, "settle", "form, ended");
         };
         let settle = match fallback.on {
             On::Any => "settle_any",
             On::Open => "settle_open",
             On::Error => "settle_error",
         };
-        let settle = self.call_at(returned, settle, &self.ours("form, ended, spare"));
+        let settle = self.call_with(returned, settle, "form, ended, spare");
         let (at, call) = match &fallback.function {
             Callee::Path(path) => {
                 let at = path.span();
@@ -329,7 +329,7 @@ impl Guarded<'_> {
                 (at, quote_spanned!(ours_at(at)=> #rt::Given(args).#call(reason, #closure)))
             }
         };
-        let reply = self.call_at(at, "reply", &quote_spanned!(ours_at(at)=> output, reply));
+        let reply = self.call_with(at, "reply", "output, reply");
         let rt = self.rt(Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
             match #settle {
@@ -349,9 +349,9 @@ impl Guarded<'_> {
         quote_spanned!(ours_at(span)=> #rt #(::#path)* (#args))
     }
 
-    /// Variables of ours.
-    fn ours(&self, names: &str) -> TokenStream {
-        let names = names.split(", ").map(|name| Ident::new(name, Span::mixed_site()));
-        quote_spanned!(Span::mixed_site()=> #(#names),*)
+    /// The same, with variables of ours.
+    fn call_with(&self, span: Span, function: &str, variables: &str) -> TokenStream {
+        let variables = variables.split(", ").map(|name| Ident::new(name, ours_at(span)));
+        self.call_at(span, function, &quote_spanned!(ours_at(span)=> #(#variables),*))
     }
 }

@@ -63,7 +63,7 @@ sizes! {
 sizes! {
     a_fallback_costs_its_copy_of_the_arguments(id: [u8; 64] = [0; 64]) plain_fallback guarded_fallback
     #[circuit_breaker(name = "size", fallback = |_| Ok(1))]
-    + SMALL + 2 * 64
+    + SMALL + 3 * 64
 }
 
 sizes! {
