@@ -8,7 +8,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, Expr};
 
-use crate::signature::{Arg, Function, Output, bound_names, by_reference, mentions};
+use crate::signature::{Arg, Function, Later, Output, bound_names, by_reference, mentions};
 use crate::validate::{Cache, Callee, Fallback, On, Plan};
 use crate::value::Value;
 
@@ -27,7 +27,7 @@ fn ours_at(span: Span) -> Span {
 /// The function, guarded.
 pub(crate) fn guarded(function: Function, plan: &Plan) -> TokenStream {
     let guarded = Guarded { function: &function, plan };
-    let mut body = Group::new(Delimiter::Brace, guarded.body());
+    let mut body = Group::new(Delimiter::Brace, guarded.whole_body());
     body.set_span(function.body.span());
     let Function { attrs, vis, sig, .. } = &function;
     quote!(#(#attrs)* #vis #sig #body)
@@ -45,6 +45,18 @@ impl Guarded<'_> {
         match &self.plan.runtime {
             Some(path) => quote_spanned!(span=> #path::__private),
             None => quote_spanned!(span=> ::cb_runtime::__private),
+        }
+    }
+
+    fn whole_body(&self) -> TokenStream {
+        let body = self.body();
+        let rt = self.rt(Span::mixed_site());
+        match &self.function.later {
+            None => body,
+            Some(Later { boxed: None, .. }) => quote_spanned!(Span::mixed_site()=> async move { #body }),
+            Some(Later { boxed: Some(_), .. }) => {
+                quote_spanned!(Span::mixed_site()=> #rt::Box::pin(async move { #body }))
+            }
         }
     }
 
@@ -170,6 +182,14 @@ impl Guarded<'_> {
 
     fn inside(&self) -> TokenStream {
         let body = &self.function.body;
+        // A `return` in a function that returns a future returns that future.
+        let body = match &self.function.later {
+            None => body.to_token_stream(),
+            Some(Later { boxed: None, .. }) => quote_spanned!(Span::mixed_site()=> (move || #body)().await),
+            Some(Later { boxed: Some(ty), .. }) => {
+                quote_spanned!(Span::mixed_site()=> (move || -> #ty #body)().await)
+            }
+        };
         let keep = self.keep_arguments();
         let patterns = self.function.args.iter().filter_map(|arg| {
             let (ident, pattern, cfgs) = (&arg.ident, arg.pattern.as_ref()?, &arg.cfgs);

@@ -145,7 +145,7 @@ fn cacheable(args: &Args, function: &Function, errors: &mut Errors) {
              `cache_key = (self.id, user_id)`",
         );
     }
-    if let Some(span) = signature::borrowed_or_opaque(&function.sig.output) {
+    if let Some(span) = signature::borrowed_or_opaque(function.written_output()) {
         errors.add(
             span,
             "a borrowed or opaque result cannot be cached, as it could not be read back: return an owned one, or \

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -248,6 +249,63 @@ async fn async_functions_in_traits() {
     assert_eq!(1.get(2).await, Ok(3));
     assert_eq!(1.get(0).await, Ok(99));
     assert_eq!(1.twice(2).await, Ok(6));
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+#[circuit_breaker(name = "boxed", fallback = |name, early| Ok(format!("{name} {early}")))]
+fn boxed(name: &str, early: bool) -> Pin<Box<dyn Future<Output = Result<String, Broken>> + Send + '_>> {
+    if early {
+        return Box::pin(async { Err(Broken::Down) });
+    }
+    Box::pin(async move { Ok(name.to_owned()) })
+}
+
+#[circuit_breaker(name = "impl-future")]
+fn impl_future(name: &str) -> impl Future<Output = Result<String, Broken>> + Send {
+    let name = name.to_owned();
+    async move { Ok(name) }
+}
+
+#[tokio::test]
+async fn functions_that_return_a_future() {
+    let sent: Boxed<'_, _> = boxed("a", false);
+    assert_eq!(sent.await.as_deref(), Ok("a"));
+    assert_eq!(boxed("a", true).await.as_deref(), Ok("a true"));
+    assert_eq!(outcomes("boxed").failure, 1);
+    assert_eq!(impl_future("b").await.as_deref(), Ok("b"));
+}
+
+#[async_trait::async_trait]
+trait Store {
+    async fn load(&self, id: u8) -> Result<u8, Broken>;
+
+    #[circuit_breaker(name = "async-trait-default", fallback = |_this, id| Ok(id), fallback_on = "open")]
+    async fn save(&mut self, id: u8) -> Result<u8, Broken>
+    where
+        Self: Sized,
+    {
+        self.load(id).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Arc<Vec<u8>> {
+    #[circuit_breaker(name = "async-trait", cache_ttl = "1m", cache_key = (self.len(), id))]
+    async fn load(&self, id: u8) -> Result<u8, Broken> {
+        tokio::task::yield_now().await;
+        self.get(usize::from(id)).copied().ok_or(Broken::NotFound)
+    }
+}
+
+#[tokio::test]
+async fn async_trait_in_either_order() {
+    let mut store = Arc::new(vec![5]);
+    let dynamic: &dyn Store = &store;
+    assert_eq!(dynamic.load(0).await, Ok(5));
+    assert_eq!(dynamic.load(1).await, Err(Broken::NotFound));
+    assert_eq!(store.save(0).await, Ok(5));
+    assert_eq!((outcomes("async-trait").success, outcomes("async-trait").failure), (2, 1));
 }
 
 #[tokio::test]

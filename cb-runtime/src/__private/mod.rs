@@ -7,6 +7,8 @@ mod fallback;
 mod form;
 mod site;
 
+pub use std::boxed::Box;
+
 pub use core::option::Option;
 pub use core::pin::pin;
 pub use core::result::Result;
