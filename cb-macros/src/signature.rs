@@ -103,7 +103,8 @@ impl Parse for Parsed {
             (None, None) => {
                 return unfit(
                     sig.fn_token.span,
-                    "only an `async fn` can be guarded: a call may have to wait, and to be cancelled",
+                    "only an `async fn`, or a function that returns a boxed future, can be guarded: a call may \
+                     have to wait, and to be cancelled",
                 );
             }
         };
