@@ -67,14 +67,16 @@ impl Guarded<'_> {
             Some(Fallback { on: On::Open, .. }) => self.call_or_keep_arguments(),
             _ => self.call(),
         };
-        let judge = self.judge();
+        let form = self.form();
+        let rt = self.rt(Span::mixed_site());
         let cached = self.plan.cache.as_ref().map(|_| self.cached());
         let answer = self.answer();
         quote_spanned! {Span::mixed_site()=>
             #breaker
             #key
             #call
-            #judge
+            let output = #rt::Output::of_ended(&ended);
+            #form
             #cached
             #answer
         }
@@ -247,7 +249,7 @@ impl Guarded<'_> {
         }
     }
 
-    /// `let ran`: the body made and run; with `spare` where a fallback will want the arguments, too.
+    /// `let ended`: the body made and run; with `spare` where a fallback will want the arguments, too.
     fn call(&self) -> TokenStream {
         let spare = self.plan.fallback.as_ref().map(|_| {
             let spares = self.function.args.iter().map(|Arg { ident, type_span, .. }| {
@@ -260,11 +262,13 @@ impl Guarded<'_> {
             }
         });
         let body = self.pinned_body();
+        let judge = self.judge();
         quote_spanned! {Span::mixed_site()=>
             #spare
-            let ran = {
+            let ended = {
                 #body
-                breaker.run(body).await
+                #judge
+                breaker.run(body, judge).await
             };
         }
     }
@@ -274,43 +278,57 @@ impl Guarded<'_> {
         let rt = self.rt(Span::mixed_site());
         let idents = self.function.args.iter().map(|arg| &arg.ident);
         let body = self.pinned_body();
+        let judge = self.judge();
         quote_spanned! {Span::mixed_site()=>
-            let (ran, spare) = match breaker.admitted().await {
+            let (ended, spare) = match breaker.admitted().await {
                 #rt::Result::Ok(permit) => {
                     #body
-                    (breaker.permitted(permit, body).await, #rt::Option::None)
+                    #judge
+                    (breaker.permitted(permit, body, judge).await, #rt::Option::None)
                 }
                 #rt::Result::Err(error) => {
                     #[allow(clippy::used_underscore_binding)]
                     let spare = (#(#idents,)*);
-                    (#rt::Ran::Rejected(error), #rt::Option::Some(spare))
+                    (#rt::Ended::Rejected(error), #rt::Option::Some(spare))
                 }
             };
         }
     }
 
-    /// `let ended`: what has become of it, as recorded.
+    /// `let judge`: what tells the body's failures.
     fn judge(&self) -> TokenStream {
         let rt = self.rt(Span::mixed_site());
+        let form = self.form();
         let can_fail = self.plan.must_be_result.then(|| {
             let call = self.call_with(self.function.output_span(), "can_fail", "output, form");
             quote_spanned!(Span::mixed_site()=> #call;)
         });
         let judge = match &self.plan.is_failure {
-            None => quote_spanned!(Span::mixed_site()=> ran.judge(form)),
+            None => self.call_with(Span::mixed_site(), "by_type", "form"),
             Some(is_failure) => {
-                quote_spanned!(ours_at(is_failure.span())=> ran.judge_by(form, #is_failure))
+                let at = ours_at(is_failure.span());
+                self.call_at(at, "by_predicate", &quote_spanned!(at=> output, form, #is_failure))
             }
         };
         quote_spanned! {Span::mixed_site()=>
-            let output = #rt::Output::of(&ran);
+            let judge = {
+                let output = #rt::Output::of(&body);
+                #form
+                #can_fail
+                #judge
+            };
+        }
+    }
+
+    /// `let form`: how to read what is returned. An alias of `Result` is one, too: so the compiler tells.
+    fn form(&self) -> TokenStream {
+        let rt = self.rt(Span::mixed_site());
+        quote_spanned! {Span::mixed_site()=>
             let form = {
                 #[allow(unused_imports)]
                 use #rt::OtherOutput as _;
                 output.form()
             };
-            #can_fail
-            let ended = #judge;
         }
     }
 

@@ -9,7 +9,7 @@ use cb_runtime::circuit_breaker;
 use common::Broken;
 
 /// A permit, two pointers to the breaker and the body, a timer's, and the states in between.
-const SMALL: usize = 192;
+const SMALL: usize = 128;
 
 macro_rules! sizes {
     ($test:ident($($arg:ident: $ty:ty = $value:expr),*) $plain:ident $guarded:ident
@@ -63,7 +63,7 @@ sizes! {
 sizes! {
     a_fallback_costs_its_copy_of_the_arguments(id: [u8; 64] = [0; 64]) plain_fallback guarded_fallback
     #[circuit_breaker(name = "size", fallback = |_| Ok(1))]
-    + SMALL + 3 * 64
+    + SMALL + 2 * 64
 }
 
 sizes! {
@@ -75,5 +75,5 @@ sizes! {
 sizes! {
     a_cache_costs_its_key(id: u64 = 1) plain_cache guarded_cache
     #[circuit_breaker(name = "size", cache_ttl = "1m")]
-    + SMALL + 96
+    + SMALL + 64
 }

@@ -1,67 +1,56 @@
-//! How a guarded call ended, and what the function returns then.
+//! What a guarded call counts as, and what the function returns then.
 
-use super::CallError;
-use super::form::{Form, Refuse};
-use crate::call::Ran;
-use crate::error::BreakerError;
+use std::marker::PhantomData;
 
-/// How a guarded call ended, and what it returned if it did. Its outcome has been recorded.
-pub enum Ended<R> {
-    /// Returned a success.
-    Success(R),
-    /// Returned what says nothing about the dependency.
-    Ignored(R),
-    /// Returned a failure.
-    Failed(R),
-    /// Was not made.
-    Rejected(BreakerError),
-    /// Took too long and was dropped.
-    TimedOut(BreakerError),
+use super::form::{Form, Output, Refuse};
+use super::{CallError, Ended};
+use crate::call::{Judge, Verdict};
+
+/// The verdict where the attribute has no `is_failure`: an error is a failure, anything else a success.
+pub struct ByType<F>(PhantomData<F>);
+
+impl<R, F: Form<R>> Judge<R> for ByType<F> {
+    #[inline]
+    fn judge(self, value: &R) -> Verdict {
+        if F::is_error(value) { Verdict::Failure } else { Verdict::Success }
+    }
 }
 
-impl<R> Ran<'_, R> {
-    /// Records the outcome: an error is a failure, anything else a success.
-    #[inline]
-    pub fn judge<F: Form<R>>(self, _form: F) -> Ended<R> {
-        match self {
-            Ran::Returned(permit, value) if F::is_error(&value) => {
-                permit.failure();
-                Ended::Failed(value)
-            }
-            Ran::Returned(permit, value) => {
-                permit.success();
-                Ended::Success(value)
-            }
-            Ran::Rejected(error) => Ended::Rejected(error),
-            Ran::TimedOut(error) => Ended::TimedOut(error),
-        }
-    }
+/// The verdict by type.
+#[inline]
+pub fn by_type<F>(_form: F) -> ByType<F> {
+    ByType(PhantomData)
+}
 
-    /// Records the outcome: what the predicate accepts is a failure; an error that it does not accept says
-    /// nothing; anything else is a success.
+/// The verdict where it has one: what the predicate accepts is a failure; an error that it does not accept
+/// says nothing; anything else is a success.
+pub struct ByPredicate<R, F, P> {
+    predicate: P,
+    // With a bound on P instead, the compiler would report one mistake in it twice, as the bound would be a part
+    // of the type of what is awaited.
+    ask: fn(P, &R) -> bool,
+    form: PhantomData<F>,
+}
+
+impl<R, F: Form<R>, P> Judge<R> for ByPredicate<R, F, P> {
     #[inline]
-    pub fn judge_by<F: Form<R>>(self, _form: F, is_failure: impl FnOnce(&R) -> bool) -> Ended<R> {
-        match self {
-            Ran::Returned(mut permit, value) => {
-                // The predicate is the user's code as much as the body is: a panic in it counts as one.
-                permit.running(true);
-                let failure = is_failure(&value);
-                permit.running(false);
-                if failure {
-                    permit.failure();
-                    Ended::Failed(value)
-                } else if F::is_error(&value) {
-                    permit.ignored();
-                    Ended::Ignored(value)
-                } else {
-                    permit.success();
-                    Ended::Success(value)
-                }
-            }
-            Ran::Rejected(error) => Ended::Rejected(error),
-            Ran::TimedOut(error) => Ended::TimedOut(error),
+    fn judge(self, value: &R) -> Verdict {
+        match ((self.ask)(self.predicate, value), F::is_error(value)) {
+            (true, _) => Verdict::Failure,
+            (false, true) => Verdict::Ignored,
+            (false, false) => Verdict::Success,
         }
     }
+}
+
+/// The verdict by a predicate.
+#[inline]
+pub fn by_predicate<R, F: Form<R>, P: FnOnce(&R) -> bool>(
+    _output: Output<R>,
+    _form: F,
+    predicate: P,
+) -> ByPredicate<R, F, P> {
+    ByPredicate { predicate, ask: |predicate, value| predicate(value), form: PhantomData }
 }
 
 /// What the function returns if it has no fallback for this end.

@@ -4,9 +4,9 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 
-use super::CallError;
-use crate::call::Ran;
+use super::{CallError, Ended};
 use crate::error::BreakerError;
 
 /// Stands for the type `R` that a function returns.
@@ -113,9 +113,15 @@ impl<R> Form<R> for AsValue {
 }
 
 impl<R> Output<R> {
-    /// That of a call.
+    /// That of a body which has not run yet.
     #[inline]
-    pub fn of(_ran: &Ran<'_, R>) -> Self {
+    pub fn of<F: Future<Output = R>>(_body: &Pin<&mut F>) -> Self {
+        Output(PhantomData)
+    }
+
+    /// That of a call which has ended.
+    #[inline]
+    pub fn of_ended(_ended: &Ended<R>) -> Self {
         Output(PhantomData)
     }
 }

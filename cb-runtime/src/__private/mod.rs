@@ -15,12 +15,12 @@ pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::Permit;
-pub use crate::call::{CallError, Ran};
+pub use crate::call::{CallError, Ended};
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{cached, codec, key, key_part};
-pub use ended::{Ended, settle, settle_any, settle_error, settle_open};
+pub use ended::{by_predicate, by_type, settle, settle_any, settle_error, settle_open};
 pub use fallback::{Given, call, reply, spare};
 pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, returning};
 pub use site::{Found, Site, SiteBreaker, base, settings};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::breaker::Core;
 use crate::breaker::permit::Permit;
-use crate::call::{self, Ran};
+use crate::call::{self, Ended, Guarded, Judge};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
 use crate::registry::Registry;
@@ -99,15 +99,13 @@ impl SiteBreaker {
     }
 
     /// Asks for leave and makes the call.
-    // Not an `async fn`, as it would hold its arguments twice.
     #[inline]
-    pub fn run<F: Future>(&self, body: Pin<&mut F>) -> impl Future<Output = Ran<'_, F::Output>> {
-        async move {
-            match self.admitted().await {
-                Ok(permit) => self.permitted(permit, body).await,
-                Err(error) => Ran::Rejected(error),
-            }
-        }
+    pub fn run<'a, F: Future>(
+        &'a self,
+        body: Pin<&'a mut F>,
+        judge: impl Judge<F::Output>,
+    ) -> impl Future<Output = Ended<F::Output>> {
+        Guarded::new(&self.core, self.call_timeout, body, judge)
     }
 
     /// Asks for leave, for a body that can be made only once there is leave.
@@ -118,12 +116,13 @@ impl SiteBreaker {
 
     /// Makes the call that there is leave for.
     #[inline]
-    pub fn permitted<'p, F: Future>(
-        &self,
-        permit: Permit<'p>,
-        body: Pin<&mut F>,
-    ) -> impl Future<Output = Ran<'p, F::Output>> {
-        call::permitted(permit, self.call_timeout, body)
+    pub fn permitted<'a, F: Future>(
+        &'a self,
+        permit: Permit<'a>,
+        body: Pin<&'a mut F>,
+        judge: impl Judge<F::Output>,
+    ) -> impl Future<Output = Ended<F::Output>> {
+        Guarded::permitted(permit, self.call_timeout, body, judge)
     }
 }
 
