@@ -6,6 +6,8 @@
 //! their numbers are what makes a retry after an unknown outcome count only once.
 
 pub(crate) mod book;
+#[cfg(test)]
+mod simulation;
 mod skew;
 pub(crate) mod thread;
 mod watch;
