@@ -151,3 +151,60 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_success_ends_the_run_before_it() {
+        let mut evidence = Evidence::new(0);
+        evidence.failure(Moment(10));
+        assert_eq!(evidence.run_after(2), 3, "nothing has ended what the fleet had");
+        evidence.successes(1, Moment(11), Moment(20));
+        evidence.failure(Moment(21));
+        evidence.failure(Moment(21));
+        assert_eq!(evidence.run_after(2), 2);
+        let delta = evidence.delta(Moment(31));
+        assert_eq!(delta.run, Run { success_age_us: Some(20), failures: vec![(10, 2)] });
+        assert_eq!(delta.counts, Counts { successes: 1, failures: 3, slow: 0 });
+    }
+
+    #[test]
+    fn a_run_without_end_stays_small_and_keeps_its_sum() {
+        let mut evidence = Evidence::new(1000);
+        for at in 0..100_000 {
+            evidence.failure(Moment(at * 10));
+        }
+        let delta = evidence.delta(Moment(1_000_000));
+        assert_eq!(delta.run.failures.len(), MAX_RUN);
+        assert_eq!(delta.run.failures.iter().map(|(_, n)| n).sum::<u64>(), 100_000);
+        assert!(delta.buckets.len() as u64 <= MAX_BUCKETS);
+    }
+
+    #[test]
+    fn joining_is_the_same_as_having_seen_it_all() {
+        let mut whole = Evidence::new(100);
+        let (mut first, mut second) = (Evidence::new(100), Evidence::new(100));
+        for at in 0..50 {
+            let part = if at < 30 { &mut first } else { &mut second };
+            for evidence in [part, &mut whole] {
+                if at % 20 == 7 {
+                    evidence.successes(3, Moment(at * 10), Moment(at * 10));
+                }
+                evidence.failure(Moment(at * 10 + 1));
+            }
+        }
+        assert_eq!(first.then(second), whole);
+    }
+
+    #[test]
+    fn only_what_lies_in_the_window_is_summed() {
+        let mut evidence = Evidence::new(100);
+        evidence.failure(Moment(1_050));
+        evidence.failure(Moment(1_950));
+        assert_eq!(evidence.window_since(Moment(1_000)).failures, 2);
+        assert_eq!(evidence.window_since(Moment(1_099)).failures, 2, "part of the bucket is inside");
+        assert_eq!(evidence.window_since(Moment(1_100)).failures, 1);
+    }
+}

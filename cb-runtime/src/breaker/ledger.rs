@@ -14,7 +14,7 @@ use super::window::Mirror;
 use crate::clock::{Moment, micros};
 use crate::config::Settings;
 use crate::snapshot::State;
-use crate::store::{Counts, Entry, LeaseAsk, Proposal, Record, View, WindowAsk};
+use crate::store::{Counts, Entry, IDLE, LeaseAsk, Proposal, Record, View, WindowAsk};
 
 /// A state and how it came to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -366,6 +366,7 @@ impl Ledger {
 
     /// What to say. With `retry`, the same evidence as in the batch whose fate is unknown.
     pub(crate) fn entry(&mut self, name: std::sync::Arc<str>, now: Moment, skew: u64, retry: bool) -> Entry {
+        self.forget_if_idle(now);
         if !retry {
             let fresh = Evidence::new(self.bucket_width());
             self.flight = Some(std::mem::replace(&mut self.pending, fresh));
@@ -470,8 +471,20 @@ impl Ledger {
         }
     }
 
+    /// The store lets a closed breaker go that nobody has named for an hour, and its epochs start
+    /// anew. An instance that has not named it for half of that must not insist on what it knew.
+    fn forget_if_idle(&mut self, now: Moment) {
+        let idle = self.exchanged_at.is_none_or(|at| now.since(at) > IDLE / 2);
+        if idle && self.local.is_none() && self.confirmed.is_some() && self.confirmed_state() == State::Closed
+        {
+            self.confirmed = None;
+            self.initial = Standing::closed(now);
+        }
+    }
+
     /// Takes over a state that the store has confirmed. Returns whether calls meet another state now.
     pub(crate) fn adopt(&mut self, record: &Record, now: Moment) -> bool {
+        self.forget_if_idle(now);
         let standing = Standing::from_record(record, now);
         match &mut self.confirmed {
             Some((epoch, _)) if *epoch > record.epoch => return false,

@@ -72,3 +72,58 @@ pub(crate) fn open_for(settings: &Settings, attempt: u32) -> Duration {
     let _ = attempt;
     settings.reset_timeout
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BreakerConfig;
+
+    fn settings(config: BreakerConfig) -> Settings {
+        config.resolve().unwrap()
+    }
+
+    fn window(successes: u64, failures: u64) -> Picture {
+        Picture { run: failures, window: Counts { successes, failures, slow: 0 } }
+    }
+
+    #[test]
+    fn a_run_trips_at_its_limit_and_says_so() {
+        let settings = settings(BreakerConfig::default().failure_threshold(3));
+        assert_eq!(trip(&settings, &Picture { run: 2, ..Picture::default() }), None);
+        let reason = trip(&settings, &Picture { run: 3, ..Picture::default() }).unwrap();
+        assert_eq!(reason, "3 consecutive failures (limit 3)");
+    }
+
+    #[test]
+    fn without_any_rule_five_in_a_row_trip() {
+        let settings = settings(BreakerConfig::default());
+        assert_eq!(trip(&settings, &window(0, 4)), None);
+        assert!(trip(&settings, &window(0, 5)).is_some());
+    }
+
+    #[test]
+    fn a_rate_trips_at_its_limit_from_the_minimum_of_calls_on() {
+        let settings = settings(BreakerConfig::default().failure_rate_threshold(0.4));
+        let reason = trip(&settings, &window(6, 4)).unwrap();
+        assert_eq!(reason, "40.0 % of 10 calls in 1m failed (limit 40.0 %)");
+        assert_eq!(trip(&settings, &window(7, 3)), None, "30 %");
+        assert_eq!(trip(&settings, &window(0, 9)), None, "nine calls are too few; and no run is looked at");
+    }
+
+    #[test]
+    fn given_both_rules_any_of_them_trips() {
+        let settings = settings(BreakerConfig::default().failure_rate_threshold(0.9).failure_threshold(3));
+        assert!(trip(&settings, &window(100, 3)).unwrap().starts_with("3 consecutive"));
+        let late = Picture { run: 1, ..window(1, 9) };
+        assert!(trip(&settings, &late).unwrap().starts_with("90.0 %"));
+    }
+
+    #[test]
+    fn one_failed_probe_outweighs_any_successes() {
+        let settings = settings(BreakerConfig::default().success_threshold(3));
+        let probes = |successes, failures| judge_probes(&settings, Counts { successes, failures, slow: 0 });
+        assert_eq!(probes(2, 0), Verdict::Wait);
+        assert!(matches!(probes(3, 0), Verdict::Close(_)));
+        assert!(matches!(probes(3, 1), Verdict::Reopen(_)));
+    }
+}

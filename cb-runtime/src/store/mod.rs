@@ -113,6 +113,8 @@ pub(crate) struct Record {
 }
 
 pub(crate) const MAX_REASON: usize = 200;
+/// See "What a store lets go".
+pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 /// A run is kept as at most so many (age, count) pairs; beyond it the two oldest become one.
 pub(crate) const MAX_RUN: usize = 64;
 /// A time window has at most so many buckets.
