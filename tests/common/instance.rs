@@ -118,7 +118,13 @@ impl Instance {
 
     #[track_caller]
     pub fn configure(&self, function: Function, config: Value) {
-        self.ask(&Order::Configure { function, config })
+        self.configure_cached(function, config, Duration::from_secs(600));
+    }
+
+    #[track_caller]
+    pub fn configure_cached(&self, function: Function, config: Value, cache_ttl: Duration) {
+        let cache_ttl_ms = u64::try_from(cache_ttl.as_millis()).expect("a short span");
+        self.ask(&Order::Configure { function, config, cache_ttl_ms })
     }
 
     /// Makes `times` calls through a breaker, one after the other.
@@ -143,6 +149,13 @@ impl Instance {
         let calls: Calls =
             self.ask(&Order::Call { target: Target::Function(function, argument), act, times: 1 });
         calls.ended.into_iter().next().expect("one call")
+    }
+
+    /// Calls an annotated function, and expects its fallback to answer.
+    #[track_caller]
+    pub fn falls_back(&self, function: Function, argument: u64, act: Act) {
+        let ended = self.run(function, argument, act);
+        assert_eq!(ended, Ended::value(&format!("fallback of {}", self.pid())));
     }
 
     /// Begins `callers` calls at once that hold until [`finish`](Self::finish) or [`drop_calls`](Self::drop_calls).

@@ -2,23 +2,33 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use cb_runtime::{BreakerConfig, CallError, circuit_breaker};
 
 use crate::dependency::{Trouble, depend};
 use crate::protocol::Function;
 
-static CONFIGS: Mutex<Option<HashMap<Function, BreakerConfig>>> = Mutex::new(None);
+static SAID: Mutex<Option<HashMap<Function, (BreakerConfig, Duration)>>> = Mutex::new(None);
 
 /// What the function's attribute says from its first call on.
-pub(crate) fn configure(function: Function, config: BreakerConfig) {
-    let mut configs = CONFIGS.lock().expect("nothing panics under this lock");
-    configs.get_or_insert_default().insert(function, config);
+pub(crate) fn configure(function: Function, config: BreakerConfig, cache_ttl: Duration) {
+    let mut said = SAID.lock().expect("nothing panics under this lock");
+    said.get_or_insert_default().insert(function, (config, cache_ttl));
+}
+
+fn said(function: Function) -> (BreakerConfig, Duration) {
+    let said = SAID.lock().expect("nothing panics under this lock");
+    let given = said.as_ref().and_then(|said| said.get(&function)).cloned();
+    given.unwrap_or((BreakerConfig::default(), Duration::from_secs(600)))
 }
 
 fn config_of(function: Function) -> BreakerConfig {
-    let configs = CONFIGS.lock().expect("nothing panics under this lock");
-    configs.as_ref().and_then(|configs| configs.get(&function)).cloned().unwrap_or_default()
+    said(function).0
+}
+
+fn ttl_of(function: Function) -> Duration {
+    said(function).1
 }
 
 pub(crate) type Value = Option<String>;
@@ -69,18 +79,28 @@ fn reason(id: u64, reason: CallError<Trouble>) -> Result<Value, Trouble> {
     Ok(Some(format!("fallback({id}): {kind}")))
 }
 
-#[circuit_breaker(name = "cached", config = config_of(Function::Cached), cache_ttl = "10m", fallback = last_resort)]
+#[circuit_breaker(
+    name = "cached",
+    config = config_of(Function::Cached),
+    cache_ttl = ttl_of(Function::Cached),
+    fallback = last_resort
+)]
 async fn cached(_id: u64) -> Result<Value, Trouble> {
     depend().await
 }
 
-#[circuit_breaker(name = "cached", config = config_of(Function::Cached), cache_ttl = "10m", fallback = last_resort)]
+#[circuit_breaker(
+    name = "cached",
+    config = config_of(Function::Cached),
+    cache_ttl = ttl_of(Function::Cached),
+    fallback = last_resort
+)]
 async fn twin(_id: u64) -> Result<Value, Trouble> {
     depend().await
 }
 
 fn last_resort(_id: u64) -> Result<Value, Trouble> {
-    Ok(Some("fallback".into()))
+    Ok(Some(format!("fallback of {}", std::process::id())))
 }
 
 struct Shard(u8);
@@ -89,7 +109,7 @@ impl Shard {
     #[circuit_breaker(
         name = "shards",
         config = config_of(Function::FirstShard),
-        cache_ttl = "10m",
+        cache_ttl = ttl_of(Function::FirstShard),
         cache_key = (self.0, _id),
         fallback = Self::none
     )]
@@ -97,7 +117,7 @@ impl Shard {
         depend().await
     }
 
-    fn none(&self, _id: u64) -> Result<Value, Trouble> {
-        Ok(Some("fallback".into()))
+    fn none(&self, id: u64) -> Result<Value, Trouble> {
+        last_resort(id)
     }
 }

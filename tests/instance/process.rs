@@ -95,8 +95,9 @@ impl Instance {
                 self.breakers.insert(breaker, made);
                 answer(())
             }
-            Order::Configure { function, config } => {
-                functions::configure(function, serde_json::from_value(config).map_err(|e| e.to_string())?);
+            Order::Configure { function, config, cache_ttl_ms } => {
+                let config = serde_json::from_value(config).map_err(|e| e.to_string())?;
+                functions::configure(function, config, Duration::from_millis(cache_ttl_ms));
                 answer(())
             }
             Order::Call { target, act, times } => {

@@ -14,8 +14,9 @@ pub enum Order {
     Install { url: Option<String>, namespace: String },
     /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any.
     Create { breaker: String, config: serde_json::Value },
-    /// The config that an annotated function gives as its `config` at its first call → `()`.
-    Configure { function: Function, config: serde_json::Value },
+    /// What the attribute of an annotated function says at its first call, as its `config` and (where it
+    /// has a cache) its `cache_ttl` → `()`.
+    Configure { function: Function, config: serde_json::Value, cache_ttl_ms: u64 },
     /// Makes `times` calls one after the other → `Calls`.
     Call { target: Target, act: Act, times: usize },
     /// Begins as many calls at once → `usize`, the number of the group.
@@ -64,13 +65,13 @@ pub enum Function {
     Shown,
     /// A fallback that shows its arguments and the reason.
     Reasoned,
-    /// A cache, and the fallback "fallback".
+    /// A cache, and a fallback that names this process.
     Cached,
     /// The same on the same breaker: another function.
     Twin,
-    /// A method with a cache, whose receiver is part of the key: shard 1.
+    /// A method with a cache, whose receiver is part of the key: shard 1. Breaker "shards".
     FirstShard,
-    /// The same method of shard 2, on the same breaker.
+    /// The same method of shard 2.
     SecondShard,
 }
 
