@@ -119,7 +119,8 @@ async fn parent() -> anyhow::Result<()> {
         tokio::spawn(async move {
             while let Ok(Some(line)) = stdout.next_line().await {
                 if let Some((at, text)) = line.split_once(' ') {
-                    let _ = sender.send(Line { instance: name, at: at.parse().unwrap_or(0), text: text.into() });
+                    let _ =
+                        sender.send(Line { instance: name, at: at.parse().unwrap_or(0), text: text.into() });
                 }
             }
         });
@@ -233,7 +234,9 @@ fn commands(redis: &RedisServer) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]);
     stats
         .lines()
-        .filter(|line| ["cmdstat_evalsha:", "cmdstat_eval:", "cmdstat_xread:"].iter().any(|name| line.starts_with(name)))
+        .filter(|line| {
+            ["cmdstat_evalsha:", "cmdstat_eval:", "cmdstat_xread:"].iter().any(|name| line.starts_with(name))
+        })
         .filter_map(|line| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok())
         .sum()
 }

@@ -1,7 +1,10 @@
 //! A circuit breaker for async functions, shared by a fleet.
 
+#[doc(hidden)]
+pub mod __private;
 mod breaker;
 mod cache;
+mod call;
 pub mod clock;
 mod config;
 mod coordinator;
@@ -13,6 +16,9 @@ mod store;
 mod sync;
 
 pub use breaker::Breaker;
+pub use call::CallError;
+#[cfg(feature = "macros")]
+pub use cb_macros::circuit_breaker;
 pub use config::BreakerConfig;
 pub use error::{BreakerError, Error};
 pub use event::{CacheTier, Event, Events, Transition};

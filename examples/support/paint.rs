@@ -64,12 +64,17 @@ impl Screen {
 
     pub fn title(&mut self, how: &str) {
         self.line(&format!("\n  {}  {}\n", "A circuit breaker's life".bold(), how.dimmed()));
-        let legend = [(Look::Live, "live"), (Look::Cached, "cached"), (Look::Fallback, "fallback"), (Look::Error, "error")]
-            .map(|(look, name)| {
-                let (glyph, style) = look.glyph();
-                format!("{} {name}", glyph.style(style))
-            })
-            .join("   ");
+        let legend = [
+            (Look::Live, "live"),
+            (Look::Cached, "cached"),
+            (Look::Fallback, "fallback"),
+            (Look::Error, "error"),
+        ]
+        .map(|(look, name)| {
+            let (glyph, style) = look.glyph();
+            format!("{} {name}", glyph.style(style))
+        })
+        .join("   ");
         self.line(&format!("  {legend}   {} {}\n", "‾".dimmed(), "= the upstream was called"));
     }
 
@@ -101,7 +106,8 @@ impl Screen {
         self.state = to;
         self.transitions += 1;
         let at = self.at();
-        let span = open_for.map(|span| format!(", for {}", humantime::format_duration(span))).unwrap_or_default();
+        let span =
+            open_for.map(|span| format!(", for {}", humantime::format_duration(span))).unwrap_or_default();
         let name = format!("→ {to}");
         self.line(&format!("{at}  {}  {}{}", name.style(style(to)), reason, span.dimmed()));
     }

@@ -99,7 +99,10 @@ async fn user(State(service): State<Arc<Service>>, Path(id): Path<u64>) -> Resul
     Ok(Json(json!({ "id": id, "name": format!("user {id}"), "stamp": stamp })))
 }
 
-async fn caller(State(service): State<Arc<Service>>, Path(name): Path<String>) -> Result<Json<Value>, StatusCode> {
+async fn caller(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, StatusCode> {
     service.callers.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
     let stamp = service.request(&name)?;
     Ok(Json(json!({ "stamp": stamp })))

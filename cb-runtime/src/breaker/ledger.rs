@@ -99,6 +99,8 @@ pub(crate) struct Answered {
     /// A change that this instance makes because of what the fleet has counted.
     pub(crate) change: Option<Change>,
     pub(crate) allotted: Allotted,
+    /// There is more to say at once: a proposal that could not be made before the epoch was known.
+    pub(crate) more: bool,
 }
 
 pub(crate) struct Ledger {
@@ -117,6 +119,8 @@ pub(crate) struct Ledger {
     flight: Option<Evidence>,
     /// What that batch asked of the window.
     asked: Option<WindowAsk>,
+    /// Whether that batch had a proposal with it.
+    told_proposal: bool,
     pending: Evidence,
     /// The tally's successes that are accounted for, and until when.
     folded: u64,
@@ -154,6 +158,7 @@ impl Ledger {
             mirror,
             flight: None,
             asked: None,
+            told_proposal: false,
             folded: 0,
             folded_at: now,
             last_failure: None,
@@ -213,6 +218,7 @@ impl Ledger {
     /// Accounts for the successes that the tally has counted since the last time. They ended
     /// somewhere between that time and now; the run places them at the beginning of that span, so
     /// that they never erase another instance's failure which they may have preceded.
+    /// Returns the moment to note a failure under that has happened now.
     pub(crate) fn fold(&mut self, tally: u64, now: Moment) -> Moment {
         // Strictly increasing, so that a success and a failure of this instance keep their order.
         let now = now.max(Moment(self.folded_at.0 + 2));
@@ -231,8 +237,8 @@ impl Ledger {
 
     /// A call has failed while closed. `tally`: the successes so far.
     pub(crate) fn failure(&mut self, tally: u64, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
-        let now = self.fold(tally, now);
-        self.pending.failure(now);
+        let at = self.fold(tally, now);
+        self.pending.failure(at);
         self.last_failure = Some(now);
         self.judge(now, skew, store_up)
     }
@@ -385,6 +391,7 @@ impl Ledger {
         });
         self.exchanged_at = Some(now);
         let proposal = self.proposal(now);
+        self.told_proposal = proposal.is_some();
         let leases = if retry { LeaseAsk::default() } else { self.probes.ask(&self.settings) };
         Entry {
             name,
@@ -460,7 +467,9 @@ impl Ledger {
             }
         }
         let allotted = self.probes.allot(asked_for, view, now);
-        Answered { moved: moved || change.is_some(), change, allotted }
+        let more = self.local.as_ref().is_some_and(|local| local.proposed)
+            && (!self.told_proposal || change.is_some());
+        Answered { moved: moved || change.is_some(), change, allotted, more }
     }
 
     /// The store cannot use this breaker's entry: what it told is kept.

@@ -429,7 +429,7 @@ impl Core {
     pub(crate) fn review(&self) -> bool {
         let (now, store_up) = (self.home.clock.now(), self.store_up());
         let mut desk = lock(&self.desk);
-        let now = desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
         let change = desk.ledger.judge(now, self.home.skew(), store_up);
         if change.is_some() {
             self.show(&desk.ledger);
@@ -447,7 +447,7 @@ impl Core {
     pub(crate) fn entry(&self, retry: bool) -> Entry {
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
-        let now = desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
         let mut entry = desk.ledger.entry(self.name.clone(), now, self.home.skew(), retry);
         if !retry && !desk.orders.is_empty() {
             let order = desk.orders.remove(0);
@@ -462,7 +462,7 @@ impl Core {
         self.damaged.store(false, Ordering::Release);
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
-        let now = desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
         let answered = desk.ledger.answered(view, store_now, now, self.home.skew());
         if answered.moved {
             self.show(&desk.ledger);
@@ -482,7 +482,7 @@ impl Core {
         let Desk { ledger, callers, .. } = &mut *desk;
         let gone: Vec<_> = callers.extract_if(.., |(id, _)| !ledger.probes.awaits(*id)).collect();
         let ordered = desk.ordered.take();
-        let more = !desk.orders.is_empty();
+        let more = answered.more || !desk.orders.is_empty();
         drop(desk);
         drop(gone);
         for (caller, grant) in grants {
@@ -494,7 +494,7 @@ impl Core {
         if let Some(order) = ordered {
             let _ = order.answer.send(Ok(()));
         }
-        if answered.change.is_some() || more {
+        if more {
             self.flag(true);
         }
     }
@@ -503,7 +503,7 @@ impl Core {
     pub(crate) fn adopt(&self, record: &Record) {
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
-        let now = desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
         if desk.ledger.adopt(record, now) {
             self.show(&desk.ledger);
         } else {

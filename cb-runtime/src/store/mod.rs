@@ -7,11 +7,20 @@
 //! # Time
 //! The store's clock is the only one that is compared. Instances send *ages* ("this happened 1,200 µs
 //! ago") and receive *remaining* spans. All spans here are whole microseconds (`_us`), all epochs and
-//! counts are plain integers below 2^53, so that a Lua number holds them.
+//! counts are plain integers below 2^53, so that a Lua number holds them: a longer span than
+//! [`MAX_SPAN_US`] counts as that, a sum that would be larger than [`MAX_COUNT`] stays there.
+//!
+//! # What a store lets go
+//! A closed breaker that no batch has named for [`IDLE`] (an hour, less at most five minutes) is
+//! forgotten, and its epochs start anew; so is an instance's sequence number. Every other state is
+//! kept until it is changed.
 
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+
+#[cfg(test)]
+mod contract;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,6 +37,8 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait Store: Send + Sync + 'static {
     /// One exchange: for each entry, in this order: write back what the store has lost, merge the
     /// delta, release and renew leases, try the proposal, hand out leases, answer with the view.
+    /// The whole batch happens at one moment of the store's time, and no other batch in between.
+    /// Two entries may name the same breaker; the second finds what the first has left.
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>>;
 
     /// Everything a newcomer must know before its first call: the breakers that are held in another
@@ -35,17 +46,23 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>>;
 
     /// The events after `from`, oldest first, waiting up to `patience` for the first. An empty list
-    /// means none came.
+    /// means none came; there may be more than are answered at once.
+    ///
+    /// If `from` is of another incarnation, or the events after it are gone, later ones are answered all the
+    /// same: the caller tells by their incarnation, and by their numbers having a gap. An event that cannot be
+    /// read is an error, once; the next call from the same position goes on behind it. One call at a
+    /// time: a second one waits for the first.
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 
-    /// Every breaker that the store knows, with its counts.
+    /// Every breaker that the store knows, with its counts, by name.
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
 
     /// A cached result, if it is there, and how long it will be. Both are read at one moment, in one
     /// round trip. `key` is the tail that the cache has chosen; the store puts its own prefix before it.
     fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>>;
 
-    /// Keeps a result for `ttl` (in whole milliseconds, at least one); replaces the one before.
+    /// Keeps a result for `ttl` (in whole milliseconds, at least one), or shorter if there is no room;
+    /// replaces the one before.
     fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>>;
 }
 
@@ -63,12 +80,12 @@ pub(crate) struct Cached {
 pub(crate) struct Batch {
     /// Who says it; unique for every registry of every process.
     pub(crate) instance: Arc<str>,
-    /// Grows by one with every batch. A batch with a number that the store has seen from this
+    /// Grows with every batch. A batch with a number that the store has seen from this
     /// instance (the same or a higher one) is a retry: its deltas are not merged again, all else is done.
     pub(crate) seq: u64,
     /// The store's time at which the ages were taken, as this instance estimates it. Keeps the order of
     /// one instance's own reports when two batches travel for different times. The store uses it
-    /// if it lies within the last second before its own now, and its own now otherwise.
+    /// if it lies within the last second up to its own now (both ends included), and its own now otherwise.
     pub(crate) as_of_us: Option<u64>,
     pub(crate) entries: Vec<Entry>,
 }
@@ -80,6 +97,9 @@ pub(crate) struct Entry {
     /// The last state of this breaker that the store has confirmed to this instance; `None` if they
     /// have never spoken of it. If its epoch is higher than the store's, the store has lost data and
     /// takes this record over (counts and leases start at nothing; no event).
+    ///
+    /// For a closed breaker that this instance has not named for half of [`IDLE`] it had better be
+    /// `None`: the store may have let it go since, and started its epochs anew.
     pub(crate) known: Option<Record>,
     /// Merged if `known` has the store's epoch, or if `known` is `None` and the store's state is
     /// closed or metrics-only. Otherwise it is late, and dropped.
@@ -101,10 +121,11 @@ pub(crate) struct Record {
     pub(crate) reason: String,
     /// The instance that brought it there.
     pub(crate) originator: String,
-    /// Open: until a probe may be made (0 = due). Forced-open, disabled, metrics-only: until the
-    /// expiry, `None` = none. `None` in all other states.
+    /// Open: until a probe may be made (0 = due), never more than `reset_timeout_us` unless that is 0.
+    /// Forced-open, disabled, metrics-only: until the expiry (0 = expired), `None` = none. `None` in
+    /// all other states. Given otherwise, a store makes it so: open and `None` is 0.
     pub(crate) remaining_us: Option<u64>,
-    /// How long ago the state came to be.
+    /// How long ago the state came to be; 0 for closed since ever.
     pub(crate) since_us: u64,
     /// What `remaining_us` was when it opened.
     pub(crate) reset_timeout_us: u64,
@@ -112,10 +133,19 @@ pub(crate) struct Record {
     pub(crate) attempt: u32,
 }
 
+/// A longer reason is cut by the store, between two characters.
 pub(crate) const MAX_REASON: usize = 200;
+/// What a sum of counts stops at: the largest integer that a Lua number holds beyond doubt.
+pub(crate) const MAX_COUNT: u64 = (1 << 53) - 1;
+/// A century; what a longer span counts as.
+pub(crate) const MAX_SPAN_US: u64 = 36_525 * 86_400 * 1_000_000;
+/// The event stream keeps at least so many.
+pub(crate) const MAX_EVENTS: usize = 1000;
 /// See "What a store lets go".
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
-/// A run is kept as at most so many (age, count) pairs; beyond it the two oldest become one.
+/// A run is kept as at most so many (age, count) pairs; beyond it the two oldest become one, with
+/// the age of the younger: a success may then leave too many failures standing, but never erases
+/// one that came after it.
 pub(crate) const MAX_RUN: usize = 64;
 /// A time window has at most so many buckets.
 pub(crate) const MAX_BUCKETS: u64 = 64;
@@ -142,8 +172,8 @@ pub(crate) struct Delta {
 
 /// Consecutive failures: when the latest success was, and the failures after it.
 ///
-/// Merging two runs: the later success stands, failures before it go, all others stay. The result
-/// does not depend on the order of merging.
+/// Merging two runs: the later success stands, failures before it go, all others stay, one of the very same
+/// moment among them. The result does not depend on the order of merging (as long as [`MAX_RUN`] is enough).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Run {
     /// Age of the latest success.
@@ -152,11 +182,13 @@ pub(crate) struct Run {
     pub(crate) failures: Vec<(u64, u64)>,
 }
 
-/// A time window, and how much of it the instance wants to see.
+/// A time window, and how much of it the instance wants to see. At a given time it consists of the current
+/// bucket and as many before it as make up its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowAsk {
     pub(crate) length_us: u64,
-    /// A bucket's share; `length_us / width_us` ≤ [`MAX_BUCKETS`]. Bucket `i` covers the store's time
+    /// A bucket's share; `length_us / width_us`, rounded up, is between 1 and [`MAX_BUCKETS`], and the
+    /// entry is answered with an error otherwise. Bucket `i` covers the store's time
     /// `[i·width, (i+1)·width)`.
     pub(crate) width_us: u64,
     /// Only buckets from this number on are answered; 0 = the whole window.
@@ -172,12 +204,76 @@ pub(crate) struct Proposal {
     pub(crate) remaining_us: Option<u64>,
     pub(crate) reset_timeout_us: u64,
     pub(crate) attempt: u32,
-    /// `false`: wins only if `known` is `Some` and has the store's epoch (after writing back), and, for open → half-open, only if
-    /// the store's remaining time is over. `true` (an operator's word): always wins, unless the store is in
-    /// state `to` with the same reason and no expiry already.
+    /// `false`: wins only if `known` is `Some` and has the store's epoch (after writing back). For open →
+    /// half-open and for leaving forced-open, disabled or metrics-only, the store's remaining time must be over, too.
+    ///
+    /// `true` (an operator's word): always wins, unless it would change nothing: the store is in state `to` for the
+    /// same reason, neither has a remaining time and, if that state is closed, nothing has been counted in it.
     pub(crate) force: bool,
     /// The counts that led to it, for the event.
     pub(crate) evidence: Counts,
+}
+
+impl Counts {
+    pub(crate) fn is_nothing(&self) -> bool {
+        *self == Counts::default()
+    }
+
+    pub(crate) fn add(&mut self, other: &Counts) {
+        for (sum, more) in [
+            (&mut self.successes, other.successes),
+            (&mut self.failures, other.failures),
+            (&mut self.slow, other.slow),
+        ] {
+            *sum = sum.saturating_add(more).min(MAX_COUNT);
+        }
+    }
+}
+
+impl Delta {
+    /// There is nothing in it to merge; buckets count only if there is a window that they could go into.
+    fn is_nothing(&self, windowed: bool) -> bool {
+        self.counts.is_nothing()
+            && self.run.success_age_us.is_none()
+            && self.run.failures.iter().all(|&(_, count)| count == 0)
+            && !(windowed && self.buckets.iter().any(|(_, counts)| !counts.is_nothing()))
+    }
+}
+
+impl WindowAsk {
+    /// How many buckets the window has, or what is wrong with it.
+    fn buckets(&self) -> Result<u64, String> {
+        let buckets = if self.width_us == 0 { 0 } else { self.length_us.div_ceil(self.width_us) };
+        if (1..=MAX_BUCKETS).contains(&buckets) {
+            return Ok(buckets);
+        }
+        let WindowAsk { length_us, width_us, .. } = self;
+        Err(format!(
+            "a window of {length_us} µs in buckets of {width_us} µs would have {buckets} of them; \
+             there must be 1 to {MAX_BUCKETS}"
+        ))
+    }
+}
+
+impl State {
+    /// What a state's remaining time is made to be; see [`Record::remaining_us`].
+    fn remaining(self, given: Option<u64>, reset_timeout_us: u64) -> Option<u64> {
+        match self {
+            State::Closed | State::HalfOpen => None,
+            State::Open if reset_timeout_us > 0 => Some(given.unwrap_or(0).min(reset_timeout_us)),
+            State::Open => Some(given.unwrap_or(0).min(MAX_SPAN_US)),
+            _ => given.map(|span| span.min(MAX_SPAN_US)),
+        }
+    }
+}
+
+/// A reason as it is kept: at most [`MAX_REASON`] bytes of it.
+fn cut(reason: &str) -> &str {
+    let mut end = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }
 
 /// Names one permit of a half-open state; unique within its instance. Epoch-bound: a change of
@@ -188,10 +284,12 @@ pub(crate) type LeaseId = u64;
 pub(crate) struct LeaseAsk {
     /// Given back; ids that are not (or no longer) held are passed over.
     pub(crate) release: Vec<LeaseId>,
-    /// Held on to: the deadline moves to `term_us` from now. An id that has lapsed is not revived.
+    /// Held on to: the deadline moves to `term_us` from now, later or earlier. An id that has lapsed
+    /// is not revived.
     pub(crate) renew: Vec<LeaseId>,
     /// Leases wanted, under these ids, in this order. Granted while the state is half-open (after the proposal) and
-    /// fewer than `limit` unlapsed leases are out, fleet-wide.
+    /// fewer than `limit` unlapsed leases are out, fleet-wide. An id that this instance holds already (a
+    /// retry) is granted again, with a new deadline, and takes no second place.
     pub(crate) want: Vec<LeaseId>,
     pub(crate) limit: u32,
     pub(crate) term_us: u64,
@@ -204,9 +302,10 @@ pub(crate) struct Answer {
     pub(crate) now_us: u64,
     pub(crate) position: Position,
     /// One per entry, in order; an error where this breaker's keys cannot be used (its text names the
-    /// key). Others are not affected.
+    /// key, and says what to do about it). Nothing of that entry has been done; others are not affected.
     pub(crate) views: Vec<Result<View, String>>,
-    /// Damage to what all breakers share (the event stream, an index): names the key and what to do.
+    /// What was wrong with the keys that all breakers share (their texts name them), and has been put
+    /// right as far as that goes. For people; the exchange itself is not affected.
     pub(crate) troubles: Vec<String>,
 }
 
@@ -231,8 +330,9 @@ pub(crate) struct View {
 pub(crate) struct WindowView {
     /// Buckets with something in them, ascending, `since` and later, none older than the window.
     pub(crate) buckets: Vec<(u64, Counts)>,
-    /// Grows when something is merged into a bucket before the one current then or its predecessor:
-    /// an instance that sees it grow asks for the whole window again.
+    /// Grows by one when an entry merges something into a bucket before the one current then or its predecessor:
+    /// an instance that sees it changed asks for the whole window again. 0 again in every epoch, and
+    /// after the window has lain idle for longer than its length.
     pub(crate) late_merges: u64,
 }
 
@@ -266,7 +366,8 @@ pub(crate) struct StreamEvent {
 pub(crate) struct Load {
     pub(crate) now_us: u64,
     pub(crate) position: Position,
-    /// Every breaker whose state is not closed; an error (with the key in its text) where it cannot be read.
+    /// Every breaker whose state is not closed, by name; an error (with the key in its text) where it cannot
+    /// be read. Read after `position`: an event after it may tell of what is here already.
     pub(crate) held: Vec<(Arc<str>, Result<Record, String>)>,
     /// As in [`Answer`].
     pub(crate) troubles: Vec<String>,

@@ -1,0 +1,144 @@
+//! The contract, as tests: every rule is run against the memory store and against a real Redis.
+//!
+//! Both stores run on a clock that is moved by hand. For Redis that means that its scripts read this
+//! clock in place of TIME, and nothing else is different; what TIME itself does is tested beside
+//! the Redis store.
+
+mod counts;
+mod leases;
+mod stream;
+mod transitions;
+mod windows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::memory::MemoryStore;
+use super::{
+    Answer, Batch, Counts, Delta, Entry, LeaseAsk, LeaseId, Position, Proposal, Record, Run, Store,
+    StreamEvent, View,
+};
+use crate::clock::{Clock, ManualClock};
+use crate::snapshot::State;
+
+/// One store under test.
+struct Bench {
+    store: Arc<dyn Store>,
+    hands: ManualClock,
+    lose_everything: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Bench {
+    fn memory() -> Bench {
+        let (clock, hands) = Clock::manual();
+        let store = Arc::new(MemoryStore::new(clock));
+        let same = store.clone();
+        Bench { store, hands, lose_everything: Box::new(move || same.forget_everything()) }
+    }
+
+    fn instance<'a>(&'a self, name: &str) -> Instance<'a> {
+        Instance { bench: self, name: name.into(), seq: 0 }
+    }
+
+    fn pass(&self, span: Duration) {
+        self.hands.advance(span);
+    }
+
+    /// The whole stream, however often the store has been emptied.
+    async fn events(&self) -> Vec<StreamEvent> {
+        let from = Position { id: "0-0".into(), ..Position::default() };
+        self.store.watch(from, Duration::ZERO).await.unwrap()
+    }
+}
+
+/// Speaks to the store as one instance does, with ever higher numbers.
+struct Instance<'a> {
+    bench: &'a Bench,
+    name: Arc<str>,
+    seq: u64,
+}
+
+impl Instance<'_> {
+    fn batch(&mut self, entries: Vec<Entry>) -> Batch {
+        self.seq += 1;
+        Batch { instance: self.name.clone(), seq: self.seq, as_of_us: None, entries }
+    }
+
+    async fn exchange(&mut self, entries: Vec<Entry>) -> Answer {
+        let batch = self.batch(entries);
+        self.bench.store.exchange(batch).await.unwrap()
+    }
+
+    async fn say(&mut self, entry: Entry) -> View {
+        let mut views = self.exchange(vec![entry]).await.views;
+        assert_eq!(views.len(), 1);
+        views.remove(0).unwrap()
+    }
+
+    async fn ask(&mut self, name: &str) -> View {
+        self.say(about(name)).await
+    }
+
+    /// By an operator's word, whatever is there.
+    async fn force(&mut self, name: &str, to: State, reason: &str) -> View {
+        self.say(Entry { proposal: Some(forced(to, reason)), ..about(name) }).await
+    }
+}
+
+const SECOND: u64 = 1_000_000;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn about(name: &str) -> Entry {
+    Entry { name: name.into(), ..Entry::default() }
+}
+
+fn counts(successes: u64, failures: u64) -> Counts {
+    Counts { successes, failures, slow: 0 }
+}
+
+fn delta(successes: u64, failures: u64) -> Delta {
+    Delta { counts: counts(successes, failures), ..Delta::default() }
+}
+
+fn run(success_age_us: Option<u64>, failures: &[(u64, u64)]) -> Delta {
+    Delta { run: Run { success_age_us, failures: failures.to_vec() }, ..Delta::default() }
+}
+
+fn proposal(to: State) -> Proposal {
+    Proposal {
+        to,
+        reason: "test".into(),
+        remaining_us: (to == State::Open).then_some(30 * SECOND),
+        reset_timeout_us: 30 * SECOND,
+        attempt: 1,
+        force: false,
+        evidence: counts(6, 4),
+    }
+}
+
+fn forced(to: State, reason: &str) -> Proposal {
+    Proposal { force: true, reason: reason.into(), ..proposal(to) }
+}
+
+/// An entry of one who knows `record` and proposes.
+fn propose(name: &str, record: &Record, proposal: Proposal) -> Entry {
+    Entry { known: Some(record.clone()), proposal: Some(proposal), ..about(name) }
+}
+
+fn want(ids: &[LeaseId], limit: u32) -> LeaseAsk {
+    LeaseAsk { want: ids.to_vec(), limit, term_us: 10 * SECOND, ..LeaseAsk::default() }
+}
+
+/// Instantiates each rule for both stores.
+macro_rules! rules {
+    ($($rule:ident)*) => {
+        mod memory {
+            $(#[tokio::test] async fn $rule() { super::$rule(&crate::store::contract::Bench::memory()).await; })*
+        }
+        // REDIS
+    };
+}
+use rules;

@@ -1,0 +1,147 @@
+//! Permits of the half-open state.
+
+use std::time::Duration;
+
+use super::{Bench, Entry, SECOND, about, proposal, propose, rules, seconds, want};
+use crate::snapshot::State;
+use crate::store::{LeaseAsk, LeaseId, View};
+
+rules! {
+    no_more_leases_than_the_limit_are_out_fleet_wide
+    only_a_half_open_state_has_leases
+    a_lease_that_is_given_back_is_free_again
+    nobody_can_give_back_what_another_holds
+    a_lease_lapses_and_is_not_revived
+    a_renewed_lease_stays
+    who_asks_again_for_what_it_holds_gets_it_again
+    leases_are_granted_in_the_exchange_that_makes_the_state_half_open
+    a_change_of_state_ends_all_leases
+    two_instances_ids_do_not_collide
+}
+
+async fn half_open(bench: &Bench) {
+    bench.instance("maker").force("x", State::HalfOpen, "test").await;
+}
+
+async fn ask(bench: &Bench, instance: &str, leases: LeaseAsk) -> View {
+    bench.instance(instance).say(Entry { leases, ..about("x") }).await
+}
+
+async fn granted(bench: &Bench, instance: &str, ids: &[LeaseId], limit: u32) -> Vec<LeaseId> {
+    ask(bench, instance, want(ids, limit)).await.granted
+}
+
+async fn no_more_leases_than_the_limit_are_out_fleet_wide(bench: &Bench) {
+    half_open(bench).await;
+    let view = ask(bench, "a", want(&[1, 2], 3)).await;
+    assert_eq!((view.granted, view.lease_wait_us), (vec![1, 2], None));
+    bench.pass(seconds(1));
+    let view = ask(bench, "b", want(&[7, 8, 9], 3)).await;
+    assert_eq!((view.granted, view.lease_wait_us), (vec![7], Some(9 * SECOND)));
+    let view = ask(bench, "c", want(&[1], 3)).await;
+    assert_eq!((view.granted, view.lease_wait_us), (vec![], Some(9 * SECOND)));
+    assert_eq!(granted(bench, "c", &[1], 4).await, [1], "another deploy's limit is its own");
+    assert_eq!(granted(bench, "c", &[2], 0).await, Vec::<u64>::new());
+}
+
+async fn only_a_half_open_state_has_leases(bench: &Bench) {
+    for state in State::ALL {
+        let mut a = bench.instance(state.as_str());
+        a.force(state.as_str(), state, "test").await;
+        let view = a.say(Entry { leases: want(&[1], 3), ..about(state.as_str()) }).await;
+        assert_eq!(view.granted.len(), usize::from(state == State::HalfOpen), "{state}");
+        assert_eq!(view.lease_wait_us, None, "{state}");
+    }
+}
+
+async fn a_lease_that_is_given_back_is_free_again(bench: &Bench) {
+    half_open(bench).await;
+    assert_eq!(granted(bench, "a", &[1, 2], 2).await, [1, 2]);
+    assert_eq!(granted(bench, "b", &[1], 2).await, Vec::<u64>::new());
+    let view = ask(bench, "a", LeaseAsk { release: vec![2, 77], ..want(&[3], 2) }).await;
+    assert_eq!(view.granted, [3], "in one exchange");
+    ask(bench, "a", LeaseAsk { release: vec![1, 2], ..LeaseAsk::default() }).await;
+    assert_eq!(granted(bench, "b", &[1, 2], 2).await, [1]);
+}
+
+async fn nobody_can_give_back_what_another_holds(bench: &Bench) {
+    half_open(bench).await;
+    assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
+    ask(bench, "b", LeaseAsk { release: vec![1], ..LeaseAsk::default() }).await;
+    assert_eq!(granted(bench, "b", &[1], 1).await, Vec::<u64>::new());
+}
+
+async fn a_lease_lapses_and_is_not_revived(bench: &Bench) {
+    half_open(bench).await;
+    assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
+    bench.pass(Duration::from_micros(10 * SECOND - 1));
+    assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(1));
+    bench.pass(Duration::from_micros(1));
+    let renewing = || LeaseAsk { renew: vec![1], term_us: 10 * SECOND, ..LeaseAsk::default() };
+    ask(bench, "a", renewing()).await;
+    assert_eq!(granted(bench, "b", &[2], 1).await, [2]);
+    // A give-back or renewal that comes late takes nothing from the new holder.
+    ask(bench, "a", LeaseAsk { release: vec![1], ..renewing() }).await;
+    assert_eq!(granted(bench, "c", &[3], 1).await, Vec::<u64>::new());
+}
+
+async fn a_renewed_lease_stays(bench: &Bench) {
+    half_open(bench).await;
+    assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
+    for _ in 0..3 {
+        bench.pass(seconds(9));
+        ask(bench, "a", LeaseAsk { renew: vec![1, 2], term_us: 10 * SECOND, ..LeaseAsk::default() }).await;
+    }
+    assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(10 * SECOND));
+    ask(bench, "a", LeaseAsk { renew: vec![1], term_us: SECOND, ..LeaseAsk::default() }).await;
+    assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(SECOND));
+}
+
+async fn who_asks_again_for_what_it_holds_gets_it_again(bench: &Bench) {
+    half_open(bench).await;
+    assert_eq!(granted(bench, "a", &[1, 2], 3).await, [1, 2]);
+    bench.pass(seconds(6));
+    assert_eq!(granted(bench, "a", &[1, 2, 3, 4], 3).await, [1, 2, 3]);
+    bench.pass(seconds(6));
+    assert_eq!(granted(bench, "b", &[9], 3).await, Vec::<u64>::new(), "with a new deadline");
+    assert_eq!(granted(bench, "a", &[3, 3], 3).await, [3, 3]);
+}
+
+async fn leases_are_granted_in_the_exchange_that_makes_the_state_half_open(bench: &Bench) {
+    let mut a = bench.instance("a");
+    let closed = a.ask("x").await.record;
+    let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
+    bench.pass(seconds(30));
+    let probing = Entry { leases: want(&[5], 1), ..propose("x", &open, proposal(State::HalfOpen)) };
+    let view = a.say(probing.clone()).await;
+    assert_eq!((view.won, view.granted), (true, vec![5]));
+    let view = bench.instance("b").say(Entry { leases: want(&[6], 2), ..probing }).await;
+    assert_eq!((view.won, view.granted), (false, vec![6]));
+}
+
+async fn a_change_of_state_ends_all_leases(bench: &Bench) {
+    let mut a = bench.instance("a");
+    half_open(bench).await;
+    let view = a.say(Entry { leases: want(&[1, 2], 2), ..about("x") }).await;
+    let open =
+        a.say(Entry { leases: want(&[3], 9), ..propose("x", &view.record, proposal(State::Open)) }).await;
+    assert_eq!((open.won, open.granted), (true, vec![]));
+    bench.pass(seconds(30));
+    let probing = Entry {
+        leases: LeaseAsk { renew: vec![1], ..want(&[4, 5], 2) },
+        ..propose("x", &open.record, proposal(State::HalfOpen))
+    };
+    assert_eq!(a.say(probing).await.granted, [4, 5]);
+}
+
+async fn two_instances_ids_do_not_collide(bench: &Bench) {
+    half_open(bench).await;
+    for (instance, id) in
+        [("a", u64::MAX), ("a", u64::MAX - 1), ("a/1", 2), ("a", 12), ("a/", 12), ("a\n", 1)]
+    {
+        assert_eq!(granted(bench, instance, &[id], 6).await, [id], "{instance} {id}");
+    }
+    assert_eq!(granted(bench, "b", &[1], 6).await, Vec::<u64>::new());
+    ask(bench, "a", LeaseAsk { release: vec![u64::MAX], ..LeaseAsk::default() }).await;
+    assert_eq!(granted(bench, "b", &[1, 2], 6).await, [1]);
+}

@@ -1,0 +1,174 @@
+//! Events, what a newcomer is told, and cached results.
+
+use std::time::Duration;
+
+use super::{Bench, SECOND, counts, proposal, propose, rules, seconds};
+use crate::snapshot::State;
+use crate::store::{MAX_EVENTS, Record};
+
+rules! {
+    an_event_tells_all_about_a_change
+    events_are_numbered_without_gaps
+    an_answer_tells_where_the_stream_stands
+    watching_waits_for_the_next_event
+    watching_in_vain_ends
+    a_reborn_stream_is_told_by_its_incarnation
+    a_trimmed_stream_is_told_by_the_gap_in_its_numbers
+    a_newcomer_is_told_what_is_held
+    a_cached_result_is_kept_for_its_time
+    any_text_may_be_a_key_of_the_cache
+}
+
+async fn an_event_tells_all_about_a_change(bench: &Bench) {
+    let mut a = bench.instance("a");
+    let known = a.ask("odd {name}\n").await.record;
+    let answer = a.exchange(vec![propose("odd {name}\n", &known, proposal(State::Open))]).await;
+    let events = bench.events().await;
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!((&*event.name, event.from), ("odd {name}\n", State::Closed));
+    let expected = Record {
+        epoch: 1,
+        state: State::Open,
+        reason: "test".into(),
+        originator: "a".into(),
+        remaining_us: Some(30 * SECOND),
+        since_us: 0,
+        reset_timeout_us: 30 * SECOND,
+        attempt: 1,
+    };
+    assert_eq!((&event.record, event.evidence), (&expected, counts(6, 4)));
+    assert_eq!((event.at_us, &event.position), (answer.now_us, &answer.position));
+}
+
+async fn events_are_numbered_without_gaps(bench: &Bench) {
+    let mut a = bench.instance("a");
+    for i in 0..5 {
+        a.force(if i % 2 == 0 { "x" } else { "y" }, State::Open, &i.to_string()).await;
+    }
+    let events = bench.events().await;
+    let told: Vec<_> =
+        events.iter().map(|e| (e.position.number, e.record.reason.as_str(), e.record.epoch)).collect();
+    assert_eq!(told, [(1, "0", 1), (2, "1", 1), (3, "2", 2), (4, "3", 2), (5, "4", 3)]);
+    assert_eq!(events[2].from, State::Open);
+    let rest = bench.store.watch(events[2].position.clone(), Duration::ZERO).await.unwrap();
+    assert_eq!(rest, events[3..]);
+}
+
+async fn an_answer_tells_where_the_stream_stands(bench: &Bench) {
+    let mut a = bench.instance("a");
+    let start = bench.store.load().await.unwrap().position;
+    assert_eq!((start.id.as_str(), start.number), ("0-0", 0));
+    assert!(!start.incarnation.is_empty());
+    assert_eq!(a.exchange(vec![]).await.position, start);
+    a.force("x", State::Open, "test").await;
+    let stands = a.exchange(vec![]).await.position;
+    assert_eq!((stands.number, &stands.incarnation), (1, &start.incarnation));
+    assert_eq!(bench.events().await[0].position, stands);
+    assert_eq!(bench.store.load().await.unwrap().position, stands);
+}
+
+async fn watching_waits_for_the_next_event(bench: &Bench) {
+    let from = bench.store.load().await.unwrap().position;
+    let watching = bench.store.watch(from, seconds(60));
+    let acting = async {
+        // Once the watcher has been polled, it waits already or will look at what is there.
+        tokio::task::yield_now().await;
+        bench.instance("a").force("x", State::Open, "test").await;
+    };
+    let (events, ()) = tokio::join!(watching, acting);
+    assert_eq!(events.unwrap().len(), 1);
+}
+
+async fn watching_in_vain_ends(bench: &Bench) {
+    bench.instance("a").force("x", State::Open, "test").await;
+    let from = bench.store.load().await.unwrap().position;
+    for patience in [Duration::ZERO, Duration::from_micros(1), Duration::from_millis(30)] {
+        assert_eq!(bench.store.watch(from.clone(), patience).await.unwrap(), []);
+    }
+}
+
+async fn a_reborn_stream_is_told_by_its_incarnation(bench: &Bench) {
+    let mut a = bench.instance("a");
+    for reason in ["1", "2", "3"] {
+        a.force("x", State::Open, reason).await;
+    }
+    let before = bench.store.load().await.unwrap().position;
+    (bench.lose_everything)();
+    a.force("y", State::Open, "anew").await;
+    let events = bench.store.watch(before.clone(), seconds(60)).await.unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!((&*events[0].name, events[0].position.number), ("y", 1));
+    assert_ne!(events[0].position.incarnation, before.incarnation);
+    assert_eq!(a.exchange(vec![]).await.position, events[0].position);
+}
+
+async fn a_trimmed_stream_is_told_by_the_gap_in_its_numbers(bench: &Bench) {
+    let mut a = bench.instance("a");
+    a.force("x", State::Open, "first").await;
+    let first = bench.store.load().await.unwrap().position;
+    // Redis trims by whole nodes of a hundred entries or so.
+    for i in 0..MAX_EVENTS + 300 {
+        a.force("x", State::Open, &i.to_string()).await;
+    }
+    let next = bench.store.watch(first.clone(), Duration::ZERO).await.unwrap();
+    assert!(next[0].position.number > 2, "{:?}", next[0].position);
+    assert_eq!(next[0].position.incarnation, first.incarnation);
+    // All that is left can be read, in order.
+    let (mut at, mut kept) = (first, 0);
+    loop {
+        let events = bench.store.watch(at.clone(), Duration::ZERO).await.unwrap();
+        let Some(last) = events.last() else { break };
+        assert!(events.is_sorted_by_key(|event| event.position.number));
+        assert!(kept == 0 || events[0].position.number == at.number + 1);
+        (at, kept) = (last.position.clone(), kept + events.len());
+    }
+    assert_eq!(at.number as usize, MAX_EVENTS + 301);
+    assert!((MAX_EVENTS..MAX_EVENTS + 300).contains(&kept), "{kept}");
+}
+
+async fn a_newcomer_is_told_what_is_held(bench: &Bench) {
+    let mut a = bench.instance("a");
+    for state in State::ALL {
+        a.force(state.as_str(), state, "test").await;
+    }
+    a.force("was open", State::Open, "test").await;
+    a.force("was open", State::Closed, "test").await;
+    let load = bench.store.load().await.unwrap();
+    let held: Vec<_> =
+        load.held.iter().map(|(name, record)| (&**name, record.as_ref().unwrap().state.as_str())).collect();
+    let expected = ["disabled", "forced-open", "half-open", "metrics-only", "open"].map(|name| (name, name));
+    assert_eq!(held, expected);
+    assert_eq!(load.position.number, 8);
+    assert_eq!(load.now_us, a.exchange(vec![]).await.now_us);
+    for (name, record) in load.held {
+        assert_eq!(a.ask(&name).await.record, record.unwrap());
+    }
+}
+
+async fn a_cached_result_is_kept_for_its_time(bench: &Bench) {
+    let get = async |key: &str| {
+        bench.store.cache_get(key.into()).await.map(|found| found.map(|cached| cached.value))
+    };
+    assert_eq!(get("k").await.unwrap(), None);
+    bench.store.cache_put("k".into(), b"first".to_vec(), seconds(60)).await.unwrap();
+    bench.store.cache_put("k".into(), vec![0, 255, 10], seconds(60)).await.unwrap();
+    assert_eq!(get("k").await.unwrap(), Some(vec![0, 255, 10]));
+    assert_eq!(get("other").await.unwrap(), None);
+    bench.store.cache_put("k".into(), vec![], seconds(60)).await.unwrap();
+    assert_eq!(get("k").await.unwrap(), Some(vec![]));
+    assert!(bench.store.fleet().await.unwrap().is_empty());
+}
+
+async fn any_text_may_be_a_key_of_the_cache(bench: &Bench) {
+    let keys = ["", "a:b", "a b", "{a}", "%7Ba%7D", "ß\n\u{0}"];
+    for key in keys {
+        bench.store.cache_put(key.into(), key.as_bytes().to_vec(), seconds(60)).await.unwrap();
+    }
+    for key in keys {
+        assert_eq!(
+            bench.store.cache_get(key.into()).await.unwrap().map(|cached| cached.value),
+            Some(key.as_bytes().to_vec())
+        );
+    }
+}

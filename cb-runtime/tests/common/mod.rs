@@ -1,0 +1,33 @@
+//! What the tests of the attribute share.
+#![allow(dead_code, reason = "every test binary uses its own part of it")]
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use cb_runtime::{BreakerError, Outcomes, Registry};
+
+/// The error of the functions under test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Broken {
+    Down,
+    NotFound,
+    Open,
+    TimedOut,
+}
+
+impl From<BreakerError> for Broken {
+    fn from(error: BreakerError) -> Self {
+        if error.is_timeout() { Broken::TimedOut } else { Broken::Open }
+    }
+}
+
+/// What has become of the calls of a breaker in the global registry.
+pub(crate) fn outcomes(breaker: &str) -> Outcomes {
+    Registry::global().breaker(breaker).expect("the breaker exists after its first call").snapshot().outcomes
+}
+
+/// Polls a future once, and drops it.
+pub(crate) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
