@@ -37,6 +37,14 @@ struct Record {
     last: Duration,
 }
 
+impl Record {
+    fn add(&mut self, ended: Ended, took: Duration, by: Duration) {
+        self.ended.push(ended);
+        self.slowest = self.slowest.max(took);
+        self.last = by;
+    }
+}
+
 /// One call after the other, each `every` after the one before; as many as `times` if that is given.
 struct Series {
     times: Option<usize>,
@@ -82,11 +90,7 @@ impl Group {
             while series.times.map_or_else(|| stop.borrow().is_none(), |times| made < times) {
                 let start = Instant::now();
                 let ended = Caught(Box::pin(perform(guard.clone(), stage.clone()))).await;
-                let mut record = lock(&record);
-                record.ended.push(ended);
-                record.slowest = record.slowest.max(start.elapsed());
-                record.last = begun.elapsed();
-                drop(record);
+                lock(&record).add(ended, start.elapsed(), begun.elapsed());
                 made += 1;
                 if let Some(every) = series.every {
                     tokio::time::sleep(every.saturating_sub(start.elapsed())).await;

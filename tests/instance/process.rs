@@ -4,6 +4,8 @@
 mod calls;
 mod dependency;
 mod functions;
+// The tests include it, too.
+#[allow(unreachable_pub)]
 mod protocol;
 
 use std::collections::HashMap;
