@@ -161,9 +161,9 @@ impl Guarded<'_> {
             Some(is_failure) => quote_spanned!(ours_at(is_failure.span())=>
                 output.judge_by(output.form(), #is_failure)),
         };
-        let can_fail = plan.must_be_result.then(
-            || quote_spanned!(ours_at(function.output_span())=> #rt::can_fail(output.form());),
-        );
+        let can_fail = plan
+            .must_be_result
+            .then(|| quote_spanned!(ours_at(function.output_span())=> #rt::can_fail(output.form());));
         quote_spanned! {Span::mixed_site()=>
             let body = #rt::pin!(async move { #inside });
             let judge = {
@@ -234,9 +234,9 @@ impl Guarded<'_> {
     fn call(&self) -> TokenStream {
         let rt = &self.rt;
         let spare = self.plan.fallback.as_ref().map(|_| {
-            let spares = self.function.args.iter().map(|Arg { ident, type_span, .. }| {
-                quote_spanned!(ours_at(*type_span)=> #rt::spare(&#ident))
-            });
+            let spares = self.function.args.iter().map(
+                |Arg { ident, type_span, .. }| quote_spanned!(ours_at(*type_span)=> #rt::spare(&#ident)),
+            );
             quote_spanned! {Span::mixed_site()=>
                 #[allow(clippy::used_underscore_binding)]
                 let spare = (#(#spares,)*);

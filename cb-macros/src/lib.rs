@@ -33,4 +33,3 @@ fn guard(args: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> proc
         }
     }
 }
-

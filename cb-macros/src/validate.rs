@@ -155,7 +155,9 @@ fn fallback_shape(fallback: &Expr, function: &Function) -> Result<Option<bool>> 
     if let Some(beyond) = function.args.get(MOST_FALLBACK_ARGS) {
         return Err(Error::new(
             beyond.ident.span(),
-            format!("a function with a fallback may have {MOST_FALLBACK_ARGS} arguments: put some into a struct"),
+            format!(
+                "a function with a fallback may have {MOST_FALLBACK_ARGS} arguments: put some into a struct"
+            ),
         ));
     }
     if let Some(arg) = function.args.iter().find(|arg| !arg.cfgs.is_empty()) {

@@ -4,13 +4,14 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::breaker::Breaker;
-use crate::breaker::permit::{Admission, Permit};
+use crate::breaker::permit::{Admission, Permit, Waiting};
+use crate::breaker::tally::Outcome;
+use crate::breaker::{Breaker, Core};
 use crate::error::BreakerError;
 
 /// Why a guarded call has no good result: what [`Breaker::call`] returns, and what a fallback may take
@@ -106,10 +107,7 @@ impl Breaker {
         let core = self.core();
         let ended = {
             let body = pin!(async move { call().await });
-            match admitted(core.admit()).await {
-                Ok(permit) => permitted(permit, None, body, judge_result).await,
-                Err(rejection) => Ended::Rejected(rejection),
-            }
+            Guarded::new(core, None, body, judge_result).await
         };
         match ended {
             Ended::Success(result) | Ended::Ignored(result) | Ended::Failed(result) => {
@@ -162,85 +160,169 @@ pub(crate) async fn admitted(admission: Admission<'_>) -> Result<Permit<'_>, Bre
     }
 }
 
-/// Makes the call that there is leave for, and gives its outcome back.
-#[inline]
-pub(crate) async fn permitted<F: Future>(
-    mut permit: Permit<'_>,
+/// A guarded call: leave, the body, its verdict. One future for all of it, so that on the fast path
+/// nothing is moved from one to the next: leave, body and outcome happen inside one `poll`.
+pub(crate) struct Guarded<'a, F: Future, J> {
+    core: &'a Core,
     call_timeout: Option<Duration>,
-    body: Pin<&mut F>,
-    judge: impl FnOnce(&F::Output) -> Verdict,
-) -> Ended<F::Output> {
-    let limit = permit.call_timeout(call_timeout);
-    match drive(&mut permit, body, limit).await {
-        Ok(value) => {
-            // The predicate is the user's code as much as the body is: a panic in it counts as one.
-            permit.running(true);
-            let verdict = judge(&value);
-            permit.running(false);
-            match verdict {
-                Verdict::Success => {
-                    permit.success();
-                    Ended::Success(value)
-                }
-                Verdict::Failure => {
-                    permit.failure();
-                    Ended::Failed(value)
-                }
-                Verdict::Ignored => {
-                    permit.ignored();
-                    Ended::Ignored(value)
-                }
-            }
-        }
-        Err(limit) => Ended::TimedOut(permit.timed_out(limit)),
-    }
+    body: Pin<&'a mut F>,
+    judge: Option<J>,
+    stage: Stage<'a>,
 }
 
-/// Polls the body until it returns, or for as long as it may take.
-#[inline]
-fn drive<'d, 'p, F: Future>(
-    permit: &'d mut Permit<'p>,
-    body: Pin<&'d mut F>,
-    limit: Option<Duration>,
-) -> Drive<'d, 'p, F> {
-    Drive { permit, body, deadline: limit.map(Deadline::new) }
+enum Stage<'a> {
+    New,
+    Waiting(Waiting<'a>),
+    Permitted(Permit<'a>),
+    Running(Permit<'a>, Option<Box<Deadline>>),
+    Done,
 }
 
-struct Drive<'d, 'p, F> {
-    permit: &'d mut Permit<'p>,
-    body: Pin<&'d mut F>,
-    deadline: Option<Box<Deadline>>,
-}
+/// Nothing in it is pinned in place: the body is pinned where the caller keeps it.
+impl<F: Future, J> Unpin for Guarded<'_, F, J> {}
 
-/// On the heap, so that a function without a timeout does not carry a timer in its future.
+/// A timer on the heap, so that a function without a timeout does not carry one in its future.
 struct Deadline {
     limit: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl Deadline {
-    #[cold]
-    fn new(limit: Duration) -> Box<Self> {
-        Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })
+impl<'a, F: Future, J> Guarded<'a, F, J> {
+    /// A call that still has to ask for leave.
+    #[inline]
+    pub(crate) fn new(
+        core: &'a Core,
+        call_timeout: Option<Duration>,
+        body: Pin<&'a mut F>,
+        judge: J,
+    ) -> Self {
+        Guarded { core, call_timeout, body, judge: Some(judge), stage: Stage::New }
+    }
+
+    /// A call that there is leave for.
+    #[inline]
+    pub(crate) fn permitted(
+        permit: Permit<'a>,
+        call_timeout: Option<Duration>,
+        body: Pin<&'a mut F>,
+        judge: J,
+    ) -> Self {
+        let core = permit.core();
+        Guarded { core, call_timeout, body, judge: Some(judge), stage: Stage::Permitted(permit) }
     }
 }
 
-impl<F: Future> Future for Drive<'_, '_, F> {
-    type Output = Result<F::Output, Duration>;
+impl<'a, F: Future, J: FnOnce(&F::Output) -> Verdict> Guarded<'a, F, J> {
+    /// The first poll of the body. What is ready at once is never stored, and the permit never moved.
+    #[inline]
+    fn start(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        permit.running(true);
+        match self.body.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, value)),
+            Poll::Pending => {
+                permit.running(false);
+                self.suspend(permit, cx)
+            }
+        }
+    }
+
+    fn suspend(&mut self, permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        let deadline = permit
+            .call_timeout(self.call_timeout)
+            .map(|limit| Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) }));
+        let timed = deadline.is_some();
+        self.stage = Stage::Running(permit, deadline);
+        // The timer must have been polled once to wake this task.
+        if timed { self.check_deadline(cx) } else { Poll::Pending }
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        let Stage::Running(permit, _) = &mut self.stage else { unreachable!("only called while running") };
+        permit.running(true);
+        let polled = self.body.as_mut().poll(cx);
+        permit.running(false);
+        let Poll::Ready(value) = polled else { return self.check_deadline(cx) };
+        let Stage::Running(mut permit, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
+            unreachable!("was running before the body was polled")
+        };
+        Poll::Ready(self.finish(&mut permit, value))
+    }
+
+    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        let Stage::Running(_, Some(deadline)) = &mut self.stage else { return Poll::Pending };
+        ready!(deadline.sleep.as_mut().poll(cx));
+        let limit = deadline.limit;
+        let Stage::Running(permit, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
+            unreachable!("has a deadline")
+        };
+        Poll::Ready(Ended::TimedOut(permit.timed_out(limit)))
+    }
+
+    /// Gives the outcome back.
+    #[inline]
+    fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
+        let judge = self.judge.take().expect("a call ends once");
+        // The predicate is the user's code as much as the body is: a panic in it counts as one.
+        permit.running(true);
+        match judge(&value) {
+            Verdict::Success => {
+                permit.end(Outcome::Success);
+                Ended::Success(value)
+            }
+            Verdict::Failure => {
+                permit.end(Outcome::Failure);
+                Ended::Failed(value)
+            }
+            Verdict::Ignored => {
+                permit.end(Outcome::Ignored);
+                Ended::Ignored(value)
+            }
+        }
+    }
+}
+
+impl<F: Future, J: FnOnce(&F::Output) -> Verdict> Future for Guarded<'_, F, J> {
+    type Output = Ended<F::Output>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let drive = self.get_mut();
-        // Not reset if the body panics: a permit that is dropped while running is a failure.
-        drive.permit.running(true);
-        let polled = drive.body.as_mut().poll(cx);
-        drive.permit.running(false);
-        if let Poll::Ready(value) = polled {
-            return Poll::Ready(Ok(value));
+        let call = self.get_mut();
+        if let Stage::New = call.stage
+            && let Some(permit) = call.core.admit_closed()
+        {
+            return call.start(permit, cx);
         }
-        match &mut drive.deadline {
-            Some(deadline) => deadline.sleep.as_mut().poll(cx).map(|()| Err(deadline.limit)),
-            None => Poll::Pending,
+        call.poll_slowly(cx)
+    }
+}
+
+impl<F: Future, J: FnOnce(&F::Output) -> Verdict> Guarded<'_, F, J> {
+    /// Everything but a closed circuit's first poll. Apart from it, so that the permit of a call that is
+    /// ready at once stays in registers.
+    fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        if let Stage::Running(..) = self.stage {
+            return self.go_on(cx);
+        }
+        let admission = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::New => self.core.admit(),
+            Stage::Waiting(waiting) => Admission::Wait(waiting),
+            Stage::Permitted(permit) => Admission::Go(permit),
+            Stage::Running(..) | Stage::Done => panic!("a guarded call was polled after it had ended"),
+        };
+        let answer = match admission {
+            Admission::Go(permit) => Ok(permit),
+            Admission::No(error) => Err(error),
+            Admission::Wait(mut waiting) => match Pin::new(&mut waiting).poll(cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => {
+                    self.stage = Stage::Waiting(waiting);
+                    return Poll::Pending;
+                }
+            },
+        };
+        match answer {
+            Ok(permit) => self.start(permit, cx),
+            Err(error) => Poll::Ready(Ended::Rejected(error)),
         }
     }
 }

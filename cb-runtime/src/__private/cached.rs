@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::Ended;
 use super::form::Form;
 use super::site::SiteBreaker;
-use crate::cache::{CacheKey, KeyHasher};
+use crate::cache::{CacheKey, KeyHasher, Unkeyable};
 
 /// A result that can be kept and read back, in this process and in another.
 #[diagnostic::on_unimplemented(
@@ -47,12 +47,24 @@ pub fn key_part<T: KeyPart + ?Sized>(key: &mut KeyHasher, part: &T) {
 
 /// Keeps a success; puts the kept one in the place of a failure or a rejection.
 #[inline]
-pub async fn cached<R, F>(breaker: &SiteBreaker, key: Option<CacheKey>, _form: F, ended: Ended<R>) -> Ended<R>
+pub async fn cached<R, F>(
+    breaker: &SiteBreaker,
+    key: Result<CacheKey, Unkeyable>,
+    _form: F,
+    ended: Ended<R>,
+) -> Ended<R>
 where
     F: Form<R>,
     F::Value: Cacheable,
 {
-    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return ended };
+    let Some(ttl) = breaker.cache_ttl() else { return ended };
+    let key = match key {
+        Ok(key) => key,
+        Err(problem) => {
+            breaker.core().unkeyable(&problem);
+            return ended;
+        }
+    };
     match &ended {
         Ended::Ignored(_) => return ended,
         Ended::Success(value) => {

@@ -18,5 +18,5 @@ pub use crate::registry::Registry;
 
 pub use cached::{cached, key, key_part};
 pub use fallback::{Given, call, reply, settle, settle_any, settle_error, settle_open, spare};
-pub use form::{AsResult, AsValue, Form, Output, OtherOutput, can_fail};
+pub use form::{AsResult, AsValue, Form, OtherOutput, Output, can_fail};
 pub use site::{Found, Site, SiteBreaker, base, settings};

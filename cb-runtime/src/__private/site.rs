@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::breaker::Core;
 use crate::breaker::permit::Permit;
-use crate::call::{self, Ended, Verdict};
+use crate::call::{self, Ended, Guarded, Verdict};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
 use crate::registry::Registry;
@@ -100,15 +100,12 @@ impl SiteBreaker {
 
     /// Asks for leave and makes the call.
     #[inline]
-    pub async fn run<F: Future>(
-        &self,
-        body: Pin<&mut F>,
+    pub fn run<'a, F: Future>(
+        &'a self,
+        body: Pin<&'a mut F>,
         judge: impl FnOnce(&F::Output) -> Verdict,
-    ) -> Ended<F::Output> {
-        match self.admitted().await {
-            Ok(permit) => self.permitted(permit, body, judge).await,
-            Err(error) => Ended::Rejected(error),
-        }
+    ) -> impl Future<Output = Ended<F::Output>> {
+        Guarded::new(&self.core, self.call_timeout, body, judge)
     }
 
     /// Asks for leave, for a body that can be made only once there is leave.
@@ -119,13 +116,13 @@ impl SiteBreaker {
 
     /// Makes the call that there is leave for.
     #[inline]
-    pub fn permitted<F: Future>(
-        &self,
-        permit: Permit<'_>,
-        body: Pin<&mut F>,
+    pub fn permitted<'a, F: Future>(
+        &'a self,
+        permit: Permit<'a>,
+        body: Pin<&'a mut F>,
         judge: impl FnOnce(&F::Output) -> Verdict,
     ) -> impl Future<Output = Ended<F::Output>> {
-        call::permitted(permit, self.call_timeout, body, judge)
+        Guarded::permitted(permit, self.call_timeout, body, judge)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::Core;
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::event::Outlet;
 use crate::sync::lock;
@@ -14,7 +15,8 @@ pub(crate) struct Home {
     /// The id of this instance; unique for every registry of every process.
     pub(crate) instance: Arc<str>,
     pub(crate) clock: Clock,
-    pub(crate) outlet: Outlet,
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) cache: Cache,
     /// The store's clock minus this instance's, in µs (wrapping).
     skew: AtomicU64,
     store_up: Arc<AtomicBool>,
@@ -24,11 +26,18 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    pub(crate) fn new(instance: Arc<str>, clock: Clock, outlet: Outlet, store_up: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        instance: Arc<str>,
+        clock: Clock,
+        outlet: Arc<Outlet>,
+        cache: Cache,
+        store_up: Arc<AtomicBool>,
+    ) -> Self {
         Home {
             instance,
             clock,
             outlet,
+            cache,
             skew: AtomicU64::new(0),
             store_up,
             bell: Notify::new(),

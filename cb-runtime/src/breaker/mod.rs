@@ -212,7 +212,13 @@ impl Core {
 
     // ---- the call path
 
+    /// The fast path of [`admit`](Self::admit).
     #[inline]
+    pub(crate) fn admit_closed(&self) -> Option<Permit<'_>> {
+        let pass = self.gate.pass();
+        pass.is_closed().then(|| Permit::new(self, pass, None))
+    }
+
     pub(crate) fn admit(&self) -> Admission<'_> {
         let pass = self.gate.pass();
         if pass.is_closed() {
@@ -296,7 +302,7 @@ impl Core {
     }
 
     #[inline]
-    pub(crate) fn record(&self, pass: Pass, lease: Option<LeaseId>, outcome: Outcome) {
+    pub(crate) fn record(&self, pass: Pass, lease: LeaseId, outcome: Outcome) {
         if outcome == Outcome::Success && pass.is_closed() && self.gate.is_current(pass) {
             self.tally.add(Outcome::Success);
         } else {
@@ -305,7 +311,7 @@ impl Core {
     }
 
     #[cold]
-    fn record_slowly(&self, pass: Pass, lease: Option<LeaseId>, outcome: Outcome) {
+    fn record_slowly(&self, pass: Pass, lease: LeaseId, outcome: Outcome) {
         let state = pass.state();
         if state == State::Disabled {
             return;
@@ -354,7 +360,7 @@ impl Core {
 
     /// Gives back a probe that was granted to a caller who has gone.
     pub(crate) fn give_back(&self, lease: LeaseId) {
-        lock(&self.desk).ledger.probes.ended(Some(lease));
+        lock(&self.desk).ledger.probes.ended(lease);
         self.flag(true);
     }
 
@@ -475,7 +481,7 @@ impl Core {
             let grant = self.me.upgrade().map(|core| Grant::new(core, pass, id));
             match desk.callers.iter().position(|(caller, _)| *caller == id) {
                 Some(at) => grants.push((desk.callers.swap_remove(at).1, grant)),
-                None => desk.ledger.probes.ended(Some(id)),
+                None => desk.ledger.probes.ended(id),
             }
         }
         // Whoever cannot get a probe any more learns it by the end of the channel.

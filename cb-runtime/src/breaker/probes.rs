@@ -52,18 +52,15 @@ impl Probes {
         free
     }
 
-    /// A call has ended, however it did.
-    pub(crate) fn ended(&mut self, lease: Option<LeaseId>) {
-        match lease {
-            None => self.alone = self.alone.saturating_sub(1),
-            Some(id) => {
-                if let Some(at) = self.held.iter().position(|held| *held == id) {
-                    self.held.swap_remove(at);
-                    self.given_back.push(id);
-                    // What this instance gives back is free again.
-                    self.denied_until = Moment::default();
-                }
-            }
+    /// A call has ended, however it did. `lease`: 0 = it was made without one.
+    pub(crate) fn ended(&mut self, lease: LeaseId) {
+        if lease == 0 {
+            self.alone = self.alone.saturating_sub(1);
+        } else if let Some(at) = self.held.iter().position(|held| *held == lease) {
+            self.held.swap_remove(at);
+            self.given_back.push(lease);
+            // What this instance gives back is free again.
+            self.denied_until = Moment::default();
         }
     }
 

@@ -16,6 +16,8 @@ pub use builder::RegistryBuilder;
 
 use crate::breaker::home::Home;
 use crate::breaker::{Breaker, Core};
+use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::coordinator::book::Book;
 use crate::coordinator::{self, Request};
@@ -25,6 +27,9 @@ use crate::snapshot::FleetBreaker;
 use crate::store::Store;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
+
+/// A registry that is shut down waits so long for results that are still to be written to the store.
+const LAST_WRITES: Duration = Duration::from_millis(500);
 
 /// A newcomer waits so long for the fleet's states before it goes on without them.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
@@ -87,15 +92,29 @@ impl Registry {
         let RegistryBuilder { defaults, operator, on_error, clock, .. } = builder;
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
-        let _ = shared;
-        let home = Arc::new(Home::new(instance, clock, Outlet::new(on_error), store_up));
+        let outlet = Arc::new(Outlet::new(on_error));
+        let cache = Registry::cache(&clock, &outlet, shared.then_some(&store), &store_up)?;
+        let home = Arc::new(Home::new(instance, clock, outlet, cache, store_up));
         let book = Arc::new(Book::default());
         let (ready, first_look) = sync_channel(1);
-        let requests = coordinator::start(home.clone(), book.clone(), store, ready)
-            .map_err(|error| Error::store("starting the coordinator thread", error))?;
+        let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
         // Either way is fine: without the fleet's states the registry serves by itself.
         let _ = first_look.recv_timeout(FIRST_LOOK);
         Ok(Registry { id, home, book, requests, defaults, operator })
+    }
+
+    /// The cached results of all breakers; in this process only, unless others share a store.
+    fn cache(
+        clock: &Clock,
+        outlet: &Arc<Outlet>,
+        store: Option<&Arc<dyn Store>>,
+        store_up: &Arc<AtomicBool>,
+    ) -> Result<Cache, Error> {
+        let outlet = outlet.clone();
+        let cache = Cache::new(clock.clone(), Arc::new(move |event| outlet.emit(event)));
+        let Some(store) = store else { return Ok(cache) };
+        let background = coordinator::thread::runtime().map_err(no_thread)?;
+        Ok(cache.with_store(store, store_up.clone(), background.clone()))
     }
 
     /// The breaker of that name, if it is registered here or the fleet holds it in a state other than closed.
@@ -196,6 +215,7 @@ impl Registry {
     /// Tells the store what it does not know yet, gives back what is held, and ends the background work.
     /// Calls go on, guarded by this instance alone. Cancelling abandons the wait, not the shutdown.
     pub async fn shutdown(&self) {
+        self.home.cache.flush(LAST_WRITES).await;
         let (done, is_done) = oneshot::channel();
         if self.requests.send(Request::Shutdown(done)).is_ok() {
             let _ = is_done.await;
@@ -231,6 +251,10 @@ impl Registry {
             None => below.resolve(),
         }
     }
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    Error::store("starting the coordinator thread", error)
 }
 
 impl fmt::Debug for Registry {

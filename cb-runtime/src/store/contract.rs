@@ -6,6 +6,8 @@
 
 mod counts;
 mod leases;
+#[cfg(feature = "redis")]
+mod random;
 mod stream;
 mod transitions;
 mod windows;
@@ -22,18 +24,25 @@ use crate::clock::{Clock, ManualClock};
 use crate::snapshot::State;
 
 /// One store under test.
-struct Bench {
+struct Bench<'a> {
     store: Arc<dyn Store>,
     hands: ManualClock,
-    lose_everything: Box<dyn Fn() + Send + Sync>,
+    lose_everything: Box<dyn Fn() + Send + Sync + 'a>,
 }
 
-impl Bench {
-    fn memory() -> Bench {
+impl Bench<'_> {
+    fn memory() -> Bench<'static> {
         let (clock, hands) = Clock::manual();
         let store = Arc::new(MemoryStore::new(clock));
         let same = store.clone();
         Bench { store, hands, lose_everything: Box::new(move || same.forget_everything()) }
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis<'a>(server: &'a cb_testkit::RedisServer, namespace: &str) -> Bench<'a> {
+        let (clock, hands) = Clock::manual();
+        let store = super::redis::RedisStore::on_clock(&server.unix_url(), namespace, clock);
+        Bench { store: Arc::new(store), hands, lose_everything: Box::new(|| drop(server.cli(&["FLUSHALL"]))) }
     }
 
     fn instance<'a>(&'a self, name: &str) -> Instance<'a> {
@@ -53,7 +62,7 @@ impl Bench {
 
 /// Speaks to the store as one instance does, with ever higher numbers.
 struct Instance<'a> {
-    bench: &'a Bench,
+    bench: &'a Bench<'a>,
     name: Arc<str>,
     seq: u64,
 }
@@ -138,7 +147,13 @@ macro_rules! rules {
         mod memory {
             $(#[tokio::test] async fn $rule() { super::$rule(&crate::store::contract::Bench::memory()).await; })*
         }
-        // REDIS
+        #[cfg(feature = "redis")]
+        mod redis {
+            $(#[tokio::test] async fn $rule() {
+                let server = cb_testkit::RedisServer::start();
+                super::$rule(&crate::store::contract::Bench::redis(&server, "contract")).await;
+            })*
+        }
     };
 }
 use rules;

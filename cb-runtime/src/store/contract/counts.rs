@@ -22,7 +22,7 @@ rules! {
     ages_count_back_from_the_instances_own_estimate_if_it_is_credible
 }
 
-async fn an_unknown_breaker_is_closed_since_ever(bench: &Bench) {
+async fn an_unknown_breaker_is_closed_since_ever(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = a.ask("x").await;
     assert_eq!(view.record.state, State::Closed);
@@ -32,7 +32,7 @@ async fn an_unknown_breaker_is_closed_since_ever(bench: &Bench) {
     assert!(bench.store.fleet().await.unwrap().is_empty(), "asking after a breaker does not make it");
 }
 
-async fn deltas_of_all_instances_add_up(bench: &Bench) {
+async fn deltas_of_all_instances_add_up(bench: &Bench<'_>) {
     for (name, successes, failures) in [("a", 3, 1), ("b", 0, 2), ("c", 5, 0)] {
         let mut instance = bench.instance(name);
         instance.say(Entry { delta: delta(successes, failures), ..about("x") }).await;
@@ -43,7 +43,7 @@ async fn deltas_of_all_instances_add_up(bench: &Bench) {
     assert_eq!((fleet.len(), &*fleet[0].name, fleet_counts), (1, "x", counts(8, 3)));
 }
 
-async fn breakers_do_not_touch_each_other(bench: &Bench) {
+async fn breakers_do_not_touch_each_other(bench: &Bench<'_>) {
     let names =
         ["x", "y", "", "x:y", "{x}", "%7bx%7d", "two words", "line\nbreak", "größe \u{1f980}", "\u{0}"];
     let mut a = bench.instance("a {odd} instance\n");
@@ -65,7 +65,7 @@ async fn breakers_do_not_touch_each_other(bench: &Bench) {
     assert_eq!(load.held.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["y"]);
 }
 
-async fn the_second_entry_of_a_batch_finds_what_the_first_has_left(bench: &Bench) {
+async fn the_second_entry_of_a_batch_finds_what_the_first_has_left(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let counting = || Entry { delta: delta(0, 1), ..about("x") };
     let opening = Entry { proposal: Some(forced(State::Open, "test")), ..counting() };
@@ -76,7 +76,7 @@ async fn the_second_entry_of_a_batch_finds_what_the_first_has_left(bench: &Bench
     assert_eq!((views[2].record.state, views[2].counts), (State::Open, counts(0, 0)));
 }
 
-async fn a_retry_is_not_merged_again_but_does_all_else(bench: &Bench) {
+async fn a_retry_is_not_merged_again_but_does_all_else(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let known = a.say(Entry { delta: delta(1, 1), ..about("x") }).await.record;
     let entry = Entry { delta: delta(0, 2), ..propose("x", &known, proposal(State::Open)) };
@@ -111,7 +111,7 @@ async fn a_retry_is_not_merged_again_but_does_all_else(bench: &Bench) {
     );
 }
 
-async fn a_delta_of_another_epoch_is_dropped(bench: &Bench) {
+async fn a_delta_of_another_epoch_is_dropped(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.say(Entry { delta: delta(0, 1), ..about("x") }).await.record;
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
@@ -122,7 +122,7 @@ async fn a_delta_of_another_epoch_is_dropped(bench: &Bench) {
     assert_eq!((view.counts, view.run), (counts(5, 5), 3));
 }
 
-async fn a_newcomers_delta_counts_only_where_calls_are_counted(bench: &Bench) {
+async fn a_newcomers_delta_counts_only_where_calls_are_counted(bench: &Bench<'_>) {
     let mut newcomer = bench.instance("b");
     for (state, counted) in [
         (State::Closed, true),
@@ -138,7 +138,7 @@ async fn a_newcomers_delta_counts_only_where_calls_are_counted(bench: &Bench) {
     }
 }
 
-async fn sums_stop_at_the_largest_whole_number(bench: &Bench) {
+async fn sums_stop_at_the_largest_whole_number(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let much = Delta {
         run: Run { success_age_us: None, failures: vec![(2, MAX_COUNT - 1), (1, 1)] },
@@ -150,7 +150,7 @@ async fn sums_stop_at_the_largest_whole_number(bench: &Bench) {
     }
 }
 
-async fn a_success_erases_only_the_failures_before_it(bench: &Bench) {
+async fn a_success_erases_only_the_failures_before_it(bench: &Bench<'_>) {
     bench.instance("a").say(Entry { delta: run(None, &[(9 * SECOND, 4), (SECOND, 2)]), ..about("x") }).await;
     let view = bench.instance("b").say(Entry { delta: run(Some(5 * SECOND), &[]), ..about("x") }).await;
     assert_eq!(view.run, 2);
@@ -164,7 +164,7 @@ async fn a_success_erases_only_the_failures_before_it(bench: &Bench) {
     assert_eq!(view.run, 1);
 }
 
-async fn runs_merge_in_any_order(bench: &Bench) {
+async fn runs_merge_in_any_order(bench: &Bench<'_>) {
     let reports = [
         run(Some(5 * SECOND), &[(4 * SECOND, 1)]),
         run(None, &[(6 * SECOND, 2), (3 * SECOND, 4)]),
@@ -181,14 +181,14 @@ async fn runs_merge_in_any_order(bench: &Bench) {
     }
 }
 
-async fn a_failure_of_the_very_moment_of_a_success_stays(bench: &Bench) {
+async fn a_failure_of_the_very_moment_of_a_success_stays(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     a.say(Entry { delta: run(None, &[(SECOND, 1)]), ..about("x") }).await;
     let view = a.say(Entry { delta: run(Some(SECOND), &[(SECOND, 1)]), ..about("x") }).await;
     assert_eq!(view.run, 2);
 }
 
-async fn a_long_run_keeps_its_sum(bench: &Bench) {
+async fn a_long_run_keeps_its_sum(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for i in 0..3 * MAX_RUN as u64 {
         bench.pass(seconds(1));
@@ -202,7 +202,7 @@ async fn a_long_run_keeps_its_sum(bench: &Bench) {
     assert_eq!(a.say(Entry { delta: run(after, &[]), ..about("x") }).await.run, 11);
 }
 
-async fn ages_count_back_from_the_instances_own_estimate_if_it_is_credible(bench: &Bench) {
+async fn ages_count_back_from_the_instances_own_estimate_if_it_is_credible(bench: &Bench<'_>) {
     let now = bench.instance("z").exchange(vec![]).await.now_us;
     // A failure half a second ago; and a success just before it, reported half a second later.
     let mut cases = Vec::new();

@@ -19,19 +19,21 @@ rules! {
     two_instances_ids_do_not_collide
 }
 
-async fn half_open(bench: &Bench) {
+const NONE: [LeaseId; 0] = [];
+
+async fn half_open(bench: &Bench<'_>) {
     bench.instance("maker").force("x", State::HalfOpen, "test").await;
 }
 
-async fn ask(bench: &Bench, instance: &str, leases: LeaseAsk) -> View {
+async fn ask(bench: &Bench<'_>, instance: &str, leases: LeaseAsk) -> View {
     bench.instance(instance).say(Entry { leases, ..about("x") }).await
 }
 
-async fn granted(bench: &Bench, instance: &str, ids: &[LeaseId], limit: u32) -> Vec<LeaseId> {
+async fn granted(bench: &Bench<'_>, instance: &str, ids: &[LeaseId], limit: u32) -> Vec<LeaseId> {
     ask(bench, instance, want(ids, limit)).await.granted
 }
 
-async fn no_more_leases_than_the_limit_are_out_fleet_wide(bench: &Bench) {
+async fn no_more_leases_than_the_limit_are_out_fleet_wide(bench: &Bench<'_>) {
     half_open(bench).await;
     let view = ask(bench, "a", want(&[1, 2], 3)).await;
     assert_eq!((view.granted, view.lease_wait_us), (vec![1, 2], None));
@@ -41,10 +43,10 @@ async fn no_more_leases_than_the_limit_are_out_fleet_wide(bench: &Bench) {
     let view = ask(bench, "c", want(&[1], 3)).await;
     assert_eq!((view.granted, view.lease_wait_us), (vec![], Some(9 * SECOND)));
     assert_eq!(granted(bench, "c", &[1], 4).await, [1], "another deploy's limit is its own");
-    assert_eq!(granted(bench, "c", &[2], 0).await, Vec::<u64>::new());
+    assert_eq!(granted(bench, "c", &[2], 0).await, NONE);
 }
 
-async fn only_a_half_open_state_has_leases(bench: &Bench) {
+async fn only_a_half_open_state_has_leases(bench: &Bench<'_>) {
     for state in State::ALL {
         let mut a = bench.instance(state.as_str());
         a.force(state.as_str(), state, "test").await;
@@ -54,24 +56,24 @@ async fn only_a_half_open_state_has_leases(bench: &Bench) {
     }
 }
 
-async fn a_lease_that_is_given_back_is_free_again(bench: &Bench) {
+async fn a_lease_that_is_given_back_is_free_again(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1, 2], 2).await, [1, 2]);
-    assert_eq!(granted(bench, "b", &[1], 2).await, Vec::<u64>::new());
+    assert_eq!(granted(bench, "b", &[1], 2).await, NONE);
     let view = ask(bench, "a", LeaseAsk { release: vec![2, 77], ..want(&[3], 2) }).await;
     assert_eq!(view.granted, [3], "in one exchange");
     ask(bench, "a", LeaseAsk { release: vec![1, 2], ..LeaseAsk::default() }).await;
     assert_eq!(granted(bench, "b", &[1, 2], 2).await, [1]);
 }
 
-async fn nobody_can_give_back_what_another_holds(bench: &Bench) {
+async fn nobody_can_give_back_what_another_holds(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
     ask(bench, "b", LeaseAsk { release: vec![1], ..LeaseAsk::default() }).await;
-    assert_eq!(granted(bench, "b", &[1], 1).await, Vec::<u64>::new());
+    assert_eq!(granted(bench, "b", &[1], 1).await, NONE);
 }
 
-async fn a_lease_lapses_and_is_not_revived(bench: &Bench) {
+async fn a_lease_lapses_and_is_not_revived(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
     bench.pass(Duration::from_micros(10 * SECOND - 1));
@@ -82,10 +84,10 @@ async fn a_lease_lapses_and_is_not_revived(bench: &Bench) {
     assert_eq!(granted(bench, "b", &[2], 1).await, [2]);
     // A give-back or renewal that comes late takes nothing from the new holder.
     ask(bench, "a", LeaseAsk { release: vec![1], ..renewing() }).await;
-    assert_eq!(granted(bench, "c", &[3], 1).await, Vec::<u64>::new());
+    assert_eq!(granted(bench, "c", &[3], 1).await, NONE);
 }
 
-async fn a_renewed_lease_stays(bench: &Bench) {
+async fn a_renewed_lease_stays(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
     for _ in 0..3 {
@@ -97,17 +99,17 @@ async fn a_renewed_lease_stays(bench: &Bench) {
     assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(SECOND));
 }
 
-async fn who_asks_again_for_what_it_holds_gets_it_again(bench: &Bench) {
+async fn who_asks_again_for_what_it_holds_gets_it_again(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1, 2], 3).await, [1, 2]);
     bench.pass(seconds(6));
     assert_eq!(granted(bench, "a", &[1, 2, 3, 4], 3).await, [1, 2, 3]);
     bench.pass(seconds(6));
-    assert_eq!(granted(bench, "b", &[9], 3).await, Vec::<u64>::new(), "with a new deadline");
+    assert_eq!(granted(bench, "b", &[9], 3).await, NONE, "with a new deadline");
     assert_eq!(granted(bench, "a", &[3, 3], 3).await, [3, 3]);
 }
 
-async fn leases_are_granted_in_the_exchange_that_makes_the_state_half_open(bench: &Bench) {
+async fn leases_are_granted_in_the_exchange_that_makes_the_state_half_open(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.ask("x").await.record;
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
@@ -119,7 +121,7 @@ async fn leases_are_granted_in_the_exchange_that_makes_the_state_half_open(bench
     assert_eq!((view.won, view.granted), (false, vec![6]));
 }
 
-async fn a_change_of_state_ends_all_leases(bench: &Bench) {
+async fn a_change_of_state_ends_all_leases(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     half_open(bench).await;
     let view = a.say(Entry { leases: want(&[1, 2], 2), ..about("x") }).await;
@@ -134,14 +136,14 @@ async fn a_change_of_state_ends_all_leases(bench: &Bench) {
     assert_eq!(a.say(probing).await.granted, [4, 5]);
 }
 
-async fn two_instances_ids_do_not_collide(bench: &Bench) {
+async fn two_instances_ids_do_not_collide(bench: &Bench<'_>) {
     half_open(bench).await;
     for (instance, id) in
         [("a", u64::MAX), ("a", u64::MAX - 1), ("a/1", 2), ("a", 12), ("a/", 12), ("a\n", 1)]
     {
         assert_eq!(granted(bench, instance, &[id], 6).await, [id], "{instance} {id}");
     }
-    assert_eq!(granted(bench, "b", &[1], 6).await, Vec::<u64>::new());
+    assert_eq!(granted(bench, "b", &[1], 6).await, NONE);
     ask(bench, "a", LeaseAsk { release: vec![u64::MAX], ..LeaseAsk::default() }).await;
     assert_eq!(granted(bench, "b", &[1, 2], 6).await, [1]);
 }

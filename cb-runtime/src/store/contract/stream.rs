@@ -19,7 +19,7 @@ rules! {
     any_text_may_be_a_key_of_the_cache
 }
 
-async fn an_event_tells_all_about_a_change(bench: &Bench) {
+async fn an_event_tells_all_about_a_change(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let known = a.ask("odd {name}\n").await.record;
     let answer = a.exchange(vec![propose("odd {name}\n", &known, proposal(State::Open))]).await;
@@ -41,7 +41,7 @@ async fn an_event_tells_all_about_a_change(bench: &Bench) {
     assert_eq!((event.at_us, &event.position), (answer.now_us, &answer.position));
 }
 
-async fn events_are_numbered_without_gaps(bench: &Bench) {
+async fn events_are_numbered_without_gaps(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for i in 0..5 {
         a.force(if i % 2 == 0 { "x" } else { "y" }, State::Open, &i.to_string()).await;
@@ -55,7 +55,7 @@ async fn events_are_numbered_without_gaps(bench: &Bench) {
     assert_eq!(rest, events[3..]);
 }
 
-async fn an_answer_tells_where_the_stream_stands(bench: &Bench) {
+async fn an_answer_tells_where_the_stream_stands(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let start = bench.store.load().await.unwrap().position;
     assert_eq!((start.id.as_str(), start.number), ("0-0", 0));
@@ -68,7 +68,7 @@ async fn an_answer_tells_where_the_stream_stands(bench: &Bench) {
     assert_eq!(bench.store.load().await.unwrap().position, stands);
 }
 
-async fn watching_waits_for_the_next_event(bench: &Bench) {
+async fn watching_waits_for_the_next_event(bench: &Bench<'_>) {
     let from = bench.store.load().await.unwrap().position;
     let watching = bench.store.watch(from, seconds(60));
     let acting = async {
@@ -80,7 +80,7 @@ async fn watching_waits_for_the_next_event(bench: &Bench) {
     assert_eq!(events.unwrap().len(), 1);
 }
 
-async fn watching_in_vain_ends(bench: &Bench) {
+async fn watching_in_vain_ends(bench: &Bench<'_>) {
     bench.instance("a").force("x", State::Open, "test").await;
     let from = bench.store.load().await.unwrap().position;
     for patience in [Duration::ZERO, Duration::from_micros(1), Duration::from_millis(30)] {
@@ -88,7 +88,7 @@ async fn watching_in_vain_ends(bench: &Bench) {
     }
 }
 
-async fn a_reborn_stream_is_told_by_its_incarnation(bench: &Bench) {
+async fn a_reborn_stream_is_told_by_its_incarnation(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for reason in ["1", "2", "3"] {
         a.force("x", State::Open, reason).await;
@@ -103,7 +103,7 @@ async fn a_reborn_stream_is_told_by_its_incarnation(bench: &Bench) {
     assert_eq!(a.exchange(vec![]).await.position, events[0].position);
 }
 
-async fn a_trimmed_stream_is_told_by_the_gap_in_its_numbers(bench: &Bench) {
+async fn a_trimmed_stream_is_told_by_the_gap_in_its_numbers(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     a.force("x", State::Open, "first").await;
     let first = bench.store.load().await.unwrap().position;
@@ -127,7 +127,7 @@ async fn a_trimmed_stream_is_told_by_the_gap_in_its_numbers(bench: &Bench) {
     assert!((MAX_EVENTS..MAX_EVENTS + 300).contains(&kept), "{kept}");
 }
 
-async fn a_newcomer_is_told_what_is_held(bench: &Bench) {
+async fn a_newcomer_is_told_what_is_held(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for state in State::ALL {
         a.force(state.as_str(), state, "test").await;
@@ -146,7 +146,7 @@ async fn a_newcomer_is_told_what_is_held(bench: &Bench) {
     }
 }
 
-async fn a_cached_result_is_kept_for_its_time(bench: &Bench) {
+async fn a_cached_result_is_kept_for_its_time(bench: &Bench<'_>) {
     let get = async |key: &str| {
         bench.store.cache_get(key.into()).await.map(|found| found.map(|cached| cached.value))
     };
@@ -160,7 +160,7 @@ async fn a_cached_result_is_kept_for_its_time(bench: &Bench) {
     assert!(bench.store.fleet().await.unwrap().is_empty());
 }
 
-async fn any_text_may_be_a_key_of_the_cache(bench: &Bench) {
+async fn any_text_may_be_a_key_of_the_cache(bench: &Bench<'_>) {
     let keys = ["", "a:b", "a b", "{a}", "%7Ba%7D", "ß\n\u{0}"];
     for key in keys {
         bench.store.cache_put(key.into(), key.as_bytes().to_vec(), seconds(60)).await.unwrap();

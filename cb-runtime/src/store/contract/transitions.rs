@@ -20,7 +20,7 @@ rules! {
     an_older_record_changes_nothing
 }
 
-async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench) {
+async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let counting = Delta { counts: counts(1, 4), ..run(None, &[(SECOND, 4)]) };
     let closed = a.say(Entry { delta: counting.clone(), ..about("x") }).await;
@@ -45,7 +45,7 @@ async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench
     assert_eq!(bench.store.load().await.unwrap().held, [("x".into(), Ok(later))]);
 }
 
-async fn of_many_that_propose_one_wins(bench: &Bench) {
+async fn of_many_that_propose_one_wins(bench: &Bench<'_>) {
     let known = bench.instance("z").ask("x").await.record;
     let mut won = Vec::new();
     for name in ["a", "b", "c"] {
@@ -57,7 +57,7 @@ async fn of_many_that_propose_one_wins(bench: &Bench) {
     assert_eq!(bench.events().await.len(), 1);
 }
 
-async fn who_does_not_know_the_epoch_cannot_propose(bench: &Bench) {
+async fn who_does_not_know_the_epoch_cannot_propose(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = a.say(Entry { proposal: Some(proposal(State::Open)), ..about("x") }).await;
     assert!(!view.won);
@@ -68,7 +68,7 @@ async fn who_does_not_know_the_epoch_cannot_propose(bench: &Bench) {
     assert_eq!((view.record.epoch, view.record.state), (1, State::Closed));
 }
 
-async fn open_becomes_half_open_only_when_its_time_is_over(bench: &Bench) {
+async fn open_becomes_half_open_only_when_its_time_is_over(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.ask("x").await.record;
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
@@ -83,7 +83,7 @@ async fn open_becomes_half_open_only_when_its_time_is_over(bench: &Bench) {
     assert!(a.say(propose("x", &open, proposal(State::Closed))).await.won);
 }
 
-async fn a_state_held_by_hand_is_left_only_when_it_has_expired(bench: &Bench) {
+async fn a_state_held_by_hand_is_left_only_when_it_has_expired(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for state in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
         let name = state.as_str();
@@ -102,7 +102,7 @@ async fn a_state_held_by_hand_is_left_only_when_it_has_expired(bench: &Bench) {
     }
 }
 
-async fn an_operators_word_always_wins_unless_it_would_change_nothing(bench: &Bench) {
+async fn an_operators_word_always_wins_unless_it_would_change_nothing(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     assert!(a.force("x", State::ForcedOpen, "because").await.won);
     assert!(!a.force("x", State::ForcedOpen, "because").await.won);
@@ -130,7 +130,7 @@ async fn an_operators_word_always_wins_unless_it_would_change_nothing(bench: &Be
     assert_eq!(a.ask("y").await.run, 0);
 }
 
-async fn remaining_times_are_made_to_fit_the_state(bench: &Bench) {
+async fn remaining_times_are_made_to_fit_the_state(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for (i, (to, given, reset_timeout_us, made)) in [
         (State::Closed, Some(SECOND), SECOND, None),
@@ -160,7 +160,7 @@ async fn remaining_times_are_made_to_fit_the_state(bench: &Bench) {
     }
 }
 
-async fn a_long_reason_is_cut_between_two_characters(bench: &Bench) {
+async fn a_long_reason_is_cut_between_two_characters(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let long = format!("{}ß and more", "a".repeat(MAX_REASON - 1));
     let view = a.force("x", State::Open, &long).await;
@@ -180,7 +180,7 @@ async fn a_long_reason_is_cut_between_two_characters(bench: &Bench) {
     assert_eq!(a.ask("y").await.record.reason, odd);
 }
 
-async fn a_lost_state_is_written_back(bench: &Bench) {
+async fn a_lost_state_is_written_back(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     a.force("x", State::Open, "first").await;
     let open = a.force("x", State::Open, "second").await.record;
@@ -208,7 +208,7 @@ async fn a_lost_state_is_written_back(bench: &Bench) {
     assert_eq!(c.say(propose("x", &open, proposal(State::HalfOpen))).await.record.epoch, 3);
 }
 
-async fn a_written_back_state_starts_with_nothing_counted(bench: &Bench) {
+async fn a_written_back_state_starts_with_nothing_counted(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let half_open = a.force("x", State::HalfOpen, "test").await.record;
     let known = Entry { known: Some(half_open.clone()), ..about("x") };
@@ -221,7 +221,7 @@ async fn a_written_back_state_starts_with_nothing_counted(bench: &Bench) {
     assert_eq!(view.granted, [3, 4]);
 }
 
-async fn an_older_record_changes_nothing(bench: &Bench) {
+async fn an_older_record_changes_nothing(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let open = a.force("x", State::Open, "test").await.record;
     let closed = a.force("x", State::Closed, "test").await.record;

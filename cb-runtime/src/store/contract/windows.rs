@@ -30,7 +30,7 @@ async fn say(instance: &mut Instance<'_>, ask: WindowAsk, delta: Delta) -> View 
 }
 
 /// The window's buckets by their age in buckets, and the late merges.
-async fn seen(bench: &Bench, ask: WindowAsk) -> (Vec<(u64, Counts)>, u64) {
+async fn seen(bench: &Bench<'_>, ask: WindowAsk) -> (Vec<(u64, Counts)>, u64) {
     let mut reader = bench.instance("reader");
     let current = reader.exchange(vec![]).await.now_us / ask.width_us;
     let WindowView { buckets, late_merges } = say(&mut reader, ask, Delta::default()).await.window.unwrap();
@@ -38,7 +38,7 @@ async fn seen(bench: &Bench, ask: WindowAsk) -> (Vec<(u64, Counts)>, u64) {
     (buckets.into_iter().rev().map(|(bucket, counts)| (current - bucket, counts)).collect(), late_merges)
 }
 
-async fn a_windows_buckets_of_all_instances_add_up(bench: &Bench) {
+async fn a_windows_buckets_of_all_instances_add_up(bench: &Bench<'_>) {
     let slow = Counts { successes: 2, failures: 1, slow: 3 };
     let mut a = bench.instance("a");
     say(&mut a, TEN, calls(&[(SECOND, slow), (0, counts(1, 0)), (0, counts(0, 0))])).await;
@@ -47,7 +47,7 @@ async fn a_windows_buckets_of_all_instances_add_up(bench: &Bench) {
     assert_eq!(seen(bench, TEN).await.0, [(0, counts(1, 5)), (1, one_ago)]);
 }
 
-async fn what_is_older_than_the_window_is_neither_merged_nor_answered(bench: &Bench) {
+async fn what_is_older_than_the_window_is_neither_merged_nor_answered(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = say(&mut a, TEN, calls(&[(10 * SECOND, counts(1, 0)), (9 * SECOND, counts(2, 0))])).await;
     assert_eq!(view.counts, counts(3, 0), "the epoch's totals have no age");
@@ -56,7 +56,7 @@ async fn what_is_older_than_the_window_is_neither_merged_nor_answered(bench: &Be
     assert_eq!(seen(bench, TEN).await.0, []);
 }
 
-async fn a_window_slides_over_more_than_its_own_length(bench: &Bench) {
+async fn a_window_slides_over_more_than_its_own_length(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for second in 0..35 {
         say(&mut a, TEN, calls(&[(0, counts(second, 1))])).await;
@@ -67,7 +67,7 @@ async fn a_window_slides_over_more_than_its_own_length(bench: &Bench) {
     }
 }
 
-async fn only_the_buckets_asked_for_are_answered(bench: &Bench) {
+async fn only_the_buckets_asked_for_are_answered(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let all = [(4 * SECOND, counts(4, 0)), (2 * SECOND, counts(2, 0)), (0, counts(9, 0))];
     say(&mut a, TEN, calls(&all)).await;
@@ -84,7 +84,7 @@ async fn only_the_buckets_asked_for_are_answered(bench: &Bench) {
     assert_eq!(seen(bench, TEN).await.0.len(), 4);
 }
 
-async fn late_merges_are_told(bench: &Bench) {
+async fn late_merges_are_told(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for (ages, expected) in [
         (&[0, SECOND][..], 0),
@@ -99,7 +99,7 @@ async fn late_merges_are_told(bench: &Bench) {
     }
 }
 
-async fn every_epoch_has_a_window_of_its_own(bench: &Bench) {
+async fn every_epoch_has_a_window_of_its_own(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = say(&mut a, TEN, calls(&[(3 * SECOND, counts(0, 5))])).await.record;
     let opening = propose("x", &closed, proposal(State::Open));
@@ -117,7 +117,7 @@ async fn every_epoch_has_a_window_of_its_own(bench: &Bench) {
     assert_eq!(a.say(timely).await.window.unwrap().buckets.len(), 1);
 }
 
-async fn windows_of_different_lengths_do_not_mix(bench: &Bench) {
+async fn windows_of_different_lengths_do_not_mix(bench: &Bench<'_>) {
     let minute = WindowAsk { length_us: 60 * SECOND, width_us: SECOND, since: 0 };
     let coarse = WindowAsk { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
     let mut a = bench.instance("a");
@@ -129,7 +129,7 @@ async fn windows_of_different_lengths_do_not_mix(bench: &Bench) {
     }
 }
 
-async fn without_a_window_buckets_go_nowhere(bench: &Bench) {
+async fn without_a_window_buckets_go_nowhere(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let buckets = Delta { counts: counts(0, 0), ..calls(&[(0, counts(1, 0))]) };
     let view = a.say(Entry { delta: buckets, ..about("x") }).await;
@@ -137,7 +137,7 @@ async fn without_a_window_buckets_go_nowhere(bench: &Bench) {
     assert!(bench.store.fleet().await.unwrap().is_empty());
 }
 
-async fn a_window_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done(bench: &Bench) {
+async fn a_window_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for (length_us, width_us) in [(0, SECOND), (SECOND, 0), (65 * SECOND, SECOND), (64 * SECOND + 1, SECOND)]
     {
@@ -152,7 +152,7 @@ async fn a_window_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done(be
     assert_eq!(a.ask("y").await.counts, counts(8, 8));
 }
 
-async fn a_bucket_may_be_the_whole_window(bench: &Bench) {
+async fn a_bucket_may_be_the_whole_window(bench: &Bench<'_>) {
     for ask in [
         WindowAsk { length_us: SECOND, width_us: SECOND, since: 0 },
         WindowAsk { length_us: SECOND / 3, width_us: SECOND, since: 0 },

@@ -1,23 +1,405 @@
-//! The store that a fleet shares. (SKELETON: being built.)
-use super::memory::MemoryStore;
-use crate::error::Error;
+//! The store that a fleet shares.
+//!
+//! One connection for commands, shared by all that is asked; one for the blocking read of the event
+//! stream. Both are made when they are first needed, dropped when they fail, and made again at the
+//! next use. Nothing is tried twice here: the coordinator knows when that is due.
 
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    Single(String),
-    #[cfg(feature = "cluster")]
-    Cluster(Vec<String>),
-    #[cfg(feature = "sentinel")]
-    Sentinel {
-        urls: Vec<String>,
-        master: String,
-    },
+mod address;
+mod connect;
+mod keys;
+mod script;
+#[cfg(feature = "sentinel")]
+mod sentinel;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::streams::StreamReadReply;
+use redis::{
+    ErrorKind as RedisErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
+    Value,
+};
+use tokio::time::timeout;
+
+use super::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Store, StreamEvent};
+#[cfg(test)]
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::snapshot::State;
+use connect::{Dialer, Link};
+use keys::{Keys, decode};
+use script::Scripts;
+use wire::{BatchOut, EntryOut, Items, Odd};
+
+pub(crate) use connect::Target;
+
+/// An answer that is not there by then is not waited for: the connection is dropped, what has become of
+/// the request is unknown.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// What a blocking read may take beyond its patience.
+const WATCH_MARGIN: Duration = Duration::from_secs(1);
+/// Events that are read at once.
+const EVENTS_AT_ONCE: usize = 256;
+/// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
+const ROWS_AT_ONCE: usize = 500;
+/// A century in milliseconds: more than that Redis may not take.
+const LONGEST_TTL: u64 = super::MAX_SPAN_US / 1000;
+
+pub(crate) struct RedisStore {
+    dialer: Dialer,
+    keys: Keys,
+    breaker_prefix: String,
+    scripts: Scripts,
+    /// With a number that tells one connection from the next.
+    commands: Mutex<Option<(u64, Link)>>,
+    watching: tokio::sync::Mutex<Watching>,
+    /// Counts connections for commands.
+    generation: AtomicU64,
+    /// Grows when the server has turned out not to be the master any more: what watches must move, too.
+    moves: AtomicU64,
+    #[cfg(test)]
+    clock: Option<Clock>,
 }
 
-pub(crate) struct RedisStore;
+#[derive(Default)]
+struct Watching {
+    link: Option<(u64, Link)>,
+    /// Entries that cannot be read: from the id that the caller stands at to the last of them.
+    skip: Option<(String, String)>,
+}
 
 impl RedisStore {
-    pub(crate) fn new(_: Target, _: &str) -> Result<MemoryStore, Error> {
-        Ok(MemoryStore::new(crate::clock::Clock::system()))
+    /// Checks the addresses and connects to nothing.
+    pub(crate) fn new(target: Target, namespace: &str) -> Result<Self, Error> {
+        let keys = Keys::new(namespace);
+        Ok(RedisStore {
+            dialer: Dialer::new(target)?,
+            breaker_prefix: keys.breaker_prefix(),
+            keys,
+            scripts: Scripts::new(),
+            commands: Mutex::default(),
+            watching: tokio::sync::Mutex::default(),
+            generation: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
+            #[cfg(test)]
+            clock: None,
+        })
+    }
+
+    /// Reads `clock` wherever the scripts read TIME, so that time can be moved by hand.
+    #[cfg(test)]
+    pub(crate) fn on_clock(url: &str, namespace: &str, clock: Clock) -> Self {
+        let store = RedisStore::new(Target::Single(url.into()), namespace).expect("a right address");
+        RedisStore { scripts: Scripts::on_a_given_clock(), clock: Some(clock), ..store }
+    }
+
+    /// Connections live on this runtime, wherever they are first used from. Without this they live on the
+    /// runtime of their first user, and break when it ends.
+    pub(crate) fn on(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.dialer.on(runtime);
+        self
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<(u64, Link)>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn link(&self) -> Result<(u64, Link), Error> {
+        if let Some(there) = self.slot().clone() {
+            return Ok(there);
+        }
+        let link = self.dialer.dial(|| self.slot().as_ref().map(|(_, link)| link.clone())).await?;
+        let mut slot = self.slot();
+        Ok(slot.get_or_insert_with(|| (self.generation.fetch_add(1, Ordering::Relaxed), link)).clone())
+    }
+
+    /// Sends one request on the connection for commands; one that fails is not used again. A caller
+    /// that goes away early leaves the connection in order.
+    async fn request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
+        let (generation, mut link) = self.link().await?;
+        let problem = match timeout(RESPONSE_TIMEOUT, request.send(&mut link)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) if is_an_answer(&error) => return Err(Error::store(doing, error)),
+            Ok(Err(error)) => {
+                if is_not_master(&error) {
+                    self.moves.fetch_add(1, Ordering::Relaxed);
+                }
+                error.to_string()
+            }
+            Err(_) => format!("no answer within {RESPONSE_TIMEOUT:?}"),
+        };
+        self.slot().take_if(|(current, _)| *current == generation);
+        Err(Error::store(doing, problem))
+    }
+
+    async fn run(&self, doing: &'static str, invocation: &mut ScriptInvocation<'_>) -> Result<Items, Error> {
+        #[cfg(test)]
+        if let Some(clock) = &self.clock {
+            invocation.arg(clock.now().0);
+        }
+        let answer = self.request(doing, &*invocation).await?;
+        Items::of(answer).map_err(|problem| Error::store(doing, problem))
+    }
+
+    async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
+        let doing = "exchanging counts";
+        let mut out = BatchOut::new(batch, fresh_incarnation(), &self.breaker_prefix);
+        let mut invocation = self.scripts.exchange.prepare_invoke();
+        self.shared_keys(&mut invocation);
+        invocation.key(self.keys.sequence(&batch.instance));
+        // What cannot be sent has its answer already.
+        let mut views = Vec::with_capacity(batch.entries.len());
+        for entry in &batch.entries {
+            if let Err(problem) = wire::check(entry.window.as_ref()) {
+                views.push(Some(Err(problem)));
+                continue;
+            }
+            views.push(None);
+            let entry_out = EntryOut::new(entry);
+            invocation.key(self.keys.breaker(&entry_out.name)).key(self.keys.leases(&entry_out.name));
+            if let Some(ask) = &entry.window {
+                invocation.key(self.keys.window(&entry_out.name, ask));
+            }
+            out.entries.push(entry_out);
+        }
+        let json = serde_json::to_string(&out).map_err(|problem| Error::store(doing, problem))?;
+        let mut answer = self.run(doing, invocation.arg(json)).await?;
+        let decoded = (|| {
+            let (now_us, position, troubles) =
+                (answer.number()?, answer.position()?, answer.list()?.texts()?);
+            let mut rows = answer.list()?;
+            let views = views.into_iter().map(|view| match view {
+                Some(view) => Ok(view),
+                None => Ok(match rows.row()? {
+                    Some(Ok(row)) => Ok(row.view()?),
+                    Some(Err(problem)) => Err(problem),
+                    None => return Err(Odd("view")),
+                }),
+            });
+            Ok(Answer { now_us, position, views: views.collect::<Result<_, Odd>>()?, troubles })
+        })();
+        decoded.map_err(|problem: Odd| Error::store(doing, problem))
+    }
+
+    fn shared_keys(&self, invocation: &mut ScriptInvocation<'_>) {
+        let keys = &self.keys;
+        invocation.key(keys.meta()).key(keys.events()).key(keys.held()).key(keys.names());
+    }
+
+    /// Where the stream stands, and then the names (as they are in keys) that were asked for.
+    async fn roll(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
+        let mut invocation = self.scripts.load.prepare_invoke();
+        self.shared_keys(&mut invocation);
+        invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
+        let mut answer = self.run(doing, &mut invocation).await?;
+        let decoded = (|| {
+            let (now_us, position, troubles) =
+                (answer.number()?, answer.position()?, answer.list()?.texts()?);
+            Ok((Load { now_us, position, troubles, held: Vec::new() }, answer.list()?.texts()?))
+        })();
+        decoded.map_err(|problem: Odd| Error::store(doing, problem))
+    }
+
+    /// Breakers by name; those that are gone by now are left out. Not at one moment of time.
+    async fn rows(&self, doing: &'static str, mut encoded: Vec<String>) -> Result<Vec<FleetRow>, Error> {
+        encoded.sort_unstable();
+        encoded.dedup();
+        let mut rows = Vec::with_capacity(encoded.len());
+        for some in encoded.chunks(ROWS_AT_ONCE) {
+            let (known, strange): (Vec<_>, Vec<_>) =
+                some.iter().map(|encoded| (encoded, decode(encoded))).partition(|(_, name)| name.is_some());
+            rows.extend(strange.into_iter().map(|(member, _)| FleetRow {
+                name: member.as_str().into(),
+                view: Err(format!(
+                    "{} and {} may list names of breakers only, and {member:?} is none; remove it there",
+                    self.keys.held(),
+                    self.keys.names()
+                )),
+            }));
+            if known.is_empty() {
+                continue;
+            }
+            let mut invocation = self.scripts.read.prepare_invoke();
+            for (encoded, _) in &known {
+                invocation.key(self.keys.breaker(encoded));
+            }
+            let mut answer = self.run(doing, &mut invocation).await?;
+            let decoded = (|| {
+                answer.number()?;
+                let mut list = answer.list()?;
+                for (_, name) in known {
+                    let name = Arc::from(name.unwrap_or_default());
+                    let view = match list.row()? {
+                        None => continue,
+                        Some(Err(problem)) => Err(problem),
+                        Some(Ok(mut row)) => Ok((row.record()?, row.counts()?, row.number()?)),
+                    };
+                    rows.push(FleetRow { name, view });
+                }
+                Ok(())
+            })();
+            decoded.map_err(|problem: Odd| Error::store(doing, problem))?;
+        }
+        rows.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(rows)
+    }
+
+    async fn load(&self) -> Result<Load, Error> {
+        let doing = "loading the namespace";
+        let (mut load, encoded) = self.roll(doing, "held").await?;
+        for row in self.rows(doing, encoded).await? {
+            match row.view {
+                Ok((record, ..)) if record.state == State::Closed => {}
+                view => load.held.push((row.name, view.map(|(record, ..)| record))),
+            }
+        }
+        Ok(load)
+    }
+
+    async fn fleet(&self) -> Result<Vec<FleetRow>, Error> {
+        let doing = "reading the fleet's breakers";
+        let (load, encoded) = self.roll(doing, "all").await?;
+        match load.troubles.first() {
+            None => self.rows(doing, encoded).await,
+            Some(trouble) => Err(Error::new(ErrorKind::Data {
+                what: format!("namespace {}", self.keys.meta().trim_end_matches(":meta")),
+                problem: trouble.clone(),
+            })),
+        }
+    }
+
+    async fn watch(&self, from: Position, patience: Duration) -> Result<Vec<StreamEvent>, Error> {
+        let doing = "reading the event stream";
+        let mut watching = self.watching.lock().await;
+        // Taken out while it is in use: if this future is dropped, the read that goes on must not be waited for.
+        let moves = self.moves.load(Ordering::Relaxed);
+        let mut link = match watching.link.take() {
+            Some((then, link)) if then == moves => link,
+            _ => self.dialer.dial(|| None).await?,
+        };
+        let start = match &watching.skip {
+            Some((id, behind)) if *id == from.id => behind.clone(),
+            _ => from.id.clone(),
+        };
+        let key = self.keys.events();
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(EVENTS_AT_ONCE);
+        // BLOCK 0 would block for ever.
+        if let Ok(milliseconds @ 1..) = u64::try_from(patience.as_millis()) {
+            command.arg("BLOCK").arg(milliseconds);
+        }
+        command.arg("STREAMS").arg(&key).arg(start);
+        let limit = patience.saturating_add(WATCH_MARGIN);
+        let reply: Option<StreamReadReply> = match timeout(limit, command.query_async(&mut link)).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => {
+                if is_an_answer(&error) {
+                    watching.link = Some((moves, link));
+                }
+                return Err(Error::store(doing, format!("{key}: {error}")));
+            }
+            Err(_) => return Err(Error::store(doing, format!("{key}: no answer within {limit:?}"))),
+        };
+        watching.link = Some((moves, link));
+
+        let mut events = Vec::new();
+        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
+        for entry in entries {
+            match wire::event(entry.id.clone(), &entry.map) {
+                Ok(event) => events.push(event),
+                // What could be read comes first; whoever stands behind it meets this one.
+                Err(_) if !events.is_empty() => break,
+                Err(problem) => {
+                    let what = format!("{key}, entry {},", entry.id);
+                    watching.skip = Some((from.id, entry.id));
+                    return Err(Error::new(ErrorKind::Data { what, problem }));
+                }
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// Something that is sent on a connection and answered.
+trait Request<T> {
+    fn send(&self, link: &mut Link) -> impl Future<Output = RedisResult<T>> + Send;
+}
+
+impl Request<Value> for &ScriptInvocation<'_> {
+    async fn send(&self, link: &mut Link) -> RedisResult<Value> {
+        self.invoke_async(link).await
+    }
+}
+
+impl<T: FromRedisValue + Send> Request<T> for &redis::Cmd {
+    async fn send(&self, link: &mut Link) -> RedisResult<T> {
+        self.query_async(link).await
+    }
+}
+
+impl<T: FromRedisValue + Send> Request<T> for &redis::Pipeline {
+    async fn send(&self, link: &mut Link) -> RedisResult<T> {
+        self.query_async(link).await
+    }
+}
+
+/// The server has understood and says no; the connection is in order.
+fn is_an_answer(error: &RedisError) -> bool {
+    let is_server = matches!(error.kind(), RedisErrorKind::Server(_) | RedisErrorKind::Extension);
+    is_server && !is_not_master(error)
+}
+
+/// Another server is the master now.
+fn is_not_master(error: &RedisError) -> bool {
+    use ServerErrorKind::{ClusterDown, MasterDown, ReadOnly};
+    matches!(error.kind(), RedisErrorKind::Server(ReadOnly | MasterDown | ClusterDown))
+}
+
+fn fresh_incarnation() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+impl Store for RedisStore {
+    fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(async move { RedisStore::exchange(self, &batch).await })
+    }
+
+    fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
+        Box::pin(RedisStore::load(self))
+    }
+
+    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(RedisStore::watch(self, from, patience))
+    }
+
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+        Box::pin(RedisStore::fleet(self))
+    }
+
+    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
+        Box::pin(async move {
+            let key = self.keys.cached(&key);
+            let both = redis::pipe().get(&key).pttl(&key).to_owned();
+            let (value, left): (Option<Vec<u8>>, i64) =
+                self.request("reading a cached result", &both).await?;
+            // -1: it never expires. -2: it has, since the other question.
+            let remaining = u64::try_from(left).ok().map(Duration::from_millis);
+            Ok(value.filter(|_| left != -2).map(|value| Cached { value, remaining }))
+        })
+    }
+
+    fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, LONGEST_TTL);
+            let key = self.keys.cached(&key);
+            let command = redis::cmd("SET").arg(key).arg(value).arg("PX").arg(ttl).to_owned();
+            self.request("caching a result", &command).await
+        })
     }
 }

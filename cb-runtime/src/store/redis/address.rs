@@ -1,0 +1,110 @@
+//! Addresses, checked before anything is connected to. Passwords never appear in what is said about them.
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+use crate::error::{Error, ErrorKind};
+
+const RIGHT: &str = "write redis://[user:password@]host[:port][/database], rediss:// for TLS, \
+     or unix:///path/to/socket; characters such as @ : / # % in a password are percent-encoded";
+
+/// What `url` says, or an error that says what would be right.
+pub(super) fn check(url: &str) -> Result<ConnectionInfo, Error> {
+    let wrong = |problem: String| Error::new(ErrorKind::Url { problem });
+    let shown = shown(url);
+    let Some((scheme, _)) = url.split_once("://") else {
+        return Err(wrong(format!("\"{shown}\" has no scheme; {RIGHT}")));
+    };
+    match scheme {
+        "redis" | "unix" | "valkey" | "redis+unix" | "valkey+unix" => {}
+        "rediss" | "valkeys" if cfg!(feature = "tls") => {}
+        "rediss" | "valkeys" => {
+            return Err(wrong(format!(
+                "\"{shown}\" asks for TLS, which this build does not have; enable the feature `tls` of cb-runtime"
+            )));
+        }
+        _ => {
+            return Err(wrong(format!(
+                "\"{shown}\" has the scheme {scheme:?}, which must be redis, rediss or unix; {RIGHT}"
+            )));
+        }
+    }
+    let info = url.into_connection_info().map_err(|error| {
+        // The library's own words name no part of the address.
+        let problem = error.to_string();
+        let problem = problem.split(" - ").next().unwrap_or_default();
+        wrong(format!("\"{shown}\": {problem}; {RIGHT}"))
+    })?;
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    Ok(info.set_redis_settings(settings))
+}
+
+/// The address without who logs in: whatever stands before the last `@` may be a password that
+/// has not been encoded as it should.
+pub(super) fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.rsplit_once('@').map_or(rest.to_owned(), |(_, host)| format!("…@{host}"));
+    let host = host.split(['?', '#']).next().unwrap_or_default();
+    let shown = if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") };
+    shown.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn right_addresses_are_taken() {
+        for url in [
+            "redis://127.0.0.1:6379",
+            "redis://localhost",
+            "redis://user:p%40ss@[::1]:6380/3",
+            "redis://:secret@host/0?protocol=resp3",
+            "unix:///run/redis.sock",
+            "redis+unix:///run/redis.sock?db=2",
+        ] {
+            check(url).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_wrong_address_is_named_with_what_would_be_right() {
+        for (url, said) in [
+            ("redi://localhost", "scheme \"redi\""),
+            ("http://localhost:6379", "must be redis, rediss or unix"),
+            ("localhost:6379", "no scheme"),
+            ("", "no scheme"),
+            ("redis://", "redis://[user:password@]host"),
+            ("redis://host:99999", "redis://host:99999"),
+            ("redis://host/mydb", "Invalid database number"),
+            ("redis://host:port", "percent-encoded"),
+            ("redis://0.0.0.0:6379", "wildcard"),
+        ] {
+            let error = check(url).expect_err(url);
+            assert!(error.is_config(), "{url}");
+            assert!(error.to_string().contains(said), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_said() {
+        for url in [
+            "redis://user:hunter2@host/mydb",
+            "redis://user:hunter2#@host",
+            "redis://user:x@hunter2@host:99999",
+            "redis://:/hunter2@host",
+            "user:hunter2@host",
+            "http://user:hunter2@host/?password=hunter2",
+            "redis://host:99999/?password=hunter2",
+        ] {
+            let error = check(url).expect_err(url);
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}: {error}");
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn tls_without_its_feature_names_the_feature() {
+        let error = check("rediss://user:hunter2@host").unwrap_err();
+        assert!(error.to_string().contains("feature `tls`"), "{error}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Where what stands in Redis.
+//!
+//! `cb1` is the version of the layout: a rolling deploy may run two at once. The namespace is the
+//! hash tag of all keys that scripts use, so in a cluster they share a slot. Names come last in a
+//! key, so whatever they contain, no two keys are the same.
+//!
+//! | key | type | what |
+//! |---|---|---|
+//! | `cb1:{ns}:b:<breaker>` | hash | state, epoch, counts of a breaker |
+//! | `cb1:{ns}:l:<breaker>` | sorted set | its leases, by deadline |
+//! | `cb1:{ns}:w:<length>/<width>:<breaker>` | hash | its time window |
+//! | `cb1:{ns}:s:<instance>` | string | the number of the instance's last batch |
+//! | `cb1:{ns}:events` | stream | the changes of state |
+//! | `cb1:{ns}:meta` | hash | incarnation, the last event |
+//! | `cb1:{ns}:held` | set | the breakers that are not closed |
+//! | `cb1:{ns}:names` | sorted set | all breakers, by when they were used |
+//! | `cb1:<ns>:c:<key>` | string | a cached result |
+
+use std::fmt::Write as _;
+
+use crate::store::WindowAsk;
+
+/// The keys of one namespace.
+pub(super) struct Keys {
+    shared: String,
+    cache: String,
+}
+
+impl Keys {
+    pub(super) fn new(namespace: &str) -> Self {
+        // A hash tag may not be empty; "%" alone is what no other namespace is encoded as. A colon in it would
+        // make the keys of cached results ambiguous.
+        let namespace = match namespace {
+            "" => "%".to_owned(),
+            _ => encode(namespace).replace(':', "%3A"),
+        };
+        Keys { shared: format!("cb1:{{{namespace}}}:"), cache: format!("cb1:{namespace}:c:") }
+    }
+
+    pub(super) fn meta(&self) -> String {
+        format!("{}meta", self.shared)
+    }
+
+    pub(super) fn events(&self) -> String {
+        format!("{}events", self.shared)
+    }
+
+    pub(super) fn held(&self) -> String {
+        format!("{}held", self.shared)
+    }
+
+    pub(super) fn names(&self) -> String {
+        format!("{}names", self.shared)
+    }
+
+    pub(super) fn sequence(&self, instance: &str) -> String {
+        format!("{}s:{}", self.shared, encode(instance))
+    }
+
+    /// What an encoded name is appended to.
+    pub(super) fn breaker_prefix(&self) -> String {
+        format!("{}b:", self.shared)
+    }
+
+    pub(super) fn breaker(&self, encoded: &str) -> String {
+        format!("{}b:{encoded}", self.shared)
+    }
+
+    pub(super) fn leases(&self, encoded: &str) -> String {
+        format!("{}l:{encoded}", self.shared)
+    }
+
+    pub(super) fn window(&self, encoded: &str, ask: &WindowAsk) -> String {
+        format!("{}w:{}/{}:{encoded}", self.shared, ask.length_us, ask.width_us)
+    }
+
+    /// Without a hash tag, so that results spread over a cluster.
+    pub(super) fn cached(&self, key: &str) -> String {
+        format!("{}{}", self.cache, encode(key))
+    }
+}
+
+/// Percent-encodes what would be taken for something else, or not be seen at all, by Redis or by a person
+/// with `redis-cli`: braces, blanks, quotes, wildcards, control characters. Letters of any script stay.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_alphanumeric() || "-_.:/@+=,~#$!&;".contains(char) {
+            encoded.push(char);
+        } else {
+            let mut bytes = [0; 4];
+            for byte in char.encode_utf8(&mut bytes).bytes() {
+                // Writing to a String cannot fail.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+/// `None` if this is not what [`encode`] writes.
+pub(super) fn decode(encoded: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            let digits = std::str::from_utf8(&digits).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    (encode(&text) == encoded).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Keys, decode, encode};
+
+    #[test]
+    fn what_people_call_their_breakers_stays_as_it_is() {
+        for name in ["user-service", "billing/v2:charge", "größe", "注文", "a.b_c@d+e"] {
+            assert_eq!(encode(name), name);
+        }
+        assert_eq!(encode("a {b}\n%"), "a%20%7Bb%7D%0A%25");
+    }
+
+    #[test]
+    fn what_was_not_encoded_here_is_not_decoded() {
+        for text in ["%", "%4", "%zz", "%41", "a b", "{", "%7b", "%FF", "%+1"] {
+            assert_eq!(decode(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn namespaces_do_not_meet() {
+        let cached = |namespace, key| Keys::new(namespace).cached(key);
+        assert_ne!(cached("a", "x:c:y"), cached("a:c:x", "y"));
+        assert_ne!(cached("", "k"), cached("%", "k"));
+        assert_ne!(Keys::new("").meta(), Keys::new("%").meta());
+        assert_ne!(Keys::new("a").breaker("x"), Keys::new("a").leases("x"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_comes_back(text in any::<String>()) {
+            prop_assert_eq!(decode(&encode(&text)), Some(text));
+        }
+
+        #[test]
+        fn the_hash_tag_is_the_namespace(namespace in any::<String>(), name in any::<String>()) {
+            let key = Keys::new(&namespace).breaker(&encode(&name));
+            let open = key.find('{').unwrap();
+            let close = key[open..].find('}').unwrap() + open;
+            prop_assert!(close > open + 1);
+            prop_assert_eq!(&key[..open], "cb1:");
+            let own_keys = Keys::new(&namespace).meta();
+            prop_assert_eq!(&key[open..=close], &own_keys["cb1:".len()..own_keys.len() - ":meta".len()]);
+            let untagged = !Keys::new(&namespace).cached(&name).contains(['{', '}']);
+            prop_assert!(untagged);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The scripts, as Redis gets them: a library they share, and what each does.
+
+use redis::Script;
+
+pub(super) struct Scripts {
+    pub(super) exchange: Script,
+    pub(super) load: Script,
+    pub(super) read: Script,
+}
+
+const EXCHANGE: &str = concat!(
+    include_str!("common.lua"),
+    include_str!("windows.lua"),
+    include_str!("leases.lua"),
+    include_str!("exchange.lua"),
+);
+const LOAD: &str = concat!(include_str!("common.lua"), include_str!("load.lua"));
+const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Scripts { exchange: Script::new(EXCHANGE), load: Script::new(LOAD), read: Script::new(READ) }
+    }
+
+    /// The same scripts, but their time is the last argument, in microseconds, and not Redis' own.
+    #[cfg(test)]
+    pub(super) fn on_a_given_clock() -> Self {
+        let given = |source: &str| {
+            let clock = "redis.call('TIME')";
+            assert_eq!(source.matches(clock).count(), 1, "TIME is asked once, and in one place");
+            Script::new(&source.replace(clock, "{ 0, table.remove(ARGV) }"))
+        };
+        Scripts { exchange: given(EXCHANGE), load: given(LOAD), read: given(READ) }
+    }
+}

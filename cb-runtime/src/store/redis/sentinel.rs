@@ -1,0 +1,90 @@
+//! The master that Sentinel names.
+//!
+//! Not redis-rs' own client: it keeps connections to the sentinels open, logs in to them with what is the
+//! master's, and needs `ROLE` or `INFO`, which a user restricted to our keys may not have.
+
+use redis::aio::MultiplexedConnection;
+use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisResult, Value};
+use tokio::time::timeout;
+
+use super::connect::{CONNECT_TIMEOUT, open};
+use crate::error::Error;
+
+/// Asks one sentinel after the other, at every connect: after a failover it is another master.
+pub(super) async fn open_master(
+    sentinels: &[ConnectionInfo],
+    name: &str,
+) -> Result<MultiplexedConnection, Error> {
+    let mut last = None;
+    for sentinel in sentinels {
+        match ask(sentinel, name).await {
+            // Of the sentinels' addresses only the first one's user and password are the master's.
+            Ok((host, port)) => match open_if_master(&sentinels[0], host, port).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Some(error),
+            },
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::store("connecting", "no sentinel is known")))
+}
+
+async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Error> {
+    let failed = |problem: String| {
+        Error::store("asking Sentinel for the master", format!("{}: {problem}", sentinel.addr()))
+    };
+    let nobody = RedisConnectionInfo::default()
+        .set_protocol(sentinel.redis_settings().protocol())
+        .set_skip_set_lib_name();
+    let mut answer = ask_as(&sentinel.clone().set_redis_settings(nobody), name).await?;
+    if answer.as_ref().is_err_and(|error| error.code() == Some("NOAUTH")) {
+        let mut own = sentinel.redis_settings().clone();
+        own = own.set_db(0);
+        answer = ask_as(&sentinel.clone().set_redis_settings(own), name).await?;
+    }
+    match answer {
+        Ok(Some((host, port))) => Ok((host, port)),
+        Ok(None) => Err(failed(format!("it knows no master with the name {name:?}"))),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+async fn ask_as(sentinel: &ConnectionInfo, name: &str) -> Result<RedisResult<Option<(String, u16)>>, Error> {
+    let mut connection = open(sentinel).await?;
+    let command = redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).to_owned();
+    let asked = timeout(CONNECT_TIMEOUT, command.query_async(&mut connection)).await;
+    asked.map_err(|_| {
+        Error::store("asking Sentinel for the master", format!("{}: no answer", sentinel.addr()))
+    })
+}
+
+async fn open_if_master(
+    like: &ConnectionInfo,
+    host: String,
+    port: u16,
+) -> Result<MultiplexedConnection, Error> {
+    let addr = match like.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    let master = like.clone().set_addr(addr);
+    let mut connection = open(&master).await?;
+    let role = timeout(CONNECT_TIMEOUT, redis::cmd("ROLE").query_async::<Value>(&mut connection)).await;
+    let replica = match role {
+        Ok(Ok(Value::Array(role))) => !matches!(
+            role.first(),
+            Some(Value::BulkString(role)) if role == b"master"
+        ),
+        // A user who may not ask finds out at the first write.
+        Ok(_) => false,
+        Err(_) => return Err(Error::store("connecting", format!("{}: no answer", master.addr()))),
+    };
+    if replica {
+        let problem =
+            format!("{} is a replica: the sentinel does not know of the failover yet", master.addr());
+        return Err(Error::store("connecting", problem));
+    }
+    Ok(connection)
+}

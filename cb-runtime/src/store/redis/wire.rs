@@ -1,0 +1,349 @@
+//! Batches as the scripts read them, and their answers as they come back.
+//!
+//! A batch travels as JSON. An answer travels as nested arrays: Lua's JSON would round numbers of more
+//! than 14 digits, could not tell an empty list from an empty table, and would hand on whatever
+//! bytes somebody has put into Redis.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use redis::{FromRedisValue, Value};
+use serde::Serialize;
+
+use super::keys::{decode, encode};
+use crate::snapshot::State;
+use crate::store::{
+    Batch, Counts, Entry, LeaseId, MAX_COUNT, MAX_SPAN_US, Position, Proposal, Record, StreamEvent, View,
+    WindowAsk, WindowView, cut,
+};
+
+#[derive(Serialize)]
+pub(super) struct BatchOut<'a> {
+    instance: &'a str,
+    seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of: Option<u64>,
+    /// What the incarnation is called if one begins with this batch.
+    fresh: String,
+    prefix: &'a str,
+    pub(super) entries: Vec<EntryOut<'a>>,
+}
+
+type CountsOut = [u64; 3];
+
+#[derive(Serialize)]
+pub(super) struct EntryOut<'a> {
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known: Option<RecordOut<'a>>,
+    something: bool,
+    counts: CountsOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success: Option<u64>,
+    failures: Vec<(u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<WindowOut>,
+    buckets: Vec<(u64, u64, u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proposal: Option<ProposalOut<'a>>,
+    release: Vec<String>,
+    renew: Vec<String>,
+    want: Vec<String>,
+    limit: u32,
+    term: u64,
+}
+
+#[derive(Serialize)]
+struct RecordOut<'a> {
+    epoch: u64,
+    state: &'static str,
+    reason: &'a str,
+    by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining: Option<u64>,
+    since: u64,
+    reset: u64,
+    attempt: u32,
+}
+
+#[derive(Serialize)]
+struct ProposalOut<'a> {
+    state: &'static str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining: Option<u64>,
+    reset: u64,
+    attempt: u32,
+    force: bool,
+    evidence: CountsOut,
+}
+
+#[derive(Serialize)]
+struct WindowOut {
+    length: u64,
+    width: u64,
+    since: u64,
+}
+
+impl<'a> BatchOut<'a> {
+    pub(super) fn new(batch: &'a Batch, fresh: String, prefix: &'a str) -> Self {
+        BatchOut {
+            instance: &batch.instance,
+            seq: whole(batch.seq),
+            as_of: batch.as_of_us.map(whole),
+            fresh,
+            prefix,
+            entries: Vec::with_capacity(batch.entries.len()),
+        }
+    }
+}
+
+impl<'a> EntryOut<'a> {
+    pub(super) fn new(entry: &'a Entry) -> Self {
+        let delta = &entry.delta;
+        let ids = |ids: &[LeaseId]| ids.iter().map(ToString::to_string).collect();
+        let pairs = delta.run.failures.iter().filter(|(_, count)| *count > 0);
+        let buckets =
+            delta.buckets.iter().filter(|(_, counts)| entry.window.is_some() && !counts.is_nothing());
+        EntryOut {
+            name: encode(&entry.name),
+            known: entry.known.as_ref().map(RecordOut::new),
+            something: !delta.is_nothing(entry.window.is_some()),
+            counts: counts_out(&delta.counts),
+            success: delta.run.success_age_us.map(whole),
+            failures: pairs.map(|&(age, count)| (whole(age), whole(count))).collect(),
+            window: entry.window.map(|ask| WindowOut {
+                length: whole(ask.length_us),
+                width: whole(ask.width_us),
+                since: whole(ask.since),
+            }),
+            buckets: buckets
+                .map(|(age, counts)| {
+                    let [successes, failures, slow] = counts_out(counts);
+                    (whole(*age), successes, failures, slow)
+                })
+                .collect(),
+            proposal: entry.proposal.as_ref().map(ProposalOut::new),
+            release: ids(&entry.leases.release),
+            renew: ids(&entry.leases.renew),
+            want: ids(&entry.leases.want),
+            limit: entry.leases.limit,
+            term: span(entry.leases.term_us),
+        }
+    }
+}
+
+impl<'a> RecordOut<'a> {
+    fn new(record: &'a Record) -> Self {
+        RecordOut {
+            epoch: whole(record.epoch),
+            state: record.state.as_str(),
+            reason: cut(&record.reason),
+            by: &record.originator,
+            remaining: record.remaining_us.map(span),
+            since: whole(record.since_us),
+            reset: span(record.reset_timeout_us),
+            attempt: record.attempt,
+        }
+    }
+}
+
+impl<'a> ProposalOut<'a> {
+    fn new(proposal: &'a Proposal) -> Self {
+        ProposalOut {
+            state: proposal.to.as_str(),
+            reason: cut(&proposal.reason),
+            remaining: proposal.remaining_us.map(span),
+            reset: span(proposal.reset_timeout_us),
+            attempt: proposal.attempt,
+            force: proposal.force,
+            evidence: counts_out(&proposal.evidence),
+        }
+    }
+}
+
+fn whole(number: u64) -> u64 {
+    number.min(MAX_COUNT)
+}
+
+fn span(us: u64) -> u64 {
+    us.min(MAX_SPAN_US)
+}
+
+fn counts_out(counts: &Counts) -> CountsOut {
+    [whole(counts.successes), whole(counts.failures), whole(counts.slow)]
+}
+
+/// An answer that is not of the form that the scripts give it. Only a script that is not ours could do that.
+#[derive(Debug)]
+pub(super) struct Odd(pub(super) &'static str);
+
+impl std::fmt::Display for Odd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the script's answer has no {} where it should have", self.0)
+    }
+}
+
+/// Takes an array's elements one by one.
+pub(super) struct Items(std::vec::IntoIter<Value>);
+
+impl Items {
+    pub(super) fn of(value: Value) -> Result<Items, Odd> {
+        match value {
+            Value::Array(items) => Ok(Items(items.into_iter())),
+            _ => Err(Odd("list")),
+        }
+    }
+
+    fn next(&mut self) -> Result<Value, Odd> {
+        self.0.next().ok_or(Odd("further element"))
+    }
+
+    pub(super) fn list(&mut self) -> Result<Items, Odd> {
+        Items::of(self.next()?)
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, Odd> {
+        self.signed()?.ok_or(Odd("number of at least 0"))
+    }
+
+    /// A number; negative means none.
+    fn signed(&mut self) -> Result<Option<u64>, Odd> {
+        match self.next()? {
+            Value::Int(number) => Ok(u64::try_from(number).ok()),
+            _ => Err(Odd("number")),
+        }
+    }
+
+    /// Bytes that are not UTF-8 are replaced: somebody else has written them.
+    pub(super) fn text(&mut self) -> Result<String, Odd> {
+        match self.next()? {
+            Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Value::SimpleString(text) => Ok(text),
+            _ => Err(Odd("text")),
+        }
+    }
+
+    pub(super) fn texts(self) -> Result<Vec<String>, Odd> {
+        let mut items = self;
+        let mut texts = Vec::with_capacity(items.0.len());
+        while !items.0.as_slice().is_empty() {
+            texts.push(items.text()?);
+        }
+        Ok(texts)
+    }
+
+    pub(super) fn counts(&mut self) -> Result<Counts, Odd> {
+        Ok(Counts { successes: self.number()?, failures: self.number()?, slow: self.number()? })
+    }
+
+    pub(super) fn position(&mut self) -> Result<Position, Odd> {
+        let mut items = self.list()?;
+        Ok(Position { incarnation: items.text()?, id: items.text()?, number: items.number()? })
+    }
+
+    /// One row of an answer: a list, the text of an error, or nothing.
+    pub(super) fn row(&mut self) -> Result<Option<Result<Items, String>>, Odd> {
+        Ok(match self.next()? {
+            Value::Nil => None,
+            Value::Array(items) => Some(Ok(Items(items.into_iter()))),
+            Value::BulkString(text) => Some(Err(String::from_utf8_lossy(&text).into_owned())),
+            _ => return Err(Odd("row")),
+        })
+    }
+
+    pub(super) fn record(&mut self) -> Result<Record, Odd> {
+        Ok(Record {
+            epoch: self.number()?,
+            state: self.text()?.parse().map_err(|_| Odd("state"))?,
+            reason: cut(&self.text()?).to_owned(),
+            originator: self.text()?,
+            remaining_us: self.signed()?,
+            since_us: self.number()?,
+            reset_timeout_us: self.number()?,
+            attempt: u32::try_from(self.number()?).map_err(|_| Odd("number of 32 bits"))?,
+        })
+    }
+
+    pub(super) fn view(mut self) -> Result<View, Odd> {
+        let record = self.record()?;
+        let counts = self.counts()?;
+        let run = self.number()?;
+        let window = match self.next()? {
+            Value::Nil => None,
+            window => Some(Items::of(window)?.window()?),
+        };
+        let won = self.number()? == 1;
+        let granted = self.list()?.texts()?;
+        let granted = granted.iter().map(|id| id.parse().map_err(|_| Odd("id of a lease")));
+        Ok(View {
+            record,
+            counts,
+            run,
+            window,
+            won,
+            granted: granted.collect::<Result<_, _>>()?,
+            lease_wait_us: self.signed()?,
+        })
+    }
+
+    fn window(mut self) -> Result<WindowView, Odd> {
+        let late_merges = self.number()?;
+        let mut list = self.list()?;
+        let mut buckets = Vec::with_capacity(list.0.len());
+        while !list.0.as_slice().is_empty() {
+            let mut bucket = list.list()?;
+            buckets.push((bucket.number()?, bucket.counts()?));
+        }
+        Ok(WindowView { buckets, late_merges })
+    }
+}
+
+/// An entry of the event stream; the error says what is wrong with it.
+pub(super) fn event(id: String, fields: &HashMap<String, Value>) -> Result<StreamEvent, String> {
+    let text = |field: &str| {
+        let value = fields.get(field).ok_or_else(|| format!("{field} is missing"))?;
+        String::from_redis_value_ref(value).map_err(|_| format!("{field} is not a text"))
+    };
+    let number = |field: &str| {
+        let value = text(field)?;
+        let number = value.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT);
+        number.ok_or_else(|| format!("{field} {} is no number", shown(&value)))
+    };
+    let state = |field: &str| text(field)?.parse::<State>().map_err(|problem| format!("{field}: {problem}"));
+    let encoded = text("name")?;
+    let name = decode(&encoded).ok_or_else(|| format!("name {} is no breaker's", shown(&encoded)))?;
+    let to = state("state")?;
+    let reset_timeout_us = number("reset_timeout_us")?.min(MAX_SPAN_US);
+    let remaining_us = if text("remaining_us")?.is_empty() { None } else { Some(number("remaining_us")?) };
+    Ok(StreamEvent {
+        position: Position { incarnation: text("incarnation")?, id, number: number("number")? },
+        name: Arc::from(name),
+        from: state("from")?,
+        record: Record {
+            epoch: number("epoch")?,
+            state: to,
+            reason: cut(&text("reason")?).to_owned(),
+            originator: text("by")?,
+            remaining_us: to.remaining(remaining_us, reset_timeout_us),
+            since_us: 0,
+            reset_timeout_us,
+            attempt: u32::try_from(number("attempt")?).map_err(|_| "attempt is too large".to_owned())?,
+        },
+        evidence: Counts {
+            successes: number("successes")?,
+            failures: number("failures")?,
+            slow: number("slow")?,
+        },
+        at_us: number("at_us")?,
+    })
+}
+
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(40).collect::<String>())
+}
+
+/// Only windows that can be are sent.
+pub(super) fn check(window: Option<&WindowAsk>) -> Result<(), String> {
+    window.map_or(Ok(()), |ask| ask.buckets().map(drop))
+}
