@@ -71,7 +71,7 @@ impl Args {
 }
 
 /// Reads all arguments; on errors, goes on with the next one, so that all are reported at once.
-pub(crate) fn parse(tokens: TokenStream) -> Result<Args> {
+pub(crate) fn parse(tokens: TokenStream) -> (Args, Errors) {
     let parser = |input: ParseStream<'_>| {
         let mut given: Vec<Given> = Vec::new();
         let mut errors = Errors::default();
@@ -96,9 +96,10 @@ pub(crate) fn parse(tokens: TokenStream) -> Result<Args> {
                 }
             }
         }
-        errors.or(Args(given))
+        Ok((Args(given), errors))
     };
-    parser.parse2(tokens)
+    // The parser reads to the end, whatever it finds.
+    parser.parse2(tokens).unwrap_or_else(|error| (Args(Vec::new()), Errors(Some(error))))
 }
 
 fn one(input: ParseStream<'_>) -> Result<Given> {
@@ -204,6 +205,10 @@ impl Errors {
 
     pub(crate) fn add(&mut self, span: Span, message: impl std::fmt::Display) {
         self.push(Error::new(span, message));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// The value of a step that may have gone wrong.

@@ -4,11 +4,11 @@
 //! by ours. All it names is in `cb_runtime::__private`, by its full path, so it means the same in every scope.
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, Expr};
 
-use crate::signature::{Arg, Function, bound_names, by_reference, mentions};
+use crate::signature::{Arg, Function, Later, Output, bound_names, by_reference, mentions};
 use crate::validate::{Cache, Callee, Fallback, On, Plan};
 use crate::value::Value;
 
@@ -26,29 +26,40 @@ fn ours_at(span: Span) -> Span {
 
 /// The function, guarded.
 pub(crate) fn guarded(function: Function, plan: &Plan) -> TokenStream {
-    let guarded = Guarded { rt: runtime(plan.runtime.as_ref()), function: &function, plan };
-    let mut body = Group::new(Delimiter::Brace, guarded.body());
+    let guarded = Guarded { function: &function, plan };
+    let mut body = Group::new(Delimiter::Brace, guarded.whole_body());
     body.set_span(function.body.span());
     let Function { attrs, vis, sig, .. } = &function;
     quote!(#(#attrs)* #vis #sig #body)
 }
 
-fn runtime(given: Option<&Expr>) -> TokenStream {
-    let mixed = Span::mixed_site();
-    match given {
-        Some(path) => quote_spanned!(mixed=> #path::__private),
-        None => quote_spanned!(mixed=> ::cb_runtime::__private),
-    }
-}
-
 struct Guarded<'a> {
-    /// The path to `__private`.
-    rt: TokenStream,
     function: &'a Function,
     plan: &'a Plan,
 }
 
 impl Guarded<'_> {
+    /// The path to all that the expansion names.
+    fn rt(&self, span: Span) -> TokenStream {
+        let span = ours_at(span);
+        match &self.plan.runtime {
+            Some(path) => quote_spanned!(span=> #path::__private),
+            None => quote_spanned!(span=> ::cb_runtime::__private),
+        }
+    }
+
+    fn whole_body(&self) -> TokenStream {
+        let body = self.body();
+        let rt = self.rt(Span::mixed_site());
+        match &self.function.later {
+            None => body,
+            Some(Later { boxed: None, .. }) => quote_spanned!(Span::mixed_site()=> async move { #body }),
+            Some(Later { boxed: Some(_), .. }) => {
+                quote_spanned!(Span::mixed_site()=> #rt::Box::pin(async move { #body }))
+            }
+        }
+    }
+
     fn body(&self) -> TokenStream {
         let breaker = self.breaker();
         let key = self.plan.cache.as_ref().map(|cache| self.key(cache));
@@ -56,12 +67,16 @@ impl Guarded<'_> {
             Some(Fallback { on: On::Open, .. }) => self.call_or_keep_arguments(),
             _ => self.call(),
         };
+        let form = self.form();
+        let rt = self.rt(Span::mixed_site());
         let cached = self.plan.cache.as_ref().map(|_| self.cached());
         let answer = self.answer();
         quote_spanned! {Span::mixed_site()=>
             #breaker
             #key
             #call
+            let output = #rt::Output::of_ended(&ended);
+            #form
             #cached
             #answer
         }
@@ -69,12 +84,13 @@ impl Guarded<'_> {
 
     /// `let breaker`: this function's, looked up once.
     fn breaker(&self) -> TokenStream {
-        let Guarded { rt, plan, .. } = self;
+        let Guarded { plan, .. } = self;
+        let rt = self.rt(Span::mixed_site());
         let name = &plan.name;
-        let site = quote_spanned!(ours_at(name.span())=> #rt::Site::new(#name));
+        let site = self.call_at(name.span(), "Site::new", &quote!(#name));
         let base = match &plan.base {
-            Some(base) => quote_spanned!(ours_at(base.span())=> #rt::base(#base)),
-            None => quote_spanned!(Span::mixed_site()=> #rt::settings()),
+            Some(base) => self.call_at(base.span(), "base", &quote!(#base)),
+            None => self.call_at(Span::mixed_site(), "settings", &TokenStream::new()),
         };
         let settings = plan.settings.iter().map(|(name, value)| {
             let value = self.value(value);
@@ -97,21 +113,20 @@ impl Guarded<'_> {
     }
 
     fn value(&self, value: &Value) -> TokenStream {
-        let rt = &self.rt;
         match value {
             Value::Written(expr) => expr.to_token_stream(),
             Value::Float(float) => float.to_token_stream(),
             Value::Text(text, span) => quote_spanned!(*span=> #text),
             Value::Span(value, span) => {
                 let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
-                quote_spanned!(ours_at(*span)=> #rt::Duration::new(#seconds, #nanos))
+                self.call_at(*span, "Duration::new", &quote!(#seconds, #nanos))
             }
         }
     }
 
     /// `let key`: what tells this call's result from others, before the body takes the arguments.
     fn key(&self, cache: &Cache) -> TokenStream {
-        let rt = &self.rt;
+        let rt = self.rt(Span::mixed_site());
         let version = match &cache.version {
             Some(version) => self.value(version),
             None => quote_spanned!(Span::mixed_site()=> ""),
@@ -119,11 +134,13 @@ impl Guarded<'_> {
         let parts = match &cache.key {
             Some(key) => {
                 let bound = self.bound_for(&key.to_token_stream());
+                let rt = self.rt(key.span());
                 let part = quote_spanned!(ours_at(key.span())=> #rt::key_part(&mut key, &#key));
                 quote_spanned!(Span::mixed_site()=> { #bound #part; })
             }
             None => {
                 let parts = self.function.args.iter().map(|Arg { ident, type_span, cfgs, .. }| {
+                    let rt = self.rt(*type_span);
                     quote_spanned!(ours_at(*type_span)=> #(#cfgs)* #rt::key_part(&mut key, &#ident);)
                 });
                 quote_spanned!(Span::mixed_site()=> #[allow(clippy::used_underscore_binding)] { #(#parts)* })
@@ -152,33 +169,29 @@ impl Guarded<'_> {
             .collect()
     }
 
-    /// `let body` and `let judge`: the user's code, in place, and what tells its failures.
-    fn body_and_judge(&self) -> TokenStream {
-        let Guarded { rt, function, plan } = self;
+    /// `let body`: the user's code, in place.
+    fn pinned_body(&self) -> TokenStream {
+        let rt = self.rt(Span::mixed_site());
         let inside = self.inside();
-        let judge = match &plan.is_failure {
-            None => quote_spanned!(Span::mixed_site()=> output.judge(output.form())),
-            Some(is_failure) => quote_spanned!(ours_at(is_failure.span())=>
-                output.judge_by(output.form(), #is_failure)),
+        let body = match self.function.output() {
+            Output::Never => quote_spanned!(Span::mixed_site()=>
+                // `!` may be written as what a function returns, and nowhere else.
+                #rt::returning::<<fn() -> ! as #rt::Returns>::Output, _>(async move { #inside })),
+            Output::Unit | Output::Type(_) => quote_spanned!(Span::mixed_site()=> async move { #inside }),
         };
-        let can_fail = plan
-            .must_be_result
-            .then(|| quote_spanned!(ours_at(function.output_span())=> #rt::can_fail(output.form());));
-        quote_spanned! {Span::mixed_site()=>
-            let body = #rt::pin!(async move { #inside });
-            let judge = {
-                #[allow(unused_imports)]
-                use #rt::OtherOutput as _;
-                let output = #rt::Output::of(&body);
-                #can_fail
-                #judge
-            };
-        }
+        quote_spanned!(Span::mixed_site()=> let body = #rt::pin!(#body);)
     }
 
     fn inside(&self) -> TokenStream {
-        let output = self.function.output_inside();
         let body = &self.function.body;
+        // A `return` in a function that returns a future returns that future.
+        let body = match &self.function.later {
+            None => body.to_token_stream(),
+            Some(Later { boxed: None, .. }) => quote_spanned!(Span::mixed_site()=> (move || #body)().await),
+            Some(Later { boxed: Some(ty), .. }) => {
+                quote_spanned!(Span::mixed_site()=> (move || -> #ty #body)().await)
+            }
+        };
         let keep = self.keep_arguments();
         let patterns = self.function.args.iter().filter_map(|arg| {
             let (ident, pattern, cfgs) = (&arg.ident, arg.pattern.as_ref()?, &arg.cfgs);
@@ -186,6 +199,12 @@ impl Guarded<'_> {
         });
         // The type of the body is known before it is looked at, and errors in it point into it; this is
         // how tracing does it.
+        let output = match self.function.output() {
+            Output::Unit => quote_spanned!(Span::mixed_site()=> ()),
+            // Says nothing, as it can become any type: see `pinned_body`.
+            Output::Never => quote_spanned!(Span::mixed_site()=> _),
+            Output::Type(written) => written.to_token_stream(),
+        };
         quote_spanned! {Span::mixed_site()=>
             #[allow(
                 unknown_lints,
@@ -232,21 +251,23 @@ impl Guarded<'_> {
 
     /// `let ended`: the body made and run; with `spare` where a fallback will want the arguments, too.
     fn call(&self) -> TokenStream {
-        let rt = &self.rt;
         let spare = self.plan.fallback.as_ref().map(|_| {
-            let spares = self.function.args.iter().map(
-                |Arg { ident, type_span, .. }| quote_spanned!(ours_at(*type_span)=> #rt::spare(&#ident)),
-            );
+            let spares = self.function.args.iter().map(|Arg { ident, type_span, .. }| {
+                let rt = self.rt(*type_span);
+                quote_spanned!(ours_at(*type_span)=> #rt::spare(&#ident))
+            });
             quote_spanned! {Span::mixed_site()=>
                 #[allow(clippy::used_underscore_binding)]
                 let spare = (#(#spares,)*);
             }
         });
-        let body_and_judge = self.body_and_judge();
+        let body = self.pinned_body();
+        let judge = self.judge();
         quote_spanned! {Span::mixed_site()=>
             #spare
             let ended = {
-                #body_and_judge
+                #body
+                #judge
                 breaker.run(body, judge).await
             };
         }
@@ -254,13 +275,15 @@ impl Guarded<'_> {
 
     /// The same for `fallback_on = "open"`: the arguments go into the body, or are kept.
     fn call_or_keep_arguments(&self) -> TokenStream {
-        let rt = &self.rt;
+        let rt = self.rt(Span::mixed_site());
         let idents = self.function.args.iter().map(|arg| &arg.ident);
-        let body_and_judge = self.body_and_judge();
+        let body = self.pinned_body();
+        let judge = self.judge();
         quote_spanned! {Span::mixed_site()=>
             let (ended, spare) = match breaker.admitted().await {
                 #rt::Result::Ok(permit) => {
-                    #body_and_judge
+                    #body
+                    #judge
                     (breaker.permitted(permit, body, judge).await, #rt::Option::None)
                 }
                 #rt::Result::Err(error) => {
@@ -272,25 +295,35 @@ impl Guarded<'_> {
         }
     }
 
-    /// `let ended`, again: with the kept result in the place of a bad one.
-    fn cached(&self) -> TokenStream {
-        let rt = &self.rt;
+    /// `let judge`: what tells the body's failures.
+    fn judge(&self) -> TokenStream {
+        let rt = self.rt(Span::mixed_site());
         let form = self.form();
-        let cached = quote_spanned!(ours_at(self.function.output_span())=>
-            #rt::cached(&breaker, key, form, ended));
+        let can_fail = self.plan.must_be_result.then(|| {
+            let call = self.call_with(self.function.output_span(), "can_fail", "output, form");
+            quote_spanned!(Span::mixed_site()=> #call;)
+        });
+        let judge = match &self.plan.is_failure {
+            None => self.call_with(Span::mixed_site(), "by_type", "form"),
+            Some(is_failure) => {
+                let at = ours_at(is_failure.span());
+                self.call_at(at, "by_predicate", &quote_spanned!(at=> output, form, #is_failure))
+            }
+        };
         quote_spanned! {Span::mixed_site()=>
-            let ended = {
+            let judge = {
+                let output = #rt::Output::of(&body);
                 #form
-                #cached.await
+                #can_fail
+                #judge
             };
         }
     }
 
-    /// `let form`: how to read what the call has returned.
+    /// `let form`: how to read what is returned. An alias of `Result` is one, too: so the compiler tells.
     fn form(&self) -> TokenStream {
-        let rt = &self.rt;
+        let rt = self.rt(Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
-            let output = #rt::Output::of_ended(&ended);
             let form = {
                 #[allow(unused_imports)]
                 use #rt::OtherOutput as _;
@@ -299,42 +332,44 @@ impl Guarded<'_> {
         }
     }
 
+    /// `let ended`, again: with the kept result in the place of a bad one.
+    fn cached(&self) -> TokenStream {
+        let rt = self.rt(Span::mixed_site());
+        let codec = self.call_with(self.function.output_span(), "codec", "output, form");
+        quote_spanned! {Span::mixed_site()=>
+            let codec = #codec;
+            let ended = #rt::cached(&breaker, key, codec, form, ended).await;
+        }
+    }
+
     /// What the function returns.
     fn answer(&self) -> TokenStream {
-        let rt = &self.rt;
-        let form = self.form();
-        let output = ours_at(self.function.output_span());
+        let returned = self.function.output_span();
         let Some(fallback) = &self.plan.fallback else {
-            let settle = quote_spanned!(output=> #rt::settle(form, ended));
-            return quote_spanned! {Span::mixed_site()=>
-                #form
-                #settle
-            };
+            return self.call_with(returned, "settle", "form, ended");
         };
         let settle = match fallback.on {
             On::Any => "settle_any",
             On::Open => "settle_open",
             On::Error => "settle_error",
         };
-        let settle = Ident::new(settle, output);
-        let settle = quote_spanned!(output=> #rt::#settle(form, ended, spare));
-        let call = match &fallback.function {
+        let settle = self.call_with(returned, settle, "form, ended, spare");
+        let (at, call) = match &fallback.function {
             Callee::Path(path) => {
-                quote_spanned!(ours_at(path.span())=> #rt::call(#path, args, reason))
+                let at = path.span();
+                (at, self.call_at(at, "call", &quote_spanned!(ours_at(at)=> args, reason, #path)))
             }
             Callee::Closure { closure, takes_reason } => {
+                let at = closure.span();
+                let rt = self.rt(at);
                 let call = if *takes_reason { "call_with_reason" } else { "call" };
-                let call = format_ident!("{call}", span = ours_at(closure.span()));
-                quote_spanned!(ours_at(closure.span())=> #rt::Given(args).#call(reason, #closure))
+                let call = Ident::new(call, ours_at(at));
+                (at, quote_spanned!(ours_at(at)=> #rt::Given(args).#call(reason, #closure)))
             }
         };
-        let reply = match &fallback.function {
-            Callee::Path(path) => path.span(),
-            Callee::Closure { closure, .. } => closure.span(),
-        };
-        let reply = quote_spanned!(ours_at(reply)=> #rt::reply(output, reply));
+        let reply = self.call_with(at, "reply", "output, reply");
+        let rt = self.rt(Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
-            #form
             match #settle {
                 #rt::Result::Ok(value) => value,
                 #rt::Result::Err((args, reason)) => {
@@ -343,5 +378,18 @@ impl Guarded<'_> {
                 }
             }
         }
+    }
+
+    /// A call of ours, to be found at the span, should the compiler have something against it.
+    fn call_at(&self, span: Span, function: &str, args: &TokenStream) -> TokenStream {
+        let rt = self.rt(span);
+        let path = function.split("::").map(|name| Ident::new(name, ours_at(span)));
+        quote_spanned!(ours_at(span)=> #rt #(::#path)* (#args))
+    }
+
+    /// The same, with variables of ours.
+    fn call_with(&self, span: Span, function: &str, variables: &str) -> TokenStream {
+        let variables = variables.split(", ").map(|name| Ident::new(name, ours_at(span)));
+        self.call_at(span, function, &quote_spanned!(ours_at(span)=> #(#variables),*))
     }
 }

@@ -26,7 +26,8 @@ fn guard(args: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> proc
     match signature::parse(item.clone()) {
         Item::Unfit(error) => expand::untouched(item, &error),
         Item::Function(function) => {
-            match args::parse(args).and_then(|args| validate::plan(&args, &function)) {
+            let (args, errors) = args::parse(args);
+            match validate::plan(&args, errors, &function) {
                 Ok(plan) => expand::guarded(*function, &plan),
                 Err(error) => expand::untouched(item, &error),
             }

@@ -6,7 +6,10 @@ use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Error, FnArg, Pat, ReturnType, Signature, Token, Type, Visibility};
+use syn::{
+    Attribute, Error, FnArg, GenericArgument, Pat, PathArguments, ReturnType, Signature, Token, Type,
+    TypeParamBound, Visibility,
+};
 
 /// An item, as far as the attribute can do something with it.
 pub(crate) enum Item {
@@ -22,8 +25,26 @@ pub(crate) struct Function {
     pub(crate) vis: Visibility,
     /// Its arguments are `args`, named so that each can be mentioned.
     pub(crate) sig: Signature,
+    /// If it is not an `async fn`, but returns a future.
+    pub(crate) later: Option<Later>,
     pub(crate) args: Vec<Arg>,
     pub(crate) body: Group,
+}
+
+/// The future that a function returns, such as what `#[async_trait]` makes of an `async fn`.
+pub(crate) struct Later {
+    /// The return type, if it is `Pin<Box<dyn Future<…>>>` and not `impl Future<…>`.
+    pub(crate) boxed: Option<Type>,
+    /// What the future returns.
+    output: ReturnType,
+}
+
+/// What a function returns, as far as it can be written inside a body.
+pub(crate) enum Output {
+    Unit,
+    Never,
+    /// With `_` in the place of each `impl Trait`.
+    Type(Type),
 }
 
 /// An argument of the function.
@@ -76,13 +97,18 @@ impl Parse for Parsed {
         if let Some(token) = sig.constness {
             return unfit(token.span, "a const function makes no calls that could fail: guard an `async fn`");
         }
-        if sig.asyncness.is_none() {
-            return unfit(
-                sig.fn_token.span,
-                "only an `async fn` can be guarded: a call may have to wait, and to be cancelled",
-            );
-        }
-        Ok(Parsed(Item::Function(Box::new(Function::new(attrs, vis, sig, &body)?))))
+        let later = match (sig.asyncness, Later::of(&sig.output)) {
+            (Some(_), _) => None,
+            (None, Some(later)) => Some(later),
+            (None, None) => {
+                return unfit(
+                    sig.fn_token.span,
+                    "only an `async fn`, or a function that returns a boxed future, can be guarded: a call may \
+                     have to wait, and to be cancelled",
+                );
+            }
+        };
+        Ok(Parsed(Item::Function(Box::new(Function::new(attrs, vis, sig, later, &body)?))))
     }
 }
 
@@ -112,12 +138,13 @@ impl Function {
         mut attrs: Vec<Attribute>,
         vis: Visibility,
         mut sig: Signature,
+        later: Option<Later>,
         body: &Group,
     ) -> syn::Result<Self> {
         let args = sig.inputs.iter_mut().enumerate().map(|(index, input)| Arg::new(index, input)).collect();
         let (inner, body) = without_inner_attributes(body)?;
         attrs.extend(inner);
-        Ok(Function { attrs, vis, sig, args, body })
+        Ok(Function { attrs, vis, sig, later, args, body })
     }
 
     /// The receiver's `self`.
@@ -125,28 +152,75 @@ impl Function {
         self.args.first().filter(|arg| arg.is_receiver)
     }
 
-    /// The return type as it may be written inside a body: `impl Trait` and `!` only be inferred there.
-    pub(crate) fn output_inside(&self) -> Type {
-        match &self.sig.output {
-            ReturnType::Default => Type::Tuple(syn::TypeTuple {
-                attrs: Vec::new(),
-                paren_token: syn::token::Paren::default(),
-                elems: syn::punctuated::Punctuated::new(),
-            }),
+    /// The return type as it is written; of a future, what that returns.
+    pub(crate) fn written_output(&self) -> &ReturnType {
+        self.later.as_ref().map_or(&self.sig.output, |later| &later.output)
+    }
+
+    /// What the return type is, for the expansion.
+    pub(crate) fn output(&self) -> Output {
+        match self.written_output() {
+            ReturnType::Default => Output::Unit,
+            ReturnType::Type(_, written) if matches!(**written, Type::Never(_)) => Output::Never,
             ReturnType::Type(_, written) => {
                 let mut output = (**written).clone();
                 EraseOpaque.visit_type_mut(&mut output);
-                output
+                Output::Type(output)
             }
         }
     }
 
     /// Where the return type begins, or else the function's name.
     pub(crate) fn output_span(&self) -> Span {
-        match &self.sig.output {
+        match self.written_output() {
             ReturnType::Default => self.sig.ident.span(),
             ReturnType::Type(_, written) => written.span(),
         }
+    }
+}
+
+impl Later {
+    fn of(output: &ReturnType) -> Option<Self> {
+        let ReturnType::Type(arrow, written) = output else { return None };
+        let (bounds, boxed) = match &**written {
+            Type::ImplTrait(opaque) => (&opaque.bounds, None),
+            pinned => match argument_of(argument_of(pinned, "Pin")?, "Box")? {
+                Type::TraitObject(object) => (&object.bounds, Some(pinned.clone())),
+                _ => return None,
+            },
+        };
+        let output = bounds.iter().find_map(|bound| match bound {
+            TypeParamBound::Trait(bound) => future_output(&bound.path),
+            _ => None,
+        })?;
+        Some(Later { boxed, output: ReturnType::Type(*arrow, Box::new(output.clone())) })
+    }
+}
+
+/// `T` of `path::to::Name<T>`.
+fn argument_of<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == name)?;
+    match &last.arguments {
+        PathArguments::AngleBracketed(arguments) => match arguments.args.first()? {
+            GenericArgument::Type(argument) => Some(argument),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `R` of `Future<Output = R>`.
+fn future_output(path: &syn::Path) -> Option<&Type> {
+    let last = path.segments.last().filter(|last| last.ident == "Future")?;
+    match &last.arguments {
+        PathArguments::AngleBracketed(arguments) => {
+            arguments.args.iter().find_map(|argument| match argument {
+                GenericArgument::AssocType(assoc) if assoc.ident == "Output" => Some(&assoc.ty),
+                _ => None,
+            })
+        }
+        _ => None,
     }
 }
 
@@ -252,6 +326,10 @@ pub(crate) fn mentions(code: &TokenStream, name: &Ident) -> bool {
 fn without_inner_attributes(body: &Group) -> syn::Result<(Vec<Attribute>, Group)> {
     let parser = |input: ParseStream<'_>| Ok((input.call(Attribute::parse_inner)?, input.parse()?));
     let (mut attrs, rest): (Vec<Attribute>, TokenStream) = parser.parse2(body.stream())?;
+    if attrs.is_empty() {
+        // The very braces that the user wrote.
+        return Ok((attrs, body.clone()));
+    }
     for attr in &mut attrs {
         attr.style = syn::AttrStyle::Outer;
     }
@@ -260,12 +338,12 @@ fn without_inner_attributes(body: &Group) -> syn::Result<(Vec<Attribute>, Group)
     Ok((attrs, stripped))
 }
 
-/// Puts `_` in the place of what cannot be written in a `let`.
+/// Puts `_` in the place of each `impl Trait`.
 struct EraseOpaque;
 
 impl VisitMut for EraseOpaque {
     fn visit_type_mut(&mut self, ty: &mut Type) {
-        if matches!(ty, Type::ImplTrait(_) | Type::Never(_)) {
+        if matches!(ty, Type::ImplTrait(_)) {
             *ty = Type::Infer(syn::TypeInfer { attrs: Vec::new(), underscore_token: Token![_](ty.span()) });
         } else {
             visit_mut::visit_type_mut(self, ty);

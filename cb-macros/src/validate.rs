@@ -53,24 +53,27 @@ pub(crate) enum On {
     Error,
 }
 
-pub(crate) fn plan(args: &Args, function: &Function) -> Result<Plan> {
-    let mut errors = Errors::default();
+/// `errors` are those of reading the arguments. If there are any, nothing is said of arguments that are missing:
+/// they may be there, misspelled.
+pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Result<Plan> {
+    let all_read = errors.is_empty();
     let mut values: HashMap<&str, Value> = HashMap::new();
     for given in args.iter() {
         if let Some(value) = errors.take(given.argument.kind.check(&given.value)) {
             values.insert(given.argument.name, value);
         }
     }
-    let name = args.value("name").cloned().unwrap_or_else(|| {
-        errors.add(
-            Span::call_site(),
-            "`name` is missing: which breaker guards this function? `name = \"user-service\"`",
-        );
-        Expr::Verbatim(TokenStream::new())
-    });
-    lonely(args, &mut errors);
-    if caches(args) {
-        cacheable(args, function, &mut errors);
+    if all_read {
+        if args.get("name").is_none() {
+            errors.add(
+                Span::call_site(),
+                "`name` is missing: which breaker guards this function? `name = \"user-service\"`",
+            );
+        }
+        lonely(args, &mut errors);
+        if caches(args) {
+            cacheable(args, function, &mut errors);
+        }
     }
     let takes_reason = match args.value("fallback").map(unwrapped) {
         Some(fallback) => errors.take(fallback_shape(fallback, function)).flatten(),
@@ -95,7 +98,8 @@ pub(crate) fn plan(args: &Args, function: &Function) -> Result<Plan> {
         },
     });
     errors.or(Plan {
-        name,
+        // Without one there is an error, and no plan.
+        name: expression("name").unwrap_or(Expr::Verbatim(TokenStream::new())),
         runtime: expression("crate"),
         registry: expression("registry"),
         base: expression("config"),
@@ -141,7 +145,7 @@ fn cacheable(args: &Args, function: &Function, errors: &mut Errors) {
              `cache_key = (self.id, user_id)`",
         );
     }
-    if let Some(span) = signature::borrowed_or_opaque(&function.sig.output) {
+    if let Some(span) = signature::borrowed_or_opaque(function.written_output()) {
         errors.add(
             span,
             "a borrowed or opaque result cannot be cached, as it could not be read back: return an owned one, or \

@@ -107,7 +107,7 @@ impl Breaker {
         let core = self.core();
         let ended = {
             let body = pin!(async move { call().await });
-            Guarded::new(core, None, body, judge_result).await
+            Guarded::new(core, None, body, ResultItself).await
         };
         match ended {
             Ended::Success(result) | Ended::Ignored(result) | Ended::Failed(result) => {
@@ -144,16 +144,25 @@ pub enum Ended<R> {
     TimedOut(BreakerError),
 }
 
-/// The verdict where nobody has given a better one.
-#[inline]
-pub(crate) fn judge_result<T, E>(result: &Result<T, E>) -> Verdict {
-    if result.is_ok() { Verdict::Success } else { Verdict::Failure }
+/// Says what a returned value means.
+pub trait Judge<R> {
+    /// May panic, as it may be the user's code; the call then counts as a failure.
+    fn judge(self, value: &R) -> Verdict;
 }
 
-/// The answer to a call that wants to be made, waiting for the store's word where a probe is due.
+/// `Ok` is a success, `Err` a failure.
+struct ResultItself;
+
+impl<T, E> Judge<Result<T, E>> for ResultItself {
+    fn judge(self, result: &Result<T, E>) -> Verdict {
+        if result.is_ok() { Verdict::Success } else { Verdict::Failure }
+    }
+}
+
+/// Asks for leave to make a call; waits for the store's word where a probe is due.
 #[inline]
-pub(crate) async fn admitted(admission: Admission<'_>) -> Result<Permit<'_>, BreakerError> {
-    match admission {
+pub(crate) async fn admitted(core: &Core) -> Result<Permit<'_>, BreakerError> {
+    match core.admit() {
         Admission::Go(permit) => Ok(permit),
         Admission::Wait(waiting) => waiting.await,
         Admission::No(error) => Err(error),
@@ -212,7 +221,7 @@ impl<'a, F: Future, J> Guarded<'a, F, J> {
     }
 }
 
-impl<'a, F: Future, J: FnOnce(&F::Output) -> Verdict> Guarded<'a, F, J> {
+impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// The first poll of the body. What is ready at once is never stored, and the permit never moved.
     #[inline]
     fn start(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
@@ -264,7 +273,7 @@ impl<'a, F: Future, J: FnOnce(&F::Output) -> Verdict> Guarded<'a, F, J> {
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);
-        match judge(&value) {
+        match judge.judge(&value) {
             Verdict::Success => {
                 permit.end(Outcome::Success);
                 Ended::Success(value)
@@ -281,7 +290,7 @@ impl<'a, F: Future, J: FnOnce(&F::Output) -> Verdict> Guarded<'a, F, J> {
     }
 }
 
-impl<F: Future, J: FnOnce(&F::Output) -> Verdict> Future for Guarded<'_, F, J> {
+impl<F: Future, J: Judge<F::Output>> Future for Guarded<'_, F, J> {
     type Output = Ended<F::Output>;
 
     #[inline]
@@ -296,7 +305,7 @@ impl<F: Future, J: FnOnce(&F::Output) -> Verdict> Future for Guarded<'_, F, J> {
     }
 }
 
-impl<F: Future, J: FnOnce(&F::Output) -> Verdict> Guarded<'_, F, J> {
+impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
     /// Everything but a closed circuit's first poll. Apart from it, so that the permit of a call that is
     /// ready at once stays in registers.
     fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {

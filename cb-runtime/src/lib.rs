@@ -18,6 +18,8 @@ mod sync;
 pub use breaker::Breaker;
 pub use call::CallError;
 #[cfg(feature = "macros")]
+#[doc = include_str!("circuit_breaker.md")]
+#[doc(inline)]
 pub use cb_macros::circuit_breaker;
 pub use config::BreakerConfig;
 pub use error::{BreakerError, Error};

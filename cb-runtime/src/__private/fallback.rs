@@ -6,8 +6,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::form::{Form, Output, Refuse};
-use super::{CallError, Ended};
+use super::form::Output;
 
 /// A copy of an argument, for the fallback.
 #[inline]
@@ -35,55 +34,6 @@ impl<T: Clone> Spare for T {
     }
 }
 
-/// What the function returns if it has no fallback for this end.
-pub fn settle<R, F: Form<R> + Refuse<R>>(_form: F, ended: Ended<R>) -> R {
-    match ended {
-        Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value) => value,
-        Ended::Rejected(error) | Ended::TimedOut(error) => F::refuse(error),
-    }
-}
-
-/// `fallback_on = "any"`: what the function returns, or what the fallback needs.
-pub fn settle_any<R, F: Form<R>, Args>(
-    _form: F,
-    ended: Ended<R>,
-    spare: Args,
-) -> Result<R, (Args, CallError<F::Error>)> {
-    match ended {
-        Ended::Success(value) | Ended::Ignored(value) => Ok(value),
-        Ended::Failed(value) => Err((spare, F::reason(value))),
-        Ended::Rejected(error) => Err((spare, CallError::Rejected(error))),
-        Ended::TimedOut(error) => Err((spare, CallError::TimedOut(error))),
-    }
-}
-
-/// `fallback_on = "error"`, likewise.
-pub fn settle_error<R, F: Form<R> + Refuse<R>, Args>(
-    _form: F,
-    ended: Ended<R>,
-    spare: Args,
-) -> Result<R, (Args, CallError<F::Error>)> {
-    match ended {
-        Ended::Success(value) | Ended::Ignored(value) => Ok(value),
-        Ended::Failed(value) => Err((spare, F::reason(value))),
-        Ended::Rejected(error) => Ok(F::refuse(error)),
-        Ended::TimedOut(error) => Err((spare, CallError::TimedOut(error))),
-    }
-}
-
-/// `fallback_on = "open"`, likewise. The arguments are still there only if the body did not get them.
-pub fn settle_open<R, F: Form<R> + Refuse<R>, Args>(
-    _form: F,
-    ended: Ended<R>,
-    kept: Option<Args>,
-) -> Result<R, (Args, CallError<F::Error>)> {
-    match (ended, kept) {
-        (Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value), _) => Ok(value),
-        (Ended::Rejected(error), Some(args)) => Err((args, CallError::Rejected(error))),
-        (Ended::Rejected(error) | Ended::TimedOut(error), _) => Ok(F::refuse(error)),
-    }
-}
-
 /// The fallback takes the arguments.
 pub struct Plain;
 /// The fallback takes the arguments and the reason.
@@ -104,11 +54,12 @@ pub trait Callable<Args, Reason, Takes> {
 }
 
 /// Calls a fallback that is given by its path.
+// The arguments come first, so that their types are known when the compiler looks at the fallback's.
 #[inline]
-pub fn call<F: Callable<Args, Reason, Takes>, Args, Reason, Takes>(
-    fallback: F,
+pub fn call<Args, Reason, F: Callable<Args, Reason, Takes>, Takes>(
     args: Args,
     reason: Reason,
+    fallback: F,
 ) -> F::Output {
     fallback.call(args, reason)
 }

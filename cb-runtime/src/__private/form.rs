@@ -6,7 +6,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use super::{CallError, Ended, Verdict};
+use super::{CallError, Ended};
 use crate::error::BreakerError;
 
 /// Stands for the type `R` that a function returns.
@@ -20,15 +20,33 @@ impl<R> Clone for Output<R> {
 
 impl<R> Copy for Output<R> {}
 
+/// A name for what a type of function returns.
+pub trait Returns {
+    /// It.
+    type Output;
+}
+
+impl<R> Returns for fn() -> R {
+    type Output = R;
+}
+
+/// Tells the compiler what a body returns.
+pub fn returning<R, F: Future<Output = R>>(body: F) -> F {
+    body
+}
+
 /// How to read a value of type `R`.
 pub trait Form<R>: Copy {
     /// What is cached.
     type Value;
     /// What a failure carries.
     type Error;
+    /// The form itself. Bounds on it are reported where the compiler would, with `Self`, report the argument
+    /// of that type.
+    type Itself;
 
-    /// The verdict where nobody has given a better one.
-    fn judge(value: &R) -> Verdict;
+    /// Whether it is an error by its type.
+    fn is_error(value: &R) -> bool;
     /// What to cache of it.
     fn cacheable(value: &R) -> Option<&Self::Value>;
     /// Makes what the function returns of what was cached.
@@ -48,10 +66,11 @@ pub struct AsValue;
 impl<T, E> Form<Result<T, E>> for AsResult {
     type Value = T;
     type Error = E;
+    type Itself = Self;
 
     #[inline]
-    fn judge(value: &Result<T, E>) -> Verdict {
-        crate::call::judge_result(value)
+    fn is_error(value: &Result<T, E>) -> bool {
+        value.is_err()
     }
 
     fn cacheable(value: &Result<T, E>) -> Option<&T> {
@@ -73,10 +92,11 @@ impl<T, E> Form<Result<T, E>> for AsResult {
 impl<R> Form<R> for AsValue {
     type Value = R;
     type Error = Infallible;
+    type Itself = Self;
 
     #[inline]
-    fn judge(_: &R) -> Verdict {
-        Verdict::Success
+    fn is_error(_: &R) -> bool {
+        false
     }
 
     fn cacheable(value: &R) -> Option<&R> {
@@ -103,26 +123,6 @@ impl<R> Output<R> {
     #[inline]
     pub fn of_ended(_ended: &Ended<R>) -> Self {
         Output(PhantomData)
-    }
-
-    /// The verdict where the attribute has no `is_failure`.
-    #[inline]
-    pub fn judge<F: Form<R>>(self, _form: F) -> impl FnOnce(&R) -> Verdict {
-        F::judge
-    }
-
-    /// The verdict where it has one.
-    #[inline]
-    pub fn judge_by<F: Form<R>>(
-        self,
-        _form: F,
-        is_failure: impl FnOnce(&R) -> bool,
-    ) -> impl FnOnce(&R) -> Verdict {
-        move |value| match (is_failure(value), F::judge(value)) {
-            (true, _) => Verdict::Failure,
-            (false, Verdict::Failure) => Verdict::Ignored,
-            (false, other) => other,
-        }
     }
 }
 
@@ -158,7 +158,12 @@ pub trait CanFail {}
 impl CanFail for AsResult {}
 
 /// Fails to compile for a form that cannot fail.
-pub fn can_fail<F: CanFail>(_form: F) {}
+#[inline]
+pub fn can_fail<R, F: Form<R>>(_output: Output<R>, _form: F)
+where
+    F::Itself: CanFail,
+{
+}
 
 /// Can say that the circuit is open.
 #[diagnostic::on_unimplemented(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::breaker::Core;
 use crate::breaker::permit::Permit;
-use crate::call::{self, Ended, Guarded, Verdict};
+use crate::call::{self, Ended, Guarded, Judge};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
 use crate::registry::Registry;
@@ -103,7 +103,7 @@ impl SiteBreaker {
     pub fn run<'a, F: Future>(
         &'a self,
         body: Pin<&'a mut F>,
-        judge: impl FnOnce(&F::Output) -> Verdict,
+        judge: impl Judge<F::Output>,
     ) -> impl Future<Output = Ended<F::Output>> {
         Guarded::new(&self.core, self.call_timeout, body, judge)
     }
@@ -111,7 +111,7 @@ impl SiteBreaker {
     /// Asks for leave, for a body that can be made only once there is leave.
     #[inline]
     pub fn admitted(&self) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
-        call::admitted(self.core.admit())
+        call::admitted(&self.core)
     }
 
     /// Makes the call that there is leave for.
@@ -120,7 +120,7 @@ impl SiteBreaker {
         &'a self,
         permit: Permit<'a>,
         body: Pin<&'a mut F>,
-        judge: impl FnOnce(&F::Output) -> Verdict,
+        judge: impl Judge<F::Output>,
     ) -> impl Future<Output = Ended<F::Output>> {
         Guarded::permitted(permit, self.call_timeout, body, judge)
     }

@@ -92,12 +92,8 @@ async fn a_retry_is_not_merged_again_but_does_all_else(bench: &Bench<'_>) {
     let view = bench.store.exchange(retry).await.unwrap().views.remove(0).unwrap();
     assert!(view.won, "a proposal is bound by its epoch, not by the batch's number");
     // The lower numbers have not set the store's memory back.
-    let again = Batch {
-        instance: "a".into(),
-        seq: 2,
-        entries: vec![Entry { known: Some(view.record), ..entry }],
-        ..Batch::default()
-    };
+    let counting = Entry { known: Some(view.record), proposal: None, ..entry };
+    let again = Batch { instance: "a".into(), seq: 2, entries: vec![counting], ..Batch::default() };
     let view = bench.store.exchange(again).await.unwrap().views.remove(0).unwrap();
     assert_eq!(view.counts, counts(0, 0));
     // Another instance's numbers are its own.
@@ -196,10 +192,11 @@ async fn a_long_run_keeps_its_sum(bench: &Bench<'_>) {
         assert_eq!(view.run, i + 1);
     }
     // What became one has the age of its youngest: a success in the midst of it erases nothing.
-    let between = Some((2 * MAX_RUN as u64) * SECOND);
-    assert_eq!(a.say(Entry { delta: run(between, &[]), ..about("x") }).await.run, 3 * MAX_RUN as u64);
-    let after = Some(10 * SECOND);
-    assert_eq!(a.say(Entry { delta: run(after, &[]), ..about("x") }).await.run, 11);
+    let single = MAX_RUN as u64 - 1;
+    let before_all = Some(single * SECOND + 1);
+    assert_eq!(a.say(Entry { delta: run(before_all, &[]), ..about("x") }).await.run, 3 * MAX_RUN as u64);
+    let after_the_oldest = Some(single * SECOND - 1);
+    assert_eq!(a.say(Entry { delta: run(after_the_oldest, &[]), ..about("x") }).await.run, single);
 }
 
 async fn ages_count_back_from_the_instances_own_estimate_if_it_is_credible(bench: &Bench<'_>) {

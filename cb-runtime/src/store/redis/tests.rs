@@ -1,1 +1,61 @@
 //! What only the Redis store does, against a real server.
+
+#[cfg(feature = "cluster")]
+mod cluster;
+mod connections;
+mod hostile;
+mod layout;
+mod lives;
+#[cfg(feature = "sentinel")]
+mod sentinel;
+
+use cb_testkit::RedisServer;
+
+use super::{RedisStore, Target};
+use crate::snapshot::State;
+use crate::store::{Answer, Batch, Counts, Delta, Entry, Proposal, Store, View};
+
+const SECOND: u64 = 1_000_000;
+
+fn store(server: &RedisServer) -> RedisStore {
+    at(&server.url())
+}
+
+fn at(url: &str) -> RedisStore {
+    RedisStore::new(Target::Single(url.into()), "test").unwrap()
+}
+
+fn about(name: &str) -> Entry {
+    Entry { name: name.into(), ..Entry::default() }
+}
+
+fn counting(name: &str, successes: u64, failures: u64) -> Entry {
+    let counts = Counts { successes, failures, slow: 0 };
+    Entry { delta: Delta { counts, ..Delta::default() }, ..about(name) }
+}
+
+fn forcing(name: &str, to: State) -> Entry {
+    let proposal = Proposal {
+        to,
+        reason: "test".into(),
+        remaining_us: (to == State::Open).then_some(60 * SECOND),
+        reset_timeout_us: 60 * SECOND,
+        attempt: 1,
+        force: true,
+        evidence: Counts::default(),
+    };
+    Entry { proposal: Some(proposal), ..about(name) }
+}
+
+/// Batches of an instance that nobody else is.
+fn batch(entries: Vec<Entry>) -> Batch {
+    Batch { instance: format!("instance-{}", fastrand::u64(..)).into(), seq: 1, as_of_us: None, entries }
+}
+
+async fn exchange(store: &RedisStore, entries: Vec<Entry>) -> Answer {
+    Store::exchange(store, batch(entries)).await.unwrap()
+}
+
+async fn say(store: &RedisStore, entry: Entry) -> View {
+    exchange(store, vec![entry]).await.views.remove(0).unwrap()
+}

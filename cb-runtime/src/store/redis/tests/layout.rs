@@ -1,0 +1,142 @@
+//! The layout in Redis is frozen: two versions of this library meet there during a rolling deploy.
+//!
+//! If this fails, the layout has changed. Either undo that, or make a new version of it (another
+//! prefix, see `keys`). `CB_UPDATE_GOLDEN=1` writes the file anew.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use cb_testkit::{RedisServer, Reply};
+
+use super::{SECOND, about, forcing};
+use crate::clock::Clock;
+use crate::snapshot::State;
+use crate::store::redis::RedisStore;
+use crate::store::{Batch, Counts, Delta, Entry, LeaseAsk, Proposal, Run, Store, WindowAsk};
+
+fn counting(name: &str) -> Entry {
+    let counts = Counts { successes: 7, failures: 3, slow: 1 };
+    let run = Run { success_age_us: Some(2_500_000), failures: vec![(SECOND, 2), (1, 1)] };
+    let buckets = vec![(SECOND, counts), (0, Counts { failures: 2, ..Counts::default() })];
+    let window = Some(WindowAsk { length_us: 60 * SECOND, width_us: SECOND, since: 0 });
+    Entry { delta: Delta { counts, run, buckets }, window, ..about(name) }
+}
+
+/// One of everything that is ever written.
+async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
+    let mut seq = 0;
+    let mut say = async |entry: Entry| {
+        seq += 1;
+        let batch = Batch { instance: "host-1/42".into(), seq, as_of_us: None, entries: vec![entry] };
+        Store::exchange(store, batch).await.unwrap().views.remove(0).unwrap()
+    };
+    let closed = say(counting("user-service")).await.record;
+    let opening = Proposal {
+        to: State::Open,
+        reason: "3 failures in a row, limit 3".into(),
+        remaining_us: Some(30 * SECOND),
+        reset_timeout_us: 30 * SECOND,
+        attempt: 1,
+        force: false,
+        evidence: Counts { successes: 7, failures: 3, slow: 1 },
+    };
+    let proposing =
+        |known, proposal| Entry { known: Some(known), proposal: Some(proposal), ..about("user-service") };
+    let open = say(proposing(closed, opening.clone())).await.record;
+    hands.advance(Duration::from_secs(30));
+    let probing = Proposal {
+        to: State::HalfOpen,
+        reason: "due for a probe".into(),
+        remaining_us: None,
+        ..opening.clone()
+    };
+    let leases = LeaseAsk { want: vec![1, 2], limit: 3, term_us: 10 * SECOND, ..LeaseAsk::default() };
+    say(Entry { leases, ..proposing(open, probing) }).await;
+    say(counting("closed since ever")).await;
+    say(Entry { proposal: Some(opening), ..counting("größe {x}") }).await;
+    let odd_timeout = Proposal {
+        remaining_us: Some(1_500),
+        reset_timeout_us: 1_500,
+        attempt: 4,
+        ..forcing("", State::Open).proposal.unwrap()
+    };
+    say(Entry { proposal: Some(odd_timeout), ..counting("briefly open") }).await;
+    let holding = Proposal {
+        reason: "maintenance".into(),
+        remaining_us: None,
+        reset_timeout_us: 0,
+        attempt: 0,
+        ..forcing("", State::ForcedOpen).proposal.unwrap()
+    };
+    say(Entry { proposal: Some(holding.clone()), ..about("forced") }).await;
+    let expiring = Proposal { to: State::Disabled, remaining_us: Some(3600 * SECOND), ..holding };
+    say(Entry { proposal: Some(expiring), ..about("disabled") }).await;
+    store.cache_put("user-service:0123abcd".into(), b"{}".to_vec(), Duration::from_secs(300)).await.unwrap();
+}
+
+/// All that stands in the server: keys, types, lives, contents; what is made up is masked.
+fn dump(server: &RedisServer) -> String {
+    let mut keys: Vec<_> = server.cli(&["KEYS", "*"]).lines().map(ToOwned::to_owned).collect();
+    keys.sort_unstable();
+    let meta = |field| match server.cli(&["HGET", "cb1:{pröd%20%7B}:meta", field]) {
+        none if none.is_empty() => panic!("meta has no {field}"),
+        found => found,
+    };
+    let mut out = String::new();
+    for key in keys {
+        let kind = server.cli(&["TYPE", &key]);
+        let life = match server.command(&["TTL", &key]) {
+            Reply::Number(-1) => "for ever".to_owned(),
+            // To the next ten seconds, so that the time that the test takes is not seen.
+            Reply::Number(ttl) => format!("{} s", (ttl + 9) / 10 * 10),
+            other => panic!("{other:?}"),
+        };
+        writeln!(out, "{key}  ({kind}, {life})").unwrap();
+        let command = match kind.as_str() {
+            "hash" => vec!["HGETALL", &key],
+            "zset" => vec!["ZRANGE", &key, "0", "-1", "WITHSCORES"],
+            "set" => vec!["SMEMBERS", &key],
+            "stream" => vec!["XRANGE", &key, "-", "+"],
+            _ => vec!["GET", &key],
+        };
+        let items = server.command(&command).items();
+        let mut lines: Vec<String> = match kind.as_str() {
+            "stream" => {
+                let entry = |item: Reply| {
+                    let fields = item.items().remove(1).items();
+                    pairs(&fields).join("\n    ")
+                };
+                items.into_iter().map(entry).collect()
+            }
+            "hash" | "zset" => pairs(&items),
+            _ => items.iter().map(Reply::text).collect(),
+        };
+        if kind != "stream" && kind != "zset" {
+            lines.sort_unstable();
+        }
+        for line in lines {
+            writeln!(out, "    {line}").unwrap();
+        }
+        out.push('\n');
+    }
+    out.replace(&meta("incarnation"), "<incarnation>").replace(&meta("last_id"), "<the last id>")
+}
+
+fn pairs(items: &[Reply]) -> Vec<String> {
+    items.chunks(2).map(|pair| format!("{} = {}", pair[0].text(), pair[1].text())).collect()
+}
+
+#[tokio::test]
+async fn the_layout_is_frozen() {
+    let server = RedisServer::start();
+    let (clock, hands) = Clock::manual();
+    let store = RedisStore::on_clock(&server.url(), "pröd {", clock);
+    script(&store, &hands).await;
+    let found = dump(&server);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/redis/tests/layout.golden");
+    if std::env::var_os("CB_UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &found).unwrap();
+    }
+    let frozen = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(found == frozen, "the layout has changed; it is now\n{found}\nand was\n{frozen}");
+}
