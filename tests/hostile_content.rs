@@ -95,7 +95,8 @@ fn fleet(redis: &RedisServer, namespace: &str, stage: Stage) -> [Member; 2] {
 
 fn keys(redis: &RedisServer, namespace: &str) -> Vec<String> {
     let keys = redis.command(&["KEYS", "cb1:*"]).items().into_iter().map(|key| key.text());
-    let mut keys: Vec<_> = keys.filter(|key| key.contains(namespace)).collect();
+    let tag = format!("{{{namespace}}}");
+    let mut keys: Vec<_> = keys.filter(|key| key.contains(&tag)).collect();
     keys.sort();
     keys
 }
