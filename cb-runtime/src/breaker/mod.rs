@@ -110,7 +110,14 @@ impl Breaker {
             force: true,
             evidence: crate::store::Counts::default(),
         };
-        lock(&self.core.desk).orders.push(Order { proposal, answer });
+        {
+            let mut desk = lock(&self.core.desk);
+            // Under the lock that the coordinator takes at its end: either it finds this order, or we see the end.
+            if self.core.home.has_ended() {
+                return Err(Error::new(ErrorKind::ShutDown));
+            }
+            desk.orders.push(Order { proposal, answer });
+        }
         self.core.flag(true);
         answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
     }
@@ -240,8 +247,9 @@ impl Core {
     /// A probe may be due. One of many callers at a time asks the store for them all.
     fn admit_probe(&self) -> Admission<'_> {
         let now = self.home.clock.now();
-        let store_up = self.store_up();
         let mut desk = lock(&self.desk);
+        // Under the lock that a loss of the store takes to dismiss who waits: nobody joins them after it.
+        let store_up = self.store_up();
         let state = desk.ledger.state();
         if state.admits() {
             return Admission::Go(Permit::new(self, self.gate.pass(), None));

@@ -124,11 +124,12 @@ impl Coordinator {
                     }
                     Some(Request::Resync) => self.resync = true,
                     Some(Request::Shutdown(done)) => {
-                        self.shut_down().await;
+                        self.tell_all().await;
+                        self.end();
                         let _ = done.send(());
                         return;
                     }
-                    None => return,
+                    None => return self.end(),
                 },
                 () = home.rung() => {}
                 () = home.clock.sleep_until(next) => {}
@@ -321,7 +322,7 @@ impl Coordinator {
         rows
     }
 
-    async fn shut_down(&mut self) {
+    async fn tell_all(&mut self) {
         if self.home.store_up() {
             let now = self.home.clock.now();
             let talkative = self.review(now);
@@ -329,7 +330,11 @@ impl Coordinator {
                 self.exchange(talkative).await;
             }
         }
-        self.home.set_store_up(false);
+    }
+
+    /// Whoever waits for an answer, or would from now on, hears that there will be none.
+    fn end(&mut self) {
+        self.home.end();
         let error = Error::new(ErrorKind::ShutDown);
         for core in self.book.all() {
             core.store_lost(&error);
