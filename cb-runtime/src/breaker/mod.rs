@@ -38,11 +38,21 @@ use tally::{Outcome, Tally};
 #[derive(Clone)]
 pub struct Breaker {
     core: Arc<Core>,
+    /// What this handle was asked for with; like an annotated function's, not a thing of the breaker.
+    call_timeout: Option<Duration>,
 }
 
 impl Breaker {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Breaker { core }
+        Breaker { core, call_timeout: None }
+    }
+
+    pub(crate) fn with_call_timeout(self, call_timeout: Option<Duration>) -> Self {
+        Breaker { call_timeout, ..self }
+    }
+
+    pub(crate) fn given_call_timeout(&self) -> Option<Duration> {
+        self.call_timeout
     }
 
     pub(crate) fn core(&self) -> &Core {
