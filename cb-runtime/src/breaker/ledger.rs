@@ -121,6 +121,8 @@ pub(crate) struct Ledger {
     asked: Option<WindowAsk>,
     /// Whether that batch had a proposal with it.
     told_proposal: bool,
+    /// The store has been away since the last answer.
+    was_alone: bool,
     pending: Evidence,
     /// The tally's successes that are accounted for, and until when.
     folded: u64,
@@ -133,6 +135,8 @@ pub(crate) struct Ledger {
 /// Breakers that are not closed are confirmed again and again at this interval: so a store that has
 /// lost its data is told within a second, and leases do not lapse while their holder lives.
 pub(crate) const REFRESH: Duration = Duration::from_millis(400);
+/// Books are brought up to date, and told, at this interval: that is how exactly the time of a success is known.
+pub(crate) const PACE: Duration = Duration::from_millis(100);
 /// After a failure the fleet's run is asked for again, at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// The last of those questions comes so long after the failure.
@@ -159,6 +163,7 @@ impl Ledger {
             flight: None,
             asked: None,
             told_proposal: false,
+            was_alone: false,
             folded: 0,
             folded_at: now,
             last_failure: None,
@@ -336,6 +341,7 @@ impl Ledger {
     /// The store has gone away. What was on its way there is this instance's private affair from now on.
     pub(crate) fn store_lost(&mut self) -> Option<Change> {
         self.probes.store_lost();
+        self.was_alone = true;
         let from = self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state);
         let local = self.local.as_mut().filter(|local| local.proposed)?;
         local.proposed = false;
@@ -384,7 +390,10 @@ impl Ledger {
                 || self.local.is_none()
                 || self.local.as_ref().is_some_and(|local| local.proposed)
         });
-        let delta = told.filter(|_| meant).map(|told| told.delta(now)).unwrap_or_default();
+        // What is told late is old news: a success that the others may have had after it ends it. Successes are
+        // placed up to one pace before they were.
+        let doubt = if self.was_alone { PACE } else { Duration::ZERO };
+        let delta = told.filter(|_| meant).map(|told| told.delta(now, doubt)).unwrap_or_default();
         self.asked = self.mirror.as_ref().map(|mirror| {
             let oldest = told.and_then(Evidence::oldest_bucket);
             mirror.ask(oldest.map(|at| at.0.wrapping_add(skew)))
@@ -436,6 +445,7 @@ impl Ledger {
     /// The store's answer to [`entry`](Self::entry).
     pub(crate) fn answered(&mut self, view: &View, store_now: u64, now: Moment, skew: u64) -> Answered {
         self.flight = None;
+        self.was_alone = false;
         let asked_for = self.probes.take_asking();
         if view.record.epoch < self.epoch() {
             // The event stream has been faster: this answer tells of an epoch that is over.

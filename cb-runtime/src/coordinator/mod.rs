@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::Core;
 use crate::breaker::home::Home;
+use crate::breaker::ledger::PACE;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -28,8 +29,6 @@ use book::Book;
 use skew::Skew;
 use watch::Stream;
 
-/// The pace: successes wait so long for company, failures at most so long for the next exchange.
-const PACE: Duration = Duration::from_millis(100);
 /// An instance without anything to say asks so often whether the store is still the same.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A store that has not answered by then is away. (Its own limits are for its connections.)
