@@ -94,8 +94,8 @@ impl RedisStore {
 
     /// Reads `clock` wherever the scripts read TIME, so that time can be moved by hand.
     #[cfg(test)]
-    pub(crate) fn on_clock(url: &str, namespace: &str, clock: Clock) -> Self {
-        let store = RedisStore::new(Target::Single(url.into()), namespace).expect("a right address");
+    pub(crate) fn on_clock(target: Target, namespace: &str, clock: Clock) -> Self {
+        let store = RedisStore::new(target, namespace).expect("a right address");
         RedisStore { scripts: Scripts::on_a_given_clock(), clock: Some(clock), ..store }
     }
 

@@ -43,19 +43,18 @@ async fn odd_fields_are_named_with_what_to_do_and_nothing_is_done() {
         ("epoch", "1.5"),
         ("epoch", "9007199254740993"),
         ("epoch", "99999999999999999999999999"),
-        ("epoch", "0x10"),
-        ("epoch", "1e3"),
         ("epoch", "nan"),
+        ("epoch", "5 apples"),
+        ("slow", "1e300"),
+        ("reset_timeout_ms", "nan"),
+        ("touched_at", "-1"),
         ("failures", "many"),
         ("successes", "inf"),
-        ("slow", "-0"),
         ("attempt", "4294967296"),
-        ("reset_timeout_ms", "1.2345"),
         ("reset_timeout_ms", "-5"),
         ("reset_timeout_ms", "99999999999999999"),
         ("since_us", "yesterday"),
         ("until_us", "\u{0}"),
-        ("touched_at", " 1"),
         ("run", "1700|"),
         ("run", "1700000000000000|17"),
         ("run", "|1700000000000000*2"),
@@ -452,7 +451,7 @@ proptest! {
                 let answer = exchange(&store, entries).await;
                 let y = answer.views[3].as_ref().unwrap();
                 assert_eq!((y.record.state, y.record.epoch), (State::Closed, 0));
-                assert_eq!((y.counts.failures, y.window.as_ref().unwrap().buckets.len() > 0), (2 * round, true));
+                assert_eq!((y.counts.failures, !y.window.as_ref().unwrap().buckets.is_empty()), (2 * round, true));
                 // Once to put right what may be wrong, and then it is.
                 let _ = (Store::load(&store).await.unwrap(), Store::fleet(&store).await, watch(&store, "0-0").await);
             }
