@@ -335,10 +335,26 @@ async fn one_call_a_minute_is_enough_to_close() {
     for minute in 1..=3 {
         hands.advance(Duration::from_secs(60));
         registry.fleet().await.unwrap();
-        assert!(call(&breaker, true).await, "minute {minute}");
+        assert!(call(&breaker, true).await, "minute {minute}: {:?}", breaker.snapshot());
         registry.fleet().await.unwrap();
     }
     assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test]
+async fn a_call_is_a_probe_even_if_the_store_has_not_heard_of_the_opening_yet() {
+    let (clock, hands) = Clock::manual();
+    let registry = Registry::builder().clock(clock).build().unwrap();
+    for round in 0..200 {
+        let config = BreakerConfig::default().failure_threshold(1).success_threshold(1);
+        let breaker = registry.get_or_create(&format!("breaker {round}"), config);
+        call(&breaker, false).await;
+        assert!(!call(&breaker, true).await);
+        // No time at all has passed for the coordinator.
+        hands.advance(Duration::from_secs(30));
+        assert!(call(&breaker, true).await, "round {round}: {:?}", breaker.snapshot());
+        assert_eq!(breaker.state(), State::Closed);
+    }
 }
 
 /// Whether the call was made.

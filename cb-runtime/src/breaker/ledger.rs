@@ -123,6 +123,8 @@ pub(crate) struct Ledger {
     told_proposal: bool,
     /// The store has been away since the last answer.
     was_alone: bool,
+    /// That batch asked for probes of a state that is half-open, or proposed to be.
+    asked_half_open: bool,
     pending: Evidence,
     /// The tally's successes that are accounted for, and until when.
     folded: u64,
@@ -164,6 +166,7 @@ impl Ledger {
             asked: None,
             told_proposal: false,
             was_alone: false,
+            asked_half_open: false,
             folded: 0,
             folded_at: now,
             last_failure: None,
@@ -401,6 +404,8 @@ impl Ledger {
         self.exchanged_at = Some(now);
         let proposal = self.proposal(now);
         self.told_proposal = proposal.is_some();
+        let asked_of = proposal.as_ref().map_or(self.confirmed_state(), |proposal| proposal.to);
+        self.asked_half_open = !retry && asked_of == State::HalfOpen;
         let leases = if retry { LeaseAsk::default() } else { self.probes.ask(&self.settings) };
         Entry {
             name,
@@ -471,14 +476,22 @@ impl Ledger {
                     self.local.as_mut().expect("just seen").proposed = true;
                 } else {
                     self.local = None;
-                    self.probes.begin_epoch(self.state() == State::HalfOpen);
+                    self.probes.begin_epoch(self.probes_may_come(now));
                     moved = true;
                 }
             }
         }
-        let allotted = self.probes.allot(asked_for, view, now);
-        let more = self.local.as_ref().is_some_and(|local| local.proposed)
+        // Asked before the store had even heard of the opening, while the time was over already: not yet an answer.
+        let too_early = !self.asked_half_open && !asked_for.is_empty() && self.probes_may_come(now);
+        let allotted = if too_early {
+            self.probes.ask_again(asked_for);
+            Allotted::default()
+        } else {
+            self.probes.allot(asked_for, view, now)
+        };
+        let unsaid = self.local.as_ref().is_some_and(|local| local.proposed)
             && (!self.told_proposal || change.is_some());
+        let more = unsaid || too_early;
         Answered { moved: moved || change.is_some(), change, allotted, more }
     }
 
@@ -521,7 +534,7 @@ impl Ledger {
             // This is what became of our proposal; calls have been meeting it since.
             Some(local) if own && local.standing.state == record.state => {
                 self.local = None;
-                self.begin_epoch();
+                self.begin_epoch(now);
                 return false;
             }
             // The store has been closed all the time: first contact changes nothing.
@@ -532,11 +545,11 @@ impl Ledger {
             _ => {}
         }
         self.local = None;
-        self.begin_epoch();
+        self.begin_epoch(now);
         true
     }
 
-    fn begin_epoch(&mut self) {
+    fn begin_epoch(&mut self, now: Moment) {
         self.fleet = Counts::default();
         self.fleet_run = 0;
         self.flight = None;
@@ -546,7 +559,12 @@ impl Ledger {
         if let Some(mirror) = &mut self.mirror {
             mirror.clear();
         }
-        self.probes.begin_epoch(self.state() == State::HalfOpen);
+        self.probes.begin_epoch(self.probes_may_come(now));
+    }
+
+    /// Half-open, or due to be.
+    fn probes_may_come(&self, now: Moment) -> bool {
+        self.state() == State::HalfOpen || self.standing().is_due(now)
     }
 
     fn confirmed_state(&self) -> State {
