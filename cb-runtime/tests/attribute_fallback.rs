@@ -1,4 +1,12 @@
 //! Fallbacks of every shape, and when they are asked.
+#![allow(
+    clippy::items_after_statements,
+    clippy::manual_async_fn,
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    clippy::unused_async,
+    reason = "a fallback has the shape that the test is about"
+)]
 
 mod common;
 
