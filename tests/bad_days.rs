@@ -344,9 +344,7 @@ fn who_is_cut_off_protects_itself_and_does_not_drag_the_fleet_along() {
     for round in 1..=2 {
         undisturbed(&b.call(NAME, good(), 10));
         undisturbed(&c.call(NAME, good(), 10));
-        within_t("B and C have told", || {
-            [&b, &c].iter().all(|i| i.fleet(NAME).successes == 1 + round * 20)
-        });
+        within_t("B and C have told", || [&b, &c].iter().all(|i| i.fleet(NAME).successes == 1 + round * 20));
     }
 
     proxy.heal();

@@ -324,8 +324,9 @@ impl RedisStore {
                 Err(_) if !events.is_empty() => break,
                 Err(problem) => {
                     let what = format!("{key}, entry {},", entry.id);
-                    let (last, _) = odd
-                        .get_or_insert_with(|| (String::new(), Error::new(ErrorKind::Data { what, problem })));
+                    let (last, _) = odd.get_or_insert_with(|| {
+                        (String::new(), Error::new(ErrorKind::Data { what, problem }))
+                    });
                     *last = entry.id;
                 }
             }
