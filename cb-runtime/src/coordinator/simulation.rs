@@ -149,12 +149,17 @@ impl Fleet {
             Admission::Go(permit) => permit,
             Admission::No(_) => return false,
             Admission::Wait(mut waiting) => {
-                self.turn(at).await;
                 let mut context = Context::from_waker(Waker::noop());
-                match std::pin::Pin::new(&mut waiting).poll(&mut context) {
-                    Poll::Ready(Ok(permit)) => permit,
-                    Poll::Ready(Err(_)) => return false,
-                    Poll::Pending => panic!("after a turn of the coordinator everybody has an answer"),
+                let mut turns = 0;
+                loop {
+                    self.turn(at).await;
+                    turns += 1;
+                    match std::pin::Pin::new(&mut waiting).poll(&mut context) {
+                        Poll::Ready(Ok(permit)) => break permit,
+                        Poll::Ready(Err(_)) => return false,
+                        // One to tell of the opening, one to ask for the probe; and a resync may come first.
+                        Poll::Pending => assert!(turns < 4, "a caller waits for ever"),
+                    }
                 }
             }
         };
