@@ -420,7 +420,8 @@ fn an_answer_that_is_lost_counts_nothing_twice() {
         within_t("A is part of the fleet", || a.try_ask::<Value>(&Order::Fleet).is_ok());
         proxy.stall_answers();
         a.fail(NAME, 3);
-        within_t("the failures have arrived", || b.fleet(NAME).failures == round * 3);
+        // All of them, or just the first: it is told at once, and what comes after it waits for the answer.
+        within_t("failures have arrived", || b.fleet(NAME).failures > (round - 1) * 3);
         proxy.cut();
         proxy.heal();
         within_t("A is part of the fleet again", || a.try_ask::<Value>(&Order::Fleet).is_ok());
