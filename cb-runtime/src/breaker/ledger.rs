@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::evidence::Evidence;
 use super::policy::{self, Picture, Verdict};
 use super::probes::{Allotted, Probes};
+use super::tally::Successes;
 use super::window::Mirror;
 use crate::clock::{Moment, micros};
 use crate::config::Settings;
@@ -223,18 +224,20 @@ impl Ledger {
 
     // ---- what happens here
 
-    /// Accounts for the successes that the tally has counted since the last time. They ended
-    /// somewhere between that time and now; the run places them at the beginning of that span, so
-    /// that they never erase another instance's failure which they may have preceded.
+    /// Accounts for the successes that the tally has counted since the last time. The latest of them ended
+    /// somewhere between the time that it knows and now; the run places it at the beginning of that
+    /// span, so that it never erases another instance's failure which it may have preceded.
     /// Returns the moment to note a failure under that has happened now.
-    pub(crate) fn fold(&mut self, tally: u64, now: Moment) -> Moment {
+    pub(crate) fn fold(&mut self, tally: Successes, now: Moment) -> Moment {
         // Strictly increasing, so that a success and a failure of this instance keep their order.
-        let now = now.max(Moment(self.folded_at.0 + 2));
-        let new = tally.wrapping_sub(self.folded);
+        let earliest = Moment(self.folded_at.0 + 1);
+        let now = now.max(Moment(earliest.0 + 1));
+        let new = tally.count.wrapping_sub(self.folded);
         if new > 0 && self.counts_calls() {
-            self.pending.successes(new, Moment(self.folded_at.0 + 1), now);
+            let latest = tally.latest.unwrap_or(earliest).clamp(earliest, Moment(now.0 - 1));
+            self.pending.successes(new, latest, now);
         }
-        self.folded = tally;
+        self.folded = tally.count;
         self.folded_at = now;
         now
     }
@@ -244,7 +247,7 @@ impl Ledger {
     }
 
     /// A call has failed while closed. `tally`: the successes so far.
-    pub(crate) fn failure(&mut self, tally: u64, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
+    pub(crate) fn failure(&mut self, tally: Successes, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
         let at = self.fold(tally, now);
         self.pending.failure(at);
         self.last_failure = Some(now);

@@ -149,12 +149,18 @@ impl Fleet {
             Admission::Go(permit) => permit,
             Admission::No(_) => return false,
             Admission::Wait(mut waiting) => {
-                self.turn(at).await;
-                let mut context = Context::from_waker(Waker::noop());
-                match std::pin::Pin::new(&mut waiting).poll(&mut context) {
-                    Poll::Ready(Ok(permit)) => permit,
-                    Poll::Ready(Err(_)) => return false,
-                    Poll::Pending => panic!("after a turn of the coordinator everybody has an answer"),
+                // One turn may be needed to tell the store of the opening, and one to learn of another epoch.
+                let mut turns = 0;
+                loop {
+                    self.turn(at).await;
+                    turns += 1;
+                    let mut context = Context::from_waker(Waker::noop());
+                    match std::pin::Pin::new(&mut waiting).poll(&mut context) {
+                        Poll::Ready(Ok(permit)) => break permit,
+                        Poll::Ready(Err(_)) => return false,
+                        Poll::Pending => {}
+                    }
+                    assert!(turns < 3, "after a few turns of the coordinator everybody has an answer");
                 }
             }
         };
