@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::evidence::Evidence;
 use super::policy::{self, Picture, Verdict};
 use super::probes::{Allotted, Probes};
+use super::tally::Successes;
 use super::window::Mirror;
 use crate::clock::{Moment, micros};
 use crate::config::Settings;
@@ -121,8 +122,6 @@ pub(crate) struct Ledger {
     asked: Option<WindowAsk>,
     /// Whether that batch had a proposal with it.
     told_proposal: bool,
-    /// The store has been away since the last answer.
-    was_alone: bool,
     /// That batch asked for probes of a state that is half-open, or proposed to be.
     asked_half_open: bool,
     pending: Evidence,
@@ -165,7 +164,6 @@ impl Ledger {
             flight: None,
             asked: None,
             told_proposal: false,
-            was_alone: false,
             asked_half_open: false,
             folded: 0,
             folded_at: now,
@@ -223,18 +221,20 @@ impl Ledger {
 
     // ---- what happens here
 
-    /// Accounts for the successes that the tally has counted since the last time. They ended
-    /// somewhere between that time and now; the run places them at the beginning of that span, so
-    /// that they never erase another instance's failure which they may have preceded.
+    /// Accounts for the successes that the tally has counted since the last time. The latest of them ended
+    /// somewhere between the time that it knows and now; the run places it at the beginning of that
+    /// span, so that it never erases another instance's failure which it may have preceded.
     /// Returns the moment to note a failure under that has happened now.
-    pub(crate) fn fold(&mut self, tally: u64, now: Moment) -> Moment {
+    pub(crate) fn fold(&mut self, tally: Successes, now: Moment) -> Moment {
         // Strictly increasing, so that a success and a failure of this instance keep their order.
-        let now = now.max(Moment(self.folded_at.0 + 2));
-        let new = tally.wrapping_sub(self.folded);
+        let earliest = Moment(self.folded_at.0 + 1);
+        let now = now.max(Moment(earliest.0 + 1));
+        let new = tally.count.wrapping_sub(self.folded);
         if new > 0 && self.counts_calls() {
-            self.pending.successes(new, Moment(self.folded_at.0 + 1), now);
+            let latest = tally.latest.unwrap_or(earliest).clamp(earliest, Moment(now.0 - 1));
+            self.pending.successes(new, latest, now);
         }
-        self.folded = tally;
+        self.folded = tally.count;
         self.folded_at = now;
         now
     }
@@ -244,7 +244,13 @@ impl Ledger {
     }
 
     /// A call has failed while closed. `tally`: the successes so far.
-    pub(crate) fn failure(&mut self, tally: u64, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
+    pub(crate) fn failure(
+        &mut self,
+        tally: Successes,
+        now: Moment,
+        skew: u64,
+        store_up: bool,
+    ) -> Option<Change> {
         let at = self.fold(tally, now);
         self.pending.failure(at);
         self.last_failure = Some(now);
@@ -344,7 +350,6 @@ impl Ledger {
     /// The store has gone away. What was on its way there is this instance's private affair from now on.
     pub(crate) fn store_lost(&mut self) -> Option<Change> {
         self.probes.store_lost();
-        self.was_alone = true;
         let from = self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state);
         let local = self.local.as_mut().filter(|local| local.proposed)?;
         local.proposed = false;
@@ -393,10 +398,7 @@ impl Ledger {
                 || self.local.is_none()
                 || self.local.as_ref().is_some_and(|local| local.proposed)
         });
-        // What is told late is old news: a success that the others may have had after it ends it. Successes are
-        // placed up to one pace before they were.
-        let doubt = if self.was_alone { PACE } else { Duration::ZERO };
-        let delta = told.filter(|_| meant).map(|told| told.delta(now, doubt)).unwrap_or_default();
+        let delta = told.filter(|_| meant).map(|told| told.delta(now)).unwrap_or_default();
         self.asked = self.mirror.as_ref().map(|mirror| {
             let oldest = told.and_then(Evidence::oldest_bucket);
             mirror.ask(oldest.map(|at| at.0.wrapping_add(skew)))
@@ -450,7 +452,6 @@ impl Ledger {
     /// The store's answer to [`entry`](Self::entry).
     pub(crate) fn answered(&mut self, view: &View, store_now: u64, now: Moment, skew: u64) -> Answered {
         self.flight = None;
-        self.was_alone = false;
         let asked_for = self.probes.take_asking();
         if view.record.epoch < self.epoch() {
             // The event stream has been faster: this answer tells of an epoch that is over.

@@ -322,7 +322,7 @@ impl Core {
     #[inline]
     pub(crate) fn record(&self, pass: Pass, lease: LeaseId, outcome: Outcome) {
         if outcome == Outcome::Success && pass.is_closed() && self.gate.is_current(pass) {
-            self.tally.add(Outcome::Success);
+            self.tally.success(&self.home.clock);
         } else {
             self.record_slowly(pass, lease, outcome);
         }
@@ -351,7 +351,7 @@ impl Core {
             return;
         }
         self.tally.add(outcome);
-        let successes = self.tally.sum(Outcome::Success);
+        let successes = self.tally.account();
         let change = if probing {
             desk.ledger.fold(successes, now);
             desk.ledger.probes.ended(lease);
@@ -423,7 +423,7 @@ impl Core {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
-        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.account(), now);
         let ledger = &desk.ledger;
         let (standing, counts, picture) =
             (ledger.standing(), ledger.counts(), ledger.picture(now, self.home.skew()));
@@ -453,7 +453,7 @@ impl Core {
     pub(crate) fn review(&self) -> bool {
         let (now, store_up) = (self.home.clock.now(), self.store_up());
         let mut desk = lock(&self.desk);
-        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.account(), now);
         let change = desk.ledger.judge(now, self.home.skew(), store_up);
         if change.is_some() {
             self.show(&desk.ledger);
@@ -471,7 +471,7 @@ impl Core {
     pub(crate) fn entry(&self, retry: bool) -> Entry {
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
-        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.account(), now);
         let mut entry = desk.ledger.entry(self.name.clone(), now, self.home.skew(), retry);
         if !retry && !desk.orders.is_empty() {
             let order = desk.orders.remove(0);
@@ -486,7 +486,7 @@ impl Core {
         self.damaged.store(false, Ordering::Release);
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
-        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.account(), now);
         let answered = desk.ledger.answered(view, store_now, now, self.home.skew());
         if answered.moved {
             self.show(&desk.ledger);
@@ -527,7 +527,7 @@ impl Core {
     pub(crate) fn adopt(&self, record: &Record) {
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
-        desk.ledger.fold(self.tally.sum(Outcome::Success), now);
+        desk.ledger.fold(self.tally.account(), now);
         if desk.ledger.adopt(record, now) {
             self.show(&desk.ledger);
         } else {

@@ -1,4 +1,8 @@
 //! Counters that calls add to without meeting each other: a cache line per thread and breaker.
+//!
+//! Successes carry no time, because reading a clock would cost more than all else. But the first one that a
+//! thread counts after an accounting notes when that was: so a lone success is known to the microsecond,
+//! and of any number of them a time at which, or after which, the latest happened.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,6 +10,7 @@ use std::sync::{Mutex, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
+use crate::clock::{Clock, Moment};
 use crate::snapshot::Outcomes;
 use crate::sync::lock;
 
@@ -24,7 +29,35 @@ const OUTCOMES: usize = 6;
 
 pub(crate) struct Tally {
     /// One line per thread number, and the last one for all threads without a number.
-    lines: Box<[CachePadded<[AtomicU64; OUTCOMES]>]>,
+    lines: Box<[CachePadded<Line>]>,
+    /// Grows by one with every accounting that has found a noted time. Read by all, rarely written.
+    span: AtomicU64,
+}
+
+/// 64 bytes.
+#[derive(Default)]
+struct Line {
+    counts: [AtomicU64; OUTCOMES],
+    /// The span in which a time was noted last, and that time.
+    noted_in: AtomicU64,
+    noted: AtomicU64,
+}
+
+impl Line {
+    /// Before the success is counted: so it has ended by then, whatever else happens in between.
+    #[cold]
+    fn note(&self, span: u64, now: Moment) {
+        self.noted.store(now.0, Ordering::Relaxed);
+        self.noted_in.store(span, Ordering::Release);
+    }
+}
+
+/// The successes so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Successes {
+    pub(crate) count: u64,
+    /// The latest of those that have been counted since the last accounting ended then, or later. `None`: unknown.
+    pub(crate) latest: Option<Moment>,
 }
 
 /// Threads with a line of their own: at least twice the cores, so that the workers of a runtime and some
@@ -78,7 +111,57 @@ fn take_number() -> usize {
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        Tally { lines: (0..=numbered_threads()).map(|_| CachePadded::default()).collect() }
+        let lines = (0..=numbered_threads()).map(|_| CachePadded::default()).collect();
+        // Not the span that lines begin with.
+        Tally { lines, span: AtomicU64::new(1) }
+    }
+
+    /// One more success, which has just ended.
+    #[inline]
+    pub(crate) fn success(&self, clock: &Clock) {
+        let number = NUMBER.get();
+        match self.lines[..self.lines.len() - 1].get(number) {
+            Some(line) => {
+                self.note(line, clock);
+                let count = &line.counts[Outcome::Success as usize];
+                count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            None => self.success_without_number(number, clock),
+        }
+    }
+
+    #[cold]
+    fn success_without_number(&self, number: usize, clock: &Clock) {
+        if number == NONE && take_number() != SHARED {
+            return self.success(clock);
+        }
+        // Several threads may note a time here: any of them is one at which a success had ended.
+        self.note(self.shared(), clock);
+        self.add(Outcome::Success);
+    }
+
+    #[inline]
+    fn note(&self, line: &Line, clock: &Clock) {
+        let span = self.span.load(Ordering::Relaxed);
+        if line.noted_in.load(Ordering::Relaxed) != span {
+            line.note(span, clock.now());
+        }
+    }
+
+    fn shared(&self) -> &Line {
+        self.lines.last().expect("there is always the shared line")
+    }
+
+    /// All successes so far, to be accounted for now; one caller at a time.
+    pub(crate) fn account(&self) -> Successes {
+        let span = self.span.load(Ordering::Relaxed);
+        let noted = self.lines.iter().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
+        let latest = noted.map(|line| Moment(line.noted.load(Ordering::Relaxed))).max();
+        let count = self.sum(Outcome::Success);
+        if latest.is_some() {
+            self.span.store(span + 1, Ordering::Relaxed);
+        }
+        Successes { count, latest }
     }
 
     /// One more. A thread that has its line to itself needs no atomic addition: nobody else writes there.
@@ -87,7 +170,7 @@ impl Tally {
         let number = NUMBER.get();
         match self.lines[..self.lines.len() - 1].get(number) {
             Some(line) => {
-                let count = &line[outcome as usize];
+                let count = &line.counts[outcome as usize];
                 count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }
             None => self.add_without_number(number, outcome),
@@ -99,13 +182,12 @@ impl Tally {
         if number == NONE && take_number() != SHARED {
             return self.add(outcome);
         }
-        let shared = self.lines.last().expect("there is always the shared line");
-        shared[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.shared().counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The sum over all threads. Not a snapshot: calls go on while it is taken.
     pub(crate) fn sum(&self, outcome: Outcome) -> u64 {
-        self.lines.iter().map(|line| line[outcome as usize].load(Ordering::Relaxed)).sum()
+        self.lines.iter().map(|line| line.counts[outcome as usize].load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn outcomes(&self) -> Outcomes {
@@ -138,5 +220,27 @@ mod tests {
         }
         assert_eq!(tally.sum(Outcome::Success), 20 * 500 * crowd as u64);
         assert_eq!(tally.outcomes().failure, 0);
+    }
+
+    #[test]
+    fn the_first_success_after_an_accounting_notes_its_time() {
+        let (clock, hands) = Clock::manual();
+        let tally = Tally::new();
+        let begin = clock.now();
+        let pass = |seconds| hands.advance(std::time::Duration::from_secs(seconds));
+        let at = |seconds| Some(begin.after(std::time::Duration::from_secs(seconds)));
+
+        assert_eq!(tally.account(), Successes { count: 0, latest: None });
+        pass(1);
+        tally.success(&clock);
+        pass(1);
+        tally.success(&clock);
+        assert_eq!(tally.account(), Successes { count: 2, latest: at(1) });
+        assert_eq!(tally.account(), Successes { count: 2, latest: None });
+        pass(1);
+        tally.success(&clock);
+        pass(1);
+        std::thread::scope(|scope| scope.spawn(|| tally.success(&clock)).join()).unwrap();
+        assert_eq!(tally.account(), Successes { count: 4, latest: at(4) });
     }
 }
