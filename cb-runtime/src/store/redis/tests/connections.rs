@@ -113,7 +113,7 @@ async fn a_frozen_server_is_an_error_in_time() {
     exchange(&store, vec![]).await;
     server.freeze();
     let start = Instant::now();
-    // The first one has a connection that does not answer, the second one gets none.
+    // The first one has a connection already, the second one makes one anew.
     for _ in 0..2 {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
@@ -127,22 +127,25 @@ async fn a_frozen_server_is_an_error_in_time() {
 #[tokio::test]
 async fn a_crowd_makes_one_attempt() {
     let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    proxy.stall();
-    let store = Arc::new(at(&proxy.url()));
-    let all: Vec<_> = (0..50)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move { Store::exchange(&*store, batch(vec![])).await.unwrap_err() })
-        })
-        .collect();
-    for one in all {
-        assert!(one.await.unwrap().is_store());
+    // In the second protocol a connection is ready once it is there, in the third it greets the server.
+    for protocol in ["", "?protocol=resp3"] {
+        let proxy = Proxy::start(server.port());
+        proxy.stall();
+        let store = Arc::new(at(&format!("{}/{protocol}", proxy.url())));
+        let all: Vec<_> = (0..50)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { Store::exchange(&*store, batch(vec![])).await.unwrap_err() })
+            })
+            .collect();
+        for one in all {
+            assert!(one.await.unwrap().is_store());
+        }
+        assert_eq!(proxy.accepted(), 1, "{protocol}");
+        proxy.heal();
+        exchange(&store, vec![]).await;
+        assert_eq!(proxy.accepted(), 2, "{protocol}");
     }
-    assert_eq!(proxy.accepted(), 1);
-    proxy.heal();
-    exchange(&store, vec![]).await;
-    assert_eq!(proxy.accepted(), 2);
 }
 
 #[tokio::test]
@@ -181,6 +184,21 @@ async fn a_user_who_may_touch_only_our_keys_is_enough() {
     assert_eq!(store.cache_get("k".into()).await.unwrap(), Some(vec![1]));
     let log = server.command(&["ACL", "LOG"]);
     assert_eq!(log, Reply::Many(vec![]), "nothing was denied");
+}
+
+#[tokio::test]
+async fn an_address_may_ask_for_the_third_protocol_and_a_database() {
+    let server = RedisServer::start();
+    let store = at(&format!("{}/3?protocol=resp3", server.url()));
+    exchange(&store, vec![counting("x", 1, 1), forcing("y", State::Open)]).await;
+    assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
+    assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
+    assert_eq!(Store::watch(&store, nowhere(), PATIENCE).await.unwrap().len(), 1);
+    let from = Store::load(&store).await.unwrap().position;
+    assert_eq!(Store::watch(&store, from, Duration::from_millis(5)).await.unwrap(), []);
+    store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
+    assert_eq!(store.cache_get("k".into()).await.unwrap(), Some(vec![1]));
+    assert!(server.info("keyspace", "db3").contains("keys="));
 }
 
 #[tokio::test]
