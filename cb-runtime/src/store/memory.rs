@@ -133,7 +133,7 @@ impl Space {
         let now = when.now;
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut ledger = self.breakers.remove(&entry.name).unwrap_or_default();
-        if let Some(known) = &entry.known {
+        if let Some(known) = entry.known() {
             ledger.write_back(known, now);
         }
         if !when.retry {
@@ -142,7 +142,7 @@ impl Space {
         ledger.settle_leases(instance, &entry.leases, now);
         let from = ledger.state();
         let won = entry.proposal.as_ref().is_some_and(|proposal| {
-            ledger.propose(proposal, entry.known.as_ref().map(|known| known.epoch), instance, now)
+            ledger.propose(proposal, entry.known().map(|known| known.epoch), instance, now)
         });
         if won && let Some(proposal) = &entry.proposal {
             let event = StreamEvent {

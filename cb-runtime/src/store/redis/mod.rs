@@ -1,4 +1,4 @@
-//! The store that a fleet shares.
+//! The store that a fleet shares: Redis 6.2 or later, or what speaks like it.
 //!
 //! One connection for commands, shared by all that is asked; one for the blocking read of the event
 //! stream. Both are made when they are first needed, dropped when they fail, and made again at the
@@ -63,6 +63,8 @@ pub(crate) struct RedisStore {
     generation: AtomicU64,
     /// Grows when the server has turned out not to be the master any more: what watches must move, too.
     moves: AtomicU64,
+    response_timeout: Duration,
+    watch_margin: Duration,
     #[cfg(test)]
     clock: Option<Clock>,
 }
@@ -87,6 +89,8 @@ impl RedisStore {
             watching: tokio::sync::Mutex::default(),
             generation: AtomicU64::new(0),
             moves: AtomicU64::new(0),
+            response_timeout: RESPONSE_TIMEOUT,
+            watch_margin: WATCH_MARGIN,
             #[cfg(test)]
             clock: None,
         })
@@ -96,7 +100,15 @@ impl RedisStore {
     #[cfg(test)]
     pub(crate) fn on_clock(target: Target, namespace: &str, clock: Clock) -> Self {
         let store = RedisStore::new(target, namespace).expect("a right address");
-        RedisStore { scripts: Scripts::on_a_given_clock(), clock: Some(clock), ..store }
+        RedisStore { scripts: Scripts::on_a_given_clock(), clock: Some(clock), ..store }.patient()
+    }
+
+    /// Waits longer for answers: tests on a busy machine must not fail because it is busy.
+    #[cfg(test)]
+    pub(crate) fn patient(mut self) -> Self {
+        let limit = Duration::from_secs(30);
+        self.dialer.wait_for(limit);
+        RedisStore { response_timeout: limit, watch_margin: limit, ..self }
     }
 
     /// Connections live on this runtime, wherever they are first used from. Without this they live on the
@@ -123,7 +135,7 @@ impl RedisStore {
     /// that goes away early leaves the connection in order.
     async fn request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
         let (generation, mut link) = self.link().await?;
-        let problem = match timeout(RESPONSE_TIMEOUT, request.send(&mut link)).await {
+        let problem = match timeout(self.response_timeout, request.send(&mut link)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if is_an_answer(&error) => return Err(Error::store(doing, error)),
             Ok(Err(error)) => {
@@ -132,7 +144,7 @@ impl RedisStore {
                 }
                 error.to_string()
             }
-            Err(_) => format!("no answer within {RESPONSE_TIMEOUT:?}"),
+            Err(_) => format!("no answer within {:?}", self.response_timeout),
         };
         self.slot().take_if(|(current, _)| *current == generation);
         Err(Error::store(doing, problem))
@@ -285,6 +297,7 @@ impl RedisStore {
         };
         let start = match &watching.skip {
             Some((id, behind)) if *id == from.id => behind.clone(),
+            _ if from.id.is_empty() => "0-0".to_owned(),
             _ => from.id.clone(),
         };
         let key = self.keys.events();
@@ -295,7 +308,7 @@ impl RedisStore {
             command.arg("BLOCK").arg(milliseconds);
         }
         command.arg("STREAMS").arg(&key).arg(start);
-        let limit = patience.saturating_add(WATCH_MARGIN);
+        let limit = patience.saturating_add(self.watch_margin);
         let reply: Option<StreamReadReply> = match timeout(limit, command.query_async(&mut link)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
