@@ -222,8 +222,6 @@ impl BreakerConfig {
             reset_timeout: self.reset_timeout.unwrap_or(Duration::from_secs(30)),
             half_open_max_calls: self.half_open_max_calls.unwrap_or(3),
             success_threshold: u64::from(self.success_threshold.unwrap_or(3)),
-            call_timeout: self.call_timeout,
-            cache_ttl: self.cache_ttl,
         })
     }
 }
@@ -236,8 +234,6 @@ pub(crate) struct Settings {
     pub(crate) reset_timeout: Duration,
     pub(crate) half_open_max_calls: u32,
     pub(crate) success_threshold: u64,
-    pub(crate) call_timeout: Option<Duration>,
-    pub(crate) cache_ttl: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -245,6 +241,37 @@ pub(crate) struct RateRule {
     pub(crate) threshold: f64,
     pub(crate) window: Duration,
     pub(crate) minimum_calls: u64,
+}
+
+/// Settings that belong to a function rather than to its breaker, because two functions may share
+/// one: what the operator and the registry's defaults say about them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct PerFunction {
+    pub(crate) call_timeout: Choice,
+    pub(crate) cache_ttl: Choice,
+}
+
+/// What stands above and below the function's own word.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Choice {
+    operator: Option<Duration>,
+    default: Option<Duration>,
+}
+
+impl Choice {
+    #[inline]
+    pub(crate) fn pick(&self, given: Option<Duration>) -> Option<Duration> {
+        self.operator.or(given).or(self.default)
+    }
+}
+
+impl PerFunction {
+    pub(crate) fn new(operator: &BreakerConfig, defaults: &BreakerConfig) -> Self {
+        PerFunction {
+            call_timeout: Choice { operator: operator.call_timeout, default: defaults.call_timeout },
+            cache_ttl: Choice { operator: operator.cache_ttl, default: defaults.cache_ttl },
+        }
+    }
 }
 
 fn count(field: &'static str, value: Option<u32>) -> Result<(), Error> {

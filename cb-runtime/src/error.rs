@@ -99,6 +99,17 @@ impl fmt::Debug for BreakerError {
 
 impl std::error::Error for BreakerError {}
 
+/// For functions that return `io::Result`.
+impl From<BreakerError> for std::io::Error {
+    fn from(error: BreakerError) -> Self {
+        if error.is_timeout() {
+            std::io::Error::new(std::io::ErrorKind::TimedOut, error)
+        } else {
+            std::io::Error::other(error)
+        }
+    }
+}
+
 /// What building, steering or watching a registry can fail with. Opaque; ask its predicates.
 #[derive(Clone)]
 pub struct Error(Arc<ErrorKind>);

@@ -1,12 +1,15 @@
 //! What a registry tells those who listen: changes of state, in epoch order, and trouble.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
 
 use crate::error::Error;
 use crate::snapshot::State;
+use crate::sync::lock;
 
 /// Something that happened. Sent after the change it tells of has been made.
 #[derive(Clone, Debug)]
@@ -84,10 +87,6 @@ pub struct Events {
 pub(crate) const CAPACITY: usize = 1024;
 
 impl Events {
-    pub(crate) fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        Events { receiver, lost: 0 }
-    }
-
     /// The next event; `None` once the registry has been shut down. Cancelling loses nothing.
     pub async fn recv(&mut self) -> Option<Event> {
         loop {
@@ -113,5 +112,100 @@ impl Events {
     /// How many events this subscriber has lost by being too slow.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+}
+
+/// What a registry does with a background error, if it was told to.
+pub(crate) type OnError = Arc<dyn Fn(&Error) + Send + Sync>;
+
+/// Where a registry's events go out: to its subscribers at once, and to `tracing` and the error
+/// callback on a thread of their own, so that nothing of the user's runs where calls or exchanges do.
+pub(crate) struct Outlet {
+    /// `None` once the registry has been shut down: subscribers see the end.
+    subscribers: Mutex<Option<broadcast::Sender<Event>>>,
+    on_error: Option<OnError>,
+}
+
+impl Outlet {
+    pub(crate) fn new(on_error: Option<OnError>) -> Self {
+        Outlet { subscribers: Mutex::new(Some(broadcast::Sender::new(CAPACITY))), on_error }
+    }
+
+    pub(crate) fn subscribe(&self) -> Events {
+        let receiver = match &*lock(&self.subscribers) {
+            Some(sender) => sender.subscribe(),
+            None => broadcast::channel(1).1,
+        };
+        Events { receiver, lost: 0 }
+    }
+
+    pub(crate) fn close(&self) {
+        lock(&self.subscribers).take();
+    }
+
+    /// Never blocks: a listener that is too slow loses events, not time of ours.
+    pub(crate) fn emit(&self, event: Event) {
+        if let Some(sender) = &*lock(&self.subscribers) {
+            let _ = sender.send(event.clone());
+        }
+        tell(event, self.on_error.clone());
+    }
+
+    pub(crate) fn error(&self, error: Error) {
+        self.emit(Event::Error(error));
+    }
+}
+
+/// Hands an event to the thread that runs the user's code. It is dropped where a thousand are waiting already.
+fn tell(event: Event, on_error: Option<OnError>) {
+    type Told = (Event, Option<OnError>);
+    static TELLER: OnceLock<Option<SyncSender<Told>>> = OnceLock::new();
+    let teller = TELLER.get_or_init(|| {
+        let (sender, receiver) = sync_channel::<Told>(CAPACITY);
+        let run = move || {
+            for (event, on_error) in receiver {
+                // A panic in the user's code is the user's; the next event is told all the same.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    trace(&event);
+                    if let (Event::Error(error) | Event::StoreLost(error), Some(on_error)) =
+                        (&event, on_error)
+                    {
+                        on_error(error);
+                    }
+                }));
+            }
+        };
+        std::thread::Builder::new().name("cb-events".into()).spawn(run).ok().map(|_| sender)
+    });
+    if let Some(teller) = teller {
+        let _ = teller.try_send((event, on_error));
+    }
+}
+
+fn trace(event: &Event) {
+    match event {
+        Event::Transition(t) | Event::LocalTransition(t) => {
+            let local = matches!(event, Event::LocalTransition(_));
+            let (breaker, from, to) = (&*t.breaker, t.from.as_str(), t.to.as_str());
+            macro_rules! say {
+                ($level:ident) => {
+                    tracing::$level!(
+                        target: "cb_runtime", breaker, epoch = t.epoch, from, to, reason = %t.reason,
+                        originator = %t.originator, own = t.own, local, "circuit breaker is {to}"
+                    )
+                };
+            }
+            if t.to == State::Closed { say!(info) } else { say!(warn) }
+        }
+        Event::CacheHit { breaker, tier, age } => {
+            tracing::debug!(target: "cb_runtime", breaker = &**breaker, ?tier, ?age, "answered from the cache");
+        }
+        Event::StoreLost(error) => {
+            tracing::warn!(target: "cb_runtime", %error, "the store is away; breakers decide by themselves");
+        }
+        Event::StoreRestored => tracing::info!(target: "cb_runtime", "the store is back"),
+        Event::Error(error) => {
+            tracing::error!(target: "cb_runtime", %error, "a circuit breaker met a problem")
+        }
     }
 }

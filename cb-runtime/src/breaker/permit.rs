@@ -1,8 +1,8 @@
 //! Leave to make one call. It gives the call's outcome back exactly once, whatever becomes of the call.
 
 use std::future::Future;
-use std::mem::ManuallyDrop;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,14 +32,28 @@ pub enum Admission<'a> {
 pub struct Permit<'a> {
     core: &'a Core,
     pass: Pass,
-    lease: Option<LeaseId>,
-    running: bool,
+    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.)
+    lease: LeaseId,
+    /// Whole words throughout: a byte that is written just before the word around it is copied stalls the
+    /// processor for longer than all the rest of the fast path takes.
+    stage: usize,
 }
+
+/// The guarded code is not running on any thread: between two polls, or before the first.
+const IDLE: usize = 0;
+/// It is running. A permit that is dropped now was dropped by a panic.
+const RUNNING: usize = 1;
+/// The outcome has been given back.
+const ENDED: usize = 2;
 
 impl<'a> Permit<'a> {
     #[inline]
     pub(crate) fn new(core: &'a Core, pass: Pass, lease: Option<LeaseId>) -> Self {
-        Permit { core, pass, lease, running: false }
+        Permit { core, pass, lease: lease.unwrap_or(0), stage: IDLE }
+    }
+
+    pub(crate) fn core(&self) -> &'a Core {
+        self.core
     }
 
     /// How long the call may take: the operator's word, else what the function was `given` by its
@@ -53,24 +67,24 @@ impl<'a> Permit<'a> {
     /// A permit that is dropped in between was dropped by a panic.
     #[inline]
     pub fn running(&mut self, running: bool) {
-        self.running = running;
+        self.stage = if running { RUNNING } else { IDLE };
     }
 
     /// The call returned what counts as a success.
     #[inline]
-    pub fn success(self) {
-        self.finish(Outcome::Success);
+    pub fn success(mut self) {
+        self.end(Outcome::Success);
     }
 
     /// The call returned what counts as a failure. If that trips the breaker, it is open when this returns.
-    pub fn failure(self) {
-        self.finish(Outcome::Failure);
+    pub fn failure(mut self) {
+        self.end(Outcome::Failure);
     }
 
     /// The call returned something that says nothing about the dependency.
     #[inline]
-    pub fn ignored(self) {
-        self.finish(Outcome::Ignored);
+    pub fn ignored(mut self) {
+        self.end(Outcome::Ignored);
     }
 
     /// The call took longer than `limit` and has been dropped: a failure.
@@ -80,17 +94,22 @@ impl<'a> Permit<'a> {
         error
     }
 
+    /// Gives the outcome back, without moving the permit.
     #[inline]
-    fn finish(self, outcome: Outcome) {
-        let permit = ManuallyDrop::new(self);
-        permit.core.record(permit.pass, permit.lease, outcome);
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        self.stage = ENDED;
+        self.core.record(self.pass, self.lease, outcome);
     }
 }
 
 impl Drop for Permit<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let outcome = if self.running { Outcome::Failure } else { Outcome::Cancelled };
-        self.core.record(self.pass, self.lease, outcome);
+        match self.stage {
+            ENDED => {}
+            RUNNING => self.core.record(self.pass, self.lease, Outcome::Failure),
+            _ => self.core.record(self.pass, self.lease, Outcome::Cancelled),
+        }
     }
 }
 
@@ -103,8 +122,23 @@ pub struct Waiting<'a> {
 
 /// A probe that has been granted and not been taken yet; goes back if it is dropped.
 pub(crate) struct Grant {
-    pub(crate) pass: Pass,
-    pub(crate) lease: LeaseId,
+    core: Arc<Core>,
+    pass: Pass,
+    lease: Option<LeaseId>,
+}
+
+impl Grant {
+    pub(crate) fn new(core: Arc<Core>, pass: Pass, lease: LeaseId) -> Self {
+        Grant { core, pass, lease: Some(lease) }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.core.give_back(lease);
+        }
+    }
 }
 
 impl<'a> Waiting<'a> {
@@ -119,8 +153,11 @@ impl<'a> Future for Waiting<'a> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         Poll::Ready(match answer {
-            Ok(grant) => Ok(Permit::new(self.core, grant.pass, Some(grant.lease))),
-            Err(_denied) => Err(self.core.rejection()),
+            // The state may have changed between the granting and now; the grant then goes back.
+            Ok(mut grant) if self.core.is_current(grant.pass) => {
+                Ok(Permit::new(self.core, grant.pass, grant.lease.take()))
+            }
+            _ => self.core.admit_late(),
         })
     }
 }

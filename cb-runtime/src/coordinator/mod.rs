@@ -1,3 +1,354 @@
-//! The background exchange with the store.
+//! The background exchange with the store: one task per registry on the process's coordinator thread,
+//! and one beside it that follows the event stream.
+//!
+//! A turn of the coordinator: bring every breaker's books up to date, collect what they have to say
+//! into one batch, exchange it, hand the answers back. Batches are strictly one after the other, because
+//! their numbers are what makes a retry after an unknown outcome count only once.
 
+pub(crate) mod book;
+#[cfg(test)]
+mod simulation;
+mod skew;
 pub(crate) mod thread;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::breaker::Core;
+use crate::breaker::home::Home;
+use crate::breaker::ledger::PACE;
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::store::{Answer, Batch, FleetRow, Load, Store};
+use book::Book;
+use skew::Skew;
+use watch::Stream;
+
+/// An instance without anything to say asks so often whether the store is still the same.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A store that has not answered by then is away. (Its own limits are for its connections.)
+const PATIENCE: Duration = Duration::from_millis(400);
+/// How soon a lost store is tried again, at first and at last.
+const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
+/// Breakers per batch: what one script handles in a fraction of a millisecond.
+const BATCH: usize = 128;
+
+/// What others ask of the coordinator.
+pub(crate) enum Request {
+    /// Tell the store all there is, then read the fleet's overview.
+    Fleet(oneshot::Sender<Result<Vec<FleetRow>, Error>>),
+    /// The stream has a gap, or cannot be read: learn the states anew.
+    Resync,
+    /// Tell the store all there is, give back what is held, and stop.
+    Shutdown(oneshot::Sender<()>),
+}
+
+pub(crate) struct Coordinator {
+    home: Arc<Home>,
+    book: Arc<Book>,
+    store: Arc<dyn Store>,
+    stream: Arc<Stream>,
+    requests: mpsc::UnboundedReceiver<Request>,
+    skew: Skew,
+    seq: u64,
+    /// The breakers of the batch whose fate is unknown.
+    unknown: Option<Vec<Arc<Core>>>,
+    exchanged_at: Moment,
+    reviewed_at: Moment,
+    retry_at: Moment,
+    retry_after: Duration,
+    resync: bool,
+    ever_up: bool,
+}
+
+/// Starts the tasks. `ready` hears once the store has been asked for the first time, with or without success.
+pub(crate) fn start(
+    home: Arc<Home>,
+    book: Arc<Book>,
+    store: Arc<dyn Store>,
+    ready: SyncSender<()>,
+) -> std::io::Result<mpsc::UnboundedSender<Request>> {
+    let runtime = thread::runtime()?;
+    let (sender, requests) = mpsc::unbounded_channel();
+    let stream = Arc::new(Stream::default());
+    let follower =
+        watch::follow(home.clone(), book.clone(), store.clone(), stream.clone(), sender.downgrade());
+    let now = home.clock.now();
+    let coordinator = Coordinator {
+        home,
+        book,
+        store,
+        stream,
+        requests,
+        skew: Skew::default(),
+        seq: 0,
+        unknown: None,
+        exchanged_at: now,
+        reviewed_at: now,
+        retry_at: now,
+        retry_after: RETRY.0,
+        resync: false,
+        ever_up: false,
+    };
+    runtime.spawn(async move {
+        let follower = tokio::spawn(follower);
+        coordinator.run(ready).await;
+        follower.abort();
+    });
+    Ok(sender)
+}
+
+impl Coordinator {
+    async fn run(mut self, ready: SyncSender<()>) {
+        self.connect().await;
+        let _ = ready.try_send(());
+        loop {
+            let next = if self.home.store_up() {
+                self.reviewed_at.after(PACE)
+            } else {
+                self.retry_at.min(self.reviewed_at.after(PACE))
+            };
+            let home = self.home.clone();
+            tokio::select! {
+                biased;
+                request = self.requests.recv() => match request {
+                    Some(Request::Fleet(answer)) => {
+                        let rows = self.fleet().await;
+                        let _ = answer.send(rows);
+                    }
+                    Some(Request::Resync) => self.resync = true,
+                    Some(Request::Shutdown(done)) => {
+                        self.tell_all().await;
+                        self.end();
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.end(),
+                },
+                () = home.rung() => {}
+                () = home.clock.sleep_until(next) => {}
+            }
+            self.turn().await;
+        }
+    }
+
+    async fn turn(&mut self) {
+        let now = self.home.clock.now();
+        let urgent = self.home.take_urgent();
+        if !self.home.store_up() {
+            self.review(now);
+            if urgent || now >= self.retry_at {
+                self.connect().await;
+            }
+            return;
+        }
+        if self.resync {
+            self.resync = false;
+            self.connect().await;
+            return;
+        }
+        if now >= self.reviewed_at.after(PACE) {
+            self.home.take_flagged();
+            let talkative = self.review(now);
+            if !talkative.is_empty() || now >= self.exchanged_at.after(HEARTBEAT) {
+                self.exchange(talkative).await;
+            }
+        } else if urgent || now >= self.exchanged_at.after(PACE) {
+            let flagged = self.home.take_flagged();
+            if !flagged.is_empty() {
+                self.exchange(flagged).await;
+            }
+        }
+    }
+
+    /// Brings all books up to date; returns the breakers that have something to say.
+    fn review(&mut self, now: Moment) -> Vec<Arc<Core>> {
+        self.reviewed_at = now;
+        let mut all = self.book.all();
+        all.retain(|core| core.review());
+        all
+    }
+
+    /// One exchange for these breakers, in as many batches as it takes.
+    async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
+        let mut rest = cores;
+        loop {
+            let batch =
+                if rest.len() > BATCH { rest.drain(..BATCH).collect() } else { std::mem::take(&mut rest) };
+            self.seq += 1;
+            if let Err(error) = self.send(batch, false).await {
+                return self.lost(&error);
+            }
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// One batch under the current number.
+    async fn send(&mut self, mut cores: Vec<Arc<Core>>, retry: bool) -> Result<(), Error> {
+        // A breaker that was flagged twice has one entry: its evidence is one flight.
+        cores.sort_unstable_by_key(Arc::as_ptr);
+        cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let sent_at = self.home.clock.now();
+        let batch = Batch {
+            instance: self.home.instance.clone(),
+            seq: self.seq,
+            as_of_us: self.skew.estimate(sent_at),
+            entries: cores.iter().map(|core| core.entry(retry)).collect(),
+        };
+        self.exchanged_at = sent_at;
+        match patiently("exchanging counts", self.store.exchange(batch)).await {
+            Ok(answer) => {
+                self.unknown = None;
+                self.answered(&cores, &answer, sent_at);
+                Ok(())
+            }
+            Err(error) => {
+                self.unknown = Some(cores);
+                Err(error)
+            }
+        }
+    }
+
+    fn answered(&mut self, cores: &[Arc<Core>], answer: &Answer, sent_at: Moment) {
+        self.measure(answer.now_us, sent_at);
+        for (core, view) in cores.iter().zip(&answer.views) {
+            match view {
+                Ok(view) => core.answered(view, answer.now_us),
+                Err(problem) => core.refused(problem),
+            }
+        }
+        for problem in &answer.troubles {
+            self.stream.trouble(&self.home, problem);
+        }
+        if self.stream.is_another(&answer.position) {
+            self.resync = true;
+            self.home.ring();
+        }
+    }
+
+    fn measure(&mut self, store_now: u64, sent_at: Moment) {
+        let skew = self.skew.measure(store_now, sent_at, self.home.clock.now());
+        self.home.set_skew(skew);
+    }
+
+    /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
+    async fn connect(&mut self) {
+        let sent_at = self.home.clock.now();
+        let result = match patiently("reading the fleet's states", self.store.load()).await {
+            Ok(load) => self.loaded(&load, sent_at).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                self.retry_after = RETRY.0;
+                if !self.home.store_up() {
+                    self.home.set_store_up(true);
+                    if self.ever_up || self.stream.was_lost() {
+                        self.home.outlet.emit(Event::StoreRestored);
+                    }
+                    self.ever_up = true;
+                    self.stream.resume();
+                }
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    async fn loaded(&mut self, load: &Load, sent_at: Moment) -> Result<(), Error> {
+        self.measure(load.now_us, sent_at);
+        self.stream.place(&load.position);
+        for problem in &load.troubles {
+            self.stream.trouble(&self.home, problem);
+        }
+        for (name, record) in &load.held {
+            match record {
+                Ok(record) => self.book.adopt(name, record, self.home.clock.now()),
+                Err(problem) => self.home.outlet.error(Error::new(ErrorKind::Data {
+                    what: format!("breaker \"{name}\""),
+                    problem: problem.clone(),
+                })),
+            }
+        }
+        if let Some(unknown) = self.unknown.take() {
+            self.send(unknown, true).await?;
+        }
+        let mut all = self.book.all();
+        all.retain(|core| core.review() || core.has_history());
+        while !all.is_empty() {
+            let batch = all.drain(..all.len().min(BATCH)).collect();
+            self.seq += 1;
+            self.send(batch, false).await?;
+        }
+        Ok(())
+    }
+
+    /// The store has not answered: from now on this instance is on its own.
+    fn lost(&mut self, error: &Error) {
+        self.retry_at = self.home.clock.now().after(self.retry_after);
+        self.retry_after = (self.retry_after * 2).min(RETRY.1);
+        let was_up = self.home.store_up();
+        self.home.set_store_up(false);
+        self.stream.pause();
+        for core in self.book.all() {
+            core.store_lost(error);
+        }
+        if was_up || !self.stream.was_lost() {
+            self.stream.set_lost();
+            self.home.outlet.emit(Event::StoreLost(error.clone()));
+        }
+    }
+
+    async fn fleet(&mut self) -> Result<Vec<FleetRow>, Error> {
+        if !self.home.store_up() {
+            self.connect().await;
+        }
+        let now = self.home.clock.now();
+        let talkative = self.review(now);
+        if !talkative.is_empty() {
+            self.exchange(talkative).await;
+        }
+        let rows = patiently("reading the fleet's overview", self.store.fleet()).await;
+        if let Err(error) = &rows {
+            self.lost(error);
+        }
+        rows
+    }
+
+    async fn tell_all(&mut self) {
+        if self.home.store_up() {
+            let now = self.home.clock.now();
+            let talkative = self.review(now);
+            if !talkative.is_empty() {
+                self.exchange(talkative).await;
+            }
+        }
+    }
+
+    /// Whoever waits for an answer, or would from now on, hears that there will be none.
+    fn end(&mut self) {
+        self.home.end();
+        let error = Error::new(ErrorKind::ShutDown);
+        for core in self.book.all() {
+            core.store_lost(&error);
+        }
+        self.home.outlet.close();
+    }
+}
+
+/// The store's own limits end a hanging connection; this one ends a hanging answer.
+async fn patiently<T>(
+    doing: &'static str,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::store(doing, format!("no answer within {PATIENCE:?}"))),
+    }
+}

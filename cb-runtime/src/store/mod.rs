@@ -57,11 +57,22 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Every breaker that the store knows, with its counts, by name.
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
 
-    /// A cached result, if it is there.
-    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Vec<u8>>, Error>>;
+    /// A cached result, if it is there, and how long it will be. Both are read at one moment, in one
+    /// round trip. `key` is the tail that the cache has chosen; the store puts its own prefix before it.
+    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>>;
 
-    /// Keeps a result for `ttl`, or shorter if there is no room; replaces the one before.
+    /// Keeps a result for `ttl` (in whole milliseconds, at least one), or shorter if there is no room;
+    /// replaces the one before.
     fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// A cached result as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cached {
+    pub(crate) value: Vec<u8>,
+    /// Until it expires by the store's clock: what is left of the `ttl` it was put with, so its age
+    /// follows without comparing clocks. `None` = it never expires, so it was not put by this contract.
+    pub(crate) remaining: Option<Duration>,
 }
 
 /// What one instance has to say at one time.
@@ -86,7 +97,8 @@ pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     /// The last state of this breaker that the store has confirmed to this instance; `None` if they
     /// have never spoken of it. If its epoch is higher than the store's, the store has lost data and
-    /// takes this record over (counts and leases start at nothing; no event).
+    /// takes this record over; counts and leases start at nothing. If it is not closed, the stream tells those who
+    /// have looked in between: an event of which `from` is the record's own state.
     ///
     /// For a closed breaker that this instance has not named for half of [`IDLE`] it had better be
     /// `None`: the store may have let it go since, and started its epochs anew.
@@ -355,6 +367,7 @@ pub(crate) struct StreamEvent {
     /// Where the stream stands after this event.
     pub(crate) position: Position,
     pub(crate) name: Arc<str>,
+    /// The state before; the same as the record's where a state was written back that the store had lost.
     pub(crate) from: State,
     /// The state from then on. `remaining_us` and `since_us` are those of the moment of change.
     pub(crate) record: Record,

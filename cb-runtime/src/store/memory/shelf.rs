@@ -1,6 +1,9 @@
 //! Cached results: bounded in bytes; what ends first goes first.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::store::Cached;
 
 /// All keys and values together stay below this, so that a function with ever new arguments cannot
 /// fill the process.
@@ -15,8 +18,9 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    pub(super) fn get(&self, key: &str, now: u64) -> Option<Vec<u8>> {
-        self.results.get(key).filter(|(end, _)| *end > now).map(|(_, value)| value.clone())
+    pub(super) fn get(&self, key: &str, now: u64) -> Option<Cached> {
+        let (end, value) = self.results.get(key).filter(|(end, _)| *end > now)?;
+        Some(Cached { value: value.clone(), remaining: Some(Duration::from_micros(end - now)) })
     }
 
     /// Does not keep what would need the whole shelf for itself.
@@ -82,7 +86,7 @@ mod tests {
         let mut shelf = Shelf::default();
         shelf.put("a".into(), vec![1], 0, 10);
         shelf.put("a".into(), vec![2], 0, 20);
-        assert_eq!(shelf.get("a", 19), Some(vec![2]));
+        assert_eq!(shelf.get("a", 19).map(|cached| cached.value), Some(vec![2]));
         assert_eq!(shelf.get("a", 20), None);
         shelf.sweep(20);
         assert_eq!((shelf.bytes, shelf.results.len(), shelf.ends.len()), (0, 0, 0));

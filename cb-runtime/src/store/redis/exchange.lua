@@ -103,8 +103,7 @@ local function wins(b, e)
   return e.known ~= nil and e.known.epoch == b.epoch and (not bound or left == 0)
 end
 
-local function announce(e, b, from)
-  local p = e.proposal
+local function announce(e, b, from, evidence)
   place.number = place.number + 1
   announced = true
   local id = mended(events, function()
@@ -114,7 +113,7 @@ local function announce(e, b, from)
       'reason', b.reason, 'by', b.by, 'at_us', whole(now),
       'remaining_us', b.ends and whole(b.ends - now) or '',
       'reset_timeout_us', whole(b.reset), 'attempt', whole(b.attempt),
-      'successes', whole(p.evidence[1]), 'failures', whole(p.evidence[2]), 'slow', whole(p.evidence[3]))
+      'successes', whole(evidence[1]), 'failures', whole(evidence[2]), 'slow', whole(evidence[3]))
   end)
   if id then
     place.id = id
@@ -189,8 +188,10 @@ end
 -- Everything is read, and found to be in order, before the first write.
 local function exchange(e, key, leases_key, window_key)
   local b = read_breaker(key)
+  local restored = false
   if e.known and e.known.epoch > b.epoch then
     begin(b, e.known)
+    restored = b.state ~= 'closed'
   end
   local failed, buckets, asks = e.failures or NONE, e.buckets or NONE, e.leases
   for _, pair in ipairs(failed) do
@@ -240,6 +241,10 @@ local function exchange(e, key, leases_key, window_key)
   if leases and not b.leases_end then
     settle_leases(leases_key, batch.instance, asks)
   end
+  -- Not before here: everything has been read, so nothing can go wrong that would undo it.
+  if restored then
+    announce(e, b, b.state, { 0, 0, 0 })
+  end
   local won = false
   if e.proposal and wins(b, e) then
     won = true
@@ -249,7 +254,7 @@ local function exchange(e, key, leases_key, window_key)
       epoch = b.epoch + 1, state = p.state, reason = p.reason, by = batch.instance,
       remaining = p.remaining, since = 0, reset = p.reset, attempt = p.attempt,
     })
-    announce(e, b, from)
+    announce(e, b, from, p.evidence)
   end
   if b.leases_end then
     redis.call('DEL', leases_key)

@@ -20,14 +20,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::streams::StreamReadReply;
+use redis::streams::{StreamRangeReply, StreamReadReply};
 use redis::{
     ErrorKind as RedisErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
     Value,
 };
 use tokio::time::timeout;
 
-use super::{Answer, Batch, BoxFuture, FleetRow, Load, Position, Store, StreamEvent};
+use super::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Store, StreamEvent};
 #[cfg(test)]
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -44,6 +44,8 @@ pub(crate) use connect::Target;
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a blocking read may take beyond its patience.
 const WATCH_MARGIN: Duration = Duration::from_secs(1);
+/// How long is waited behind entries that cannot be read, before it is made sure that they are still there.
+const SKIP_PATIENCE: Duration = Duration::from_millis(500);
 /// Events that are read at once.
 const EVENTS_AT_ONCE: usize = 256;
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
@@ -295,10 +297,11 @@ impl RedisStore {
             Some((then, link)) if then == moves => link,
             _ => self.dialer.dial(|| None).await?,
         };
-        let start = match &watching.skip {
-            Some((id, behind)) if *id == from.id => behind.clone(),
-            _ if from.id.is_empty() => "0-0".to_owned(),
-            _ => from.id.clone(),
+        let skip = watching.skip.take().filter(|(id, _)| *id == from.id);
+        let (start, patience) = match &skip {
+            Some((_, behind)) => (behind.clone(), patience.min(SKIP_PATIENCE)),
+            None if from.id.is_empty() => ("0-0".to_owned(), patience),
+            None => (from.id.clone(), patience),
         };
         let key = self.keys.events();
         let mut command = redis::cmd("XREAD");
@@ -319,21 +322,44 @@ impl RedisStore {
             }
             Err(_) => return Err(Error::store(doing, format!("{key}: no answer within {limit:?}"))),
         };
+        let entries: Vec<_> =
+            reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids).collect();
+        if entries.is_empty()
+            && let Some(skip) = skip
+        {
+            // A stream that has been begun anew may never reach the id that is waited behind.
+            let newest = redis::cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg(1).to_owned();
+            let newest: RedisResult<StreamRangeReply> =
+                timeout(self.response_timeout, newest.query_async(&mut link)).await.map_err(|_| {
+                    Error::store(doing, format!("{key}: no answer within {:?}", self.response_timeout))
+                })?;
+            if newest.is_ok_and(|newest| newest.ids.first().is_some_and(|entry| entry.id == skip.1)) {
+                watching.skip = Some(skip);
+            }
+        }
         watching.link = Some((moves, link));
 
         let mut events = Vec::new();
-        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
+        let mut odd: Option<(String, Error)> = None;
         for entry in entries {
             match wire::event(entry.id.clone(), &entry.map) {
+                // What cannot be read comes first; whoever has heard of it goes on behind it.
+                Ok(_) if odd.is_some() => break,
                 Ok(event) => events.push(event),
                 // What could be read comes first; whoever stands behind it meets this one.
                 Err(_) if !events.is_empty() => break,
                 Err(problem) => {
                     let what = format!("{key}, entry {},", entry.id);
-                    watching.skip = Some((from.id, entry.id));
-                    return Err(Error::new(ErrorKind::Data { what, problem }));
+                    let (last, _) = odd.get_or_insert_with(|| {
+                        (String::new(), Error::new(ErrorKind::Data { what, problem }))
+                    });
+                    *last = entry.id;
                 }
             }
+        }
+        if let Some((last, error)) = odd {
+            watching.skip = Some((from.id, last));
+            return Err(error);
         }
         Ok(events)
     }
@@ -351,6 +377,12 @@ impl Request<Value> for &ScriptInvocation<'_> {
 }
 
 impl<T: FromRedisValue + Send> Request<T> for &redis::Cmd {
+    async fn send(&self, link: &mut Link) -> RedisResult<T> {
+        self.query_async(link).await
+    }
+}
+
+impl<T: FromRedisValue + Send> Request<T> for &redis::Pipeline {
     async fn send(&self, link: &mut Link) -> RedisResult<T> {
         self.query_async(link).await
     }
@@ -389,10 +421,15 @@ impl Store for RedisStore {
         Box::pin(RedisStore::fleet(self))
     }
 
-    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Vec<u8>>, Error>> {
+    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
         Box::pin(async move {
-            let command = redis::cmd("GET").arg(self.keys.cached(&key)).to_owned();
-            self.request("reading a cached result", &command).await
+            let key = self.keys.cached(&key);
+            let both = redis::pipe().get(&key).pttl(&key).to_owned();
+            let (value, left): (Option<Vec<u8>>, i64) =
+                self.request("reading a cached result", &both).await?;
+            // -1: it never expires. -2: it has, since the other question.
+            let remaining = u64::try_from(left).ok().map(Duration::from_millis);
+            Ok(value.filter(|_| left != -2).map(|value| Cached { value, remaining }))
         })
     }
 

@@ -29,7 +29,7 @@ async fn namespaces_and_cached_results_spread_over_the_nodes() {
         store.cache_put(format!("k{i}"), vec![i], PATIENCE).await.unwrap();
     }
     for i in 0..50 {
-        assert_eq!(store.cache_get(format!("k{i}")).await.unwrap(), Some(vec![i]));
+        assert_eq!(store.cache_get(format!("k{i}")).await.unwrap().map(|cached| cached.value), Some(vec![i]));
     }
     for node in cluster.nodes() {
         let keys = busy_keys(node);

@@ -191,7 +191,7 @@ async fn a_user_who_may_touch_only_our_keys_is_enough() {
     assert_eq!(Store::fleet(&store).await.unwrap().len(), 1);
     assert_eq!(Store::watch(&store, nowhere(), Duration::from_millis(5)).await.unwrap().len(), 1);
     store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
-    assert_eq!(store.cache_get("k".into()).await.unwrap(), Some(vec![1]));
+    assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
     let log = server.command(&["ACL", "LOG"]);
     assert_eq!(log, Reply::Many(vec![]), "nothing was denied");
 }
@@ -207,7 +207,7 @@ async fn an_address_may_ask_for_the_third_protocol_and_a_database() {
     let from = Store::load(&store).await.unwrap().position;
     assert_eq!(Store::watch(&store, from, Duration::from_millis(5)).await.unwrap(), []);
     store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
-    assert_eq!(store.cache_get("k".into()).await.unwrap(), Some(vec![1]));
+    assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
     assert!(server.info("keyspace", "db3").contains("keys="));
 }
 

@@ -314,14 +314,15 @@ async fn an_odd_entry_of_the_stream_is_an_error_once() {
     say(&store, forcing("x", State::Open)).await;
     server.cli(&["XADD", events, "*", "junk", "1"]);
     server.cli(&["XADD", events, "*", "name", "%zz", "number", "-1"]);
-    say(&store, forcing("y", State::Open)).await;
     let first = watch(&store, "0-0").await.unwrap();
     assert_eq!(first.len(), 1, "what comes before it can be read");
     let at = &first[0].position.id;
-    for _ in 0..2 {
-        let error = watch(&store, at).await.unwrap_err();
-        assert!(error.is_data() && error.to_string().contains(events), "{error}");
+    let error = watch(&store, at).await.unwrap_err();
+    assert!(error.is_data() && error.to_string().contains(events), "{error}");
+    for _ in 0..3 {
+        assert_eq!(watch(&store, at).await.unwrap(), []);
     }
+    say(&store, forcing("y", State::Open)).await;
     let next = watch(&store, at).await.unwrap();
     assert_eq!(
         next.iter().map(|event| (&*event.name, event.position.number)).collect::<Vec<_>>(),
@@ -340,6 +341,20 @@ async fn a_stream_that_can_take_no_more_is_begun_anew() {
     assert!(answer.views[0].as_ref().unwrap().won);
     assert!(answer.troubles[0].contains("cb1:{test}:events"), "{:?}", answer.troubles);
     assert_eq!(watch(&store, "0-0").await.unwrap()[0].position, answer.position);
+}
+
+#[tokio::test]
+async fn who_waits_behind_an_odd_entry_hears_of_a_stream_that_was_begun_anew() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, forcing("x", State::Open)).await;
+    let at = &watch(&store, "0-0").await.unwrap()[0].position.id;
+    server.cli(&["XADD", "cb1:{test}:events", "18446744073709551615-18446744073709551615", "junk", "1"]);
+    assert!(watch(&store, at).await.unwrap_err().is_data());
+    say(&store, forcing("y", State::Open)).await;
+    // Nothing can come behind the last id of all; the event is before it.
+    assert_eq!(watch(&store, at).await.unwrap(), []);
+    assert_eq!(&*watch(&store, at).await.unwrap()[0].name, "y");
 }
 
 #[tokio::test]

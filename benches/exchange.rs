@@ -1,0 +1,211 @@
+//! What sharing costs: commands per second that an instance sends to a real Redis, the connections it
+//! holds, and how long after a tripping call on one process the first call on another is rejected.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cb_testkit::RedisServer;
+use owo_colors::Style;
+use serde::Serialize;
+use support::instance::{Instance, Order, Word, be_one_if_told};
+use support::screen::{Limit, Options, Progress, Table, exit_code, judge, note, quantile, title};
+
+/// How long commands are counted.
+const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 5 });
+/// What every instance does in its first moments is not counted.
+const SETTLING: Duration = Duration::from_secs(1);
+/// A trip that has not been seen by then has been lost.
+const LOST: Duration = Duration::from_secs(2);
+
+/// One way to use an instance.
+struct Load {
+    name: &'static str,
+    breakers: usize,
+    /// `None`: as many as it can.
+    per_second: Option<u64>,
+    failing: u64,
+}
+
+const LOADS: [Load; 6] = [
+    Load { name: "no calls", breakers: 1, per_second: Some(0), failing: 0 },
+    Load { name: "100 calls/s", breakers: 1, per_second: Some(100), failing: 0 },
+    Load { name: "10,000 calls/s", breakers: 1, per_second: Some(10_000), failing: 0 },
+    Load { name: "10,000 calls/s, 1 in 100 fails", breakers: 1, per_second: Some(10_000), failing: 100 },
+    Load { name: "10,000 calls/s on 100 breakers", breakers: 100, per_second: Some(10_000), failing: 0 },
+    Load { name: "as many as it can", breakers: 1, per_second: None, failing: 0 },
+];
+
+#[derive(Serialize)]
+struct Cost {
+    load: &'static str,
+    breakers: usize,
+    calls_per_second: f64,
+    commands_per_second: f64,
+    connections: usize,
+}
+
+#[derive(Serialize)]
+struct Propagation {
+    trips: usize,
+    seen: usize,
+    median_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+}
+
+fn main() -> ExitCode {
+    be_one_if_told();
+    let options = Options::from_args(if cfg!(debug_assertions) { 10 } else { 200 });
+    let progress = Progress::new();
+    progress.say("starting redis-server");
+    let server = RedisServer::start();
+    let costs: Vec<Cost> = LOADS
+        .iter()
+        .map(|load| {
+            progress.say(&format!("counting commands: {}", load.name));
+            cost(&server, load)
+        })
+        .collect();
+    let propagation = propagation(&server, options.rounds, &progress);
+    drop(progress);
+    let limits = limits(&costs, &propagation);
+    if options.json {
+        println!("{}", serde_json::json!({ "costs": costs, "propagation": propagation, "limits": limits }));
+        return exit_code(&limits);
+    }
+    show(&costs, &propagation);
+    if cfg!(debug_assertions) {
+        note("not optimized: no judgement");
+        return ExitCode::SUCCESS;
+    }
+    judge(&limits)
+}
+
+/// Commands as clients send them, counted by the server; what a script calls is not among them.
+fn cost(server: &RedisServer, load: &Load) -> Cost {
+    server.cli(&["FLUSHALL"]);
+    let before = server.connected_clients();
+    let mut instance = Instance::start(&server.url(), "bench");
+    let Load { breakers, per_second, failing, .. } = *load;
+    instance.order(&Order::Call { breakers, per_second, failing });
+    std::thread::sleep(SETTLING);
+    let (connections, commands) = server.client_commands(|| {
+        std::thread::sleep(WINDOW);
+        server.connected_clients() - before
+    });
+    instance.order(&Order::Count);
+    let Some(Word::Counted { calls, seconds }) = instance.word(Duration::from_secs(10)) else {
+        panic!("the instance does not answer")
+    };
+    drop(instance);
+    cb_testkit::wait_until(LOST, "the instance is gone", || server.connected_clients() <= before);
+    #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
+    Cost {
+        load: load.name,
+        breakers,
+        calls_per_second: calls as f64 / seconds,
+        commands_per_second: commands as f64 / WINDOW.as_secs_f64(),
+        connections,
+    }
+}
+
+fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propagation {
+    server.cli(&["FLUSHALL"]);
+    let mut tripping = Instance::start(&server.url(), "bench");
+    let mut watching = Instance::start(&server.url(), "bench");
+    watching.order(&Order::Watch);
+    assert!(matches!(watching.word(LOST), Some(Word::Accepted)));
+    let mut spans = Vec::new();
+    for trip in 0..trips {
+        progress.say(&format!("trip {} of {trips}, {} seen", trip + 1, spans.len()));
+        // At another phase of the other's pace each time.
+        std::thread::sleep(Duration::from_millis(20 + trip as u64 * 37 % 120));
+        tripping.order(&Order::Trip);
+        let Some(Word::Tripped(began)) = tripping.word(LOST) else { panic!("the circuit does not trip") };
+        let seen = match watching.word(LOST) {
+            Some(Word::Rejected(at)) => {
+                #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
+                spans.push(at.saturating_sub(began) as f64 / 1e6);
+                true
+            }
+            Some(other) => panic!("{other:?}"),
+            None => false,
+        };
+        tripping.order(&Order::Reset);
+        assert!(matches!(tripping.word(LOST), Some(Word::Reset)), "the circuit is not closed");
+        if seen {
+            assert!(matches!(watching.word(LOST), Some(Word::Accepted)), "the close is not seen");
+        } else {
+            // What comes now comes too late.
+            while watching.word(Duration::from_millis(500)).is_some() {}
+        }
+    }
+    let quantile = |part| if spans.is_empty() { f64::INFINITY } else { quantile(&spans, part) };
+    Propagation {
+        trips,
+        seen: spans.len(),
+        median_ms: quantile(0.5),
+        p99_ms: quantile(0.99),
+        max_ms: quantile(1.0),
+    }
+}
+
+fn show(costs: &[Cost], propagation: &Propagation) {
+    title("What an instance asks of Redis");
+    let mut table = Table::new(&["", "calls/s", "commands/s", "connections"]);
+    for cost in costs {
+        table.row(
+            Style::new(),
+            vec![
+                cost.load.to_owned(),
+                format!("{:.0}", cost.calls_per_second),
+                format!("{:.1}", cost.commands_per_second),
+                cost.connections.to_string(),
+            ],
+        );
+    }
+    table.print();
+    title("From the tripping call on one process to the first rejection on another");
+    let mut table = Table::new(&["", "median", "p99", "max", "seen"]);
+    table.row(
+        Style::new(),
+        vec![
+            "the other calls successfully all the while".to_owned(),
+            format!("{:.2} ms", propagation.median_ms),
+            format!("{:.2} ms", propagation.p99_ms),
+            format!("{:.2} ms", propagation.max_ms),
+            format!("{} of {}", propagation.seen, propagation.trips),
+        ],
+    );
+    table.print();
+}
+
+fn limits(costs: &[Cost], propagation: &Propagation) -> Vec<Limit> {
+    let limit = |what: String, value, measured, unit| Limit { what, value, measured, unit, at_least: false };
+    let mut limits: Vec<Limit> = costs
+        .iter()
+        .map(|cost| limit(cost.load.to_owned(), 12.0, cost.commands_per_second, " commands/s"))
+        .collect();
+    #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+    limits.extend([
+        limit(
+            "connections, at most".to_owned(),
+            2.0,
+            costs.iter().map(|cost| cost.connections).max().unwrap_or(0) as f64,
+            "",
+        ),
+        limit("trip to rejection, median".to_owned(), 0.6, propagation.median_ms, " ms"),
+        limit("trip to rejection, p99".to_owned(), 2.0, propagation.p99_ms, " ms"),
+        Limit {
+            what: "trips seen".to_owned(),
+            value: propagation.trips as f64,
+            measured: propagation.seen as f64,
+            unit: "",
+            at_least: true,
+        },
+    ]);
+    limits
+}

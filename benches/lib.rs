@@ -1,1 +1,0 @@
-//! Benchmarks live in `overhead.rs` and `exchange.rs` beside this package.

@@ -1,0 +1,239 @@
+//! One instance of a fleet as a process of its own: this program once more, steered over stdin, answering on
+//! stdout in lines of JSON.
+
+use std::io::{BufRead, BufReader, Write, stdin, stdout};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use cb_runtime::{Breaker, BreakerConfig, Registry};
+use serde::{Deserialize, Serialize};
+
+/// The first argument of a process that is to be an instance.
+const ROLE: &str = "--instance";
+
+/// What an instance is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Call so many breakers in turn, so often a second in all (`None`: as often as possible), until the
+    /// next order; every so manieth call fails (0: none).
+    Call { breakers: usize, per_second: Option<u64>, failing: u64 },
+    /// Stop calling, and say how often it was.
+    Count,
+    /// Call one breaker as often as possible, and tell of every change from success to rejection and back.
+    Watch,
+    /// Make one call that fails.
+    Trip,
+    /// Close the circuit again.
+    Reset,
+}
+
+/// What an instance says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Word {
+    Ready,
+    Counted {
+        calls: u64,
+        seconds: f64,
+    },
+    /// When the tripping call began, in nanoseconds of the machine's clock, which all processes share.
+    Tripped(u64),
+    Rejected(u64),
+    Accepted,
+    Reset,
+}
+
+fn now() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("the clock stands after 1970");
+    u64::try_from(since.as_nanos()).expect("and before 2554")
+}
+
+/// A process that is an instance; killed when it is dropped.
+pub struct Instance {
+    process: Child,
+    orders: ChildStdin,
+    words: Receiver<Word>,
+}
+
+impl Instance {
+    /// Starts one that is connected to the store when this returns.
+    pub fn start(url: &str, namespace: &str) -> Self {
+        let program = std::env::current_exe().expect("this program is a file");
+        let mut process = Command::new(program)
+            .args([ROLE, url, namespace])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started");
+        let orders = process.stdin.take().expect("piped");
+        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let (sender, words) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let word = serde_json::from_str(&line).expect("an instance says nothing else");
+                if sender.send(word).is_err() {
+                    return;
+                }
+            }
+        });
+        let instance = Instance { process, orders, words };
+        assert!(matches!(instance.word(Duration::from_secs(10)), Some(Word::Ready)), "it is not ready");
+        instance
+    }
+
+    pub fn order(&mut self, order: &Order) {
+        let line = serde_json::to_string(order).expect("it can be written");
+        writeln!(self.orders, "{line}").and_then(|()| self.orders.flush()).expect("it is listening");
+    }
+
+    /// The next that it says, if it says anything within `limit`.
+    pub fn word(&self, limit: Duration) -> Option<Word> {
+        self.words.recv_timeout(limit).ok()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn say(word: &Word) {
+    let mut out = stdout().lock();
+    let line = serde_json::to_string(word).expect("it can be written");
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("someone is listening");
+}
+
+/// If this process is to be an instance, it is one until stdin ends, and then exits.
+pub fn be_one_if_told() {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, role, url, namespace] = &args[..] else { return };
+    if role != ROLE {
+        return;
+    }
+    let registry: &'static Registry =
+        Registry::builder().redis(url).namespace(namespace).install().expect("the first in this process");
+    say(&Word::Ready);
+    let mut calling: Option<Calling> = None;
+    for line in stdin().lines().map_while(Result::ok) {
+        match serde_json::from_str(&line).expect("an order") {
+            Order::Call { breakers, per_second, failing } => {
+                calling = Some(Calling::start(registry, breakers, per_second, failing));
+            }
+            Order::Count => say(&calling.take().expect("it is calling").stop()),
+            Order::Watch => {
+                std::thread::spawn(move || block_on(watch(&one(registry))));
+            }
+            Order::Trip => {
+                let breaker = one(registry);
+                let began = now();
+                let tripped = block_on(breaker.call(async || Err::<(), _>("down")));
+                assert!(tripped.is_err());
+                say(&Word::Tripped(began));
+            }
+            Order::Reset => {
+                block_on(one(registry).reset()).expect("the store is there");
+                say(&Word::Reset);
+            }
+        }
+    }
+    std::process::exit(0);
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// One failure trips it: with successes elsewhere all the while, no run of several would be whole.
+fn one(registry: &Registry) -> Breaker {
+    let config = BreakerConfig::default().failure_threshold(1).reset_timeout(Duration::from_secs(3600));
+    registry.get_or_create("tripped", config)
+}
+
+async fn watch(breaker: &Breaker) {
+    let mut accepted = true;
+    say(&Word::Accepted);
+    loop {
+        let admitted = breaker.call(async || Ok::<_, &str>(())).await.is_ok();
+        if admitted != accepted {
+            accepted = admitted;
+            say(&if accepted { Word::Accepted } else { Word::Rejected(now()) });
+        }
+    }
+}
+
+/// Threads that call.
+struct Calling {
+    go_on: Arc<AtomicBool>,
+    calls: Arc<AtomicU64>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    since: Instant,
+}
+
+impl Calling {
+    fn start(registry: &'static Registry, breakers: usize, per_second: Option<u64>, failing: u64) -> Self {
+        let (go_on, calls) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+        let breakers: Vec<Breaker> = (0..breakers)
+            .map(|number| registry.get_or_create(&format!("breaker-{number}"), BreakerConfig::default()))
+            .collect();
+        let count = if per_second.is_some() {
+            1
+        } else {
+            std::thread::available_parallelism().map_or(2, usize::from)
+        };
+        let threads = (0..count)
+            .map(|_| {
+                let (go_on, calls, breakers) = (go_on.clone(), calls.clone(), breakers.clone());
+                std::thread::spawn(move || block_on(call(&breakers, per_second, failing, &go_on, &calls)))
+            })
+            .collect();
+        Calling { go_on, calls, threads, since: Instant::now() }
+    }
+
+    fn stop(self) -> Word {
+        self.go_on.store(false, Ordering::Relaxed);
+        let seconds = self.since.elapsed().as_secs_f64();
+        for thread in self.threads {
+            thread.join().expect("a calling thread does not panic");
+        }
+        Word::Counted { calls: self.calls.load(Ordering::Relaxed), seconds }
+    }
+}
+
+/// Calls in slices of a millisecond, as finely as a timer goes.
+async fn call(
+    breakers: &[Breaker],
+    per_second: Option<u64>,
+    failing: u64,
+    go_on: &AtomicBool,
+    counted: &AtomicU64,
+) {
+    let start = Instant::now();
+    let mut calls = 0;
+    let mut next = breakers.iter().cycle();
+    while go_on.load(Ordering::Relaxed) {
+        let due = match per_second {
+            None => calls + 1000,
+            Some(rate) => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                #[expect(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "thousands"
+                )]
+                let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
+                due
+            }
+        };
+        while calls < due {
+            calls += 1;
+            let result = if failing > 0 && calls % failing == 0 { Err("down") } else { Ok(()) };
+            let _ = next.next().expect("there is at least one").call(async || result).await;
+        }
+    }
+    counted.fetch_add(calls, Ordering::Relaxed);
+}

@@ -1,0 +1,6 @@
+//! What the programs of this package share.
+#![allow(dead_code, unreachable_pub, reason = "every program includes all of it and uses its own part")]
+
+pub mod guards;
+pub mod instance;
+pub mod screen;

@@ -1,0 +1,199 @@
+//! Arguments and function together: what is wrong with them, and what is to be done.
+
+use std::collections::HashMap;
+
+use proc_macro2::{Span, TokenStream};
+use syn::spanned::Spanned;
+use syn::{Error, Expr, Ident, Result};
+
+use crate::args::{Args, Errors};
+use crate::signature::{self, Function};
+use crate::value::Value;
+
+/// As many arguments as `cb_runtime::__private::Callable` is implemented for.
+const MOST_FALLBACK_ARGS: usize = 12;
+
+/// What the expansion is to do. All in it is good, as far as that can be told by its tokens.
+pub(crate) struct Plan {
+    pub(crate) name: Expr,
+    /// `crate = …`
+    pub(crate) runtime: Option<Expr>,
+    pub(crate) registry: Option<Expr>,
+    /// `config = …`
+    pub(crate) base: Option<Expr>,
+    /// Methods of `BreakerConfig` and what they are called with.
+    pub(crate) settings: Vec<(Ident, Value)>,
+    pub(crate) is_failure: Option<Expr>,
+    /// Nothing else than an `Err` can count as a failure.
+    pub(crate) must_be_result: bool,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) fallback: Option<Fallback>,
+}
+
+pub(crate) struct Cache {
+    pub(crate) key: Option<Expr>,
+    pub(crate) version: Option<Value>,
+}
+
+pub(crate) struct Fallback {
+    pub(crate) function: Callee,
+    pub(crate) on: On,
+}
+
+pub(crate) enum Callee {
+    Path(Expr),
+    Closure { closure: Expr, takes_reason: bool },
+}
+
+/// `fallback_on`
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum On {
+    Any,
+    Open,
+    Error,
+}
+
+/// `errors` are those of reading the arguments. If there are any, nothing is said of arguments that are missing:
+/// they may be there, misspelled.
+pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Result<Plan> {
+    let all_read = errors.is_empty();
+    let mut values: HashMap<&str, Value> = HashMap::new();
+    for given in args.iter() {
+        if let Some(value) = errors.take(given.argument.kind.check(&given.value)) {
+            values.insert(given.argument.name, value);
+        }
+    }
+    if all_read {
+        if args.get("name").is_none() {
+            errors.add(
+                Span::call_site(),
+                "`name` is missing: which breaker guards this function? `name = \"user-service\"`",
+            );
+        }
+        lonely(args, &mut errors);
+        if caches(args) {
+            cacheable(args, function, &mut errors);
+        }
+    }
+    let takes_reason = match args.value("fallback").map(unwrapped) {
+        Some(fallback) => errors.take(fallback_shape(fallback, function)).flatten(),
+        None => None,
+    };
+
+    let expression = |name| args.value(name).cloned();
+    let settings = args
+        .iter()
+        .filter(|given| given.argument.is_setting)
+        .filter_map(|given| Some((given.name.clone(), values.remove(given.argument.name)?)))
+        .collect();
+    let fallback = expression("fallback").map(|function| Fallback {
+        function: match takes_reason {
+            Some(takes_reason) => Callee::Closure { closure: function, takes_reason },
+            None => Callee::Path(function),
+        },
+        on: match values.get("fallback_on") {
+            Some(Value::Text(word, _)) if word == "open" => On::Open,
+            Some(Value::Text(word, _)) if word == "error" => On::Error,
+            _ => On::Any,
+        },
+    });
+    errors.or(Plan {
+        // Without one there is an error, and no plan.
+        name: expression("name").unwrap_or(Expr::Verbatim(TokenStream::new())),
+        runtime: expression("crate"),
+        registry: expression("registry"),
+        base: expression("config"),
+        settings,
+        is_failure: expression("is_failure"),
+        must_be_result: !["is_failure", "call_timeout", "config"].iter().any(|name| args.get(name).is_some()),
+        cache: caches(args)
+            .then(|| Cache { key: expression("cache_key"), version: values.remove("cache_version") }),
+        fallback,
+    })
+}
+
+/// The attribute asks for a cache, or at least speaks of one; `config` may bring the TTL.
+fn caches(args: &Args) -> bool {
+    ["cache_ttl", "cache_key", "cache_version"].iter().any(|name| args.get(name).is_some())
+}
+
+/// Arguments that mean nothing without another one.
+fn lonely(args: &Args, errors: &mut Errors) {
+    let mut needs = |name: &str, other: &str, how: &str, config_may_bring_it: bool| {
+        let brought = config_may_bring_it && args.get("config").is_some();
+        if let Some(given) = args.get(name)
+            && args.get(other).is_none()
+            && !brought
+        {
+            errors.add(given.name.span(), format!("`{name}` means nothing without `{other}`: {how}"));
+        }
+    };
+    needs("cache_key", "cache_ttl", "add `cache_ttl = \"5m\"`", true);
+    needs("cache_version", "cache_ttl", "add `cache_ttl = \"5m\"`", true);
+    needs("fallback_on", "fallback", "add `fallback = path_or_closure`", false);
+    needs("window", "failure_rate_threshold", "add `failure_rate_threshold = 0.5`", true);
+    needs("minimum_calls", "failure_rate_threshold", "add `failure_rate_threshold = 0.5`", true);
+}
+
+fn cacheable(args: &Args, function: &Function, errors: &mut Errors) {
+    if let Some(receiver) = function.receiver()
+        && args.get("cache_key").is_none()
+    {
+        errors.add(
+            receiver.type_span,
+            "what of `self` tells one result from another? say so: `cache_key = expression`, such as \
+             `cache_key = (self.id, user_id)`",
+        );
+    }
+    if let Some(span) = signature::borrowed_or_opaque(function.written_output()) {
+        errors.add(
+            span,
+            "a borrowed or opaque result cannot be cached, as it could not be read back: return an owned one, or \
+             leave `cache_ttl` out",
+        );
+    }
+}
+
+/// Whether a closure takes the reason; `None` for a path, where the compiler finds that out.
+fn fallback_shape(fallback: &Expr, function: &Function) -> Result<Option<bool>> {
+    if let Some(beyond) = function.args.get(MOST_FALLBACK_ARGS) {
+        return Err(Error::new(
+            beyond.ident.span(),
+            format!(
+                "a function with a fallback may have {MOST_FALLBACK_ARGS} arguments: put some into a struct"
+            ),
+        ));
+    }
+    if let Some(arg) = function.args.iter().find(|arg| !arg.cfgs.is_empty()) {
+        return Err(Error::new(
+            arg.cfgs[0].span(),
+            "a function with a fallback cannot have an argument that is only there at times: put the `cfg` on \
+             two functions",
+        ));
+    }
+    let Expr::Closure(closure) = fallback else { return Ok(None) };
+    let (takes, given) = (closure.inputs.len(), function.args.len());
+    if takes == given || takes == given + 1 {
+        return Ok(Some(takes > given));
+    }
+    let plural = if given == 1 { "" } else { "s" };
+    let this = if function.receiver().is_some() { ", the first of them `self`" } else { "" };
+    Err(Error::new_spanned(
+        fallback,
+        format!(
+            "this fallback takes {takes}, but it is given the function's {given} argument{plural}{this}, and may take \
+             the reason after them"
+        ),
+    ))
+}
+
+/// Without the parentheses and the invisible groups around it.
+fn unwrapped(mut expr: &Expr) -> &Expr {
+    loop {
+        match expr {
+            Expr::Paren(inner) => expr = &inner.expr,
+            Expr::Group(inner) => expr = &inner.expr,
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What the expansion of `#[circuit_breaker]` names. Not public interface: it changes with the macro,
+//! without notice.
+
+mod cached;
+mod ended;
+mod fallback;
+mod form;
+mod site;
+
+pub use std::boxed::Box;
+
+pub use core::option::Option;
+pub use core::pin::pin;
+pub use core::result::Result;
+pub use core::time::Duration;
+
+pub use crate::breaker::permit::Permit;
+pub use crate::call::{CallError, Ended};
+pub use crate::config::BreakerConfig;
+pub use crate::registry::Registry;
+
+pub use cached::{cached, codec, key, key_part};
+pub use ended::{Settled, by_predicate, by_type, settle, settle_any, settle_error, settle_open};
+pub use fallback::{Given, call, reply, spare};
+pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, returning};
+pub use site::{Found, Site, SiteBreaker, base, settings};

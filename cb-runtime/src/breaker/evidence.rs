@@ -1,0 +1,224 @@
+//! What this instance has seen since it last told the store, aggregated and bounded.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::{Moment, micros};
+use crate::store::{Counts, Delta, MAX_BUCKETS, MAX_RUN, Run};
+
+/// Outcomes of one epoch, in the instance's own time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Evidence {
+    pub(crate) counts: Counts,
+    /// The earliest moment at which the latest success may have happened.
+    success_at: Option<Moment>,
+    /// Failures after that success, oldest first: when, and how many.
+    failures: VecDeque<(Moment, u64)>,
+    /// Width of a bucket in µs; 0 = no time window is looked at.
+    width: u64,
+    /// When a bucket begins, and what fell into it; oldest first.
+    buckets: VecDeque<(Moment, Counts)>,
+}
+
+impl Evidence {
+    pub(crate) fn new(bucket_width_us: u64) -> Self {
+        Evidence { width: bucket_width_us, ..Evidence::default() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.counts == Counts::default() && self.success_at.is_none()
+    }
+
+    /// `n` successes, the latest of them at `latest` or later, all of them known now to have ended by `now`.
+    pub(crate) fn successes(&mut self, n: u64, latest: Moment, now: Moment) {
+        self.counts.successes += n;
+        self.success_at = Some(latest);
+        self.failures.clear();
+        if let Some(bucket) = self.bucket(now) {
+            bucket.successes += n;
+        }
+    }
+
+    pub(crate) fn failure(&mut self, now: Moment) {
+        self.counts.failures += 1;
+        if let Some(bucket) = self.bucket(now) {
+            bucket.failures += 1;
+        }
+        match self.failures.back_mut() {
+            Some((at, n)) if *at == now => *n += 1,
+            _ => self.failures.push_back((now, 1)),
+        }
+        self.bound_failures();
+    }
+
+    /// The oldest ones become one, at the latest of their times: a success between them then spares them all.
+    fn bound_failures(&mut self) {
+        while self.failures.len() > MAX_RUN
+            && let Some((_, n)) = self.failures.pop_front()
+            && let Some(next) = self.failures.front_mut()
+        {
+            next.1 += n;
+        }
+    }
+
+    /// The circuit has recovered at `now` by this instance's own probes: a success that ends whatever was before.
+    pub(crate) fn recovered(&mut self, now: Moment) {
+        *self = Evidence { success_at: Some(now), ..Evidence::new(self.width) };
+    }
+
+    /// This evidence, and `later` after it.
+    pub(crate) fn then(mut self, later: Evidence) -> Evidence {
+        self.counts = self.counts.plus(later.counts);
+        if later.success_at.is_some() {
+            self.success_at = later.success_at;
+            self.failures = later.failures;
+        } else {
+            self.failures.extend(later.failures);
+            self.bound_failures();
+        }
+        for (begin, counts) in later.buckets {
+            match self.buckets.back_mut() {
+                Some((last, sum)) if *last == begin => *sum = sum.plus(counts),
+                _ => self.buckets.push_back((begin, counts)),
+            }
+        }
+        while self.buckets.len() as u64 > MAX_BUCKETS {
+            self.buckets.pop_front();
+        }
+        self
+    }
+
+    /// Failures since the latest success, given that there were `before` of them before this evidence.
+    pub(crate) fn run_after(&self, before: u64) -> u64 {
+        let own: u64 = self.failures.iter().map(|(_, n)| n).sum();
+        if self.success_at.is_some() { own } else { before + own }
+    }
+
+    /// What of it happened after `start`.
+    pub(crate) fn window_since(&self, start: Moment) -> Counts {
+        let mut sum = Counts::default();
+        for (begin, counts) in &self.buckets {
+            if begin.0 + self.width > start.0 {
+                sum = sum.plus(*counts);
+            }
+        }
+        sum
+    }
+
+    /// When its oldest bucket begins.
+    pub(crate) fn oldest_bucket(&self) -> Option<Moment> {
+        self.buckets.front().map(|(begin, _)| *begin)
+    }
+
+    /// The same as ages, for the store; failures with so much `doubt` about when they were that anything
+    /// which may have come after them did.
+    pub(crate) fn delta(&self, now: Moment, doubt: Duration) -> Delta {
+        let age = |at: &Moment| now.0.saturating_sub(at.0);
+        let success_age_us = self.success_at.as_ref().map(age);
+        let doubted = |at: &Moment| (age(at) + micros(doubt)).min(success_age_us.unwrap_or(u64::MAX));
+        Delta {
+            counts: self.counts,
+            run: Run {
+                success_age_us,
+                failures: self.failures.iter().map(|(at, n)| (doubted(at), *n)).collect(),
+            },
+            // The middle of a bucket lies in one of the store's buckets for certain, its edges in two.
+            buckets: self
+                .buckets
+                .iter()
+                .map(|(begin, counts)| (age(&Moment(begin.0 + self.width / 2)), *counts))
+                .collect(),
+        }
+    }
+
+    fn bucket(&mut self, now: Moment) -> Option<&mut Counts> {
+        if self.width == 0 {
+            return None;
+        }
+        let begin = Moment(now.0 / self.width * self.width);
+        if self.buckets.back().is_none_or(|(last, _)| *last < begin) {
+            self.buckets.push_back((begin, Counts::default()));
+            if self.buckets.len() as u64 > MAX_BUCKETS {
+                self.buckets.pop_front();
+            }
+        }
+        self.buckets.back_mut().map(|(_, counts)| counts)
+    }
+}
+
+impl Counts {
+    pub(crate) fn plus(self, other: Counts) -> Counts {
+        Counts {
+            successes: self.successes + other.successes,
+            failures: self.failures + other.failures,
+            slow: self.slow + other.slow,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_success_ends_the_run_before_it() {
+        let mut evidence = Evidence::new(0);
+        evidence.failure(Moment(10));
+        assert_eq!(evidence.run_after(2), 3, "nothing has ended what the fleet had");
+        evidence.successes(1, Moment(11), Moment(20));
+        evidence.failure(Moment(21));
+        evidence.failure(Moment(21));
+        assert_eq!(evidence.run_after(2), 2);
+        let delta = evidence.delta(Moment(31), Duration::ZERO);
+        assert_eq!(delta.run, Run { success_age_us: Some(20), failures: vec![(10, 2)] });
+        assert_eq!(delta.counts, Counts { successes: 1, failures: 3, slow: 0 });
+    }
+
+    #[test]
+    fn doubt_makes_failures_older_but_not_older_than_the_success_before_them() {
+        let mut evidence = Evidence::new(0);
+        evidence.successes(1, Moment(10), Moment(10));
+        evidence.failure(Moment(20));
+        evidence.failure(Moment(90));
+        let run = evidence.delta(Moment(100), Duration::from_micros(50)).run;
+        assert_eq!(run, Run { success_age_us: Some(90), failures: vec![(90, 1), (60, 1)] });
+    }
+
+    #[test]
+    fn a_run_without_end_stays_small_and_keeps_its_sum() {
+        let mut evidence = Evidence::new(1000);
+        for at in 0..100_000 {
+            evidence.failure(Moment(at * 10));
+        }
+        let delta = evidence.delta(Moment(1_000_000), Duration::ZERO);
+        assert_eq!(delta.run.failures.len(), MAX_RUN);
+        assert_eq!(delta.run.failures.iter().map(|(_, n)| n).sum::<u64>(), 100_000);
+        assert!(delta.buckets.len() as u64 <= MAX_BUCKETS);
+    }
+
+    #[test]
+    fn joining_is_the_same_as_having_seen_it_all() {
+        let mut whole = Evidence::new(100);
+        let (mut first, mut second) = (Evidence::new(100), Evidence::new(100));
+        for at in 0..50 {
+            let part = if at < 30 { &mut first } else { &mut second };
+            for evidence in [part, &mut whole] {
+                if at % 20 == 7 {
+                    evidence.successes(3, Moment(at * 10), Moment(at * 10));
+                }
+                evidence.failure(Moment(at * 10 + 1));
+            }
+        }
+        assert_eq!(first.then(second), whole);
+    }
+
+    #[test]
+    fn only_what_lies_in_the_window_is_summed() {
+        let mut evidence = Evidence::new(100);
+        evidence.failure(Moment(1_050));
+        evidence.failure(Moment(1_950));
+        assert_eq!(evidence.window_since(Moment(1_000)).failures, 2);
+        assert_eq!(evidence.window_since(Moment(1_099)).failures, 2, "part of the bucket is inside");
+        assert_eq!(evidence.window_since(Moment(1_100)).failures, 1);
+    }
+}

@@ -1,0 +1,116 @@
+//! What the breakers of one registry share, and how they call the coordinator.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+use super::Core;
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::event::Outlet;
+use crate::sync::lock;
+
+pub(crate) struct Home {
+    /// The id of this instance; unique for every registry of every process.
+    pub(crate) instance: Arc<str>,
+    pub(crate) clock: Clock,
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) cache: Cache,
+    /// The store's clock minus this instance's, in µs (wrapping).
+    skew: AtomicU64,
+    store_up: Arc<AtomicBool>,
+    bell: Notify,
+    urgent: AtomicBool,
+    flagged: Mutex<Vec<Arc<Core>>>,
+    /// The coordinator has ended: nobody answers any more.
+    ended: AtomicBool,
+}
+
+impl Home {
+    pub(crate) fn new(
+        instance: Arc<str>,
+        clock: Clock,
+        outlet: Arc<Outlet>,
+        cache: Cache,
+        store_up: Arc<AtomicBool>,
+    ) -> Self {
+        Home {
+            instance,
+            clock,
+            outlet,
+            cache,
+            skew: AtomicU64::new(0),
+            store_up,
+            bell: Notify::new(),
+            urgent: AtomicBool::new(false),
+            flagged: Mutex::default(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn skew(&self) -> u64 {
+        self.skew.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_skew(&self, skew: u64) {
+        self.skew.store(skew, Ordering::Relaxed);
+    }
+
+    /// The store answered the last time it was asked.
+    pub(crate) fn store_up(&self) -> bool {
+        self.store_up.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_store_up(&self, up: bool) {
+        self.store_up.store(up, Ordering::Release);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The coordinator ends. What it would have looked at is let go of: breakers know their home, too.
+    pub(crate) fn end(&self) {
+        self.set_store_up(false);
+        let mut flagged = lock(&self.flagged);
+        self.ended.store(true, Ordering::Release);
+        flagged.clear();
+    }
+
+    /// This breaker has something to tell the store: at once, or as soon as the pace allows.
+    pub(crate) fn flag(&self, core: Arc<Core>, urgent: bool) {
+        let mut flagged = lock(&self.flagged);
+        if self.has_ended() {
+            return;
+        }
+        flagged.push(core);
+        drop(flagged);
+        if urgent {
+            self.urgent.store(true, Ordering::Release);
+        }
+        self.bell.notify_one();
+    }
+
+    /// Wakes the coordinator's next turn.
+    pub(crate) fn ring(&self) {
+        self.urgent.store(true, Ordering::Release);
+        self.bell.notify_one();
+    }
+
+    pub(crate) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    pub(crate) fn take_urgent(&self) -> bool {
+        self.urgent.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn take_flagged(&self) -> Vec<Arc<Core>> {
+        let flagged = std::mem::take(&mut *lock(&self.flagged));
+        for core in &flagged {
+            core.unflag();
+        }
+        flagged
+    }
+}

@@ -1,0 +1,338 @@
+//! A guarded call: leave, the body, what its outcome means, and giving that back.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+
+use crate::breaker::permit::{Admission, Permit, Waiting};
+use crate::breaker::tally::Outcome;
+use crate::breaker::{Breaker, Core};
+use crate::error::BreakerError;
+
+/// Why a guarded call has no good result: what [`Breaker::call`] returns, and what a fallback may take
+/// as its last argument.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum CallError<E> {
+    /// The call was not made: the circuit is open, or half-open with all its probes under way.
+    Rejected(BreakerError),
+    /// The call took longer than its `call_timeout` and was dropped.
+    TimedOut(BreakerError),
+    /// The call returned this error.
+    Failed(E),
+    /// The call returned a value without an error in it which `is_failure` counts as a failure.
+    Unacceptable,
+}
+
+impl<E> CallError<E> {
+    /// The breaker's own word, if it was the breaker that ended the call.
+    pub fn breaker_error(&self) -> Option<&BreakerError> {
+        match self {
+            CallError::Rejected(error) | CallError::TimedOut(error) => Some(error),
+            CallError::Failed(_) | CallError::Unacceptable => None,
+        }
+    }
+
+    /// The error that the call returned, if it was made and returned one.
+    pub fn inner(&self) -> Option<&E> {
+        match self {
+            CallError::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The error that the call returned, if it was made and returned one.
+    pub fn into_inner(self) -> Option<E> {
+        match self {
+            CallError::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The call was not made.
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, CallError::Rejected(_))
+    }
+
+    /// The call was made, took too long, and was dropped.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, CallError::TimedOut(_))
+    }
+}
+
+impl<E> From<BreakerError> for CallError<E> {
+    fn from(error: BreakerError) -> Self {
+        if error.is_timeout() { CallError::TimedOut(error) } else { CallError::Rejected(error) }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Rejected(error) | CallError::TimedOut(error) => error.fmt(f),
+            CallError::Failed(error) => error.fmt(f),
+            CallError::Unacceptable => f.write_str("the call returned a value that counts as a failure"),
+        }
+    }
+}
+
+impl<E: Error> Error for CallError<E> {
+    // Display is the inner error's own, so the chain goes on behind it.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            CallError::Rejected(error) | CallError::TimedOut(error) => error.source(),
+            CallError::Failed(error) => error.source(),
+            CallError::Unacceptable => None,
+        }
+    }
+}
+
+impl Breaker {
+    /// Makes a call under this breaker's guard: the same as the attribute does, without fallback and cache.
+    /// `Ok` counts as a success, `Err` as a failure.
+    ///
+    /// Dropping the future drops the call, which then counts as cancelled: neither success nor failure.
+    /// A panic of the call counts as a failure and goes on to the caller. If there is a `call_timeout` (from the
+    /// operator, else from the config that this handle was made with, else from the registry's defaults), a tokio
+    /// runtime with a timer is needed.
+    ///
+    /// # Errors
+    /// [`CallError::Rejected`] without having called `call`, [`CallError::TimedOut`] after dropping it,
+    /// [`CallError::Failed`] with its own error.
+    pub async fn call<T, E>(&self, call: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+        let core = self.core();
+        let ended = {
+            let body = pin!(async move { call().await });
+            Guarded::new(core, self.given_call_timeout(), body, ResultItself).await
+        };
+        match ended {
+            Ended::Success(result) | Ended::Ignored(result) | Ended::Failed(result) => {
+                result.map_err(CallError::Failed)
+            }
+            Ended::Rejected(error) => Err(CallError::Rejected(error)),
+            Ended::TimedOut(error) => Err(CallError::TimedOut(error)),
+        }
+    }
+}
+
+/// What a returned value says about the dependency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It works.
+    Success,
+    /// It does not.
+    Failure,
+    /// Nothing.
+    Ignored,
+}
+
+/// How a guarded call ended, and what it returned if it did. Its outcome has been recorded.
+pub enum Ended<R> {
+    /// Returned a success.
+    Success(R),
+    /// Returned what says nothing about the dependency.
+    Ignored(R),
+    /// Returned a failure.
+    Failed(R),
+    /// Was not made.
+    Rejected(BreakerError),
+    /// Took too long and was dropped.
+    TimedOut(BreakerError),
+}
+
+/// Says what a returned value means.
+pub trait Judge<R> {
+    /// May panic, as it may be the user's code; the call then counts as a failure.
+    fn judge(self, value: &R) -> Verdict;
+}
+
+/// `Ok` is a success, `Err` a failure.
+struct ResultItself;
+
+impl<T, E> Judge<Result<T, E>> for ResultItself {
+    fn judge(self, result: &Result<T, E>) -> Verdict {
+        if result.is_ok() { Verdict::Success } else { Verdict::Failure }
+    }
+}
+
+/// Asks for leave to make a call; waits for the store's word where a probe is due.
+#[inline]
+pub(crate) async fn admitted(core: &Core) -> Result<Permit<'_>, BreakerError> {
+    match core.admit() {
+        Admission::Go(permit) => Ok(permit),
+        Admission::Wait(waiting) => waiting.await,
+        Admission::No(error) => Err(error),
+    }
+}
+
+/// A guarded call: leave, the body, its verdict. One future for all of it, so that on the fast path
+/// nothing is moved from one to the next: leave, body and outcome happen inside one `poll`.
+pub(crate) struct Guarded<'a, F: Future, J> {
+    core: &'a Core,
+    call_timeout: Option<Duration>,
+    body: Pin<&'a mut F>,
+    judge: Option<J>,
+    stage: Stage<'a>,
+}
+
+enum Stage<'a> {
+    New,
+    Waiting(Waiting<'a>),
+    Permitted(Permit<'a>),
+    Running(Permit<'a>, Option<Box<Deadline>>),
+    Done,
+}
+
+/// Nothing in it is pinned in place: the body is pinned where the caller keeps it.
+impl<F: Future, J> Unpin for Guarded<'_, F, J> {}
+
+/// A timer on the heap, so that a function without a timeout does not carry one in its future.
+struct Deadline {
+    limit: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl<'a, F: Future, J> Guarded<'a, F, J> {
+    /// A call that still has to ask for leave.
+    #[inline]
+    pub(crate) fn new(
+        core: &'a Core,
+        call_timeout: Option<Duration>,
+        body: Pin<&'a mut F>,
+        judge: J,
+    ) -> Self {
+        Guarded { core, call_timeout, body, judge: Some(judge), stage: Stage::New }
+    }
+
+    /// A call that there is leave for.
+    #[inline]
+    pub(crate) fn permitted(
+        permit: Permit<'a>,
+        call_timeout: Option<Duration>,
+        body: Pin<&'a mut F>,
+        judge: J,
+    ) -> Self {
+        let core = permit.core();
+        Guarded { core, call_timeout, body, judge: Some(judge), stage: Stage::Permitted(permit) }
+    }
+}
+
+impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
+    /// The first poll of the body. What is ready at once is never stored, and the permit never moved.
+    #[inline]
+    fn start(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        permit.running(true);
+        match self.body.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, value)),
+            Poll::Pending => {
+                permit.running(false);
+                self.suspend(permit, cx)
+            }
+        }
+    }
+
+    fn suspend(&mut self, permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        let deadline = permit
+            .call_timeout(self.call_timeout)
+            .map(|limit| Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) }));
+        let timed = deadline.is_some();
+        self.stage = Stage::Running(permit, deadline);
+        // The timer must have been polled once to wake this task.
+        if timed { self.check_deadline(cx) } else { Poll::Pending }
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        let Stage::Running(permit, _) = &mut self.stage else { unreachable!("only called while running") };
+        permit.running(true);
+        let polled = self.body.as_mut().poll(cx);
+        permit.running(false);
+        let Poll::Ready(value) = polled else { return self.check_deadline(cx) };
+        let Stage::Running(mut permit, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
+            unreachable!("was running before the body was polled")
+        };
+        Poll::Ready(self.finish(&mut permit, value))
+    }
+
+    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        let Stage::Running(_, Some(deadline)) = &mut self.stage else { return Poll::Pending };
+        ready!(deadline.sleep.as_mut().poll(cx));
+        let limit = deadline.limit;
+        let Stage::Running(permit, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
+            unreachable!("has a deadline")
+        };
+        Poll::Ready(Ended::TimedOut(permit.timed_out(limit)))
+    }
+
+    /// Gives the outcome back.
+    #[inline]
+    fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
+        let judge = self.judge.take().expect("a call ends once");
+        // The predicate is the user's code as much as the body is: a panic in it counts as one.
+        permit.running(true);
+        match judge.judge(&value) {
+            Verdict::Success => {
+                permit.end(Outcome::Success);
+                Ended::Success(value)
+            }
+            Verdict::Failure => {
+                permit.end(Outcome::Failure);
+                Ended::Failed(value)
+            }
+            Verdict::Ignored => {
+                permit.end(Outcome::Ignored);
+                Ended::Ignored(value)
+            }
+        }
+    }
+}
+
+impl<F: Future, J: Judge<F::Output>> Future for Guarded<'_, F, J> {
+    type Output = Ended<F::Output>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let call = self.get_mut();
+        if let Stage::New = call.stage
+            && let Some(permit) = call.core.admit_closed()
+        {
+            return call.start(permit, cx);
+        }
+        call.poll_slowly(cx)
+    }
+}
+
+impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
+    /// Everything but a closed circuit's first poll. Apart from it, so that the permit of a call that is
+    /// ready at once stays in registers.
+    fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        if let Stage::Running(..) = self.stage {
+            return self.go_on(cx);
+        }
+        let admission = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::New => self.core.admit(),
+            Stage::Waiting(waiting) => Admission::Wait(waiting),
+            Stage::Permitted(permit) => Admission::Go(permit),
+            Stage::Running(..) | Stage::Done => panic!("a guarded call was polled after it had ended"),
+        };
+        let answer = match admission {
+            Admission::Go(permit) => Ok(permit),
+            Admission::No(error) => Err(error),
+            Admission::Wait(mut waiting) => match Pin::new(&mut waiting).poll(cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => {
+                    self.stage = Stage::Waiting(waiting);
+                    return Poll::Pending;
+                }
+            },
+        };
+        match answer {
+            Ok(permit) => self.start(permit, cx),
+            Err(error) => Poll::Ready(Ended::Rejected(error)),
+        }
+    }
+}

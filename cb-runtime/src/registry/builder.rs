@@ -1,0 +1,161 @@
+//! How a registry is set up.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::Registry;
+use crate::clock::Clock;
+use crate::config::BreakerConfig;
+use crate::error::{Error, ErrorKind};
+use crate::event::OnError;
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+
+/// Sets up a [`Registry`]: where the shared state lives, what the operator says about breakers.
+///
+/// Made by [`Registry::builder`], ended by [`install`](Self::install) or [`build`](Self::build).
+#[must_use = "a builder does nothing until it is built or installed"]
+pub struct RegistryBuilder {
+    target: Target,
+    pub(super) namespace: String,
+    pub(super) defaults: BreakerConfig,
+    pub(super) operator: HashMap<String, BreakerConfig>,
+    pub(super) on_error: Option<OnError>,
+    pub(super) clock: Clock,
+}
+
+/// Where the shared state lives.
+enum Target {
+    Memory,
+    #[cfg(feature = "redis")]
+    Redis(crate::store::redis::Target),
+}
+
+impl Default for RegistryBuilder {
+    fn default() -> Self {
+        RegistryBuilder {
+            target: Target::Memory,
+            namespace: "default".into(),
+            defaults: BreakerConfig::default(),
+            operator: HashMap::new(),
+            on_error: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl RegistryBuilder {
+    /// Shares state through this Redis: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS (feature
+    /// `tls`), `unix:///path/to/socket`. Without any, state lives in this process alone.
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, url: impl Into<String>) -> Self {
+        self.target = Target::Redis(crate::store::redis::Target::Single(url.into()));
+        self
+    }
+
+    /// Shares state through a Redis Cluster, found by any of these nodes.
+    #[cfg(feature = "cluster")]
+    pub fn redis_cluster(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let urls = urls.into_iter().map(Into::into).collect();
+        self.target = Target::Redis(crate::store::redis::Target::Cluster(urls));
+        self
+    }
+
+    /// Shares state through the master that these Sentinels know under the name `master`.
+    #[cfg(feature = "sentinel")]
+    pub fn redis_sentinel(
+        mut self,
+        urls: impl IntoIterator<Item = impl Into<String>>,
+        master: impl Into<String>,
+    ) -> Self {
+        let urls = urls.into_iter().map(Into::into).collect();
+        self.target = Target::Redis(crate::store::redis::Target::Sentinel { urls, master: master.into() });
+        self
+    }
+
+    /// Separates fleets that use one Redis: breakers of different namespaces have nothing to do with each
+    /// other. Default `"default"`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// What holds for every breaker unless the attribute or the operator says otherwise.
+    pub fn defaults(mut self, defaults: BreakerConfig) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
+    /// The operator's word about one breaker: it wins over the attribute's arguments.
+    pub fn configure(
+        mut self,
+        breaker: impl Into<String>,
+        change: impl FnOnce(BreakerConfig) -> BreakerConfig,
+    ) -> Self {
+        let config = self.operator.entry(breaker.into()).or_default();
+        *config = change(std::mem::take(config));
+        self
+    }
+
+    /// Called for every failure in the background, on a thread of its own. (`tracing` has them, too.)
+    pub fn on_error(mut self, callback: impl Fn(&Error) + Send + Sync + 'static) -> Self {
+        self.on_error = Some(Arc::new(callback));
+        self
+    }
+
+    /// Measures time with this clock; for tests. With Redis, what instances share runs on Redis' clock all the same.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Builds a registry that is not the global one.
+    ///
+    /// Asks the store for the fleet's states before it returns, for half a second at most; a store that
+    /// does not answer is no error: the registry serves by itself and joins when the store is there.
+    ///
+    /// # Errors
+    /// A wrong URL; a configuration value that cannot be meant.
+    pub fn build(self) -> Result<Registry, Error> {
+        self.defaults.validate()?;
+        if self.namespace.is_empty() {
+            return Err(Error::config("namespace", "is empty; it must have at least one character"));
+        }
+        for config in self.operator.values() {
+            config.over(&self.defaults).resolve()?;
+        }
+        let (store, shared): (Arc<dyn Store>, bool) = match &self.target {
+            Target::Memory => (Arc::new(MemoryStore::new(self.clock.clone())), false),
+            #[cfg(feature = "redis")]
+            Target::Redis(target) => {
+                (Arc::new(crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?), true)
+            }
+        };
+        Registry::start(self, store, shared)
+    }
+
+    /// Builds the registry that all attributes use unless they name another; see [`build`](Self::build).
+    ///
+    /// # Errors
+    /// As `build`; and if there is a global registry already, because this is the second `install` or a guarded call came first.
+    pub fn install(self) -> Result<&'static Registry, Error> {
+        let mut fresh = false;
+        let registry = super::GLOBAL.get_or_try_init(|| {
+            fresh = true;
+            self.build()
+        })?;
+        if fresh { Ok(registry) } else { Err(Error::new(ErrorKind::Installed)) }
+    }
+}
+
+impl fmt::Debug for RegistryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the target: its address may carry a password.
+        f.debug_struct("RegistryBuilder")
+            .field("namespace", &self.namespace)
+            .field("defaults", &self.defaults)
+            .field("operator", &self.operator)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,267 @@
+//! One instance's breakers.
+
+mod builder;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use once_cell::sync::OnceCell;
+use tokio::sync::{mpsc, oneshot};
+
+pub use builder::RegistryBuilder;
+
+use crate::breaker::home::Home;
+use crate::breaker::{Breaker, Core};
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::{BreakerConfig, PerFunction, Settings};
+use crate::coordinator::book::Book;
+use crate::coordinator::{self, Request};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Events, Outlet};
+use crate::snapshot::FleetBreaker;
+use crate::store::Store;
+
+static GLOBAL: OnceCell<Registry> = OnceCell::new();
+
+/// A registry that is shut down waits so long for results that are still to be written to the store.
+const LAST_WRITES: Duration = Duration::from_millis(500);
+
+/// A newcomer waits so long for the fleet's states before it goes on without them.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// One instance: a set of breakers, one per name, that it shares with all other instances of its
+/// namespace through the store.
+///
+/// The attribute uses the [global](Self::global) one. Others are independent of it and of each other: twenty
+/// of them in one process are twenty instances. Dropping one ends its background work; what has not been
+/// told the store then is lost, unless [`shutdown`](Self::shutdown) was awaited.
+pub struct Registry {
+    id: u64,
+    home: Arc<Home>,
+    book: Arc<Book>,
+    requests: mpsc::UnboundedSender<Request>,
+    defaults: BreakerConfig,
+    operator: HashMap<String, BreakerConfig>,
+}
+
+impl Registry {
+    /// Sets one up.
+    pub fn builder() -> RegistryBuilder {
+        RegistryBuilder::default()
+    }
+
+    /// The registry that attributes use unless they name another.
+    ///
+    /// If none has been [installed](RegistryBuilder::install), the first use builds one from the environment:
+    /// `CB_REDIS_URL` (without it, state lives in this process alone) and `CB_NAMESPACE`. A URL that cannot
+    /// be used is reported by `tracing` and on stderr, and state lives in this process alone.
+    pub fn global() -> &'static Registry {
+        GLOBAL.get_or_init(Registry::from_environment)
+    }
+
+    fn from_environment() -> Registry {
+        let mut builder = Registry::builder();
+        if let Ok(namespace) = std::env::var("CB_NAMESPACE")
+            && !namespace.is_empty()
+        {
+            builder = builder.namespace(namespace);
+        }
+        let url = std::env::var("CB_REDIS_URL").unwrap_or_default();
+        let attempt = match url.is_empty() {
+            true => builder.build(),
+            #[cfg(feature = "redis")]
+            false => builder.redis(url).build(),
+            #[cfg(not(feature = "redis"))]
+            false => Err(Error::config("CB_REDIS_URL", "needs the feature `redis` of cb-runtime")),
+        };
+        attempt.unwrap_or_else(|error| {
+            tracing::error!(target: "cb_runtime", %error, "CB_REDIS_URL cannot be used; circuit breakers are not shared");
+            eprintln!("cb-runtime: CB_REDIS_URL cannot be used, circuit breakers are not shared: {error}");
+            Registry::builder().build().expect("the memory store's defaults are valid")
+        })
+    }
+
+    fn start(builder: RegistryBuilder, store: Arc<dyn Store>, shared: bool) -> Result<Registry, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let RegistryBuilder { defaults, operator, on_error, clock, .. } = builder;
+        let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
+        let store_up = Arc::new(AtomicBool::new(false));
+        let outlet = Arc::new(Outlet::new(on_error));
+        let cache = Registry::cache(&clock, &outlet, shared.then_some(&store), &store_up)?;
+        let home = Arc::new(Home::new(instance, clock, outlet, cache, store_up));
+        let book = Arc::new(Book::default());
+        let (ready, first_look) = sync_channel(1);
+        let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
+        // Either way is fine: without the fleet's states the registry serves by itself.
+        let _ = first_look.recv_timeout(FIRST_LOOK);
+        Ok(Registry { id, home, book, requests, defaults, operator })
+    }
+
+    /// The cached results of all breakers; in this process only, unless others share a store.
+    fn cache(
+        clock: &Clock,
+        outlet: &Arc<Outlet>,
+        store: Option<&Arc<dyn Store>>,
+        store_up: &Arc<AtomicBool>,
+    ) -> Result<Cache, Error> {
+        let outlet = outlet.clone();
+        let cache = Cache::new(clock.clone(), Arc::new(move |event| outlet.emit(event)));
+        let Some(store) = store else { return Ok(cache) };
+        let background = coordinator::thread::runtime().map_err(no_thread)?;
+        Ok(cache.with_store(store, store_up.clone(), background.clone()))
+    }
+
+    /// The breaker of that name, if it is registered here or the fleet holds it in a state other than closed.
+    pub fn breaker(&self, name: &str) -> Option<Breaker> {
+        match self.book.get(name) {
+            Some(core) => Some(Breaker::new(core)),
+            None if self.book.is_held(name) => Some(Breaker::new(self.core(name, &BreakerConfig::default()))),
+            None => None,
+        }
+    }
+
+    /// The breaker of that name, registered with `config` if it is not registered yet.
+    ///
+    /// # Panics
+    /// If `config` cannot be meant; [`try_get_or_create`](Self::try_get_or_create) returns the error instead.
+    #[track_caller]
+    pub fn get_or_create(&self, name: &str, config: BreakerConfig) -> Breaker {
+        match self.try_get_or_create(name, config) {
+            Ok(breaker) => breaker,
+            Err(error) => panic!("breaker \"{name}\": {error}"),
+        }
+    }
+
+    /// The breaker of that name, registered with `config` if it is not registered yet.
+    ///
+    /// # Errors
+    /// If `config`, together with the operator's word and the defaults, cannot be meant.
+    pub fn try_get_or_create(&self, name: &str, config: BreakerConfig) -> Result<Breaker, Error> {
+        if name.is_empty() {
+            return Err(Error::config("name", "is empty; it must have at least one character"));
+        }
+        config.validate()?;
+        self.settings(name, &config)?;
+        Ok(Breaker::new(self.core(name, &config)).with_call_timeout(config.call_timeout))
+    }
+
+    /// All breakers that are registered here, by name.
+    pub fn breakers(&self) -> Vec<Breaker> {
+        let mut all: Vec<_> = self.book.all().into_iter().map(Breaker::new).collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Every breaker of the fleet as the store has it, after this instance has told the store all it knows.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn fleet(&self) -> Result<Vec<FleetBreaker>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Error::new(ErrorKind::ShutDown);
+        self.requests.send(Request::Fleet(answer)).map_err(|_| gone())?;
+        let rows = answered.await.map_err(|_| gone())??;
+        let mut fleet = Vec::with_capacity(rows.len());
+        for row in rows {
+            match row.view {
+                Ok((record, counts, run)) => fleet.push(FleetBreaker {
+                    name: row.name.to_string(),
+                    state: record.state,
+                    epoch: record.epoch,
+                    reason: record.reason,
+                    originator: record.originator,
+                    retry_after: record.remaining_us.map(Duration::from_micros),
+                    failures: counts.failures,
+                    successes: counts.successes,
+                    consecutive_failures: run,
+                }),
+                Err(problem) => self.home.outlet.error(Error::new(ErrorKind::Data {
+                    what: format!("breaker \"{}\"", row.name),
+                    problem,
+                })),
+            }
+        }
+        fleet.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(fleet)
+    }
+
+    /// [Resets](Breaker::reset) every breaker of the fleet.
+    ///
+    /// # Errors
+    /// The first one; breakers after it have not been reset.
+    pub async fn reset_all(&self) -> Result<(), Error> {
+        for breaker in self.fleet().await? {
+            Breaker::new(self.core(&breaker.name, &BreakerConfig::default())).reset().await?;
+        }
+        Ok(())
+    }
+
+    /// All events from now on.
+    pub fn subscribe(&self) -> Events {
+        self.home.outlet.subscribe()
+    }
+
+    /// The id under which this instance appears as originator of changes.
+    pub fn instance(&self) -> &str {
+        &self.home.instance
+    }
+
+    /// Tells the store what it does not know yet, gives back what is held, and ends the background work.
+    /// Calls go on, guarded by this instance alone. Cancelling abandons the wait, not the shutdown.
+    pub async fn shutdown(&self) {
+        self.home.cache.flush(LAST_WRITES).await;
+        let (done, is_done) = oneshot::channel();
+        if self.requests.send(Request::Shutdown(done)).is_ok() {
+            let _ = is_done.await;
+        }
+    }
+
+    /// Tells registries of one process apart; never 0.
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
+    /// fails: a config that cannot be meant is reported, and left out.
+    pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
+        if let Some(core) = self.book.get(name) {
+            return core;
+        }
+        let settings = self.settings(name, config).unwrap_or_else(|error| {
+            self.home.outlet.error(error);
+            self.settings(name, &BreakerConfig::default()).expect("validated by the builder")
+        });
+        let nothing = BreakerConfig::default();
+        let per_function = PerFunction::new(self.operator.get(name).unwrap_or(&nothing), &self.defaults);
+        let home = self.home.clone();
+        self.book.get_or_insert(name, |name, held| Core::new(name, settings, per_function, held, home))
+    }
+
+    fn settings(&self, name: &str, config: &BreakerConfig) -> Result<Settings, Error> {
+        let below = config.over(&self.defaults);
+        match self.operator.get(name) {
+            Some(operator) => operator.over(&below).resolve(),
+            None => below.resolve(),
+        }
+    }
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    Error::store("starting the coordinator thread", error)
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("instance", &self.home.instance)
+            .field("breakers", &self.breakers())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+//! `cache_ttl`: the last good answer in place of a failed or rejected call.
+
+mod common;
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use cb_runtime::clock::{Clock, ManualClock};
+use cb_runtime::{CacheTier, Event, Registry, State, circuit_breaker};
+use common::Broken;
+use serde::{Deserialize, Serialize};
+
+thread_local!(static DOWN: Cell<bool> = const { Cell::new(false) });
+
+fn up(up: bool) {
+    DOWN.set(!up);
+}
+
+/// What the dependency says: an answer, or that it is down.
+fn ask<T>(answer: T) -> Result<T, Broken> {
+    if DOWN.get() { Err(Broken::Down) } else { Ok(answer) }
+}
+
+fn registry() -> (&'static Registry, ManualClock) {
+    let (clock, hands) = Clock::manual();
+    // For ever, so that attributes can name it: it is a test's.
+    (Box::leak(Box::new(Registry::builder().clock(clock).build().unwrap())), hands)
+}
+
+#[tokio::test]
+async fn a_success_answers_failures_and_rejections_until_its_ttl() {
+    thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
+    #[circuit_breaker(
+        name = "users", registry = HERE.get().unwrap(), failure_threshold = 2, cache_ttl = "5m", reset_timeout = "1h",
+        fallback = |id: u64| Ok(format!("fallback {id}"))
+    )]
+    async fn get_user(id: u64) -> Result<String, Broken> {
+        ask(format!("user {id}"))
+    }
+    let (registry, hands) = registry();
+    HERE.set(Some(registry));
+    let mut events = registry.subscribe();
+
+    assert_eq!(get_user(1).await.unwrap(), "user 1");
+    up(false);
+    assert_eq!(get_user(1).await.unwrap(), "user 1", "failed");
+    assert_eq!(get_user(2).await.unwrap(), "fallback 2", "other arguments never share");
+    assert_eq!(
+        registry.breaker("users").unwrap().state(),
+        State::Open,
+        "an answer from the cache is no success"
+    );
+    hands.advance(Duration::from_secs(299));
+    assert_eq!(get_user(1).await.unwrap(), "user 1", "rejected, and not renewed by having been read");
+    hands.advance(Duration::from_secs(1));
+    assert_eq!(get_user(1).await.unwrap(), "fallback 1", "the ttl is over");
+
+    let mut hits = Vec::new();
+    while let Some(event) = events.try_recv() {
+        match event {
+            Event::CacheHit { breaker, tier, age } => {
+                assert_eq!((&*breaker, tier), ("users", CacheTier::Local));
+                hits.push(age.as_secs());
+            }
+            Event::Error(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    assert_eq!(hits, [0, 299]);
+}
+
+#[tokio::test]
+async fn a_fallback_s_value_is_never_cached_and_nothing_cached_is_a_hit() {
+    #[circuit_breaker(name = "cache: none", cache_ttl = 300, fallback = |id| Ok(Some(id)))]
+    async fn find(id: u64) -> Result<Option<u64>, Broken> {
+        ask(None)
+    }
+    up(false);
+    assert_eq!(find(1).await, Ok(Some(1)));
+    up(true);
+    assert_eq!(find(1).await, Ok(None));
+    up(false);
+    assert_eq!(find(1).await, Ok(None), "None is an answer");
+    assert_eq!(find(2).await, Ok(Some(2)));
+}
+
+#[tokio::test]
+async fn functions_of_one_breaker_do_not_share() {
+    mod one {
+        use super::*;
+        #[circuit_breaker(name = "cache: shared", cache_ttl = 300)]
+        pub(super) async fn get(id: u64) -> Result<String, Broken> {
+            ask(format!("one {id}"))
+        }
+    }
+    mod other {
+        use super::*;
+        #[circuit_breaker(name = "cache: shared", cache_ttl = 300)]
+        pub(super) async fn get(id: u64) -> Result<String, Broken> {
+            ask(format!("other {id}"))
+        }
+    }
+    up(true);
+    assert_eq!(one::get(1).await.unwrap(), "one 1");
+    up(false);
+    assert_eq!(other::get(1).await, Err(Broken::Down));
+    up(true);
+    assert_eq!(other::get(1).await.unwrap(), "other 1");
+    up(false);
+    assert_eq!(one::get(1).await.unwrap(), "one 1");
+}
+
+struct Client {
+    tenant: &'static str,
+}
+
+impl Client {
+    #[circuit_breaker(name = "cache: tenants", cache_ttl = 300, cache_key = (self.tenant, id))]
+    async fn get(&self, id: u64) -> Result<String, Broken> {
+        ask(format!("{} {id}", self.tenant))
+    }
+}
+
+#[tokio::test]
+async fn receivers_share_no_further_than_the_cache_key_says() {
+    let (a, b) = (Client { tenant: "a" }, Client { tenant: "b" });
+    up(true);
+    assert_eq!(a.get(1).await.unwrap(), "a 1");
+    up(false);
+    assert_eq!(b.get(1).await, Err(Broken::Down));
+    assert_eq!(a.get(1).await.unwrap(), "a 1");
+}
+
+#[tokio::test]
+async fn a_key_expression_is_asked_at_every_call() {
+    static VERSION: AtomicU64 = AtomicU64::new(1);
+    #[circuit_breaker(name = "cache: version", cache_ttl = 300, cache_key = VERSION.load(Ordering::Relaxed))]
+    async fn get() -> Result<u64, Broken> {
+        ask(7)
+    }
+    up(true);
+    assert_eq!(get().await, Ok(7));
+    up(false);
+    assert_eq!(get().await, Ok(7));
+    VERSION.store(2, Ordering::Relaxed);
+    assert_eq!(get().await, Err(Broken::Down));
+}
+
+/// Cannot be read back from what it is written as.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all(serialize = "lowercase", deserialize = "UPPERCASE"))]
+enum Crooked {
+    Value,
+}
+
+/// Cannot always be serialized.
+struct Touchy;
+
+impl Serialize for Touchy {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("not today"))
+    }
+}
+
+fn cache_errors(events: &mut cb_runtime::Events) -> Vec<String> {
+    let mut errors = Vec::new();
+    while let Some(event) = events.try_recv() {
+        if let Event::Error(error) = event
+            && error.is_cache()
+        {
+            errors.push(error.to_string());
+        }
+    }
+    errors
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_back_leads_to_the_fallback_and_is_reported() {
+    thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
+    #[circuit_breaker(name = "crooked", registry = HERE.get().unwrap(), cache_ttl = 300, fallback = || Err(Broken::NotFound))]
+    async fn get() -> Result<Crooked, Broken> {
+        ask(Crooked::Value)
+    }
+    let (registry, _) = registry();
+    HERE.set(Some(registry));
+    let mut events = registry.subscribe();
+    up(true);
+    assert_eq!(get().await, Ok(Crooked::Value));
+    up(false);
+    assert_eq!(get().await, Err(Broken::NotFound));
+    assert_eq!(get().await, Err(Broken::NotFound));
+    let errors = cache_errors(&mut events);
+    assert!(errors.len() == 1 && errors[0].contains("cache_version"), "{errors:?}");
+}
+
+#[tokio::test]
+async fn arguments_that_cannot_be_serialized_cost_the_cache_and_one_report() {
+    thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
+    #[circuit_breaker(name = "touchy", registry = HERE.get().unwrap(), cache_ttl = 300)]
+    async fn get(_with: Touchy) -> Result<u64, Broken> {
+        ask(7)
+    }
+    let (registry, _) = registry();
+    HERE.set(Some(registry));
+    let mut events = registry.subscribe();
+    up(true);
+    assert_eq!(get(Touchy).await, Ok(7));
+    up(false);
+    assert_eq!(get(Touchy).await, Err(Broken::Down));
+    let errors = cache_errors(&mut events);
+    assert!(errors.len() == 1 && errors[0].contains("not today") && errors[0].contains("get"), "{errors:?}");
+}
+
+#[test]
+fn it_works_in_an_executor_that_is_not_tokio() {
+    static DEPENDENCY: AtomicBool = AtomicBool::new(true);
+    #[circuit_breaker(name = "cache: no tokio", cache_ttl = 300)]
+    async fn get() -> Result<u64, Broken> {
+        if DEPENDENCY.load(Ordering::Relaxed) { Ok(7) } else { Err(Broken::Down) }
+    }
+    assert_eq!(common::poll_once(get()), std::task::Poll::Ready(Ok(7)));
+    DEPENDENCY.store(false, Ordering::Relaxed);
+    assert_eq!(common::poll_once(get()), std::task::Poll::Ready(Ok(7)));
+}

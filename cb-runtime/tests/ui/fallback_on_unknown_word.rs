@@ -1,0 +1,22 @@
+use cb_runtime::circuit_breaker;
+
+#[derive(Debug)]
+pub struct MyError;
+
+impl From<cb_runtime::BreakerError> for MyError {
+    fn from(_: cb_runtime::BreakerError) -> Self {
+        MyError
+    }
+}
+
+#[circuit_breaker(name = "a", fallback = || Ok(()), fallback_on = "closed")]
+pub async fn word() -> Result<(), MyError> {
+    Ok(())
+}
+
+#[circuit_breaker(name = "a", fallback = || Ok(()), fallback_on = open)]
+pub async fn without_quotes() -> Result<(), MyError> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,35 @@
+use cb_runtime::circuit_breaker;
+
+#[derive(Debug)]
+pub struct MyError;
+
+impl From<cb_runtime::BreakerError> for MyError {
+    fn from(_: cb_runtime::BreakerError) -> Self {
+        MyError
+    }
+}
+
+fn fallback() -> Result<u64, MyError> {
+    Ok(0)
+}
+
+#[circuit_breaker(name = "a", fallback = fallback)]
+pub async fn function(id: u64) -> Result<u64, MyError> {
+    Ok(id)
+}
+
+#[circuit_breaker(name = "a", fallback = || Ok(0))]
+pub async fn closure(id: u64) -> Result<u64, MyError> {
+    Ok(id)
+}
+
+pub struct Client;
+
+impl Client {
+    #[circuit_breaker(name = "a", fallback = |id| Ok(0))]
+    pub async fn method(&self, id: u64, more: u64) -> Result<u64, MyError> {
+        Ok(id + more)
+    }
+}
+
+fn main() {}

@@ -1,0 +1,21 @@
+use cb_runtime::circuit_breaker;
+
+#[derive(Debug)]
+pub struct MyError;
+
+impl From<cb_runtime::BreakerError> for MyError {
+    fn from(_: cb_runtime::BreakerError) -> Self {
+        MyError
+    }
+}
+
+pub struct Client;
+
+#[circuit_breaker(name = "a")]
+impl Client {
+    pub async fn call() -> Result<(), MyError> {
+        Ok(())
+    }
+}
+
+fn main() {}
