@@ -146,19 +146,18 @@ fn skip_to_next(input: ParseStream<'_>) {
 
 fn unknown(name: &Ident) -> Error {
     let text = name.to_string();
-    let message = match nearest(&text) {
-        Some(known) => format!("unknown argument `{text}`; did you mean `{known}`?"),
-        None => {
-            let all: Vec<_> = ARGUMENTS.iter().map(|argument| argument.name).collect();
-            format!("unknown argument `{text}`; there are {}", all.join(", "))
-        }
+    let message = if let Some(known) = nearest(&text) {
+        format!("unknown argument `{text}`; did you mean `{known}`?")
+    } else {
+        let all: Vec<_> = ARGUMENTS.iter().map(|argument| argument.name).collect();
+        format!("unknown argument `{text}`; there are {}", all.join(", "))
     };
     Error::new(name.span(), message)
 }
 
 /// The argument that was most probably meant: one that begins or ends with the text, or the one with the fewest
 /// letters to change, if they are few.
-fn nearest(text: &str) -> Option<&'static str> {
+pub(crate) fn nearest(text: &str) -> Option<&'static str> {
     let lower = text.to_lowercase();
     let part = ARGUMENTS.iter().map(|argument| argument.name).find(|known| {
         known.len() > lower.len()
@@ -176,19 +175,26 @@ fn nearest(text: &str) -> Option<&'static str> {
     }
 }
 
-/// How many letters to insert, remove or replace to come from `a` to `b`.
+/// How many letters to insert, remove, replace or swap with the next to come from `a` to `b`.
 fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            table[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let swapped = if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    table[i - 2][j - 2] + 1
+                } else {
+                    usize::MAX
+                };
+                replaced.min(swapped).min(table[i - 1][j] + 1).min(table[i][j - 1] + 1)
+            };
         }
     }
-    row[b.len()]
+    table[a.len()][b.len()]
 }
 
 /// Errors, as they come.

@@ -5,12 +5,16 @@
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::Error;
 use syn::spanned::Spanned;
-use syn::{Error, Expr};
 
 use crate::signature::{Arg, Function, Later, Output, bound_names, by_reference, mentions};
 use crate::validate::{Cache, Callee, Fallback, On, Plan};
 use crate::value::Value;
+
+/// Where a function keeps its breaker. An item, and so not hidden from the attribute's own expressions, unlike our
+/// variables: nobody else has one of that name.
+const SITE: &str = "__CIRCUIT_BREAKER_SITE";
 
 /// The item as it was, and what is wrong with it.
 pub(crate) fn untouched(item: TokenStream, error: &Error) -> TokenStream {
@@ -25,11 +29,11 @@ fn ours_at(span: Span) -> Span {
 }
 
 /// The function, guarded.
-pub(crate) fn guarded(function: Function, plan: &Plan) -> TokenStream {
-    let guarded = Guarded { function: &function, plan };
+pub(crate) fn guarded(function: &Function, plan: &Plan) -> TokenStream {
+    let guarded = Guarded { function, plan };
     let mut body = Group::new(Delimiter::Brace, guarded.whole_body());
     body.set_span(function.body.span());
-    let Function { attrs, vis, sig, .. } = &function;
+    let Function { attrs, vis, sig, .. } = function;
     quote!(#(#attrs)* #vis #sig #body)
 }
 
@@ -42,9 +46,10 @@ impl Guarded<'_> {
     /// The path to all that the expansion names.
     fn rt(&self, span: Span) -> TokenStream {
         let span = ours_at(span);
-        match &self.plan.runtime {
-            Some(path) => quote_spanned!(span=> #path::__private),
-            None => quote_spanned!(span=> ::cb_runtime::__private),
+        if let Some(path) = &self.plan.runtime {
+            quote_spanned!(span=> #path::__private)
+        } else {
+            quote_spanned!(span=> ::cb_runtime::__private)
         }
     }
 
@@ -96,16 +101,17 @@ impl Guarded<'_> {
             let value = self.value(value);
             quote_spanned!(Span::mixed_site()=> .#name(#value))
         });
-        let find = match &plan.registry {
-            Some(registry) => {
-                let bound = self.bound_for(&registry.to_token_stream());
-                quote_spanned!(ours_at(registry.span())=> { #bound SITE.within(&#registry, settings) })
-            }
-            None => quote_spanned!(Span::mixed_site()=> SITE.global(settings)),
+        let site_name = Ident::new(SITE, Span::mixed_site());
+        let find = if let Some(registry) = &plan.registry {
+            let bound = self.bound_for(&registry.to_token_stream());
+            let at = ours_at(registry.span());
+            quote_spanned!(at=> { #bound #site_name.within(&(#registry), settings) })
+        } else {
+            quote_spanned!(Span::mixed_site()=> #site_name.global(settings))
         };
         quote_spanned! {Span::mixed_site()=>
             let breaker = {
-                static SITE: #rt::Site = #site;
+                static #site_name: #rt::Site = #site;
                 let settings: fn() -> #rt::BreakerConfig = || #base #(#settings)*;
                 #find
             };
@@ -127,24 +133,21 @@ impl Guarded<'_> {
     /// `let key`: what tells this call's result from others, before the body takes the arguments.
     fn key(&self, cache: &Cache) -> TokenStream {
         let rt = self.rt(Span::mixed_site());
-        let version = match &cache.version {
-            Some(version) => self.value(version),
-            None => quote_spanned!(Span::mixed_site()=> ""),
-        };
-        let parts = match &cache.key {
-            Some(key) => {
-                let bound = self.bound_for(&key.to_token_stream());
-                let rt = self.rt(key.span());
-                let part = quote_spanned!(ours_at(key.span())=> #rt::key_part(&mut key, &#key));
-                quote_spanned!(Span::mixed_site()=> { #bound #part; })
-            }
-            None => {
-                let parts = self.function.args.iter().map(|Arg { ident, type_span, cfgs, .. }| {
-                    let rt = self.rt(*type_span);
-                    quote_spanned!(ours_at(*type_span)=> #(#cfgs)* #rt::key_part(&mut key, &#ident);)
-                });
-                quote_spanned!(Span::mixed_site()=> #[allow(clippy::used_underscore_binding)] { #(#parts)* })
-            }
+        let version = cache
+            .version
+            .as_ref()
+            .map_or_else(|| quote_spanned!(Span::mixed_site()=> ""), |version| self.value(version));
+        let parts = if let Some(key) = &cache.key {
+            let bound = self.bound_for(&key.to_token_stream());
+            let rt = self.rt(key.span());
+            let part = quote_spanned!(ours_at(key.span())=> #rt::key_part(&mut key, &(#key)));
+            quote_spanned!(Span::mixed_site()=> { #bound #part; })
+        } else {
+            let parts = self.function.args.iter().map(|Arg { ident, type_span, cfgs, .. }| {
+                let rt = self.rt(*type_span);
+                quote_spanned!(ours_at(*type_span)=> #(#cfgs)* #rt::key_part(&mut key, &#ident);)
+            });
+            quote_spanned!(Span::mixed_site()=> #[allow(clippy::used_underscore_binding)] { #(#parts)* })
         };
         quote_spanned! {Span::mixed_site()=>
             let key = {

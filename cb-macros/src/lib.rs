@@ -7,6 +7,8 @@
 mod args;
 mod expand;
 mod signature;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod value;
 
@@ -28,7 +30,7 @@ fn guard(args: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> proc
         Item::Function(function) => {
             let (args, errors) = args::parse(args);
             match validate::plan(&args, errors, &function) {
-                Ok(plan) => expand::guarded(*function, &plan),
+                Ok(plan) => expand::guarded(&function, &plan),
                 Err(error) => expand::untouched(item, &error),
             }
         }

@@ -44,7 +44,7 @@ pub(crate) enum Output {
     Unit,
     Never,
     /// With `_` in the place of each `impl Trait`.
-    Type(Type),
+    Type(Box<Type>),
 }
 
 /// An argument of the function.
@@ -163,7 +163,7 @@ impl Function {
             ReturnType::Default => Output::Unit,
             ReturnType::Type(_, written) if matches!(**written, Type::Never(_)) => Output::Never,
             ReturnType::Type(_, written) => {
-                let mut output = (**written).clone();
+                let mut output = written.clone();
                 EraseOpaque.visit_type_mut(&mut output);
                 Output::Type(output)
             }

@@ -97,8 +97,9 @@ impl Breaker {
     /// `Ok` counts as a success, `Err` as a failure.
     ///
     /// Dropping the future drops the call, which then counts as cancelled: neither success nor failure.
-    /// A panic of the call counts as a failure and goes on to the caller. If the breaker has a
-    /// `call_timeout`, a tokio runtime with a timer is needed.
+    /// A panic of the call counts as a failure and goes on to the caller. If there is a `call_timeout` (from the
+    /// operator, else from the config that this handle was made with, else from the registry's defaults), a tokio
+    /// runtime with a timer is needed.
     ///
     /// # Errors
     /// [`CallError::Rejected`] without having called `call`, [`CallError::TimedOut`] after dropping it,
@@ -107,7 +108,7 @@ impl Breaker {
         let core = self.core();
         let ended = {
             let body = pin!(async move { call().await });
-            Guarded::new(core, None, body, ResultItself).await
+            Guarded::new(core, self.given_call_timeout(), body, ResultItself).await
         };
         match ended {
             Ended::Success(result) | Ended::Ignored(result) | Ended::Failed(result) => {

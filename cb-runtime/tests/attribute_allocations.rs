@@ -12,7 +12,7 @@ fn allocations_of<F: Future>(call: impl Fn() -> F) -> u64 {
     let run = || {
         let mut future = pin!(call());
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Pending = future.as_mut().poll(&mut cx) {}
+        while future.as_mut().poll(&mut cx).is_pending() {}
     };
     run();
     measure(|| (0..1000).for_each(|_| run())).count_total

@@ -1,4 +1,12 @@
 //! Fallbacks of every shape, and when they are asked.
+#![allow(
+    clippy::items_after_statements,
+    clippy::manual_async_fn,
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    clippy::unused_async,
+    reason = "a fallback has the shape that the test is about"
+)]
 
 mod common;
 
@@ -7,7 +15,7 @@ use std::future::Future;
 use std::sync::Mutex;
 
 use cb_runtime::{BreakerError, CallError, circuit_breaker};
-use common::Broken;
+use common::{Broken, bounded};
 
 type Answer = Result<String, Broken>;
 
@@ -120,13 +128,13 @@ async fn a_timeout_is_a_failure_for_the_fallback() {
     async fn any() -> Result<bool, Broken> {
         std::future::pending().await
     }
-    assert_eq!(any().await, Ok(true));
+    assert_eq!(bounded(any()).await, Ok(true));
 
     #[circuit_breaker(name = "timeout", call_timeout = 1, fallback = fallback, fallback_on = "open")]
     async fn open() -> Result<bool, Broken> {
         std::future::pending().await
     }
-    assert_eq!(open().await, Err(Broken::TimedOut));
+    assert_eq!(bounded(open()).await, Err(Broken::TimedOut));
 }
 
 #[tokio::test]

@@ -1,4 +1,16 @@
 //! Ordinary code, guarded: it compiles, and does what it does without.
+#![allow(
+    clippy::diverging_sub_expression,
+    clippy::items_after_statements,
+    clippy::manual_async_fn,
+    clippy::many_single_char_names,
+    clippy::needless_arbitrary_self_type,
+    clippy::never_loop,
+    clippy::non_minimal_cfg,
+    clippy::too_many_arguments,
+    clippy::unnested_or_patterns,
+    reason = "the code under test is as odd as users' code can be"
+)]
 
 mod common;
 
@@ -357,6 +369,13 @@ async fn a_name_that_is_a_constant() {
     async fn constant() -> Result<(), Broken> {
         Ok(())
     }
+    #[circuit_breaker(name = SITE)]
+    async fn with_a_name_of_ours() -> Result<(), Broken> {
+        Ok(())
+    }
+    const SITE: &str = "site";
+    with_a_name_of_ours().await.unwrap();
+
     #[circuit_breaker(name = concat!("con", "cat"))]
     async fn concatenated() -> Result<(), Broken> {
         Ok(())
@@ -450,7 +469,7 @@ async fn arguments_are_dropped_in_the_same_order_as_without_the_attribute() {
 /// Everything an expansion could stumble over.
 mod hostile {
     #![no_implicit_prelude]
-    #![allow(dead_code, non_camel_case_types)]
+    #![allow(dead_code, non_snake_case)]
 
     mod std {}
     mod core {}
@@ -482,8 +501,8 @@ async fn other_items_of_the_same_names_do_no_harm() {
 }
 
 mod facade {
-    pub mod inner {
-        pub use cb_runtime::*;
+    pub(crate) mod inner {
+        pub(crate) use cb_runtime::*;
     }
 }
 
@@ -502,7 +521,6 @@ async fn attributes_go_back_to_where_they_were() {
     /// Documented.
     #[inline]
     #[must_use = "used"]
-    #[expect(clippy::unused_async, reason = "shows that the expansion changes nothing here")]
     #[circuit_breaker(name = "attributes")]
     async fn call() -> Result<(), Broken> {
         #![allow(unused_variables)]

@@ -23,6 +23,8 @@ pub(crate) struct Home {
     bell: Notify,
     urgent: AtomicBool,
     flagged: Mutex<Vec<Arc<Core>>>,
+    /// The coordinator has ended: nobody answers any more.
+    ended: AtomicBool,
 }
 
 impl Home {
@@ -43,6 +45,7 @@ impl Home {
             bell: Notify::new(),
             urgent: AtomicBool::new(false),
             flagged: Mutex::default(),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -63,9 +66,26 @@ impl Home {
         self.store_up.store(up, Ordering::Release);
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The coordinator ends. What it would have looked at is let go of: breakers know their home, too.
+    pub(crate) fn end(&self) {
+        self.set_store_up(false);
+        let mut flagged = lock(&self.flagged);
+        self.ended.store(true, Ordering::Release);
+        flagged.clear();
+    }
+
     /// This breaker has something to tell the store: at once, or as soon as the pace allows.
     pub(crate) fn flag(&self, core: Arc<Core>, urgent: bool) {
-        lock(&self.flagged).push(core);
+        let mut flagged = lock(&self.flagged);
+        if self.has_ended() {
+            return;
+        }
+        flagged.push(core);
+        drop(flagged);
         if urgent {
             self.urgent.store(true, Ordering::Release);
         }

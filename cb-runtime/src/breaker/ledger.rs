@@ -121,6 +121,10 @@ pub(crate) struct Ledger {
     asked: Option<WindowAsk>,
     /// Whether that batch had a proposal with it.
     told_proposal: bool,
+    /// The store has been away since the last answer.
+    was_alone: bool,
+    /// That batch asked for probes of a state that is half-open, or proposed to be.
+    asked_half_open: bool,
     pending: Evidence,
     /// The tally's successes that are accounted for, and until when.
     folded: u64,
@@ -133,6 +137,8 @@ pub(crate) struct Ledger {
 /// Breakers that are not closed are confirmed again and again at this interval: so a store that has
 /// lost its data is told within a second, and leases do not lapse while their holder lives.
 pub(crate) const REFRESH: Duration = Duration::from_millis(400);
+/// Books are brought up to date, and told, at this interval: that is how exactly the time of a success is known.
+pub(crate) const PACE: Duration = Duration::from_millis(100);
 /// After a failure the fleet's run is asked for again, at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// The last of those questions comes so long after the failure.
@@ -159,6 +165,8 @@ impl Ledger {
             flight: None,
             asked: None,
             told_proposal: false,
+            was_alone: false,
+            asked_half_open: false,
             folded: 0,
             folded_at: now,
             last_failure: None,
@@ -336,6 +344,7 @@ impl Ledger {
     /// The store has gone away. What was on its way there is this instance's private affair from now on.
     pub(crate) fn store_lost(&mut self) -> Option<Change> {
         self.probes.store_lost();
+        self.was_alone = true;
         let from = self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state);
         let local = self.local.as_mut().filter(|local| local.proposed)?;
         local.proposed = false;
@@ -384,7 +393,10 @@ impl Ledger {
                 || self.local.is_none()
                 || self.local.as_ref().is_some_and(|local| local.proposed)
         });
-        let delta = told.filter(|_| meant).map(|told| told.delta(now)).unwrap_or_default();
+        // What is told late is old news: a success that the others may have had after it ends it. Successes are
+        // placed up to one pace before they were.
+        let doubt = if self.was_alone { PACE } else { Duration::ZERO };
+        let delta = told.filter(|_| meant).map(|told| told.delta(now, doubt)).unwrap_or_default();
         self.asked = self.mirror.as_ref().map(|mirror| {
             let oldest = told.and_then(Evidence::oldest_bucket);
             mirror.ask(oldest.map(|at| at.0.wrapping_add(skew)))
@@ -392,6 +404,8 @@ impl Ledger {
         self.exchanged_at = Some(now);
         let proposal = self.proposal(now);
         self.told_proposal = proposal.is_some();
+        let asked_of = proposal.as_ref().map_or(self.confirmed_state(), |proposal| proposal.to);
+        self.asked_half_open = !retry && asked_of == State::HalfOpen;
         let leases = if retry { LeaseAsk::default() } else { self.probes.ask(&self.settings) };
         Entry {
             name,
@@ -436,6 +450,7 @@ impl Ledger {
     /// The store's answer to [`entry`](Self::entry).
     pub(crate) fn answered(&mut self, view: &View, store_now: u64, now: Moment, skew: u64) -> Answered {
         self.flight = None;
+        self.was_alone = false;
         let asked_for = self.probes.take_asking();
         if view.record.epoch < self.epoch() {
             // The event stream has been faster: this answer tells of an epoch that is over.
@@ -461,14 +476,22 @@ impl Ledger {
                     self.local.as_mut().expect("just seen").proposed = true;
                 } else {
                     self.local = None;
-                    self.probes.begin_epoch(self.state() == State::HalfOpen);
+                    self.probes.begin_epoch(self.probes_may_come(now));
                     moved = true;
                 }
             }
         }
-        let allotted = self.probes.allot(asked_for, view, now);
-        let more = self.local.as_ref().is_some_and(|local| local.proposed)
+        // Asked before the store had even heard of the opening, while the time was over already: not yet an answer.
+        let too_early = !self.asked_half_open && !asked_for.is_empty() && self.probes_may_come(now);
+        let allotted = if too_early {
+            self.probes.ask_again(asked_for);
+            Allotted::default()
+        } else {
+            self.probes.allot(asked_for, view, now)
+        };
+        let unsaid = self.local.as_ref().is_some_and(|local| local.proposed)
             && (!self.told_proposal || change.is_some());
+        let more = unsaid || too_early;
         Answered { moved: moved || change.is_some(), change, allotted, more }
     }
 
@@ -511,7 +534,7 @@ impl Ledger {
             // This is what became of our proposal; calls have been meeting it since.
             Some(local) if own && local.standing.state == record.state => {
                 self.local = None;
-                self.begin_epoch();
+                self.begin_epoch(now);
                 return false;
             }
             // The store has been closed all the time: first contact changes nothing.
@@ -522,11 +545,11 @@ impl Ledger {
             _ => {}
         }
         self.local = None;
-        self.begin_epoch();
+        self.begin_epoch(now);
         true
     }
 
-    fn begin_epoch(&mut self) {
+    fn begin_epoch(&mut self, now: Moment) {
         self.fleet = Counts::default();
         self.fleet_run = 0;
         self.flight = None;
@@ -536,7 +559,12 @@ impl Ledger {
         if let Some(mirror) = &mut self.mirror {
             mirror.clear();
         }
-        self.probes.begin_epoch(self.state() == State::HalfOpen);
+        self.probes.begin_epoch(self.probes_may_come(now));
+    }
+
+    /// Half-open, or due to be.
+    fn probes_may_come(&self, now: Moment) -> bool {
+        self.state() == State::HalfOpen || self.standing().is_due(now)
     }
 
     fn confirmed_state(&self) -> State {

@@ -38,11 +38,21 @@ use tally::{Outcome, Tally};
 #[derive(Clone)]
 pub struct Breaker {
     core: Arc<Core>,
+    /// What this handle was asked for with; like an annotated function's, not a thing of the breaker.
+    call_timeout: Option<Duration>,
 }
 
 impl Breaker {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Breaker { core }
+        Breaker { core, call_timeout: None }
+    }
+
+    pub(crate) fn with_call_timeout(self, call_timeout: Option<Duration>) -> Self {
+        Breaker { call_timeout, ..self }
+    }
+
+    pub(crate) fn given_call_timeout(&self) -> Option<Duration> {
+        self.call_timeout
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -110,7 +120,14 @@ impl Breaker {
             force: true,
             evidence: crate::store::Counts::default(),
         };
-        lock(&self.core.desk).orders.push(Order { proposal, answer });
+        {
+            let mut desk = lock(&self.core.desk);
+            // Under the lock that the coordinator takes at its end: either it finds this order, or we see the end.
+            if self.core.home.has_ended() {
+                return Err(Error::new(ErrorKind::ShutDown));
+            }
+            desk.orders.push(Order { proposal, answer });
+        }
         self.core.flag(true);
         answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
     }
@@ -240,8 +257,9 @@ impl Core {
     /// A probe may be due. One of many callers at a time asks the store for them all.
     fn admit_probe(&self) -> Admission<'_> {
         let now = self.home.clock.now();
-        let store_up = self.store_up();
         let mut desk = lock(&self.desk);
+        // Under the lock that a loss of the store takes to dismiss who waits: nobody joins them after it.
+        let store_up = self.store_up();
         let state = desk.ledger.state();
         if state.admits() {
             return Admission::Go(Permit::new(self, self.gate.pass(), None));

@@ -99,13 +99,19 @@ impl Probes {
         Allotted { granted, denied }
     }
 
-    /// Another state begins: leases of the one before are void. Who waits goes on waiting if that state is half-open, too.
-    pub(crate) fn begin_epoch(&mut self, half_open: bool) {
+    /// The exchange said nothing about these: the next one asks for them again.
+    pub(crate) fn ask_again(&mut self, asked: Vec<LeaseId>) {
+        self.waiting.extend(asked);
+    }
+
+    /// Another state begins: leases of the one before are void. Who waits goes on waiting if that state may have
+    /// probes, too.
+    pub(crate) fn begin_epoch(&mut self, may_come: bool) {
         self.held.clear();
         self.given_back.clear();
         self.alone = 0;
         self.denied_until = Moment::default();
-        if !half_open {
+        if !may_come {
             self.waiting.clear();
             self.asking.clear();
         }

@@ -6,6 +6,8 @@
 //! their numbers are what makes a retry after an unknown outcome count only once.
 
 pub(crate) mod book;
+#[cfg(test)]
+mod simulation;
 mod skew;
 pub(crate) mod thread;
 mod watch;
@@ -18,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::Core;
 use crate::breaker::home::Home;
+use crate::breaker::ledger::PACE;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -26,8 +29,6 @@ use book::Book;
 use skew::Skew;
 use watch::Stream;
 
-/// The pace: successes wait so long for company, failures at most so long for the next exchange.
-const PACE: Duration = Duration::from_millis(100);
 /// An instance without anything to say asks so often whether the store is still the same.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A store that has not answered by then is away. (Its own limits are for its connections.)
@@ -122,11 +123,12 @@ impl Coordinator {
                     }
                     Some(Request::Resync) => self.resync = true,
                     Some(Request::Shutdown(done)) => {
-                        self.shut_down().await;
+                        self.tell_all().await;
+                        self.end();
                         let _ = done.send(());
                         return;
                     }
-                    None => return,
+                    None => return self.end(),
                 },
                 () = home.rung() => {}
                 () = home.clock.sleep_until(next) => {}
@@ -319,7 +321,7 @@ impl Coordinator {
         rows
     }
 
-    async fn shut_down(&mut self) {
+    async fn tell_all(&mut self) {
         if self.home.store_up() {
             let now = self.home.clock.now();
             let talkative = self.review(now);
@@ -327,7 +329,11 @@ impl Coordinator {
                 self.exchange(talkative).await;
             }
         }
-        self.home.set_store_up(false);
+    }
+
+    /// Whoever waits for an answer, or would from now on, hears that there will be none.
+    fn end(&mut self) {
+        self.home.end();
         let error = Error::new(ErrorKind::ShutDown);
         for core in self.book.all() {
             core.store_lost(&error);

@@ -50,6 +50,10 @@ impl Stream {
         position.incarnation != now.incarnation || position.number > now.number
     }
 
+    pub(super) fn position(&self) -> Position {
+        lock(&self.position).clone()
+    }
+
     pub(crate) fn pause(&self) {
         self.running.store(false, Ordering::Release);
         self.changed.notify_one();
@@ -95,7 +99,7 @@ pub(crate) async fn follow(
             stream.changed.notified().await;
             continue;
         }
-        let from = lock(&stream.position).clone();
+        let from = stream.position();
         let answer = tokio::select! {
             answer = store.watch(from.clone(), PATIENCE) => answer,
             () = stream.changed.notified() => continue,
@@ -117,7 +121,7 @@ pub(crate) async fn follow(
     }
 }
 
-fn take(
+pub(super) fn take(
     home: &Home,
     book: &Book,
     stream: &Stream,
@@ -142,6 +146,10 @@ fn take(
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
     book.adopt(&event.name, &record, now);
+    // Written back after the store had lost it: news for newcomers, but no change of state.
+    if event.from == record.state {
+        return;
+    }
     home.outlet.emit(Event::Transition(Arc::new(Transition {
         breaker: event.name.clone(),
         epoch: record.epoch,

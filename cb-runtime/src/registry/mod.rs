@@ -148,7 +148,7 @@ impl Registry {
         }
         config.validate()?;
         self.settings(name, &config)?;
-        Ok(Breaker::new(self.core(name, &config)))
+        Ok(Breaker::new(self.core(name, &config)).with_call_timeout(config.call_timeout))
     }
 
     /// All breakers that are registered here, by name.

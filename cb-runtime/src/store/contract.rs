@@ -40,9 +40,29 @@ impl Bench<'_> {
 
     #[cfg(feature = "redis")]
     fn redis<'a>(server: &'a cb_testkit::RedisServer, namespace: &str) -> Bench<'a> {
+        let target = super::redis::Target::Single(server.unix_url());
+        Bench::remote(target, namespace, || drop(server.cli(&["FLUSHALL"])))
+    }
+
+    #[cfg(feature = "cluster")]
+    fn cluster<'a>(cluster: &'a cb_testkit::RedisCluster, namespace: &str) -> Bench<'a> {
+        let target = super::redis::Target::Cluster(cluster.urls());
+        Bench::remote(target, namespace, || {
+            for node in cluster.nodes() {
+                node.cli(&["FLUSHALL"]);
+            }
+        })
+    }
+
+    #[cfg(feature = "redis")]
+    fn remote<'a>(
+        target: super::redis::Target,
+        namespace: &str,
+        lose_everything: impl Fn() + Send + Sync + 'a,
+    ) -> Bench<'a> {
         let (clock, hands) = Clock::manual();
-        let store = super::redis::RedisStore::on_clock(&server.unix_url(), namespace, clock);
-        Bench { store: Arc::new(store), hands, lose_everything: Box::new(|| drop(server.cli(&["FLUSHALL"]))) }
+        let store = super::redis::RedisStore::on_clock(target, namespace, clock);
+        Bench { store: Arc::new(store), hands, lose_everything: Box::new(lose_everything) }
     }
 
     fn instance<'a>(&'a self, name: &str) -> Instance<'a> {
@@ -153,6 +173,13 @@ macro_rules! rules {
                 let server = cb_testkit::RedisServer::start();
                 super::$rule(&crate::store::contract::Bench::redis(&server, "contract")).await;
             })*
+        }
+        /// Each in a namespace, and so mostly in a slot, of its own.
+        #[cfg(feature = "cluster")]
+        #[tokio::test]
+        async fn all_rules_hold_in_a_cluster() {
+            let cluster = cb_testkit::RedisCluster::start(3);
+            $($rule(&crate::store::contract::Bench::cluster(&cluster, stringify!($rule))).await;)*
         }
     };
 }

@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Batch, BoxFuture, Cached, Entry, FleetRow, IDLE, Load, MAX_EVENTS, Position, Store, StreamEvent,
-    View,
+    Answer, Batch, BoxFuture, Cached, Counts, Entry, FleetRow, IDLE, Load, MAX_EVENTS, Position, Record,
+    Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -127,6 +127,15 @@ impl Space {
         Answer { now_us: now, position: self.position(), views, troubles: Vec::new() }
     }
 
+    fn announce(&mut self, name: &Arc<str>, from: State, record: Record, evidence: Counts, at_us: u64) {
+        let position = self.next_position();
+        let record = Record { since_us: 0, ..record };
+        self.events.push_back(StreamEvent { position, name: name.clone(), from, record, evidence, at_us });
+        while self.events.len() > MAX_EVENTS {
+            self.events.pop_front();
+        }
+    }
+
     fn entry(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> Result<View, String> {
         if let Some(window) = &entry.window {
             window.buckets()?;
@@ -135,7 +144,11 @@ impl Space {
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut ledger = self.breakers.remove(&entry.name).unwrap_or_default();
         if let Some(known) = &entry.known {
-            ledger.write_back(known, now);
+            let restored = ledger.write_back(known, now);
+            if restored && known.state != State::Closed {
+                let record = ledger.record(now);
+                self.announce(&entry.name, record.state, record, Counts::default(), now);
+            }
         }
         if !when.retry {
             ledger.merge(entry, when);
@@ -146,18 +159,7 @@ impl Space {
             ledger.propose(proposal, entry.known.as_ref().map(|known| known.epoch), instance, now)
         });
         if won && let Some(proposal) = &entry.proposal {
-            let event = StreamEvent {
-                position: self.next_position(),
-                name: entry.name.clone(),
-                from,
-                record: ledger.record(now),
-                evidence: proposal.evidence,
-                at_us: now,
-            };
-            self.events.push_back(event);
-            while self.events.len() > MAX_EVENTS {
-                self.events.pop_front();
-            }
+            self.announce(&entry.name, from, ledger.record(now), proposal.evidence, now);
         }
         let (granted, lease_wait_us) = ledger.hand_out(instance, &entry.leases, now);
         let view = View {

@@ -16,6 +16,14 @@ pub(crate) enum Broken {
     TimedOut,
 }
 
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for Broken {}
+
 impl From<BreakerError> for Broken {
     fn from(error: BreakerError) -> Self {
         if error.is_timeout() { Broken::TimedOut } else { Broken::Open }
@@ -30,4 +38,9 @@ pub(crate) fn outcomes(breaker: &str) -> Outcomes {
 /// Polls a future once, and drops it.
 pub(crate) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Waits a minute at most, on the test's clock.
+pub(crate) async fn bounded<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(std::time::Duration::from_secs(60), future).await.expect("it ends within a minute")
 }

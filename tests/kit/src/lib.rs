@@ -4,12 +4,14 @@
 //! Everything here panics where it cannot do its work: a test that cannot have its server must fail,
 //! never pass silently.
 
+mod cluster;
 mod monitor;
 mod proxy;
 mod resp;
 mod server;
 mod wait;
 
+pub use cluster::RedisCluster;
 pub use monitor::Monitor;
 pub use proxy::Proxy;
 pub use resp::Reply;

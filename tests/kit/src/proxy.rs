@@ -2,6 +2,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::{PATIENCE, wait_until};
 
@@ -32,6 +33,8 @@ struct Inner {
     traffic: Traffic,
     open: Vec<TcpStream>,
     accepted: u64,
+    /// So much later does an answer arrive.
+    delay: Duration,
 }
 
 impl Shared {
@@ -45,7 +48,7 @@ impl Proxy {
     pub fn start(target_port: u16) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound listener has an address").port();
-        let inner = Inner { traffic: Traffic::Flows, open: Vec::new(), accepted: 0 };
+        let inner = Inner { traffic: Traffic::Flows, open: Vec::new(), accepted: 0, delay: Duration::ZERO };
         let proxy = Proxy {
             port,
             target: (Ipv4Addr::LOCALHOST, target_port).into(),
@@ -97,6 +100,12 @@ impl Proxy {
     /// [`cut`](Proxy::cut) after it, the answers are lost.
     pub fn stall_answers(&self) {
         self.set(Traffic::AnswersStalled);
+    }
+
+    /// From now on every answer arrives so much later.
+    pub fn slow(&self, delay: Duration) {
+        self.shared.lock().delay = delay;
+        self.shared.changed.notify_all();
     }
 
     /// Everything flows again: what was stalled goes on, what was cut may connect anew.
@@ -163,9 +172,9 @@ fn connect_through(shared: &Arc<Shared>, client: TcpStream, target: SocketAddr) 
     inner.open.push(server.try_clone()?);
     drop(inner);
     let (client_too, server_too) = (client.try_clone()?, server.try_clone()?);
-    pump(shared.clone(), client, server, |traffic| traffic == Traffic::Stalled);
-    pump(shared.clone(), server_too, client_too, |traffic| {
-        matches!(traffic, Traffic::Stalled | Traffic::AnswersStalled)
+    pump(shared.clone(), client, server, |inner, _| inner.traffic == Traffic::Stalled);
+    pump(shared.clone(), server_too, client_too, |inner, arrived| {
+        matches!(inner.traffic, Traffic::Stalled | Traffic::AnswersStalled) || arrived.elapsed() < inner.delay
     });
     Ok(())
 }
@@ -175,14 +184,20 @@ fn pump(
     shared: Arc<Shared>,
     mut from: TcpStream,
     mut to: TcpStream,
-    holds: impl Fn(Traffic) -> bool + Send + 'static,
+    holds: impl Fn(&Inner, Instant) -> bool + Send + 'static,
 ) {
     std::thread::spawn(move || {
         let mut buffer = [0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let arrived = Instant::now();
             let mut inner = shared.lock();
-            while holds(inner.traffic) {
-                inner = shared.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            while inner.traffic != Traffic::Cut && holds(&inner, arrived) {
+                let left = match inner.delay.saturating_sub(arrived.elapsed()) {
+                    Duration::ZERO => PATIENCE,
+                    left => left,
+                };
+                let waited = shared.changed.wait_timeout(inner, left);
+                inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             let cut = inner.traffic == Traffic::Cut;
             drop(inner);

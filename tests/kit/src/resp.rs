@@ -63,6 +63,16 @@ impl Wire {
         Ok(self.reader.get_ref().local_addr()?.to_string())
     }
 
+    /// The other end has not closed it while nobody looked.
+    pub(crate) fn is_open(&self) -> bool {
+        let stream = self.reader.get_ref();
+        if stream.set_nonblocking(true).is_err() {
+            return false;
+        }
+        let waits = stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        waits && stream.set_nonblocking(false).is_ok()
+    }
+
     pub(crate) fn command<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<Reply> {
         let mut request = format!("*{}\r\n", args.len()).into_bytes();
         for arg in args {

@@ -35,15 +35,12 @@ impl RedisServer {
 
     /// The same with more arguments, such as `["--requirepass", "secret"]`.
     pub fn start_with(args: &[&str]) -> RedisServer {
-        let directory =
-            tempfile::Builder::new().prefix("cb-redis-").tempdir().expect("a temporary directory");
-        let mut server = RedisServer {
-            args: args.iter().map(ToString::to_string).collect(),
-            port: 0,
-            directory,
-            process: Mutex::new(None),
-            control: Mutex::new(None),
-        };
+        RedisServer::start_in(new_directory(), args.iter().map(ToString::to_string).collect())
+    }
+
+    fn start_in(directory: TempDir, args: Vec<String>) -> RedisServer {
+        let mut server =
+            RedisServer { args, port: 0, directory, process: Mutex::new(None), control: Mutex::new(None) };
         // Between choosing a free port and the server's binding it, another process may take it.
         for _ in 0..20 {
             server.port = free_port();
@@ -52,6 +49,21 @@ impl RedisServer {
             }
         }
         panic!("redis-server does not start; its log says:\n{}", server.log());
+    }
+
+    /// Starts a sentinel that watches `master` under `name` and, alone as it is, decides on failovers. Its
+    /// own temporary directory has its configuration.
+    pub fn start_sentinel(name: &str, master: &RedisServer) -> RedisServer {
+        let directory = new_directory();
+        let file = directory.path().join("sentinel.conf");
+        let port = master.port();
+        let config = format!(
+            "sentinel monitor {name} 127.0.0.1 {port} 1\n\
+             sentinel down-after-milliseconds {name} 500\n\
+             sentinel failover-timeout {name} 5000\n"
+        );
+        std::fs::write(&file, config).expect("the sentinel's configuration can be written");
+        RedisServer::start_in(directory, vec![file.to_string_lossy().into_owned(), "--sentinel".into()])
     }
 
     /// The TCP port on 127.0.0.1.
@@ -92,15 +104,22 @@ impl RedisServer {
     /// If the server does not answer.
     #[track_caller]
     pub fn command<A: AsRef<[u8]>>(&self, args: &[A]) -> Reply {
+        self.try_command(args).unwrap_or_else(|error| panic!("{}: {error}", shown(args)))
+    }
+
+    /// The same for a server that may be about to close its connections, as one does in a failover.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub fn try_command<A: AsRef<[u8]>>(&self, args: &[A]) -> io::Result<Reply> {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let wire = control.get_or_insert_with(|| self.connect());
-        match wire.command(args) {
-            Ok(reply) => reply,
-            Err(error) => {
-                *control = None;
-                panic!("{}: {error}", shown(args))
-            }
-        }
+        let mut wire = match control.take() {
+            Some(wire) if wire.is_open() => wire,
+            _ => self.try_connect(PATIENCE)?,
+        };
+        let reply = wire.command(args)?;
+        *control = Some(wire);
+        Ok(reply)
     }
 
     /// Kills the server; what it held is gone. Clients' connections break.
@@ -217,13 +236,17 @@ impl RedisServer {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let directory = self.directory.path();
         let mut command = Command::new("redis-server");
+        // A configuration file, if there is one, comes before all options.
+        let (files, options) =
+            self.args.split_at(self.args.iter().take_while(|arg| !arg.starts_with('-')).count());
         command
+            .args(files)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--unixsocket", &self.socket().to_string_lossy()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .args(["--dir", &directory.to_string_lossy()])
             .args(["--logfile", &directory.join("log").to_string_lossy()])
-            .args(&self.args)
+            .args(options)
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -287,9 +310,19 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
+fn new_directory() -> TempDir {
+    tempfile::Builder::new().prefix("cb-redis-").tempdir().expect("a temporary directory")
+}
+
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("a bound listener has an address").port();
+        // A cluster's node takes the port 10,000 above its own, too.
+        if port < u16::MAX - 10_000 {
+            return port;
+        }
+    }
 }
 
 fn shown<A: AsRef<[u8]>>(args: &[A]) -> String {

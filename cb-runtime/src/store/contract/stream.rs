@@ -123,7 +123,7 @@ async fn a_trimmed_stream_is_told_by_the_gap_in_its_numbers(bench: &Bench<'_>) {
         assert!(kept == 0 || events[0].position.number == at.number + 1);
         (at, kept) = (last.position.clone(), kept + events.len());
     }
-    assert_eq!(at.number as usize, MAX_EVENTS + 301);
+    assert_eq!(at.number, MAX_EVENTS as u64 + 301);
     assert!((MAX_EVENTS..MAX_EVENTS + 300).contains(&kept), "{kept}");
 }
 

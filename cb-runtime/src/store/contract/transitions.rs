@@ -4,7 +4,7 @@ use super::{
     Bench, Entry, SECOND, about, counts, delta, forced, proposal, propose, rules, run, seconds, want,
 };
 use crate::snapshot::State;
-use crate::store::{Delta, MAX_REASON, MAX_SPAN_US, Proposal, Record};
+use crate::store::{Delta, MAX_REASON, MAX_SPAN_US, Position, Proposal, Record};
 
 rules! {
     a_change_of_state_starts_a_new_epoch_with_nothing_counted
@@ -196,7 +196,15 @@ async fn a_lost_state_is_written_back(bench: &Bench<'_>) {
     let knows = |name: &str, record: &Record| Entry { known: Some(record.clone()), ..about(name) };
     let answer = c.exchange(vec![knows("x", &open), knows("y", &held), knows("z", &closed)]).await;
     assert_ne!(answer.position.incarnation, before.incarnation);
-    assert_eq!((answer.position.number, answer.position.id.as_str()), (0, "0-0"), "no event");
+    let start = Position { number: 0, id: "0-0".into(), ..answer.position.clone() };
+    let told = bench.store.watch(start, std::time::Duration::ZERO).await.unwrap();
+    let told: Vec<_> = told.iter().map(|event| (&*event.name, event.from, event.record.state)).collect();
+    let (open_state, held_state) = (State::Open, State::ForcedOpen);
+    assert_eq!(
+        told,
+        [("x", open_state, open_state), ("y", held_state, held_state)],
+        "and not that z is closed"
+    );
     for (view, record) in answer.views.into_iter().zip([&open, &held, &closed]) {
         assert_eq!(view.unwrap().record, *record, "as it was told, from now on");
     }

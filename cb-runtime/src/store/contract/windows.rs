@@ -21,7 +21,9 @@ const TEN: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, sin
 
 fn calls(buckets: &[(u64, Counts)]) -> Delta {
     let mut all = Counts::default();
-    buckets.iter().for_each(|(_, counts)| all.add(counts));
+    for (_, counts) in buckets {
+        all.add(counts);
+    }
     Delta { counts: all, buckets: buckets.to_vec(), ..Delta::default() }
 }
 

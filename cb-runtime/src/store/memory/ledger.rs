@@ -82,10 +82,13 @@ impl Ledger {
         }
     }
 
-    pub(super) fn write_back(&mut self, known: &Record, now: u64) {
-        if known.epoch > self.epoch {
+    /// Returns whether there was something to write back.
+    pub(super) fn write_back(&mut self, known: &Record, now: u64) -> bool {
+        let lost = known.epoch > self.epoch;
+        if lost {
             self.begin(known, now);
         }
+        lost
     }
 
     /// Takes a state over, with nothing counted in it yet.

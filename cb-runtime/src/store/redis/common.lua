@@ -57,8 +57,9 @@ local function number(key, field, text, limit)
   if not text or text == '' then
     return nil
   end
-  local value = #text <= 17 and string.find(text, '^%d+$') and tonumber(text)
-  if not value or value > limit then
+  local value = tonumber(text)
+  -- What is not a number at all is neither at least 0 nor less.
+  if not value or not (value >= 0 and value <= limit) or value % 1 ~= 0 then
     odd(key, field, text, 'a whole number up to ' .. whole(limit))
   end
   return value
@@ -69,8 +70,8 @@ local function span(key, field, text)
   if not text or text == '' then
     return nil
   end
-  local value = #text <= 20 and string.find(text, '^%d+%.?%d?%d?%d?$') and tonumber(text)
-  if not value or value * 1000 > MAX_SPAN then
+  local value = tonumber(text)
+  if not value or not (value >= 0 and value * 1000 <= MAX_SPAN) then
     odd(key, field, text, 'a number of milliseconds up to ' .. whole(MAX_SPAN / 1000))
   end
   return math.floor(value * 1000 + 0.5)
@@ -87,8 +88,11 @@ end
 -- back (a failover) must not leave instants in the future, which nothing could ever come after.
 local function read_run(key, text, sum)
   local run = { failures = {}, sum = 0 }
-  if not text or text == '' then
+  if not text or text == '' or text == '|' then
     text = '|'
+    if sum == 0 then
+      return run
+    end
   end
   local success, rest = string.match(text, '^(%d*)|([%d*;]*)$')
   if not success or #text > 5000 then

@@ -39,6 +39,8 @@ if batch.as_of and batch.as_of <= now and batch.as_of >= now - 1000000 then
   base = batch.as_of
 end
 
+local NONE = {}
+
 local function instant(age)
   return math.max(base - age, 0)
 end
@@ -101,8 +103,7 @@ local function wins(b, e)
   return e.known ~= nil and e.known.epoch == b.epoch and (not bound or left == 0)
 end
 
-local function announce(e, b, from)
-  local p = e.proposal
+local function announce(e, b, from, evidence)
   place.number = place.number + 1
   announced = true
   local id = mended(events, function()
@@ -112,7 +113,7 @@ local function announce(e, b, from)
       'reason', b.reason, 'by', b.by, 'at_us', whole(now),
       'remaining_us', b.ends and whole(b.ends - now) or '',
       'reset_timeout_us', whole(b.reset), 'attempt', whole(b.attempt),
-      'successes', whole(p.evidence[1]), 'failures', whole(p.evidence[2]), 'slow', whole(p.evidence[3]))
+      'successes', whole(evidence[1]), 'failures', whole(evidence[2]), 'slow', whole(evidence[3]))
   end)
   if id then
     place.id = id
@@ -187,19 +188,22 @@ end
 -- Everything is read, and found to be in order, before the first write.
 local function exchange(e, key, leases_key, window_key)
   local b = read_breaker(key)
+  local restored = false
   if e.known and e.known.epoch > b.epoch then
     begin(b, e.known)
+    restored = b.state ~= 'closed'
   end
-  for _, pair in ipairs(e.failures) do
+  local failed, buckets, asks = e.failures or NONE, e.buckets or NONE, e.leases
+  for _, pair in ipairs(failed) do
     pair[1] = instant(pair[1])
   end
   if e.window then
-    for _, bucket in ipairs(e.buckets) do
+    for _, bucket in ipairs(buckets) do
       bucket[1] = math.floor(instant(bucket[1]) / e.window.width)
     end
   end
-  local window = e.window and read_window(window_key, e.window, b.epoch, e.buckets)
-  local leases = b.state == 'half-open' and #e.release + #e.renew + #e.want > 0
+  local window = e.window and read_window(window_key, e.window, b.epoch, buckets)
+  local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
     use(leases_key, redis.pcall('ZREMRANGEBYSCORE', leases_key, '-inf', whole(now)))
   end
@@ -212,29 +216,34 @@ local function exchange(e, key, leases_key, window_key)
     timely = b.state == 'closed' or b.state == 'metrics-only'
   end
   if timely and not retry and e.something then
-    local successes, failures, slow = e.counts[1], e.counts[2], e.counts[3]
+    local counts = e.counts or { 0, 0, 0 }
+    local successes, failures, slow = counts[1], counts[2], counts[3]
     merged = {
       successes = successes > 0, failures = failures > 0, slow = slow > 0,
-      run = e.success ~= nil or #e.failures > 0,
+      run = e.success ~= nil or #failed > 0,
     }
     b.successes = math.min(b.successes + successes, MAX_COUNT)
     b.failures = math.min(b.failures + failures, MAX_COUNT)
     b.slow = math.min(b.slow + slow, MAX_COUNT)
     if merged.run then
-      merge_run(b.run, e.success and instant(e.success), e.failures)
+      merge_run(b.run, e.success and instant(e.success), failed)
     end
-    if #e.failures > 0 then
-      b.last_failure = e.failures[#e.failures][1]
+    if #failed > 0 then
+      b.last_failure = failed[#failed][1]
     elseif failures > 0 then
       b.last_failure = base
     end
     if window then
-      merge_buckets(window, e.buckets)
+      merge_buckets(window, buckets)
     end
   end
 
   if leases and not b.leases_end then
-    settle_leases(leases_key, batch.instance, e)
+    settle_leases(leases_key, batch.instance, asks)
+  end
+  -- Not before here: everything has been read, so nothing can go wrong that would undo it.
+  if restored then
+    announce(e, b, b.state, { 0, 0, 0 })
   end
   local won = false
   if e.proposal and wins(b, e) then
@@ -245,14 +254,14 @@ local function exchange(e, key, leases_key, window_key)
       epoch = b.epoch + 1, state = p.state, reason = p.reason, by = batch.instance,
       remaining = p.remaining, since = 0, reset = p.reset, attempt = p.attempt,
     })
-    announce(e, b, from)
+    announce(e, b, from, p.evidence)
   end
   if b.leases_end then
     redis.call('DEL', leases_key)
   end
   local granted, wait = {}, -1
-  if b.state == 'half-open' and #e.want + #e.renew > 0 then
-    granted, wait = hand_out(leases_key, batch.instance, e)
+  if asks and b.state == 'half-open' then
+    granted, wait = hand_out(leases_key, batch.instance, asks)
   end
   if won and window then
     -- The window that was read is the last epoch's.

@@ -44,6 +44,8 @@ pub(crate) use connect::Target;
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a blocking read may take beyond its patience.
 const WATCH_MARGIN: Duration = Duration::from_secs(1);
+/// How long is waited behind entries that cannot be read, before they are met again.
+const SKIP_PATIENCE: Duration = Duration::from_millis(500);
 /// Events that are read at once.
 const EVENTS_AT_ONCE: usize = 256;
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
@@ -70,7 +72,7 @@ pub(crate) struct RedisStore {
 #[derive(Default)]
 struct Watching {
     link: Option<(u64, Link)>,
-    /// Entries that cannot be read: from the id that the caller stands at to the last of them.
+    /// Entries that cannot be read, to be skipped once: from the id that the caller stands at to the last of them.
     skip: Option<(String, String)>,
 }
 
@@ -94,8 +96,8 @@ impl RedisStore {
 
     /// Reads `clock` wherever the scripts read TIME, so that time can be moved by hand.
     #[cfg(test)]
-    pub(crate) fn on_clock(url: &str, namespace: &str, clock: Clock) -> Self {
-        let store = RedisStore::new(Target::Single(url.into()), namespace).expect("a right address");
+    pub(crate) fn on_clock(target: Target, namespace: &str, clock: Clock) -> Self {
+        let store = RedisStore::new(target, namespace).expect("a right address");
         RedisStore { scripts: Scripts::on_a_given_clock(), clock: Some(clock), ..store }
     }
 
@@ -283,9 +285,11 @@ impl RedisStore {
             Some((then, link)) if then == moves => link,
             _ => self.dialer.dial(|| None).await?,
         };
-        let start = match &watching.skip {
-            Some((id, behind)) if *id == from.id => behind.clone(),
-            _ => from.id.clone(),
+        // Taken, so that the next watch starts from the caller's place again: a stream that has been begun
+        // anew behind an entry that cannot be read may never reach that entry's id.
+        let (start, patience) = match watching.skip.take() {
+            Some((id, behind)) if id == from.id => (behind, patience.min(SKIP_PATIENCE)),
+            _ => (from.id.clone(), patience),
         };
         let key = self.keys.events();
         let mut command = redis::cmd("XREAD");
@@ -309,18 +313,27 @@ impl RedisStore {
         watching.link = Some((moves, link));
 
         let mut events = Vec::new();
+        let mut odd: Option<(String, Error)> = None;
         let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
         for entry in entries {
             match wire::event(entry.id.clone(), &entry.map) {
+                // What cannot be read comes first; whoever has heard of it goes on behind it.
+                Ok(_) if odd.is_some() => break,
                 Ok(event) => events.push(event),
                 // What could be read comes first; whoever stands behind it meets this one.
                 Err(_) if !events.is_empty() => break,
                 Err(problem) => {
                     let what = format!("{key}, entry {},", entry.id);
-                    watching.skip = Some((from.id, entry.id));
-                    return Err(Error::new(ErrorKind::Data { what, problem }));
+                    let (last, _) = odd.get_or_insert_with(|| {
+                        (String::new(), Error::new(ErrorKind::Data { what, problem }))
+                    });
+                    *last = entry.id;
                 }
             }
+        }
+        if let Some((last, error)) = odd {
+            watching.skip = Some((from.id, last));
+            return Err(error);
         }
         Ok(events)
     }

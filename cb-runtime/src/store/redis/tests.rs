@@ -59,3 +59,9 @@ async fn exchange(store: &RedisStore, entries: Vec<Entry>) -> Answer {
 async fn say(store: &RedisStore, entry: Entry) -> View {
     exchange(store, vec![entry]).await.views.remove(0).unwrap()
 }
+
+/// All keys of one server.
+#[cfg(feature = "cluster")]
+fn busy_keys(server: &RedisServer) -> Vec<String> {
+    server.cli(&["KEYS", "*"]).lines().map(ToOwned::to_owned).collect()
+}

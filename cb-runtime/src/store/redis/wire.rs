@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
-    Batch, Counts, Entry, LeaseId, MAX_COUNT, MAX_SPAN_US, Position, Proposal, Record, StreamEvent, View,
-    WindowAsk, WindowView, cut,
+    Batch, Counts, Entry, LeaseAsk, LeaseId, MAX_COUNT, MAX_SPAN_US, Position, Proposal, Record, StreamEvent,
+    View, WindowAsk, WindowView, cut,
 };
 
 #[derive(Serialize)]
@@ -31,26 +31,47 @@ pub(super) struct BatchOut<'a> {
 
 type CountsOut = [u64; 3];
 
+/// What is empty is left out: to parse a batch is a good part of what it costs the server.
 #[derive(Serialize)]
 pub(super) struct EntryOut<'a> {
     pub(super) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    known: Option<RecordOut<'a>>,
+    known: Option<KnownOut<'a>>,
+    #[serde(skip_serializing_if = "is_false")]
     something: bool,
-    counts: CountsOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<CountsOut>,
     #[serde(skip_serializing_if = "Option::is_none")]
     success: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     failures: Vec<(u64, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<WindowOut>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     buckets: Vec<(u64, u64, u64, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proposal: Option<ProposalOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leases: Option<LeasesOut>,
+}
+
+#[derive(Serialize)]
+struct LeasesOut {
     release: Vec<String>,
     renew: Vec<String>,
     want: Vec<String>,
     limit: u32,
     term: u64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum KnownOut<'a> {
+    /// Closed since ever: no store can have lost that.
+    Never {
+        epoch: u64,
+    },
+    Record(RecordOut<'a>),
 }
 
 #[derive(Serialize)]
@@ -101,15 +122,14 @@ impl<'a> BatchOut<'a> {
 impl<'a> EntryOut<'a> {
     pub(super) fn new(entry: &'a Entry) -> Self {
         let delta = &entry.delta;
-        let ids = |ids: &[LeaseId]| ids.iter().map(ToString::to_string).collect();
         let pairs = delta.run.failures.iter().filter(|(_, count)| *count > 0);
         let buckets =
             delta.buckets.iter().filter(|(_, counts)| entry.window.is_some() && !counts.is_nothing());
         EntryOut {
             name: encode(&entry.name),
-            known: entry.known.as_ref().map(RecordOut::new),
+            known: entry.known.as_ref().map(KnownOut::new),
             something: !delta.is_nothing(entry.window.is_some()),
-            counts: counts_out(&delta.counts),
+            counts: (!delta.counts.is_nothing()).then(|| counts_out(&delta.counts)),
             success: delta.run.success_age_us.map(whole),
             failures: pairs.map(|&(age, count)| (whole(age), whole(count))).collect(),
             window: entry.window.map(|ask| WindowOut {
@@ -124,11 +144,30 @@ impl<'a> EntryOut<'a> {
                 })
                 .collect(),
             proposal: entry.proposal.as_ref().map(ProposalOut::new),
-            release: ids(&entry.leases.release),
-            renew: ids(&entry.leases.renew),
-            want: ids(&entry.leases.want),
-            limit: entry.leases.limit,
-            term: span(entry.leases.term_us),
+            leases: LeasesOut::new(&entry.leases),
+        }
+    }
+}
+
+impl LeasesOut {
+    fn new(ask: &LeaseAsk) -> Option<Self> {
+        let ids = |ids: &[LeaseId]| ids.iter().map(ToString::to_string).collect();
+        let asked = !(ask.release.is_empty() && ask.renew.is_empty() && ask.want.is_empty());
+        asked.then(|| LeasesOut {
+            release: ids(&ask.release),
+            renew: ids(&ask.renew),
+            want: ids(&ask.want),
+            limit: ask.limit,
+            term: span(ask.term_us),
+        })
+    }
+}
+
+impl<'a> KnownOut<'a> {
+    fn new(record: &'a Record) -> Self {
+        match record.epoch {
+            0 => KnownOut::Never { epoch: 0 },
+            _ => KnownOut::Record(RecordOut::new(record)),
         }
     }
 }
@@ -160,6 +199,12 @@ impl<'a> ProposalOut<'a> {
             evidence: counts_out(&proposal.evidence),
         }
     }
+}
+
+// As serde wants it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(truth: &bool) -> bool {
+    !truth
 }
 
 fn whole(number: u64) -> u64 {

@@ -1,1 +1,102 @@
+//! A cluster of three masters. The rules of the contract are run against one, too: see `contract`.
 
+use std::time::Duration;
+
+use cb_testkit::{PATIENCE, RedisCluster};
+
+use super::{about, batch, busy_keys, counting, exchange, forcing, say};
+use crate::snapshot::State;
+use crate::store::redis::{RedisStore, Target};
+use crate::store::{Position, Store};
+
+fn store(cluster: &RedisCluster, namespace: &str) -> RedisStore {
+    RedisStore::new(Target::Cluster(cluster.urls()), namespace).unwrap()
+}
+
+#[tokio::test]
+async fn namespaces_and_cached_results_spread_over_the_nodes() {
+    let cluster = RedisCluster::start(3);
+    for i in 0..20 {
+        let store = store(&cluster, &format!("ns{i}"));
+        exchange(&store, vec![counting("x", 1, 1), forcing("y", State::Open)]).await;
+        assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
+        assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
+        let from = Position { id: "0-0".into(), ..Position::default() };
+        assert_eq!(Store::watch(&store, from, PATIENCE).await.unwrap().len(), 1);
+    }
+    let store = store(&cluster, "cache");
+    for i in 0..50 {
+        store.cache_put(format!("k{i}"), vec![i], PATIENCE).await.unwrap();
+    }
+    for i in 0..50 {
+        assert_eq!(store.cache_get(format!("k{i}")).await.unwrap(), Some(vec![i]));
+    }
+    for node in cluster.nodes() {
+        let keys = busy_keys(node);
+        assert!(
+            keys.iter().any(|key| key.contains(":b:x")) && keys.iter().any(|key| key.contains(":c:k")),
+            "{keys:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn emptied_scripts_go_unnoticed() {
+    let cluster = RedisCluster::start(3);
+    let store = store(&cluster, "test");
+    for _ in 0..3 {
+        say(&store, counting("x", 1, 0)).await;
+        for node in cluster.nodes() {
+            node.cli(&["SCRIPT", "FLUSH"]);
+        }
+    }
+    assert_eq!(say(&store, about("x")).await.counts.successes, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_does_not_hold_commands_up() {
+    let cluster = RedisCluster::start(3);
+    let store = std::sync::Arc::new(store(&cluster, "test"));
+    exchange(&store, vec![]).await;
+    let watcher = store.clone();
+    let from = Position { id: "0-0".into(), ..Position::default() };
+    let watching = tokio::spawn(async move { Store::watch(&*watcher, from, PATIENCE).await.unwrap() });
+    cb_testkit::wait_until(PATIENCE, "it waits", || {
+        cluster.nodes().iter().any(|node| node.info("clients", "blocked_clients") == "1")
+    });
+    say(&store, counting("x", 1, 0)).await;
+    say(&store, forcing("x", State::Open)).await;
+    assert_eq!(watching.await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_an_error_and_is_found_again() {
+    let cluster = RedisCluster::start(3);
+    let store = store(&cluster, "test");
+    say(&store, forcing("x", State::Open)).await;
+    let home = cluster.nodes().iter().find(|node| !busy_keys(node).is_empty()).unwrap();
+    home.freeze();
+    for _ in 0..2 {
+        assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
+    }
+    home.thaw();
+    let start = std::time::Instant::now();
+    while Store::exchange(&store, batch(vec![])).await.is_err() {
+        assert!(start.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(say(&store, about("x")).await.record.state, State::Open);
+}
+
+#[test]
+fn wrong_addresses_are_said_at_once() {
+    for urls in [
+        vec![],
+        vec!["redi://x".to_owned()],
+        vec!["redis://:hunter1@a".into(), "redis://:hunter2@b".into()],
+        vec!["unix:///x".into()],
+    ] {
+        let error = RedisStore::new(Target::Cluster(urls.clone()), "test").err().unwrap();
+        assert!(error.is_config() && !error.to_string().contains("hunter2"), "{urls:?} {error}");
+    }
+}

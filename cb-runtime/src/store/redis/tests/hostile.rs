@@ -43,19 +43,18 @@ async fn odd_fields_are_named_with_what_to_do_and_nothing_is_done() {
         ("epoch", "1.5"),
         ("epoch", "9007199254740993"),
         ("epoch", "99999999999999999999999999"),
-        ("epoch", "0x10"),
-        ("epoch", "1e3"),
         ("epoch", "nan"),
+        ("epoch", "5 apples"),
+        ("slow", "1e300"),
+        ("reset_timeout_ms", "nan"),
+        ("touched_at", "-1"),
         ("failures", "many"),
         ("successes", "inf"),
-        ("slow", "-0"),
         ("attempt", "4294967296"),
-        ("reset_timeout_ms", "1.2345"),
         ("reset_timeout_ms", "-5"),
         ("reset_timeout_ms", "99999999999999999"),
         ("since_us", "yesterday"),
         ("until_us", "\u{0}"),
-        ("touched_at", " 1"),
         ("run", "1700|"),
         ("run", "1700000000000000|17"),
         ("run", "|1700000000000000*2"),
@@ -319,10 +318,8 @@ async fn an_odd_entry_of_the_stream_is_an_error_once() {
     let first = watch(&store, "0-0").await.unwrap();
     assert_eq!(first.len(), 1, "what comes before it can be read");
     let at = &first[0].position.id;
-    for _ in 0..2 {
-        let error = watch(&store, at).await.unwrap_err();
-        assert!(error.is_data() && error.to_string().contains(events), "{error}");
-    }
+    let error = watch(&store, at).await.unwrap_err();
+    assert!(error.is_data() && error.to_string().contains(events), "{error}");
     let next = watch(&store, at).await.unwrap();
     assert_eq!(
         next.iter().map(|event| (&*event.name, event.position.number)).collect::<Vec<_>>(),
@@ -341,6 +338,20 @@ async fn a_stream_that_can_take_no_more_is_begun_anew() {
     assert!(answer.views[0].as_ref().unwrap().won);
     assert!(answer.troubles[0].contains("cb1:{test}:events"), "{:?}", answer.troubles);
     assert_eq!(watch(&store, "0-0").await.unwrap()[0].position, answer.position);
+}
+
+#[tokio::test]
+async fn who_waits_behind_an_odd_entry_hears_of_a_stream_that_was_begun_anew() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, forcing("x", State::Open)).await;
+    let at = &watch(&store, "0-0").await.unwrap()[0].position.id;
+    server.cli(&["XADD", "cb1:{test}:events", "18446744073709551615-18446744073709551615", "junk", "1"]);
+    assert!(watch(&store, at).await.unwrap_err().is_data());
+    say(&store, forcing("y", State::Open)).await;
+    // Nothing can come behind the last id of all; the event is before it.
+    assert_eq!(watch(&store, at).await.unwrap(), []);
+    assert_eq!(&*watch(&store, at).await.unwrap()[0].name, "y");
 }
 
 #[tokio::test]
@@ -452,7 +463,7 @@ proptest! {
                 let answer = exchange(&store, entries).await;
                 let y = answer.views[3].as_ref().unwrap();
                 assert_eq!((y.record.state, y.record.epoch), (State::Closed, 0));
-                assert_eq!((y.counts.failures, y.window.as_ref().unwrap().buckets.len() > 0), (2 * round, true));
+                assert_eq!((y.counts.failures, !y.window.as_ref().unwrap().buckets.is_empty()), (2 * round, true));
                 // Once to put right what may be wrong, and then it is.
                 let _ = (Store::load(&store).await.unwrap(), Store::fleet(&store).await, watch(&store, "0-0").await);
             }

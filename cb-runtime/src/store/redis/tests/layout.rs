@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cb_testkit::{RedisServer, Reply};
 
-use super::{SECOND, about, forcing};
+use super::{SECOND, Target, about, forcing};
 use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
@@ -130,7 +130,7 @@ fn pairs(items: &[Reply]) -> Vec<String> {
 async fn the_layout_is_frozen() {
     let server = RedisServer::start();
     let (clock, hands) = Clock::manual();
-    let store = RedisStore::on_clock(&server.url(), "pröd {", clock);
+    let store = RedisStore::on_clock(Target::Single(server.url()), "pröd {", clock);
     script(&store, &hands).await;
     let found = dump(&server);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/redis/tests/layout.golden");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cb_testkit::{PATIENCE, RedisServer, Reply, wait_until};
 
-use super::{SECOND, about, batch, counting, exchange, forcing, say, store};
+use super::{SECOND, Target, about, batch, counting, exchange, forcing, say, store};
 use crate::snapshot::State;
 use crate::store::{Delta, Entry, LeaseAsk, Run, Store, WindowAsk};
 
@@ -126,7 +126,7 @@ async fn a_written_back_state_is_held_for_ever_too() {
 async fn use_prolongs_a_life_but_not_at_every_sync() {
     let server = RedisServer::start();
     let (clock, hands) = crate::clock::Clock::manual();
-    let store = super::RedisStore::on_clock(&server.url(), "test", clock);
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
     let key = "cb1:{test}:b:x";
     say(&store, counting("x", 1, 0)).await;
     server.cli(&["EXPIRE", key, "100"]);
@@ -143,7 +143,7 @@ async fn use_prolongs_a_life_but_not_at_every_sync() {
 async fn the_list_of_names_forgets_those_that_are_gone() {
     let server = RedisServer::start();
     let (clock, hands) = crate::clock::Clock::manual();
-    let store = super::RedisStore::on_clock(&server.url(), "test", clock);
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
     say(&store, counting("gone", 1, 0)).await;
     say(&store, forcing("held", State::Open)).await;
     hands.advance(Duration::from_secs(2 * 3600));
@@ -175,7 +175,7 @@ async fn a_sync_of_successes_costs_few_commands_inside_the_script() {
         let entry = |i| {
             let buckets = vec![(0, counting("", 3, 0).delta.counts)];
             let run = Run { success_age_us: Some(0), failures: vec![] };
-            let delta = Delta { buckets, run, ..counting("", 3, 0).delta };
+            let delta = Delta { run, buckets, ..counting("", 3, 0).delta };
             let since = if window.is_some() { u64::MAX } else { 0 };
             let window = window.map(|ask| WindowAsk { since, ..ask });
             Entry { delta, window, ..about(&format!("x{i}")) }

@@ -1,0 +1,63 @@
+//! `Breaker::call`: the same guard without the attribute.
+
+mod common;
+
+use std::future::pending;
+use std::time::Duration;
+
+use cb_runtime::{Breaker, BreakerConfig, CallError, Registry, State};
+use common::{Broken, bounded, poll_once};
+
+fn breaker(config: BreakerConfig) -> (Registry, Breaker) {
+    let registry = Registry::builder().build().unwrap();
+    let breaker = registry.get_or_create("orders", config);
+    (registry, breaker)
+}
+
+#[tokio::test]
+async fn failures_open_it_and_then_the_call_is_not_made() {
+    let (_registry, breaker) = breaker(BreakerConfig::default().failure_threshold(2));
+    let name = String::from("borrowed");
+    assert_eq!(breaker.call(async || Ok::<_, Broken>(name.len())).await.unwrap(), 8);
+    for _ in 0..2 {
+        let error = breaker.call(async || Err::<(), _>(Broken::Down)).await.unwrap_err();
+        assert_eq!(error.into_inner(), Some(Broken::Down));
+    }
+    assert_eq!(breaker.state(), State::Open);
+    let error =
+        breaker.call(async || -> Result<(), Broken> { unreachable!("it is open") }).await.unwrap_err();
+    assert!(error.is_rejected());
+    assert!(error.breaker_error().unwrap().is_open());
+    assert!(error.to_string().contains("\"orders\" is open"), "{}", error.breaker_error().unwrap());
+}
+
+#[tokio::test]
+async fn a_closure_that_returns_a_future_will_do() {
+    let (_registry, breaker) = breaker(BreakerConfig::default());
+    let value = breaker.call(|| async { Ok::<_, Broken>(1) }).await.unwrap();
+    assert_eq!(value, 1);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failure_and_a_drop_is_cancelled() {
+    let (_registry, breaker) = breaker(BreakerConfig::default().failure_threshold(1));
+    assert!(poll_once(breaker.call(async || pending::<Result<(), Broken>>().await)).is_pending());
+    assert_eq!(breaker.snapshot().outcomes.cancelled, 1);
+    assert_eq!(breaker.state(), State::Closed);
+
+    let panicking = breaker.clone();
+    let task = tokio::spawn(async move {
+        panicking.call(async || -> Result<(), Broken> { panic!("at the disco") }).await
+    });
+    assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_too_long_is_a_failure() {
+    let config = BreakerConfig::default().failure_threshold(1).call_timeout(Duration::from_secs(1));
+    let (_registry, breaker) = breaker(config);
+    let error = bounded(breaker.call(async || pending::<Result<(), Broken>>().await)).await.unwrap_err();
+    assert!(matches!(&error, CallError::TimedOut(e) if e.is_timeout()));
+    assert_eq!(breaker.state(), State::Open);
+}

@@ -1,0 +1,364 @@
+//! What is counted, by whom, and when it opens the circuit.
+
+mod common;
+
+use std::array;
+use std::time::Duration;
+
+use cb_runtime::clock::Clock;
+use cb_runtime::{Breaker, BreakerConfig, Registry, State};
+use cb_testkit::RedisServer;
+use serde_json::json;
+
+use common::protocol::{Act, Ended, Function};
+use common::{Instance, T, within, within_t};
+
+/// Instances that all have this breaker.
+fn instances<const N: usize>(
+    redis: &RedisServer,
+    breaker: &str,
+    config: &serde_json::Value,
+) -> [Instance; N] {
+    array::from_fn(|_| {
+        let instance = Instance::on(&redis.url());
+        instance.create(breaker, config.clone());
+        instance
+    })
+}
+
+#[test]
+fn three_failures_on_two_instances_open_both() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 3}));
+
+    assert_eq!(a.fail("orders", 2).failed(), 2);
+    assert_eq!(b.fail("orders", 1).failed(), 1);
+
+    within_t("both are open", || a.is("orders", State::Open) && b.is("orders", State::Open));
+    assert!(a.succeed("orders", 1).all_rejected());
+    assert!(b.succeed("orders", 1).all_rejected());
+    assert_eq!(a.look("orders").epoch, 1);
+    assert_eq!(b.look("orders").epoch, 1);
+}
+
+#[test]
+fn one_instance_opens_another_that_makes_no_call_and_one_that_starts_later() {
+    let redis = RedisServer::start();
+    let config = json!({"failure_threshold": 2});
+    let [a, b] = instances(&redis, "orders", &config);
+
+    a.fail("orders", 2);
+    within_t("B is open", || b.is("orders", State::Open));
+
+    let c = Instance::on(&redis.url());
+    c.create("orders", config);
+    assert!(c.succeed("orders", 1).all_rejected(), "C's first call");
+}
+
+#[test]
+fn an_annotated_function_is_open_from_its_first_call_in_a_newcomer() {
+    let redis = RedisServer::start();
+    let config = json!({"failure_threshold": 2});
+    let a = Instance::on(&redis.url());
+    a.configure(Function::Plain, config.clone());
+    assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    assert!(a.run(Function::Plain, 1, Act::Succeed(None)).is_rejected());
+    within_t("the fleet knows", || a.fleet("plain").state == State::Open);
+
+    let b = Instance::on(&redis.url());
+    b.configure(Function::Plain, config);
+    assert!(b.run(Function::Plain, 1, Act::Succeed(None)).is_rejected());
+}
+
+#[test]
+fn a_success_ends_the_run_and_the_call_after_the_last_failure_is_rejected() {
+    let redis = RedisServer::start();
+    let [a] = instances(&redis, "orders", &json!({"failure_threshold": 3}));
+
+    a.fail("orders", 2);
+    a.succeed("orders", 1);
+    a.fail("orders", 2);
+    assert_eq!(a.fleet("orders").run, 2);
+    assert_eq!(a.state("orders"), State::Closed);
+
+    // The third failure and the call after it, back to back: nothing is waited for in between.
+    let calls = a.fail("orders", 2);
+    assert_eq!(calls.ended[0], Ended::Failed);
+    assert!(calls.ended[1].is_rejected());
+    assert_eq!(calls.ran, 1);
+}
+
+#[test]
+fn a_success_elsewhere_ends_the_run() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 3}));
+
+    a.fail("orders", 2);
+    assert_eq!(a.fleet("orders").run, 2);
+    within_t("B knows of the run", || b.fleet("orders").run == 2 && b.look("orders").run == 2);
+    b.succeed("orders", 1);
+    assert_eq!(b.fleet("orders").run, 0);
+    within(2 * T, "A knows that the run has ended", || a.look("orders").run == 0);
+
+    a.fail("orders", 2);
+    assert_eq!(a.fleet("orders").run, 2);
+    assert_eq!(a.state("orders"), State::Closed);
+    a.fail("orders", 1);
+    assert_eq!(a.state("orders"), State::Open);
+    within_t("B is open", || b.is("orders", State::Open));
+}
+
+#[test]
+fn five_instances_count_together() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 5] = instances(&redis, "orders", &json!({"failure_threshold": 10}));
+
+    for turn in 0..8 {
+        fleet[turn % 5].fail("orders", 1);
+    }
+    within_t("the fleet's count is 8", || fleet.each_ref().map(|i| i.fleet("orders").run) == [8; 5]);
+    for instance in &fleet {
+        assert_eq!(instance.state("orders"), State::Closed);
+    }
+    for turn in 8..10 {
+        fleet[turn % 5].fail("orders", 1);
+    }
+    within_t("all are open", || fleet.iter().all(|i| i.is("orders", State::Open)));
+}
+
+#[test]
+fn failures_at_once_on_four_threads_are_counted_exactly() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 1000}));
+
+    let group = a.hold("orders", 25);
+    within_t("25 calls are under way", || a.progress(group).ran == 25);
+    assert_eq!(a.finish(group, Act::Fail).failed(), 25);
+
+    assert_eq!(a.look("orders").failures, 25);
+    let fleet = a.fleet("orders");
+    assert_eq!((fleet.failures, fleet.run, fleet.successes), (25, 25, 0));
+    assert_eq!(b.fleet("orders"), fleet);
+}
+
+#[test]
+fn the_twentyfifth_of_many_failures_at_once_trips() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 25}));
+
+    let group = a.hold("orders", 24);
+    within_t("24 calls are under way", || a.progress(group).ran == 24);
+    a.finish(group, Act::Fail);
+    assert_eq!(a.fleet("orders").failures, 24);
+    assert_eq!(a.state("orders"), State::Closed);
+    b.fail("orders", 1);
+    within_t("both are open", || a.is("orders", State::Open) && b.is("orders", State::Open));
+}
+
+/// The outcomes in this order, dealt out to the instances in turn.
+fn deal(instances: &[Instance], outcomes: &str) {
+    for (turn, outcome) in outcomes.chars().enumerate() {
+        let instance = &instances[turn % instances.len()];
+        match outcome {
+            'S' => instance.succeed("orders", 1),
+            _ => instance.fail("orders", 1),
+        };
+    }
+}
+
+const RATE: &str = r#"{"failure_rate_threshold": 0.4, "window": "60s", "minimum_calls": 10}"#;
+
+fn rate_opens<const N: usize>(outcomes: &str) {
+    let redis = RedisServer::start();
+    let fleet: [Instance; N] = instances(&redis, "orders", &serde_json::from_str(RATE).unwrap());
+    deal(&fleet, outcomes);
+    within_t(&format!("{outcomes} opens all {N}"), || fleet.iter().all(|i| i.is("orders", State::Open)));
+    assert!(fleet[0].look("orders").reason.contains("40.0 %"), "{}", fleet[0].look("orders").reason);
+}
+
+fn rate_stays_closed<const N: usize>(outcomes: &str) {
+    let redis = RedisServer::start();
+    let fleet: [Instance; N] = instances(&redis, "orders", &serde_json::from_str(RATE).unwrap());
+    deal(&fleet, outcomes);
+    let failures = outcomes.matches('F').count() as u64;
+    let successes = outcomes.matches('S').count() as u64;
+    // Each has told the store all it knows, and then heard what all others had told: whoever
+    // would have opened has done so by then.
+    for _ in 0..2 {
+        for instance in &fleet {
+            let _ = instance.fleet("orders");
+        }
+    }
+    for instance in &fleet {
+        let counts = instance.fleet("orders");
+        assert_eq!((counts.failures, counts.successes), (failures, successes), "{outcomes}");
+        assert_eq!((counts.state, counts.epoch), (State::Closed, 0), "{outcomes}");
+        assert_eq!(instance.state("orders"), State::Closed, "{outcomes}");
+    }
+}
+
+#[test]
+fn a_rate_opens_at_its_limit_whatever_the_order_of_the_calls() {
+    rate_opens::<1>("SSSSSSFFFF");
+    rate_opens::<1>("FFFFSSSSSS");
+}
+
+#[test]
+fn a_rate_opens_over_two_instances() {
+    rate_opens::<2>("SSSSSSFFFF");
+    rate_opens::<2>("FSFSFSFSSS");
+}
+
+#[test]
+fn a_rate_below_its_limit_or_its_minimum_of_calls_stays_closed() {
+    rate_stays_closed::<1>("SSSSSSSFFF");
+    rate_stays_closed::<1>("FFFFFFFFF");
+    rate_stays_closed::<2>("SSSSSSSFFF");
+    rate_stays_closed::<2>("FFFFFFFFF");
+}
+
+async fn outcome(breaker: &Breaker, success: bool) -> bool {
+    breaker.call(async || if success { Ok(()) } else { Err("broken") }).await.is_ok()
+}
+
+#[tokio::test]
+async fn what_has_left_the_window_counts_no_more() {
+    let (clock, hands) = Clock::manual();
+    let registry = Registry::builder().clock(clock).build().unwrap();
+    let config =
+        BreakerConfig::default().failure_rate_threshold(0.5).window(Duration::from_secs(10)).minimum_calls(3);
+    let breaker = registry.get_or_create("orders", config);
+
+    outcome(&breaker, false).await;
+    outcome(&breaker, false).await;
+    hands.advance(Duration::from_secs(11));
+    outcome(&breaker, false).await;
+    outcome(&breaker, false).await;
+    registry.fleet().await.unwrap();
+    assert_eq!(breaker.snapshot().window.unwrap().calls, 2);
+    assert_eq!(breaker.state(), State::Closed);
+
+    hands.advance(Duration::from_secs(9));
+    outcome(&breaker, false).await;
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[test]
+fn what_has_left_a_real_window_counts_no_more_on_two_instances() {
+    let redis = RedisServer::start();
+    let config = json!({"failure_rate_threshold": 0.5, "window": "2s", "minimum_calls": 3});
+    let [a, b] = instances(&redis, "orders", &config);
+
+    a.fail("orders", 1);
+    b.fail("orders", 1);
+    within_t("both failures are told", || [&a, &b].iter().all(|i| i.fleet("orders").failures == 2));
+    // It is the passing of time that is tested here.
+    std::thread::sleep(Duration::from_millis(2200));
+    a.fail("orders", 1);
+    b.fail("orders", 1);
+    for instance in [&a, &b, &a, &b] {
+        assert_eq!(instance.fleet("orders").state, State::Closed);
+    }
+    assert_eq!((a.state("orders"), b.state("orders")), (State::Closed, State::Closed));
+    a.fail("orders", 1);
+    within_t("both are open", || a.is("orders", State::Open) && b.is("orders", State::Open));
+}
+
+#[test]
+fn ignored_outcomes_neither_count_nor_end_a_run() {
+    let redis = RedisServer::start();
+    let a = Instance::on(&redis.url());
+    a.configure(Function::Plain, json!({"failure_threshold": 3}));
+
+    for act in [Act::Fail, Act::Shrug, Act::Fail, Act::Shrug] {
+        a.run(Function::Plain, 1, act);
+    }
+    assert_eq!(a.run(Function::Plain, 1, Act::Shrug), Ended::Shrugged);
+    let fleet = a.fleet("plain");
+    assert_eq!((fleet.failures, fleet.successes, fleet.run), (2, 0, 2));
+    assert_eq!(a.state("plain"), State::Closed);
+
+    assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    assert_eq!(a.state("plain"), State::Open);
+}
+
+#[test]
+fn a_panic_counts_as_a_failure_and_stays_a_panic() {
+    let redis = RedisServer::start();
+    let a = Instance::on(&redis.url());
+    a.create("orders", json!({"failure_threshold": 2}));
+    assert_eq!(a.call("orders", Act::Panic, 1).ended, [Ended::Panicked]);
+    assert_eq!(a.fleet("orders").failures, 1);
+    assert_eq!(a.call("orders", Act::Panic, 1).ended, [Ended::Panicked]);
+    assert_eq!(a.state("orders"), State::Open);
+
+    a.configure(Function::Plain, json!({"failure_threshold": 1}));
+    assert_eq!(a.run(Function::Plain, 1, Act::Panic), Ended::Panicked);
+    assert_eq!(a.state("plain"), State::Open);
+}
+
+#[test]
+fn breakers_and_namespaces_have_no_influence_on_each_other() {
+    let redis = RedisServer::start();
+    let config = json!({"failure_threshold": 2});
+    let [x, y] = ["x", "y"].map(|namespace| {
+        let instance = Instance::in_namespace(&redis.url(), namespace);
+        instance.create("a", config.clone());
+        instance.create("b", config.clone());
+        instance
+    });
+    let witness = Instance::in_namespace(&redis.url(), "x");
+    for name in ["a", "b"] {
+        witness.create(name, config.clone());
+    }
+
+    x.fail("a", 1);
+    x.fail("b", 1);
+    y.fail("a", 1);
+    assert_eq!([x.fleet("a").run, x.fleet("b").run, y.fleet("a").run, y.fleet("b").run], [1, 1, 1, 0]);
+    x.fail("a", 1);
+    // The witness hears of what it should hear of; by then y would have heard of it, too.
+    within_t("x's a is open", || witness.is("a", State::Open));
+    assert_eq!(x.state("b"), State::Closed);
+    assert_eq!(witness.state("b"), State::Closed);
+    assert_eq!([y.fleet("a").state, y.fleet("b").state], [State::Closed; 2]);
+    assert_eq!([y.state("a"), y.state("b")], [State::Closed; 2]);
+    assert!(y.events().is_empty(), "{:?}", y.events());
+}
+
+#[test]
+fn names_that_could_be_taken_apart_in_two_ways_are_not() {
+    let redis = RedisServer::start();
+    let config = json!({"failure_threshold": 1});
+    let pairs = [("x", "a:b"), ("x:a", "b"), ("x}:a", "b"), ("x", "}:a:b"), ("x}", "a:b"), ("{x", "a:b")];
+    let fleet = pairs.map(|(namespace, breaker)| {
+        let instance = Instance::in_namespace(&redis.url(), namespace);
+        instance.create(breaker, config.clone());
+        instance
+    });
+    for (turn, (opener, (_, opened))) in fleet.iter().zip(&pairs).enumerate() {
+        opener.fail(opened, 1);
+        assert_eq!(opener.fleet(opened).state, State::Open);
+        for (instance, (namespace, breaker)) in fleet.iter().zip(&pairs).skip(turn + 1) {
+            assert_eq!(instance.fleet(breaker).state, State::Closed, "{namespace}, {breaker}");
+        }
+    }
+}
+
+#[test]
+fn every_trip_is_seen_while_another_calls_successfully_all_the_while() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 3, "reset_timeout": "1h"}));
+    for round in 1..=20 {
+        let traffic = b.traffic("orders", Act::Succeed(None), Duration::from_micros(200));
+        within_t("traffic flows", || b.progress(traffic).ended.len() >= 10);
+        a.fail("orders", 3);
+        assert_eq!(a.state("orders"), State::Open, "round {round}");
+        within_t("B is rejected", || b.progress(traffic).rejected() > 0);
+        b.finish(traffic, Act::Succeed(None));
+        a.say("orders", common::protocol::Word::Reset).unwrap();
+        within_t("both are closed", || a.is("orders", State::Closed) && b.is("orders", State::Closed));
+    }
+    assert_eq!(a.look("orders").epoch, 40);
+}

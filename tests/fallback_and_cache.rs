@@ -1,0 +1,334 @@
+//! What a caller gets in place of a result, written with the attribute.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use cb_runtime::State;
+use cb_testkit::{RedisServer, Reply};
+use serde_json::json;
+
+use common::protocol::{Act, Calls, Ended, Function, Order, Target, Told};
+use common::{Instance, T, within, within_t};
+
+fn good(text: &str) -> Act {
+    Act::Succeed(Some(text.into()))
+}
+
+/// Two instances that have this function, with this threshold.
+fn two(redis: &RedisServer, function: Function, threshold: u32) -> [Instance; 2] {
+    two_for(redis, function, threshold, Duration::from_secs(600))
+}
+
+fn two_for(redis: &RedisServer, function: Function, threshold: u32, cache_ttl: Duration) -> [Instance; 2] {
+    [(); 2].map(|()| {
+        let instance = Instance::on(&redis.url());
+        let config = json!({"failure_threshold": threshold, "reset_timeout": "1h"});
+        instance.configure_cached(function, config, cache_ttl);
+        instance
+    })
+}
+
+/// Waits until the store has what `cached` was given last: writing is off the call path.
+fn written(redis: &RedisServer, entries: usize) {
+    within_t("the cached results are written", || cache_keys(redis).len() == entries);
+}
+
+/// The keys of cached results: the only ones without the namespace as a hash tag.
+fn cache_keys(redis: &RedisServer) -> Vec<String> {
+    let mut keys = Vec::new();
+    for key in redis.command(&["KEYS", "cb1:*"]).items() {
+        let key = key.text();
+        if !key.starts_with("cb1:{") {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+#[test]
+fn a_fallback_gets_the_same_arguments_and_an_open_circuit_does_not_run_the_function() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Shown, 3);
+
+    assert_eq!(a.run(Function::Shown, 7, good("fresh")), Ended::value("fresh"));
+    for id in 1..=3 {
+        assert_eq!(a.state("shown"), State::Closed);
+        let ended = a.run(Function::Shown, id, Act::Fail);
+        assert_eq!(ended, Ended::value(&format!("fallback({id}, tag-{id})")));
+    }
+    assert_eq!(a.state("shown"), State::Open);
+    let target = || Target::Function(Function::Shown, 8);
+    let calls: Calls = a.ask(&Order::Call { target: target(), act: good("fresh"), times: 5 });
+    assert_eq!(calls.ran, 0);
+    assert!(calls.ended.iter().all(|ended| *ended == Ended::value("fallback(8, tag-8)")), "{calls:?}");
+
+    within_t("B rejects", || {
+        let calls: Calls = b.ask(&Order::Call { target: target(), act: good("fresh"), times: 1 });
+        calls.ran == 0 && calls.ended == [Ended::value("fallback(8, tag-8)")]
+    });
+}
+
+#[test]
+fn a_fallback_may_take_the_reason() {
+    let redis = RedisServer::start();
+    let a = Instance::on(&redis.url());
+    a.configure(Function::Reasoned, json!({"failure_threshold": 2, "call_timeout": "50ms"}));
+
+    assert_eq!(a.run(Function::Reasoned, 1, Act::Fail), Ended::value("fallback(1): failed"));
+    let late = Act::After(60_000, Box::new(good("late")));
+    assert_eq!(a.run(Function::Reasoned, 2, late), Ended::value("fallback(2): timed out"));
+    assert_eq!(a.run(Function::Reasoned, 3, good("fresh")), Ended::value("fallback(3): rejected"));
+}
+
+#[test]
+fn without_a_fallback_the_caller_gets_the_functions_error_or_the_breakers() {
+    let redis = RedisServer::start();
+    let [a, b] = [(); 2].map(|()| {
+        let instance = Instance::on(&redis.url());
+        instance.configure(Function::Plain, json!({"failure_threshold": 2, "reset_timeout": "20s"}));
+        instance
+    });
+    assert_eq!(b.run(Function::Plain, 1, good("fresh")), Ended::value("fresh"));
+
+    let before = Instant::now();
+    assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    within_t("B is open", || b.is("plain", State::Open));
+    for instance in [&a, &b, &a] {
+        let Ended::Rejected { retry_after_us: Some(left) } = instance.run(Function::Plain, 1, good("fresh"))
+        else {
+            panic!("not rejected with a time");
+        };
+        let left = Duration::from_micros(left);
+        let reset = Duration::from_secs(20);
+        assert!(left <= reset, "{left:?}");
+        // Instances and Redis measure on different clocks; they differ by far less than this.
+        assert!(left + before.elapsed() + Duration::from_millis(20) >= reset, "{left:?}");
+    }
+}
+
+#[test]
+fn a_success_on_one_instance_answers_a_failure_on_another() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Cached, 100);
+
+    assert_eq!(a.run(Function::Cached, 1, good("one")), Ended::value("one"));
+    written(&redis, 1);
+    assert_eq!(b.run(Function::Cached, 1, Act::Fail), Ended::value("one"));
+    assert!(
+        b.events().iter().any(
+            |event| matches!(event, Told::CacheHit { breaker, shared: true, .. } if breaker == "cached")
+        ),
+        "{:?}",
+        b.events()
+    );
+    // Never memoization: a call that can be made is made.
+    assert_eq!(b.run(Function::Cached, 1, good("two")), Ended::value("two"));
+    assert_eq!(b.fleet("cached").failures, 1);
+}
+
+#[test]
+fn a_cached_result_answers_rejected_calls_everywhere() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Cached, 2);
+
+    assert_eq!(a.run(Function::Cached, 1, good("one")), Ended::value("one"));
+    written(&redis, 1);
+    b.falls_back(Function::Cached, 2, Act::Fail);
+    b.falls_back(Function::Cached, 2, Act::Fail);
+    within_t("A is open", || a.is("cached", State::Open));
+    for instance in [&a, &b] {
+        let target = Target::Function(Function::Cached, 1);
+        let calls: Calls = instance.ask(&Order::Call { target, act: good("fresh"), times: 3 });
+        assert_eq!(calls.ran, 0);
+        assert_eq!(calls.ended, vec![Ended::value("one"); 3]);
+        instance.falls_back(Function::Cached, 3, good("fresh"));
+    }
+    let c = Instance::on(&redis.url());
+    assert_eq!(c.run(Function::Cached, 1, good("fresh")), Ended::value("one"), "a newcomer");
+}
+
+#[test]
+fn after_its_ttl_a_cached_result_answers_no_more_and_failures_do_not_renew_it() {
+    let redis = RedisServer::start();
+    let ttl = Duration::from_millis(1500);
+    let [a, b] = two_for(&redis, Function::Cached, 100_000, ttl);
+
+    let stored = Instant::now();
+    assert_eq!(a.run(Function::Cached, 1, good("one")), Ended::value("one"));
+    written(&redis, 1);
+    for instance in [&a, &b] {
+        assert_eq!(instance.run(Function::Cached, 1, Act::Fail), Ended::value("one"));
+    }
+    let fallback = |instance: &Instance| Ended::value(&format!("fallback of {}", instance.pid()));
+    for instance in [&a, &b] {
+        within(ttl + T, "the fallback answers", || match instance.run(Function::Cached, 1, Act::Fail) {
+            ended if ended == fallback(instance) => true,
+            ended => {
+                assert_eq!(ended, Ended::value("one"));
+                false
+            }
+        });
+        // Redis keeps whole milliseconds.
+        assert!(stored.elapsed() >= ttl - Duration::from_millis(2), "{:?}", stored.elapsed());
+        assert_eq!(instance.run(Function::Cached, 1, Act::Fail), fallback(instance), "and stays gone");
+    }
+    written(&redis, 0);
+}
+
+#[test]
+fn arguments_functions_and_receivers_do_not_share_results() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Cached, 100);
+    for instance in [&a, &b] {
+        instance.configure(Function::FirstShard, json!({"failure_threshold": 100}));
+    }
+
+    a.run(Function::Cached, 1, good("cached 1"));
+    a.run(Function::FirstShard, 1, good("shard 1"));
+    written(&redis, 2);
+    for instance in [&a, &b] {
+        instance.falls_back(Function::Cached, 2, Act::Fail);
+        instance.falls_back(Function::Twin, 1, Act::Fail);
+        instance.falls_back(Function::SecondShard, 1, Act::Fail);
+        instance.falls_back(Function::FirstShard, 2, Act::Fail);
+        assert_eq!(instance.run(Function::Cached, 1, Act::Fail), Ended::value("cached 1"));
+        assert_eq!(instance.run(Function::FirstShard, 1, Act::Fail), Ended::value("shard 1"));
+    }
+}
+
+#[test]
+fn namespaces_do_not_share_results() {
+    let redis = RedisServer::start();
+    let [x, y] = ["x", "y"].map(|namespace| Instance::in_namespace(&redis.url(), namespace));
+    x.run(Function::Cached, 1, good("x's"));
+    written(&redis, 1);
+    y.falls_back(Function::Cached, 1, Act::Fail);
+}
+
+#[test]
+fn a_cached_none_is_a_hit() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Cached, 100);
+    assert_eq!(a.run(Function::Cached, 1, Act::Succeed(None)), Ended::Value(None));
+    written(&redis, 1);
+    assert_eq!(a.run(Function::Cached, 1, Act::Fail), Ended::Value(None));
+    assert_eq!(b.run(Function::Cached, 1, Act::Fail), Ended::Value(None));
+}
+
+#[test]
+fn errors_and_fallback_values_are_never_cached() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Cached, 3);
+    a.falls_back(Function::Cached, 1, Act::Fail);
+    assert_eq!(a.run(Function::Cached, 1, Act::Panic), Ended::Panicked);
+    a.falls_back(Function::Cached, 1, Act::Fail);
+    assert_eq!(a.state("cached"), State::Open);
+    a.falls_back(Function::Cached, 1, good("fresh"));
+
+    // What the queue of writes holds is written before this.
+    a.run(Function::FirstShard, 1, good("fence"));
+    written(&redis, 1);
+    b.falls_back(Function::Cached, 1, Act::Fail);
+    a.falls_back(Function::Cached, 1, Act::Fail);
+}
+
+#[test]
+fn an_undecodable_entry_leads_to_the_fallback_and_is_reported() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Cached, 100_000);
+    a.run(Function::Cached, 1, good("one"));
+    written(&redis, 1);
+    let key = cache_keys(&redis).remove(0);
+    let Reply::Bytes(whole) = redis.command(&["GET", &key]) else { panic!("a string") };
+
+    let damages: Vec<Vec<u8>> = vec![
+        b"garbage".to_vec(),
+        Vec::new(),
+        whole[..whole.len() / 2].to_vec(),
+        vec![0xff; 64],
+        b"{}".to_vec(),
+        b"null".to_vec(),
+        String::from_utf8_lossy(&whole).replace("one", "two").replace('1', "9").into_bytes(),
+        [&b"["[..]; 1].concat().repeat(100_000),
+    ];
+    for (case, damage) in damages.iter().enumerate() {
+        redis.cli(&[b"SET", key.as_bytes(), damage]);
+        let c = Instance::on(&redis.url());
+        let ended = c.run(Function::Cached, 1, Act::Fail);
+        let shown = String::from_utf8_lossy(&damage[..damage.len().min(80)]).into_owned();
+        if case == 6 {
+            // Well-formed, with other contents: whatever becomes of it is no error and no panic.
+            assert!(matches!(ended, Ended::Value(Some(_))), "{ended:?}");
+            continue;
+        }
+        assert_eq!(ended, Ended::value(&format!("fallback of {}", c.pid())), "{shown}");
+        within_t(&format!("{shown} is reported"), || c.troubles().iter().any(|trouble| trouble.is_cache));
+    }
+    redis.cli(&["DEL", &key]);
+    redis.cli(&["RPUSH", &key, "a list"]);
+    b.falls_back(Function::Cached, 1, Act::Fail);
+    within_t("a key of another type is reported", || !b.troubles().is_empty());
+    // Not for ever: a success puts a good one in its place, and breakers were not concerned.
+    assert_eq!(b.run(Function::Cached, 1, good("two")), Ended::value("two"));
+    assert_eq!(b.run(Function::Cached, 1, Act::Fail), Ended::value("two"));
+    within_t("the entry is whole again", || {
+        let d = Instance::on(&redis.url());
+        d.run(Function::Cached, 1, Act::Fail) == Ended::value("two")
+    });
+}
+
+#[test]
+fn with_redis_down_and_the_dependency_down_the_last_success_answers() {
+    let redis = RedisServer::start();
+    let [a, b] = two(&redis, Function::Cached, 3);
+    a.run(Function::Cached, 1, good("one"));
+    written(&redis, 1);
+    redis.stop();
+
+    let target = || Target::Function(Function::Cached, 1);
+    let calls: Calls = a.ask(&Order::Call { target: target(), act: Act::Fail, times: 500 });
+    assert_eq!(calls.ended, vec![Ended::value("one"); 500]);
+    assert_eq!(calls.ran, 3);
+    assert_eq!(a.state("cached"), State::Open);
+    assert!(calls.took_us < 2_000_000, "{} µs", calls.took_us);
+
+    // Who has not seen it has the fallback, and does not wait for Redis at every call.
+    let calls: Calls = b.ask(&Order::Call { target: target(), act: Act::Fail, times: 500 });
+    assert!(calls.ended.iter().all(|e| *e == Ended::value(&format!("fallback of {}", b.pid()))));
+    assert!(calls.took_us < 5_000_000, "{} µs", calls.took_us);
+}
+
+#[test]
+fn a_frozen_redis_does_not_keep_a_fallback_waiting() {
+    let redis = RedisServer::start();
+    let [a, _b] = two(&redis, Function::Cached, 3);
+    a.run(Function::Cached, 1, good("one"));
+    written(&redis, 1);
+    redis.freeze();
+    let target = |id| Target::Function(Function::Cached, id);
+    let calls: Calls = a.ask(&Order::Call { target: target(1), act: Act::Fail, times: 200 });
+    assert_eq!(calls.ended, vec![Ended::value("one"); 200]);
+    assert!(calls.took_us < 2_000_000, "{} µs", calls.took_us);
+    let calls: Calls = a.ask(&Order::Call { target: target(2), act: Act::Fail, times: 200 });
+    assert!(calls.ended.iter().all(|e| *e == Ended::value(&format!("fallback of {}", a.pid()))));
+    assert!(calls.took_us < 5_000_000, "{} µs", calls.took_us);
+    redis.thaw();
+}
+
+#[test]
+fn a_hot_key_costs_one_write_per_interval() {
+    let redis = RedisServer::start();
+    let [a, _b] = two(&redis, Function::Cached, 3);
+    let target = || Target::Function(Function::Cached, 1);
+    let (calls, commands) = redis.client_commands(|| {
+        let calls: Calls = a.ask(&Order::Call { target: target(), act: good("hot"), times: 10_000 });
+        written(&redis, 1);
+        calls
+    });
+    assert_eq!(calls.ran, 10_000);
+    // Ten exchanges a second at most, one write, two instances' heartbeats.
+    let seconds = usize::try_from(calls.took_us / 1_000_000).unwrap() + 2;
+    assert!(commands <= 15 * 2 * seconds, "{commands} commands in {} µs", calls.took_us);
+}

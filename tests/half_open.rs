@@ -1,0 +1,441 @@
+//! Probes: who may make one, what becomes of it, and what it leads to.
+
+mod common;
+
+use std::array;
+use std::time::Duration;
+
+use cb_runtime::clock::Clock;
+use cb_runtime::{Breaker, BreakerConfig, Registry, State};
+use cb_testkit::{RedisServer, wait_until};
+use serde_json::{Value, json};
+
+use common::protocol::{Act, Ended, Word};
+use common::{Instance, PATIENCE, T, within, within_t};
+
+const NAME: &str = "orders";
+/// Leases of probes lapse so long after their holder was last heard of.
+const LEASE: Duration = Duration::from_secs(2);
+
+fn good() -> Act {
+    Act::Succeed(None)
+}
+
+/// One failure opens, a probe is due soon after.
+fn config(budget: u32, successes: u32) -> Value {
+    json!({
+        "failure_threshold": 1,
+        "reset_timeout": "200ms",
+        "half_open_max_calls": budget,
+        "success_threshold": successes,
+    })
+}
+
+fn instances<const N: usize>(redis: &RedisServer, config: &Value) -> [Instance; N] {
+    array::from_fn(|_| {
+        let instance = Instance::on(&redis.url());
+        instance.create(NAME, config.clone());
+        instance
+    })
+}
+
+/// Opens the circuit, and returns once every instance knows that a probe is due.
+#[track_caller]
+fn open_until_due(instances: &[Instance]) {
+    instances[0].fail(NAME, 1);
+    due(instances);
+}
+
+#[track_caller]
+fn due(instances: &[Instance]) {
+    within(Duration::from_millis(200) + T, "all are open and due for a probe", || {
+        instances.iter().all(|instance| {
+            let seen = instance.look(NAME);
+            seen.state == State::Open && seen.retry_after_us == Some(0)
+        })
+    });
+}
+
+#[track_caller]
+fn all(instances: &[Instance], state: State) {
+    within_t(&format!("all are {state}"), || instances.iter().all(|i| i.is(NAME, state)));
+}
+
+/// One probe, which is admitted and ends well. (Another's probe may just be on its way back.)
+#[track_caller]
+fn probe(instance: &Instance) {
+    within_t("a probe is admitted", || instance.call(NAME, good(), 1).ended == [Ended::Value(None)]);
+}
+
+#[test]
+fn of_many_callers_at_once_exactly_the_budget_runs() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 1] = instances(&redis, &config(5, 10));
+    let a = &fleet[0];
+    open_until_due(&fleet);
+
+    let group = a.hold(NAME, 25);
+    within_t("all are decided", || {
+        let calls = a.progress(group);
+        calls.ran + calls.ended.len() == 25
+    });
+    let calls = a.progress(group);
+    assert_eq!((calls.ran, calls.rejected()), (5, 20));
+    assert!(a.call(NAME, good(), 1).all_rejected(), "one more, while five are under way");
+
+    a.finish(group, good());
+    within_t("five successes are counted", || a.fleet(NAME).successes == 5);
+    assert_eq!(a.state(NAME), State::HalfOpen);
+}
+
+#[test]
+fn of_a_thousand_callers_at_once_exactly_the_budget_runs_and_redis_hardly_notices() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 1] = instances(&redis, &config(3, 10));
+    let a = &fleet[0];
+    open_until_due(&fleet);
+
+    let (group, commands) = redis.client_commands(|| {
+        let group = a.hold(NAME, 1000);
+        within_t("all are decided", || {
+            let calls = a.progress(group);
+            calls.ran + calls.ended.len() == 1000
+        });
+        group
+    });
+    let calls = a.progress(group);
+    assert_eq!((calls.ran, calls.rejected()), (3, 997));
+    assert!(commands < 60, "{commands} commands");
+}
+
+#[test]
+fn ten_instances_share_one_budget_and_redis_hardly_notices() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 10] = instances(&redis, &config(3, 10));
+    open_until_due(&fleet);
+
+    let (groups, commands) = redis.client_commands(|| {
+        let groups = fleet.each_ref().map(|instance| instance.hold(NAME, 20));
+        within_t("all are decided", || {
+            let decided = |(instance, group): (&Instance, &usize)| {
+                let calls = instance.progress(*group);
+                calls.ran + calls.ended.len()
+            };
+            fleet.iter().zip(&groups).map(decided).sum::<usize>() == 200
+        });
+        groups
+    });
+    let calls = fleet.iter().zip(&groups).map(|(instance, group)| instance.progress(*group));
+    let (ran, rejected) = calls.fold((0, 0), |(a, b), calls| (a + calls.ran, b + calls.rejected()));
+    assert_eq!((ran, rejected), (3, 197));
+    assert!(commands < 60, "{commands} commands");
+}
+
+#[test]
+fn the_last_success_that_is_needed_closes_everywhere() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 3] = instances(&redis, &config(1, 3));
+    open_until_due(&fleet);
+
+    probe(&fleet[0]);
+    all(&fleet, State::HalfOpen);
+    probe(&fleet[1]);
+    within_t("two successes are counted", || fleet[1].fleet(NAME).successes == 2);
+    // Whoever would close at two has heard of two by now.
+    for instance in &fleet {
+        assert_eq!(instance.fleet(NAME).state, State::HalfOpen);
+    }
+    probe(&fleet[2]);
+    all(&fleet, State::Closed);
+    assert_eq!(fleet[0].fleet(NAME).epoch, 3);
+}
+
+#[test]
+fn a_failed_probe_opens_again_and_successes_are_counted_anew() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(1, 3));
+    let [a, b] = &fleet;
+    open_until_due(&fleet);
+
+    probe(a);
+    probe(b);
+    within_t("a probe fails", || a.fail(NAME, 1).failed() == 1);
+    assert_eq!(a.state(NAME), State::Open);
+    due(&fleet);
+    assert_eq!(a.look(NAME).epoch, 3);
+
+    probe(a);
+    within_t("the success is counted", || a.fleet(NAME).successes == 1);
+    probe(b);
+    within_t("two successes are counted", || b.fleet(NAME).successes == 2);
+    assert_eq!((a.fleet(NAME).state, b.fleet(NAME).state), (State::HalfOpen, State::HalfOpen));
+    probe(a);
+    all(&fleet, State::Closed);
+}
+
+#[test]
+fn a_killed_holder_loses_its_lease_under_heavy_rejected_traffic() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, &config(1, 1));
+    open_until_due(std::slice::from_ref(&a));
+    let _probe = a.hold_one(NAME);
+    all(std::slice::from_ref(&b), State::HalfOpen);
+
+    let traffic = b.traffic(NAME, good(), Duration::from_millis(10));
+    // As long as the holder lives its lease is renewed, beyond its first term.
+    wait_until(LEASE * 2 + PATIENCE, "300 calls have been made", || b.progress(traffic).ended.len() >= 300);
+    assert_eq!(b.progress(traffic).ran, 0);
+    a.kill();
+    within(LEASE + T, "a new probe runs", || b.progress(traffic).ran > 0);
+    within_t("it closes the circuit", || b.is(NAME, State::Closed));
+    b.finish(traffic, good());
+}
+
+#[test]
+fn a_dropped_probe_gives_its_permit_back() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let [a, b] = &fleet;
+    open_until_due(&fleet);
+
+    for round in 1..=3 {
+        let held = a.hold_one(NAME);
+        within_t("B is half-open", || b.is(NAME, State::HalfOpen));
+        assert!(b.call(NAME, good(), 1).all_rejected());
+        assert!(a.call(NAME, good(), 1).all_rejected());
+        a.drop_calls(held);
+        assert_eq!(a.look(NAME).cancelled, round);
+    }
+    within_t("B's probe runs", || b.call(NAME, good(), 1).ran == 1);
+    all(&fleet, State::Closed);
+    let counts = a.fleet(NAME);
+    assert_eq!((counts.epoch, counts.failures), (3, 0), "a dropped probe is neither failure nor success");
+}
+
+#[test]
+fn callers_dropped_while_they_wait_for_a_permit_hold_none() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 1] = instances(&redis, &config(2, 1));
+    let a = &fleet[0];
+    open_until_due(&fleet);
+    // Redis is slow to answer: the callers are still waiting when they are dropped.
+    redis.freeze();
+    let group = a.hold(NAME, 10);
+    let calls = a.drop_calls(group);
+    redis.thaw();
+    assert_eq!(calls.ran, 0);
+    within(2 * T, "a probe runs", || a.call(NAME, good(), 1).ran == 1);
+    all(&fleet, State::Closed);
+}
+
+#[test]
+fn a_panicking_probe_opens_again() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let [a, b] = &fleet;
+    open_until_due(&fleet);
+    assert_eq!(a.call(NAME, Act::Panic, 1).ended, [Ended::Panicked]);
+    assert_eq!(a.look(NAME).state, State::Open);
+    within_t("the fleet is open again", || b.look(NAME).epoch == 3);
+    due(&fleet);
+    probe(b);
+    all(&fleet, State::Closed);
+}
+
+#[test]
+fn what_began_while_closed_and_ends_while_open_changes_nothing() {
+    let redis = RedisServer::start();
+    let config = json!({"failure_threshold": 2, "reset_timeout": "1h"});
+    let [a, b] = instances(&redis, &config);
+    let (well, badly) = (a.hold_one(NAME), a.hold_one(NAME));
+    a.fail(NAME, 2);
+    within_t("B is open", || b.is(NAME, State::Open));
+    let before = a.look(NAME);
+
+    assert_eq!(a.finish(well, good()).ended, [Ended::Value(None)]);
+    assert_eq!(a.finish(badly, Act::Fail).ended, [Ended::Failed]);
+    let counts = a.fleet(NAME);
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.successes), (State::Open, 1, 0, 0));
+    let after = a.look(NAME);
+    assert_eq!((after.state, after.epoch, after.late), (State::Open, before.epoch.max(1), 2));
+    assert!(after.retry_after_us <= before.retry_after_us, "{before:?} {after:?}");
+    assert_eq!(b.transitions(NAME).len(), 1);
+}
+
+#[test]
+fn what_began_while_closed_and_ends_while_half_open_changes_nothing() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, &config(1, 2));
+    let (well, badly) = (a.hold_one(NAME), a.hold_one(NAME));
+    a.fail(NAME, 1);
+    due(std::slice::from_ref(&a));
+    let probe = a.hold_one(NAME);
+    within_t("B is half-open", || b.is(NAME, State::HalfOpen));
+
+    a.finish(badly, Act::Fail);
+    a.finish(well, good());
+    let counts = a.fleet(NAME);
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.successes), (State::HalfOpen, 2, 0, 0));
+    assert_eq!(a.look(NAME).late, 2);
+    // The budget of one is still taken by the probe alone, and not free because others have ended.
+    assert!(a.call(NAME, good(), 1).all_rejected());
+    a.finish(probe, good());
+    within_t("one success is counted", || a.fleet(NAME).successes == 1);
+    assert_eq!(a.state(NAME), State::HalfOpen);
+}
+
+#[test]
+fn what_began_in_an_earlier_epoch_does_not_count_in_a_later_one() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(2, 1));
+    let [a, b] = &fleet;
+    let from_closed = a.hold_one(NAME);
+    open_until_due(&fleet);
+    let (first, from_half_open) = (a.hold_one(NAME), a.hold_one(NAME));
+    a.finish(first, good());
+    all(&fleet, State::Closed);
+
+    a.finish(from_closed, Act::Fail);
+    a.finish(from_half_open, Act::Fail);
+    let counts = b.fleet(NAME);
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.run), (State::Closed, 3, 0, 0));
+    let counts = a.fleet(NAME);
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.run), (State::Closed, 3, 0, 0));
+}
+
+#[test]
+fn a_probe_that_outlives_its_half_open_state_does_not_end_the_next_one() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(2, 1));
+    let [a, b] = &fleet;
+    open_until_due(&fleet);
+    let old = a.hold_one(NAME);
+    let bad = b.hold_one(NAME);
+    b.finish(bad, Act::Fail);
+    all(&fleet, State::Open);
+    due(&fleet);
+    let new = b.hold_one(NAME);
+    all(&fleet, State::HalfOpen);
+    a.finish(old, good());
+    let counts = a.fleet(NAME);
+    assert_eq!((counts.state, counts.epoch, counts.successes), (State::HalfOpen, 4, 0));
+    b.finish(new, good());
+    all(&fleet, State::Closed);
+}
+
+#[tokio::test]
+async fn one_call_a_minute_is_enough_to_close() {
+    let (clock, hands) = Clock::manual();
+    let registry = Registry::builder().clock(clock).build().unwrap();
+    let breaker = registry.get_or_create(NAME, BreakerConfig::default());
+    for _ in 0..5 {
+        assert!(call(&breaker, false).await);
+    }
+    assert_eq!(breaker.state(), State::Open);
+    for minute in 1..=3 {
+        hands.advance(Duration::from_secs(60));
+        registry.fleet().await.unwrap();
+        assert!(call(&breaker, true).await, "minute {minute}: {:?}", breaker.snapshot());
+        registry.fleet().await.unwrap();
+    }
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[tokio::test]
+async fn a_call_is_a_probe_even_if_the_store_has_not_heard_of_the_opening_yet() {
+    let (clock, hands) = Clock::manual();
+    let registry = Registry::builder().clock(clock).build().unwrap();
+    for round in 0..200 {
+        let config = BreakerConfig::default().failure_threshold(1).success_threshold(1);
+        let breaker = registry.get_or_create(&format!("breaker {round}"), config);
+        call(&breaker, false).await;
+        assert!(!call(&breaker, true).await);
+        // No time at all has passed for the coordinator.
+        hands.advance(Duration::from_secs(30));
+        assert!(call(&breaker, true).await, "round {round}: {:?}", breaker.snapshot());
+        assert_eq!(breaker.state(), State::Closed);
+    }
+}
+
+/// Whether the call was made.
+async fn call(breaker: &Breaker, success: bool) -> bool {
+    let mut made = false;
+    let result = breaker
+        .call(async || {
+            made = true;
+            if success { Ok(()) } else { Err("broken") }
+        })
+        .await;
+    drop(result);
+    made
+}
+
+#[test]
+fn calls_farther_apart_than_a_lease_are_enough_to_close() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(1, 2));
+    open_until_due(&fleet);
+    probe(&fleet[0]);
+    all(&fleet, State::HalfOpen);
+    // It is the passing of time that is tested here.
+    std::thread::sleep(LEASE + Duration::from_millis(500));
+    for instance in &fleet {
+        assert_eq!(instance.state(NAME), State::HalfOpen);
+    }
+    assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call in a long time is admitted");
+    all(&fleet, State::Closed);
+}
+
+#[test]
+fn a_newcomer_to_a_half_open_circuit_keeps_to_the_budget() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 1] = instances(&redis, &config(1, 2));
+    let a = &fleet[0];
+    open_until_due(&fleet);
+    let held = a.hold_one(NAME);
+
+    let [c] = instances(&redis, &config(1, 2));
+    assert!(c.call(NAME, good(), 20).all_rejected());
+    assert_eq!(c.state(NAME), State::HalfOpen);
+    a.finish(held, good());
+    within_t("the newcomer's probe runs", || c.call(NAME, good(), 1).ran == 1);
+    within_t("both are closed", || a.is(NAME, State::Closed) && c.is(NAME, State::Closed));
+}
+
+#[test]
+fn redis_killed_in_the_middle_of_a_probe_and_restarted_empty() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let [a, b] = &fleet;
+    open_until_due(&fleet);
+    let held = a.hold_one(NAME);
+    all(&fleet, State::HalfOpen);
+
+    redis.stop();
+    let rejected = b.call(NAME, Act::Fail, 20);
+    assert!(rejected.ran <= 1, "alone, an instance has its own budget: {rejected:?}");
+    assert_eq!(a.finish(held, good()).ended, [Ended::Value(None)]);
+    redis.restart();
+
+    // Both find each other again, whatever each has done alone; and a good dependency closes the circuit.
+    within(Duration::from_secs(5), "both are closed", || {
+        a.succeed(NAME, 1);
+        b.succeed(NAME, 1);
+        a.is(NAME, State::Closed) && b.is(NAME, State::Closed) && !a.look(NAME).local && !b.look(NAME).local
+    });
+    within_t("they agree", || a.look(NAME).epoch == b.look(NAME).epoch);
+}
+
+#[test]
+fn an_operators_reset_while_a_probe_is_under_way_makes_it_late() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let [a, b] = &fleet;
+    open_until_due(&fleet);
+    let held = a.hold_one(NAME);
+    b.say(NAME, Word::Reset).unwrap();
+    all(&fleet, State::Closed);
+    a.finish(held, Act::Fail);
+    let counts = a.fleet(NAME);
+    assert_eq!((counts.state, counts.failures), (State::Closed, 0));
+}

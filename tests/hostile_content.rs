@@ -1,0 +1,310 @@
+//! Whatever stands under our keys: it is reported and survived, and other breakers are not affected.
+
+mod common;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cb_runtime::{Breaker, BreakerConfig, Error, Registry, State};
+use cb_testkit::{RedisServer, Reply, wait_until};
+use tokio::runtime::Runtime;
+
+use common::{PATIENCE, within_t};
+
+const VICTIM: &str = "victim";
+const OTHER: &str = "other";
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// An instance with two breakers.
+struct Member {
+    registry: Registry,
+    victim: Breaker,
+    other: Breaker,
+    errors: Arc<Mutex<Vec<Error>>>,
+}
+
+impl Member {
+    fn of(redis: &RedisServer, namespace: &str) -> Member {
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let told = errors.clone();
+        let registry = Registry::builder()
+            .redis(redis.url())
+            .namespace(namespace)
+            .on_error(move |error| told.lock().unwrap().push(error.clone()))
+            .build()
+            .unwrap();
+        // All kinds of rules, so that all kinds of keys are there.
+        let config = BreakerConfig::default()
+            .failure_threshold(3)
+            .failure_rate_threshold(0.9)
+            .minimum_calls(1000)
+            .half_open_max_calls(1)
+            .reset_timeout(Duration::from_millis(50));
+        let victim = registry.get_or_create(VICTIM, config);
+        let config = BreakerConfig::default().failure_threshold(3).reset_timeout(Duration::from_secs(3600));
+        let other = registry.get_or_create(OTHER, config);
+        Member { registry, victim, other, errors }
+    }
+
+    fn data_errors(&self) -> Vec<String> {
+        self.errors.lock().unwrap().iter().filter(|e| e.is_data()).map(ToString::to_string).collect()
+    }
+}
+
+/// Makes a call that must come to some end.
+fn call(breaker: &Breaker, success: bool) {
+    let call = breaker.call(async || if success { Ok(()) } else { Err("broken") });
+    let _whatever = bounded(call);
+}
+
+fn bounded<T>(future: impl Future<Output = T>) -> T {
+    runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("an end in time") })
+}
+
+/// What the victim's keys hold at the time of the damage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+/// A fleet of two with some history.
+fn fleet(redis: &RedisServer, namespace: &str, stage: Stage) -> [Member; 2] {
+    let fleet = [Member::of(redis, namespace), Member::of(redis, namespace)];
+    let [a, b] = &fleet;
+    call(&a.victim, true);
+    call(&b.other, true);
+    call(&a.victim, false);
+    if stage != Stage::Closed {
+        call(&a.victim, false);
+        call(&a.victim, false);
+        within_t("both are open", || a.victim.state() == State::Open && b.victim.state() == State::Open);
+    }
+    if stage == Stage::HalfOpen {
+        wait_until(PATIENCE, "a probe is made", || bounded(a.victim.call(async || Ok::<_, ()>(()))).is_ok());
+    }
+    bounded(a.registry.fleet()).unwrap();
+    bounded(b.registry.fleet()).unwrap();
+    fleet
+}
+
+fn keys(redis: &RedisServer, namespace: &str) -> Vec<String> {
+    let keys = redis.command(&["KEYS", "cb1:*"]).items().into_iter().map(|key| key.text());
+    let tag = format!("{{{namespace}}}");
+    let mut keys: Vec<_> = keys.filter(|key| key.contains(&tag)).collect();
+    keys.sort();
+    keys
+}
+
+const NONSENSE: [&str; 10] = [
+    "",
+    "garbage",
+    "-1",
+    "nan",
+    "1e400",
+    "99999999999999999999999999",
+    "0x10",
+    "\u{0}\u{ff}",
+    "9007199254740993",
+    "{\"a\":[",
+];
+
+/// All damages that fit this key; `apply` does the one of this number, `None` if there are no more.
+fn damage(redis: &RedisServer, key: &str, number: usize) -> Option<String> {
+    let kind = redis.cli(&["TYPE", key]);
+    let other_type = if kind == "hash" { &["RPUSH", key, "x"][..] } else { &["HSET", key, "x", "y"][..] };
+    match number {
+        0 => {
+            redis.cli(&["DEL", key]);
+            redis.cli(other_type);
+            return Some(format!("{key} is no {kind} any more"));
+        }
+        1 => {
+            redis.cli(&["DEL", key]);
+            redis.cli(&["SET", key, "garbage"]);
+            return Some(format!("{key} is a text instead of a {kind}"));
+        }
+        2 => {
+            redis.cli(&["DEL", key]);
+            return Some(format!("{key} is gone"));
+        }
+        _ => {}
+    }
+    let nonsense = *NONSENSE.get(number - 3)?;
+    match &*kind {
+        "hash" => {
+            for field in redis.command(&["HKEYS", key]).items() {
+                redis.cli(&["HSET", key, &field.text(), nonsense]);
+            }
+            redis.cli(&["HSET", key, nonsense, nonsense]);
+        }
+        "string" => {
+            redis.cli(&["SET", key, nonsense]);
+        }
+        "stream" => {
+            redis.cli(&["XADD", key, "*", "n", nonsense, nonsense, "x"]);
+            redis.cli(&["XADD", key, "*", "epoch", nonsense]);
+        }
+        "zset" => {
+            let members = redis.command(&["ZRANGE", key, "0", "-1"]).items();
+            let score = if number % 2 == 0 { "inf" } else { "-inf" };
+            for member in members {
+                redis.cli(&["ZADD", key, score, &member.text()]);
+            }
+            redis.cli(&["ZADD", key, "1", nonsense]);
+        }
+        "set" => {
+            redis.cli(&["SADD", key, nonsense]);
+        }
+        "list" => {
+            redis.cli(&["RPUSH", key, nonsense]);
+            redis.cli(&["LSET", key, "0", nonsense]);
+        }
+        other => panic!("{key} is a {other}, which this test does not know how to damage"),
+    }
+    Some(format!("{key} ({kind}) is full of {nonsense:?}"))
+}
+
+/// Does one damage to one key of a fleet, and looks at everything that must still hold.
+fn survive(redis: &RedisServer, namespace: &str, stage: Stage, key_number: usize, number: usize) -> bool {
+    let members = fleet(redis, namespace, stage);
+    let [a, b] = &members;
+    let keys = keys(redis, namespace);
+    let Some(key) = keys.get(key_number) else { return false };
+    let Some(what) = damage(redis, key, number) else { return false };
+    let what = format!("{stage:?}: {what}");
+
+    for breaker in [&a.victim, &b.victim] {
+        call(breaker, true);
+        call(breaker, false);
+    }
+    // Others are not affected, and the exchange goes on.
+    for _ in 0..3 {
+        call(&a.other, false);
+    }
+    assert_eq!(a.other.state(), State::Open, "{what}");
+    let reaches_b = || a.other.state() == State::Open && b.other.state() == State::Open;
+    let key_is_others = key.contains(OTHER);
+    if !key_is_others {
+        within_t(&format!("{what}: the other breaker is open for all"), reaches_b);
+    }
+    // The victim protects each instance, if only by itself.
+    for member in &members {
+        for _ in 0..3 {
+            call(&member.victim, false);
+        }
+        assert!(!member.victim.state().admits(), "{what}: {:?}", member.victim.snapshot());
+    }
+    if number < 2 {
+        within_t(&format!("{what}: is reported"), || {
+            !a.data_errors().is_empty() || !b.data_errors().is_empty()
+        });
+    }
+    let reported = a.errors.lock().unwrap().len() + b.errors.lock().unwrap().len();
+    assert!(reported < 60, "{what}: {reported} reports, such as {:?}", a.data_errors());
+
+    // Once the damage is taken away, everyone agrees again.
+    if redis.cli(&["TYPE", key]) != "none" {
+        redis.cli(&["DEL", key]);
+    }
+    within_t(&format!("{what}, and then nothing: the fleet opens a new breaker"), || {
+        let config = BreakerConfig::default().failure_threshold(1);
+        let (on_a, on_b) =
+            (a.registry.get_or_create("new", config.clone()), b.registry.get_or_create("new", config));
+        if on_a.state() == State::Closed {
+            call(&on_a, false);
+        }
+        on_b.state() != State::Closed
+    });
+    true
+}
+
+fn survive_all(stage: Stage) {
+    let redis = RedisServer::start();
+    drop(fleet(&redis, "reference", stage));
+    let count = keys(&redis, "reference").len();
+    assert!(count >= 3, "{:?}", keys(&redis, "reference"));
+    let cases: Mutex<Vec<(usize, usize)>> =
+        Mutex::new((0..count).flat_map(|key| (0..13).map(move |number| (key, number))).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let next = cases.lock().unwrap().pop();
+                    let Some((key, number)) = next else { return };
+                    assert!(survive(&redis, &format!("n{key}-{number}"), stage, key, number));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn damage_to_any_key_of_a_closed_breaker_is_survived() {
+    survive_all(Stage::Closed);
+}
+
+#[test]
+fn damage_to_any_key_of_an_open_breaker_is_survived() {
+    survive_all(Stage::Open);
+}
+
+#[test]
+fn damage_to_any_key_of_a_half_open_breaker_is_survived() {
+    survive_all(Stage::HalfOpen);
+}
+
+#[test]
+fn damage_everywhere_makes_nobody_busy() {
+    let redis = RedisServer::start();
+    let members = fleet(&redis, "n", Stage::Open);
+    for key in keys(&redis, "n") {
+        damage(&redis, &key, 1);
+    }
+    for member in &members {
+        call(&member.victim, false);
+        call(&member.other, false);
+    }
+    within_t("it is reported", || members.iter().all(|member| !member.data_errors().is_empty()));
+    let seconds = 3;
+    let ((), commands) = redis.client_commands(|| {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_secs(seconds) {
+            for member in &members {
+                call(&member.victim, true);
+                call(&member.other, true);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let limit = 15 * members.len() * usize::try_from(seconds).unwrap();
+    assert!(commands <= limit, "{commands} commands in {seconds} s");
+    for member in &members {
+        let reports = member.errors.lock().unwrap().len();
+        assert!(reports < 60, "{reports} reports: {:?}", member.data_errors());
+    }
+}
+
+#[test]
+fn a_stream_that_can_take_no_more_events_is_survived() {
+    let redis = RedisServer::start();
+    let members = fleet(&redis, "n", Stage::Closed);
+    let [a, b] = &members;
+    call(&a.victim, false);
+    call(&a.victim, false);
+    within_t("both are open", || a.victim.state() == State::Open && b.victim.state() == State::Open);
+    let is_stream = |key: &String| redis.cli(&["TYPE", key]) == "stream";
+    let stream = keys(&redis, "n").into_iter().find(is_stream).expect("the event stream");
+    let last = "18446744073709551615-18446744073709551615";
+    assert!(matches!(redis.command(&["XADD", &stream, last, "a", "b"]), Reply::Bytes(_)));
+    for _ in 0..3 {
+        call(&a.other, false);
+    }
+    within_t("the other breaker is open for all", || b.other.state() == State::Open);
+    within_t("it is reported", || !a.data_errors().is_empty() || !b.data_errors().is_empty());
+}

@@ -1,2 +1,0 @@
-//! One instance of a fleet.
-fn main() {}

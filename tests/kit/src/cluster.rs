@@ -1,0 +1,43 @@
+use crate::{PATIENCE, RedisServer, wait_until};
+
+/// A Redis Cluster of masters without replicas.
+pub struct RedisCluster {
+    nodes: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts `masters` nodes, spreads the slots over them, and waits until all of them agree on that.
+    pub fn start(masters: usize) -> RedisCluster {
+        let args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let nodes: Vec<_> = (0..masters).map(|_| RedisServer::start_with(&args)).collect();
+        for (i, node) in nodes.iter().enumerate() {
+            let slots = (i * SLOTS / masters..(i + 1) * SLOTS / masters).map(|slot| slot.to_string());
+            let command: Vec<String> =
+                ["CLUSTER".into(), "ADDSLOTS".into()].into_iter().chain(slots).collect();
+            node.cli(&command);
+            node.cli(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port().to_string()]);
+        }
+        for node in &nodes {
+            wait_until(PATIENCE, "the cluster's nodes agree", || {
+                let info = node.cli(&["CLUSTER", "INFO"]);
+                let has = |line: &str| info.lines().any(|found| found.trim() == line);
+                has("cluster_state:ok")
+                    && has(&format!("cluster_known_nodes:{masters}"))
+                    && has("cluster_slots_assigned:16384")
+            });
+        }
+        RedisCluster { nodes }
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[RedisServer] {
+        &self.nodes
+    }
+
+    /// All nodes' addresses.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(RedisServer::url).collect()
+    }
+}
+
+const SLOTS: usize = 16_384;
