@@ -275,7 +275,8 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     }
 
     /// Gives the outcome back.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
+    #[inline(always)]
     fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
@@ -293,7 +294,8 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
 }
 
 /// Gives the outcome back, and the value on.
-#[inline]
+#[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
+#[inline(always)]
 fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
     match verdict {
         Verdict::Success => {
