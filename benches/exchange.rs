@@ -10,7 +10,7 @@ use std::time::Duration;
 use cb_testkit::RedisServer;
 use owo_colors::Style;
 use serde::Serialize;
-use support::instance::{Instance, Order, Word, be_one_if_told};
+use support::instance::{Instance, Order, Publisher, Word, be_one_if_told};
 use support::screen::{Limit, Options, Progress, Table, exit_code, judge, note, quantile, title};
 
 /// How long commands are counted.
@@ -49,6 +49,9 @@ struct Cost {
 
 #[derive(Serialize)]
 struct Propagation {
+    /// A bare PUBLISH, sent by one process and received by another, under the same conditions.
+    publish_median_ms: f64,
+    publish_p99_ms: f64,
     trips: usize,
     seen: usize,
     median_ms: f64,
@@ -144,13 +147,35 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
         }
     }
     let quantile = |part| if spans.is_empty() { f64::INFINITY } else { quantile(&spans, part) };
+    let (publish_median_ms, publish_p99_ms) = published(server, &mut watching, trips, progress);
     Propagation {
+        publish_median_ms,
+        publish_p99_ms,
         trips,
         seen: spans.len(),
         median_ms: quantile(0.5),
         p99_ms: quantile(0.99),
         max_ms: quantile(1.0),
     }
+}
+
+/// How long a message takes on this machine if there is nothing to it.
+fn published(server: &RedisServer, watching: &mut Instance, times: usize, progress: &Progress) -> (f64, f64) {
+    watching.order(&Order::Listen);
+    assert!(matches!(watching.word(LOST), Some(Word::Ready)));
+    let mut publisher = Publisher::new(&server.url());
+    let spans: Vec<f64> = (0..times)
+        .map(|time| {
+            progress.say(&format!("message {} of {times}", time + 1));
+            std::thread::sleep(Duration::from_millis(20));
+            let began = publisher.publish();
+            let Some(Word::Rejected(at)) = watching.word(LOST) else { panic!("the message does not come") };
+            #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
+            let span = at.saturating_sub(began) as f64 / 1e6;
+            span
+        })
+        .collect();
+    (quantile(&spans, 0.5), quantile(&spans, 0.99))
 }
 
 fn show(costs: &[Cost], propagation: &Propagation) {
@@ -178,6 +203,16 @@ fn show(costs: &[Cost], propagation: &Propagation) {
             format!("{:.2} ms", propagation.p99_ms),
             format!("{:.2} ms", propagation.max_ms),
             format!("{} of {}", propagation.seen, propagation.trips),
+        ],
+    );
+    table.row(
+        Style::new().dimmed(),
+        vec![
+            "for comparison: a bare PUBLISH, by two processes' own connections".to_owned(),
+            format!("{:.2} ms", propagation.publish_median_ms),
+            format!("{:.2} ms", propagation.publish_p99_ms),
+            String::new(),
+            String::new(),
         ],
     );
     table.print();

@@ -1,7 +1,8 @@
 //! One instance of a fleet as a process of its own: this program once more, steered over stdin, answering on
 //! stdout in lines of JSON.
 
-use std::io::{BufRead, BufReader, Write, stdin, stdout};
+use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,8 @@ pub enum Order {
     Count,
     /// Call one breaker as often as possible, and tell of every change from success to rejection and back.
     Watch,
+    /// Tell of every message that is published on a channel, by a connection that does nothing else.
+    Listen,
     /// Make one call that fails.
     Trip,
     /// Close the circuit again.
@@ -40,6 +43,7 @@ pub enum Word {
     },
     /// When the tripping call began, in nanoseconds of the machine's clock, which all processes share.
     Tripped(u64),
+    /// When the first call was rejected, or a message came.
     Rejected(u64),
     Accepted,
     Reset,
@@ -127,6 +131,10 @@ pub fn be_one_if_told() {
             Order::Watch => {
                 std::thread::spawn(move || block_on(watch(&one(registry))));
             }
+            Order::Listen => {
+                let address = address(url).to_owned();
+                std::thread::spawn(move || listen(&address));
+            }
             Order::Trip => {
                 let breaker = one(registry);
                 let began = now();
@@ -162,6 +170,44 @@ async fn watch(breaker: &Breaker) {
             accepted = admitted;
             say(&if accepted { Word::Accepted } else { Word::Rejected(now()) });
         }
+    }
+}
+
+fn address(url: &str) -> &str {
+    url.strip_prefix("redis://").expect("a plain URL")
+}
+
+const CHANNEL: &str = "cb-benches";
+
+fn listen(address: &str) {
+    let mut redis = TcpStream::connect(address).expect("the server is there");
+    writeln!(redis, "SUBSCRIBE {CHANNEL}\r").expect("it is listening");
+    let mut lines = BufReader::new(redis).lines().map_while(Result::ok);
+    lines.by_ref().find(|line| line == "subscribe").expect("it answers");
+    say(&Word::Ready);
+    while lines.any(|line| line == "message") {
+        say(&Word::Rejected(now()));
+    }
+}
+
+/// Publishes messages, for a comparison: the least that it takes to tell another process anything by Redis.
+pub struct Publisher(TcpStream);
+
+impl Publisher {
+    pub fn new(url: &str) -> Self {
+        let redis = TcpStream::connect(address(url)).expect("the server is there");
+        redis.set_nodelay(true).expect("it is connected");
+        Publisher(redis)
+    }
+
+    /// When it began.
+    pub fn publish(&mut self) -> u64 {
+        let command = format!("PUBLISH {CHANNEL} x\r\n");
+        let began = now();
+        self.0.write_all(command.as_bytes()).expect("it is listening");
+        let mut answer = [0; 64];
+        let _ = self.0.read(&mut answer).expect("it answers");
+        began
     }
 }
 

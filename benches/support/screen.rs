@@ -90,26 +90,32 @@ impl Table {
             cells.chain([&self.head[column]]).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
-        let line = |cells: &[String]| {
+        let padded = |cells: &[String]| {
             let mut line = format!("  {:<1$}", cells[0], widths[0]);
             for (cell, width) in cells.iter().zip(&widths).skip(1) {
                 let _ = write!(line, "   {cell:>width$}");
             }
             line
         };
-        anstream::println!("{}", line(&self.head).dimmed());
+        line(&padded(&self.head).dimmed().to_string());
         for (style, cells) in &self.rows {
-            anstream::println!("{}", line(cells).style(*style));
+            line(&padded(cells).style(*style).to_string());
         }
     }
 }
 
+/// One line on stdout, with colour if that is a terminal. Whoever reads only the first lines need not be told
+/// that there are more.
+pub fn line(text: &str) {
+    let _ = writeln!(anstream::stdout(), "{text}");
+}
+
 pub fn title(text: &str) {
-    anstream::println!("\n  {}\n", text.bold());
+    line(&format!("\n  {}\n", text.bold()));
 }
 
 pub fn note(text: &str) {
-    anstream::println!("  {}", text.dimmed());
+    line(&format!("  {}", text.dimmed()));
 }
 
 /// A limit, and what was measured against it.
@@ -131,18 +137,18 @@ impl Limit {
 
 /// Prints what holds and what does not; the program's exit code.
 pub fn judge(limits: &[Limit]) -> std::process::ExitCode {
-    anstream::println!();
+    line("");
     for limit in limits {
         let Limit { what, value, measured, unit, at_least } = limit;
         let sign = if *at_least { "≥" } else { "≤" };
         let text = format!("{what}: {measured:.2}{unit} ({sign} {value}{unit})");
         if limit.holds() {
-            anstream::println!("  {} {text}", "pass".green().bold());
+            line(&format!("  {} {text}", "pass".green().bold()));
         } else {
-            anstream::println!("  {} {text}", "FAIL".red().bold());
+            line(&format!("  {} {text}", "FAIL".red().bold()));
         }
     }
-    anstream::println!();
+    line("");
     exit_code(limits)
 }
 
