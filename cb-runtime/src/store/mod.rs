@@ -145,7 +145,7 @@ pub(crate) const MAX_EPOCH: u64 = 1_000_000_000_000_000;
 pub(crate) const MAX_SPAN_US: u64 = 36_525 * 86_400 * 1_000_000;
 /// A batch is one piece of work, during which a Redis serves nobody else: about 25 µs for each entry
 /// without a window, up to 100 µs with all of one. A store does take more.
-pub(crate) const MAX_ENTRIES: usize = 500;
+pub(crate) const MAX_ENTRIES: usize = 128;
 /// The event stream keeps at least so many.
 pub(crate) const MAX_EVENTS: usize = 1000;
 /// See "What a store lets go".
