@@ -247,7 +247,13 @@ impl Ledger {
     }
 
     /// A call has failed while closed. `tally`: the successes so far.
-    pub(crate) fn failure(&mut self, tally: Successes, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
+    pub(crate) fn failure(
+        &mut self,
+        tally: Successes,
+        now: Moment,
+        skew: u64,
+        store_up: bool,
+    ) -> Option<Change> {
         let at = self.fold(tally, now);
         self.pending.failure(at);
         self.last_failure = Some(now);
