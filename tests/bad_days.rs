@@ -281,10 +281,7 @@ fn without_redis_at_the_start_the_application_serves_and_joins_later() {
     let begun = Instant::now();
     let [a, b] = instances(&redis.url(), &threshold(3));
     assert!(begun.elapsed() < Duration::from_secs(5), "starting took {:?}", begun.elapsed());
-    // Another breaker's, because what is told late yields to any success that may have come after it, and successes are
-    // placed to a tenth of a second.
-    a.create("other", threshold(3));
-    undisturbed(&a.call("other", good(), 1000));
+    undisturbed(&a.call(NAME, good(), 1000));
     a.fail(NAME, 1);
     b.fail(NAME, 2);
     assert_eq!((a.state(NAME), b.state(NAME)), (State::Closed, State::Closed));
@@ -420,7 +417,8 @@ fn an_answer_that_is_lost_counts_nothing_twice() {
         within_t("A is part of the fleet", || a.try_ask::<Value>(&Order::Fleet).is_ok());
         proxy.stall_answers();
         a.fail(NAME, 3);
-        within_t("the failures have arrived", || b.fleet(NAME).failures == round * 3);
+        // All of them, or just the first: it is told at once, and what comes after it waits for the answer.
+        within_t("failures have arrived", || b.fleet(NAME).failures > (round - 1) * 3);
         proxy.cut();
         proxy.heal();
         within_t("A is part of the fleet again", || a.try_ask::<Value>(&Order::Fleet).is_ok());

@@ -167,7 +167,7 @@ impl Guarded<'_> {
             .filter(|(_, pattern)| bound_names(pattern).iter().any(|name| mentions(expression, name)))
             .map(|(arg, pattern)| {
                 let (ident, pattern) = (&arg.ident, by_reference(pattern));
-                quote_spanned!(Span::mixed_site()=> #[allow(unused_variables)] let #pattern = #ident;)
+                quote_spanned!(Span::mixed_site()=> #[allow(unused_variables, clippy::needless_borrowed_reference)] let #pattern = #ident;)
             })
             .collect()
     }

@@ -36,8 +36,6 @@ macro_rules! again {
     }};
 }
 
-use again;
-
 #[tokio::test]
 async fn versions_do_not_share() {
     mod versions {
@@ -193,8 +191,8 @@ async fn a_key_may_name_what_a_pattern_binds() {
         text: String,
     }
 
-    #[circuit_breaker(name = "pattern-key", cache_ttl = "5m", cache_key = (id % 10, &*text, pair + 1))]
-    async fn get(Query { id, mut text }: Query, &(ref pair, _): &(u8, u8)) -> Result<String, Broken> {
+    #[circuit_breaker(name = "pattern-key", cache_ttl = "5m", cache_key = (id % 10, text.as_str(), pair + 1))]
+    async fn get(Query { id, mut text }: Query, &(pair, _): &(u8, u8)) -> Result<String, Broken> {
         text.push('!');
         ask(format!("{id} {text} {pair}"))
     }

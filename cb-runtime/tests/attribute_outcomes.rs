@@ -101,15 +101,17 @@ async fn a_value_that_is_no_result_is_a_success_unless_is_failure_says_otherwise
 #[tokio::test]
 async fn a_panic_counts_as_a_failure_and_is_still_a_panic() {
     #[circuit_breaker(name = "panic", failure_threshold = 2)]
-    async fn call() -> Result<(), Broken> {
-        tokio::task::yield_now().await;
+    async fn call(at_once: bool) -> Result<(), Broken> {
+        if !at_once {
+            tokio::task::yield_now().await;
+        }
         panic!("at the disco")
     }
-    for _ in 0..2 {
-        let panic = tokio::spawn(call()).await.unwrap_err().into_panic();
+    for at_once in [false, true] {
+        let panic = tokio::spawn(call(at_once)).await.unwrap_err().into_panic();
         assert_eq!(*panic.downcast::<&str>().unwrap(), "at the disco");
     }
-    assert_eq!(call().await, Err(Broken::Open));
+    assert_eq!(call(true).await, Err(Broken::Open));
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! What this instance has seen since it last told the store, aggregated and bounded.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use crate::clock::{Moment, micros};
+use crate::clock::Moment;
 use crate::store::{Counts, Delta, MAX_BUCKETS, MAX_RUN, Run};
 
 /// Outcomes of one epoch, in the instance's own time.
@@ -110,17 +109,14 @@ impl Evidence {
         self.buckets.front().map(|(begin, _)| *begin)
     }
 
-    /// The same as ages, for the store; failures with so much `doubt` about when they were that anything
-    /// which may have come after them did.
-    pub(crate) fn delta(&self, now: Moment, doubt: Duration) -> Delta {
+    /// The same as ages, for the store.
+    pub(crate) fn delta(&self, now: Moment) -> Delta {
         let age = |at: &Moment| now.0.saturating_sub(at.0);
-        let success_age_us = self.success_at.as_ref().map(age);
-        let doubted = |at: &Moment| (age(at) + micros(doubt)).min(success_age_us.unwrap_or(u64::MAX));
         Delta {
             counts: self.counts,
             run: Run {
-                success_age_us,
-                failures: self.failures.iter().map(|(at, n)| (doubted(at), *n)).collect(),
+                success_age_us: self.success_at.as_ref().map(age),
+                failures: self.failures.iter().map(|(at, n)| (age(at), *n)).collect(),
             },
             // The middle of a bucket lies in one of the store's buckets for certain, its edges in two.
             buckets: self
@@ -169,19 +165,9 @@ mod tests {
         evidence.failure(Moment(21));
         evidence.failure(Moment(21));
         assert_eq!(evidence.run_after(2), 2);
-        let delta = evidence.delta(Moment(31), Duration::ZERO);
+        let delta = evidence.delta(Moment(31));
         assert_eq!(delta.run, Run { success_age_us: Some(20), failures: vec![(10, 2)] });
         assert_eq!(delta.counts, Counts { successes: 1, failures: 3, slow: 0 });
-    }
-
-    #[test]
-    fn doubt_makes_failures_older_but_not_older_than_the_success_before_them() {
-        let mut evidence = Evidence::new(0);
-        evidence.successes(1, Moment(10), Moment(10));
-        evidence.failure(Moment(20));
-        evidence.failure(Moment(90));
-        let run = evidence.delta(Moment(100), Duration::from_micros(50)).run;
-        assert_eq!(run, Run { success_age_us: Some(90), failures: vec![(90, 1), (60, 1)] });
     }
 
     #[test]
@@ -190,7 +176,7 @@ mod tests {
         for at in 0..100_000 {
             evidence.failure(Moment(at * 10));
         }
-        let delta = evidence.delta(Moment(1_000_000), Duration::ZERO);
+        let delta = evidence.delta(Moment(1_000_000));
         assert_eq!(delta.run.failures.len(), MAX_RUN);
         assert_eq!(delta.run.failures.iter().map(|(_, n)| n).sum::<u64>(), 100_000);
         assert!(delta.buckets.len() as u64 <= MAX_BUCKETS);

@@ -122,8 +122,6 @@ pub(crate) struct Ledger {
     asked: Option<WindowAsk>,
     /// Whether that batch had a proposal with it.
     told_proposal: bool,
-    /// The store has been away since the last answer.
-    was_alone: bool,
     /// That batch asked for probes of a state that is half-open, or proposed to be.
     asked_half_open: bool,
     pending: Evidence,
@@ -166,7 +164,6 @@ impl Ledger {
             flight: None,
             asked: None,
             told_proposal: false,
-            was_alone: false,
             asked_half_open: false,
             folded: 0,
             folded_at: now,
@@ -353,7 +350,6 @@ impl Ledger {
     /// The store has gone away. What was on its way there is this instance's private affair from now on.
     pub(crate) fn store_lost(&mut self) -> Option<Change> {
         self.probes.store_lost();
-        self.was_alone = true;
         let from = self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state);
         let local = self.local.as_mut().filter(|local| local.proposed)?;
         local.proposed = false;
@@ -402,10 +398,7 @@ impl Ledger {
                 || self.local.is_none()
                 || self.local.as_ref().is_some_and(|local| local.proposed)
         });
-        // What is told late is old news: a success that the others may have had after it ends it. Successes are
-        // placed up to one pace before they were.
-        let doubt = if self.was_alone { PACE } else { Duration::ZERO };
-        let delta = told.filter(|_| meant).map(|told| told.delta(now, doubt)).unwrap_or_default();
+        let delta = told.filter(|_| meant).map(|told| told.delta(now)).unwrap_or_default();
         self.asked = self.mirror.as_ref().map(|mirror| {
             let oldest = told.and_then(Evidence::oldest_bucket);
             mirror.ask(oldest.map(|at| at.0.wrapping_add(skew)))
@@ -459,7 +452,6 @@ impl Ledger {
     /// The store's answer to [`entry`](Self::entry).
     pub(crate) fn answered(&mut self, view: &View, store_now: u64, now: Moment, skew: u64) -> Answered {
         self.flight = None;
-        self.was_alone = false;
         let asked_for = self.probes.take_asking();
         if view.record.epoch < self.epoch() {
             // The event stream has been faster: this answer tells of an epoch that is over.

@@ -143,7 +143,7 @@ impl Space {
         let now = when.now;
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut ledger = self.breakers.remove(&entry.name).unwrap_or_default();
-        if let Some(known) = &entry.known {
+        if let Some(known) = entry.known() {
             let restored = ledger.write_back(known, now);
             if restored && known.state != State::Closed {
                 let record = ledger.record(now);
@@ -156,7 +156,7 @@ impl Space {
         ledger.settle_leases(instance, &entry.leases, now);
         let from = ledger.state();
         let won = entry.proposal.as_ref().is_some_and(|proposal| {
-            ledger.propose(proposal, entry.known.as_ref().map(|known| known.epoch), instance, now)
+            ledger.propose(proposal, entry.known().map(|known| known.epoch), instance, now)
         });
         if won && let Some(proposal) = &entry.proposal {
             self.announce(&entry.name, from, ledger.record(now), proposal.evidence, now);

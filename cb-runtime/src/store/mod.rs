@@ -116,7 +116,7 @@ pub(crate) struct Entry {
 /// A breaker's shared state.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
-    /// Grows by one at every change of state; 0 = closed since ever.
+    /// Grows by one at every change of state; 0 = closed since ever. At most [`MAX_EPOCH`].
     pub(crate) epoch: u64,
     pub(crate) state: State,
     /// Why it came to this state; at most [`MAX_REASON`] bytes.
@@ -139,6 +139,8 @@ pub(crate) struct Record {
 pub(crate) const MAX_REASON: usize = 200;
 /// What a sum of counts stops at: the largest integer that a Lua number holds beyond doubt.
 pub(crate) const MAX_COUNT: u64 = (1 << 53) - 1;
+/// An epoch beyond this is not believed: nobody has changed a state that often.
+pub(crate) const MAX_EPOCH: u64 = 1_000_000_000_000_000;
 /// A century; what a longer span counts as.
 pub(crate) const MAX_SPAN_US: u64 = 36_525 * 86_400 * 1_000_000;
 /// A batch is one piece of work, during which a Redis serves nobody else: about 25 µs for each entry
@@ -217,6 +219,13 @@ pub(crate) struct Proposal {
     pub(crate) force: bool,
     /// The counts that led to it, for the event.
     pub(crate) evidence: Counts,
+}
+
+impl Entry {
+    /// What is known, if it can be believed.
+    fn known(&self) -> Option<&Record> {
+        self.known.as_ref().filter(|known| known.epoch <= MAX_EPOCH)
+    }
 }
 
 impl Counts {
@@ -341,7 +350,7 @@ pub(crate) struct WindowView {
     pub(crate) late_merges: u64,
 }
 
-/// A place in the event stream.
+/// A place in the event stream; the default is before everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     /// Identifies this stream; another one after the store has lost its data.

@@ -187,6 +187,10 @@ fn a_background_that_is_gone_leaves_nobody_waiting() {
     assert_eq!(one.recall::<String>(1).as_deref(), Some("ann"));
     assert_eq!(one.recall::<String>(2), None);
     one.settle();
+    assert!(
+        !lock(&one.cache.shared.as_ref().unwrap().pending).is_drained(),
+        "the next write would start a writer"
+    );
 }
 
 #[test]

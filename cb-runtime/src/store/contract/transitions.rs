@@ -4,7 +4,7 @@ use super::{
     Bench, Entry, SECOND, about, counts, delta, forced, proposal, propose, rules, run, seconds, want,
 };
 use crate::snapshot::State;
-use crate::store::{Delta, MAX_REASON, MAX_SPAN_US, Position, Proposal, Record};
+use crate::store::{Delta, MAX_EPOCH, MAX_REASON, MAX_SPAN_US, Position, Proposal, Record};
 
 rules! {
     a_change_of_state_starts_a_new_epoch_with_nothing_counted
@@ -18,6 +18,7 @@ rules! {
     a_lost_state_is_written_back
     a_written_back_state_starts_with_nothing_counted
     an_older_record_changes_nothing
+    a_record_beyond_belief_is_none
 }
 
 async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench<'_>) {
@@ -237,4 +238,15 @@ async fn an_older_record_changes_nothing(bench: &Bench<'_>) {
         let view = bench.instance("b").say(Entry { known: Some(known), ..about("x") }).await;
         assert_eq!(view.record, closed);
     }
+}
+
+async fn a_record_beyond_belief_is_none(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let open = a.force("x", State::Open, "test").await.record;
+    (bench.lose_everything)();
+    let beyond = Entry { known: Some(Record { epoch: MAX_EPOCH + 1, ..open.clone() }), ..about("x") };
+    assert_eq!(a.say(Entry { delta: delta(1, 1), ..beyond }).await.record.epoch, 0);
+    assert_eq!(a.ask("x").await.counts, counts(1, 1));
+    let largest = Record { epoch: MAX_EPOCH, ..open };
+    assert_eq!(a.say(Entry { known: Some(largest.clone()), ..about("x") }).await.record, largest);
 }

@@ -110,7 +110,7 @@ impl Ledger {
     }
 
     pub(super) fn merge(&mut self, entry: &Entry, when: When) {
-        let timely = match &entry.known {
+        let timely = match entry.known() {
             Some(known) => known.epoch == self.epoch,
             None => matches!(self.state(), State::Closed | State::MetricsOnly),
         };

@@ -10,6 +10,8 @@ local MAX_COUNT = 9007199254740991
 local MAX_SPAN = 3155760000000000
 local MAX_EPOCH = 1000000000000000
 local MAX_EVENTS = 1000
+local MAX_RUN = 64
+local MAX_REASON = 200
 local IDLE = 3600
 -- Time to live is renewed at most this often, in microseconds.
 local RENEW = 300000000
@@ -142,8 +144,8 @@ local function read_breaker(key)
     exists = exists and true or false,
     state = state,
     epoch = number(key, 'epoch', f[2], MAX_EPOCH) or 0,
-    reason = f[3] or '',
-    by = f[4] or '',
+    reason = string.sub(f[3] or '', 1, MAX_REASON),
+    by = string.sub(f[4] or '', 1, 1000),
     attempt = number(key, 'attempt', f[5], 4294967295) or 0,
     reset = span(key, 'reset_timeout_ms', f[6]) or 0,
     since = number(key, 'since_us', f[7], MAX_COUNT),

@@ -66,7 +66,7 @@ local function merge_run(run, success, failures)
       kept[#kept + 1] = pair
     end
   end
-  while #kept > 64 do
+  while #kept > MAX_RUN do
     kept[2][2] = math.min(kept[2][2] + kept[1][2], MAX_COUNT)
     table.remove(kept, 1)
   end

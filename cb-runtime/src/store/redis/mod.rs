@@ -1,4 +1,4 @@
-//! The store that a fleet shares.
+//! The store that a fleet shares: Redis 6.2 or later, or what speaks like it.
 //!
 //! One connection for commands, shared by all that is asked; one for the blocking read of the event
 //! stream. Both are made when they are first needed, dropped when they fail, and made again at the
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::streams::StreamReadReply;
+use redis::streams::{StreamRangeReply, StreamReadReply};
 use redis::{
     ErrorKind as RedisErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
     Value,
@@ -44,7 +44,7 @@ pub(crate) use connect::Target;
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a blocking read may take beyond its patience.
 const WATCH_MARGIN: Duration = Duration::from_secs(1);
-/// How long is waited behind entries that cannot be read, before they are met again.
+/// How long is waited behind entries that cannot be read, before it is made sure that they are still there.
 const SKIP_PATIENCE: Duration = Duration::from_millis(500);
 /// Events that are read at once.
 const EVENTS_AT_ONCE: usize = 256;
@@ -65,6 +65,8 @@ pub(crate) struct RedisStore {
     generation: AtomicU64,
     /// Grows when the server has turned out not to be the master any more: what watches must move, too.
     moves: AtomicU64,
+    response_timeout: Duration,
+    watch_margin: Duration,
     #[cfg(test)]
     clock: Option<Clock>,
 }
@@ -72,7 +74,7 @@ pub(crate) struct RedisStore {
 #[derive(Default)]
 struct Watching {
     link: Option<(u64, Link)>,
-    /// Entries that cannot be read, to be skipped once: from the id that the caller stands at to the last of them.
+    /// Entries that cannot be read: from the id that the caller stands at to the last of them.
     skip: Option<(String, String)>,
 }
 
@@ -89,6 +91,8 @@ impl RedisStore {
             watching: tokio::sync::Mutex::default(),
             generation: AtomicU64::new(0),
             moves: AtomicU64::new(0),
+            response_timeout: RESPONSE_TIMEOUT,
+            watch_margin: WATCH_MARGIN,
             #[cfg(test)]
             clock: None,
         })
@@ -98,7 +102,15 @@ impl RedisStore {
     #[cfg(test)]
     pub(crate) fn on_clock(target: Target, namespace: &str, clock: Clock) -> Self {
         let store = RedisStore::new(target, namespace).expect("a right address");
-        RedisStore { scripts: Scripts::on_a_given_clock(), clock: Some(clock), ..store }
+        RedisStore { scripts: Scripts::on_a_given_clock(), clock: Some(clock), ..store }.patient()
+    }
+
+    /// Waits longer for answers: tests on a busy machine must not fail because it is busy.
+    #[cfg(test)]
+    pub(crate) fn patient(mut self) -> Self {
+        let limit = Duration::from_secs(30);
+        self.dialer.wait_for(limit);
+        RedisStore { response_timeout: limit, watch_margin: limit, ..self }
     }
 
     /// Connections live on this runtime, wherever they are first used from. Without this they live on the
@@ -125,7 +137,7 @@ impl RedisStore {
     /// that goes away early leaves the connection in order.
     async fn request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
         let (generation, mut link) = self.link().await?;
-        let problem = match timeout(RESPONSE_TIMEOUT, request.send(&mut link)).await {
+        let problem = match timeout(self.response_timeout, request.send(&mut link)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if is_an_answer(&error) => return Err(Error::store(doing, error)),
             Ok(Err(error)) => {
@@ -134,7 +146,7 @@ impl RedisStore {
                 }
                 error.to_string()
             }
-            Err(_) => format!("no answer within {RESPONSE_TIMEOUT:?}"),
+            Err(_) => format!("no answer within {:?}", self.response_timeout),
         };
         self.slot().take_if(|(current, _)| *current == generation);
         Err(Error::store(doing, problem))
@@ -285,11 +297,11 @@ impl RedisStore {
             Some((then, link)) if then == moves => link,
             _ => self.dialer.dial(|| None).await?,
         };
-        // Taken, so that the next watch starts from the caller's place again: a stream that has been begun
-        // anew behind an entry that cannot be read may never reach that entry's id.
-        let (start, patience) = match watching.skip.take() {
-            Some((id, behind)) if id == from.id => (behind, patience.min(SKIP_PATIENCE)),
-            _ => (from.id.clone(), patience),
+        let skip = watching.skip.take().filter(|(id, _)| *id == from.id);
+        let (start, patience) = match &skip {
+            Some((_, behind)) => (behind.clone(), patience.min(SKIP_PATIENCE)),
+            None if from.id.is_empty() => ("0-0".to_owned(), patience),
+            None => (from.id.clone(), patience),
         };
         let key = self.keys.events();
         let mut command = redis::cmd("XREAD");
@@ -299,7 +311,7 @@ impl RedisStore {
             command.arg("BLOCK").arg(milliseconds);
         }
         command.arg("STREAMS").arg(&key).arg(start);
-        let limit = patience.saturating_add(WATCH_MARGIN);
+        let limit = patience.saturating_add(self.watch_margin);
         let reply: Option<StreamReadReply> = match timeout(limit, command.query_async(&mut link)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
@@ -310,11 +322,25 @@ impl RedisStore {
             }
             Err(_) => return Err(Error::store(doing, format!("{key}: no answer within {limit:?}"))),
         };
+        let entries: Vec<_> =
+            reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids).collect();
+        if entries.is_empty()
+            && let Some(skip) = skip
+        {
+            // A stream that has been begun anew may never reach the id that is waited behind.
+            let newest = redis::cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg(1).to_owned();
+            let newest: RedisResult<StreamRangeReply> =
+                timeout(self.response_timeout, newest.query_async(&mut link)).await.map_err(|_| {
+                    Error::store(doing, format!("{key}: no answer within {:?}", self.response_timeout))
+                })?;
+            if newest.is_ok_and(|newest| newest.ids.first().is_some_and(|entry| entry.id == skip.1)) {
+                watching.skip = Some(skip);
+            }
+        }
         watching.link = Some((moves, link));
 
         let mut events = Vec::new();
         let mut odd: Option<(String, Error)> = None;
-        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
         for entry in entries {
             match wire::event(entry.id.clone(), &entry.map) {
                 // What cannot be read comes first; whoever has heard of it goes on behind it.

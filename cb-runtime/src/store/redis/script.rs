@@ -33,3 +33,24 @@ impl Scripts {
         Scripts { exchange: given(EXCHANGE), load: given(LOAD), read: given(READ) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::EXCHANGE;
+    use crate::store::{IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_REASON, MAX_RUN, MAX_SPAN_US};
+
+    #[test]
+    fn limits_are_those_of_the_contract() {
+        for (name, value) in [
+            ("MAX_COUNT", MAX_COUNT),
+            ("MAX_EPOCH", MAX_EPOCH),
+            ("MAX_SPAN", MAX_SPAN_US),
+            ("MAX_EVENTS", MAX_EVENTS as u64),
+            ("MAX_REASON", MAX_REASON as u64),
+            ("MAX_RUN", MAX_RUN as u64),
+            ("IDLE", IDLE.as_secs()),
+        ] {
+            assert!(EXCHANGE.contains(&format!("local {name} = {value}\n")), "{name}");
+        }
+    }
+}

@@ -3,23 +3,26 @@
 //! Not redis-rs' own client: it keeps connections to the sentinels open, logs in to them with what is the
 //! master's, and needs `ROLE` or `INFO`, which a user restricted to our keys may not have.
 
+use std::time::Duration;
+
 use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisResult, Value};
 use tokio::time::timeout;
 
-use super::connect::{CONNECT_TIMEOUT, open};
+use super::connect::open;
 use crate::error::Error;
 
 /// Asks one sentinel after the other, at every connect: after a failover it is another master.
 pub(super) async fn open_master(
     sentinels: &[ConnectionInfo],
     name: &str,
+    limit: Duration,
 ) -> Result<MultiplexedConnection, Error> {
     let mut last = None;
     for sentinel in sentinels {
-        match ask(sentinel, name).await {
+        match ask(sentinel, name, limit).await {
             // Of the sentinels' addresses only the first one's user and password are the master's.
-            Ok((host, port)) => match open_if_master(&sentinels[0], host, port).await {
+            Ok((host, port)) => match open_if_master(&sentinels[0], host, port, limit).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             },
@@ -29,18 +32,18 @@ pub(super) async fn open_master(
     Err(last.unwrap_or_else(|| Error::store("connecting", "no sentinel is known")))
 }
 
-async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Error> {
+async fn ask(sentinel: &ConnectionInfo, name: &str, limit: Duration) -> Result<(String, u16), Error> {
     let failed = |problem: String| {
         Error::store("asking Sentinel for the master", format!("{}: {problem}", sentinel.addr()))
     };
     let nobody = RedisConnectionInfo::default()
         .set_protocol(sentinel.redis_settings().protocol())
         .set_skip_set_lib_name();
-    let mut answer = ask_as(&sentinel.clone().set_redis_settings(nobody), name).await?;
+    let mut answer = ask_as(&sentinel.clone().set_redis_settings(nobody), name, limit).await?;
     if answer.as_ref().is_err_and(|error| error.code() == Some("NOAUTH")) {
         let mut own = sentinel.redis_settings().clone();
         own = own.set_db(0);
-        answer = ask_as(&sentinel.clone().set_redis_settings(own), name).await?;
+        answer = ask_as(&sentinel.clone().set_redis_settings(own), name, limit).await?;
     }
     match answer {
         Ok(Some((host, port))) => Ok((host, port)),
@@ -49,10 +52,14 @@ async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Err
     }
 }
 
-async fn ask_as(sentinel: &ConnectionInfo, name: &str) -> Result<RedisResult<Option<(String, u16)>>, Error> {
-    let mut connection = open(sentinel).await?;
+async fn ask_as(
+    sentinel: &ConnectionInfo,
+    name: &str,
+    limit: Duration,
+) -> Result<RedisResult<Option<(String, u16)>>, Error> {
+    let mut connection = open(sentinel, limit).await?;
     let command = redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).to_owned();
-    let asked = timeout(CONNECT_TIMEOUT, command.query_async(&mut connection)).await;
+    let asked = timeout(limit, command.query_async(&mut connection)).await;
     asked.map_err(|_| {
         Error::store("asking Sentinel for the master", format!("{}: no answer", sentinel.addr()))
     })
@@ -62,6 +69,7 @@ async fn open_if_master(
     like: &ConnectionInfo,
     host: String,
     port: u16,
+    limit: Duration,
 ) -> Result<MultiplexedConnection, Error> {
     let addr = match like.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -70,8 +78,8 @@ async fn open_if_master(
         _ => ConnectionAddr::Tcp(host, port),
     };
     let master = like.clone().set_addr(addr);
-    let mut connection = open(&master).await?;
-    let role = timeout(CONNECT_TIMEOUT, redis::cmd("ROLE").query_async::<Value>(&mut connection)).await;
+    let mut connection = open(&master, limit).await?;
+    let role = timeout(limit, redis::cmd("ROLE").query_async::<Value>(&mut connection)).await;
     let replica = match role {
         Ok(Ok(Value::Array(role))) => !matches!(
             role.first(),

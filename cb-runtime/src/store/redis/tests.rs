@@ -22,6 +22,11 @@ fn store(server: &RedisServer) -> RedisStore {
 }
 
 fn at(url: &str) -> RedisStore {
+    impatient(url).patient()
+}
+
+/// With the limits that it has in earnest.
+fn impatient(url: &str) -> RedisStore {
     RedisStore::new(Target::Single(url.into()), "test").unwrap()
 }
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
-    Batch, Counts, Entry, LeaseAsk, LeaseId, MAX_COUNT, MAX_SPAN_US, Position, Proposal, Record, StreamEvent,
-    View, WindowAsk, WindowView, cut,
+    Batch, Counts, Entry, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SPAN_US, Position, Proposal, Record,
+    StreamEvent, View, WindowAsk, WindowView, cut,
 };
 
 #[derive(Serialize)]
@@ -127,7 +127,7 @@ impl<'a> EntryOut<'a> {
             delta.buckets.iter().filter(|(_, counts)| entry.window.is_some() && !counts.is_nothing());
         EntryOut {
             name: encode(&entry.name),
-            known: entry.known.as_ref().map(KnownOut::new),
+            known: entry.known().map(KnownOut::new),
             something: !delta.is_nothing(entry.window.is_some()),
             counts: (!delta.counts.is_nothing()).then(|| counts_out(&delta.counts)),
             success: delta.run.success_age_us.map(whole),
@@ -366,7 +366,7 @@ pub(super) fn event(id: String, fields: &HashMap<String, Value>) -> Result<Strea
         name: Arc::from(name),
         from: state("from")?,
         record: Record {
-            epoch: number("epoch")?,
+            epoch: Some(number("epoch")?).filter(|epoch| *epoch <= MAX_EPOCH).ok_or("epoch is too large")?,
             state: to,
             reason: cut(&text("reason")?).to_owned(),
             originator: text("by")?,

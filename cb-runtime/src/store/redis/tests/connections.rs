@@ -5,10 +5,18 @@ use std::time::{Duration, Instant};
 
 use cb_testkit::{PATIENCE, Proxy, RedisServer, Reply, wait_until};
 
-use super::{about, at, batch, counting, exchange, forcing, say, store};
+use super::{about, at, batch, counting, exchange, forcing, impatient, say, store};
 use crate::snapshot::State;
 use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, Target};
 use crate::store::{Batch, Position, Store};
+
+/// However busy the machine is, an impatient store will have its answer at last.
+async fn until_it_answers(store: &RedisStore) {
+    let start = Instant::now();
+    while let Err(error) = Store::exchange(store, batch(vec![])).await {
+        assert!(start.elapsed() < PATIENCE, "{error}");
+    }
+}
 
 fn nowhere() -> Position {
     Position { id: "0-0".into(), ..Position::default() }
@@ -109,11 +117,11 @@ async fn a_server_that_is_away_is_an_error_and_is_found_again() {
 #[tokio::test]
 async fn a_frozen_server_is_an_error_in_time() {
     let server = RedisServer::start();
-    let store = store(&server);
-    exchange(&store, vec![]).await;
+    let store = impatient(&server.url());
+    until_it_answers(&store).await;
     server.freeze();
     let start = Instant::now();
-    // The first one has a connection that does not answer, the second one gets none.
+    // The first one has a connection already, the second one makes one anew.
     for _ in 0..2 {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
@@ -121,44 +129,49 @@ async fn a_frozen_server_is_an_error_in_time() {
     assert!(start.elapsed() >= RESPONSE_TIMEOUT);
     assert!(start.elapsed() < PATIENCE);
     server.thaw();
-    exchange(&store, vec![]).await;
+    until_it_answers(&store).await;
 }
 
 #[tokio::test]
 async fn a_crowd_makes_one_attempt() {
     let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    proxy.stall();
-    let store = Arc::new(at(&proxy.url()));
-    let all: Vec<_> = (0..50)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move { Store::exchange(&*store, batch(vec![])).await.unwrap_err() })
-        })
-        .collect();
-    for one in all {
-        assert!(one.await.unwrap().is_store());
+    // In the second protocol a connection is ready once it is there, in the third it greets the server.
+    for protocol in ["", "?protocol=resp3"] {
+        let proxy = Proxy::start(server.port());
+        proxy.stall();
+        let store = Arc::new(impatient(&format!("{}/{protocol}", proxy.url())));
+        let all: Vec<_> = (0..50)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { Store::exchange(&*store, batch(vec![])).await.unwrap_err() })
+            })
+            .collect();
+        for one in all {
+            assert!(one.await.unwrap().is_store());
+        }
+        assert_eq!(proxy.accepted(), 1, "{protocol}");
+        proxy.heal();
+        until_it_answers(&store).await;
+        assert!(proxy.accepted() >= 2, "{protocol}");
     }
-    assert_eq!(proxy.accepted(), 1);
-    proxy.heal();
-    exchange(&store, vec![]).await;
-    assert_eq!(proxy.accepted(), 2);
 }
 
 #[tokio::test]
 async fn a_retry_after_a_lost_answer_counts_once() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());
-    let store = at(&proxy.url());
+    let store = impatient(&proxy.url());
     let report = Batch { instance: "a".into(), seq: 1, as_of_us: None, entries: vec![counting("x", 2, 1)] };
-    exchange(&store, vec![]).await;
+    until_it_answers(&store).await;
     proxy.stall_answers();
     let error = Store::exchange(&store, report.clone()).await.unwrap_err();
     assert!(error.is_store(), "{error}");
-    assert_eq!(server.cli(&["HGET", "cb1:{test}:b:x", "failures"]), "1", "it had arrived");
+    let arrived = || server.cli(&["HGET", "cb1:{test}:b:x", "failures"]) == "1";
+    wait_until(PATIENCE, "it has arrived all the same", arrived);
     proxy.cut();
     Store::exchange(&store, report.clone()).await.unwrap_err();
     proxy.heal();
+    let store = at(&proxy.url());
     for _ in 0..2 {
         let view = Store::exchange(&store, report.clone()).await.unwrap().views.remove(0).unwrap();
         assert_eq!((view.counts.successes, view.counts.failures), (2, 1));
@@ -181,6 +194,21 @@ async fn a_user_who_may_touch_only_our_keys_is_enough() {
     assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
     let log = server.command(&["ACL", "LOG"]);
     assert_eq!(log, Reply::Many(vec![]), "nothing was denied");
+}
+
+#[tokio::test]
+async fn an_address_may_ask_for_the_third_protocol_and_a_database() {
+    let server = RedisServer::start();
+    let store = at(&format!("{}/3?protocol=resp3", server.url()));
+    exchange(&store, vec![counting("x", 1, 1), forcing("y", State::Open)]).await;
+    assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
+    assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
+    assert_eq!(Store::watch(&store, nowhere(), PATIENCE).await.unwrap().len(), 1);
+    let from = Store::load(&store).await.unwrap().position;
+    assert_eq!(Store::watch(&store, from, Duration::from_millis(5)).await.unwrap(), []);
+    store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
+    assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
+    assert!(server.info("keyspace", "db3").contains("keys="));
 }
 
 #[tokio::test]
@@ -234,7 +262,8 @@ fn connections_outlive_the_runtime_that_used_them_first() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());
     let home = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store = RedisStore::new(Target::Single(proxy.url()), "test").unwrap().on(home.handle().clone());
+    let store =
+        RedisStore::new(Target::Single(proxy.url()), "test").unwrap().patient().on(home.handle().clone());
     for _ in 0..2 {
         let passing = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         passing.block_on(async { say(&store, counting("x", 1, 0)).await });
