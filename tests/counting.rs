@@ -110,6 +110,21 @@ fn a_success_elsewhere_ends_the_run() {
 }
 
 #[test]
+fn a_lone_success_right_after_failures_elsewhere_ends_their_run() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 1000}));
+    for round in 1..=10 {
+        a.fail("orders", 2);
+        b.succeed("orders", 1);
+        within_t("both have told", || {
+            let (on_a, on_b) = (a.fleet("orders"), b.fleet("orders"));
+            on_a == on_b && (on_b.failures, on_b.successes) == (2 * round, round)
+        });
+        assert_eq!(a.fleet("orders").run, 0, "round {round}");
+    }
+}
+
+#[test]
 fn five_instances_count_together() {
     let redis = RedisServer::start();
     let fleet: [Instance; 5] = instances(&redis, "orders", &json!({"failure_threshold": 10}));

@@ -310,11 +310,7 @@ impl Coordinator {
         if !self.home.store_up() {
             self.connect().await;
         }
-        let now = self.home.clock.now();
-        let talkative = self.review(now);
-        if !talkative.is_empty() {
-            self.exchange(talkative).await;
-        }
+        self.tell_all().await;
         let rows = patiently("reading the fleet's overview", self.store.fleet()).await;
         if let Err(error) = &rows {
             self.lost(error);
@@ -322,13 +318,15 @@ impl Coordinator {
         rows
     }
 
+    /// Twice, because what was decided before the first contact can be proposed only after it.
     async fn tell_all(&mut self) {
-        if self.home.store_up() {
+        for _ in 0..2 {
             let now = self.home.clock.now();
-            let talkative = self.review(now);
-            if !talkative.is_empty() {
-                self.exchange(talkative).await;
+            let talkative = if self.home.store_up() { self.review(now) } else { Vec::new() };
+            if talkative.is_empty() {
+                return;
             }
+            self.exchange(talkative).await;
         }
     }
 
