@@ -256,6 +256,28 @@ async fn a_newcomer_puts_shared_keys_right_too() {
 }
 
 #[tokio::test]
+async fn held_names_that_somebody_took_away_are_found_again() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let held = "cb1:{test}:held";
+    exchange(&store, vec![forcing("x", State::Open), forcing("y", State::Open), forcing("z", State::Open)])
+        .await;
+    let found = async || Store::load(&store).await.unwrap().held.len();
+    server.cli(&["SREM", held, "y"]);
+    assert_eq!(found().await, 3);
+    server.cli(&["DEL", held]);
+    assert_eq!(found().await, 3);
+    // By whoever changes something, too.
+    server.cli(&["DEL", held]);
+    say(&store, forcing("z", State::Closed)).await;
+    assert_eq!(server.cli(&["SCARD", held]), "2");
+    // What is not held any more is not looked for again.
+    server.cli(&["DEL", "cb1:{test}:b:x", held]);
+    assert_eq!(found().await, 1);
+    assert_eq!(server.cli(&["ZCOUNT", "cb1:{test}:names", "+inf", "+inf"]), "1");
+}
+
+#[tokio::test]
 async fn an_odd_position_begins_a_new_incarnation() {
     let server = RedisServer::start();
     let store = store(&server);
