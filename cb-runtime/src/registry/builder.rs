@@ -129,9 +129,7 @@ impl RegistryBuilder {
             Target::Memory => (Arc::new(MemoryStore::new(self.clock.clone())), false),
             #[cfg(feature = "redis")]
             Target::Redis(target) => {
-                let store = crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?;
-                let background = crate::coordinator::thread::runtime().map_err(super::no_thread)?;
-                (Arc::new(store.on(background.clone())), true)
+                (Arc::new(crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?), true)
             }
         };
         Registry::start(self, store, shared)

@@ -87,7 +87,8 @@ pub(crate) struct Batch {
     /// one instance's own reports when two batches travel for different times. The store uses it
     /// if it lies within the last second up to its own now (both ends included), and its own now otherwise.
     pub(crate) as_of_us: Option<u64>,
-    /// Not more than [`MAX_ENTRIES`] in one batch.
+    /// A few hundred at most: a batch is one piece of work, during which a Redis serves nobody else. An entry
+    /// without a window takes it about 25 µs, one that asks for a whole window up to 100 µs.
     pub(crate) entries: Vec<Entry>,
 }
 
