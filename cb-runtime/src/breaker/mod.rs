@@ -135,7 +135,10 @@ impl Breaker {
 
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Breaker").field("name", &self.core.name).field("state", &self.state()).finish()
+        f.debug_struct("Breaker")
+            .field("name", &self.core.name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,7 +152,7 @@ fn shorten(reason: &str) -> String {
 }
 
 /// What all handles on one breaker share.
-pub struct Core {
+pub(crate) struct Core {
     name: Arc<str>,
     gate: Gate,
     /// When an open circuit is due for a probe, in the clock's µs: so that a rejection takes no lock.
@@ -160,6 +163,10 @@ pub struct Core {
     me: Weak<Core>,
     /// Already in the home's list of breakers with something to say.
     flagged: AtomicBool,
+    /// Registered by someone who only wanted to look at it: whoever brings settings first decides.
+    provisional: AtomicBool,
+    /// That two registrations ask for different settings has been reported.
+    disputed: AtomicBool,
     /// What the store holds under this breaker's keys is damaged: it goes on alone.
     damaged: AtomicBool,
     desk: Mutex<Desk>,
@@ -183,6 +190,7 @@ impl Core {
     pub(crate) fn new(
         name: Arc<str>,
         settings: Settings,
+        provisional: bool,
         per_function: PerFunction,
         held: Option<(Record, Moment)>,
         home: Arc<Home>,
@@ -199,11 +207,34 @@ impl Core {
             home,
             me: me.clone(),
             flagged: AtomicBool::new(false),
+            provisional: AtomicBool::new(provisional),
+            disputed: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             desk: Mutex::new(Desk { ledger, callers: Vec::new(), orders: Vec::new(), ordered: None }),
         });
         core.flag(false);
         core
+    }
+
+    /// Another registration of the same name. The first settings stand; that these are others is reported once.
+    pub(crate) fn registered_again(&self, settings: &Settings) {
+        let mut desk = lock(&self.desk);
+        if self.provisional.swap(false, Ordering::AcqRel) {
+            desk.ledger.configure(settings.clone());
+            return;
+        }
+        let same = desk.ledger.settings() == settings;
+        let first = format!("{:?}", desk.ledger.settings());
+        drop(desk);
+        if !same && !self.disputed.swap(true, Ordering::AcqRel) {
+            self.home.outlet.error(Error::new(ErrorKind::Conflict {
+                breaker: self.name.clone(),
+                problem: format!(
+                    "registered again with other settings, which have no effect; use one config for one name. \
+                     In force: {first}; left out: {settings:?}"
+                ),
+            }));
+        }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -311,12 +342,12 @@ impl Core {
             u64::MAX => None,
             due => Some(Moment(due).since(self.home.clock.now())),
         };
-        let kind = match self.gate.pass().state() {
-            State::ForcedOpen => RefusalKind::ForcedOpen { retry_after: left },
-            State::Open => RefusalKind::Open { retry_after: left.unwrap_or_default() },
-            _ => RefusalKind::ProbesTaken { retry_after: None },
+        let (kind, span) = match self.gate.pass().state() {
+            State::ForcedOpen => (RefusalKind::ForcedOpen, left),
+            State::Open => (RefusalKind::Open, left.or(Some(Duration::ZERO))),
+            _ => (RefusalKind::ProbesTaken, None),
         };
-        BreakerError::new(self.name.clone(), kind)
+        BreakerError::new(self.name.clone(), kind, span)
     }
 
     #[inline]
@@ -578,11 +609,6 @@ impl Core {
     pub(crate) fn has_history(&self) -> bool {
         let desk = lock(&self.desk);
         desk.ledger.epoch() > 0 || desk.ledger.is_local()
-    }
-
-    /// Neither closed here nor there: to be confirmed at short intervals.
-    pub(crate) fn state(&self) -> State {
-        self.gate.pass().state()
     }
 }
 

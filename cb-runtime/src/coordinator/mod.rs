@@ -24,7 +24,7 @@ use crate::breaker::ledger::PACE;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Answer, Batch, FleetRow, Load, Store};
+use crate::store::{Answer, Batch, FleetRow, Load, MAX_ENTRIES, Store};
 use book::Book;
 use skew::Skew;
 use watch::Stream;
@@ -35,8 +35,6 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// How soon a lost store is tried again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
-/// Breakers per batch: what one script handles in a fraction of a millisecond.
-const BATCH: usize = 128;
 
 /// What others ask of the coordinator.
 pub(crate) enum Request {
@@ -178,8 +176,11 @@ impl Coordinator {
     async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
         let mut rest = cores;
         loop {
-            let batch =
-                if rest.len() > BATCH { rest.drain(..BATCH).collect() } else { std::mem::take(&mut rest) };
+            let batch = if rest.len() > MAX_ENTRIES {
+                rest.drain(..MAX_ENTRIES).collect()
+            } else {
+                std::mem::take(&mut rest)
+            };
             self.seq += 1;
             if let Err(error) = self.send(batch, false).await {
                 return self.lost(&error);
@@ -282,7 +283,7 @@ impl Coordinator {
         let mut all = self.book.all();
         all.retain(|core| core.review() || core.has_history());
         while !all.is_empty() {
-            let batch = all.drain(..all.len().min(BATCH)).collect();
+            let batch = all.drain(..all.len().min(MAX_ENTRIES)).collect();
             self.seq += 1;
             self.send(batch, false).await?;
         }
