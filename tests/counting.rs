@@ -110,17 +110,20 @@ fn a_success_elsewhere_ends_the_run() {
 }
 
 #[test]
-fn a_lone_success_right_after_failures_elsewhere_ends_their_run() {
+fn a_lone_success_soon_after_failures_elsewhere_ends_their_run() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 1000}));
-    for round in 1..=10 {
+    for round in 1..=15 {
         a.fail("orders", 2);
+        // Less than an exchange's pace, more than a busy machine's answers differ by.
+        std::thread::sleep(Duration::from_millis(40));
         b.succeed("orders", 1);
         within_t("both have told", || {
             let (on_a, on_b) = (a.fleet("orders"), b.fleet("orders"));
             on_a == on_b && (on_b.failures, on_b.successes) == (2 * round, round)
         });
-        assert_eq!(a.fleet("orders").run, 0, "round {round}");
+        // Each has to learn first how far its clock is from Redis'.
+        assert!(round <= 5 || a.fleet("orders").run == 0, "round {round}");
     }
 }
 

@@ -92,8 +92,7 @@ fn fleet(redis: &RedisServer, namespace: &str, stage: Stage) -> [Member; 2] {
     if stage == Stage::HalfOpen {
         wait_until(PATIENCE, "a probe is made", || bounded(a.victim.call(async || Ok::<_, ()>(()))).is_ok());
     }
-    bounded(a.registry.fleet()).unwrap();
-    bounded(b.registry.fleet()).unwrap();
+    wait_until(PATIENCE, "all has been told", || fleet.iter().all(|m| bounded(m.registry.fleet()).is_ok()));
     fleet
 }
 

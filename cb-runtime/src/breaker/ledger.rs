@@ -533,7 +533,9 @@ impl Ledger {
         match &mut self.confirmed {
             Some((epoch, _)) if *epoch > record.epoch => return false,
             Some((epoch, known)) if *epoch == record.epoch && known.state == record.state => {
-                *known = standing;
+                // An answer that has travelled for longer puts the same end later; the earliest is the truest.
+                let until = known.until.zip(standing.until).map(|(known, told)| known.min(told));
+                *known = Standing { until, ..standing };
                 return false;
             }
             _ => {}

@@ -372,9 +372,10 @@ impl Core {
             self.tally.add(if late { Outcome::Late } else { outcome });
             return;
         }
-        let store_up = self.store_up();
         let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
+        // Under the lock that a loss of the store takes: a change made after it must not be proposed at the heal.
+        let store_up = self.store_up();
         // Changes are made under this lock, so what is current now stays current until it is released.
         if !self.gate.is_current(pass) {
             drop(desk);
@@ -482,8 +483,9 @@ impl Core {
     /// Brings the books up to date, and judges: successes alone can complete a rate's minimum of calls.
     /// Returns whether there is something to exchange with the store.
     pub(crate) fn review(&self) -> bool {
-        let (now, store_up) = (self.home.clock.now(), self.store_up());
+        let now = self.home.clock.now();
         let mut desk = lock(&self.desk);
+        let store_up = self.store_up();
         desk.ledger.fold(self.tally.account(), now);
         let change = desk.ledger.judge(now, self.home.skew(), store_up);
         if change.is_some() {
