@@ -99,7 +99,7 @@ pub(crate) struct Entry {
     /// The last state of this breaker that the store has confirmed to this instance; `None` if they
     /// have never spoken of it. If its epoch is higher than the store's, the store has lost data and
     /// takes this record over; counts and leases start at nothing. If it is not closed, the stream tells those who
-    /// have looked in between: an event of which `from` is the record's own state.
+    /// have looked in between: an event without a `from`.
     ///
     /// For a closed breaker that this instance has not named for half of [`IDLE`] it had better be
     /// `None`: the store may have let it go since, and started its epochs anew.
@@ -368,8 +368,8 @@ pub(crate) struct StreamEvent {
     /// Where the stream stands after this event.
     pub(crate) position: Position,
     pub(crate) name: Arc<str>,
-    /// The state before; the same as the record's where a state was written back that the store had lost.
-    pub(crate) from: State,
+    /// The state before; `None` where nothing has changed, but a state was written back that the store had lost.
+    pub(crate) from: Option<State>,
     /// The state from then on. `remaining_us` and `since_us` are those of the moment of change.
     pub(crate) record: Record,
     pub(crate) evidence: Counts,
