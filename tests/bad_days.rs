@@ -90,6 +90,7 @@ fn alone_an_instance_recovers_by_its_own_probes() {
     redis.stop();
     a.fail(NAME, 2);
     assert_eq!(a.state(NAME), State::Open);
+    within_t("it knows that it is alone", || a.events().contains(&Told::StoreLost));
     within_t("a probe is due", || a.look(NAME).retry_after_us == Some(0));
     let group = a.hold(NAME, 10);
     within_t("all are decided", || {
@@ -209,7 +210,7 @@ fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
         }
     }
     // The fleet still hears of changes: the stream that it followed is gone, too.
-    b.say(NAME, Word::Reset).unwrap();
+    b.order(NAME, &Word::Reset);
     all(&[&a, &b], State::Closed);
     assert_eq!(a.look(NAME).epoch, 2);
     b.fail(NAME, 2);
@@ -220,7 +221,7 @@ fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
 fn an_emptied_redis_changes_nothing_for_a_circuit_that_is_forced_open() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(2));
-    a.say(NAME, Word::ForceOpen("maintenance".into())).unwrap();
+    a.order(NAME, &Word::ForceOpen("maintenance".into()));
     all(&[&a, &b], State::ForcedOpen);
     redis.cli(&["FLUSHALL"]);
     within_t("a newcomer finds it forced open", || {

@@ -375,7 +375,7 @@ fn every_trip_is_seen_while_another_calls_successfully_all_the_while() {
         assert_eq!(a.state("orders"), State::Open, "round {round}");
         within_t("B is rejected", || b.progress(traffic).rejected() > 0);
         b.finish(traffic, Act::Succeed(None));
-        a.say("orders", common::protocol::Word::Reset).unwrap();
+        a.order("orders", &common::protocol::Word::Reset);
         within_t("both are closed", || a.is("orders", State::Closed) && b.is("orders", State::Closed));
     }
     assert_eq!(a.look("orders").epoch, 40);

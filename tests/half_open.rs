@@ -464,7 +464,7 @@ fn an_operators_reset_while_a_probe_is_under_way_makes_it_late() {
     let [a, b] = &fleet;
     open_until_due(&fleet);
     let held = a.hold_one(NAME);
-    b.say(NAME, Word::Reset).unwrap();
+    b.order(NAME, &Word::Reset);
     all(&fleet, State::Closed);
     a.finish(held, Act::Fail);
     let counts = a.fleet(NAME);

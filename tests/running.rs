@@ -105,7 +105,7 @@ fn changes_made_while_an_instance_was_cut_off_are_told_when_it_is_back() {
     proxy.cut();
     within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
     for _ in 0..3 {
-        b.say(NAME, Word::Reset).unwrap();
+        b.order(NAME, &Word::Reset);
         b.fail(NAME, 1);
         within_t("B's change is made", || !b.look(NAME).local);
     }

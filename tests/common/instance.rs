@@ -246,6 +246,12 @@ impl Instance {
         self.try_ask(&Order::Say { breaker: breaker.into(), word })
     }
 
+    /// Says it until the store has it: on a machine that stalls, the answer may be lost.
+    #[track_caller]
+    pub fn order(&self, breaker: &str, word: &Word) {
+        super::within_t("the store has the operator's word", || self.say(breaker, word.clone()).is_ok());
+    }
+
     fn child(&self) -> MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
