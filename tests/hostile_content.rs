@@ -155,7 +155,7 @@ fn damage(redis: &RedisServer, key: &str, number: usize) -> Option<String> {
         }
         "zset" => {
             let members = redis.command(&["ZRANGE", key, "0", "-1"]).items();
-            let score = if number % 2 == 0 { "inf" } else { "-inf" };
+            let score = if number.is_multiple_of(2) { "inf" } else { "-inf" };
             for member in members {
                 redis.cli(&["ZADD", key, score, &member.text()]);
             }

@@ -113,7 +113,7 @@ impl Instance {
 
     #[track_caller]
     pub fn create(&self, breaker: &str, config: Value) {
-        self.ask(&Order::Create { breaker: breaker.into(), config })
+        let () = self.ask(&Order::Create { breaker: breaker.into(), config });
     }
 
     #[track_caller]
@@ -124,7 +124,7 @@ impl Instance {
     #[track_caller]
     pub fn configure_cached(&self, function: Function, config: Value, cache_ttl: Duration) {
         let cache_ttl_ms = u64::try_from(cache_ttl.as_millis()).expect("a short span");
-        self.ask(&Order::Configure { function, config, cache_ttl_ms })
+        let () = self.ask(&Order::Configure { function, config, cache_ttl_ms });
     }
 
     /// Makes `times` calls through a breaker, one after the other.
