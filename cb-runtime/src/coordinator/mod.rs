@@ -31,8 +31,10 @@ use watch::Stream;
 
 /// An instance without anything to say asks so often whether the store is still the same.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A store that has not answered by then is away. (Its own limits are for its connections.)
+/// A store that has not answered by then is away. Callers that want to make a probe wait as long.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// The same where nobody waits, and where a connection may have to be made first.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon a lost store is tried again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 
@@ -204,7 +206,7 @@ impl Coordinator {
             entries: cores.iter().map(|core| core.entry(retry)).collect(),
         };
         self.exchanged_at = sent_at;
-        match patiently("exchanging counts", self.store.exchange(batch)).await {
+        match patiently("exchanging counts", PATIENCE, self.store.exchange(batch)).await {
             Ok(answer) => {
                 self.unknown = None;
                 self.answered(&cores, &answer, sent_at);
@@ -242,7 +244,7 @@ impl Coordinator {
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
         let sent_at = self.home.clock.now();
-        let result = match patiently("reading the fleet's states", self.store.load()).await {
+        let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
             Ok(load) => self.loaded(&load, sent_at).await,
             Err(error) => Err(error),
         };
@@ -311,7 +313,7 @@ impl Coordinator {
             self.connect().await;
         }
         self.tell_all().await;
-        let rows = patiently("reading the fleet's overview", self.store.fleet()).await;
+        let rows = patiently("reading the fleet's overview", LONG_PATIENCE, self.store.fleet()).await;
         if let Err(error) = &rows {
             self.lost(error);
         }
@@ -344,10 +346,11 @@ impl Coordinator {
 /// The store's own limits end a hanging connection; this one ends a hanging answer.
 async fn patiently<T>(
     doing: &'static str,
+    limit: Duration,
     answer: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match tokio::time::timeout(limit, answer).await {
         Ok(result) => result,
-        Err(_) => Err(Error::store(doing, format!("no answer within {PATIENCE:?}"))),
+        Err(_) => Err(Error::store(doing, format!("no answer within {limit:?}"))),
     }
 }
