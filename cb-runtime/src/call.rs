@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -147,7 +148,10 @@ pub enum Ended<R> {
 
 /// Says what a returned value means.
 pub trait Judge<R> {
-    /// May panic, as it may be the user's code; the call then counts as a failure.
+    /// It may be the user's code, whose panic counts as a failure of the call.
+    const MAY_PANIC: bool = true;
+
+    #[doc(hidden)]
     fn judge(self, value: &R) -> Verdict;
 }
 
@@ -155,6 +159,8 @@ pub trait Judge<R> {
 struct ResultItself;
 
 impl<T, E> Judge<Result<T, E>> for ResultItself {
+    const MAY_PANIC: bool = false;
+
     fn judge(self, result: &Result<T, E>) -> Verdict {
         if result.is_ok() { Verdict::Success } else { Verdict::Failure }
     }
@@ -269,24 +275,40 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     }
 
     /// Gives the outcome back.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
+    #[inline(always)]
     fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);
-        match judge.judge(&value) {
-            Verdict::Success => {
-                permit.end(Outcome::Success);
-                Ended::Success(value)
-            }
-            Verdict::Failure => {
-                permit.end(Outcome::Failure);
-                Ended::Failed(value)
-            }
-            Verdict::Ignored => {
-                permit.end(Outcome::Ignored);
-                Ended::Ignored(value)
-            }
+        if J::MAY_PANIC {
+            let verdict = judge.judge(&value);
+            return end(permit, verdict, ManuallyDrop::new(value));
+        }
+        // Nothing from here on panics, but the compiler cannot know: it would keep the value in memory to be
+        // able to drop it then, and every call would wait for it to be written and read back.
+        let value = ManuallyDrop::new(value);
+        let verdict = judge.judge(&value);
+        end(permit, verdict, value)
+    }
+}
+
+/// Gives the outcome back, and the value on.
+#[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
+#[inline(always)]
+fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
+    match verdict {
+        Verdict::Success => {
+            permit.end(Outcome::Success);
+            Ended::Success(ManuallyDrop::into_inner(value))
+        }
+        Verdict::Failure => {
+            permit.end(Outcome::Failure);
+            Ended::Failed(ManuallyDrop::into_inner(value))
+        }
+        Verdict::Ignored => {
+            permit.end(Outcome::Ignored);
+            Ended::Ignored(ManuallyDrop::into_inner(value))
         }
     }
 }

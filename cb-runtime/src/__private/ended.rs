@@ -10,6 +10,8 @@ use crate::call::{Judge, Verdict};
 pub struct ByType<F>(PhantomData<F>);
 
 impl<R, F: Form<R>> Judge<R> for ByType<F> {
+    const MAY_PANIC: bool = false;
+
     #[inline]
     fn judge(self, value: &R) -> Verdict {
         if F::is_error(value) { Verdict::Failure } else { Verdict::Success }
