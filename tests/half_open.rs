@@ -10,7 +10,7 @@ use cb_runtime::{Breaker, BreakerConfig, Registry, State};
 use cb_testkit::{RedisServer, wait_until};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Ended, Word};
+use common::protocol::{Act, Ended, Told, Word};
 use common::{Instance, PATIENCE, T, within, within_t};
 
 const NAME: &str = "orders";
@@ -59,6 +59,21 @@ fn due(instances: &[Instance]) {
 #[track_caller]
 fn all(instances: &[Instance], state: State) {
     within_t(&format!("all are {state}"), || instances.iter().all(|i| i.is(NAME, state)));
+}
+
+/// Whether all have had Redis all along. Where the machine stalls for so long that an instance takes Redis
+/// for lost, it goes on alone, and what is shown here does not apply.
+fn together(instances: &[&Instance]) -> bool {
+    let together = instances.iter().all(|instance| !instance.events().contains(&Told::StoreLost));
+    if !together {
+        eprintln!("took Redis for lost: this machine stalls; once more");
+    }
+    together
+}
+
+/// Shows `scenario`, which says whether all were [`together`] while it lasted.
+fn show(scenario: impl Fn() -> bool) {
+    assert!((0..5).any(|_| scenario()), "this machine is too busy");
 }
 
 /// One probe, which is admitted and ends well. (Another's probe may just be on its way back.)
@@ -175,20 +190,27 @@ fn a_failed_probe_opens_again_and_successes_are_counted_anew() {
 
 #[test]
 fn a_killed_holder_loses_its_lease_under_heavy_rejected_traffic() {
-    let redis = RedisServer::start();
-    let [a, b] = instances(&redis, &config(1, 1));
-    open_until_due(std::slice::from_ref(&a));
-    let _probe = a.hold_one(NAME);
-    all(std::slice::from_ref(&b), State::HalfOpen);
+    show(|| {
+        let redis = RedisServer::start();
+        let [a, b] = instances(&redis, &config(1, 1));
+        open_until_due(std::slice::from_ref(&a));
+        let _probe = a.hold_one(NAME);
+        all(std::slice::from_ref(&b), State::HalfOpen);
 
-    let traffic = b.traffic(NAME, good(), Duration::from_millis(10));
-    // As long as the holder lives its lease is renewed, beyond its first term.
-    wait_until(LEASE * 2 + PATIENCE, "300 calls have been made", || b.progress(traffic).ended.len() >= 300);
-    assert_eq!(b.progress(traffic).ran, 0);
-    a.kill();
-    within(LEASE + T, "a new probe runs", || b.progress(traffic).ran > 0);
-    within_t("it closes the circuit", || b.is(NAME, State::Closed));
-    b.finish(traffic, good());
+        let traffic = b.traffic(NAME, good(), Duration::from_millis(10));
+        // As long as the holder lives its lease is renewed, beyond its first term.
+        let calls = || b.progress(traffic).ended.len();
+        wait_until(LEASE * 2 + PATIENCE, "300 calls have been made", || calls() >= 300);
+        if !together(&[&a, &b]) {
+            return false;
+        }
+        assert_eq!(b.progress(traffic).ran, 0);
+        a.kill();
+        within(LEASE + T, "a new probe runs", || b.progress(traffic).ran > 0);
+        within_t("it closes the circuit", || b.is(NAME, State::Closed));
+        b.finish(traffic, good());
+        true
+    });
 }
 
 #[test]
@@ -375,18 +397,24 @@ async fn call(breaker: &Breaker, success: bool) -> bool {
 
 #[test]
 fn calls_farther_apart_than_a_lease_are_enough_to_close() {
-    let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(1, 2));
-    open_until_due(&fleet);
-    probe(&fleet[0]);
-    all(&fleet, State::HalfOpen);
-    // It is the passing of time that is tested here.
-    std::thread::sleep(LEASE + Duration::from_millis(500));
-    for instance in &fleet {
-        assert_eq!(instance.state(NAME), State::HalfOpen);
-    }
-    assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call in a long time is admitted");
-    all(&fleet, State::Closed);
+    show(|| {
+        let redis = RedisServer::start();
+        let fleet: [Instance; 2] = instances(&redis, &config(1, 2));
+        open_until_due(&fleet);
+        probe(&fleet[0]);
+        all(&fleet, State::HalfOpen);
+        // It is the passing of time that is tested here.
+        std::thread::sleep(LEASE + Duration::from_millis(500));
+        if !together(&fleet.each_ref()) {
+            return false;
+        }
+        for instance in &fleet {
+            assert_eq!(instance.state(NAME), State::HalfOpen);
+        }
+        assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call in a long time is admitted");
+        all(&fleet, State::Closed);
+        true
+    });
 }
 
 #[test]
@@ -436,7 +464,7 @@ fn an_operators_reset_while_a_probe_is_under_way_makes_it_late() {
     let [a, b] = &fleet;
     open_until_due(&fleet);
     let held = a.hold_one(NAME);
-    b.say(NAME, Word::Reset).unwrap();
+    b.order(NAME, &Word::Reset);
     all(&fleet, State::Closed);
     a.finish(held, Act::Fail);
     let counts = a.fleet(NAME);

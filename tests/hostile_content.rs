@@ -92,8 +92,7 @@ fn fleet(redis: &RedisServer, namespace: &str, stage: Stage) -> [Member; 2] {
     if stage == Stage::HalfOpen {
         wait_until(PATIENCE, "a probe is made", || bounded(a.victim.call(async || Ok::<_, ()>(()))).is_ok());
     }
-    bounded(a.registry.fleet()).unwrap();
-    bounded(b.registry.fleet()).unwrap();
+    wait_until(PATIENCE, "all has been told", || fleet.iter().all(|m| bounded(m.registry.fleet()).is_ok()));
     fleet
 }
 
@@ -156,7 +155,7 @@ fn damage(redis: &RedisServer, key: &str, number: usize) -> Option<String> {
         }
         "zset" => {
             let members = redis.command(&["ZRANGE", key, "0", "-1"]).items();
-            let score = if number % 2 == 0 { "inf" } else { "-inf" };
+            let score = if number.is_multiple_of(2) { "inf" } else { "-inf" };
             for member in members {
                 redis.cli(&["ZADD", key, score, &member.text()]);
             }

@@ -5,6 +5,7 @@ mod common;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -104,7 +105,7 @@ fn changes_made_while_an_instance_was_cut_off_are_told_when_it_is_back() {
     proxy.cut();
     within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
     for _ in 0..3 {
-        b.say(NAME, Word::Reset).unwrap();
+        b.order(NAME, &Word::Reset);
         b.fail(NAME, 1);
         within_t("B's change is made", || !b.look(NAME).local);
     }
@@ -232,11 +233,13 @@ fn a_registry_that_is_dropped_leaves_calls_and_others_alone() {
     let mut events = a.subscribe();
 
     let (go, wait) = tokio::sync::watch::channel(false);
+    let running = Arc::new(AtomicUsize::new(0));
     let calls: Vec<_> = (0..20)
         .map(|turn| {
-            let (breaker, mut wait) = (on_a.clone(), wait.clone());
+            let (breaker, mut wait, running) = (on_a.clone(), wait.clone(), running.clone());
             runtime.spawn(async move {
                 let call = async || {
+                    running.fetch_add(1, Ordering::SeqCst);
                     wait.wait_for(|go| *go).await.expect("the sender lives");
                     if turn % 2 == 0 { Ok(turn) } else { Err(turn) }
                 };
@@ -244,6 +247,7 @@ fn a_registry_that_is_dropped_leaves_calls_and_others_alone() {
             })
         })
         .collect();
+    within_t("all calls are under way", || running.load(Ordering::SeqCst) == 20);
     drop(a);
     go.send_replace(true);
     for (turn, call) in calls.into_iter().enumerate() {

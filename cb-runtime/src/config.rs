@@ -188,6 +188,16 @@ impl BreakerConfig {
         Ok(())
     }
 
+    /// Says something about the breaker, and not just about one function's calls.
+    pub(crate) fn is_about_the_breaker(&self) -> bool {
+        let for_one_function = BreakerConfig {
+            call_timeout: self.call_timeout,
+            cache_ttl: self.cache_ttl,
+            ..BreakerConfig::default()
+        };
+        *self != for_one_function
+    }
+
     /// This layer over `below`: what is not given here is taken from there.
     pub(crate) fn over(&self, below: &BreakerConfig) -> BreakerConfig {
         BreakerConfig {

@@ -5,40 +5,41 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::micros;
+
 /// The breaker's own answer in place of the guarded function's: the call was rejected, or took
 /// longer than its `call_timeout`.
 ///
-/// One pointer wide, so that it costs the caller's `Result` nothing.
+/// Made without an allocation, because while a circuit is open every call makes one.
 #[derive(Clone)]
-pub struct BreakerError(Arc<Refusal>);
-
-struct Refusal {
+pub struct BreakerError {
     breaker: Arc<str>,
+    /// Microseconds: until it is worth another try, or how long the call was allowed to take. [`UNKNOWN`] = nobody knows.
+    span_us: u64,
     kind: RefusalKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusalKind {
-    /// Open, and not due for a probe before `retry_after`.
-    Open {
-        retry_after: Duration,
-    },
+    /// Open, and not due for a probe before the span is over.
+    Open,
     /// Half-open (or due to be), and every probe that is allowed is under way.
-    ProbesTaken {
-        retry_after: Option<Duration>,
-    },
-    /// Opened by hand; nobody knows until when, unless an expiry was given.
-    ForcedOpen {
-        retry_after: Option<Duration>,
-    },
-    TimedOut {
-        limit: Duration,
-    },
+    ProbesTaken,
+    /// Opened by hand, until someone releases it or the span is over.
+    ForcedOpen,
+    /// The call took longer than the span.
+    TimedOut,
 }
 
+const UNKNOWN: u64 = u64::MAX;
+
 impl BreakerError {
-    pub(crate) fn new(breaker: Arc<str>, kind: RefusalKind) -> Self {
-        BreakerError(Arc::new(Refusal { breaker, kind }))
+    pub(crate) fn new(breaker: Arc<str>, kind: RefusalKind, span: Option<Duration>) -> Self {
+        BreakerError { breaker, span_us: span.map_or(UNKNOWN, micros), kind }
+    }
+
+    fn span(&self) -> Option<Duration> {
+        (self.span_us != UNKNOWN).then(|| Duration::from_micros(self.span_us))
     }
 
     /// The call was rejected without being made: the circuit is open, forced open, or half-open
@@ -49,43 +50,36 @@ impl BreakerError {
 
     /// The call was made, took longer than the breaker's `call_timeout`, and was cancelled.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.0.kind, RefusalKind::TimedOut { .. })
+        self.kind == RefusalKind::TimedOut
     }
 
     /// The name of the breaker that answered.
     pub fn breaker(&self) -> &str {
-        &self.0.breaker
+        &self.breaker
     }
 
     /// How long the circuit stays open from now on, where that is known: `Some` while it is open
     /// (zero when a probe is due), `None` for a timeout and for a state held by hand without expiry.
     pub fn retry_after(&self) -> Option<Duration> {
-        match self.0.kind {
-            RefusalKind::Open { retry_after } => Some(retry_after),
-            RefusalKind::ProbesTaken { retry_after } | RefusalKind::ForcedOpen { retry_after } => retry_after,
-            RefusalKind::TimedOut { .. } => None,
-        }
+        self.span().filter(|_| !self.is_timeout())
     }
 }
 
 impl fmt::Display for BreakerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &*self.0.breaker;
-        match self.0.kind {
-            RefusalKind::Open { retry_after } => {
-                write!(f, "circuit breaker \"{name}\" is open; retry in {retry_after:.1?}")
-            }
-            RefusalKind::ProbesTaken { .. } => {
+        let name = &*self.breaker;
+        let span = self.span().unwrap_or_default();
+        match self.kind {
+            RefusalKind::Open => write!(f, "circuit breaker \"{name}\" is open; retry in {span:.1?}"),
+            RefusalKind::ProbesTaken => {
                 write!(f, "circuit breaker \"{name}\" is half-open and all its probes are under way")
             }
-            RefusalKind::ForcedOpen { retry_after: None } => {
+            RefusalKind::ForcedOpen if self.span().is_none() => {
                 write!(f, "circuit breaker \"{name}\" is forced open until someone releases it")
             }
-            RefusalKind::ForcedOpen { retry_after: Some(left) } => {
-                write!(f, "circuit breaker \"{name}\" is forced open for {left:.1?}")
-            }
-            RefusalKind::TimedOut { limit } => {
-                write!(f, "the call took longer than the {limit:?} that circuit breaker \"{name}\" allows")
+            RefusalKind::ForcedOpen => write!(f, "circuit breaker \"{name}\" is forced open for {span:.1?}"),
+            RefusalKind::TimedOut => {
+                write!(f, "the call took longer than the {span:?} that circuit breaker \"{name}\" allows")
             }
         }
     }
@@ -93,7 +87,11 @@ impl fmt::Display for BreakerError {
 
 impl fmt::Debug for BreakerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakerError").field("breaker", &self.0.breaker).field("kind", &self.0.kind).finish()
+        f.debug_struct("BreakerError")
+            .field("breaker", &self.breaker)
+            .field("kind", &self.kind)
+            .field("span", &self.span())
+            .finish_non_exhaustive()
     }
 }
 

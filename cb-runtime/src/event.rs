@@ -205,7 +205,7 @@ fn trace(event: &Event) {
         }
         Event::StoreRestored => tracing::info!(target: "cb_runtime", "the store is back"),
         Event::Error(error) => {
-            tracing::error!(target: "cb_runtime", %error, "a circuit breaker met a problem")
+            tracing::error!(target: "cb_runtime", %error, "a circuit breaker met a problem");
         }
     }
 }

@@ -1,4 +1,47 @@
-//! A circuit breaker for async functions, shared by a fleet.
+//! A circuit breaker for async functions, shared by all processes of a fleet through Redis.
+//!
+//! One attribute guards a function; behind it a [`Registry`] keeps a [`Breaker`] per name and shares it with
+//! every other process. A call touches memory only: what processes tell each other are aggregates, in the
+//! background. Without Redis the same holds inside one process.
+//!
+//! ```
+//! use std::time::Duration;
+//! use cb_runtime::{BreakerConfig, BreakerError, Registry, State, circuit_breaker};
+//!
+//! #[derive(Debug)]
+//! enum Failure { Upstream, Guarded(BreakerError) }
+//! impl From<BreakerError> for Failure {
+//!     fn from(error: BreakerError) -> Self { Failure::Guarded(error) }
+//! }
+//!
+//! #[circuit_breaker(name = "prices", failure_threshold = 3, reset_timeout = "10s")]
+//! async fn price(article: u32) -> Result<u32, Failure> {
+//!     if article == 0 { Err(Failure::Upstream) } else { Ok(article * 100) }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), cb_runtime::Error> {
+//! // At start. With a fleet: `.redis("redis://127.0.0.1:6379").namespace("prod")`.
+//! let registry = Registry::builder().install()?;
+//!
+//! assert_eq!(price(7).await.unwrap(), 700);
+//! for _ in 0..3 {
+//!     assert!(matches!(price(0).await, Err(Failure::Upstream)));
+//! }
+//! // The third failure in a row has opened the circuit: from now on nothing is called.
+//! assert_eq!(registry.breaker("prices").unwrap().state(), State::Open);
+//! let Err(Failure::Guarded(error)) = price(7).await else { panic!("was called") };
+//! assert!(error.is_open() && error.retry_after().unwrap() <= Duration::from_secs(10));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where to go on: [`macro@circuit_breaker`] for the attribute's arguments, [`BreakerConfig`] for the settings,
+//! [`RegistryBuilder`] for the set-up, [`Event`] for what can be listened to.
+//!
+//! # Features
+//! `macros` (default): the attribute. `redis` (default): the Redis store. `cluster`, `sentinel`, `tls`: Redis Cluster, a
+//! master found through Sentinel, `rediss://`.
 
 #[doc(hidden)]
 pub mod __private;

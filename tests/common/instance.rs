@@ -113,7 +113,7 @@ impl Instance {
 
     #[track_caller]
     pub fn create(&self, breaker: &str, config: Value) {
-        self.ask(&Order::Create { breaker: breaker.into(), config })
+        let () = self.ask(&Order::Create { breaker: breaker.into(), config });
     }
 
     #[track_caller]
@@ -124,7 +124,7 @@ impl Instance {
     #[track_caller]
     pub fn configure_cached(&self, function: Function, config: Value, cache_ttl: Duration) {
         let cache_ttl_ms = u64::try_from(cache_ttl.as_millis()).expect("a short span");
-        self.ask(&Order::Configure { function, config, cache_ttl_ms })
+        let () = self.ask(&Order::Configure { function, config, cache_ttl_ms });
     }
 
     /// Makes `times` calls through a breaker, one after the other.
@@ -244,6 +244,12 @@ impl Instance {
     #[track_caller]
     pub fn say(&self, breaker: &str, word: Word) -> Result<(), String> {
         self.try_ask(&Order::Say { breaker: breaker.into(), word })
+    }
+
+    /// Says it until the store has it: on a machine that stalls, the answer may be lost.
+    #[track_caller]
+    pub fn order(&self, breaker: &str, word: &Word) {
+        super::within_t("the store has the operator's word", || self.say(breaker, word.clone()).is_ok());
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {

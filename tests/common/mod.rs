@@ -1,7 +1,7 @@
 //! What the tests share: instances of a fleet, each a process, and waits that are bounded.
 
 // Every test file is a crate of its own and uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod instance;
 #[path = "../instance/protocol.rs"]

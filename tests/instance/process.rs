@@ -138,7 +138,10 @@ impl Instance {
                 }
                 answer(())
             }
-            Order::Shutdown => answer(self.runtime.block_on(self.registry()?.shutdown())),
+            Order::Shutdown => {
+                self.runtime.block_on(self.registry()?.shutdown());
+                answer(())
+            }
         }
     }
 

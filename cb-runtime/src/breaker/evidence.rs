@@ -24,6 +24,12 @@ impl Evidence {
         Evidence { width: bucket_width_us, ..Evidence::default() }
     }
 
+    /// Starts buckets of another width.
+    pub(crate) fn rebucket(&mut self, width_us: u64) {
+        self.width = width_us;
+        self.buckets.clear();
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.counts == Counts::default() && self.success_at.is_none()
     }

@@ -173,6 +173,18 @@ impl Ledger {
         }
     }
 
+    /// Judges by other settings from now on. What a new time window looks at starts at nothing.
+    pub(crate) fn configure(&mut self, settings: Settings) {
+        if settings.rate.as_ref().map(|rule| rule.window)
+            != self.settings.rate.as_ref().map(|rule| rule.window)
+        {
+            self.mirror = settings.rate.as_ref().map(|rule| Mirror::new(rule.window));
+            self.asked = None;
+            self.pending.rebucket(self.bucket_width());
+        }
+        self.settings = settings;
+    }
+
     // ---- what it knows
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -424,7 +436,6 @@ impl Ledger {
         self.confirmed.as_ref()?;
         let (to, evidence) = match &self.local {
             Some(local) if local.proposed => (local.standing.clone(), local.evidence),
-            Some(_) => return None,
             None if self.probes.are_wanted() && self.standing().is_due(now) => {
                 let standing = self.standing();
                 let to = Standing {
@@ -435,7 +446,7 @@ impl Ledger {
                 };
                 (to, Counts::default())
             }
-            None => return None,
+            _ => return None,
         };
         let record = to.to_record(0, now);
         Some(Proposal {
@@ -522,7 +533,9 @@ impl Ledger {
         match &mut self.confirmed {
             Some((epoch, _)) if *epoch > record.epoch => return false,
             Some((epoch, known)) if *epoch == record.epoch && known.state == record.state => {
-                *known = standing;
+                // An answer that has travelled for longer puts the same end later; the earliest is the truest.
+                let until = known.until.zip(standing.until).map(|(known, told)| known.min(told));
+                *known = Standing { until, ..standing };
                 return false;
             }
             _ => {}

@@ -15,7 +15,7 @@ use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
 /// What a breaker says to a call that wants to be made.
-pub enum Admission<'a> {
+pub(crate) enum Admission<'a> {
     /// Make it.
     Go(Permit<'a>),
     /// A probe may be due: the store is being asked for leave.
@@ -89,7 +89,7 @@ impl<'a> Permit<'a> {
 
     /// The call took longer than `limit` and has been dropped: a failure.
     pub fn timed_out(self, limit: Duration) -> BreakerError {
-        let error = BreakerError::new(self.core.name().clone(), RefusalKind::TimedOut { limit });
+        let error = BreakerError::new(self.core.name().clone(), RefusalKind::TimedOut, Some(limit));
         self.failure();
         error
     }
@@ -115,7 +115,7 @@ impl Drop for Permit<'_> {
 
 /// Waits for the answer to a request for a probe: one round trip to the store at most, with a
 /// deadline that the coordinator keeps. Dropped early, the probe goes back.
-pub struct Waiting<'a> {
+pub(crate) struct Waiting<'a> {
     core: &'a Core,
     answer: oneshot::Receiver<Grant>,
 }

@@ -24,19 +24,19 @@ use crate::breaker::ledger::PACE;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Answer, Batch, FleetRow, Load, Store};
+use crate::store::{Answer, Batch, FleetRow, Load, MAX_ENTRIES, Store};
 use book::Book;
 use skew::Skew;
 use watch::Stream;
 
 /// An instance without anything to say asks so often whether the store is still the same.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A store that has not answered by then is away. (Its own limits are for its connections.)
+/// A store that has not answered by then is away. Callers that want to make a probe wait as long.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// The same where nobody waits, and where a connection may have to be made first.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon a lost store is tried again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
-/// Breakers per batch: what one script handles in a fraction of a millisecond.
-const BATCH: usize = 128;
 
 /// What others ask of the coordinator.
 pub(crate) enum Request {
@@ -178,8 +178,11 @@ impl Coordinator {
     async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
         let mut rest = cores;
         loop {
-            let batch =
-                if rest.len() > BATCH { rest.drain(..BATCH).collect() } else { std::mem::take(&mut rest) };
+            let batch = if rest.len() > MAX_ENTRIES {
+                rest.drain(..MAX_ENTRIES).collect()
+            } else {
+                std::mem::take(&mut rest)
+            };
             self.seq += 1;
             if let Err(error) = self.send(batch, false).await {
                 return self.lost(&error);
@@ -203,7 +206,7 @@ impl Coordinator {
             entries: cores.iter().map(|core| core.entry(retry)).collect(),
         };
         self.exchanged_at = sent_at;
-        match patiently("exchanging counts", self.store.exchange(batch)).await {
+        match patiently("exchanging counts", PATIENCE, self.store.exchange(batch)).await {
             Ok(answer) => {
                 self.unknown = None;
                 self.answered(&cores, &answer, sent_at);
@@ -241,7 +244,7 @@ impl Coordinator {
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
         let sent_at = self.home.clock.now();
-        let result = match patiently("reading the fleet's states", self.store.load()).await {
+        let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
             Ok(load) => self.loaded(&load, sent_at).await,
             Err(error) => Err(error),
         };
@@ -282,7 +285,7 @@ impl Coordinator {
         let mut all = self.book.all();
         all.retain(|core| core.review() || core.has_history());
         while !all.is_empty() {
-            let batch = all.drain(..all.len().min(BATCH)).collect();
+            let batch = all.drain(..all.len().min(MAX_ENTRIES)).collect();
             self.seq += 1;
             self.send(batch, false).await?;
         }
@@ -309,25 +312,23 @@ impl Coordinator {
         if !self.home.store_up() {
             self.connect().await;
         }
-        let now = self.home.clock.now();
-        let talkative = self.review(now);
-        if !talkative.is_empty() {
-            self.exchange(talkative).await;
-        }
-        let rows = patiently("reading the fleet's overview", self.store.fleet()).await;
+        self.tell_all().await;
+        let rows = patiently("reading the fleet's overview", LONG_PATIENCE, self.store.fleet()).await;
         if let Err(error) = &rows {
             self.lost(error);
         }
         rows
     }
 
+    /// Twice, because what was decided before the first contact can be proposed only after it.
     async fn tell_all(&mut self) {
-        if self.home.store_up() {
+        for _ in 0..2 {
             let now = self.home.clock.now();
-            let talkative = self.review(now);
-            if !talkative.is_empty() {
-                self.exchange(talkative).await;
+            let talkative = if self.home.store_up() { self.review(now) } else { Vec::new() };
+            if talkative.is_empty() {
+                return;
             }
+            self.exchange(talkative).await;
         }
     }
 
@@ -345,10 +346,11 @@ impl Coordinator {
 /// The store's own limits end a hanging connection; this one ends a hanging answer.
 async fn patiently<T>(
     doing: &'static str,
+    limit: Duration,
     answer: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match tokio::time::timeout(limit, answer).await {
         Ok(result) => result,
-        Err(_) => Err(Error::store(doing, format!("no answer within {PATIENCE:?}"))),
+        Err(_) => Err(Error::store(doing, format!("no answer within {limit:?}"))),
     }
 }

@@ -76,7 +76,7 @@ struct Instance {
     wire: Arc<Wire>,
     core: Arc<Core>,
     coordinator: Coordinator,
-    _requests: mpsc::UnboundedSender<Request>,
+    asked: mpsc::UnboundedSender<Request>,
     events: Events,
     /// Epochs of the transitions it has been told of.
     told: Vec<u64>,
@@ -107,10 +107,10 @@ impl Fleet {
                 let home = Arc::new(Home::new(name, clock.clone(), outlet, cache, up));
                 let book = Arc::new(Book::default());
                 let make = |name, held| {
-                    Core::new(name, settings.clone(), PerFunction::default(), held, home.clone())
+                    Core::new(name, settings.clone(), false, PerFunction::default(), held, home.clone())
                 };
                 let core = book.get_or_insert("b", make);
-                let (_requests, requests) = mpsc::unbounded_channel();
+                let (asked, requests) = mpsc::unbounded_channel();
                 let now = clock.now();
                 let coordinator = Coordinator {
                     home,
@@ -128,7 +128,7 @@ impl Fleet {
                     resync: false,
                     ever_up: false,
                 };
-                Instance { wire, core, coordinator, _requests, events, told: Vec::new() }
+                Instance { wire, core, coordinator, asked, events, told: Vec::new() }
             })
             .collect();
         Fleet { random: Rng::with_seed(seed), store, hands, instances }
@@ -164,9 +164,9 @@ impl Fleet {
             }
         };
         if success {
-            permit.success()
+            permit.success();
         } else {
-            permit.failure()
+            permit.failure();
         }
         true
     }
@@ -190,7 +190,7 @@ impl Fleet {
         let coordinator = &instance.coordinator;
         let from = coordinator.stream.position();
         for event in self.store.watch(from, Duration::ZERO).await.unwrap() {
-            let requests = instance._requests.downgrade();
+            let requests = instance.asked.downgrade();
             watch::take(&coordinator.home, &coordinator.book, &coordinator.stream, &requests, &event);
         }
         while let Some(event) = instance.events.try_recv() {

@@ -147,13 +147,11 @@ pub(super) fn take(
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
     book.adopt(&event.name, &record, now);
     // Written back after the store had lost it: news for newcomers, but no change of state.
-    if event.from == record.state {
-        return;
-    }
+    let Some(from) = event.from else { return };
     home.outlet.emit(Event::Transition(Arc::new(Transition {
         breaker: event.name.clone(),
         epoch: record.epoch,
-        from: event.from,
+        from,
         to: record.state,
         own: *record.originator == *home.instance,
         reason: record.reason,

@@ -231,17 +231,28 @@ impl Registry {
     /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
     /// fails: a config that cannot be meant is reported, and left out.
     pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
-        if let Some(core) = self.book.get(name) {
-            return core;
+        let known = self.book.get(name);
+        if let Some(core) = &known
+            && !config.is_about_the_breaker()
+        {
+            return core.clone();
         }
         let settings = self.settings(name, config).unwrap_or_else(|error| {
             self.home.outlet.error(error);
             self.settings(name, &BreakerConfig::default()).expect("validated by the builder")
         });
+        if let Some(core) = known {
+            core.registered_again(&settings);
+            return core;
+        }
         let nothing = BreakerConfig::default();
         let per_function = PerFunction::new(self.operator.get(name).unwrap_or(&nothing), &self.defaults);
         let home = self.home.clone();
-        self.book.get_or_insert(name, |name, held| Core::new(name, settings, per_function, held, home))
+        // Without settings of its own it takes those of whoever brings some.
+        let provisional = !config.is_about_the_breaker();
+        self.book.get_or_insert(name, |name, held| {
+            Core::new(name, settings, provisional, per_function, held, home)
+        })
     }
 
     fn settings(&self, name: &str, config: &BreakerConfig) -> Result<Settings, Error> {

@@ -127,7 +127,14 @@ impl Space {
         Answer { now_us: now, position: self.position(), views, troubles: Vec::new() }
     }
 
-    fn announce(&mut self, name: &Arc<str>, from: State, record: Record, evidence: Counts, at_us: u64) {
+    fn announce(
+        &mut self,
+        name: &Arc<str>,
+        from: Option<State>,
+        record: Record,
+        evidence: Counts,
+        at_us: u64,
+    ) {
         let position = self.next_position();
         let record = Record { since_us: 0, ..record };
         self.events.push_back(StreamEvent { position, name: name.clone(), from, record, evidence, at_us });
@@ -147,7 +154,7 @@ impl Space {
             let restored = ledger.write_back(known, now);
             if restored && known.state != State::Closed {
                 let record = ledger.record(now);
-                self.announce(&entry.name, record.state, record, Counts::default(), now);
+                self.announce(&entry.name, None, record, Counts::default(), now);
             }
         }
         if !when.retry {
@@ -159,7 +166,7 @@ impl Space {
             ledger.propose(proposal, entry.known().map(|known| known.epoch), instance, now)
         });
         if won && let Some(proposal) = &entry.proposal {
-            self.announce(&entry.name, from, ledger.record(now), proposal.evidence, now);
+            self.announce(&entry.name, Some(from), ledger.record(now), proposal.evidence, now);
         }
         let (granted, lease_wait_us) = ledger.hand_out(instance, &entry.leases, now);
         let view = View {

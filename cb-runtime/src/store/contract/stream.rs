@@ -26,7 +26,7 @@ async fn an_event_tells_all_about_a_change(bench: &Bench<'_>) {
     let events = bench.events().await;
     assert_eq!(events.len(), 1);
     let event = &events[0];
-    assert_eq!((&*event.name, event.from), ("odd {name}\n", State::Closed));
+    assert_eq!((&*event.name, event.from), ("odd {name}\n", Some(State::Closed)));
     let expected = Record {
         epoch: 1,
         state: State::Open,
@@ -50,7 +50,7 @@ async fn events_are_numbered_without_gaps(bench: &Bench<'_>) {
     let told: Vec<_> =
         events.iter().map(|e| (e.position.number, e.record.reason.as_str(), e.record.epoch)).collect();
     assert_eq!(told, [(1, "0", 1), (2, "1", 1), (3, "2", 2), (4, "3", 2), (5, "4", 3)]);
-    assert_eq!(events[2].from, State::Open);
+    assert_eq!(events[2].from, Some(State::Open));
     let rest = bench.store.watch(events[2].position.clone(), Duration::ZERO).await.unwrap();
     assert_eq!(rest, events[3..]);
 }

@@ -242,9 +242,9 @@ local function stand(meta, events, fresh)
   return place
 end
 
--- The held set, found again among the known names.
+-- The held set, found again: names of breakers that are held have an infinite score.
 local function find_held(held, names, prefix)
-  local known = redis.pcall('ZRANGE', names, 0, -1)
+  local known = redis.pcall('ZRANGEBYSCORE', names, '+inf', '+inf')
   if failure(known) then
     return
   end
@@ -252,6 +252,8 @@ local function find_held(held, names, prefix)
     local state = redis.pcall('HGET', prefix .. name, 'state')
     if type(state) == 'string' and state ~= 'closed' then
       redis.pcall('SADD', held, name)
+    elseif not failure(state) then
+      redis.pcall('ZADD', names, whole(now / 1000), name)
     end
   end
 end
@@ -260,6 +262,12 @@ end
 local function keep(meta, held, names, prefix)
   local count = mended(held, function() return redis.pcall('SCARD', held) end,
     function() find_held(held, names, prefix) end)
+  -- Somebody may have taken a name away, or all of them.
+  local expected = redis.pcall('ZCOUNT', names, '+inf', '+inf')
+  if count and type(expected) == 'number' and count < expected then
+    find_held(held, names, prefix)
+    count = redis.pcall('SCARD', held)
+  end
   for _, key in ipairs({ meta, names }) do
     if count and count > 0 then
       redis.pcall('PERSIST', key)

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisFuture, Value};
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::address;
@@ -75,14 +74,11 @@ impl ConnectionLike for Link {
 pub(super) struct Dialer {
     plan: Plan,
     limit: Duration,
-    /// Where connections live; the runtime of the first use otherwise.
-    runtime: Option<Handle>,
     turn: tokio::sync::Mutex<()>,
     /// How many attempts have failed, and how the last one did.
     failed: Mutex<(u64, Option<Error>)>,
 }
 
-#[derive(Clone)]
 enum Plan {
     Single(ConnectionInfo),
     #[cfg(feature = "cluster")]
@@ -104,23 +100,13 @@ impl Dialer {
             Target::Sentinel { urls, master } => Plan::Sentinel { sentinels: several(&urls)?, master },
         };
         let limit = CONNECT_TIMEOUT;
-        Ok(Dialer {
-            plan,
-            limit,
-            runtime: None,
-            turn: tokio::sync::Mutex::default(),
-            failed: Mutex::default(),
-        })
+        Ok(Dialer { plan, limit, turn: tokio::sync::Mutex::default(), failed: Mutex::default() })
     }
 
     /// Waits longer: tests on a busy machine must not fail because it is busy.
     #[cfg(test)]
     pub(super) fn wait_for(&mut self, limit: Duration) {
         self.limit = limit;
-    }
-
-    pub(super) fn on(&mut self, runtime: Handle) {
-        self.runtime = Some(runtime);
     }
 
     /// A new connection; or what `ready` has, if it has something once it is this caller's turn. An attempt
@@ -140,7 +126,7 @@ impl Dialer {
                 return Err(error.clone());
             }
         }
-        let result = self.connect().await;
+        let result = self.plan.connect(self.limit).await;
         if let Err(error) = &result {
             let mut failed = self.failed();
             *failed = (failed.0 + 1, Some(error.clone()));
@@ -150,25 +136,6 @@ impl Dialer {
 
     fn failed(&self) -> std::sync::MutexGuard<'_, (u64, Option<Error>)> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn connect(&self) -> Result<Link, Error> {
-        let (plan, limit) = (self.plan.clone(), self.limit);
-        let Some(runtime) = &self.runtime else { return plan.connect(limit).await };
-        let mut task = AbortOnDrop(runtime.spawn(async move { plan.connect(limit).await }));
-        match (&mut task.0).await {
-            Ok(result) => result,
-            Err(ended) => Err(Error::store("connecting", ended)),
-        }
-    }
-}
-
-/// A caller that goes away takes its attempt with it.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -243,7 +243,7 @@ local function exchange(e, key, leases_key, window_key)
   end
   -- Not before here: everything has been read, so nothing can go wrong that would undo it.
   if restored then
-    announce(e, b, b.state, { 0, 0, 0 })
+    announce(e, b, '', { 0, 0, 0 })
   end
   local won = false
   if e.proposal and wins(b, e) then

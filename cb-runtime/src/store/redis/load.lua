@@ -4,6 +4,7 @@ local meta, events, held, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 
 local place = stand(meta, events, fresh)
+keep(meta, held, names, prefix)
 mended(events, function() return redis.pcall('XLEN', events) end)
 local found = mended(held, function() return redis.pcall('SMEMBERS', held) end,
   function() find_held(held, names, prefix) end) or {}
@@ -18,8 +19,5 @@ if asked == 'all' then
       found[#found + 1] = name
     end
   end
-end
-if place.due or #troubles > 0 then
-  keep(meta, held, names, prefix)
 end
 return { now, { place.incarnation, place.id, place.number }, troubles, found }

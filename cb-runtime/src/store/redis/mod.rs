@@ -2,7 +2,8 @@
 //!
 //! One connection for commands, shared by all that is asked; one for the blocking read of the event
 //! stream. Both are made when they are first needed, dropped when they fail, and made again at the
-//! next use. Nothing is tried twice here: the coordinator knows when that is due.
+//! next use. Nothing is tried twice here: the coordinator knows when that is due. A connection lives on
+//! the runtime that it was first used from, which should therefore be one that lasts.
 
 mod address;
 mod connect;
@@ -10,6 +11,7 @@ mod keys;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -20,7 +22,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::streams::{StreamRangeReply, StreamReadReply};
 use redis::{
     ErrorKind as RedisErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
     Value,
@@ -35,6 +36,7 @@ use crate::snapshot::State;
 use connect::{Dialer, Link};
 use keys::{Keys, decode};
 use script::Scripts;
+use watch::Watching;
 use wire::{BatchOut, EntryOut, Items, Odd};
 
 pub(crate) use connect::Target;
@@ -44,10 +46,6 @@ pub(crate) use connect::Target;
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a blocking read may take beyond its patience.
 const WATCH_MARGIN: Duration = Duration::from_secs(1);
-/// How long is waited behind entries that cannot be read, before it is made sure that they are still there.
-const SKIP_PATIENCE: Duration = Duration::from_millis(500);
-/// Events that are read at once.
-const EVENTS_AT_ONCE: usize = 256;
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
 const ROWS_AT_ONCE: usize = 500;
 /// A century in milliseconds: more than that Redis may not take.
@@ -69,13 +67,6 @@ pub(crate) struct RedisStore {
     watch_margin: Duration,
     #[cfg(test)]
     clock: Option<Clock>,
-}
-
-#[derive(Default)]
-struct Watching {
-    link: Option<(u64, Link)>,
-    /// Entries that cannot be read: from the id that the caller stands at to the last of them.
-    skip: Option<(String, String)>,
 }
 
 impl RedisStore {
@@ -111,13 +102,6 @@ impl RedisStore {
         let limit = Duration::from_secs(30);
         self.dialer.wait_for(limit);
         RedisStore { response_timeout: limit, watch_margin: limit, ..self }
-    }
-
-    /// Connections live on this runtime, wherever they are first used from. Without this they live on the
-    /// runtime of their first user, and break when it ends.
-    pub(crate) fn on(mut self, runtime: tokio::runtime::Handle) -> Self {
-        self.dialer.on(runtime);
-        self
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<(u64, Link)>> {
@@ -287,82 +271,6 @@ impl RedisStore {
             })),
         }
     }
-
-    async fn watch(&self, from: Position, patience: Duration) -> Result<Vec<StreamEvent>, Error> {
-        let doing = "reading the event stream";
-        let mut watching = self.watching.lock().await;
-        // Taken out while it is in use: if this future is dropped, the read that goes on must not be waited for.
-        let moves = self.moves.load(Ordering::Relaxed);
-        let mut link = match watching.link.take() {
-            Some((then, link)) if then == moves => link,
-            _ => self.dialer.dial(|| None).await?,
-        };
-        let skip = watching.skip.take().filter(|(id, _)| *id == from.id);
-        let (start, patience) = match &skip {
-            Some((_, behind)) => (behind.clone(), patience.min(SKIP_PATIENCE)),
-            None if from.id.is_empty() => ("0-0".to_owned(), patience),
-            None => (from.id.clone(), patience),
-        };
-        let key = self.keys.events();
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(EVENTS_AT_ONCE);
-        // BLOCK 0 would block for ever.
-        if let Ok(milliseconds @ 1..) = u64::try_from(patience.as_millis()) {
-            command.arg("BLOCK").arg(milliseconds);
-        }
-        command.arg("STREAMS").arg(&key).arg(start);
-        let limit = patience.saturating_add(self.watch_margin);
-        let reply: Option<StreamReadReply> = match timeout(limit, command.query_async(&mut link)).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => {
-                if is_an_answer(&error) {
-                    watching.link = Some((moves, link));
-                }
-                return Err(Error::store(doing, format!("{key}: {error}")));
-            }
-            Err(_) => return Err(Error::store(doing, format!("{key}: no answer within {limit:?}"))),
-        };
-        let entries: Vec<_> =
-            reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids).collect();
-        if entries.is_empty()
-            && let Some(skip) = skip
-        {
-            // A stream that has been begun anew may never reach the id that is waited behind.
-            let newest = redis::cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg(1).to_owned();
-            let newest: RedisResult<StreamRangeReply> =
-                timeout(self.response_timeout, newest.query_async(&mut link)).await.map_err(|_| {
-                    Error::store(doing, format!("{key}: no answer within {:?}", self.response_timeout))
-                })?;
-            if newest.is_ok_and(|newest| newest.ids.first().is_some_and(|entry| entry.id == skip.1)) {
-                watching.skip = Some(skip);
-            }
-        }
-        watching.link = Some((moves, link));
-
-        let mut events = Vec::new();
-        let mut odd: Option<(String, Error)> = None;
-        for entry in entries {
-            match wire::event(entry.id.clone(), &entry.map) {
-                // What cannot be read comes first; whoever has heard of it goes on behind it.
-                Ok(_) if odd.is_some() => break,
-                Ok(event) => events.push(event),
-                // What could be read comes first; whoever stands behind it meets this one.
-                Err(_) if !events.is_empty() => break,
-                Err(problem) => {
-                    let what = format!("{key}, entry {},", entry.id);
-                    let (last, _) = odd.get_or_insert_with(|| {
-                        (String::new(), Error::new(ErrorKind::Data { what, problem }))
-                    });
-                    *last = entry.id;
-                }
-            }
-        }
-        if let Some((last, error)) = odd {
-            watching.skip = Some((from.id, last));
-            return Err(error);
-        }
-        Ok(events)
-    }
 }
 
 /// Something that is sent on a connection and answered.
@@ -414,7 +322,7 @@ impl Store for RedisStore {
     }
 
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        Box::pin(RedisStore::watch(self, from, patience))
+        Box::pin(self.watch_stream(from, patience))
     }
 
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {

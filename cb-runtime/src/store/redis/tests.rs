@@ -8,6 +8,7 @@ mod layout;
 mod lives;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod spoilt;
 
 use cb_testkit::RedisServer;
 

@@ -364,7 +364,7 @@ pub(super) fn event(id: String, fields: &HashMap<String, Value>) -> Result<Strea
     Ok(StreamEvent {
         position: Position { incarnation: text("incarnation")?, id, number: number("number")? },
         name: Arc::from(name),
-        from: state("from")?,
+        from: if text("from")?.is_empty() { None } else { Some(state("from")?) },
         record: Record {
             epoch: Some(number("epoch")?).filter(|epoch| *epoch <= MAX_EPOCH).ok_or("epoch is too large")?,
             state: to,

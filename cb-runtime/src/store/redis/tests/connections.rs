@@ -7,7 +7,7 @@ use cb_testkit::{PATIENCE, Proxy, RedisServer, Reply, wait_until};
 
 use super::{about, at, batch, counting, exchange, forcing, impatient, say, store};
 use crate::snapshot::State;
-use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, Target};
+use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore};
 use crate::store::{Batch, Position, Store};
 
 /// However busy the machine is, an impatient store will have its answer at last.
@@ -255,18 +255,4 @@ async fn a_server_that_takes_no_writes_does_nothing_of_a_batch() {
     assert!(error.to_string().contains("READONLY") || error.to_string().contains("read only"), "{error}");
     Store::watch(&store, nowhere(), Duration::ZERO).await.unwrap();
     assert_ne!(server.info("stats", "total_connections_received"), before);
-}
-
-#[test]
-fn connections_outlive_the_runtime_that_used_them_first() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let home = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store =
-        RedisStore::new(Target::Single(proxy.url()), "test").unwrap().patient().on(home.handle().clone());
-    for _ in 0..2 {
-        let passing = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        passing.block_on(async { say(&store, counting("x", 1, 0)).await });
-    }
-    assert_eq!(proxy.accepted(), 1);
 }

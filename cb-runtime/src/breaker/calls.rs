@@ -1,0 +1,172 @@
+//! A breaker's side towards calls: leave to make one, and what became of it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Core;
+use super::gate::Pass;
+use super::permit::{Admission, Permit, Waiting};
+use super::tally::Outcome;
+use crate::clock::Moment;
+use crate::error::{BreakerError, RefusalKind};
+use crate::snapshot::State;
+use crate::store::LeaseId;
+use crate::sync::lock;
+
+impl Core {
+    /// The fast path of [`admit`](Self::admit).
+    #[inline]
+    pub(crate) fn admit_closed(&self) -> Option<Permit<'_>> {
+        let pass = self.gate.pass();
+        pass.is_closed().then(|| Permit::new(self, pass, None))
+    }
+
+    pub(crate) fn admit(&self) -> Admission<'_> {
+        let pass = self.gate.pass();
+        if pass.is_closed() {
+            return Admission::Go(Permit::new(self, pass, None));
+        }
+        self.admit_unclosed(pass)
+    }
+
+    #[cold]
+    fn admit_unclosed(&self, pass: Pass) -> Admission<'_> {
+        match pass.state() {
+            state if state.admits() => Admission::Go(Permit::new(self, pass, None)),
+            State::Open if self.home.clock.now().0 >= self.due.load(Ordering::Relaxed) => self.admit_probe(),
+            State::HalfOpen => self.admit_probe(),
+            _ => Admission::No(self.rejection()),
+        }
+    }
+
+    /// A probe may be due. One of many callers at a time asks the store for them all.
+    fn admit_probe(&self) -> Admission<'_> {
+        let now = self.home.clock.now();
+        let mut desk = lock(&self.desk);
+        // Under the lock that a loss of the store takes to dismiss who waits: nobody joins them after it.
+        let store_up = self.store_up();
+        let state = desk.ledger.state();
+        if state.admits() {
+            return Admission::Go(Permit::new(self, self.gate.pass(), None));
+        }
+        let due = state == State::HalfOpen || desk.ledger.standing().is_due(now);
+        let limit = desk.ledger.settings().half_open_max_calls;
+        if due && store_up {
+            if let Some(id) = desk.ledger.probes.join(limit, now) {
+                let (sender, receiver) = oneshot::channel();
+                desk.callers.push((id, sender));
+                drop(desk);
+                self.flag(true);
+                return Admission::Wait(Waiting::new(self, receiver));
+            }
+        } else if due {
+            let change = (state == State::Open).then(|| desk.ledger.half_open_alone(now));
+            if change.is_some() {
+                self.show(&desk.ledger);
+            }
+            let free = desk.ledger.probes.join_alone(limit);
+            let pass = self.gate.pass();
+            let epoch = desk.ledger.epoch();
+            drop(desk);
+            self.tell_alone(change, epoch);
+            if free {
+                return Admission::Go(Permit::new(self, pass, None));
+            }
+        } else {
+            drop(desk);
+        }
+        Admission::No(self.rejection())
+    }
+
+    pub(crate) fn is_current(&self, pass: Pass) -> bool {
+        self.gate.is_current(pass)
+    }
+
+    /// Admits a caller whose request for a probe came to nothing because the circuit has closed meanwhile.
+    pub(crate) fn admit_late(&self) -> Result<Permit<'_>, BreakerError> {
+        let pass = self.gate.pass();
+        if pass.state().admits() { Ok(Permit::new(self, pass, None)) } else { Err(self.rejection()) }
+    }
+
+    /// The error of a call that is not made; counts it.
+    #[cold]
+    fn rejection(&self) -> BreakerError {
+        self.tally.add(Outcome::Rejected);
+        let left = match self.due.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            due => Some(Moment(due).since(self.home.clock.now())),
+        };
+        let (kind, span) = match self.gate.pass().state() {
+            State::ForcedOpen => (RefusalKind::ForcedOpen, left),
+            State::Open => (RefusalKind::Open, left.or(Some(Duration::ZERO))),
+            _ => (RefusalKind::ProbesTaken, None),
+        };
+        BreakerError::new(self.name.clone(), kind, span)
+    }
+
+    #[inline]
+    pub(crate) fn record(&self, pass: Pass, lease: LeaseId, outcome: Outcome) {
+        if outcome == Outcome::Success && pass.is_closed() && self.gate.is_current(pass) {
+            self.tally.success(&self.home.clock);
+        } else {
+            self.record_slowly(pass, lease, outcome);
+        }
+    }
+
+    #[cold]
+    fn record_slowly(&self, pass: Pass, lease: LeaseId, outcome: Outcome) {
+        let state = pass.state();
+        if state == State::Disabled {
+            return;
+        }
+        let probing = state == State::HalfOpen;
+        let matters = outcome == Outcome::Failure || probing;
+        if !matters {
+            let late = outcome == Outcome::Success && !self.gate.is_current(pass);
+            self.tally.add(if late { Outcome::Late } else { outcome });
+            return;
+        }
+        let now = self.home.clock.now();
+        let mut desk = lock(&self.desk);
+        // Under the lock that a loss of the store takes: a change made after it must not be proposed at the heal.
+        let store_up = self.store_up();
+        // Changes are made under this lock, so what is current now stays current until it is released.
+        if !self.gate.is_current(pass) {
+            drop(desk);
+            self.tally.add(if outcome == Outcome::Cancelled { outcome } else { Outcome::Late });
+            return;
+        }
+        self.tally.add(outcome);
+        let successes = self.tally.account();
+        let change = if probing {
+            desk.ledger.fold(successes, now);
+            desk.ledger.probes.ended(lease);
+            match outcome {
+                Outcome::Success => desk.ledger.probe(true, now, store_up),
+                Outcome::Failure => desk.ledger.probe(false, now, store_up),
+                _ => None,
+            }
+        } else {
+            desk.ledger.failure(successes, now, self.home.skew(), store_up)
+        };
+        if change.is_some() {
+            self.show(&desk.ledger);
+        }
+        let urgent = probing || change.is_some();
+        let epoch = desk.ledger.epoch();
+        drop(desk);
+        if store_up {
+            self.flag(urgent);
+        } else {
+            self.tell_alone(change, epoch);
+        }
+    }
+
+    /// Gives back a probe that was granted to a caller who has gone.
+    pub(crate) fn give_back(&self, lease: LeaseId) {
+        lock(&self.desk).ledger.probes.ended(lease);
+        self.flag(true);
+    }
+}

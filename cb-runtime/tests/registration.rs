@@ -1,0 +1,74 @@
+//! Who decides about a breaker's settings.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cb_runtime::{BreakerConfig, Registry, State};
+use cb_testkit::wait_until;
+
+async fn fail(registry: &Registry, times: u32) {
+    let breaker = registry.breaker("b").unwrap();
+    for _ in 0..times {
+        let _ = breaker.call(async || Err::<(), _>("no")).await;
+    }
+}
+
+#[tokio::test]
+async fn who_brings_settings_first_decides_even_if_someone_has_looked_before() {
+    let registry = Registry::builder().build().unwrap();
+    registry.get_or_create("b", BreakerConfig::default());
+    registry.get_or_create("b", BreakerConfig::default().failure_threshold(2));
+    fail(&registry, 2).await;
+    assert_eq!(registry.breaker("b").unwrap().state(), State::Open);
+}
+
+#[tokio::test]
+async fn other_settings_for_the_same_name_are_reported_once_and_have_no_effect() {
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let log = reported.clone();
+    let on_error = move |error: &cb_runtime::Error| log.lock().unwrap().push(error.to_string());
+    let registry = Registry::builder().on_error(on_error).build().unwrap();
+    registry.get_or_create("b", BreakerConfig::default().failure_threshold(2));
+    registry.get_or_create("b", BreakerConfig::default().failure_threshold(2));
+    registry.get_or_create("b", BreakerConfig::default().failure_threshold(7));
+    registry.get_or_create("b", BreakerConfig::default().failure_threshold(8));
+    fail(&registry, 2).await;
+    assert_eq!(registry.breaker("b").unwrap().state(), State::Open);
+    wait_until(Duration::from_secs(10), "the report", || !reported.lock().unwrap().is_empty());
+    let reported = reported.lock().unwrap();
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    assert!(reported[0].contains("breaker \"b\": registered again with other settings"), "{reported:?}");
+}
+
+#[tokio::test]
+async fn the_operators_word_wins() {
+    let registry = Registry::builder().configure("b", |config| config.failure_threshold(1)).build().unwrap();
+    registry.get_or_create("b", BreakerConfig::default().failure_threshold(50));
+    fail(&registry, 1).await;
+    assert_eq!(registry.breaker("b").unwrap().state(), State::Open);
+}
+
+#[test]
+fn what_cannot_be_meant_is_an_error_that_names_the_field() {
+    let wrong = BreakerConfig::default().failure_rate_threshold(40.0);
+    let error = Registry::builder().defaults(wrong.clone()).build().unwrap_err();
+    assert_eq!((error.is_config(), error.field()), (true, Some("failure_rate_threshold")));
+    assert!(error.to_string().contains("for 40 % say 0.4"), "{error}");
+    let error = Registry::builder().configure("b", |_| wrong.clone()).build().unwrap_err();
+    assert_eq!(error.field(), Some("failure_rate_threshold"));
+    let registry = Registry::builder().build().unwrap();
+    assert_eq!(registry.try_get_or_create("b", wrong).unwrap_err().field(), Some("failure_rate_threshold"));
+    for (config, field) in [
+        (BreakerConfig::default().failure_threshold(0), "failure_threshold"),
+        (BreakerConfig::default().failure_rate_threshold(f64::NAN), "failure_rate_threshold"),
+        (BreakerConfig::default().reset_timeout(Duration::ZERO), "reset_timeout"),
+        (BreakerConfig::default().success_threshold(0), "success_threshold"),
+        (BreakerConfig::default().half_open_max_calls(0), "half_open_max_calls"),
+        (BreakerConfig::default().minimum_calls(0), "minimum_calls"),
+        (BreakerConfig::default().window(Duration::MAX), "window"),
+        (BreakerConfig::default().call_timeout(Duration::ZERO), "call_timeout"),
+        (BreakerConfig::default().cache_ttl(Duration::ZERO), "cache_ttl"),
+    ] {
+        assert_eq!(config.validate().unwrap_err().field(), Some(field));
+    }
+}
