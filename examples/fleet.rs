@@ -7,7 +7,8 @@
 //! Starts a redis-server of its own in a temporary directory, an upstream on loopback, and itself three
 //! times. Shows who saw what when, and what it cost Redis.
 
-mod support;
+#[path = "support/upstream.rs"]
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -18,10 +19,10 @@ use anyhow::Context as _;
 use cb_runtime::{BreakerError, Event, Registry, circuit_breaker};
 use cb_testkit::RedisServer;
 use owo_colors::OwoColorize;
-use support::upstream::Upstream;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use upstream::Upstream;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 

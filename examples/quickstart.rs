@@ -8,14 +8,17 @@
 //! It starts a small upstream of its own on loopback, calls it over HTTP through an annotated function,
 //! breaks it, and mends it.
 
-mod support;
+#[path = "support/paint.rs"]
+mod paint;
+#[path = "support/upstream.rs"]
+mod upstream;
 
 use std::time::Duration;
 
 use cb_runtime::{Event, Registry, State, circuit_breaker};
+use paint::{Look, Screen};
 use serde::{Deserialize, Serialize};
-use support::paint::{Look, Screen};
-use support::upstream::Upstream;
+use upstream::Upstream;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct User {
@@ -41,8 +44,8 @@ async fn get_user(base: &str, user_id: u64) -> anyhow::Result<User> {
     Ok(response.json().await?)
 }
 
-fn unknown_user(_base: &str, user_id: u64) -> anyhow::Result<User> {
-    Ok(User { id: user_id, name: "(unknown)".into(), stamp: 0 })
+fn unknown_user(_base: &str, user_id: u64) -> User {
+    User { id: user_id, name: "(unknown)".into(), stamp: 0 }
 }
 
 #[tokio::main(flavor = "current_thread")]

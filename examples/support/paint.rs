@@ -9,7 +9,7 @@ use owo_colors::{OwoColorize, Style};
 
 /// Where an answer came from.
 #[derive(Clone, Copy)]
-pub enum Look {
+pub(crate) enum Look {
     Live,
     Cached,
     Fallback,
@@ -35,7 +35,7 @@ fn style(state: State) -> Style {
     }
 }
 
-pub struct Screen {
+pub(crate) struct Screen {
     start: Instant,
     out: anstream::AutoStream<std::io::Stdout>,
     state: State,
@@ -44,7 +44,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Screen {
             start: Instant::now(),
             out: anstream::AutoStream::auto(std::io::stdout()),
@@ -54,15 +54,15 @@ impl Screen {
         }
     }
 
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.state
     }
 
-    pub fn transitions(&self) -> u64 {
+    pub(crate) fn transitions(&self) -> u64 {
         self.transitions
     }
 
-    pub fn title(&mut self, how: &str) {
+    pub(crate) fn title(&mut self, how: &str) {
         self.line(&format!("\n  {}  {}\n", "A circuit breaker's life".bold(), how.dimmed()));
         let legend = [
             (Look::Live, "live"),
@@ -79,14 +79,14 @@ impl Screen {
     }
 
     /// What happens outside the breaker.
-    pub fn say(&mut self, what: &str) {
+    pub(crate) fn say(&mut self, what: &str) {
         self.end_calls();
         let at = self.at();
         self.line(&format!("{at}  {}", what.italic()));
     }
 
     /// One call's answer; `reached`: the upstream was called for it.
-    pub fn call(&mut self, look: Look, reached: bool) {
+    pub(crate) fn call(&mut self, look: Look, reached: bool) {
         if self.in_line == 0 {
             let at = self.at();
             let state = format!("{:<10}", self.state);
@@ -101,7 +101,7 @@ impl Screen {
         }
     }
 
-    pub fn transition(&mut self, to: State, reason: &str, open_for: Option<Duration>) {
+    pub(crate) fn transition(&mut self, to: State, reason: &str, open_for: Option<Duration>) {
         self.end_calls();
         self.state = to;
         self.transitions += 1;
@@ -112,7 +112,7 @@ impl Screen {
         self.line(&format!("{at}  {}  {}{}", name.style(style(to)), reason, span.dimmed()));
     }
 
-    pub fn summary(&mut self, what: &str) {
+    pub(crate) fn summary(&mut self, what: &str) {
         self.end_calls();
         self.line(&format!("\n  {}\n", what.bold()));
     }

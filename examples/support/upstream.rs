@@ -26,14 +26,14 @@ enum Broken {
 }
 
 /// A running upstream; it ends with the program.
-pub struct Upstream {
+pub(crate) struct Upstream {
     service: Arc<Service>,
     port: u16,
 }
 
 #[allow(dead_code, reason = "no example needs all of it")]
 impl Upstream {
-    pub async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let service = Arc::new(Service::default());
         let router = Router::new()
             .route("/users/{id}", get(user))
@@ -45,29 +45,29 @@ impl Upstream {
         Ok(Upstream { service, port })
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn break_it(&self) {
+    pub(crate) fn break_it(&self) {
         self.set(Broken::ForAll);
     }
 
-    pub fn break_for(&self, caller: &str) {
+    pub(crate) fn break_for(&self, caller: &str) {
         self.set(Broken::For(caller.into()));
     }
 
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.set(Broken::No);
     }
 
     /// How many requests have reached it.
-    pub fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.service.requests.load(Ordering::Relaxed)
     }
 
     /// Returns once each of these has called.
-    pub async fn wait_for_callers(&self, names: &[&str]) {
+    pub(crate) async fn wait_for_callers(&self, names: &[&str]) {
         let all = || {
             let callers = self.service.callers.lock().unwrap_or_else(PoisonError::into_inner);
             names.iter().all(|name| callers.contains(*name))
