@@ -23,6 +23,8 @@ pub(crate) struct Standing {
     pub(crate) state: State,
     pub(crate) reason: String,
     pub(crate) originator: String,
+    /// Who ordered it, if a person did.
+    pub(crate) actor: String,
     pub(crate) since: Moment,
     /// Open: when a probe is due. Held by hand: when that expires.
     pub(crate) until: Option<Moment>,
@@ -37,6 +39,7 @@ impl Standing {
             state: State::Closed,
             reason: String::new(),
             originator: String::new(),
+            actor: String::new(),
             since: now,
             until: None,
             reset_timeout: Duration::ZERO,
@@ -49,6 +52,7 @@ impl Standing {
             state: record.state,
             reason: record.reason.clone(),
             originator: record.originator.clone(),
+            actor: record.actor.clone(),
             since: Moment(now.0.saturating_sub(record.since_us)),
             until: record.remaining_us.map(|left| now.after(Duration::from_micros(left))),
             reset_timeout: Duration::from_micros(record.reset_timeout_us),
@@ -62,6 +66,7 @@ impl Standing {
             state: self.state,
             reason: self.reason.clone(),
             originator: self.originator.clone(),
+            actor: self.actor.clone(),
             remaining_us: self.until.map(|until| micros(until.since(now))),
             since_us: micros(now.since(self.since)),
             reset_timeout_us: micros(self.reset_timeout),
@@ -314,6 +319,7 @@ impl Ledger {
             state: State::Open,
             reason,
             originator: self.instance.clone(),
+            actor: String::new(),
             since: now,
             until: Some(now.after(reset_timeout)),
             reset_timeout,
@@ -329,6 +335,7 @@ impl Ledger {
             state: State::HalfOpen,
             reason: "reset timeout is over".into(),
             originator: self.instance.clone(),
+            actor: String::new(),
             since: now,
             until: None,
             reset_timeout: standing.reset_timeout,
@@ -426,8 +433,11 @@ impl Ledger {
             known: self.confirmed.as_ref().map(|(epoch, standing)| standing.to_record(*epoch, now)),
             delta,
             window: self.asked,
+            last: None,
             proposal,
             leases,
+            role: None,
+            settings: "".into(),
         }
     }
 
@@ -456,6 +466,8 @@ impl Ledger {
             reset_timeout_us: record.reset_timeout_us,
             attempt: to.attempt,
             force: false,
+            token: None,
+            actor: String::new(),
             evidence,
         })
     }
