@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Core;
 use super::gate::Pass;
+use super::ledger::asked_for;
 use super::permit::{Admission, Permit, Waiting};
 use super::tally::Outcome;
 use crate::clock::Moment;
@@ -145,7 +146,10 @@ impl Core {
         }
         self.tally.add(outcome);
         let successes = self.tally.account();
-        let open_for = open_for.filter(|span| !span.is_zero() && state != State::MetricsOnly);
+        let watching = state == State::MetricsOnly;
+        let open_for = open_for.filter(|span| !span.is_zero());
+        let asked = open_for.filter(|_| watching).map(asked_for);
+        let open_for = open_for.filter(|_| !watching);
         let change = if let Some(span) = open_for {
             desk.ledger.fold(successes, now);
             desk.ledger.probes.ended(lease);
@@ -166,7 +170,9 @@ impl Core {
         }
         let urgent = probing || change.is_some();
         let epoch = desk.ledger.epoch();
+        let would_open = desk.would_open_now(asked, now, self.home.skew());
         drop(desk);
+        self.tell_would_open(would_open);
         if store_up {
             self.flag(urgent);
         } else {

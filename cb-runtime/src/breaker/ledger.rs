@@ -74,6 +74,11 @@ impl Standing {
         }
     }
 
+    /// Held by hand, and its time is over.
+    fn has_expired(&self, now: Moment) -> bool {
+        self.state.is_manual() && self.until.is_some_and(|until| until <= now)
+    }
+
     /// Open, and its time is over.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         self.state == State::Open && self.until.is_none_or(|until| until <= now)
@@ -147,6 +152,14 @@ pub(crate) const PACE: Duration = Duration::from_millis(100);
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// The last of those questions comes so long after the failure.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
+
+/// Why a state held by hand has ended by itself.
+const EXPIRED: &str = "expired";
+
+/// The reason where a call has said for how long the circuit must be open.
+pub(crate) fn asked_for(span: Duration) -> String {
+    format!("the call asked for {} (open_for)", humantime::format_duration(span))
+}
 
 fn mirror(settings: &Settings) -> Option<Mirror> {
     match settings.window {
@@ -313,8 +326,25 @@ impl Ledger {
                     }
                 }
             }
+            // With a store, the fleet leaves it together; see `proposal`.
+            _ if !store_up && self.standing().has_expired(now) => {
+                let to = self.after_expiry(now);
+                Some(self.change(to, Counts::default(), store_up))
+            }
             _ => None,
         }
+    }
+
+    fn after_expiry(&self, now: Moment) -> Standing {
+        Standing { reason: EXPIRED.into(), originator: self.instance.clone(), ..Standing::closed(now) }
+    }
+
+    /// Why it would open now if it did not only watch.
+    pub(crate) fn would_open(&self, now: Moment, skew: u64) -> Option<String> {
+        if self.state() != State::MetricsOnly {
+            return None;
+        }
+        policy::trip(&self.settings, &self.picture(now, skew))
     }
 
     /// A call has failed, and said for how long the circuit must be open.
@@ -325,7 +355,7 @@ impl Ledger {
         } else {
             self.pending.failure(now);
         }
-        let reason = format!("the call asked for {} (open_for)", humantime::format_duration(span));
+        let reason = asked_for(span);
         let evidence = Counts { failures: 1, ..Counts::default() };
         let attempt = self.standing().attempt.saturating_add(1);
         self.open_until(reason, evidence, attempt, span, now, store_up)
@@ -415,7 +445,9 @@ impl Ledger {
             Some(at) => now.since(at),
         };
         let proposes = self.local.as_ref().is_some_and(|local| local.proposed);
-        if proposes || !self.pending.is_empty() || self.probes.want_exchange() {
+        // Asked for until the store's clock agrees.
+        let expired = self.local.is_none() && self.standing().has_expired(now) && silent_for >= PACE;
+        if proposes || expired || !self.pending.is_empty() || self.probes.want_exchange() {
             return true;
         }
         if self.local.is_some()
@@ -487,6 +519,7 @@ impl Ledger {
                 };
                 (to, Counts::default())
             }
+            None if self.standing().has_expired(now) => (self.after_expiry(now), Counts::default()),
             _ => return None,
         };
         let record = to.to_record(0, now);
@@ -527,7 +560,9 @@ impl Ledger {
             // Taken alone. The evidence has been merged: does what the fleet has counted speak for it?
             Some(_) => {
                 let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
-                if open && policy::trip(&self.settings, &self.picture(now, skew)).is_some() {
+                let expired = self.state() == State::Closed
+                    && self.confirmed.as_ref().is_some_and(|(_, standing)| standing.has_expired(now));
+                if expired || open && policy::trip(&self.settings, &self.picture(now, skew)).is_some() {
                     self.local.as_mut().expect("just seen").proposed = true;
                 } else {
                     self.local = None;
