@@ -8,6 +8,7 @@ mod failing;
 mod last;
 mod ledger;
 mod role;
+mod settings;
 mod shelf;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -188,7 +189,7 @@ impl Space {
             failing: ledger.failing(instance, now),
             last: entry.last.map(|ask| ledger.last(ask, instance, now)),
             role: entry.role.map(|_| ledger.role().view(instance, now)),
-            other_settings: ledger.settle_settings(&entry.settings),
+            other_settings: ledger.settle_settings(&entry.settings, now),
         };
         if ledger.is_kept() {
             ledger.touch(now);

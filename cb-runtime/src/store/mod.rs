@@ -120,8 +120,8 @@ pub(crate) struct Entry {
     /// About the role of the one instance that makes this breaker's health checks.
     pub(crate) role: Option<RoleAsk>,
     /// What this instance judges by, as one line for people; empty = it does not say. Kept beside the breaker (if that
-    /// is kept at all) in the place of what another said before: so each of several that differ hears of another, as
-    /// long as they go on saying it, and what nobody says any more is gone.
+    /// is kept at all): what was said last, and what was said before it, if that was something else. So all of several
+    /// that differ hear of each other, whoever was first, as long as they go on saying it.
     pub(crate) settings: Arc<str>,
 }
 
@@ -431,7 +431,7 @@ pub(crate) struct View {
     pub(crate) lease_wait_us: Option<u64>,
     /// Who has the role that was asked about.
     pub(crate) role: Option<RoleView>,
-    /// What was kept of another instance's settings, where this one says something else.
+    /// What was kept of another instance's settings until now, or not longer than [`IDLE`] ago.
     pub(crate) other_settings: Option<String>,
 }
 

@@ -8,6 +8,7 @@ use super::When;
 use super::failing::Failing;
 use super::last::LastCalls;
 use super::role::Role;
+use super::settings::Settings;
 use crate::clock::micros;
 use crate::snapshot::State;
 use crate::store::{
@@ -40,7 +41,7 @@ pub(super) struct Ledger {
     /// Until when.
     leases: BTreeMap<(Arc<str>, LeaseId), u64>,
     role: Role,
-    settings: String,
+    settings: Settings,
     kept: bool,
     touched_at: u64,
 }
@@ -268,17 +269,12 @@ impl Ledger {
         &mut self.role
     }
 
-    /// Keeps what is said, if the breaker is kept; what was kept before if that was something else.
-    pub(super) fn settle_settings(&mut self, said: &str) -> Option<String> {
+    /// Keeps what is said, if the breaker is kept.
+    pub(super) fn settle_settings(&mut self, said: &str, now: u64) -> Option<String> {
         if said.is_empty() || !self.kept {
             return None;
         }
-        let said = cut_to(said, MAX_SETTINGS);
-        if self.settings == said {
-            return None;
-        }
-        let before = std::mem::replace(&mut self.settings, said.to_owned());
-        Some(before).filter(|before| !before.is_empty())
+        self.settings.say(cut_to(said, MAX_SETTINGS), now)
     }
 
     pub(super) fn propose(

@@ -14,7 +14,7 @@ use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
     Batch, Counts, Entry, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SPAN_US, Position, Proposal, Record,
-    StreamEvent, View, WindowAsk, WindowView, cut,
+    StreamEvent, View, WindowView, cut,
 };
 
 #[derive(Serialize)]
