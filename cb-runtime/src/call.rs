@@ -287,7 +287,7 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
     #[inline(always)]
     fn finish(&mut self, permit: &mut Permit<'a>, watch: Stopwatch, value: F::Output) -> Ended<F::Output> {
-        let slow = watch.is_slow(self.core.clock());
+        let slow = self.core.was_slow(watch);
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);

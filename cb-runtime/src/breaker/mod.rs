@@ -158,6 +158,12 @@ impl Core {
         self.per_function.call_timeout.pick(given)
     }
 
+    /// Whether a call that ends now was slow.
+    #[inline]
+    pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
+        watch.is_slow(&self.home.clock, self.slow_us.load(Ordering::Relaxed))
+    }
+
     /// Whether a call that takes so long is slow.
     pub(crate) fn is_slow(&self, took: Duration) -> bool {
         micros(took) >= self.slow_us.load(Ordering::Relaxed)
