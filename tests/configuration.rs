@@ -122,6 +122,47 @@ fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have
 }
 
 #[test]
+fn windows_that_a_reload_makes_longer_or_shorter_lose_nothing_that_fits_into_them() {
+    for (before, after) in [
+        ("window = '1m'", "window = '30s'"),
+        ("window = '30s'", "window = '1m'"),
+        ("window_calls = 20", "window_calls = 8"),
+    ] {
+        let redis = RedisServer::start();
+        let rate = |window| {
+            format!("[breakers.orders]\nfailure_rate_threshold = 0.75\nminimum_calls = 8\n{window}\n")
+        };
+        let file = File::new(&rate(before));
+        let [a, b] = [(); 2].map(|()| file.instance(&redis));
+        for instance in [&a, &b] {
+            instance.create(NAME, json!({}));
+            instance.succeed(NAME, 1);
+        }
+        a.fail(NAME, 2);
+        b.fail(NAME, 2);
+        within_t("both know of all six", || {
+            [&a, &b].iter().all(|i| {
+                let fleet = i.fleet(NAME);
+                let seen = i.look(NAME);
+                (fleet.failures, fleet.successes, seen.failures, seen.successes) == (4, 2, 4, 2)
+            })
+        });
+        file.write(&rate(after));
+        for instance in [&a, &b] {
+            instance.reload(&file.path()).unwrap();
+        }
+        a.fail(NAME, 1);
+        b.fleet(NAME);
+        assert_eq!((a.state(NAME), b.state(NAME)), (State::Closed, State::Closed), "seven calls are too few");
+        a.fail(NAME, 1);
+        assert_eq!(a.state(NAME), State::Open, "6 of 8: {before} became {after}");
+        let reason = a.look(NAME).reason;
+        assert!(reason.starts_with("75.0 % of "), "{reason}");
+        within_t("B follows", || b.is(NAME, State::Open));
+    }
+}
+
+#[test]
 fn annotated_functions_follow_a_reload_with_their_timeout() {
     let redis = RedisServer::start();
     let file = File::new("");

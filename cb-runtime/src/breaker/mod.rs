@@ -5,7 +5,9 @@
 //! `settling` (the coordinator's side) and `ledger` (what the breaker knows and intends) with `evidence`, `window`
 //! and `probes`, judged by `policy`.
 
+mod account;
 mod calls;
+mod carried;
 pub(crate) mod evidence;
 pub(crate) mod gate;
 mod handle;
@@ -14,7 +16,11 @@ pub(crate) mod ledger;
 pub(crate) mod permit;
 pub(crate) mod policy;
 pub(crate) mod probes;
+pub(crate) mod ramp;
+mod sequence;
 mod settling;
+mod standing;
+pub(crate) mod stopwatch;
 pub(crate) mod tally;
 pub(crate) mod window;
 
@@ -26,17 +32,21 @@ use tokio::sync::oneshot;
 
 pub use handle::Breaker;
 
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, Layers, PerFunction, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Transition};
 use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Proposal, Record};
+use crate::strategy::Calls;
 use crate::sync::lock;
 use gate::Gate;
 use home::Home;
-use ledger::{Change, Ledger};
+use ledger::Ledger;
 use permit::Grant;
+use ramp::Ramp;
+use standing::Change;
+use stopwatch::Stopwatch;
 use tally::Tally;
 
 /// What all handles on one breaker share.
@@ -45,6 +55,9 @@ pub(crate) struct Core {
     gate: Gate,
     /// When an open circuit is due for a probe, in the clock's µs: so that a rejection takes no lock.
     due: AtomicU64,
+    /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
+    slow_us: AtomicU64,
+    ramp: Ramp,
     per_function: PerFunction,
     tally: Tally,
     home: Arc<Home>,
@@ -101,11 +114,16 @@ impl Core {
         // Without settings of its own it takes those of whoever brings some.
         let provisional = !given.is_about_the_breaker();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
-        let gate = Gate::new(ledger.state());
+        let ramping = ledger.ramp(now);
+        let gate = Gate::new(ledger.state(), ramping.is_some());
+        let ramp = Ramp::default();
+        ramp.set(ramping);
         let core = Arc::new_cyclic(|me| Core {
             name,
             gate,
             due: AtomicU64::new(due(&ledger)),
+            slow_us: AtomicU64::new(slow_us(ledger.settings())),
+            ramp,
             per_function,
             tally: Tally::new(),
             home,
@@ -135,7 +153,7 @@ impl Core {
         let mut desk = lock(&self.desk);
         if self.provisional.swap(false, Ordering::AcqRel) {
             desk.given = given.over(&desk.given);
-            desk.judge_by(settings.clone());
+            self.judge_by(&mut desk, settings.clone());
             return;
         }
         let same = desk.ledger.settings() == settings;
@@ -165,10 +183,22 @@ impl Core {
         if *desk.ledger.settings() == settings {
             return;
         }
-        desk.judge_by(settings);
+        self.judge_by(&mut desk, settings);
         self.drift_told.store(false, Ordering::Release);
         drop(desk);
         self.flag(false);
+    }
+
+    fn judge_by(&self, desk: &mut Desk, settings: Settings) {
+        let now = self.home.clock.now();
+        desk.line = settings.line();
+        self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
+        desk.ledger.fold(self.tally.account(), now);
+        desk.ledger.configure(settings, now, self.home.skew());
+        // No new generation, which would make the outcomes of calls late that are under way.
+        if self.gate.pass().is_ramping() {
+            self.ramp.set(desk.ledger.ramp(now));
+        }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -186,6 +216,27 @@ impl Core {
         self.per_function.call_timeout.pick(given)
     }
 
+    /// Whether a call that ends now was slow.
+    #[inline]
+    pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
+        watch.is_slow(&self.home.clock, self.slow_us.load(Ordering::Relaxed))
+    }
+
+    /// Whether a call that takes so long is slow.
+    pub(crate) fn is_slow(&self, took: Duration) -> bool {
+        micros(took) >= self.slow_us.load(Ordering::Relaxed)
+    }
+
+    /// Begins to measure a call, if somebody asks how long it takes.
+    #[inline]
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(&self.home.clock, self.slow_us.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.home.clock
+    }
+
     /// How long a success may answer later failures; the same precedence.
     #[inline]
     pub(crate) fn cache_ttl(&self, given: Option<Duration>) -> Option<Duration> {
@@ -195,12 +246,14 @@ impl Core {
     /// Lets calls meet the ledger's state, as a new generation. Under the desk's lock.
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
-        self.gate.set(ledger.state());
+        let ramp = ledger.ramp(self.home.clock.now());
+        self.ramp.set(ramp);
+        self.gate.set(ledger.state(), ramp.is_some());
     }
 
-    /// Tells of a change that this instance has made while the store is away.
-    fn tell_alone(&self, change: Option<Change>, epoch: u64) {
-        let Some(Change { from, to, evidence }) = change else { return };
+    /// Tells of a change that this instance has made for itself: the store will not.
+    fn tell_private(&self, change: Option<Change>, epoch: u64) {
+        let Some(Change { from, to, evidence, .. }) = change.filter(|change| change.private) else { return };
         self.home.outlet.emit(Event::LocalTransition(Arc::new(Transition {
             breaker: self.name.clone(),
             epoch,
@@ -252,6 +305,7 @@ impl Core {
         let ledger = &desk.ledger;
         let (standing, counts, picture) =
             (ledger.standing(), ledger.counts(), ledger.picture(now, self.home.skew()));
+        let window = Calls::from(picture.window);
         Snapshot {
             name: self.name.to_string(),
             state: standing.state,
@@ -264,9 +318,11 @@ impl Core {
             successes: counts.successes,
             consecutive_failures: picture.run,
             window: ledger.settings().window.map(|_| WindowSnapshot {
-                calls: picture.window.successes + picture.window.failures,
-                failures: picture.window.failures,
-                failure_rate: policy::rate(picture.window),
+                calls: window.total(),
+                failures: window.failures,
+                failure_rate: window.failure_rate(),
+                slow: window.slow,
+                slow_rate: window.slow_rate(),
             }),
             outcomes: self.tally.outcomes(),
             settings: layers.shown(&self.name, &desk.given, ledger.settings()),
@@ -276,16 +332,21 @@ impl Core {
 
 impl Desk {
     /// Metrics-only: the reason for which it would open, if there was none before. `asked`: the reason that a call has given.
-    fn would_open_now(&mut self, asked: Option<String>, now: Moment, skew: u64) -> Option<String> {
-        let reason = asked.or_else(|| self.ledger.would_open(now, skew));
+    fn would_open_now(
+        &mut self,
+        asked: Option<String>,
+        now: Moment,
+        skew: u64,
+        store_up: bool,
+    ) -> Option<String> {
+        let reason = asked.or_else(|| self.ledger.would_open(now, skew, store_up));
         let before = std::mem::replace(&mut self.would_open, reason.is_some());
         reason.filter(|_| !before)
     }
+}
 
-    fn judge_by(&mut self, settings: Settings) {
-        self.line = settings.line();
-        self.ledger.configure(settings);
-    }
+fn slow_us(settings: &Settings) -> u64 {
+    settings.slow.map_or(u64::MAX, |slow| micros(slow.duration))
 }
 
 /// When calls may ask for a probe (or a state held by hand ends); `u64::MAX` = nobody knows.

@@ -27,12 +27,10 @@ impl Core {
         }
         let wants = desk.ledger.wants_exchange(now) || !desk.orders.is_empty();
         let epoch = desk.ledger.epoch();
-        let would_open = desk.would_open_now(None, now, self.home.skew());
+        let would_open = desk.would_open_now(None, now, self.home.skew(), store_up);
         drop(desk);
         self.tell_would_open(would_open);
-        if !store_up {
-            self.tell_alone(change, epoch);
-        }
+        self.tell_private(change, epoch);
         wants
     }
 
@@ -89,7 +87,9 @@ impl Core {
         }
         let more = answered.more || !desk.orders.is_empty();
         let drift = self.drift(&desk, view);
+        let epoch = desk.ledger.epoch();
         drop(desk);
+        self.tell_private(answered.change, epoch);
         drop(gone);
         if let Some(drift) = drift {
             self.home.outlet.error(drift);
@@ -158,7 +158,7 @@ impl Core {
         for order in ordered.into_iter().chain(orders) {
             let _ = order.answer.send(Err(error.clone()));
         }
-        self.tell_alone(change, epoch);
+        self.tell_private(change, epoch);
     }
 
     /// Has something that a store which has lost its data must be told.
