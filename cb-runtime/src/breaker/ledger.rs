@@ -464,6 +464,7 @@ impl Ledger {
             known: self.confirmed.as_ref().map(|(epoch, standing)| standing.to_record(*epoch, now)),
             delta,
             window: self.asked,
+            failing: self.settings.min_failing_instances > 1 || self.settings.strategy.is_some(),
             last: None,
             proposal,
             leases,
