@@ -8,7 +8,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::Error;
 use syn::spanned::Spanned;
 
-use crate::signature::{Arg, Function, Later, Output, bound_names, by_reference, mentions};
+use crate::signature::{Arg, Driven, Function, Later, Output, bound_names, by_reference, mentions};
 use crate::validate::{Cache, Callee, Fallback, On, Plan};
 use crate::value::Value;
 
@@ -56,6 +56,9 @@ impl Guarded<'_> {
     fn whole_body(&self) -> TokenStream {
         let body = self.body();
         let rt = self.rt(Span::mixed_site());
+        if let Some(Driven { before, after, .. }) = &self.function.driven {
+            return quote_spanned!(Span::mixed_site()=> #before { #body } #after);
+        }
         match &self.function.later {
             None => body,
             Some(Later { boxed: None, .. }) => quote_spanned!(Span::mixed_site()=> async move { #body }),
@@ -208,6 +211,7 @@ impl Guarded<'_> {
             Output::Never => quote_spanned!(Span::mixed_site()=> _),
             Output::Type(written) => written.to_token_stream(),
         };
+        // In a `match`, as the lint against unused braces would else be heard of every body of one line.
         quote_spanned! {Span::mixed_site()=>
             #[allow(
                 unknown_lints,
@@ -225,7 +229,7 @@ impl Guarded<'_> {
             }
             #keep
             #(#patterns)*
-            #body
+            match () { () => #body }
         }
     }
 
