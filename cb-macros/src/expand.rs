@@ -375,12 +375,21 @@ impl Guarded<'_> {
             }
         };
         let reply = self.call_with(at, "reply", "output, reply");
+        let reply = match (self.function.output(), &fallback.function) {
+            (Output::Never, Callee::Path(path)) => {
+                self.call_at(at, "call_forever", &quote_spanned!(ours_at(at)=> args, reason, output, #path))
+            }
+            (Output::Never, _) => quote_spanned!(Span::mixed_site()=>
+                #[allow(clippy::diverging_sub_expression)]
+                let reply = #call;
+                #reply),
+            _ => quote_spanned!(Span::mixed_site()=> let reply = #call; #reply),
+        };
         let rt = self.rt(Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
             match #settle {
                 #rt::Result::Ok(value) => value,
                 #rt::Result::Err((args, reason)) => {
-                    let reply = #call;
                     #reply.await
                 }
             }

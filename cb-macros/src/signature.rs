@@ -222,7 +222,8 @@ impl Driven {
         let mut tokens = body.stream().into_iter();
         let before: Vec<TokenTree> = tokens.by_ref().take(BEFORE.len()).collect();
         let Some(TokenTree::Group(block)) = tokens.next() else { return None };
-        let is_tokio = before.iter().map(ToString::to_string).eq(BEFORE) && block.delimiter() == Delimiter::Brace;
+        let is_tokio =
+            before.iter().map(ToString::to_string).eq(BEFORE) && block.delimiter() == Delimiter::Brace;
         is_tokio.then(|| Driven { before: before.into_iter().collect(), block, after: tokens.collect() })
     }
 }
