@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use crate::breaker::permit::{Admission, Permit, Waiting};
+use crate::breaker::stopwatch::Stopwatch;
 use crate::breaker::tally::Outcome;
 use crate::breaker::{Breaker, Core};
 use crate::error::BreakerError;
@@ -193,16 +194,20 @@ enum Stage<'a> {
     Waiting(Waiting<'a>),
     Permitted(Permit<'a>),
     /// The body has been polled. Its permit is here between polls.
-    Running(Option<Permit<'a>>, Option<Box<Deadline>>),
+    Running(Option<Permit<'a>>, Stopwatch, Option<Box<Deadline>>),
     Ended,
 }
 
+/// Leave to poll a body.
+type Leave<'a> = (Permit<'a>, Stopwatch);
+
 /// What does not depend on the body's type: compiled once, and not with every guarded function.
 impl<'a> Stage<'a> {
-    /// Leave to poll the body.
-    fn leave(&mut self, core: &'a Core, cx: &mut Context<'_>) -> Poll<Result<Permit<'a>, BreakerError>> {
-        if let Stage::Running(permit, _) = self {
-            return Poll::Ready(Ok(permit.take().expect("a guarded call is not polled after it has ended")));
+    /// Leave to poll the body, and since when it is measured.
+    fn leave(&mut self, core: &'a Core, cx: &mut Context<'_>) -> Poll<Result<Leave<'a>, BreakerError>> {
+        if let Stage::Running(permit, watch, _) = self {
+            let permit = permit.take().expect("a guarded call is not polled after it has ended");
+            return Poll::Ready(Ok((permit, *watch)));
         }
         let admission = match std::mem::replace(self, Stage::Ended) {
             Stage::New => core.admit(),
@@ -210,28 +215,29 @@ impl<'a> Stage<'a> {
             Stage::Permitted(permit) => Admission::Go(permit),
             Stage::Running(..) | Stage::Ended => panic!("a guarded call was polled after it had ended"),
         };
-        match admission {
-            Admission::Go(permit) => Poll::Ready(Ok(permit)),
-            Admission::No(error) => Poll::Ready(Err(error)),
-            Admission::Wait(mut waiting) => {
-                let answer = Pin::new(&mut waiting).poll(cx);
-                if answer.is_pending() {
+        let answer = match admission {
+            Admission::Go(permit) => Ok(permit),
+            Admission::No(error) => Err(error),
+            Admission::Wait(mut waiting) => match Pin::new(&mut waiting).poll(cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => {
                     *self = Stage::Waiting(waiting);
+                    return Poll::Pending;
                 }
-                answer
-            }
-        }
+            },
+        };
+        Poll::Ready(answer.map(|permit| (permit, core.stopwatch())))
     }
 
     /// Keeps the permit until the next poll, unless the call's time is up.
     fn suspend(
         &mut self,
-        permit: Permit<'a>,
+        (permit, watch): Leave<'a>,
         call_timeout: Option<Duration>,
         cx: &mut Context<'_>,
     ) -> Poll<BreakerError> {
         let mut deadline = match std::mem::replace(self, Stage::Ended) {
-            Stage::Running(_, deadline) => deadline,
+            Stage::Running(_, _, deadline) => deadline,
             _ => permit
                 .call_timeout(call_timeout)
                 .map(|limit| Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })),
@@ -242,7 +248,8 @@ impl<'a> Stage<'a> {
         {
             return Poll::Ready(permit.timed_out(deadline.limit));
         }
-        *self = Stage::Running(Some(permit), deadline);
+        let watch = watch.suspended(permit.core().clock());
+        *self = Stage::Running(Some(permit), watch, deadline);
         Poll::Pending
     }
 }
@@ -284,13 +291,19 @@ impl<'a, F: Future, J> Guarded<'a, F, J> {
 impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// Polls the body. What is ready at once is never stored, and its permit never moved.
     #[inline]
-    fn run(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+    fn run(
+        &mut self,
+        mut permit: Permit<'a>,
+        watch: Stopwatch,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<F::Output>> {
         permit.running(true);
         match self.body.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, value)),
+            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, watch, value)),
             Poll::Pending => {
                 permit.running(false);
-                Poll::Ready(Ended::TimedOut(ready!(self.stage.suspend(permit, self.call_timeout, cx))))
+                let leave = (permit, watch);
+                Poll::Ready(Ended::TimedOut(ready!(self.stage.suspend(leave, self.call_timeout, cx))))
             }
         }
     }
@@ -298,33 +311,34 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// Gives the outcome back.
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
     #[inline(always)]
-    fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
+    fn finish(&mut self, permit: &mut Permit<'a>, watch: Stopwatch, value: F::Output) -> Ended<F::Output> {
+        let slow = self.core.was_slow(watch);
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);
         if J::MAY_PANIC {
             let verdict = judge.judge(&value);
-            return end(permit, verdict, ManuallyDrop::new(value));
+            return end(permit, verdict, slow, ManuallyDrop::new(value));
         }
         // Nothing from here on panics, but the compiler cannot know: it would keep the value in memory to be
         // able to drop it then, and every call would wait for it to be written and read back.
         let value = ManuallyDrop::new(value);
         let verdict = judge.judge(&value);
-        end(permit, verdict, value)
+        end(permit, verdict, slow, value)
     }
 }
 
 /// Gives the outcome back, and the value on.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
 #[inline(always)]
-fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
+fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, slow: bool, value: ManuallyDrop<R>) -> Ended<R> {
     match verdict {
         Verdict::Success => {
-            permit.end(Outcome::Success);
+            permit.end(if slow { Outcome::SlowSuccess } else { Outcome::Success });
             Ended::Success(ManuallyDrop::into_inner(value))
         }
         Verdict::Failure => {
-            permit.end(Outcome::Failure);
+            permit.end(if slow { Outcome::SlowFailure } else { Outcome::Failure });
             Ended::Failed(ManuallyDrop::into_inner(value))
         }
         Verdict::Opening(span) => {
@@ -347,7 +361,8 @@ impl<F: Future, J: Judge<F::Output>> Future for Guarded<'_, F, J> {
         if let Stage::New = call.stage
             && let Some(permit) = call.core.admit_closed()
         {
-            return call.run(permit, cx);
+            let watch = call.core.stopwatch();
+            return call.run(permit, watch, cx);
         }
         call.poll_slowly(cx)
     }
@@ -358,7 +373,7 @@ impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
     /// ready at once stays in registers.
     fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
         match ready!(self.stage.leave(self.core, cx)) {
-            Ok(permit) => self.run(permit, cx),
+            Ok((permit, watch)) => self.run(permit, watch, cx),
             Err(error) => Poll::Ready(Ended::Rejected(error)),
         }
     }
