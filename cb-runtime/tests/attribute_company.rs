@@ -132,8 +132,8 @@ mod from_macros {
             Ok(a)
         }
     }
-    fn fallback(_: (u8, u8)) -> Result<u8, Broken> {
-        Ok(7)
+    fn fallback(_: (u8, u8)) -> u8 {
+        7
     }
     parts! {
         3, fallback, "parts", std::time::Duration::from_secs(3);

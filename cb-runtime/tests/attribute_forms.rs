@@ -5,6 +5,7 @@
     clippy::manual_async_fn,
     clippy::needless_arbitrary_self_type,
     clippy::never_loop,
+    clippy::useless_vec,
     reason = "the code under test is as odd as users' code can be"
 )]
 
