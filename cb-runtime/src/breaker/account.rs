@@ -208,6 +208,7 @@ impl Account {
             let oldest = told.and_then(Evidence::oldest_bucket);
             time.ask(oldest.map(|at| at.0.wrapping_add(skew)))
         });
+        entry.failing = self.own.is_some();
         entry.last = self.last.as_ref().map(LastCalls::ask);
         self.asked = (entry.window, entry.last);
     }
