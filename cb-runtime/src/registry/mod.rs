@@ -1,5 +1,7 @@
 //! One instance's breakers.
 
+#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
+mod absent;
 mod builder;
 
 use std::fmt;
