@@ -185,6 +185,7 @@ fn an_instance_that_is_cut_off_leaves_what_has_expired_and_stays_so_after_the_he
     proxy.heal();
     within(2 * T, "the fleet has left it, too", || a.fleet(NAME).epoch == 2);
     assert_eq!(a.state(NAME), State::Closed);
+    within_t("A has heard of it", || a.transitions(NAME).len() >= 2);
     let changes: Vec<_> = a.transitions(NAME).into_iter().map(|change| change.to).collect();
     assert_eq!(changes, [State::ForcedOpen, State::Closed], "and not back and forth");
 }
