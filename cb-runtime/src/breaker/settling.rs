@@ -20,7 +20,9 @@ impl Core {
         if change.is_some() {
             self.show(&desk.ledger);
         }
-        let wants = desk.ledger.wants_exchange(now) || !desk.orders.is_empty();
+        let wants = desk.ledger.wants_exchange(now)
+            || !desk.orders.is_empty()
+            || desk.checks.want_exchange(self.scene(&desk.ledger, now));
         let epoch = desk.ledger.epoch();
         drop(desk);
         self.tell_private(change, epoch);
@@ -33,6 +35,8 @@ impl Core {
         let mut desk = lock(&self.desk);
         desk.ledger.fold(self.tally.account(), now);
         let mut entry = desk.ledger.entry(self.name.clone(), now, self.home.skew(), retry);
+        let Desk { ledger, checks, .. } = &mut *desk;
+        entry.role = checks.ask(self.scene(ledger, now));
         if !retry && !desk.orders.is_empty() {
             let order = desk.orders.remove(0);
             entry.proposal = Some(order.proposal.clone());
@@ -53,6 +57,7 @@ impl Core {
         } else {
             self.due.store(due(&desk.ledger), Ordering::Relaxed);
         }
+        desk.checks.answered(view.role);
         let pass = self.gate.pass();
         let mut grants = Vec::new();
         for id in answered.allotted.granted {
@@ -117,6 +122,7 @@ impl Core {
     pub(crate) fn store_lost(&self, error: &Error) {
         let mut desk = lock(&self.desk);
         let change = desk.ledger.store_lost();
+        desk.checks.store_lost();
         let gone = std::mem::take(&mut desk.callers);
         let ordered = desk.ordered.take();
         let orders = std::mem::take(&mut desk.orders);

@@ -16,7 +16,7 @@ use crate::health::{HealthCheck, Healthy};
 use crate::store::{MAX_FAILING, MAX_LAST};
 use crate::strategy::{Strategy, TripStrategy};
 pub use backoff::Backoff;
-pub(crate) use settings::{PerFunction, Settings, Window};
+pub(crate) use settings::{Health, PerFunction, Settings, Window};
 
 /// Declares [`BreakerConfig`] and what has to go through all of its fields.
 macro_rules! settings {

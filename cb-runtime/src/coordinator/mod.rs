@@ -6,6 +6,7 @@
 //! their numbers are what makes a retry after an unknown outcome count only once.
 
 pub(crate) mod book;
+mod checks;
 #[cfg(test)]
 mod simulation;
 mod skew;
@@ -123,6 +124,7 @@ impl Coordinator {
                     }
                     Some(Request::Resync) => self.resync = true,
                     Some(Request::Shutdown(done)) => {
+                        self.resign();
                         self.tell_all().await;
                         self.end();
                         let _ = done.send(());
@@ -133,7 +135,26 @@ impl Coordinator {
                 () = home.rung() => {}
                 () = home.clock.sleep_until(next) => {}
             }
+            let reviewed_at = self.reviewed_at;
             self.turn().await;
+            if self.reviewed_at != reviewed_at {
+                self.begin_checks();
+            }
+        }
+    }
+
+    fn begin_checks(&self) {
+        for core in self.book.all() {
+            if let Some(check) = core.begin_check() {
+                tokio::spawn(checks::run(core, check));
+            }
+        }
+    }
+
+    /// Others may make this instance's health checks from now on.
+    fn resign(&self) {
+        for core in self.book.all() {
+            core.resign();
         }
     }
 
@@ -334,6 +355,7 @@ impl Coordinator {
 
     /// Whoever waits for an answer, or would from now on, hears that there will be none.
     fn end(&mut self) {
+        self.resign();
         self.home.end();
         let error = Error::new(ErrorKind::ShutDown);
         for core in self.book.all() {
