@@ -22,6 +22,14 @@ pub(crate) struct Check {
     pub(crate) slot: Option<Arc<()>>,
 }
 
+#[cfg(test)]
+impl Check {
+    /// Of the role that it is made in.
+    pub(crate) fn token(&self) -> Option<u64> {
+        self.ticket.token()
+    }
+}
+
 impl Core {
     /// Open circuits wait for a health check, and not for a probe.
     pub(super) fn is_checked(&self) -> bool {

@@ -76,6 +76,13 @@ pub(crate) struct Ticket {
     begun_at: Moment,
 }
 
+#[cfg(test)]
+impl Ticket {
+    pub(super) fn token(&self) -> Option<u64> {
+        self.token
+    }
+}
+
 /// What is to be made.
 pub(crate) struct Order {
     pub(crate) ticket: Ticket,
@@ -257,3 +264,6 @@ impl Checks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

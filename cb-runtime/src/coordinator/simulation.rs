@@ -2,6 +2,8 @@
 //!
 //! Every run is decided by its seed, so one that fails can be looked at again: `Fleet::new(seed)`.
 
+mod health;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
