@@ -2,6 +2,7 @@
 //! in turn. Anything that takes its time runs in a group of calls, which later orders ask after.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cb_runtime::State;
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 pub enum Order {
     /// Builds and installs the registry → `String`, the instance's id.
     Install { url: Option<String>, namespace: String },
-    /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any.
-    Create { breaker: String, config: serde_json::Value },
+    /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any; if there is a folder for
+    /// `checks`, it has a health check that does what the script in there says.
+    Create { breaker: String, config: serde_json::Value, checks: Option<PathBuf> },
     /// What the attribute of an annotated function says at its first call, as its `config` and (where it
     /// has a cache) its `cache_ttl` → `()`.
     Configure { function: Function, config: serde_json::Value, cache_ttl_ms: u64 },
@@ -92,6 +94,25 @@ pub enum Act {
     After(u64, Box<Act>),
 }
 
+/// In a breaker's folder for health checks: a verdict per line, and a line per check that has been made, which begins
+/// with the process id of its maker.
+pub const CHECKS_SCRIPT: &str = "script";
+pub const CHECKS_LOG: &str = "log";
+
+/// What a health check does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    Pass,
+    Fail(String),
+    Panic,
+    /// Never returns, and lets its thread do other things.
+    Hang,
+    /// Never returns, nor does its thread.
+    Block,
+    /// Waits for a file of this name in the folder first.
+    PassAfter(String),
+}
+
 /// An operator's word.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Word {
@@ -161,6 +182,7 @@ pub enum Told {
     Transition(Change),
     Local(Change),
     CacheHit { breaker: String, shared: bool, age_us: u64 },
+    HealthCheck { breaker: String, result: Result<(), String>, took_us: u64 },
     StoreLost,
     StoreRestored,
     Error(Trouble),
