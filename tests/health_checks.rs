@@ -159,6 +159,31 @@ fn a_killed_leader_is_replaced_within_the_lease() {
 }
 
 #[test]
+fn a_paused_leader_leaves_the_role_to_who_has_taken_it_over() {
+    show(|| {
+        let redis = RedisServer::start();
+        let checks = Checks::that(&[down()]);
+        let fleet: [Instance; 2] = instances(&redis, &config("500ms"), &checks);
+        open(&fleet[0]);
+        checked(&checks, 1);
+        let first = checks.maker(&fleet).expect("one of the fleet");
+        first.pause();
+        within(LEASE + T, "the other one checks", || checks.made_by().last() != Some(&first.pid()));
+        let taken_over = checks.made();
+        first.resume();
+        checked(&checks, taken_over + 4);
+        // One that was paused for so long finds that Redis has not answered; it is alone for a moment, which
+        // is not long enough for a check of its own.
+        let later = &checks.made_by()[taken_over - 1..];
+        let another = later.iter().all(|maker| *maker != first.pid());
+        another || {
+            eprintln!("{later:?}");
+            false
+        }
+    });
+}
+
+#[test]
 fn a_leader_that_stops_in_good_order_is_replaced_within_a_second() {
     let redis = RedisServer::start();
     let checks = Checks::that(&[down()]);

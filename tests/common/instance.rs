@@ -92,6 +92,20 @@ impl Instance {
         child.wait().expect("it ends");
     }
 
+    /// SIGSTOP: it stands still until it is [resumed](Self::resume).
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status();
+        assert!(status.expect("kill(1) is there").success(), "{signal}");
+    }
+
     /// Gives an order and decodes the answer.
     #[track_caller]
     pub fn ask<T: DeserializeOwned>(&self, order: &Order) -> T {

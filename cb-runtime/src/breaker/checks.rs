@@ -57,6 +57,8 @@ pub(crate) struct Checks {
     last_number: u64,
     /// Held by every check that has not ended.
     stuck: Arc<()>,
+    /// Since when this instance has been alone.
+    alone_since: Option<Moment>,
     /// The registry has been shut down.
     resigned: bool,
 }
@@ -200,12 +202,14 @@ impl Checks {
     /// When the next check is due, whoever makes it; only an instance that checks knows it exactly.
     fn due(&self, scene: Scene<'_>) -> Option<Moment> {
         let interval = scene.interval()?;
-        Some(match (self.next, scene.standing.state) {
+        let due = match (self.next, scene.standing.state) {
             (Some(next), _) => next,
             // The first one is due when the state says so, whoever has opened it.
             (None, State::Open) => scene.standing.until.unwrap_or(scene.now),
             (None, _) => self.seen_at.after(interval),
-        })
+        };
+        // A store that stalls for a moment must not make a whole fleet check at once.
+        Some(self.alone_since.map_or(due, |since| due.max(since.after(interval))))
     }
 
     /// When the next check is due, if this instance has made one in this state.
@@ -213,7 +217,7 @@ impl Checks {
         self.next
     }
 
-    /// What was about an earlier generation is over.
+    /// What was about an earlier generation is over; and who is alone now may have been with others before.
     fn follow(&mut self, scene: Scene<'_>) {
         if self.generation != Some(scene.generation) {
             self.generation = Some(scene.generation);
@@ -222,6 +226,7 @@ impl Checks {
             self.next = None;
             self.under_way = None;
         }
+        self.alone_since = scene.alone.then(|| self.alone_since.unwrap_or(scene.now));
     }
 
     /// A check has ended. `roll`: a random number in [0, 1), for the jitter.

@@ -226,6 +226,7 @@ fn without_the_store_an_instance_checks_for_itself() {
     let mut world = World::open();
     world.alone = true;
     world.checks.store_lost();
+    assert!(world.begin().is_none());
     world.advance(INTERVAL);
     let order = world.begin().unwrap();
     assert!(matches!(world.end(&order, Ok(())), Verdict::Close { token: None, .. }));
@@ -233,6 +234,7 @@ fn without_the_store_an_instance_checks_for_itself() {
     // What was found out alone is nothing to tell the fleet.
     let mut world = World::open();
     world.alone = true;
+    assert!(world.begin().is_none());
     world.advance(INTERVAL);
     let order = world.begin().unwrap();
     world.alone = false;
@@ -241,9 +243,28 @@ fn without_the_store_an_instance_checks_for_itself() {
 }
 
 #[test]
+fn a_short_absence_of_the_store_makes_nobody_check() {
+    let mut world = World::open();
+    world.exchange(false, 7);
+    world.advance(3 * INTERVAL);
+    assert!(world.begin().is_none(), "another one has the role");
+    for _ in 0..3 {
+        world.alone = true;
+        world.checks.store_lost();
+        assert!(world.begin().is_none());
+        world.advance(INTERVAL - STEP);
+        assert!(world.begin().is_none());
+        world.alone = false;
+        world.exchange(false, 7);
+        assert!(world.begin().is_none());
+    }
+}
+
+#[test]
 fn checks_that_are_stuck_are_few_and_the_next_one_still_fails() {
     let mut world = World::open();
     world.alone = true;
+    world.begin();
     let mut stuck = Vec::new();
     for _ in 0..MOST_STUCK {
         world.advance(3 * INTERVAL);
