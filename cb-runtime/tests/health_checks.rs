@@ -11,7 +11,11 @@ use cb_runtime::clock::{Clock, ManualClock};
 use cb_runtime::{Backoff, Breaker, BreakerConfig, Event, Events, Healthy, Registry, State, circuit_breaker};
 use common::{Broken, bounded};
 
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(30);
+/// What a check may take at that interval.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The coordinator may want another turn, for which the clock has to move; too little to let a check time out.
+const NUDGE: Duration = Duration::from_millis(1);
 
 /// A registry whose time stands still, with one breaker that counts its checks.
 struct Scene {
@@ -55,9 +59,8 @@ impl Scene {
         self.hands.advance(span);
         bounded(async {
             while self.made() == before {
-                // The coordinator may want another turn; these are too small to let a check time out.
-                self.hands.advance(Duration::from_millis(1));
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                self.hands.advance(NUDGE);
+                tokio::time::sleep(NUDGE).await;
             }
         })
         .await;
@@ -67,10 +70,11 @@ impl Scene {
     async fn ended(&mut self) -> Result<(), String> {
         bounded(async {
             loop {
-                match self.events.recv().await {
-                    Some(Event::HealthCheck { result, .. }) => return result,
-                    Some(_) => {}
-                    None => panic!("the registry has ended"),
+                match tokio::time::timeout(NUDGE, self.events.recv()).await {
+                    Ok(Some(Event::HealthCheck { result, .. })) => return result,
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("the registry has ended"),
+                    Err(_) => self.hands.advance(NUDGE),
                 }
             }
         })
@@ -84,8 +88,8 @@ impl Scene {
 
     async fn timed_out_after(&mut self, span: Duration) {
         self.begun_after(span).await;
-        self.hands.advance(INTERVAL);
-        assert_eq!(self.ended().await, Err("no result within 5s".into()));
+        self.hands.advance(TIMEOUT);
+        assert_eq!(self.ended().await, Err("no result within 10s".into()));
     }
 
     /// In that time no check begins.

@@ -145,7 +145,8 @@ impl Checks {
     }
 
     /// The store's answer to that.
-    pub(crate) fn answered(&mut self, view: Option<RoleView>) {
+    pub(crate) fn answered(&mut self, view: Option<RoleView>, scene: Scene<'_>) {
+        self.follow(scene);
         let Some(view) = view else { return };
         self.may_have_role = view.mine;
         let until = self.asked_at.after(TERM);

@@ -57,7 +57,8 @@ impl Core {
         } else {
             self.due.store(due(&desk.ledger), Ordering::Relaxed);
         }
-        desk.checks.answered(view.role);
+        let Desk { ledger, checks, .. } = &mut *desk;
+        checks.answered(view.role, self.scene(ledger, now));
         let pass = self.gate.pass();
         let mut grants = Vec::new();
         for id in answered.allotted.granted {

@@ -61,6 +61,7 @@ pub(crate) struct Coordinator {
     unknown: Option<Vec<Arc<Core>>>,
     exchanged_at: Moment,
     reviewed_at: Moment,
+    checked_at: Moment,
     retry_at: Moment,
     retry_after: Duration,
     resync: bool,
@@ -91,6 +92,7 @@ pub(crate) fn start(
         unknown: None,
         exchanged_at: now,
         reviewed_at: now,
+        checked_at: now,
         retry_at: now,
         retry_after: RETRY.0,
         resync: false,
@@ -135,15 +137,17 @@ impl Coordinator {
                 () = home.rung() => {}
                 () = home.clock.sleep_until(next) => {}
             }
-            let reviewed_at = self.reviewed_at;
             self.turn().await;
-            if self.reviewed_at != reviewed_at {
-                self.begin_checks();
-            }
+            self.begin_checks();
         }
     }
 
-    fn begin_checks(&self) {
+    fn begin_checks(&mut self) {
+        let now = self.home.clock.now();
+        if now < self.checked_at.after(PACE) {
+            return;
+        }
+        self.checked_at = now;
         for core in self.book.all() {
             if let Some(check) = core.begin_check() {
                 tokio::spawn(checks::run(core, check));

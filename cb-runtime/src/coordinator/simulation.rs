@@ -125,6 +125,7 @@ impl Fleet {
                     unknown: None,
                     exchanged_at: now,
                     reviewed_at: now,
+                    checked_at: now,
                     retry_at: now,
                     retry_after: RETRY.0,
                     resync: false,

@@ -71,7 +71,8 @@ impl World {
     fn exchange(&mut self, mine: bool, token: u64) -> Option<RoleAsk> {
         let asked = self.with(Checks::ask);
         let mine = mine && asked.is_some_and(|ask| ask.want);
-        self.checks.answered(asked.map(|_| RoleView { mine, token, remaining_us: 0 }));
+        let view = asked.map(|_| RoleView { mine, token, remaining_us: 0 });
+        self.with(|checks, scene| checks.answered(view, scene));
         asked
     }
 
