@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 pub enum Order {
     /// Builds and installs the registry → `String`, the instance's id.
     Install { url: Option<String>, namespace: String },
+    /// The same with what a file says, and the environment → `String`.
+    InstallFrom { url: Option<String>, namespace: String, file: PathBuf },
+    /// Reads a file and the environment, and puts that in the place of what was said before → `()`.
+    Reload { file: PathBuf },
     /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any; if there is a folder for
     /// `checks`, it has a health check that does what the script in there says.
     Create { breaker: String, config: serde_json::Value, checks: Option<PathBuf> },
@@ -41,6 +45,12 @@ pub enum Order {
     Troubles,
     /// An operator's word → `()`.
     Say { breaker: String, word: Word },
+    /// The same by a person, for so many milliseconds at most → `()`.
+    SayAs { breaker: String, word: Word, actor: String, at_most_ms: Option<u64> },
+    /// `Registry::reset_all` → `()`.
+    ResetAll,
+    /// → `Settings`.
+    Settings { breaker: String },
     /// Keeps every thread of the runtime that makes the calls busy until `Unblock` → `()`.
     Block,
     /// → `()`.
@@ -75,6 +85,8 @@ pub enum Function {
     FirstShard,
     /// The same method of shard 2.
     SecondShard,
+    /// Obeys `Act::Ask`. No fallback.
+    Obedient,
 }
 
 /// What the guarded code does.
@@ -86,6 +98,8 @@ pub enum Act {
     Fail,
     /// Returns an error that says nothing about the dependency.
     Shrug,
+    /// Returns an error that asks for so many milliseconds of rest.
+    Ask(u64),
     /// Panics.
     Panic,
     /// Waits for the group's `Finish`, then does what that says.
@@ -118,6 +132,7 @@ pub enum Verdict {
 pub enum Word {
     ForceOpen(String),
     Disable(String),
+    MetricsOnly(String),
     Release,
     Reset,
 }
@@ -145,6 +160,8 @@ pub enum Ended {
     Rejected {
         retry_after_us: Option<u64>,
     },
+    /// By the ramp-up of a circuit that has just recovered.
+    Ramped,
     TimedOut,
     Panicked,
 }
@@ -156,11 +173,14 @@ pub struct Seen {
     pub epoch: u64,
     pub local: bool,
     pub reason: String,
+    pub actor: String,
     pub retry_after_us: Option<u64>,
     pub failures: u64,
     pub successes: u64,
     pub run: u64,
     pub late: u64,
+    pub slow: u64,
+    pub ramp_rejected: u64,
     pub cancelled: u64,
 }
 
@@ -169,10 +189,14 @@ pub struct Seen {
 pub struct Fleet {
     pub state: State,
     pub epoch: u64,
+    pub actor: String,
     pub failures: u64,
     pub successes: u64,
     pub run: u64,
 }
+
+/// A breaker's settings by name: value and origin.
+pub type Settings = BTreeMap<String, (String, String)>;
 
 pub type FleetRows = BTreeMap<String, Fleet>;
 
@@ -181,6 +205,7 @@ pub type FleetRows = BTreeMap<String, Fleet>;
 pub enum Told {
     Transition(Change),
     Local(Change),
+    WouldHaveOpened { breaker: String, reason: String },
     CacheHit { breaker: String, shared: bool, age_us: u64 },
     HealthCheck { breaker: String, result: Result<(), String>, took_us: u64 },
     StoreLost,
@@ -197,6 +222,8 @@ pub struct Change {
     pub originator: String,
     pub own: bool,
     pub reason: String,
+    pub actor: String,
+    pub open_for_ms: Option<u64>,
 }
 
 /// An error of the background.
@@ -206,4 +233,5 @@ pub struct Trouble {
     pub is_data: bool,
     pub is_store: bool,
     pub is_cache: bool,
+    pub is_conflict: bool,
 }

@@ -33,13 +33,18 @@ impl Check {
 impl Core {
     /// Open circuits wait for a health check, and not for a probe.
     pub(super) fn is_checked(&self) -> bool {
-        self.checked_every_us.load(Ordering::Relaxed) > 0
+        self.check_interval_us() > 0
+    }
+
+    /// 0 = nobody checks. That is so after the end, too, when live traffic has to find out.
+    fn check_interval_us(&self) -> u64 {
+        if self.home.has_ended() { 0 } else { self.checked_every_us.load(Ordering::Relaxed) }
     }
 
     /// How long a rejected caller had better wait: until the state's time is over, which was `until`. Where health checks go on
     /// failing, until the next of them: exact where they are made, elsewhere as if they came at their interval.
     pub(super) fn left_of(&self, until: Moment, state: State, now: Moment) -> Duration {
-        let every = self.checked_every_us.load(Ordering::Relaxed);
+        let every = self.check_interval_us();
         let until = until.max(Moment(self.next_check.load(Ordering::Relaxed)));
         if until > now || state != State::Open || every == 0 {
             return until.since(now);
@@ -107,10 +112,8 @@ impl Core {
         }
     }
 
-    /// The registry is being shut down: no more checks here, and another instance may make them at once. From now on
-    /// this instance's traffic probes.
+    /// The registry is being shut down: no more checks here, and another instance may make them at once.
     pub(crate) fn resign(&self) {
-        self.checked_every_us.store(0, Ordering::Relaxed);
         lock(&self.desk).checks.resign();
     }
 }

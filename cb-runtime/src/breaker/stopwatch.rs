@@ -4,15 +4,15 @@
 //! thread) is measured on a coarse clock, for a fifth of the price: to some 4 ms, which is why a limit
 //! below [`FINE`] is measured on the exact one throughout.
 
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 
+/// When the call began, in µs; zero if it is not measured. One word, as the future of every call holds it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Stopwatch {
-    Off,
-    Coarse { begun: Moment, limit_us: u64 },
-    Exact { begun: Moment, limit_us: u64 },
-}
+pub(crate) struct Stopwatch(u64);
 
+const OFF: Stopwatch = Stopwatch(0);
+/// Set where the beginning is one of the exact clock.
+const EXACT: u64 = 1 << 63;
 /// Limits below this, in µs, are measured exactly: ten ticks of the coarse clock.
 const FINE: u64 = 40_000;
 /// What the coarse clock may be wrong by, in µs.
@@ -23,30 +23,33 @@ impl Stopwatch {
     #[inline]
     pub(crate) fn start(clock: &Clock, limit_us: u64) -> Self {
         if limit_us == u64::MAX {
-            return Stopwatch::Off;
+            OFF
+        } else if limit_us < FINE {
+            Stopwatch(clock.now().0 | EXACT)
+        } else {
+            Stopwatch(clock.coarse().0)
         }
-        if limit_us < FINE {
-            return Stopwatch::Exact { begun: clock.now(), limit_us };
-        }
-        Stopwatch::Coarse { begun: clock.coarse(), limit_us }
     }
 
     /// The call waits for something: exact from now on.
     pub(crate) fn suspended(self, clock: &Clock) -> Self {
-        let Stopwatch::Coarse { begun, limit_us } = self else { return self };
+        if self.0 == 0 || self.0 & EXACT != 0 {
+            return self;
+        }
         // One tick means nothing; more was spent on the thread.
-        let spent = Some(clock.coarse().0.saturating_sub(begun.0)).filter(|spent| *spent > TICK).unwrap_or(0);
-        Stopwatch::Exact { begun: Moment(clock.now().0.saturating_sub(spent)), limit_us }
+        let spent = Some(clock.coarse().0.saturating_sub(self.0)).filter(|spent| *spent > TICK).unwrap_or(0);
+        Stopwatch(clock.now().0.saturating_sub(spent) | EXACT)
     }
 
     /// Whether the call, which ends now, was slow.
     #[inline]
-    pub(crate) fn is_slow(self, clock: &Clock) -> bool {
-        match self {
-            Stopwatch::Off => false,
-            Stopwatch::Coarse { begun, limit_us } => clock.coarse().0.saturating_sub(begun.0) >= limit_us,
-            Stopwatch::Exact { begun, limit_us } => clock.now().0.saturating_sub(begun.0) >= limit_us,
-        }
+    pub(crate) fn is_slow(self, clock: &Clock, limit_us: u64) -> bool {
+        self.0 != 0 && self.took(clock) >= limit_us
+    }
+
+    fn took(self, clock: &Clock) -> u64 {
+        let now = if self.0 & EXACT == 0 { clock.coarse() } else { clock.now() };
+        now.0.saturating_sub(self.0 & !EXACT)
     }
 }
 
@@ -63,13 +66,13 @@ mod tests {
             let at_once = Stopwatch::start(&clock, limit);
             let waiting = Stopwatch::start(&clock, limit).suspended(&clock);
             hands.advance(Duration::from_micros(limit - 1));
-            assert!(!at_once.is_slow(&clock) && !waiting.is_slow(&clock), "{limit}");
+            assert!(!at_once.is_slow(&clock, limit) && !waiting.is_slow(&clock, limit), "{limit}");
             hands.advance(Duration::from_micros(1));
-            assert!(at_once.is_slow(&clock) && waiting.is_slow(&clock), "{limit}");
+            assert!(at_once.is_slow(&clock, limit) && waiting.is_slow(&clock, limit), "{limit}");
         }
         let off = Stopwatch::start(&clock, u64::MAX).suspended(&clock);
         hands.advance(Duration::from_secs(1_000_000));
-        assert!(!off.is_slow(&clock));
+        assert!(!off.is_slow(&clock, u64::MAX));
     }
 
     #[test]
@@ -79,9 +82,9 @@ mod tests {
         hands.advance(Duration::from_millis(60));
         let watch = watch.suspended(&clock);
         hands.advance(Duration::from_millis(39));
-        assert!(!watch.is_slow(&clock));
+        assert!(!watch.is_slow(&clock, 100_000));
         hands.advance(Duration::from_millis(1));
-        assert!(watch.is_slow(&clock));
+        assert!(watch.is_slow(&clock, 100_000));
     }
 
     #[test]
