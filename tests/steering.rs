@@ -220,6 +220,7 @@ fn a_release_counts_even_where_the_force_has_not_been_heard_of() {
         assert_eq!(b.state(NAME), State::Closed);
     }
     // What is not held by hand is left alone.
+    all_are(&[&a, &b], State::Closed);
     a.fail(NAME, 3);
     all_are(&[&a, &b], State::Open);
     b.order(NAME, &Word::Release);

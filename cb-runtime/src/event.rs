@@ -30,6 +30,15 @@ pub enum Event {
         /// How long before that it had been stored.
         age: Duration,
     },
+    /// A health check that this instance made has ended. What it led to is told by a transition.
+    HealthCheck {
+        /// The breaker's name.
+        breaker: Arc<str>,
+        /// `Ok` if it passed, else why not: the check's own error, a panic, or that it took too long.
+        result: Result<(), String>,
+        /// From its beginning to its end, or until it was given up.
+        took: Duration,
+    },
     /// A breaker that is [only watching](crate::State::MetricsOnly) would have opened now. Told when its rules begin to speak for it,
     /// not for every call; again after they have not in between.
     WouldHaveOpened {
@@ -209,6 +218,12 @@ fn trace(event: &Event) {
         }
         Event::CacheHit { breaker, tier, age } => {
             tracing::debug!(target: "cb_runtime", breaker = &**breaker, ?tier, ?age, "answered from the cache");
+        }
+        Event::HealthCheck { breaker, result: Ok(()), took } => {
+            tracing::debug!(target: "cb_runtime", breaker = &**breaker, ?took, "health check passed");
+        }
+        Event::HealthCheck { breaker, result: Err(error), took } => {
+            tracing::warn!(target: "cb_runtime", breaker = &**breaker, ?took, %error, "health check failed");
         }
         Event::WouldHaveOpened { breaker, reason } => {
             tracing::warn!(

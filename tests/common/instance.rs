@@ -12,6 +12,7 @@ use cb_runtime::State;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::Checks;
 use super::protocol::{
     Act, Calls, Change, Ended, Fleet, FleetRows, Function, Order, Seen, Settings, Target, Told, Trouble, Word,
 };
@@ -108,6 +109,20 @@ impl Instance {
         child.wait().expect("it ends");
     }
 
+    /// SIGSTOP: it stands still until it is [resumed](Self::resume).
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status();
+        assert!(status.expect("kill(1) is there").success(), "{signal}");
+    }
+
     /// Gives an order and decodes the answer.
     #[track_caller]
     pub fn ask<T: DeserializeOwned>(&self, order: &Order) -> T {
@@ -130,7 +145,14 @@ impl Instance {
 
     #[track_caller]
     pub fn create(&self, breaker: &str, config: Value) {
-        let () = self.ask(&Order::Create { breaker: breaker.into(), config });
+        let () = self.ask(&Order::Create { breaker: breaker.into(), config, checks: None });
+    }
+
+    /// A breaker with a health check that follows a script.
+    #[track_caller]
+    pub fn create_checked(&self, breaker: &str, config: Value, checks: &Checks) {
+        let checks = Some(checks.folder());
+        let () = self.ask(&Order::Create { breaker: breaker.into(), config, checks });
     }
 
     #[track_caller]
@@ -252,6 +274,22 @@ impl Instance {
             _ => None,
         };
         self.events().into_iter().filter_map(of_breaker).collect()
+    }
+
+    /// The results of the health checks of one breaker that this instance has made.
+    #[track_caller]
+    pub fn checks(&self, breaker: &str) -> Vec<Result<(), String>> {
+        let of_breaker = |event| match event {
+            Told::HealthCheck { breaker: of, result, .. } if of == breaker => Some(result),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(of_breaker).collect()
+    }
+
+    /// Ends its registry in an orderly way; the process goes on.
+    #[track_caller]
+    pub fn shut_down(&self) {
+        let () = self.ask(&Order::Shutdown);
     }
 
     #[track_caller]

@@ -4,6 +4,7 @@
 mod calls;
 mod dependency;
 mod functions;
+mod health;
 // The tests include it, too.
 #[allow(unreachable_pub)]
 mod protocol;
@@ -99,8 +100,11 @@ impl Instance {
                 let config = RegistryConfig::load(file).map_err(|error| error.to_string())?;
                 answer(self.registry()?.reload(config).map_err(|error| error.to_string())?)
             }
-            Order::Create { breaker, config } => {
-                let config: BreakerConfig = serde_json::from_value(config).map_err(|e| e.to_string())?;
+            Order::Create { breaker, config, checks } => {
+                let mut config: BreakerConfig = serde_json::from_value(config).map_err(|e| e.to_string())?;
+                if let Some(folder) = checks {
+                    config = config.health_check(move || health::check(folder.clone()));
+                }
                 let made = self.registry()?.try_get_or_create(&breaker, config).map_err(|e| e.to_string())?;
                 self.breakers.insert(breaker, made);
                 answer(())
@@ -326,6 +330,9 @@ fn told(event: &Event) -> Told {
             shared: *tier == CacheTier::Shared,
             age_us: micros(*age),
         },
+        Event::HealthCheck { breaker, result, took } => {
+            Told::HealthCheck { breaker: breaker.to_string(), result: result.clone(), took_us: micros(*took) }
+        }
         Event::StoreLost(_) => Told::StoreLost,
         Event::StoreRestored => Told::StoreRestored,
         Event::Error(error) => Told::Error(trouble(error)),

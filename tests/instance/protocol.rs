@@ -17,8 +17,9 @@ pub enum Order {
     InstallFrom { url: Option<String>, namespace: String, file: PathBuf },
     /// Reads a file and the environment, and puts that in the place of what was said before → `()`.
     Reload { file: PathBuf },
-    /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any.
-    Create { breaker: String, config: serde_json::Value },
+    /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any; if there is a folder for
+    /// `checks`, it has a health check that does what the script in there says.
+    Create { breaker: String, config: serde_json::Value, checks: Option<PathBuf> },
     /// What the attribute of an annotated function says at its first call, as its `config` and (where it
     /// has a cache) its `cache_ttl` → `()`.
     Configure { function: Function, config: serde_json::Value, cache_ttl_ms: u64 },
@@ -107,6 +108,25 @@ pub enum Act {
     After(u64, Box<Act>),
 }
 
+/// In a breaker's folder for health checks: a verdict per line, and a line per check that has been made, which begins
+/// with the process id of its maker.
+pub const CHECKS_SCRIPT: &str = "script";
+pub const CHECKS_LOG: &str = "log";
+
+/// What a health check does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    Pass,
+    Fail(String),
+    Panic,
+    /// Never returns, and lets its thread do other things.
+    Hang,
+    /// Never returns, nor does its thread.
+    Block,
+    /// Waits for a file of this name in the folder first.
+    PassAfter(String),
+}
+
 /// An operator's word.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Word {
@@ -187,6 +207,7 @@ pub enum Told {
     Local(Change),
     WouldHaveOpened { breaker: String, reason: String },
     CacheHit { breaker: String, shared: bool, age_us: u64 },
+    HealthCheck { breaker: String, result: Result<(), String>, took_us: u64 },
     StoreLost,
     StoreRestored,
     Error(Trouble),

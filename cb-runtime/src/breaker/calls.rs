@@ -38,7 +38,11 @@ impl Core {
         match pass.state() {
             _ if pass.is_ramping() => self.admit_ramping(pass),
             state if state.admits() => Admission::Go(Permit::new(self, pass, None)),
-            State::Open if self.home.clock.now().0 >= self.due.load(Ordering::Relaxed) => self.admit_probe(),
+            State::Open
+                if !self.is_checked() && self.home.clock.now().0 >= self.due.load(Ordering::Relaxed) =>
+            {
+                self.admit_probe()
+            }
             State::HalfOpen => self.admit_probe(),
             _ => Admission::No(self.rejection()),
         }
@@ -109,11 +113,12 @@ impl Core {
     #[cold]
     fn rejection(&self) -> BreakerError {
         self.tally.add(Outcome::Rejected);
+        let state = self.gate.pass().state();
         let left = match self.due.load(Ordering::Relaxed) {
             u64::MAX => None,
-            due => Some(Moment(due).since(self.home.clock.now())),
+            due => Some(self.left_of(Moment(due), state, self.home.clock.now())),
         };
-        let (kind, span) = match self.gate.pass().state() {
+        let (kind, span) = match state {
             State::ForcedOpen => (RefusalKind::ForcedOpen, left),
             State::Open => (RefusalKind::Open, left.or(Some(Duration::ZERO))),
             _ => (RefusalKind::ProbesTaken, None),

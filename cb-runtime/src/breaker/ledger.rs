@@ -256,13 +256,7 @@ impl Ledger {
                 match policy::judge_probes(&self.settings, probes) {
                     Verdict::Wait => None,
                     Verdict::Reopen(reason) => Some(self.open(reason, probes, now, claim)),
-                    Verdict::Close(reason) => {
-                        let attempt =
-                            if self.settings.ramp_up.is_some() { self.standing().attempt } else { 0 };
-                        let originator = self.instance.clone();
-                        let to = Standing { reason, originator, attempt, ..Standing::closed(now) };
-                        Some(self.change(to, probes, claim))
-                    }
+                    Verdict::Close(reason) => Some(self.close(reason, probes, now, claim)),
                 }
             }
             // With a store, the fleet leaves it together; see `proposal`.
@@ -319,6 +313,45 @@ impl Ledger {
             State::Closed if self.ramp(now).is_none() => 1,
             _ => self.standing().attempt.saturating_add(1),
         }
+    }
+
+    /// A health check has passed while open. `token`: of the role that it was made in, if it was.
+    pub(crate) fn close_after_check(
+        &mut self,
+        reason: String,
+        token: Option<u64>,
+        now: Moment,
+        store_up: bool,
+    ) -> Change {
+        let claim = self.claim(store_up);
+        let change = self.close(reason, Counts::default(), now, claim);
+        self.fence(token, change)
+    }
+
+    /// A health check has failed while closed. `token`: of the role that it was made in, if it was.
+    pub(crate) fn open_after_check(
+        &mut self,
+        reason: String,
+        token: Option<u64>,
+        now: Moment,
+        store_up: bool,
+    ) -> Change {
+        let claim = self.claim(store_up);
+        let change = self.open(reason, self.counts(), now, claim);
+        self.fence(token, change)
+    }
+
+    fn fence(&mut self, token: Option<u64>, change: Change) -> Change {
+        if let Some(local) = &mut self.local {
+            local.token = token;
+        }
+        change
+    }
+
+    fn close(&mut self, reason: String, evidence: Counts, now: Moment, claim: Claim) -> Change {
+        let attempt = if self.settings.ramp_up.is_some() { self.standing().attempt } else { 0 };
+        let to = Standing { reason, originator: self.instance.clone(), attempt, ..Standing::closed(now) };
+        self.change(to, evidence, claim)
     }
 
     fn open(&mut self, reason: String, evidence: Counts, now: Moment, claim: Claim) -> Change {
@@ -378,7 +411,7 @@ impl Ledger {
         }
         self.probes.begin_epoch(to.state == State::HalfOpen);
         // Who has recovered by itself is where the fleet is again.
-        let local = Local { standing: to.clone(), evidence, claim };
+        let local = Local { standing: to.clone(), evidence, claim, token: None };
         self.local = Some(local).filter(|_| claim != Claim::Isolated || to.state != State::Closed);
         Change { from, to, evidence, private: claim != Claim::Proposed }
     }
@@ -389,6 +422,7 @@ impl Ledger {
         let from = self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state);
         let local = self.local.as_mut().filter(|local| local.claim == Claim::Proposed)?;
         local.claim = Claim::Alone;
+        local.token = None;
         Some(Change { from, to: local.standing.clone(), evidence: local.evidence, private: true })
     }
 
@@ -441,7 +475,8 @@ impl Ledger {
         Entry { known, proposal, leases, ..entry }
     }
 
-    fn proposes(&self) -> bool {
+    /// Its standing is on its way to the store.
+    pub(crate) fn proposes(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.claim == Claim::Proposed)
     }
 
@@ -471,7 +506,7 @@ impl Ledger {
             reset_timeout_us: record.reset_timeout_us,
             attempt: to.attempt,
             force: false,
-            token: None,
+            token: self.local.as_ref().and_then(|local| local.token),
             actor: String::new(),
             evidence,
         })
@@ -493,6 +528,11 @@ impl Ledger {
         let mut change = None;
         match self.local.as_ref().map(|local| local.claim) {
             None => change = self.judge(now, skew, true),
+            // The store has not moved on, and yet refused: the maker of that health check has lost the role.
+            Some(Claim::Proposed) if self.told_proposal && !view.won && self.is_fenced() => {
+                self.give_up_local(now);
+                moved = true;
+            }
             Some(Claim::Proposed) => {}
             // The evidence has been merged: does what the fleet has counted speak for it?
             Some(_) if self.fleet_would_open(now, skew) || self.left_by_expiry(now) => {
@@ -503,8 +543,7 @@ impl Ledger {
                 self.local.as_mut().expect("just seen").claim = Claim::Isolated;
             }
             Some(Claim::Alone) => {
-                self.local = None;
-                self.probes.begin_epoch(self.probes_may_come(now));
+                self.give_up_local(now);
                 moved = true;
             }
         }
@@ -519,6 +558,15 @@ impl Ledger {
         let unsaid = self.proposes() && (!self.told_proposal || change.is_some());
         let more = unsaid || too_early;
         Answered { moved: moved || change.is_some(), change, allotted, more }
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| local.token.is_some())
+    }
+
+    fn give_up_local(&mut self, now: Moment) {
+        self.local = None;
+        self.probes.begin_epoch(self.probes_may_come(now));
     }
 
     /// Open on its own, and the fleet, which is closed, counts enough for opening, too.

@@ -3,11 +3,13 @@
 //! Reading order: `handle` (what users hold), `calls` (leave to make one, and what became of it) with `gate` (what a
 //! call reads), `permit` (what it holds) and `tally` (what it counts on); then what happens off the fast path:
 //! `settling` (the coordinator's side) and `ledger` (what the breaker knows and intends) with `evidence`, `window`
-//! and `probes`, judged by `policy`.
+//! and `probes`, judged by `policy`; `checking` and `checks` do the same for health checks.
 
 mod account;
 mod calls;
 mod carried;
+pub(crate) mod checking;
+pub(crate) mod checks;
 pub(crate) mod evidence;
 pub(crate) mod gate;
 mod handle;
@@ -40,6 +42,7 @@ use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Proposal, Record};
 use crate::strategy::Calls;
 use crate::sync::lock;
+use checks::Checks;
 use gate::Gate;
 use home::Home;
 use ledger::Ledger;
@@ -58,6 +61,10 @@ pub(crate) struct Core {
     /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
     slow_us: AtomicU64,
     ramp: Ramp,
+    /// The interval of health checks while open, in µs; 0 = there are none, and live traffic probes.
+    checked_every_us: AtomicU64,
+    /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
+    next_check: AtomicU64,
     per_function: PerFunction,
     tally: Tally,
     home: Arc<Home>,
@@ -78,6 +85,7 @@ pub(crate) struct Core {
 /// What the slow paths work on, under one lock.
 struct Desk {
     ledger: Ledger,
+    checks: Checks,
     /// The attribute's layer: what whoever registered it has said.
     given: BreakerConfig,
     /// What it judges by, as the fleet is told.
@@ -129,6 +137,8 @@ impl Core {
             due: AtomicU64::new(due(&ledger)),
             slow_us: AtomicU64::new(slow_us(ledger.settings())),
             ramp,
+            checked_every_us: AtomicU64::new(checked_every_us(ledger.settings())),
+            next_check: AtomicU64::new(0),
             per_function,
             tally: Tally::new(),
             home,
@@ -140,6 +150,7 @@ impl Core {
             damaged: AtomicBool::new(false),
             desk: Mutex::new(Desk {
                 ledger,
+                checks: Checks::default(),
                 given,
                 line,
                 line_said_at: now,
@@ -203,6 +214,7 @@ impl Core {
         let beyond = desk.former_lines.len().saturating_sub(FORMER_LINES);
         desk.former_lines.drain(..beyond);
         self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
+        self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         desk.ledger.fold(self.tally.account(), now);
         desk.ledger.configure(settings, now, self.home.skew());
         // No new generation, which would make the outcomes of calls late that are under way.
@@ -256,6 +268,7 @@ impl Core {
     /// Lets calls meet the ledger's state, as a new generation. Under the desk's lock.
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
+        self.next_check.store(0, Ordering::Relaxed);
         let ramp = ledger.ramp(self.home.clock.now());
         self.ramp.set(ramp);
         self.gate.set(ledger.state(), ramp.is_some());
@@ -323,7 +336,7 @@ impl Core {
             local: ledger.is_local(),
             reason: standing.reason.clone(),
             actor: standing.actor.clone(),
-            retry_after: standing.until.map(|until| until.since(now)),
+            retry_after: standing.until.map(|until| self.left_of(until, standing.state, now)),
             failures: counts.failures,
             successes: counts.successes,
             consecutive_failures: picture.run,
@@ -357,6 +370,10 @@ impl Desk {
 
 fn slow_us(settings: &Settings) -> u64 {
     settings.slow.map_or(u64::MAX, |slow| micros(slow.duration))
+}
+
+fn checked_every_us(settings: &Settings) -> u64 {
+    settings.health.as_ref().map_or(0, |health| micros(health.interval))
 }
 
 /// When calls may ask for a probe (or a state held by hand ends); `u64::MAX` = nobody knows.

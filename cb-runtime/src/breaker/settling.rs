@@ -25,7 +25,9 @@ impl Core {
         if change.is_some() {
             self.show(&desk.ledger);
         }
-        let wants = desk.ledger.wants_exchange(now) || !desk.orders.is_empty();
+        let wants = desk.ledger.wants_exchange(now)
+            || !desk.orders.is_empty()
+            || desk.checks.want_exchange(self.scene(&desk.ledger, now));
         let epoch = desk.ledger.epoch();
         let would_open = desk.would_open_now(None, now, self.home.skew(), store_up);
         drop(desk);
@@ -40,6 +42,8 @@ impl Core {
         let mut desk = lock(&self.desk);
         desk.ledger.fold(self.tally.account(), now);
         let mut entry = desk.ledger.entry(self.name.clone(), now, self.home.skew(), retry);
+        let Desk { ledger, checks, .. } = &mut *desk;
+        entry.role = checks.ask(self.scene(ledger, now));
         if !retry && !desk.orders.is_empty() {
             let mut order = desk.orders.remove(0);
             if !order.release || desk.ledger.state().is_manual() {
@@ -68,6 +72,8 @@ impl Core {
         } else {
             self.due.store(due(&desk.ledger), Ordering::Relaxed);
         }
+        let Desk { ledger, checks, .. } = &mut *desk;
+        checks.answered(view.role, self.scene(ledger, now));
         let pass = self.gate.pass();
         let mut grants = Vec::new();
         for id in answered.allotted.granted {
@@ -154,6 +160,7 @@ impl Core {
     pub(crate) fn store_lost(&self, error: &Error) {
         let mut desk = lock(&self.desk);
         let change = desk.ledger.store_lost();
+        desk.checks.store_lost();
         let gone = std::mem::take(&mut desk.callers);
         let ordered = desk.ordered.take();
         let orders = std::mem::take(&mut desk.orders);

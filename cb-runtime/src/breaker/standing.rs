@@ -80,6 +80,8 @@ pub(super) struct Local {
     pub(super) standing: Standing,
     pub(super) evidence: Counts,
     pub(super) claim: Claim,
+    /// What a health check has decided stands only with the store if this token of its maker's role is still good there.
+    pub(super) token: Option<u64>,
 }
 
 /// What this instance means by its own standing.

@@ -23,7 +23,7 @@ use crate::strategy::{Strategy, TripStrategy};
 pub use backoff::Backoff;
 pub(crate) use layers::{Code, Layers};
 pub use registry::RegistryConfig;
-pub(crate) use settings::{PerFunction, Settings, Window};
+pub(crate) use settings::{Health, PerFunction, Settings, Window};
 
 /// Declares [`BreakerConfig`] and what has to go through all of its fields.
 macro_rules! settings {

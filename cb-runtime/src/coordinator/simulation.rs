@@ -2,6 +2,7 @@
 //!
 //! Every run is decided by its seed, so one that fails can be looked at again: `Fleet::new(seed)`.
 
+mod health;
 mod recovery;
 mod rules;
 
@@ -134,6 +135,7 @@ impl Fleet {
                     unknown: None,
                     exchanged_at: now,
                     reviewed_at: now,
+                    checked_at: now,
                     retry_at: now,
                     retry_after: RETRY.0,
                     resync: false,
