@@ -250,7 +250,7 @@ fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once
         format!("{text}failure_threshold is 3 here and 5 there, reset_timeout is 1m here and 30s there");
     for (instance, reported) in [(&old[0], &of_old), (&old[1], &of_old), (&new, &of_new)] {
         within_t("it is reported", || !drift(instance).is_empty());
-        assert_eq!(drift(instance), [reported.clone()]);
+        assert_eq!(drift(instance), std::slice::from_ref(reported));
         let told: Vec<_> =
             instance.events().into_iter().filter(|event| matches!(event, Told::Error(_))).collect();
         let Told::Error(Trouble { text, .. }) = &told[0] else { panic!("{told:?}") };
