@@ -203,13 +203,13 @@ async fn who_does_not_judge_by_failing_instances_is_neither_noted_nor_told(bench
 
 async fn last_calls_are_kept_as_long_as_they_are_asked_for(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
-    let known = Some(a.say(appending(10, &[(F, 1)])).await.record);
+    let known = a.say(appending(10, &[(F, 1)])).await.record;
     for _ in 0..4 {
         bench.pass(IDLE / 2);
-        assert_eq!(last(&a.say(Entry { known: known.clone(), ..asking(10, 0) }).await).place, 1);
+        assert_eq!(last(&a.say(Entry { known: Some(known.clone()), ..asking(10, 0) }).await).place, 1);
     }
     bench.pass(seconds(1));
-    let opening = propose("x", &known.unwrap(), proposal(State::Open));
+    let opening = propose("x", &known, proposal(State::Open));
     assert!(a.say(opening).await.won);
     assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
 }
