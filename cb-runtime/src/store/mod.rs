@@ -90,7 +90,8 @@ pub(crate) struct Batch {
     /// if it lies within the last second up to its own now (both ends included), and its own now otherwise.
     pub(crate) as_of_us: Option<u64>,
     /// A few hundred at most: a batch is one piece of work, during which a Redis serves nobody else. An entry
-    /// without a window takes it about 25 µs, one that asks for a whole window up to 100 µs.
+    /// without a window takes it about 25 µs, one that asks for a whole window up to 100 µs. Last calls cost about 10 µs
+    /// more, and 10 µs for every thousand of them that are kept.
     pub(crate) entries: Vec<Entry>,
 }
 

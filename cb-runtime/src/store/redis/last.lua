@@ -9,7 +9,7 @@ local function read_last(key, ask, epoch)
   end
   l.place = number(key, 'place', f[2], MAX_COUNT) or 0
   l.outcomes = f[3] or ''
-  if string.find(l.outcomes, '[^sfSF]') then
+  if not string.find(l.outcomes, '^[sfSF]*$') then
     odd(key, 'outcomes', l.outcomes, 'a row of the letters s, f, S and F')
   elseif #l.outcomes ~= math.min(l.place, l.calls) then
     odd(key, 'outcomes', l.outcomes, 'as long as place says')
