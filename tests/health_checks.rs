@@ -172,14 +172,12 @@ fn a_paused_leader_leaves_the_role_to_who_has_taken_it_over() {
         let taken_over = checks.made();
         first.resume();
         checked(&checks, taken_over + 4);
-        // One that was paused for so long finds that Redis has not answered; it is alone for a moment, which
-        // is not long enough for a check of its own.
+        // One that was paused for so long may find that Redis has not answered; it is alone for a moment, which
+        // is not long enough for a check of its own (unless the machine stalls).
         let later = &checks.made_by()[taken_over - 1..];
-        let another = later.iter().all(|maker| *maker != first.pid());
-        another || {
-            eprintln!("{later:?}");
-            false
-        }
+        let kept = later.iter().all(|maker| *maker != first.pid());
+        assert!(kept || !together(&fleet), "{later:?}");
+        kept
     });
 }
 
