@@ -91,12 +91,17 @@ struct Desk {
     /// What it judges by, as the fleet is told.
     line: Arc<str>,
     line_said_at: Moment,
+    /// What it has judged by before reloads, latest last: the fleet remembers that for a while, and would tell it back.
+    former_lines: Vec<Arc<str>>,
     /// Metrics-only, and its rules speak for opening.
     would_open: bool,
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
     orders: Vec<Order>,
     ordered: Option<Order>,
 }
+
+/// More reloads than that in an hour, and one of them may be taken for another instance's opinion.
+const FORMER_LINES: usize = 8;
 
 /// An operator's word on its way to the store.
 struct Order {
@@ -149,6 +154,7 @@ impl Core {
                 given,
                 line,
                 line_said_at: now,
+                former_lines: Vec::new(),
                 would_open: false,
                 callers: Vec::new(),
                 orders: Vec::new(),
@@ -202,7 +208,11 @@ impl Core {
 
     fn judge_by(&self, desk: &mut Desk, settings: Settings) {
         let now = self.home.clock.now();
-        desk.line = settings.line();
+        let former = std::mem::replace(&mut desk.line, settings.line());
+        desk.former_lines.retain(|line| *line != former && *line != desk.line);
+        desk.former_lines.push(former);
+        let beyond = desk.former_lines.len().saturating_sub(FORMER_LINES);
+        desk.former_lines.drain(..beyond);
         self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         desk.ledger.fold(self.tally.account(), now);
