@@ -190,6 +190,7 @@ fn a_leader_that_stops_in_good_order_is_replaced_within_a_second() {
     checked(&checks, 2);
     let first = checks.maker(&fleet).expect("one of the fleet");
     first.shut_down();
+    assert_ne!(leader(&redis), first.id(), "given up, and not just left to lapse");
     within(Duration::from_secs(1), "another one checks", || checks.made_by().last() != Some(&first.pid()));
     let made = checks.made_by();
     checked(&checks, made.len() + 3);
@@ -267,6 +268,7 @@ fn the_role_of_idle_checks_is_handed_over_too() {
     checked(&checks, 1);
     let first = checks.maker(&fleet).expect("one of the fleet");
     first.shut_down();
+    assert_ne!(leader(&redis), first.id(), "given up, and not just left to lapse");
     within(Duration::from_secs(1), "another one checks", || checks.made_by().last() != Some(&first.pid()));
     let second = *checks.made_by().last().expect("many");
     fleet.iter().find(|instance| instance.pid() == second).expect("it is").kill();
