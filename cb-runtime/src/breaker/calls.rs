@@ -80,6 +80,10 @@ impl Core {
         Admission::No(self.rejection())
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.gate.pass().is_closed()
+    }
+
     pub(crate) fn is_current(&self, pass: Pass) -> bool {
         self.gate.is_current(pass)
     }

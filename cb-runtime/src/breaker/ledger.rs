@@ -211,6 +211,15 @@ impl Ledger {
         self.local.is_some()
     }
 
+    /// Closed, with nothing that the store does not know.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.state() == State::Closed
+            && self.local.is_none()
+            && self.flight.is_none()
+            && self.pending.is_empty()
+            && !self.probes.want_exchange()
+    }
+
     /// Totals of the epoch: the fleet's and this instance's since.
     pub(crate) fn counts(&self) -> Counts {
         let flight = self.flight.as_ref().map(|flight| flight.counts).unwrap_or_default();

@@ -105,7 +105,7 @@ impl Fleet {
                 let name = format!("instance-{number}").into();
                 let up = Arc::new(AtomicBool::new(false));
                 let home = Arc::new(Home::new(name, clock.clone(), outlet, cache, up));
-                let book = Arc::new(Book::default());
+                let book = Arc::new(Book::new(1, clock.now()));
                 let make = |name, held| {
                     Core::new(name, settings.clone(), false, PerFunction::default(), held, home.clone())
                 };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Registry;
 use crate::clock::Clock;
 use crate::config::BreakerConfig;
+use crate::coordinator::book::GUESTS;
 use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
 use crate::store::Store;
@@ -23,6 +24,7 @@ pub struct RegistryBuilder {
     pub(super) operator: HashMap<String, BreakerConfig>,
     pub(super) on_error: Option<OnError>,
     pub(super) clock: Clock,
+    pub(super) max_breakers: usize,
 }
 
 /// Where the shared state lives.
@@ -41,6 +43,7 @@ impl Default for RegistryBuilder {
             operator: HashMap::new(),
             on_error: None,
             clock: Clock::system(),
+            max_breakers: GUESTS,
         }
     }
 }
@@ -98,6 +101,19 @@ impl RegistryBuilder {
         self
     }
 
+    /// How many breakers whose [names are made of arguments](macro@crate::circuit_breaker#name) there may be in this
+    /// process at once; others are not counted. Default 10,000, at about a kilobyte per breaker on a small machine
+    /// and five on one with many cores.
+    ///
+    /// Room for new ones is made in time, by letting go of those that are closed, idle and told to the store: the
+    /// least recently used first, and whatever has not been used for ten minutes. Where no room can be made (all are
+    /// in use, or not closed, or the store is away), a call under a new name is made without a breaker's guard, with
+    /// its timeout, cache and fallback. That is reported as an error, at most once a minute.
+    pub fn max_breakers(mut self, breakers: usize) -> Self {
+        self.max_breakers = breakers;
+        self
+    }
+
     /// Called for every failure in the background, on a thread of its own. (`tracing` has them, too.)
     pub fn on_error(mut self, callback: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(callback));
@@ -121,6 +137,9 @@ impl RegistryBuilder {
         self.defaults.validate()?;
         if self.namespace.is_empty() {
             return Err(Error::config("namespace", "is empty; it must have at least one character"));
+        }
+        if self.max_breakers == 0 {
+            return Err(Error::config("max_breakers", "0 would guard nothing; it must be at least 1"));
         }
         for config in self.operator.values() {
             config.over(&self.defaults).resolve()?;

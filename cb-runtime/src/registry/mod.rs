@@ -1,6 +1,7 @@
 //! One instance's breakers.
 
 mod builder;
+mod refusals;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,14 +18,15 @@ pub use builder::RegistryBuilder;
 use crate::breaker::home::Home;
 use crate::breaker::{Breaker, Core};
 use crate::cache::Cache;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::{BreakerConfig, PerFunction, Settings};
-use crate::coordinator::book::Book;
+use crate::coordinator::book::{Book, Visit};
 use crate::coordinator::{self, Request};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Outlet};
 use crate::snapshot::FleetBreaker;
-use crate::store::Store;
+use crate::store::{Record, Store};
+use refusals::Refusals;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
@@ -47,6 +49,7 @@ pub struct Registry {
     requests: mpsc::UnboundedSender<Request>,
     defaults: BreakerConfig,
     operator: HashMap<String, BreakerConfig>,
+    refusals: Refusals,
 }
 
 impl Registry {
@@ -89,18 +92,18 @@ impl Registry {
     fn start(builder: RegistryBuilder, store: Arc<dyn Store>, shared: bool) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let RegistryBuilder { defaults, operator, on_error, clock, .. } = builder;
+        let RegistryBuilder { defaults, operator, on_error, clock, max_breakers, .. } = builder;
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let outlet = Arc::new(Outlet::new(on_error));
         let cache = Registry::cache(&clock, &outlet, shared.then_some(&store), &store_up)?;
         let home = Arc::new(Home::new(instance, clock, outlet, cache, store_up));
-        let book = Arc::new(Book::default());
+        let book = Arc::new(Book::new(max_breakers, home.clock.now()));
         let (ready, first_look) = sync_channel(1);
         let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
         // Either way is fine: without the fleet's states the registry serves by itself.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Registry { id, home, book, requests, defaults, operator })
+        Ok(Registry { id, home, book, requests, defaults, operator, refusals: Refusals::default() })
     }
 
     /// The cached results of all breakers; in this process only, unless others share a store.
@@ -121,7 +124,7 @@ impl Registry {
     pub fn breaker(&self, name: &str) -> Option<Breaker> {
         match self.book.get(name) {
             Some(core) => Some(Breaker::new(core)),
-            None if self.book.is_held(name) => Some(Breaker::new(self.core(name, &BreakerConfig::default()))),
+            None if self.book.is_held(name) => Some(Breaker::new(self.look(name))),
             None => None,
         }
     }
@@ -197,7 +200,7 @@ impl Registry {
     /// The first one; breakers after it have not been reset.
     pub async fn reset_all(&self) -> Result<(), Error> {
         for breaker in self.fleet().await? {
-            Breaker::new(self.core(&breaker.name, &BreakerConfig::default())).reset().await?;
+            Breaker::new(self.look(&breaker.name)).reset().await?;
         }
         Ok(())
     }
@@ -231,28 +234,81 @@ impl Registry {
     /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
     /// fails: a config that cannot be meant is reported, and left out.
     pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
-        let known = self.book.get(name);
-        if let Some(core) = &known
-            && !config.is_about_the_breaker()
-        {
-            return core.clone();
+        match self.book.keep(name) {
+            Some(core) => self.registered_again(core, config),
+            None => self.book.get_or_insert(name, self.maker(name, config)),
         }
-        let settings = self.settings(name, config).unwrap_or_else(|error| {
-            self.home.outlet.error(error);
-            self.settings(name, &BreakerConfig::default()).expect("validated by the builder")
-        });
-        if let Some(core) = known {
-            core.registered_again(&settings);
+    }
+
+    /// The same for a function whose name is made of its arguments. `site` has one bit, which is that function's.
+    #[inline]
+    pub(crate) fn guest(&self, name: &str, config: &BreakerConfig, site: u64) -> Arc<Core> {
+        match self.book.visit(name, site) {
+            Some(Visit { core, first: false }) => core,
+            Some(Visit { core, first: true }) => self.registered_again(core, config),
+            None => self.new_guest(name, config, site),
+        }
+    }
+
+    #[cold]
+    fn new_guest(&self, name: &str, config: &BreakerConfig, site: u64) -> Arc<Core> {
+        if !name.is_empty()
+            && let Some(core) = self.book.get_or_admit(name, site, self.maker(name, config))
+        {
             return core;
         }
-        let nothing = BreakerConfig::default();
-        let per_function = PerFunction::new(self.operator.get(name).unwrap_or(&nothing), &self.defaults);
+        let name: Arc<str> = name.into();
+        if self.refusals.are_due(self.home.clock.now()) {
+            let (breaker, places) = (name.clone(), self.book.places());
+            self.home.outlet.error(Error::new(ErrorKind::Unguarded { breaker, places }));
+        }
+        let settings = self.usable_settings(&name, config);
+        let per_function = self.per_function(&name);
+        Core::detached(name, settings, per_function, self.home.clone())
+    }
+
+    /// The breaker of that name for someone who only looks at it or steers it.
+    fn look(&self, name: &str) -> Arc<Core> {
+        self.book.look(name, self.maker(name, &BreakerConfig::default()))
+    }
+
+    fn registered_again(&self, core: Arc<Core>, config: &BreakerConfig) -> Arc<Core> {
+        if config.is_about_the_breaker() {
+            core.registered_again(&self.usable_settings(core.name(), config));
+        }
+        core
+    }
+
+    /// Makes the breaker of that name.
+    fn maker(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+    ) -> impl FnOnce(Arc<str>, Option<(Record, Moment)>) -> Arc<Core> + use<> {
+        let settings = self.usable_settings(name, config);
+        let per_function = self.per_function(name);
         let home = self.home.clone();
         // Without settings of its own it takes those of whoever brings some.
         let provisional = !config.is_about_the_breaker();
-        self.book.get_or_insert(name, |name, held| {
-            Core::new(name, settings, provisional, per_function, held, home)
+        move |name, held| Core::new(name, settings, provisional, per_function, held, home)
+    }
+
+    fn per_function(&self, name: &str) -> PerFunction {
+        let nothing = BreakerConfig::default();
+        PerFunction::new(self.operator.get(name).unwrap_or(&nothing), &self.defaults)
+    }
+
+    /// A config that cannot be meant is reported, and left out.
+    fn usable_settings(&self, name: &str, config: &BreakerConfig) -> Settings {
+        self.settings(name, config).unwrap_or_else(|error| {
+            self.report(error);
+            self.settings(name, &BreakerConfig::default()).expect("validated by the builder")
         })
+    }
+
+    /// Tells whoever listens for errors.
+    pub(crate) fn report(&self, error: Error) {
+        self.home.outlet.error(error);
     }
 
     fn settings(&self, name: &str, config: &BreakerConfig) -> Result<Settings, Error> {
