@@ -340,6 +340,13 @@ impl Guarded<'_> {
                 self.call_at(at, "by_predicate", &quote_spanned!(at=> output, form, #is_failure))
             }
         };
+        let judge = match &self.plan.open_for {
+            None => judge,
+            Some(open_for) => {
+                let at = ours_at(open_for.span());
+                self.call_at(at, "opening", &quote_spanned!(at=> output, #judge, #open_for))
+            }
+        };
         quote_spanned! {Span::mixed_site()=>
             let judge = {
                 let output = #rt::Output::of(&body);

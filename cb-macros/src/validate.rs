@@ -25,6 +25,7 @@ pub(crate) struct Plan {
     /// Methods of `BreakerConfig` and what they are called with.
     pub(crate) settings: Vec<(Ident, Value)>,
     pub(crate) is_failure: Option<Expr>,
+    pub(crate) open_for: Option<Expr>,
     /// Nothing else than an `Err` can count as a failure.
     pub(crate) must_be_result: bool,
     pub(crate) cache: Option<Cache>,
@@ -108,7 +109,10 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
         base: expression("config"),
         settings,
         is_failure: expression("is_failure"),
-        must_be_result: !["is_failure", "call_timeout", "config"].iter().any(|name| args.get(name).is_some()),
+        open_for: expression("open_for"),
+        must_be_result: !["is_failure", "open_for", "call_timeout", "config"]
+            .iter()
+            .any(|name| args.get(name).is_some()),
         cache: caches(args)
             .then(|| Cache { key: expression("cache_key"), version: values.remove("cache_version") }),
         fallback,
@@ -120,22 +124,37 @@ fn caches(args: &Args) -> bool {
     ["cache_ttl", "cache_key", "cache_version"].iter().any(|name| args.get(name).is_some())
 }
 
-/// Arguments that mean nothing without another one.
+/// Arguments that mean nothing without another one, or beside it.
 fn lonely(args: &Args, errors: &mut Errors) {
-    let mut needs = |name: &str, other: &str, how: &str, config_may_bring_it: bool| {
+    let mut needs = |name: &str, others: &[&str], how: &str, config_may_bring_it: bool| {
         let brought = config_may_bring_it && args.get("config").is_some();
         if let Some(given) = args.get(name)
-            && args.get(other).is_none()
+            && others.iter().all(|other| args.get(other).is_none())
             && !brought
         {
-            errors.add(given.name.span(), format!("`{name}` means nothing without `{other}`: {how}"));
+            let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
+            let others = others.join(" or ");
+            errors.add(given.name.span(), format!("`{name}` means nothing without {others}: {how}"));
         }
     };
-    needs("cache_key", "cache_ttl", "add `cache_ttl = \"5m\"`", true);
-    needs("cache_version", "cache_ttl", "add `cache_ttl = \"5m\"`", true);
-    needs("fallback_on", "fallback", "add `fallback = path_or_closure`", false);
-    needs("window", "failure_rate_threshold", "add `failure_rate_threshold = 0.5`", true);
-    needs("minimum_calls", "failure_rate_threshold", "add `failure_rate_threshold = 0.5`", true);
+    let of_window = ["failure_rate_threshold", "slow_call_rate_threshold", "strategy"];
+    needs("cache_key", &["cache_ttl"], "add `cache_ttl = \"5m\"`", true);
+    needs("cache_version", &["cache_ttl"], "add `cache_ttl = \"5m\"`", true);
+    needs("fallback_on", &["fallback"], "add `fallback = path_or_closure`", false);
+    for name in ["window", "window_calls", "minimum_calls"] {
+        needs(name, &of_window, "add `failure_rate_threshold = 0.5`", true);
+    }
+    let how = "add `slow_call_duration = \"2s\"`";
+    needs("slow_call_rate_threshold", &["slow_call_duration"], how, true);
+    for name in ["health_check_interval", "idle_health_check_interval"] {
+        needs(name, &["health_check"], "add `health_check = path_or_closure`", true);
+    }
+    if let (Some(_), Some(given)) = (args.get("window"), args.get("window_calls")) {
+        errors.add(
+            given.name.span(),
+            "the window is a span of time or a number of calls: leave out `window` or `window_calls`",
+        );
+    }
 }
 
 fn cacheable(args: &Args, function: &Function, errors: &mut Errors) {

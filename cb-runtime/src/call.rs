@@ -130,6 +130,8 @@ pub enum Verdict {
     Failure,
     /// Nothing.
     Ignored,
+    /// It does not, and says for how long it will not.
+    Opening(Duration),
 }
 
 /// How a guarded call ended, and what it returned if it did. Its outcome has been recorded.
@@ -304,6 +306,10 @@ fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> 
         }
         Verdict::Failure => {
             permit.end(Outcome::Failure);
+            Ended::Failed(ManuallyDrop::into_inner(value))
+        }
+        Verdict::Opening(span) => {
+            permit.end_opening(span);
             Ended::Failed(ManuallyDrop::into_inner(value))
         }
         Verdict::Ignored => {

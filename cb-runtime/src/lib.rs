@@ -53,9 +53,11 @@ mod config;
 mod coordinator;
 mod error;
 mod event;
+mod health;
 mod registry;
 mod snapshot;
 mod store;
+mod strategy;
 mod sync;
 
 pub use breaker::Breaker;
@@ -64,8 +66,10 @@ pub use call::CallError;
 #[doc = include_str!("circuit_breaker.md")]
 #[doc(inline)]
 pub use cb_macros::circuit_breaker;
-pub use config::BreakerConfig;
+pub use config::{Backoff, BreakerConfig};
 pub use error::{BreakerError, Error};
 pub use event::{CacheTier, Event, Events, Transition};
+pub use health::Healthy;
 pub use registry::{Registry, RegistryBuilder};
 pub use snapshot::{FleetBreaker, Outcomes, Snapshot, State, UnknownState, WindowSnapshot};
+pub use strategy::{Bucket, Calls, TripStrategy, WindowCounts};

@@ -1,6 +1,7 @@
 //! What a guarded call counts as, and what the function returns then.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use super::form::{Form, Output, Refuse};
 use super::{CallError, Ended};
@@ -53,6 +54,34 @@ pub fn by_predicate<R, F: Form<R>, P: FnOnce(&R) -> bool>(
     predicate: P,
 ) -> ByPredicate<R, F, P> {
     ByPredicate { predicate, ask: |predicate, value| predicate(value), form: PhantomData }
+}
+
+/// The verdict where it has `open_for`: what that gives a time for is a failure which opens the circuit for so long.
+pub struct Opening<R, J, P> {
+    judge: J,
+    open_for: P,
+    // As in `ByPredicate`.
+    ask: fn(P, &R) -> Option<Duration>,
+}
+
+impl<R, J: Judge<R>, P> Judge<R> for Opening<R, J, P> {
+    #[inline]
+    fn judge(self, value: &R) -> Verdict {
+        match (self.ask)(self.open_for, value) {
+            Some(span) => Verdict::Opening(span),
+            None => self.judge.judge(value),
+        }
+    }
+}
+
+/// The verdict, with `open_for` before it.
+#[inline]
+pub fn opening<R, J: Judge<R>, P: FnOnce(&R) -> Option<Duration>>(
+    _output: Output<R>,
+    judge: J,
+    open_for: P,
+) -> Opening<R, J, P> {
+    Opening { judge, open_for, ask: |open_for, value| open_for(value) }
 }
 
 /// What the function returns if it has no fallback for this end.

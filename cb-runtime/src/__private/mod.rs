@@ -22,7 +22,7 @@ pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{cached, codec, key, key_part};
-pub use ended::{Settled, by_predicate, by_type, settle, settle_any, settle_error, settle_open};
+pub use ended::{Settled, by_predicate, by_type, opening, settle, settle_any, settle_error, settle_open};
 pub use fallback::{Given, call, reply, spare};
 pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, returning};
 pub use named::NamedSite;

@@ -115,12 +115,17 @@ impl Core {
         if outcome == Outcome::Success && pass.is_closed() && self.gate.is_current(pass) {
             self.tally.success(&self.home.clock);
         } else {
-            self.record_slowly(pass, lease, outcome);
+            self.record_slowly(pass, lease, outcome, None);
         }
     }
 
+    /// A failure that says for how long the circuit must be open.
+    pub(crate) fn record_opening(&self, pass: Pass, lease: LeaseId, span: Duration) {
+        self.record_slowly(pass, lease, Outcome::Failure, Some(span));
+    }
+
     #[cold]
-    fn record_slowly(&self, pass: Pass, lease: LeaseId, outcome: Outcome) {
+    fn record_slowly(&self, pass: Pass, lease: LeaseId, outcome: Outcome, open_for: Option<Duration>) {
         let state = pass.state();
         if state == State::Disabled {
             return;
@@ -144,7 +149,12 @@ impl Core {
         }
         self.tally.add(outcome);
         let successes = self.tally.account();
-        let change = if probing {
+        let open_for = open_for.filter(|span| !span.is_zero() && state != State::MetricsOnly);
+        let change = if let Some(span) = open_for {
+            desk.ledger.fold(successes, now);
+            desk.ledger.probes.ended(lease);
+            Some(desk.ledger.open_on_request(span, now, store_up))
+        } else if probing {
             desk.ledger.fold(successes, now);
             desk.ledger.probes.ended(lease);
             match outcome {

@@ -130,6 +130,7 @@ impl Evidence {
                 .iter()
                 .map(|(begin, counts)| (age(&Moment(begin.0 + self.width / 2)), *counts))
                 .collect(),
+            calls: Vec::new(),
         }
     }
 

@@ -96,6 +96,8 @@ impl Breaker {
             reset_timeout_us: 0,
             attempt: 0,
             force: true,
+            token: None,
+            actor: String::new(),
             evidence: crate::store::Counts::default(),
         };
         {

@@ -13,9 +13,9 @@ use super::probes::{Allotted, Probes};
 use super::tally::Successes;
 use super::window::Mirror;
 use crate::clock::{Moment, micros};
-use crate::config::Settings;
+use crate::config::{Settings, Window};
 use crate::snapshot::State;
-use crate::store::{Counts, Entry, IDLE, LeaseAsk, Proposal, Record, View, WindowAsk};
+use crate::store::{Counts, Entry, IDLE, LeaseAsk, MAX_SPAN_US, Proposal, Record, View, WindowAsk};
 
 /// A state and how it came to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub(crate) struct Standing {
     pub(crate) state: State,
     pub(crate) reason: String,
     pub(crate) originator: String,
+    /// Who ordered it, if a person did.
+    pub(crate) actor: String,
     pub(crate) since: Moment,
     /// Open: when a probe is due. Held by hand: when that expires.
     pub(crate) until: Option<Moment>,
@@ -37,6 +39,7 @@ impl Standing {
             state: State::Closed,
             reason: String::new(),
             originator: String::new(),
+            actor: String::new(),
             since: now,
             until: None,
             reset_timeout: Duration::ZERO,
@@ -49,6 +52,7 @@ impl Standing {
             state: record.state,
             reason: record.reason.clone(),
             originator: record.originator.clone(),
+            actor: record.actor.clone(),
             since: Moment(now.0.saturating_sub(record.since_us)),
             until: record.remaining_us.map(|left| now.after(Duration::from_micros(left))),
             reset_timeout: Duration::from_micros(record.reset_timeout_us),
@@ -62,6 +66,7 @@ impl Standing {
             state: self.state,
             reason: self.reason.clone(),
             originator: self.originator.clone(),
+            actor: self.actor.clone(),
             remaining_us: self.until.map(|until| micros(until.since(now))),
             since_us: micros(now.since(self.since)),
             reset_timeout_us: micros(self.reset_timeout),
@@ -143,6 +148,13 @@ const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// The last of those questions comes so long after the failure.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
 
+fn mirror(settings: &Settings) -> Option<Mirror> {
+    match settings.window {
+        Some(Window::Time(span)) => Some(Mirror::new(span)),
+        _ => None,
+    }
+}
+
 impl Ledger {
     pub(crate) fn new(
         settings: Settings,
@@ -150,7 +162,7 @@ impl Ledger {
         held: Option<(Record, Moment)>,
         now: Moment,
     ) -> Self {
-        let mirror = settings.rate.as_ref().map(|rule| Mirror::new(rule.window));
+        let mirror = mirror(&settings);
         Ledger {
             pending: Evidence::new(mirror.as_ref().map_or(0, Mirror::width)),
             confirmed: held.map(|(record, as_of)| (record.epoch, Standing::from_record(&record, as_of))),
@@ -175,10 +187,8 @@ impl Ledger {
 
     /// Judges by other settings from now on. What a new time window looks at starts at nothing.
     pub(crate) fn configure(&mut self, settings: Settings) {
-        if settings.rate.as_ref().map(|rule| rule.window)
-            != self.settings.rate.as_ref().map(|rule| rule.window)
-        {
-            self.mirror = settings.rate.as_ref().map(|rule| Mirror::new(rule.window));
+        if settings.window != self.settings.window {
+            self.mirror = mirror(&settings);
             self.asked = None;
             self.pending.rebucket(self.bucket_width());
         }
@@ -294,7 +304,7 @@ impl Ledger {
             State::Closed => {
                 let picture = self.picture(now, skew);
                 let reason = policy::trip(&self.settings, &picture)?;
-                let evidence = match self.settings.rate {
+                let evidence = match self.settings.window {
                     Some(_) if picture.window != Counts::default() => picture.window,
                     _ => Counts { failures: picture.run, ..Counts::default() },
                 };
@@ -316,13 +326,40 @@ impl Ledger {
         }
     }
 
+    /// A call has failed, and said for how long the circuit must be open.
+    pub(crate) fn open_on_request(&mut self, span: Duration, now: Moment, store_up: bool) -> Change {
+        let span = span.min(Duration::from_micros(MAX_SPAN_US));
+        if self.state() == State::HalfOpen {
+            self.pending.counts.failures += 1;
+        } else {
+            self.pending.failure(now);
+        }
+        let reason = format!("the call asked for {} (open_for)", humantime::format_duration(span));
+        let evidence = Counts { failures: 1, ..Counts::default() };
+        let attempt = self.standing().attempt.saturating_add(1);
+        self.open_until(reason, evidence, attempt, span, now, store_up)
+    }
+
     fn open(&mut self, reason: String, evidence: Counts, now: Moment, store_up: bool) -> Change {
         let attempt = self.standing().attempt.saturating_add(1);
         let reset_timeout = policy::open_for(&self.settings, attempt);
+        self.open_until(reason, evidence, attempt, reset_timeout, now, store_up)
+    }
+
+    fn open_until(
+        &mut self,
+        reason: String,
+        evidence: Counts,
+        attempt: u32,
+        reset_timeout: Duration,
+        now: Moment,
+        store_up: bool,
+    ) -> Change {
         let to = Standing {
             state: State::Open,
             reason,
             originator: self.instance.clone(),
+            actor: String::new(),
             since: now,
             until: Some(now.after(reset_timeout)),
             reset_timeout,
@@ -338,6 +375,7 @@ impl Ledger {
             state: State::HalfOpen,
             reason: "reset timeout is over".into(),
             originator: self.instance.clone(),
+            actor: String::new(),
             since: now,
             until: None,
             reset_timeout: standing.reset_timeout,
@@ -435,8 +473,11 @@ impl Ledger {
             known: self.confirmed.as_ref().map(|(epoch, standing)| standing.to_record(*epoch, now)),
             delta,
             window: self.asked,
+            last: None,
             proposal,
             leases,
+            role: None,
+            settings: "".into(),
         }
     }
 
@@ -465,6 +506,8 @@ impl Ledger {
             reset_timeout_us: record.reset_timeout_us,
             attempt: to.attempt,
             force: false,
+            token: None,
+            actor: String::new(),
             evidence,
         })
     }

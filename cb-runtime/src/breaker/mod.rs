@@ -250,7 +250,7 @@ impl Core {
             failures: counts.failures,
             successes: counts.successes,
             consecutive_failures: picture.run,
-            window: ledger.settings().rate.as_ref().map(|_| WindowSnapshot {
+            window: ledger.settings().window.map(|_| WindowSnapshot {
                 calls: picture.window.successes + picture.window.failures,
                 failures: picture.window.failures,
                 failure_rate: policy::rate(picture.window),

@@ -100,6 +100,13 @@ impl<'a> Permit<'a> {
         self.stage = ENDED;
         self.core.record(self.pass, self.lease, outcome);
     }
+
+    /// The same for a failure that says for how long the circuit must be open.
+    #[cold]
+    pub(crate) fn end_opening(&mut self, span: Duration) {
+        self.stage = ENDED;
+        self.core.record_opening(self.pass, self.lease, span);
+    }
 }
 
 impl Drop for Permit<'_> {

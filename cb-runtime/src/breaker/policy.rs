@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::Settings;
+use crate::config::{Settings, Window};
 use crate::store::Counts;
 
 /// What a closed breaker is judged by: the fleet's counts at the last exchange and this instance's since.
@@ -23,14 +23,14 @@ pub(crate) fn trip(settings: &Settings, picture: &Picture) -> Option<String> {
     {
         return Some(format!("{} consecutive failures (limit {limit})", picture.run));
     }
-    if let Some(rule) = &settings.rate {
+    if let (Some(limit), Some(Window::Time(window))) = (settings.failure_rate, settings.window) {
         let calls = picture.window.successes + picture.window.failures;
-        if calls >= rule.minimum_calls && rate(picture.window) >= rule.threshold {
+        if calls >= settings.minimum_calls && rate(picture.window) >= limit {
             return Some(format!(
                 "{:.1} % of {calls} calls in {} failed (limit {:.1} %)",
                 rate(picture.window) * 100.0,
-                humantime::format_duration(rule.window),
-                rule.threshold * 100.0,
+                humantime::format_duration(window),
+                limit * 100.0,
             ));
         }
     }

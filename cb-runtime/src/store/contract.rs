@@ -143,6 +143,8 @@ fn proposal(to: State) -> Proposal {
         reset_timeout_us: 30 * SECOND,
         attempt: 1,
         force: false,
+        token: None,
+        actor: String::new(),
         evidence: counts(6, 4),
     }
 }

@@ -177,6 +177,11 @@ impl Space {
             won,
             granted,
             lease_wait_us,
+            success_age_us: None,
+            failing: Vec::new(),
+            last: None,
+            role: None,
+            other_settings: None,
         };
         if ledger.is_kept() {
             ledger.touch(now);

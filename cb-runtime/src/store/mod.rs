@@ -110,8 +110,16 @@ pub(crate) struct Entry {
     /// The time window that this instance judges by, if it judges by one. Where the delta
     /// is merged, its buckets go into this window.
     pub(crate) window: Option<WindowAsk>,
+    /// The last calls that this instance judges by, if it judges by them. Where the delta is merged, its
+    /// `calls` are appended to these.
+    pub(crate) last: Option<LastAsk>,
     pub(crate) proposal: Option<Proposal>,
     pub(crate) leases: LeaseAsk,
+    /// About the role of the one instance that makes this breaker's health checks.
+    pub(crate) role: Option<RoleAsk>,
+    /// What this instance judges by, as one line for people; empty = it does not say. Kept beside the breaker if there
+    /// is none yet, or `known` is `None` (a newcomer), and the breaker is kept at all.
+    pub(crate) settings: Arc<str>,
 }
 
 /// A breaker's shared state.
@@ -124,6 +132,8 @@ pub(crate) struct Record {
     pub(crate) reason: String,
     /// The instance that brought it there.
     pub(crate) originator: String,
+    /// Who ordered it, if a person did; at most [`MAX_REASON`] bytes.
+    pub(crate) actor: String,
     /// Open: until a probe may be made (0 = due), never more than `reset_timeout_us` unless that is 0.
     /// Forced-open, disabled, metrics-only: until the expiry (0 = expired), `None` = none. `None` in
     /// all other states. Given otherwise, a store makes it so: open and `None` is 0.
@@ -132,7 +142,8 @@ pub(crate) struct Record {
     pub(crate) since_us: u64,
     /// What `remaining_us` was when it opened.
     pub(crate) reset_timeout_us: u64,
-    /// How often it has opened since it was last closed; for the backoff.
+    /// How often it has opened in a row; for the backoff. A closed state that a recovery led to keeps it, for the time of
+    /// its ramp-up.
     pub(crate) attempt: u32,
 }
 
@@ -157,6 +168,12 @@ pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 pub(crate) const MAX_RUN: usize = 64;
 /// A time window has at most so many buckets.
 pub(crate) const MAX_BUCKETS: u64 = 64;
+/// The last calls are kept up to so many of them: each is a byte, and all of them may have to travel.
+pub(crate) const MAX_LAST: u32 = 10_000;
+/// Of the instances that have reported failures, so many are told apart: those whose failures are the latest.
+pub(crate) const MAX_FAILING: usize = 32;
+/// What an instance says of its settings is cut there.
+pub(crate) const MAX_SETTINGS: usize = 600;
 
 /// Calls with a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,6 +193,34 @@ pub(crate) struct Delta {
     /// For the time window: (age, counts); each goes into the bucket that its age falls into, and is dropped if
     /// that is older than the window.
     pub(crate) buckets: Vec<(u64, Counts)>,
+    /// For the last calls: outcomes in the order in which they ended here, oldest first, with how many of a kind followed
+    /// each other. If they are more than [`LastAsk::calls`], the oldest are of no use and may be left out.
+    pub(crate) calls: Vec<(Kind, u64)>,
+}
+
+/// What became of a call with a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) failed: bool,
+    pub(crate) slow: bool,
+}
+
+/// The last calls of the whole fleet, in the order of the exchanges that told of them, and how much of them the
+/// instance wants to see. Kept apart for every number of `calls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastAsk {
+    /// How many; 1 to [`MAX_LAST`], the entry is answered with an error otherwise.
+    pub(crate) calls: u32,
+    /// Only those after this place are answered; 0 = all of them. See [`LastView::place`].
+    pub(crate) since: u64,
+}
+
+/// About the role of the one instance that makes a breaker's health checks. It is not bound to an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RoleAsk {
+    /// `true`: to have it for `term_us` from now, if nobody else has it (any more). `false`: to give it up.
+    pub(crate) want: bool,
+    pub(crate) term_us: u64,
 }
 
 /// Consecutive failures: when the latest success was, and the failures after it.
@@ -218,6 +263,10 @@ pub(crate) struct Proposal {
     /// `true` (an operator's word): always wins, unless it would change nothing: the store is in state `to` for the
     /// same reason, neither has a remaining time and, if that state is closed, nothing has been counted in it.
     pub(crate) force: bool,
+    /// The decision of a health check: wins only if the proposer still has the role under this token.
+    pub(crate) token: Option<u64>,
+    /// As in [`Record`].
+    pub(crate) actor: String,
     /// The counts that led to it, for the event.
     pub(crate) evidence: Counts,
 }
@@ -332,13 +381,47 @@ pub(crate) struct View {
     pub(crate) counts: Counts,
     /// Failures after the latest success.
     pub(crate) run: u64,
+    /// How long ago the latest success of the epoch was.
+    pub(crate) success_age_us: Option<u64>,
+    /// For every other instance that has reported a failure in this epoch: how long ago the latest of them happened.
+    /// Newest first, at most [`MAX_FAILING`].
+    pub(crate) failing: Vec<u64>,
     pub(crate) window: Option<WindowView>,
+    pub(crate) last: Option<LastView>,
     /// The proposal was carried out by this very exchange.
     pub(crate) won: bool,
     /// The wanted leases that were given.
     pub(crate) granted: Vec<LeaseId>,
     /// If fewer were granted than wanted in a half-open state: until the first of the leases that are out lapses.
     pub(crate) lease_wait_us: Option<u64>,
+    /// Who has the role that was asked about.
+    pub(crate) role: Option<RoleView>,
+    /// What is kept of some instance's settings, where they differ from this instance's.
+    pub(crate) other_settings: Option<String>,
+}
+
+/// What [`LastAsk`] asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LastView {
+    /// How many outcomes have ever been appended in this epoch: the place of the latest.
+    pub(crate) place: u64,
+    /// The outcomes after `since`, oldest first, at most `calls` of them: all that are kept if `since` is later than
+    /// `place`, or too long ago. The first of them is at the place `place` less their sum, plus one.
+    pub(crate) outcomes: Vec<(Kind, u64)>,
+    /// For every other instance that has told of failures here: the place of the latest of them. Newest
+    /// first, at most [`MAX_FAILING`].
+    pub(crate) failing: Vec<u64>,
+}
+
+/// The role of making health checks, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RoleView {
+    /// The asker has it.
+    pub(crate) mine: bool,
+    /// The fencing token: larger than any before whenever the role is taken anew, even if the store has lost its data.
+    pub(crate) token: u64,
+    /// Until it lapses; 0 = nobody has it.
+    pub(crate) remaining_us: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -89,7 +89,12 @@ fn delta() -> impl Strategy<Value = Delta> {
     let run = (prop::option::weighted(0.3, span()), prop_oneof![9 => failures, 1 => many])
         .prop_map(|(success_age_us, failures)| Run { success_age_us, failures });
     let buckets = prop::collection::vec((span(), counts()), 0..4);
-    (counts(), run, buckets).prop_map(|(counts, run, buckets)| Delta { counts, run, buckets })
+    (counts(), run, buckets).prop_map(|(counts, run, buckets)| Delta {
+        counts,
+        run,
+        buckets,
+        calls: Vec::new(),
+    })
 }
 
 fn window() -> impl Strategy<Value = WindowAsk> {
@@ -109,6 +114,8 @@ fn proposal() -> impl Strategy<Value = Proposal> {
             reset_timeout_us,
             attempt,
             force,
+            token: None,
+            actor: String::new(),
             evidence,
         },
     )
@@ -133,6 +140,7 @@ fn record() -> impl Strategy<Value = Record> {
             state,
             reason: "told".into(),
             originator: "somebody".into(),
+            actor: String::new(),
             remaining_us,
             since_us,
             reset_timeout_us,
@@ -156,7 +164,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     (0..BREAKERS.len(), known, prop_oneof![1 => Just(Delta::default()), 3 => delta()], asks).prop_map(
         |(breaker, known, delta, (window, proposal, leases))| {
             let entry =
-                Entry { name: BREAKERS[breaker].into(), known: None, delta, window, proposal, leases };
+                Entry { name: BREAKERS[breaker].into(), delta, window, proposal, leases, ..Entry::default() };
             Plan { breaker, known, entry }
         },
     )

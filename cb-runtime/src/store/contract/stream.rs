@@ -32,6 +32,7 @@ async fn an_event_tells_all_about_a_change(bench: &Bench<'_>) {
         state: State::Open,
         reason: "test".into(),
         originator: "a".into(),
+        actor: String::new(),
         remaining_us: Some(30 * SECOND),
         since_us: 0,
         reset_timeout_us: 30 * SECOND,

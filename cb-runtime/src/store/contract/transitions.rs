@@ -34,6 +34,7 @@ async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench
         state: State::Open,
         reason: "test".into(),
         originator: "a".into(),
+        actor: String::new(),
         remaining_us: Some(30 * SECOND),
         since_us: 0,
         reset_timeout_us: 30 * SECOND,

@@ -48,6 +48,8 @@ fn forcing(name: &str, to: State) -> Entry {
         reset_timeout_us: 60 * SECOND,
         attempt: 1,
         force: true,
+        token: None,
+        actor: String::new(),
         evidence: Counts::default(),
     };
     Entry { proposal: Some(proposal), ..about(name) }

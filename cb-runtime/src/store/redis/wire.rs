@@ -303,6 +303,7 @@ impl Items {
             state: self.text()?.parse().map_err(|_| Odd("state"))?,
             reason: cut(&self.text()?).to_owned(),
             originator: self.text()?,
+            actor: String::new(),
             remaining_us: self.signed()?,
             since_us: self.number()?,
             reset_timeout_us: self.number()?,
@@ -329,6 +330,11 @@ impl Items {
             won,
             granted: granted.collect::<Result<_, _>>()?,
             lease_wait_us: self.signed()?,
+            success_age_us: None,
+            failing: Vec::new(),
+            last: None,
+            role: None,
+            other_settings: None,
         })
     }
 
@@ -370,6 +376,7 @@ pub(super) fn event(id: String, fields: &HashMap<String, Value>) -> Result<Strea
             state: to,
             reason: cut(&text("reason")?).to_owned(),
             originator: text("by")?,
+            actor: String::new(),
             remaining_us: to.remaining(remaining_us, reset_timeout_us),
             since_us: 0,
             reset_timeout_us,

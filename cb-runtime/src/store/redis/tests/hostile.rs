@@ -18,7 +18,7 @@ pub(super) fn busy(name: &str) -> Entry {
     let run = Run { success_age_us: Some(9), failures: vec![(5, 1), (2, 1)] };
     let leases =
         LeaseAsk { want: vec![1], limit: 99, term_us: 60 * SECOND, renew: vec![2], release: vec![3] };
-    let delta = Delta { counts, run, buckets: vec![(0, counts)] };
+    let delta = Delta { counts, run, buckets: vec![(0, counts)], calls: Vec::new() };
     Entry { delta, window: Some(WINDOW), leases, ..about(name) }
 }
 
@@ -172,7 +172,7 @@ async fn a_clock_that_was_set_back_stops_nothing() {
         let run = Run { success_age_us: None, failures: vec![(0, 1)] };
         let one = Counts { failures: 1, ..Counts::default() };
         Entry {
-            delta: Delta { counts: one, run, buckets: vec![(0, one)] },
+            delta: Delta { counts: one, run, buckets: vec![(0, one)], calls: Vec::new() },
             window: Some(WINDOW),
             ..about("x")
         }

@@ -19,7 +19,7 @@ fn counting(name: &str) -> Entry {
     let run = Run { success_age_us: Some(2_500_000), failures: vec![(SECOND, 2), (1, 1)] };
     let buckets = vec![(SECOND, counts), (0, Counts { failures: 2, ..Counts::default() })];
     let window = Some(WindowAsk { length_us: 60 * SECOND, width_us: SECOND, since: 0 });
-    Entry { delta: Delta { counts, run, buckets }, window, ..about(name) }
+    Entry { delta: Delta { counts, run, buckets, calls: Vec::new() }, window, ..about(name) }
 }
 
 /// One of everything that is ever written.
@@ -38,6 +38,8 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
         reset_timeout_us: 30 * SECOND,
         attempt: 1,
         force: false,
+        token: None,
+        actor: String::new(),
         evidence: Counts { successes: 7, failures: 3, slow: 1 },
     };
     let proposing =

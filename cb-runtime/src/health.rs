@@ -1,0 +1,79 @@
+//! What users give as a health check.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+type Checking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// A health check as settings hold it.
+#[derive(Clone)]
+pub(crate) struct HealthCheck {
+    /// Of its type: what it is called in reports, and how two of them are told apart.
+    name: &'static str,
+    check: Arc<dyn Fn() -> Checking + Send + Sync>,
+}
+
+/// What a health check may return: `bool`, `()` or a `Result` whose error can be displayed.
+pub trait Healthy {
+    /// Whether the dependency works, and if not, why.
+    #[doc(hidden)]
+    fn health(self) -> Result<(), String>;
+}
+
+impl Healthy for () {
+    fn health(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl Healthy for bool {
+    fn health(self) -> Result<(), String> {
+        if self { Ok(()) } else { Err("says no".into()) }
+    }
+}
+
+impl<T, E: fmt::Display> Healthy for Result<T, E> {
+    fn health(self) -> Result<(), String> {
+        self.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl HealthCheck {
+    pub(crate) fn new<F, C>(check: F) -> Self
+    where
+        F: Fn() -> C + Send + Sync + 'static,
+        C: Future<Output: Healthy> + Send + 'static,
+    {
+        let name = std::any::type_name::<F>();
+        let check = Arc::new(move || {
+            let checking = check();
+            Box::pin(async move { checking.await.health() }) as Checking
+        });
+        HealthCheck { name, check }
+    }
+
+    /// Begins one check. What the user's function does before its first `await` happens here, too, and may panic.
+    pub(crate) fn begin(&self) -> Checking {
+        (self.check)()
+    }
+}
+
+impl PartialEq for HealthCheck {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl fmt::Debug for HealthCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Display for HealthCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
