@@ -103,6 +103,7 @@ impl Core {
             state: State::Disabled,
             reason: String::new(),
             originator: String::new(),
+            actor: String::new(),
             remaining_us: None,
             since_us: 0,
             reset_timeout_us: 0,
