@@ -154,7 +154,7 @@ impl RedisStore {
         // What cannot be sent has its answer already.
         let mut views = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
-            if let Err(problem) = wire::check(entry.window.as_ref()) {
+            if let Err(problem) = entry.check() {
                 views.push(Some(Err(problem)));
                 continue;
             }

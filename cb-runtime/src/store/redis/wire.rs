@@ -14,7 +14,7 @@ use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
     Batch, Counts, Entry, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SPAN_US, Position, Proposal, Record,
-    StreamEvent, View, WindowAsk, WindowView, cut,
+    StreamEvent, View, WindowView, cut,
 };
 
 #[derive(Serialize)]
@@ -128,7 +128,7 @@ impl<'a> EntryOut<'a> {
         EntryOut {
             name: encode(&entry.name),
             known: entry.known().map(KnownOut::new),
-            something: !delta.is_nothing(entry.window.is_some()),
+            something: entry.has_something_to_merge(),
             counts: (!delta.counts.is_nothing()).then(|| counts_out(&delta.counts)),
             success: delta.run.success_age_us.map(whole),
             failures: pairs.map(|&(age, count)| (whole(age), whole(count))).collect(),
@@ -393,9 +393,4 @@ pub(super) fn event(id: String, fields: &HashMap<String, Value>) -> Result<Strea
 
 fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(40).collect::<String>())
-}
-
-/// Only windows that can be are sent.
-pub(super) fn check(window: Option<&WindowAsk>) -> Result<(), String> {
-    window.map_or(Ok(()), |ask| ask.buckets().map(drop))
 }
