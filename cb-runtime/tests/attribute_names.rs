@@ -3,6 +3,7 @@
 mod common;
 
 use std::fmt;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use cb_runtime::{BreakerConfig, Event, Events, Registry, State, circuit_breaker};
@@ -78,6 +79,78 @@ async fn arguments_that_are_taken_apart_can_be_in_a_name() {
     let city = "Ulm".to_owned();
     assert_eq!(call(Place { city }, (1, 2)).await, Ok(1));
     assert_eq!(state("place Ulm 12"), Some(State::Closed));
+}
+
+#[tokio::test]
+async fn methods_of_all_kinds_can_have_such_a_name() {
+    trait Shop {
+        fn region(&self) -> &str;
+
+        #[circuit_breaker(name = "trait {id}")]
+        async fn find(&self, id: u8) -> Result<u64, Broken> {
+            let _ = self.region();
+            answer(id > 0)
+        }
+    }
+    #[async_trait::async_trait]
+    trait Store: Sync {
+        async fn get(&self, id: &str) -> Result<u64, Broken>;
+    }
+    struct Region {
+        name: String,
+    }
+    impl Shop for Region {
+        fn region(&self) -> &str {
+            &self.name
+        }
+    }
+    #[async_trait::async_trait]
+    impl Store for Region {
+        #[circuit_breaker(name = "boxed {self.name} {id}")]
+        async fn get(&self, id: &str) -> Result<u64, Broken> {
+            let _ = id;
+            answer(true)
+        }
+    }
+    #[circuit_breaker(name = "generic {value}")]
+    async fn generic<T: fmt::Display>(value: T) -> Result<u64, Broken> {
+        let _ = value;
+        answer(true)
+    }
+    fn sent<T: Send>(future: T) -> T {
+        future
+    }
+    let region = Region { name: "eu".into() };
+    region.find(1).await.unwrap();
+    sent(region.get("7")).await.unwrap();
+    sent(generic("x")).await.unwrap();
+    sent(generic(1.5)).await.unwrap();
+    for name in ["trait 1", "boxed eu 7", "generic x", "generic 1.5"] {
+        assert_eq!(state(name), Some(State::Closed), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_of_the_name_are_dropped_when_they_would_be_without_it() {
+    struct Loud<'a>(&'a str, &'a Mutex<Vec<String>>);
+    impl fmt::Display for Loud<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+    impl Drop for Loud<'_> {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0.to_owned());
+        }
+    }
+    #[circuit_breaker(name = "loud {named} {last}")]
+    async fn call(named: Loud<'_>, used: Loud<'_>, last: Loud<'_>) -> Result<u64, Broken> {
+        let _ = used.0;
+        answer(true)
+    }
+    let dropped = Mutex::new(Vec::new());
+    call(Loud("a", &dropped), Loud("b", &dropped), Loud("c", &dropped)).await.unwrap();
+    assert_eq!(*dropped.lock().unwrap(), ["c", "b", "a"]);
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 //!
 //! Every run is decided by its seed, so one that fails can be looked at again: `Fleet::new(seed)`.
 
-use std::sync::Arc;
+mod rush;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,12 +27,17 @@ use crate::event::{Event, Events, Outlet};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Store, StreamEvent};
+use crate::sync::lock;
 
 /// One instance's way to the store.
 struct Wire {
     store: Arc<MemoryStore>,
     fate: AtomicU8,
+    /// Hears of every batch before it is answered.
+    listener: Mutex<Option<Listener>>,
 }
+
+type Listener = Box<dyn FnMut(&Batch) + Send>;
 
 const UP: u8 = 0;
 const CUT: u8 = 1;
@@ -53,6 +60,9 @@ impl Wire {
 
 impl Store for Wire {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
+        if let Some(listener) = &mut *lock(&self.listener) {
+            listener(&batch);
+        }
         Box::pin(self.through(async move { Ok(self.store.exchange_now(&batch)) }))
     }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
@@ -98,7 +108,11 @@ impl Fleet {
         let settings = config.resolve().unwrap();
         let instances = (0..size)
             .map(|number| {
-                let wire = Arc::new(Wire { store: store.clone(), fate: AtomicU8::new(UP) });
+                let wire = Arc::new(Wire {
+                    store: store.clone(),
+                    fate: AtomicU8::new(UP),
+                    listener: Mutex::default(),
+                });
                 let outlet = Arc::new(Outlet::new(None));
                 let events = outlet.subscribe();
                 let cache = Cache::new(clock.clone(), Arc::new(|_| ()));
