@@ -76,10 +76,12 @@ async fn the_least_recently_used_go_first_when_places_become_few() {
         settle(&registry, &hands).await;
     }
     assert_eq!(names(&registry).len(), 14, "an eighth of the places is free");
-    succeed(&registry, [3, 5, 14, 15]).await;
+    succeed(&registry, [0, 1]).await;
+    settle(&registry, &hands).await;
+    succeed(&registry, [14, 15]).await;
     settle(&registry, &hands).await;
     assert_eq!(names(&registry).len(), 12, "a quarter of them is");
-    for id in [3, 5, 14, 15] {
+    for id in [0, 1, 14, 15] {
         assert!(has(&registry, id), "tenant-{id} was used last: {:?}", names(&registry));
     }
 }
@@ -97,6 +99,18 @@ async fn any_number_of_names_one_after_the_other_is_guarded_and_told() {
     let fleet = registry.fleet().await.unwrap();
     assert_eq!(fleet.len(), 1000);
     assert!(fleet.iter().all(|breaker| breaker.successes == 1), "{fleet:?}");
+}
+
+#[tokio::test]
+async fn what_a_breaker_has_counted_since_it_was_told_of_keeps_it() {
+    let (registry, hands) = with_places(16);
+    succeed(&registry, 0..14).await;
+    settle(&registry, &hands).await;
+    succeed(&registry, 0..16).await;
+    settle(&registry, &hands).await;
+    let fleet = registry.fleet().await.unwrap();
+    let counted: u64 = fleet.iter().map(|breaker| breaker.successes).sum();
+    assert_eq!(counted, 14 + 16, "{fleet:?}");
 }
 
 #[tokio::test]

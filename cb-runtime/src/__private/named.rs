@@ -87,7 +87,8 @@ impl Name {
             return then(text.expect("whole texts have been put together"));
         }
         let digest = blake3::hash(self.long.as_bytes()).to_hex();
-        let end = (SHORT..).find(|at| self.long.is_char_boundary(*at)).expect("its end is one");
+        let end =
+            (SHORT..=self.long.len()).find(|at| self.long.is_char_boundary(*at)).expect("its end is one");
         let beginning = &self.long[..end];
         then(&format!("{beginning}~{digest}"))
     }
@@ -115,7 +116,7 @@ mod tests {
 
     fn name(text: &str) -> String {
         // In pieces, as it comes from arguments.
-        let middle = (text.len() / 2..).find(|at| text.is_char_boundary(*at)).unwrap();
+        let middle = (text.len() / 2..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap();
         let (first, second) = text.split_at(middle);
         Name::of(format_args!("{first}{second}")).with(ToOwned::to_owned)
     }

@@ -102,11 +102,12 @@ impl RegistryBuilder {
     }
 
     /// How many breakers whose [names are made of arguments](macro@crate::circuit_breaker#name) there may be in this
-    /// process at once; others are not counted. Default 10,000, at about a kilobyte per breaker on a small machine
-    /// and five on one with many cores.
+    /// process at once; others are not counted. Default 10,000, at three kilobytes per breaker on a small machine
+    /// and up to ten on one with many cores.
     ///
     /// Room for new ones is made in time, by letting go of those that are closed, idle and told to the store: the
-    /// least recently used first, and whatever has not been used for ten minutes. Where no room can be made (all are
+    /// least recently used first, and whatever has not been used for ten minutes. When they are called again they are where
+    /// the fleet is; only [`Snapshot::outcomes`](crate::Snapshot::outcomes) begins anew. Where no room can be made (all are
     /// in use, or not closed, or the store is away), a call under a new name is made without a breaker's guard, with
     /// its timeout, cache and fallback. That is reported as an error, at most once a minute.
     pub fn max_breakers(mut self, breakers: usize) -> Self {
