@@ -51,7 +51,7 @@ impl LastCalls {
     }
 
     pub(super) fn view(&self, ask: LastAsk, instance: &str) -> LastView {
-        let mut left = match self.place.checked_sub(ask.since) {
+        let mut left = match self.place.checked_sub(ask.since.min(MAX_COUNT)) {
             Some(later) => later.min(self.kept),
             None => self.kept,
         };

@@ -164,6 +164,9 @@ impl RedisStore {
             if let Some(ask) = &entry.window {
                 invocation.key(self.keys.window(&entry_out.name, ask));
             }
+            if let Some(ask) = &entry.last {
+                invocation.key(self.keys.last(&entry_out.name, ask));
+            }
             out.entries.push(entry_out);
         }
         let json = serde_json::to_string(&out).map_err(|problem| Error::store(doing, problem))?;
@@ -175,7 +178,7 @@ impl RedisStore {
             let views = views.into_iter().map(|view| match view {
                 Some(view) => Ok(view),
                 None => Ok(match rows.row()? {
-                    Some(Ok(row)) => Ok(row.view()?),
+                    Some(Ok(row)) => Ok(row.view(now_us, &out.encoded)?),
                     Some(Err(problem)) => Err(problem),
                     None => return Err(Odd("view")),
                 }),
