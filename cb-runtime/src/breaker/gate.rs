@@ -16,6 +16,11 @@ impl Pass {
         State::from_bits(self.0)
     }
 
+    /// Grows with every change of state.
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> 3
+    }
+
     /// Closed, and admitting all: the one state that the fast path serves.
     #[inline]
     pub(crate) fn is_closed(self) -> bool {

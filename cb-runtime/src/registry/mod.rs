@@ -1,9 +1,10 @@
 //! One instance's breakers.
 
+#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
+mod absent;
 mod builder;
 mod refusals;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use crate::breaker::home::Home;
 use crate::breaker::{Breaker, Core};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
-use crate::config::{BreakerConfig, PerFunction, Settings};
+use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
 use crate::coordinator::book::{Book, Visit};
 use crate::coordinator::{self, Request};
 use crate::error::{Error, ErrorKind};
@@ -47,8 +48,9 @@ pub struct Registry {
     home: Arc<Home>,
     book: Arc<Book>,
     requests: mpsc::UnboundedSender<Request>,
-    defaults: BreakerConfig,
-    operator: HashMap<String, BreakerConfig>,
+    code: Code,
+    /// Where the shared state lives, as far as the config said so.
+    place: Place,
     refusals: Refusals,
 }
 
@@ -61,8 +63,9 @@ impl Registry {
     /// The registry that attributes use unless they name another.
     ///
     /// If none has been [installed](RegistryBuilder::install), the first use builds one from the environment:
-    /// `CB_REDIS_URL` (without it, state lives in this process alone) and `CB_NAMESPACE`. A URL that cannot
-    /// be used is reported by `tracing` and on stderr, and state lives in this process alone.
+    /// `CB_REDIS_URL` (without it, state lives in this process alone) and `CB_NAMESPACE`, and with the feature `config` all that
+    /// `RegistryConfig::from_env` reads. A URL that cannot be used is reported by `tracing` and on stderr, and
+    /// state lives in this process alone; so are settings that cannot be meant, and all of them left out.
     pub fn global() -> &'static Registry {
         GLOBAL.get_or_init(Registry::from_environment)
     }
@@ -73,6 +76,14 @@ impl Registry {
             && !namespace.is_empty()
         {
             builder = builder.namespace(namespace);
+        }
+        #[cfg(feature = "config")]
+        match RegistryConfig::from_env() {
+            Ok(config) => builder = builder.config(config),
+            Err(error) => {
+                tracing::error!(target: "cb_runtime", %error, "the environment's settings for circuit breakers are left out");
+                eprintln!("cb-runtime: the environment's settings are left out: {error}");
+            }
         }
         let url = std::env::var("CB_REDIS_URL").unwrap_or_default();
         let attempt = match url.is_empty() {
@@ -89,21 +100,28 @@ impl Registry {
         })
     }
 
-    fn start(builder: RegistryBuilder, store: Arc<dyn Store>, shared: bool) -> Result<Registry, Error> {
+    fn start(
+        builder: RegistryBuilder,
+        layers: Layers,
+        store: Arc<dyn Store>,
+        shared: bool,
+    ) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let RegistryBuilder { defaults, operator, on_error, clock, max_breakers, .. } = builder;
+        let RegistryBuilder { code, config, on_error, clock, max_breakers, .. } = builder;
+        let place = Place { redis: config.redis, namespace: builder.namespace };
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let outlet = Arc::new(Outlet::new(on_error));
         let cache = Registry::cache(&clock, &outlet, shared.then_some(&store), &store_up)?;
         let home = Arc::new(Home::new(instance, clock, outlet, cache, store_up));
+        *home.layers_mut() = layers;
         let book = Arc::new(Book::new(max_breakers, home.clock.now()));
         let (ready, first_look) = sync_channel(1);
         let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
         // Either way is fine: without the fleet's states the registry serves by itself.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Registry { id, home, book, requests, defaults, operator, refusals: Refusals::default() })
+        Ok(Registry { id, home, book, requests, code, place, refusals: Refusals::default() })
     }
 
     /// The cached results of all breakers; in this process only, unless others share a store.
@@ -150,7 +168,10 @@ impl Registry {
             return Err(Error::config("name", "is empty; it must have at least one character"));
         }
         config.validate()?;
-        self.settings(name, &config)?;
+        let layers = self.home.layers();
+        layers.claim(name)?;
+        layers.resolve(name, &config)?;
+        drop(layers);
         Ok(Breaker::new(self.core(name, &config)).with_call_timeout(config.call_timeout))
     }
 
@@ -178,6 +199,7 @@ impl Registry {
                     state: record.state,
                     epoch: record.epoch,
                     reason: record.reason,
+                    actor: record.actor,
                     originator: record.originator,
                     retry_after: record.remaining_us.map(Duration::from_micros),
                     failures: counts.failures,
@@ -197,11 +219,47 @@ impl Registry {
     /// [Resets](Breaker::reset) every breaker of the fleet.
     ///
     /// # Errors
-    /// The first one; breakers after it have not been reset.
+    /// If the store does not answer; some breakers may have been reset then, and others not.
     pub async fn reset_all(&self) -> Result<(), Error> {
-        for breaker in self.fleet().await? {
-            Breaker::new(self.look(&breaker.name)).reset().await?;
+        let breaker = |row: FleetBreaker| Breaker::new(self.look(&row.name));
+        // All at once: one batch carries many.
+        let placed: Vec<_> = self.fleet().await?.into_iter().map(|row| breaker(row).begin_reset()).collect();
+        let mut result = Ok(());
+        for placed in placed {
+            result = result.and(placed.taken().await);
         }
+        result
+    }
+
+    /// Puts `config` in the place of what was said from outside the code before (at
+    /// [`RegistryBuilder::config`] or at the last reload): for all breakers that are registered and all that will be. None loses
+    /// a count or changes its state by this; what a breaker has counted is judged by the new settings from then on.
+    /// Annotated functions follow with their `call_timeout` and `cache_ttl`; calls under way keep theirs.
+    ///
+    /// All or nothing: if something in `config` cannot be meant, or contradicts an attribute, everything stays as it is. The
+    /// fleet's other instances have to be told by themselves.
+    ///
+    /// # Errors
+    /// Says what cannot be meant. `redis` and `namespace` may be left out, but not be others than before.
+    pub fn reload(&self, config: RegistryConfig) -> Result<(), Error> {
+        self.place.stays(&config)?;
+        let layers = Layers::new(&self.code, &config)?;
+        // Nobody can register a breaker until this is done.
+        let mut current = self.home.layers_mut();
+        let mut changes = Vec::new();
+        for core in self.book.all() {
+            layers.claim(core.name())?;
+            let settings = core.resolve(&layers).map_err(|error| {
+                let key = format!("breakers.{}.{}", core.name(), error.field().unwrap_or_default());
+                error.at("", &key)
+            })?;
+            let per_function = layers.per_function(core.name());
+            changes.push((core, settings, per_function));
+        }
+        for (core, settings, per_function) in changes {
+            core.configure(settings, &per_function);
+        }
+        *current = layers;
         Ok(())
     }
 
@@ -236,7 +294,7 @@ impl Registry {
     pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
         match self.book.keep(name) {
             Some(core) => self.registered_again(core, config),
-            None => self.book.get_or_insert(name, self.maker(name, config)),
+            None => self.made(name, config, |make| self.book.get_or_insert(name, make.make())),
         }
     }
 
@@ -252,71 +310,107 @@ impl Registry {
 
     #[cold]
     fn new_guest(&self, name: &str, config: &BreakerConfig, site: u64) -> Arc<Core> {
+        let admitted = |make: Maker| self.book.get_or_admit(name, site, make.make());
         if !name.is_empty()
-            && let Some(core) = self.book.get_or_admit(name, site, self.maker(name, config))
+            && let Some(core) = self.made(name, config, admitted)
         {
             return core;
         }
-        let name: Arc<str> = name.into();
         if self.refusals.are_due(self.home.clock.now()) {
-            let (breaker, places) = (name.clone(), self.book.places());
-            self.home.outlet.error(Error::new(ErrorKind::Unguarded { breaker, places }));
+            let (breaker, places) = (name.into(), self.book.places());
+            self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
         }
-        let settings = self.usable_settings(&name, config);
-        let per_function = self.per_function(&name);
-        Core::detached(name, settings, per_function, self.home.clone())
+        self.made(name, config, |make| make.detached(name.into()))
     }
 
     /// The breaker of that name for someone who only looks at it or steers it.
     fn look(&self, name: &str) -> Arc<Core> {
-        self.book.look(name, self.maker(name, &BreakerConfig::default()))
+        match self.book.get(name) {
+            Some(core) => core,
+            None => self.made(name, &BreakerConfig::default(), |make| self.book.look(name, make.make())),
+        }
     }
 
     fn registered_again(&self, core: Arc<Core>, config: &BreakerConfig) -> Arc<Core> {
         if config.is_about_the_breaker() {
-            core.registered_again(&self.usable_settings(core.name(), config));
+            let layers = self.home.layers();
+            let (given, settings) = self.usable(&layers, core.name(), config);
+            core.registered_again(&given, &settings);
         }
         core
     }
 
-    /// Makes the breaker of that name.
-    fn maker(
-        &self,
-        name: &str,
-        config: &BreakerConfig,
-    ) -> impl FnOnce(Arc<str>, Option<(Record, Moment)>) -> Arc<Core> + use<> {
-        let settings = self.usable_settings(name, config);
-        let per_function = self.per_function(name);
-        let home = self.home.clone();
-        // Without settings of its own it takes those of whoever brings some.
-        let provisional = !config.is_about_the_breaker();
-        move |name, held| Core::new(name, settings, provisional, per_function, held, home)
-    }
-
-    fn per_function(&self, name: &str) -> PerFunction {
-        let nothing = BreakerConfig::default();
-        PerFunction::new(self.operator.get(name).unwrap_or(&nothing), &self.defaults)
+    /// What `then` does with all that it takes to make the breaker of that name.
+    fn made<T>(&self, name: &str, config: &BreakerConfig, then: impl FnOnce(Maker) -> T) -> T {
+        // Held until the breaker is in the book: a reload finds it there, or has been before.
+        let layers = self.home.layers();
+        if let Err(error) = layers.claim(name) {
+            self.report(error);
+        }
+        let (given, settings) = self.usable(&layers, name, config);
+        then(Maker { given, settings, per_function: layers.per_function(name), home: self.home.clone() })
     }
 
     /// A config that cannot be meant is reported, and left out.
-    fn usable_settings(&self, name: &str, config: &BreakerConfig) -> Settings {
-        self.settings(name, config).unwrap_or_else(|error| {
-            self.report(error);
-            self.settings(name, &BreakerConfig::default()).expect("validated by the builder")
-        })
+    fn usable(&self, layers: &Layers, name: &str, config: &BreakerConfig) -> (BreakerConfig, Settings) {
+        match layers.resolve(name, config) {
+            Ok(settings) => (config.clone(), settings),
+            Err(error) => {
+                self.report(error);
+                let nothing = BreakerConfig::default();
+                let settings = layers.resolve(name, &nothing).expect("the layers resolve by themselves");
+                (nothing, settings)
+            }
+        }
     }
 
     /// Tells whoever listens for errors.
     pub(crate) fn report(&self, error: Error) {
         self.home.outlet.error(error);
     }
+}
 
-    fn settings(&self, name: &str, config: &BreakerConfig) -> Result<Settings, Error> {
-        let below = config.over(&self.defaults);
-        match self.operator.get(name) {
-            Some(operator) => operator.over(&below).resolve(),
-            None => below.resolve(),
+/// All that it takes to make a breaker.
+struct Maker {
+    given: BreakerConfig,
+    settings: Settings,
+    per_function: PerFunction,
+    home: Arc<Home>,
+}
+
+impl Maker {
+    fn make(self) -> impl FnOnce(Arc<str>, Option<(Record, Moment)>) -> Arc<Core> {
+        let Maker { given, settings, per_function, home } = self;
+        move |name, held| Core::new(name, given, settings, per_function, held, home)
+    }
+
+    fn detached(self, name: Arc<str>) -> Arc<Core> {
+        Core::detached(name, self.given, self.settings, self.per_function, self.home)
+    }
+}
+
+/// Where the shared state lives: what a running registry cannot change any more.
+struct Place {
+    /// As far as a config said so.
+    redis: Option<String>,
+    namespace: String,
+}
+
+impl Place {
+    fn stays(&self, config: &RegistryConfig) -> Result<(), Error> {
+        let other = |field, what| {
+            let problem =
+                format!("{what} cannot change while the registry runs; build another one, or start again");
+            Err(Error::config(field, problem))
+        };
+        // Not the addresses themselves: they may carry passwords.
+        if config.redis.is_some() && config.redis != self.redis {
+            return other("redis", "the address of the store");
         }
+        if config.namespace.as_ref().is_some_and(|namespace| *namespace != self.namespace) {
+            return other("namespace", "it");
+        }
+        Ok(())
     }
 }
 
