@@ -17,7 +17,7 @@ async fn a_trip_is_told_before_a_thousand_newcomers() {
         for number in numbers {
             let (settings, home) = (config.resolve().unwrap(), home.clone());
             book.get_or_insert(&format!("newcomer-{number}"), |name, held| {
-                Core::new(name, settings, false, PerFunction::default(), held, home)
+                Core::new(name, config.clone(), settings, PerFunction::default(), held, home)
             });
         }
     };
