@@ -235,10 +235,26 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// The first poll of the body. What is ready at once is never stored, and the permit never moved.
     #[inline]
     fn start(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        permit.running(true);
+        match self.body.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, value)),
+            Poll::Pending => {
+                permit.running(false);
+                self.suspend(permit, Stopwatch::OFF, cx)
+            }
+        }
+    }
+
+    /// The same where it may be measured how long the call takes.
+    #[inline]
+    fn start_measured(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
         let watch = self.core.stopwatch();
         permit.running(true);
         match self.body.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, watch, value)),
+            Poll::Ready(value) => {
+                permit.took(watch);
+                Poll::Ready(self.finish(&mut permit, value))
+            }
             Poll::Pending => {
                 permit.running(false);
                 self.suspend(permit, watch, cx)
@@ -270,7 +286,8 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
         let Stage::Running(mut permit, watch, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
             unreachable!("was running before the body was polled")
         };
-        Poll::Ready(self.finish(&mut permit, watch, value))
+        permit.took(watch);
+        Poll::Ready(self.finish(&mut permit, value))
     }
 
     fn check_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
@@ -286,34 +303,33 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// Gives the outcome back.
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
     #[inline(always)]
-    fn finish(&mut self, permit: &mut Permit<'a>, watch: Stopwatch, value: F::Output) -> Ended<F::Output> {
-        let slow = self.core.was_slow(watch);
+    fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);
         if J::MAY_PANIC {
             let verdict = judge.judge(&value);
-            return end(permit, verdict, slow, ManuallyDrop::new(value));
+            return end(permit, verdict, ManuallyDrop::new(value));
         }
         // Nothing from here on panics, but the compiler cannot know: it would keep the value in memory to be
         // able to drop it then, and every call would wait for it to be written and read back.
         let value = ManuallyDrop::new(value);
         let verdict = judge.judge(&value);
-        end(permit, verdict, slow, value)
+        end(permit, verdict, value)
     }
 }
 
 /// Gives the outcome back, and the value on.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
 #[inline(always)]
-fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, slow: bool, value: ManuallyDrop<R>) -> Ended<R> {
+fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
     match verdict {
         Verdict::Success => {
-            permit.end(if slow { Outcome::SlowSuccess } else { Outcome::Success });
+            permit.end(Outcome::Success);
             Ended::Success(ManuallyDrop::into_inner(value))
         }
         Verdict::Failure => {
-            permit.end(if slow { Outcome::SlowFailure } else { Outcome::Failure });
+            permit.end(Outcome::Failure);
             Ended::Failed(ManuallyDrop::into_inner(value))
         }
         Verdict::Opening(span) => {
@@ -338,11 +354,23 @@ impl<F: Future, J: Judge<F::Output>> Future for Guarded<'_, F, J> {
         {
             return call.start(permit, cx);
         }
-        call.poll_slowly(cx)
+        call.poll_otherwise(cx)
     }
 }
 
 impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
+    /// The first poll of a call that is measured, and whatever else there is. Apart from the plain one, which must
+    /// not pay for it.
+    #[inline]
+    fn poll_otherwise(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        if let Stage::New = self.stage
+            && let Some(permit) = self.core.admit_measured()
+        {
+            return self.start_measured(permit, cx);
+        }
+        self.poll_slowly(cx)
+    }
+
     /// Everything but a closed circuit's first poll. Apart from it, so that the permit of a call that is
     /// ready at once stays in registers.
     fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
@@ -367,7 +395,7 @@ impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
             },
         };
         match answer {
-            Ok(permit) => self.start(permit, cx),
+            Ok(permit) => self.start_measured(permit, cx),
             Err(error) => Poll::Ready(Ended::Rejected(error)),
         }
     }

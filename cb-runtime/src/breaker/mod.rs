@@ -39,7 +39,7 @@ use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Proposal, Record};
 use crate::strategy::Calls;
 use crate::sync::lock;
-use gate::Gate;
+use gate::{Closed, Gate};
 use home::Home;
 use ledger::Ledger;
 use permit::Grant;
@@ -98,7 +98,7 @@ impl Core {
         let now = home.clock.now();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
         let ramping = ledger.ramp(now);
-        let gate = Gate::new(ledger.state(), ramping.is_some());
+        let gate = Gate::new(ledger.state(), closed(&ledger, now));
         let ramp = Ramp::default();
         ramp.set(ramping);
         let core = Arc::new_cyclic(|me| Core {
@@ -125,8 +125,7 @@ impl Core {
     pub(crate) fn registered_again(&self, settings: &Settings) {
         let mut desk = lock(&self.desk);
         if self.provisional.swap(false, Ordering::AcqRel) {
-            self.slow_us.store(slow_us(settings), Ordering::Relaxed);
-            desk.ledger.configure(settings.clone());
+            self.configure(&mut desk.ledger, settings.clone());
             return;
         }
         let same = desk.ledger.settings() == settings;
@@ -141,6 +140,15 @@ impl Core {
                 ),
             }));
         }
+    }
+
+    /// Judges by other settings from now on. Under the desk's lock.
+    fn configure(&self, ledger: &mut Ledger, settings: Settings) {
+        self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
+        ledger.configure(settings);
+        let now = self.home.clock.now();
+        self.ramp.set(ledger.ramp(now));
+        self.gate.change(self.gate.pass(), closed(ledger, now));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -188,9 +196,9 @@ impl Core {
     /// Lets calls meet the ledger's state, as a new generation. Under the desk's lock.
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
-        let ramp = ledger.ramp(self.home.clock.now());
-        self.ramp.set(ramp);
-        self.gate.set(ledger.state(), ramp.is_some());
+        let now = self.home.clock.now();
+        self.ramp.set(ledger.ramp(now));
+        self.gate.set(ledger.state(), closed(ledger, now));
     }
 
     /// Tells of a change that this instance has made for itself: the store will not.
@@ -257,6 +265,16 @@ impl Core {
             }),
             outcomes: self.tally.outcomes(),
         }
+    }
+}
+
+fn closed(ledger: &Ledger, now: Moment) -> Closed {
+    if ledger.ramp(now).is_some() {
+        Closed::Ramping
+    } else if ledger.settings().slow.is_some() {
+        Closed::Measuring
+    } else {
+        Closed::Plain
     }
 }
 
