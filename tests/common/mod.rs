@@ -3,12 +3,14 @@
 // Every test file is a crate of its own and uses its own part of this.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+mod checks;
 mod instance;
 #[path = "../instance/protocol.rs"]
 pub mod protocol;
 
 use std::time::{Duration, Instant};
 
+pub use checks::Checks;
 pub use instance::Instance;
 
 /// How soon the fleet is to agree. Tests report what took longer, and fail only at [`PATIENCE`]:

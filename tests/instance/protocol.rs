@@ -2,6 +2,7 @@
 //! in turn. Anything that takes its time runs in a group of calls, which later orders ask after.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cb_runtime::State;
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,13 @@ use serde::{Deserialize, Serialize};
 pub enum Order {
     /// Builds and installs the registry → `String`, the instance's id.
     Install { url: Option<String>, namespace: String },
-    /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any.
-    Create { breaker: String, config: serde_json::Value },
+    /// The same with what a file says, and the environment → `String`.
+    InstallFrom { url: Option<String>, namespace: String, file: PathBuf },
+    /// Reads a file and the environment, and puts that in the place of what was said before → `()`.
+    Reload { file: PathBuf },
+    /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any; if there is a folder for
+    /// `checks`, it has a health check that does what the script in there says.
+    Create { breaker: String, config: serde_json::Value, checks: Option<PathBuf> },
     /// What the attribute of an annotated function says at its first call, as its `config` and (where it
     /// has a cache) its `cache_ttl` → `()`.
     Configure { function: Function, config: serde_json::Value, cache_ttl_ms: u64 },
@@ -39,6 +45,12 @@ pub enum Order {
     Troubles,
     /// An operator's word → `()`.
     Say { breaker: String, word: Word },
+    /// The same by a person, for so many milliseconds at most → `()`.
+    SayAs { breaker: String, word: Word, actor: String, at_most_ms: Option<u64> },
+    /// `Registry::reset_all` → `()`.
+    ResetAll,
+    /// → `Settings`.
+    Settings { breaker: String },
     /// Keeps every thread of the runtime that makes the calls busy until `Unblock` → `()`.
     Block,
     /// → `()`.
@@ -96,11 +108,31 @@ pub enum Act {
     After(u64, Box<Act>),
 }
 
+/// In a breaker's folder for health checks: a verdict per line, and a line per check that has been made, which begins
+/// with the process id of its maker.
+pub const CHECKS_SCRIPT: &str = "script";
+pub const CHECKS_LOG: &str = "log";
+
+/// What a health check does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    Pass,
+    Fail(String),
+    Panic,
+    /// Never returns, and lets its thread do other things.
+    Hang,
+    /// Never returns, nor does its thread.
+    Block,
+    /// Waits for a file of this name in the folder first.
+    PassAfter(String),
+}
+
 /// An operator's word.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Word {
     ForceOpen(String),
     Disable(String),
+    MetricsOnly(String),
     Release,
     Reset,
 }
@@ -141,6 +173,7 @@ pub struct Seen {
     pub epoch: u64,
     pub local: bool,
     pub reason: String,
+    pub actor: String,
     pub retry_after_us: Option<u64>,
     pub failures: u64,
     pub successes: u64,
@@ -156,10 +189,14 @@ pub struct Seen {
 pub struct Fleet {
     pub state: State,
     pub epoch: u64,
+    pub actor: String,
     pub failures: u64,
     pub successes: u64,
     pub run: u64,
 }
+
+/// A breaker's settings by name: value and origin.
+pub type Settings = BTreeMap<String, (String, String)>;
 
 pub type FleetRows = BTreeMap<String, Fleet>;
 
@@ -168,7 +205,9 @@ pub type FleetRows = BTreeMap<String, Fleet>;
 pub enum Told {
     Transition(Change),
     Local(Change),
+    WouldHaveOpened { breaker: String, reason: String },
     CacheHit { breaker: String, shared: bool, age_us: u64 },
+    HealthCheck { breaker: String, result: Result<(), String>, took_us: u64 },
     StoreLost,
     StoreRestored,
     Error(Trouble),
@@ -183,14 +222,17 @@ pub struct Change {
     pub originator: String,
     pub own: bool,
     pub reason: String,
+    pub actor: String,
     pub open_for_ms: Option<u64>,
 }
 
 /// An error of the background.
+#[allow(clippy::struct_excessive_bools, reason = "an error's predicates")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trouble {
     pub text: String,
     pub is_data: bool,
     pub is_store: bool,
     pub is_cache: bool,
+    pub is_conflict: bool,
 }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Core;
 use super::gate::{Closed, Pass};
+use super::ledger::asked_for;
 use super::permit::{Admission, Permit, SLOW, Waiting};
 use super::ramp::Ramped;
 use super::tally::Outcome;
@@ -44,7 +45,11 @@ impl Core {
         match pass.state() {
             _ if pass.is_ramping() => self.admit_ramping(pass),
             state if state.admits() => Admission::Go(Permit::new(self, pass, None)),
-            State::Open if self.home.clock.now().0 >= self.due.load(Ordering::Relaxed) => self.admit_probe(),
+            State::Open
+                if !self.is_checked() && self.home.clock.now().0 >= self.due.load(Ordering::Relaxed) =>
+            {
+                self.admit_probe()
+            }
             State::HalfOpen => self.admit_probe(),
             _ => Admission::No(self.rejection()),
         }
@@ -119,11 +124,12 @@ impl Core {
     #[cold]
     fn rejection(&self) -> BreakerError {
         self.tally.add(Outcome::Rejected);
+        let state = self.gate.pass().state();
         let left = match self.due.load(Ordering::Relaxed) {
             u64::MAX => None,
-            due => Some(Moment(due).since(self.home.clock.now())),
+            due => Some(self.left_of(Moment(due), state, self.home.clock.now())),
         };
-        let (kind, span) = match self.gate.pass().state() {
+        let (kind, span) = match state {
             State::ForcedOpen => (RefusalKind::ForcedOpen, left),
             State::Open => (RefusalKind::Open, left.or(Some(Duration::ZERO))),
             _ => (RefusalKind::ProbesTaken, None),
@@ -185,6 +191,7 @@ impl Core {
         }
         self.tally.add(outcome);
         let (successes, skew) = (self.tally.account(), self.home.skew());
+        let watching = state == State::MetricsOnly;
         let ledger = &mut desk.ledger;
         if probing {
             ledger.fold(successes, now);
@@ -194,9 +201,7 @@ impl Core {
         let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
         let change = match (outcome, open_for) {
             (Outcome::Ignored | Outcome::Cancelled, _) => None,
-            (_, Some(span)) if state != State::MetricsOnly => {
-                Some(ledger.open_on_request(span, successes, now, store_up))
-            }
+            (_, Some(span)) if !watching => Some(ledger.open_on_request(span, successes, now, store_up)),
             _ if probing => ledger.probe(!failed, slow, now, store_up),
             _ if failed => ledger.failure(successes, slow, now, skew, store_up),
             _ => ledger.slow_success(successes, now, skew, store_up),
@@ -206,7 +211,10 @@ impl Core {
         }
         let urgent = probing || change.is_some();
         let epoch = desk.ledger.epoch();
+        let asked = open_for.filter(|_| watching).map(asked_for);
+        let would_open = desk.would_open_now(asked, now, skew, store_up);
         drop(desk);
+        self.tell_would_open(would_open);
         self.tell_private(change, epoch);
         if store_up {
             self.flag(urgent);

@@ -3,10 +3,13 @@
 //! Reading order: `handle` (what users hold), `calls` (leave to make one, and what became of it) with `gate` (what a
 //! call reads), `permit` (what it holds) and `tally` (what it counts on); then what happens off the fast path:
 //! `settling` (the coordinator's side) and `ledger` (what the breaker knows and intends) with `evidence`, `window`
-//! and `probes`, judged by `policy`.
+//! and `probes`, judged by `policy`; `checking` and `checks` do the same for health checks.
 
 mod account;
 mod calls;
+mod carried;
+pub(crate) mod checking;
+pub(crate) mod checks;
 pub(crate) mod evidence;
 pub(crate) mod gate;
 mod handle;
@@ -32,13 +35,14 @@ use tokio::sync::oneshot;
 pub use handle::Breaker;
 
 use crate::clock::{Clock, Moment, micros};
-use crate::config::{PerFunction, Settings};
+use crate::config::{BreakerConfig, Layers, PerFunction, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Transition};
 use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Proposal, Record};
 use crate::strategy::Calls;
 use crate::sync::lock;
+use checks::Checks;
 use gate::{Closed, Gate};
 use home::Home;
 use ledger::Ledger;
@@ -57,6 +61,10 @@ pub(crate) struct Core {
     /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
     slow_us: AtomicU64,
     ramp: Ramp,
+    /// The interval of health checks while open, in µs; 0 = there are none, and live traffic probes.
+    checked_every_us: AtomicU64,
+    /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
+    next_check: AtomicU64,
     per_function: PerFunction,
     tally: Tally,
     home: Arc<Home>,
@@ -67,6 +75,8 @@ pub(crate) struct Core {
     provisional: AtomicBool,
     /// That two registrations ask for different settings has been reported.
     disputed: AtomicBool,
+    /// That another instance judges by other settings has been reported.
+    drift_told: AtomicBool,
     /// What the store holds under this breaker's keys is damaged: it goes on alone.
     damaged: AtomicBool,
     desk: Mutex<Desk>,
@@ -75,27 +85,47 @@ pub(crate) struct Core {
 /// What the slow paths work on, under one lock.
 struct Desk {
     ledger: Ledger,
+    checks: Checks,
+    /// The attribute's layer: what whoever registered it has said.
+    given: BreakerConfig,
+    /// What it judges by, as the fleet is told.
+    line: Arc<str>,
+    line_said_at: Moment,
+    /// What it has judged by before reloads, latest last: the fleet remembers that for a while, and would tell it back.
+    former_lines: Vec<Arc<str>>,
+    /// Metrics-only, and its rules speak for opening.
+    would_open: bool,
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
     orders: Vec<Order>,
     ordered: Option<Order>,
 }
 
+/// More reloads than that in an hour, and one of them may be taken for another instance's opinion.
+const FORMER_LINES: usize = 8;
+
 /// An operator's word on its way to the store.
 struct Order {
     proposal: Proposal,
+    /// Only if the state is held by hand when the store is asked.
+    release: bool,
+    /// It has gone with an exchange.
+    told: bool,
     answer: oneshot::Sender<Result<(), Error>>,
 }
 
 impl Core {
     pub(crate) fn new(
         name: Arc<str>,
+        given: BreakerConfig,
         settings: Settings,
-        provisional: bool,
         per_function: PerFunction,
         held: Option<(Record, Moment)>,
         home: Arc<Home>,
     ) -> Arc<Self> {
         let now = home.clock.now();
+        let line = settings.line();
+        // Without settings of its own it takes those of whoever brings some.
+        let provisional = !given.is_about_the_breaker();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
         let ramping = ledger.ramp(now);
         let gate = Gate::new(ledger.state(), closed(&ledger, now));
@@ -107,6 +137,8 @@ impl Core {
             due: AtomicU64::new(due(&ledger)),
             slow_us: AtomicU64::new(slow_us(ledger.settings())),
             ramp,
+            checked_every_us: AtomicU64::new(checked_every_us(ledger.settings())),
+            next_check: AtomicU64::new(0),
             per_function,
             tally: Tally::new(),
             home,
@@ -114,18 +146,31 @@ impl Core {
             flagged: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             disputed: AtomicBool::new(false),
+            drift_told: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
-            desk: Mutex::new(Desk { ledger, callers: Vec::new(), orders: Vec::new(), ordered: None }),
+            desk: Mutex::new(Desk {
+                ledger,
+                checks: Checks::default(),
+                given,
+                line,
+                line_said_at: now,
+                former_lines: Vec::new(),
+                would_open: false,
+                callers: Vec::new(),
+                orders: Vec::new(),
+                ordered: None,
+            }),
         });
         core.flag(false);
         core
     }
 
     /// Another registration of the same name. The first settings stand; that these are others is reported once.
-    pub(crate) fn registered_again(&self, settings: &Settings) {
+    pub(crate) fn registered_again(&self, given: &BreakerConfig, settings: &Settings) {
         let mut desk = lock(&self.desk);
         if self.provisional.swap(false, Ordering::AcqRel) {
-            self.configure(&mut desk.ledger, settings.clone());
+            desk.given = given.over(&desk.given);
+            self.judge_by(&mut desk, settings.clone());
             return;
         }
         let same = desk.ledger.settings() == settings;
@@ -142,13 +187,39 @@ impl Core {
         }
     }
 
-    /// Judges by other settings from now on. Under the desk's lock.
-    fn configure(&self, ledger: &mut Ledger, settings: Settings) {
-        self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
-        ledger.configure(settings);
+    /// What it would judge by under these layers.
+    pub(crate) fn resolve(&self, layers: &Layers) -> Result<Settings, Error> {
+        let given = lock(&self.desk).given.clone();
+        layers.resolve(&self.name, &given)
+    }
+
+    /// Goes on under other settings, with the counts and the state that it has.
+    pub(crate) fn configure(&self, settings: Settings, per_function: &PerFunction) {
+        self.per_function.take_over(per_function);
+        let mut desk = lock(&self.desk);
+        if *desk.ledger.settings() == settings {
+            return;
+        }
+        self.judge_by(&mut desk, settings);
+        self.drift_told.store(false, Ordering::Release);
+        drop(desk);
+        self.flag(false);
+    }
+
+    fn judge_by(&self, desk: &mut Desk, settings: Settings) {
         let now = self.home.clock.now();
-        self.ramp.set(ledger.ramp(now));
-        self.gate.change(self.gate.pass(), closed(ledger, now));
+        let former = std::mem::replace(&mut desk.line, settings.line());
+        desk.former_lines.retain(|line| *line != former && *line != desk.line);
+        desk.former_lines.push(former);
+        let beyond = desk.former_lines.len().saturating_sub(FORMER_LINES);
+        desk.former_lines.drain(..beyond);
+        self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
+        self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
+        desk.ledger.fold(self.tally.account(), now);
+        desk.ledger.configure(settings, now, self.home.skew());
+        self.ramp.set(desk.ledger.ramp(now));
+        // No new generation, which would make the outcomes of calls late that are under way.
+        self.gate.change(self.gate.pass(), closed(&desk.ledger, now));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -196,6 +267,7 @@ impl Core {
     /// Lets calls meet the ledger's state, as a new generation. Under the desk's lock.
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
+        self.next_check.store(0, Ordering::Relaxed);
         let now = self.home.clock.now();
         self.ramp.set(ledger.ramp(now));
         self.gate.set(ledger.state(), closed(ledger, now));
@@ -210,12 +282,20 @@ impl Core {
             from,
             to: to.state,
             reason: to.reason,
+            actor: to.actor,
             originator: to.originator,
             own: true,
             successes: evidence.successes,
             failures: evidence.failures,
             open_for: (to.state == State::Open).then_some(to.reset_timeout),
         })));
+    }
+
+    /// Metrics-only: tells of the opening that there would have been.
+    fn tell_would_open(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.home.outlet.emit(Event::WouldHaveOpened { breaker: self.name.clone(), reason });
+        }
     }
 
     fn flag(&self, urgent: bool) {
@@ -240,6 +320,8 @@ impl Core {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = self.home.clock.now();
+        // Before the desk: whoever reloads has the layers and wants the desk.
+        let layers = self.home.layers();
         let mut desk = lock(&self.desk);
         desk.ledger.fold(self.tally.account(), now);
         let ledger = &desk.ledger;
@@ -252,7 +334,8 @@ impl Core {
             epoch: ledger.epoch(),
             local: ledger.is_local(),
             reason: standing.reason.clone(),
-            retry_after: standing.until.map(|until| until.since(now)),
+            actor: standing.actor.clone(),
+            retry_after: standing.until.map(|until| self.left_of(until, standing.state, now)),
             failures: counts.failures,
             successes: counts.successes,
             consecutive_failures: picture.run,
@@ -264,6 +347,7 @@ impl Core {
                 slow_rate: window.slow_rate(),
             }),
             outcomes: self.tally.outcomes(),
+            settings: layers.shown(&self.name, &desk.given, ledger.settings()),
         }
     }
 }
@@ -278,8 +362,27 @@ fn closed(ledger: &Ledger, now: Moment) -> Closed {
     }
 }
 
+impl Desk {
+    /// Metrics-only: the reason for which it would open, if there was none before. `asked`: the reason that a call has given.
+    fn would_open_now(
+        &mut self,
+        asked: Option<String>,
+        now: Moment,
+        skew: u64,
+        store_up: bool,
+    ) -> Option<String> {
+        let reason = asked.or_else(|| self.ledger.would_open(now, skew, store_up));
+        let before = std::mem::replace(&mut self.would_open, reason.is_some());
+        reason.filter(|_| !before)
+    }
+}
+
 fn slow_us(settings: &Settings) -> u64 {
     settings.slow.map_or(u64::MAX, |slow| micros(slow.duration))
+}
+
+fn checked_every_us(settings: &Settings) -> u64 {
+    settings.health.as_ref().map_or(0, |health| micros(health.interval))
 }
 
 /// When calls may ask for a probe (or a state held by hand ends); `u64::MAX` = nobody knows.

@@ -128,10 +128,11 @@ fn judge_share(probes: Calls, limit: f64, sample: u64) -> Verdict {
     if share >= limit { Verdict::Close(figures) } else { Verdict::Reopen(figures) }
 }
 
-/// How long to stay open at the `attempt`-th opening in a row (1 = the first since it was last closed). `roll`: a
-/// random number in [0, 1), for the jitter.
+/// How long to stay open at the `attempt`-th opening in a row (1 = the first since it was last closed), until a probe is
+/// due, or the first health check. `roll`: a random number in [0, 1), for the jitter.
 pub(crate) fn open_for(settings: &Settings, attempt: u32, roll: f64) -> Duration {
-    settings.backoff.span(settings.reset_timeout, attempt, roll)
+    let base = settings.health.as_ref().map_or(settings.reset_timeout, |health| health.interval);
+    settings.backoff.span(base, attempt, roll)
 }
 
 /// The share of calls that a circuit admits so long after it has recovered; `None`: all.

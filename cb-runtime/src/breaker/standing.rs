@@ -63,6 +63,11 @@ impl Standing {
         }
     }
 
+    /// Held by hand, and its time is over.
+    pub(super) fn has_expired(&self, now: Moment) -> bool {
+        self.state.is_manual() && self.until.is_some_and(|until| until <= now)
+    }
+
     /// Open, and its time is over.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         self.state == State::Open && self.until.is_none_or(|until| until <= now)
@@ -75,6 +80,8 @@ pub(super) struct Local {
     pub(super) standing: Standing,
     pub(super) evidence: Counts,
     pub(super) claim: Claim,
+    /// What a health check has decided stands only with the store if this token of its maker's role is still good there.
+    pub(super) token: Option<u64>,
 }
 
 /// What this instance means by its own standing.

@@ -1,9 +1,14 @@
 //! What a breaker is told: sparse settings in layers ([`BreakerConfig`]), resolved into one full set.
 //!
 //! Three layers, the later one wins field by field: the registry's defaults, the attribute's
-//! arguments (or the argument of `get_or_create`), the operator's `configure`.
+//! arguments (or the argument of `get_or_create`), the operator's word (`configure`, a file, the environment).
 
 mod backoff;
+pub(crate) mod drift;
+mod layers;
+#[cfg(feature = "config")]
+mod outside;
+mod registry;
 mod settings;
 
 use std::future::Future;
@@ -16,7 +21,9 @@ use crate::health::{HealthCheck, Healthy};
 use crate::store::{MAX_FAILING, MAX_LAST};
 use crate::strategy::{Strategy, TripStrategy};
 pub use backoff::Backoff;
-pub(crate) use settings::{PerFunction, Settings, Window};
+pub(crate) use layers::{Code, Layers};
+pub use registry::RegistryConfig;
+pub(crate) use settings::{Health, PerFunction, Settings, Window};
 
 /// Declares [`BreakerConfig`] and what has to go through all of its fields.
 macro_rules! settings {
@@ -46,12 +53,22 @@ macro_rules! settings {
         }
 
         impl BreakerConfig {
+            /// The fields' names, in order.
+            #[cfg(feature = "config")]
+            const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// A layer of this one setting; an error says what is wrong with the value.
+            #[cfg(feature = "config")]
+            fn of_one(name: &str, value: serde_json::Value) -> Result<BreakerConfig, String> {
+                let raw = Raw::deserialize(serde_json::json!({ name: value })).map_err(|e| e.to_string())?;
+                BreakerConfig::try_from(raw).map_err(|error| error.problem())
+            }
+
             fn or(self, below: BreakerConfig) -> BreakerConfig {
                 BreakerConfig { $($name: self.$name.or(below.$name),)+ }
             }
 
             /// What is given, by name, as people write it.
-            #[cfg_attr(not(test), expect(dead_code, reason = "for snapshots"))]
             pub(crate) fn given(&self) -> Vec<(&'static str, String)> {
                 let all = [$((stringify!($name), self.$name.as_ref().map(Written::written)),)+];
                 all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -130,7 +147,7 @@ macro_rules! written_as_displayed {
     })+ };
 }
 
-written_as_displayed!(u32 f64 Strategy HealthCheck Backoff);
+written_as_displayed!(u32 u64 f64 Strategy HealthCheck Backoff);
 
 impl Written for Duration {
     fn written(&self) -> String {
@@ -245,8 +262,12 @@ impl BreakerConfig {
     }
 
     /// An async function that finds out whether the dependency works again, in place of probes by live traffic. While the
-    /// circuit is open, one instance of the fleet runs it. It returns `bool`, `()` or a `Result`. Not readable
-    /// from a file.
+    /// circuit is open, one instance of the fleet runs it, and the first pass closes the circuit. It returns `bool`, `()` or
+    /// a `Result`. Not readable from a file.
+    ///
+    /// It runs on threads and a tokio runtime that only health checks use, and may take as long as
+    /// `health_check_interval`, but at least 100 ms and at most 10 s: then it has failed, and is dropped. A panic has failed, too. One that blocks
+    /// its thread keeps it; while three of one breaker do, further ones count as failed without being made.
     pub fn health_check<F, C>(mut self, check: F) -> Self
     where
         F: Fn() -> C + Send + Sync + 'static,
@@ -256,7 +277,8 @@ impl BreakerConfig {
         self
     }
 
-    /// From opening to the first health check, and from one to the next. Default 5 s.
+    /// From opening to the first health check, and from one to the next. Default 5 s. After failed checks in a row it grows
+    /// by the [`backoff`](Self::backoff).
     pub fn health_check_interval(mut self, span: Duration) -> Self {
         self.health_check_interval = Some(span);
         self

@@ -6,6 +6,7 @@
 //! their numbers are what makes a retry after an unknown outcome count only once.
 
 pub(crate) mod book;
+mod checks;
 #[cfg(test)]
 mod simulation;
 mod skew;
@@ -60,6 +61,7 @@ pub(crate) struct Coordinator {
     unknown: Option<Vec<Arc<Core>>>,
     exchanged_at: Moment,
     reviewed_at: Moment,
+    checked_at: Moment,
     retry_at: Moment,
     retry_after: Duration,
     resync: bool,
@@ -90,6 +92,7 @@ pub(crate) fn start(
         unknown: None,
         exchanged_at: now,
         reviewed_at: now,
+        checked_at: now,
         retry_at: now,
         retry_after: RETRY.0,
         resync: false,
@@ -123,6 +126,7 @@ impl Coordinator {
                     }
                     Some(Request::Resync) => self.resync = true,
                     Some(Request::Shutdown(done)) => {
+                        self.resign();
                         self.tell_all().await;
                         self.end();
                         let _ = done.send(());
@@ -134,6 +138,27 @@ impl Coordinator {
                 () = home.clock.sleep_until(next) => {}
             }
             self.turn().await;
+            self.begin_checks();
+        }
+    }
+
+    fn begin_checks(&mut self) {
+        let now = self.home.clock.now();
+        if now < self.checked_at.after(PACE) {
+            return;
+        }
+        self.checked_at = now;
+        for core in self.book.all() {
+            if let Some(check) = core.begin_check() {
+                tokio::spawn(checks::run(core, check));
+            }
+        }
+    }
+
+    /// Others may make this instance's health checks from now on.
+    fn resign(&self) {
+        for core in self.book.all() {
+            core.resign();
         }
     }
 
@@ -334,6 +359,7 @@ impl Coordinator {
 
     /// Whoever waits for an answer, or would from now on, hears that there will be none.
     fn end(&mut self) {
+        self.resign();
         self.home.end();
         let error = Error::new(ErrorKind::ShutDown);
         for core in self.book.all() {

@@ -2,6 +2,7 @@
 //!
 //! Every run is decided by its seed, so one that fails can be looked at again: `Fleet::new(seed)`.
 
+mod health;
 mod recovery;
 mod rules;
 
@@ -111,7 +112,14 @@ impl Fleet {
                 let home = Arc::new(Home::new(name, clock.clone(), outlet, cache, up));
                 let book = Arc::new(Book::default());
                 let make = |name, held| {
-                    Core::new(name, settings.clone(), false, PerFunction::default(), held, home.clone())
+                    Core::new(
+                        name,
+                        config.clone(),
+                        settings.clone(),
+                        PerFunction::default(),
+                        held,
+                        home.clone(),
+                    )
                 };
                 let core = book.get_or_insert("b", make);
                 let (asked, requests) = mpsc::unbounded_channel();
@@ -127,6 +135,7 @@ impl Fleet {
                     unknown: None,
                     exchanged_at: now,
                     reviewed_at: now,
+                    checked_at: now,
                     retry_at: now,
                     retry_after: RETRY.0,
                     resync: false,

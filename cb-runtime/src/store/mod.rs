@@ -90,7 +90,8 @@ pub(crate) struct Batch {
     /// if it lies within the last second up to its own now (both ends included), and its own now otherwise.
     pub(crate) as_of_us: Option<u64>,
     /// A few hundred at most: a batch is one piece of work, during which a Redis serves nobody else. An entry
-    /// without a window takes it about 25 µs, one that asks for a whole window up to 100 µs.
+    /// without a window takes it about 25 µs, one that asks for a whole window up to 100 µs. Last calls cost about 10 µs
+    /// more, and 10 µs for every thousand of them that are kept.
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -112,6 +113,9 @@ pub(crate) struct Entry {
     /// The time window that this instance judges by, if it judges by one. Where the delta
     /// is merged, its buckets go into this window.
     pub(crate) window: Option<WindowAsk>,
+    /// Whether this instance judges by how many instances fail. Only then is it noted where it reports failures itself, and
+    /// told of the others: to keep such a list costs something.
+    pub(crate) failing: bool,
     /// The last calls that this instance judges by, if it judges by them. Where the delta is merged, its
     /// `calls` are appended to these.
     pub(crate) last: Option<LastAsk>,
@@ -163,6 +167,9 @@ pub(crate) const MAX_SPAN_US: u64 = 36_525 * 86_400 * 1_000_000;
 pub(crate) const MAX_ENTRIES: usize = 128;
 /// The event stream keeps at least so many.
 pub(crate) const MAX_EVENTS: usize = 1000;
+/// What was said of settings is told for so long after something else was said: time enough for all who differ to speak in
+/// turn, and so short that those who come after a deploy hear nothing of the one before.
+pub(crate) const SAID_FOR: Duration = Duration::from_secs(180);
 /// See "What a store lets go".
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 /// A run is kept as at most so many (age, count) pairs; beyond it the two oldest become one, with
@@ -418,8 +425,8 @@ pub(crate) struct View {
     pub(crate) run: u64,
     /// How long ago the latest success of the epoch was.
     pub(crate) success_age_us: Option<u64>,
-    /// For every other instance that has reported a failure in this epoch (in the totals or the run): how long ago the
-    /// latest of them happened. Newest first, at most [`MAX_FAILING`].
+    /// For every other instance that is noted for a failure in this epoch (in the totals or the run): how long ago the
+    /// latest of them happened. Newest first, at most [`MAX_FAILING`]; none unless [`Entry::failing`] asks for it.
     pub(crate) failing: Vec<u64>,
     pub(crate) window: Option<WindowView>,
     pub(crate) last: Option<LastView>,
@@ -431,7 +438,7 @@ pub(crate) struct View {
     pub(crate) lease_wait_us: Option<u64>,
     /// Who has the role that was asked about.
     pub(crate) role: Option<RoleView>,
-    /// What was kept of another instance's settings until now, or not longer than [`IDLE`] ago.
+    /// What was kept of another instance's settings until now, or not longer than [`SAID_FOR`] ago.
     pub(crate) other_settings: Option<String>,
 }
 
@@ -443,8 +450,8 @@ pub(crate) struct LastView {
     /// The outcomes after `since`, oldest first, at most `calls` of them: all that are kept if `since` is later than
     /// `place`, or too long ago. The first of them is at the place `place` less their sum, plus one.
     pub(crate) outcomes: Vec<(Kind, u64)>,
-    /// For every other instance that has told of failures here: the place of the latest of them. Newest
-    /// first, at most [`MAX_FAILING`].
+    /// For every other instance that is noted for failures here: the place of the latest of them. Newest
+    /// first, at most [`MAX_FAILING`]; none unless [`Entry::failing`] asks for it.
     pub(crate) failing: Vec<u64>,
 }
 

@@ -7,10 +7,13 @@ use cb_testkit::RedisServer;
 use super::{SECOND, about, counting, exchange, forcing, say, store};
 use crate::error::Error;
 use crate::snapshot::State;
-use crate::store::{Counts, Delta, Entry, LeaseAsk, Position, Run, Store, StreamEvent, WindowAsk};
+use crate::store::{
+    Counts, Delta, Entry, Kind, LastAsk, LeaseAsk, Position, RoleAsk, Run, Store, StreamEvent, WindowAsk,
+};
 
 const WINDOW: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
 const WINDOW_KEY: &str = "cb1:{test}:w:10000000/5000000:x";
+const LAST_KEY: &str = "cb1:{test}:n:3:x";
 
 /// Something of everything, so that all of a breaker's keys are used.
 pub(super) fn busy(name: &str) -> Entry {
@@ -18,8 +21,18 @@ pub(super) fn busy(name: &str) -> Entry {
     let run = Run { success_age_us: Some(9), failures: vec![(5, 1), (2, 1)] };
     let leases =
         LeaseAsk { want: vec![1], limit: 99, term_us: 60 * SECOND, renew: vec![2], release: vec![3] };
-    let delta = Delta { counts, run, buckets: vec![(0, counts)], calls: Vec::new() };
-    Entry { delta, window: Some(WINDOW), leases, ..about(name) }
+    let failure = Kind { failed: true, slow: false };
+    let delta = Delta { counts, run, buckets: vec![(0, counts)], calls: vec![(failure, 2)] };
+    Entry {
+        delta,
+        window: Some(WINDOW),
+        failing: true,
+        last: Some(LastAsk { calls: 3, since: 0 }),
+        leases,
+        role: Some(RoleAsk { want: true, term_us: 60 * SECOND }),
+        settings: "failure_threshold 5".into(),
+        ..about(name)
+    }
 }
 
 pub(super) async fn watch(
@@ -62,6 +75,9 @@ async fn odd_fields_are_named_with_what_to_do_and_nothing_is_done() {
         ("run", "|1700000000000000*3;"),
         ("run", ""),
         ("consecutive_failures", "7"),
+        ("actor", "alice"),
+        ("actor", "x|alice"),
+        ("actor", &format!("0|{}", "a".repeat(201))),
     ] {
         server.cli(&["FLUSHALL"]);
         say(&store, busy("x")).await;
@@ -95,6 +111,125 @@ async fn odd_fields_are_named_with_what_to_do_and_nothing_is_done() {
 }
 
 #[tokio::test]
+async fn odd_fields_are_named_to_those_who_ask_for_them_and_nothing_is_done() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    for (field, value) in [
+        ("failing", "junk"),
+        ("failing", "0|host*5"),
+        ("failing", "0| host*soon"),
+        ("failing", "0| host*5 "),
+        ("failing", &format!("0|{}", " host*5".repeat(33))),
+        ("leader", &"a".repeat(1001)),
+        ("leader_token", "-1"),
+        ("leader_token", "9007199254740991"),
+        ("leader_until_us", "soon"),
+        ("leader_until_us", "99999999999999999999"),
+        ("settings", &"a".repeat(601)),
+        ("settings_before", "junk"),
+        ("settings_before", &format!("5|{}", "a".repeat(601))),
+        ("settings_before", "99999999999999999999|limit 3"),
+    ] {
+        server.cli(&["FLUSHALL"]);
+        say(&store, busy("x")).await;
+        server.cli(&["HSET", key, field, value]);
+        let all = || [key, WINDOW_KEY, LAST_KEY].map(|key| server.command(&["HGETALL", key]));
+        let before = all();
+        let answer = exchange(&store, vec![busy("y"), busy("x"), about("x"), busy("y")]).await;
+        let problem = answer.views[1].as_ref().expect_err(value);
+        let named = [key, field, &format!("DEL {key}")].iter().all(|part| problem.contains(part));
+        assert!(named, "{field}={value}: {problem}");
+        assert!(answer.views[2].is_ok(), "{field}={value}: who does not ask for it is not affected");
+        assert_eq!(answer.views[3].as_ref().unwrap().counts.failures, 4);
+        assert_eq!(answer.troubles, [""; 0]);
+        assert_eq!(all(), before, "{field}={value}");
+        assert!(Store::fleet(&store).await.unwrap().iter().all(|row| row.view.is_ok()));
+    }
+}
+
+#[tokio::test]
+async fn odd_last_calls_are_named_and_nothing_is_done() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, busy("x")).await;
+    assert_eq!(server.cli(&["HGET", LAST_KEY, "outcomes"]), "ff");
+    let before = server.command(&["HGETALL", "cb1:{test}:b:x"]);
+    for (field, value) in [
+        ("epoch", "x"),
+        ("place", "-1"),
+        ("place", "many"),
+        ("place", "1"),
+        ("place", "3"),
+        ("outcomes", ""),
+        ("outcomes", "f"),
+        ("outcomes", "fx"),
+        ("outcomes", "f\u{0}"),
+        ("outcomes", "ffffffff"),
+        ("failing", "junk"),
+        ("failing", " host*5 "),
+        ("touched_at", "-1"),
+    ] {
+        let right = server.cli(&["HGET", LAST_KEY, field]);
+        // As bytes: an argument of a process cannot have a NUL in it.
+        server.command(&["HSET", LAST_KEY, field, value]);
+        let answer = exchange(&store, vec![busy("x"), about("x"), busy("y")]).await;
+        let problem = answer.views[0].as_ref().expect_err(value);
+        assert!(problem.contains(LAST_KEY) && problem.contains(field), "{field}={value:?}: {problem}");
+        assert!(answer.views[1].is_ok() && answer.views[2].is_ok());
+        assert_eq!(server.command(&["HGETALL", "cb1:{test}:b:x"]), before, "{field}={value:?}");
+        server.cli(&["HSET", LAST_KEY, field, &right]);
+    }
+    assert_eq!(say(&store, busy("x")).await.last.unwrap().place, 4);
+}
+
+#[tokio::test]
+async fn an_instance_of_the_earlier_layout_leaves_nothing_behind_that_is_taken_for_its_own() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    say(&store, busy("x")).await;
+    let mut ordered = forcing("x", State::ForcedOpen);
+    ordered.proposal.as_mut().unwrap().actor = "alice".into();
+    let held = say(&store, ordered).await.record;
+    assert_eq!(held.actor, "alice");
+    let reporting = Entry { known: Some(held), role: None, ..busy("x") };
+    say(&store, reporting).await;
+    let asking = || Entry { failing: true, ..about("x") };
+    assert_eq!(say(&store, asking()).await.failing.len(), 1);
+    // It begins an epoch, and knows no more fields than these.
+    server.cli(&[
+        "HSET",
+        key,
+        "state",
+        "half-open",
+        "epoch",
+        "2",
+        "reason",
+        "due",
+        "by",
+        "older",
+        "until_us",
+        "",
+    ]);
+    server.cli(&["HSET", key, "failures", "0", "successes", "0", "slow", "0", "consecutive_failures", "0"]);
+    server.cli(&["HSET", key, "run", "|"]);
+    let view = say(&store, asking()).await;
+    assert_eq!((view.record.epoch, view.record.originator.as_str()), (2, "older"));
+    assert_eq!((view.record.actor.as_str(), view.failing.as_slice()), ("", &[][..]));
+    // And it tells of it without an actor.
+    let (events, last) = ("cb1:{test}:events", watch(&store, "0-0").await.unwrap().pop().unwrap());
+    assert_eq!(last.record.actor, "alice");
+    let told = server.command(&["XRANGE", events, &last.position.id, &last.position.id]).items().remove(0);
+    let fields: Vec<_> = told.items().remove(1).items().iter().map(cb_testkit::Reply::text).collect();
+    let kept = fields.chunks(2).filter(|pair| pair[0] != "actor").flatten().map(String::as_str);
+    let command: Vec<_> = ["XADD", events, "*"].into_iter().chain(kept).collect();
+    server.cli(&command);
+    let older = watch(&store, &last.position.id).await.unwrap().remove(0);
+    assert_eq!((older.record.epoch, older.record.actor.as_str()), (1, ""));
+}
+
+#[tokio::test]
 async fn what_is_said_can_be_done() {
     let server = RedisServer::start();
     let store = store(&server);
@@ -110,7 +245,7 @@ async fn what_is_said_can_be_done() {
 async fn a_breakers_key_of_another_type_is_named_and_left_alone() {
     let server = RedisServer::start();
     let store = store(&server);
-    for key in ["cb1:{test}:b:x", "cb1:{test}:l:x", WINDOW_KEY] {
+    for key in ["cb1:{test}:b:x", "cb1:{test}:l:x", WINDOW_KEY, LAST_KEY] {
         server.cli(&["FLUSHALL"]);
         let known = Some(say(&store, forcing("x", State::HalfOpen)).await.record);
         say(&store, busy("x")).await;
@@ -186,6 +321,14 @@ async fn a_clock_that_was_set_back_stops_nothing() {
     assert_eq!((view.run, view.record.since_us), (2, 0));
     assert_eq!(view.window.unwrap().buckets.iter().map(|(_, counts)| counts.failures).sum::<u64>(), 1);
     assert_eq!(say(&store, failing()).await.run, 3);
+    // Who was noted then failed just now, and nobody has a role for longer than a term.
+    let failing = format!("0| gone*{future}");
+    server.cli(&["HSET", key, "failing", &failing, "leader", "gone", "leader_token", "7"]);
+    server.cli(&["HSET", key, "leader_until_us", &future.to_string()]);
+    let role = Some(RoleAsk { want: true, term_us: SECOND });
+    let view = say(&store, Entry { failing: true, role, ..about("x") }).await;
+    assert_eq!(view.failing, [0]);
+    assert!(view.role.unwrap().mine && view.role.unwrap().token > 7);
     // An open state does not last longer than it was opened for.
     say(&store, forcing("x", State::Open)).await;
     server.cli(&["HSET", key, "until_us", &future.to_string()]);

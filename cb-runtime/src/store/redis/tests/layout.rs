@@ -12,7 +12,9 @@ use super::{SECOND, Target, about, forcing};
 use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
-use crate::store::{Batch, Counts, Delta, Entry, LeaseAsk, Proposal, Run, Store, WindowAsk};
+use crate::store::{
+    Batch, Counts, Delta, Entry, Kind, LastAsk, LeaseAsk, Proposal, RoleAsk, Run, Store, WindowAsk,
+};
 
 fn counting(name: &str) -> Entry {
     let counts = Counts { successes: 7, failures: 3, slow: 1 };
@@ -70,9 +72,25 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
         attempt: 0,
         ..forcing("", State::ForcedOpen).proposal.unwrap()
     };
-    say(Entry { proposal: Some(holding.clone()), ..about("forced") }).await;
+    let ordered = Proposal { actor: "alice".into(), ..holding.clone() };
+    say(Entry { proposal: Some(ordered), ..about("forced") }).await;
     let expiring = Proposal { to: State::Disabled, remaining_us: Some(3600 * SECOND), ..holding };
     say(Entry { proposal: Some(expiring), ..about("disabled") }).await;
+    let kinds = [(false, false), (true, false), (false, true), (true, true)];
+    let calls = kinds.map(|(failed, slow)| (Kind { failed, slow }, 2)).to_vec();
+    let whole = Entry {
+        delta: Delta { calls, ..counting("").delta },
+        failing: true,
+        last: Some(LastAsk { calls: 7, since: 0 }),
+        role: Some(RoleAsk { want: true, term_us: 10 * SECOND }),
+        settings: "failure_threshold 3".into(),
+        ..about("with all of it")
+    };
+    say(whole.clone()).await;
+    hands.advance(Duration::from_secs(1));
+    let later = Entry { settings: "failure_threshold 5".into(), delta: Delta::default(), ..whole };
+    say(Entry { role: Some(RoleAsk { want: false, term_us: 0 }), ..later.clone() }).await;
+    say(Entry { settings: "".into(), name: "a role alone".into(), ..later }).await;
     store.cache_put("user-service:0123abcd".into(), b"{}".to_vec(), Duration::from_secs(300)).await.unwrap();
 }
 

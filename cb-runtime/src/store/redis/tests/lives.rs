@@ -6,7 +6,7 @@ use cb_testkit::{PATIENCE, RedisServer, Reply, wait_until};
 
 use super::{SECOND, Target, about, batch, counting, exchange, forcing, say, store};
 use crate::snapshot::State;
-use crate::store::{Delta, Entry, LeaseAsk, Run, Store, WindowAsk};
+use crate::store::{Delta, Entry, Kind, LastAsk, LeaseAsk, RoleAsk, Run, Store, WindowAsk};
 
 const WINDOW: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
 
@@ -109,6 +109,57 @@ async fn what_is_closed_lives_for_an_hour_and_what_is_held_for_ever() {
 }
 
 #[tokio::test]
+async fn last_calls_live_for_an_hour_after_somebody_has_asked_for_them() {
+    let server = RedisServer::start();
+    let (clock, hands) = crate::clock::Clock::manual();
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
+    let (key, hour) = ("cb1:{test}:n:10:x", 3590..=3600);
+    let asking = || Entry { last: Some(LastAsk { calls: 10, since: 0 }), ..about("x") };
+    say(&store, asking()).await;
+    assert_eq!(server.cli(&["KEYS", "*:n:*"]), "", "to ask after them does not make them");
+    let calls = vec![(Kind { failed: true, slow: false }, 1)];
+    let delta = Delta { calls, ..Delta::default() };
+    say(&store, Entry { delta, ..asking() }).await;
+    assert!(hour.contains(&ttl(&server, key)));
+    server.cli(&["EXPIRE", key, "100"]);
+    hands.advance(Duration::from_secs(299));
+    say(&store, asking()).await;
+    assert!(ttl(&server, key) <= 100, "not at every sync");
+    hands.advance(Duration::from_secs(2));
+    assert_eq!(say(&store, asking()).await.last.unwrap().place, 1);
+    assert!(hour.contains(&ttl(&server, key)));
+    // Also while the breaker is held.
+    say(&store, forcing("x", State::HalfOpen)).await;
+    assert_eq!(say(&store, asking()).await.last.unwrap().place, 0);
+    assert!(ttl(&server, key) > 0);
+}
+
+#[tokio::test]
+async fn a_role_keeps_its_breaker_as_long_as_it_is_renewed() {
+    let server = RedisServer::start();
+    let (clock, hands) = crate::clock::Clock::manual();
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
+    let key = "cb1:{test}:b:x";
+    let ask = async |want| {
+        let entry = Entry { role: Some(RoleAsk { want, term_us: 60 * SECOND }), ..about("x") };
+        let batch = crate::store::Batch { instance: "a".into(), ..batch(vec![entry]) };
+        Store::exchange(&store, batch).await.unwrap().views.remove(0).unwrap()
+    };
+    ask(false).await;
+    assert_eq!(server.cli(&["KEYS", "cb1:{test}:b:*"]), "", "there is nothing to give up");
+    ask(true).await;
+    assert!((3590..=3600).contains(&ttl(&server, key)));
+    assert_eq!(server.cli(&["ZRANGE", "cb1:{test}:names", "0", "-1"]), "x");
+    server.cli(&["EXPIRE", key, "100"]);
+    hands.advance(Duration::from_secs(301));
+    ask(true).await;
+    assert!((3590..=3600).contains(&ttl(&server, key)));
+    ask(false).await;
+    assert_eq!(server.cli(&["HGET", key, "leader"]), "");
+    assert!(ttl(&server, key) > 0, "and goes as any other");
+}
+
+#[tokio::test]
 async fn a_written_back_state_is_held_for_ever_too() {
     let server = RedisServer::start();
     let store = store(&server);
@@ -196,6 +247,16 @@ async fn a_sync_of_successes_costs_few_commands_inside_the_script() {
     assert_eq!(cost(many(50, None)).await, 5 + 49 * 2);
     assert_eq!(cost(many(1, steady)).await, 7);
     assert_eq!(cost(many(50, steady)).await, 7 + 49 * 4);
+    // Roles, settings and failing instances stand in the breaker's own hash.
+    let with_all = |count| {
+        let role = Some(RoleAsk { want: true, term_us: 10 * SECOND });
+        let mut batch = many(count, None);
+        for entry in &mut batch.entries {
+            *entry = Entry { role, failing: true, settings: "limit 3".into(), ..entry.clone() };
+        }
+        batch
+    };
+    assert_eq!(cost(with_all(50)).await, 5 + 49 * 2);
 }
 
 #[tokio::test]

@@ -39,6 +39,15 @@ fn spoil() -> impl Strategy<Value = Spoil> {
         "number",
         "last_id",
         "late",
+        "actor",
+        "failing",
+        "leader",
+        "leader_token",
+        "leader_until_us",
+        "settings",
+        "settings_before",
+        "place",
+        "outcomes",
         "0",
         "1",
     ];
@@ -46,7 +55,7 @@ fn spoil() -> impl Strategy<Value = Spoil> {
     let bytes = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),
         number,
-        "[0-9|*;:,.-]{0,30}".prop_map(String::into_bytes)
+        "[0-9|*;:,. sfSF-]{0,30}".prop_map(String::into_bytes)
     ];
     prop_oneof![
         select(vec!["string", "list", "set", "zset", "hash", "stream", "nothing"]).prop_map(Spoil::Replace),
@@ -88,7 +97,7 @@ proptest! {
     /// However a breaker's own keys and the shared ones look: nothing panics or fails as a whole,
     /// another breaker is not affected, and what is held otherwise is found.
     #[test]
-    fn spoilt_keys_touch_nobody_else(spoilt in prop::collection::vec((0..8_usize, spoil()), 1..4), to in select(State::ALL.to_vec())) {
+    fn spoilt_keys_touch_nobody_else(spoilt in prop::collection::vec((0..9_usize, spoil()), 1..4), to in select(State::ALL.to_vec())) {
         thread_local!(static SERVER: Arc<RedisServer> = Arc::new(RedisServer::start()));
         let server = SERVER.with(Arc::clone);
         server.cli(&["FLUSHALL"]);
@@ -98,7 +107,7 @@ proptest! {
             exchange(&store, vec![forcing("x", to), forcing("held", State::Open), busy("y")]).await;
             exchange(&store, vec![busy("x")]).await;
             for (which, spoil) in &spoilt {
-                let own = ["b:x", "l:x", "w:10000000/5000000:x", "s:spoilt", "meta", "events", "held", "names"];
+                let own = ["b:x", "l:x", "w:10000000/5000000:x", "n:3:x", "s:spoilt", "meta", "events", "held", "names"];
                 apply(&server, &format!("cb1:{{test}}:{}", own[*which]), spoil);
             }
             for round in 2..5 {

@@ -1,0 +1,293 @@
+//! Health checks: when one is due, who may make it, and what its result means. Pure decisions.
+//!
+//! With the store there is one instance per breaker that checks: the one that has the role, which is a lease with a
+//! fencing token. Without it (or in a state that is this instance's own) each instance checks for itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::standing::Standing;
+use crate::clock::{Moment, micros};
+use crate::config::{Health, Settings};
+use crate::snapshot::State;
+use crate::store::{RoleAsk, RoleView};
+
+/// The role lapses so long after its holder was last heard of.
+pub(crate) const TERM: Duration = Duration::from_secs(2);
+/// Where the circuit is closed: its holder renews the role at this interval, a fifth of the term. (Where it is not, the
+/// exchanges that confirm its state do.)
+const RENEWAL: Duration = Duration::from_millis(400);
+/// And others ask at this one whether it is free.
+const QUESTION: Duration = Duration::from_millis(800);
+/// So many checks of one breaker may be stuck; a further one is not made, and counts as failed.
+const MOST_STUCK: usize = 3;
+/// What limits the time of one check, whatever the interval.
+const TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// What a decision about checks looks at.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) standing: &'a Standing,
+    /// Of the standing, at this instance: see [`Pass`](super::gate::Pass).
+    pub(crate) generation: u64,
+    /// The store does not answer, or the standing is this instance's own and not meant for others.
+    pub(crate) alone: bool,
+    /// The standing is on its way to the store.
+    pub(crate) unconfirmed: bool,
+    pub(crate) now: Moment,
+}
+
+/// One breaker's health checks, as far as this instance has to do with them.
+#[derive(Default)]
+pub(crate) struct Checks {
+    role: Option<Role>,
+    /// The store may think that this instance has the role.
+    may_have_role: bool,
+    /// When the role was asked for last.
+    asked_at: Moment,
+    /// The generation that the following is about, and when it was first seen.
+    generation: Option<u64>,
+    seen_at: Moment,
+    /// Of this generation, in a row.
+    failures: u32,
+    /// `None`: no check has been made in this generation.
+    next: Option<Moment>,
+    under_way: Option<Ticket>,
+    last_number: u64,
+    /// Held by every check that has not ended.
+    stuck: Arc<()>,
+    /// Since when this instance has been alone.
+    alone_since: Option<Moment>,
+    /// The registry has been shut down.
+    resigned: bool,
+}
+
+struct Role {
+    token: u64,
+    /// By this instance's clock, counted from the question: nobody else has the role before.
+    until: Moment,
+}
+
+/// In whose name a check is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Charge {
+    /// This instance's own.
+    Own,
+    /// The fleet's, in the role that has this token.
+    Fleet(u64),
+}
+
+impl Charge {
+    fn token(self) -> Option<u64> {
+        match self {
+            Charge::Own => None,
+            Charge::Fleet(token) => Some(token),
+        }
+    }
+}
+
+/// A check that is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    number: u64,
+    charge: Charge,
+    begun_at: Moment,
+}
+
+#[cfg(test)]
+impl Ticket {
+    pub(super) fn token(&self) -> Option<u64> {
+        self.charge.token()
+    }
+}
+
+/// What is to be made.
+pub(crate) struct Order {
+    pub(crate) ticket: Ticket,
+    /// `None`: too many are stuck.
+    pub(crate) slot: Option<Arc<()>>,
+}
+
+/// What the result of a check means.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// It comes too late, or from one who has lost the role: nothing.
+    Late,
+    /// The state stays.
+    Stay,
+    Close {
+        reason: String,
+        token: Option<u64>,
+    },
+    Open {
+        reason: String,
+        token: Option<u64>,
+    },
+}
+
+impl Health {
+    /// How long one check may take: `health_check_interval`, but at least 100 ms and at most 10 s.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.interval.clamp(TIMEOUT.0, TIMEOUT.1)
+    }
+}
+
+impl Scene<'_> {
+    /// How often to check in this state; `None`: not at all.
+    fn interval(&self) -> Option<Duration> {
+        let health = self.settings.health.as_ref()?;
+        match self.standing.state {
+            State::Open => Some(health.interval),
+            State::Closed => health.idle_interval,
+            _ => None,
+        }
+    }
+}
+
+impl Checks {
+    /// What to say about the role in the exchange that is being prepared.
+    pub(crate) fn ask(&mut self, scene: Scene<'_>) -> Option<RoleAsk> {
+        let want = self.wants_role(scene);
+        if want {
+            self.asked_at = scene.now;
+            self.may_have_role = true;
+        } else {
+            self.role = None;
+            if !std::mem::take(&mut self.may_have_role) {
+                return None;
+            }
+        }
+        Some(RoleAsk { want, term_us: micros(TERM) })
+    }
+
+    /// The store's answer to that.
+    pub(crate) fn answered(&mut self, view: Option<RoleView>, scene: Scene<'_>) {
+        self.follow(scene);
+        let Some(view) = view else { return };
+        self.may_have_role = view.mine;
+        let until = self.asked_at.after(TERM);
+        self.role = view.mine.then_some(Role { token: view.token, until });
+    }
+
+    pub(crate) fn store_lost(&mut self) {
+        self.role = None;
+        self.may_have_role = false;
+    }
+
+    /// No more checks here, and others may have the role at once.
+    pub(crate) fn resign(&mut self) {
+        self.resigned = true;
+    }
+
+    /// Whether the store is to be asked about the role now.
+    pub(crate) fn want_exchange(&self, scene: Scene<'_>) -> bool {
+        if !self.wants_role(scene) {
+            return self.may_have_role;
+        }
+        let interval = if self.role.is_some() { RENEWAL } else { QUESTION };
+        scene.now >= self.asked_at.after(interval)
+    }
+
+    /// Where nothing is to be checked, nobody has the role.
+    fn wants_role(&self, scene: Scene<'_>) -> bool {
+        !self.resigned && !scene.alone && scene.interval().is_some()
+    }
+
+    /// In whose name this instance may check now, if it may.
+    fn charge(&self, scene: Scene<'_>) -> Option<Charge> {
+        if scene.alone {
+            return Some(Charge::Own);
+        }
+        self.role.as_ref().filter(|role| scene.now < role.until).map(|role| Charge::Fleet(role.token))
+    }
+
+    /// The check to be made now, if one is.
+    pub(crate) fn begin(&mut self, scene: Scene<'_>) -> Option<Order> {
+        self.follow(scene);
+        let due = self.due(scene)?;
+        if scene.now < due || self.resigned || self.under_way.is_some() || scene.unconfirmed {
+            return None;
+        }
+        let charge = self.charge(scene)?;
+        self.last_number += 1;
+        let ticket = Ticket { number: self.last_number, charge, begun_at: scene.now };
+        self.under_way = Some(ticket.clone());
+        let slot = (Arc::strong_count(&self.stuck) <= MOST_STUCK).then(|| self.stuck.clone());
+        Some(Order { ticket, slot })
+    }
+
+    /// When the next check is due, whoever makes it; only an instance that checks knows it exactly.
+    fn due(&self, scene: Scene<'_>) -> Option<Moment> {
+        let interval = scene.interval()?;
+        let due = match (self.next, scene.standing.state) {
+            (Some(next), _) => next,
+            // The first one is due when the state says so, whoever has opened it.
+            (None, State::Open) => scene.standing.until.unwrap_or(scene.now),
+            (None, _) => self.seen_at.after(interval),
+        };
+        // A store that stalls for a moment must not make a whole fleet check at once.
+        Some(self.alone_since.map_or(due, |since| due.max(since.after(interval))))
+    }
+
+    /// When the next check is due, if this instance has made one in this state.
+    pub(crate) fn next(&self) -> Option<Moment> {
+        self.next
+    }
+
+    /// What was about an earlier generation is over; and who is alone now may have been with others before.
+    fn follow(&mut self, scene: Scene<'_>) {
+        if self.generation != Some(scene.generation) {
+            self.generation = Some(scene.generation);
+            self.seen_at = scene.now;
+            self.failures = 0;
+            self.next = None;
+            self.under_way = None;
+        }
+        self.alone_since = scene.alone.then(|| self.alone_since.unwrap_or(scene.now));
+    }
+
+    /// A check has ended, and passed unless there is an error. `roll`: a random number in [0, 1), for the jitter.
+    pub(crate) fn end(
+        &mut self,
+        ticket: &Ticket,
+        error: Option<&str>,
+        scene: Scene<'_>,
+        roll: f64,
+    ) -> Verdict {
+        self.follow(scene);
+        let Some(interval) = scene.interval().filter(|_| !self.resigned) else { return Verdict::Late };
+        if self.under_way.take_if(|under_way| under_way == ticket).is_none() {
+            return Verdict::Late;
+        }
+        self.next = Some(ticket.begun_at.after(interval));
+        let token = match self.charge(scene) {
+            // Whoever it was made for: this instance has seen it.
+            Some(Charge::Own) => None,
+            Some(charge) if charge == ticket.charge => charge.token(),
+            _ => return Verdict::Late,
+        };
+        match (scene.standing.state, error) {
+            (State::Open, None) => {
+                let reason = match self.failures {
+                    0 => "health check passed".into(),
+                    1 => "health check passed after 1 failure".into(),
+                    failures => format!("health check passed after {failures} failures"),
+                };
+                Verdict::Close { reason, token }
+            }
+            (State::Open, Some(_)) => {
+                self.failures = self.failures.saturating_add(1);
+                let step = scene.standing.attempt.max(1).saturating_add(self.failures);
+                let span = scene.settings.backoff.span(interval, step, roll);
+                self.next = Some(ticket.begun_at.after(span));
+                Verdict::Stay
+            }
+            (_, None) => Verdict::Stay,
+            (_, Some(error)) => Verdict::Open { reason: format!("health check failed: {error}"), token },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
