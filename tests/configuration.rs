@@ -90,7 +90,7 @@ fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have
     }
     a.order("forced", &Word::ForceOpen("stays".into()));
     a.fail(NAME, 3);
-    within_t("B knows of three failures", || b.fleet(NAME).run == 3 && b.look(NAME).run == 3);
+    within_t("the fleet has three failures", || b.fleet(NAME).run == 3);
 
     file.write(
         "[defaults]\nsuccess_threshold = 5\n[breakers.orders]\nfailure_threshold = 5\nreset_timeout = '2h'\n",
@@ -102,12 +102,19 @@ fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have
         assert_setting(&settings, "success_threshold", "1", "attribute");
         assert_setting(&instance.settings("forced"), "success_threshold", "5", "defaults");
         let seen = instance.look(NAME);
-        assert_eq!((seen.state, seen.epoch, seen.run, seen.failures), (State::Closed, 0, 3, 3));
+        assert_eq!((seen.state, seen.epoch), (State::Closed, 0));
     }
+    let seen = a.look(NAME);
+    assert_eq!((seen.run, seen.failures), (3, 3));
     b.fail(NAME, 1);
-    assert_eq!(b.state(NAME), State::Closed);
+    within_t("B has four", || b.look(NAME).run == 4);
+    assert_eq!((b.state(NAME), b.look(NAME).failures), (State::Closed, 4));
     b.fail(NAME, 1);
     assert_eq!(b.state(NAME), State::Open, "the fifth of the fleet");
+    for instance in [&a, &b] {
+        instance.fleet(NAME);
+        assert_eq!(drift(instance), Vec::<String>::new(), "both have the same settings, as they had before");
+    }
     within_t("A follows", || a.is(NAME, State::Open));
     let seen = a.look(NAME);
     assert!(seen.retry_after_us.unwrap() > 7_000_000_000, "{seen:?}");
@@ -243,7 +250,7 @@ fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once
         format!("{text}failure_threshold is 3 here and 5 there, reset_timeout is 1m here and 30s there");
     for (instance, reported) in [(&old[0], &of_old), (&old[1], &of_old), (&new, &of_new)] {
         within_t("it is reported", || !drift(instance).is_empty());
-        assert_eq!(drift(instance), [reported.clone()]);
+        assert_eq!(drift(instance), std::slice::from_ref(reported));
         let told: Vec<_> =
             instance.events().into_iter().filter(|event| matches!(event, Told::Error(_))).collect();
         let Told::Error(Trouble { text, .. }) = &told[0] else { panic!("{told:?}") };
@@ -265,6 +272,43 @@ fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once
     for instance in old.iter().chain([&new]) {
         assert_eq!(drift(instance).len(), 1, "still once");
     }
+}
+
+#[test]
+fn who_has_not_followed_a_reload_says_so_and_who_is_alone_hears_of_nothing() {
+    let redis = RedisServer::start();
+    let file = File::new("[breakers.orders]\nfailure_threshold = 7\n");
+    let [a, b] = [(); 2].map(|()| file.instance(&redis));
+    for threshold in [8, 9, 7, 10] {
+        a.create("alone", json!({"failure_threshold": 5}));
+        a.succeed("alone", 1);
+        a.fleet("alone");
+        file.write(&format!(
+            "[breakers.alone]\nfailure_threshold = {threshold}\n[breakers.orders]\nfailure_threshold = 7\n"
+        ));
+        a.reload(&file.path()).unwrap();
+    }
+    a.succeed("alone", 1);
+    a.fleet("alone");
+    assert_eq!(drift(&a), Vec::<String>::new(), "what it has said itself is nobody else's opinion");
+
+    let both_speak = || {
+        for instance in [&a, &b] {
+            instance.create(NAME, json!({}));
+            instance.succeed(NAME, 1);
+            instance.fleet(NAME);
+        }
+    };
+    both_speak();
+    file.write("[breakers.orders]\nfailure_threshold = 11\n");
+    a.reload(&file.path()).unwrap();
+    both_speak();
+    within_t("B says so", || drift(&b).len() == 1);
+    assert!(drift(&b)[0].ends_with("failure_threshold is 7 here and 11 there"), "{:?}", drift(&b));
+    b.reload(&file.path()).unwrap();
+    both_speak();
+    both_speak();
+    assert_eq!((drift(&a).len(), drift(&b).len()), (0, 1), "and they agree");
 }
 
 /// The documentation's file, and every variable that its table names.

@@ -21,7 +21,7 @@ fn down() -> Verdict {
     Verdict::Fail("down".into())
 }
 
-/// One failure opens.
+/// One failure opens. Where results matter, the interval must leave a check enough time on a busy machine.
 fn config(interval: &str) -> Value {
     json!({"failure_threshold": 1, "health_check_interval": interval})
 }
@@ -75,9 +75,9 @@ fn one_instance_of_five_checks_until_one_passes() {
     show(|| {
         let redis = RedisServer::start();
         let checks = Checks::that(&[down(), down(), down(), Verdict::Pass]);
-        let fleet: [Instance; 5] = instances(&redis, &config("200ms"), &checks);
+        let fleet: [Instance; 5] = instances(&redis, &config("1s"), &checks);
         open(&fleet[2]);
-        checked(&checks, 4);
+        within(Duration::from_secs(4) + T, "four checks are made", || checks.made() >= 4);
         all(&fleet, State::Closed);
         within_t("nobody has the role any more", || leader(&redis).is_empty());
         if !together(&fleet) {
@@ -132,12 +132,12 @@ fn checks_that_hang_block_or_panic_count_as_failed_and_the_next_one_is_made() {
     let redis = RedisServer::start();
     let script = [Verdict::Hang, Verdict::Block, Verdict::Panic, Verdict::Block, Verdict::Pass];
     let checks = Checks::that(&script);
-    let [a] = instances(&redis, &config("100ms"), &checks);
+    let [a] = instances(&redis, &config("1s"), &checks);
     open(&a);
-    checked(&checks, script.len());
+    within(Duration::from_secs(5) + T, "all are made", || checks.made() >= script.len());
     within_t("the last one closes", || a.is(NAME, State::Closed));
     let results = a.checks(NAME);
-    let timed_out = || Err("no result within 100ms".to_owned());
+    let timed_out = || Err("no result within 1s".to_owned());
     assert_eq!(results, [timed_out(), timed_out(), Err("panicked".into()), timed_out(), Ok(())]);
     assert_eq!(a.call(NAME, Act::Succeed(None), 1).ended, [Ended::Value(None)]);
 }
@@ -172,14 +172,12 @@ fn a_paused_leader_leaves_the_role_to_who_has_taken_it_over() {
         let taken_over = checks.made();
         first.resume();
         checked(&checks, taken_over + 4);
-        // One that was paused for so long finds that Redis has not answered; it is alone for a moment, which
-        // is not long enough for a check of its own.
+        // One that was paused for so long may find that Redis has not answered; it is alone for a moment, which
+        // is not long enough for a check of its own (unless the machine stalls).
         let later = &checks.made_by()[taken_over - 1..];
-        let another = later.iter().all(|maker| *maker != first.pid());
-        another || {
-            eprintln!("{later:?}");
-            false
-        }
+        let kept = later.iter().all(|maker| *maker != first.pid());
+        assert!(kept || !together(&fleet), "{later:?}");
+        kept
     });
 }
 
@@ -192,6 +190,7 @@ fn a_leader_that_stops_in_good_order_is_replaced_within_a_second() {
     checked(&checks, 2);
     let first = checks.maker(&fleet).expect("one of the fleet");
     first.shut_down();
+    assert_ne!(leader(&redis), first.id(), "given up, and not just left to lapse");
     within(Duration::from_secs(1), "another one checks", || checks.made_by().last() != Some(&first.pid()));
     let made = checks.made_by();
     checked(&checks, made.len() + 3);
@@ -236,11 +235,12 @@ fn a_failed_idle_check_opens_and_the_next_one_that_passes_closes() {
     show(|| {
         let redis = RedisServer::start();
         let checks = Checks::that(&[Verdict::Pass, down(), Verdict::Pass]);
-        let mut config = config("100ms");
+        let mut config = config("1s");
         config["idle_health_check_interval"] = json!("300ms");
         let fleet: [Instance; 2] = instances(&redis, &config, &checks);
         for instance in &fleet {
-            within_t("both changes are told", || instance.transitions(NAME).len() == 2);
+            let due = Duration::from_secs(2) + T;
+            within(due, "both changes are told", || instance.transitions(NAME).len() == 2);
             let changes = instance.transitions(NAME);
             assert_eq!(changes[0].reason, "health check failed: down");
             assert_eq!(changes[1].reason, "health check passed");
@@ -268,6 +268,7 @@ fn the_role_of_idle_checks_is_handed_over_too() {
     checked(&checks, 1);
     let first = checks.maker(&fleet).expect("one of the fleet");
     first.shut_down();
+    assert_ne!(leader(&redis), first.id(), "given up, and not just left to lapse");
     within(Duration::from_secs(1), "another one checks", || checks.made_by().last() != Some(&first.pid()));
     let second = *checks.made_by().last().expect("many");
     fleet.iter().find(|instance| instance.pid() == second).expect("it is").kill();

@@ -8,7 +8,7 @@ use cb_runtime::State;
 use cb_testkit::{Proxy, RedisServer};
 use serde_json::json;
 
-use common::protocol::{Act, Order, Told, Word};
+use common::protocol::{Act, Ended, Function, Order, Told, Word};
 use common::{Instance, T, within, within_t};
 
 const NAME: &str = "orders";
@@ -74,6 +74,8 @@ fn an_order_that_the_store_cannot_take_is_an_error_and_is_not_carried_out_later(
     let [a, b] = pair(&redis);
     b.order(NAME, &Word::Disable("so that there is something to release".into()));
     all_are(&[&a, &b], State::Disabled);
+    redis.freeze();
+    a.say(NAME, force("no answer")).unwrap_err();
     redis.stop();
     within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
     for word in
@@ -127,6 +129,23 @@ fn metrics_only_rejects_nothing_counts_and_tells_once_when_it_would_have_opened(
     all_are(&[&a, &b, &c], State::Closed);
     a.fail(NAME, 3);
     all_are(&[&a, &b, &c], State::Open);
+}
+
+#[test]
+fn metrics_only_tells_once_of_a_dependency_that_asks_for_time_too() {
+    let redis = RedisServer::start();
+    let a = Instance::on(&redis.url());
+    a.configure(Function::Obedient, json!({"failure_threshold": 100}));
+    a.run(Function::Obedient, 1, good());
+    within_t("the store has it", || a.say("obedient", Word::MetricsOnly("watch".into())).is_ok());
+    for _ in 0..5 {
+        assert_eq!(a.run(Function::Obedient, 1, Act::Ask(60_000)), Ended::Failed);
+    }
+    assert_eq!(a.state("obedient"), State::MetricsOnly);
+    let would_have = |event: &Told| matches!(event, Told::WouldHaveOpened { .. });
+    let told: Vec<_> = a.events().into_iter().filter(would_have).collect();
+    let reason = "the dependency asked for 1m (open_for)".into();
+    assert_eq!(told, [Told::WouldHaveOpened { breaker: "obedient".into(), reason }]);
 }
 
 #[test]
@@ -185,6 +204,7 @@ fn an_instance_that_is_cut_off_leaves_what_has_expired_and_stays_so_after_the_he
     proxy.heal();
     within(2 * T, "the fleet has left it, too", || a.fleet(NAME).epoch == 2);
     assert_eq!(a.state(NAME), State::Closed);
+    within_t("A has heard of it", || a.transitions(NAME).len() >= 2);
     let changes: Vec<_> = a.transitions(NAME).into_iter().map(|change| change.to).collect();
     assert_eq!(changes, [State::ForcedOpen, State::Closed], "and not back and forth");
 }
@@ -200,6 +220,7 @@ fn a_release_counts_even_where_the_force_has_not_been_heard_of() {
         assert_eq!(b.state(NAME), State::Closed);
     }
     // What is not held by hand is left alone.
+    all_are(&[&a, &b], State::Closed);
     a.fail(NAME, 3);
     all_are(&[&a, &b], State::Open);
     b.order(NAME, &Word::Release);

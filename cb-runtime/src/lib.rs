@@ -74,3 +74,8 @@ pub use health::Healthy;
 pub use registry::{Registry, RegistryBuilder};
 pub use snapshot::{FleetBreaker, Origin, Outcomes, Setting, Snapshot, State, UnknownState, WindowSnapshot};
 pub use strategy::{Bucket, Calls, TripStrategy, WindowCounts};
+
+/// The examples of that page, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/coming-from.md")]
+mod coming_from {}

@@ -233,6 +233,7 @@ pub struct Change {
 }
 
 /// An error of the background.
+#[allow(clippy::struct_excessive_bools, reason = "an error's predicates")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trouble {
     pub text: String,

@@ -90,8 +90,8 @@ impl Core {
         let store_up = self.store_up();
         desk.ledger.fold(self.tally.account(), now);
         let Desk { ledger, checks, .. } = &mut *desk;
-        let told = result.as_ref().map(|()| ()).map_err(String::as_str);
-        let change = match checks.end(&check.ticket, told, self.scene(ledger, now), fastrand::f64()) {
+        let error = result.as_ref().err().map(String::as_str);
+        let change = match checks.end(&check.ticket, error, self.scene(ledger, now), fastrand::f64()) {
             Verdict::Late | Verdict::Stay => None,
             Verdict::Close { reason, token } => Some(ledger.close_after_check(reason, token, now, store_up)),
             Verdict::Open { reason, token } => Some(ledger.open_after_check(reason, token, now, store_up)),

@@ -69,19 +69,36 @@ struct Role {
     until: Moment,
 }
 
+/// In whose name a check is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Charge {
+    /// This instance's own.
+    Own,
+    /// The fleet's, in the role that has this token.
+    Fleet(u64),
+}
+
+impl Charge {
+    fn token(self) -> Option<u64> {
+        match self {
+            Charge::Own => None,
+            Charge::Fleet(token) => Some(token),
+        }
+    }
+}
+
 /// A check that is being made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     number: u64,
-    /// `None`: this instance checks for itself.
-    token: Option<u64>,
+    charge: Charge,
     begun_at: Moment,
 }
 
 #[cfg(test)]
 impl Ticket {
     pub(super) fn token(&self) -> Option<u64> {
-        self.token
+        self.charge.token()
     }
 }
 
@@ -177,12 +194,12 @@ impl Checks {
         !self.resigned && !scene.alone && scene.interval().is_some()
     }
 
-    /// In the name of whom this instance may check now: itself (`Some(None)`) or, with a token, the fleet.
-    fn authority(&self, scene: Scene<'_>) -> Option<Option<u64>> {
+    /// In whose name this instance may check now, if it may.
+    fn charge(&self, scene: Scene<'_>) -> Option<Charge> {
         if scene.alone {
-            return Some(None);
+            return Some(Charge::Own);
         }
-        self.role.as_ref().filter(|role| scene.now < role.until).map(|role| Some(role.token))
+        self.role.as_ref().filter(|role| scene.now < role.until).map(|role| Charge::Fleet(role.token))
     }
 
     /// The check to be made now, if one is.
@@ -192,9 +209,9 @@ impl Checks {
         if scene.now < due || self.resigned || self.under_way.is_some() || scene.unconfirmed {
             return None;
         }
-        let token = self.authority(scene)?;
+        let charge = self.charge(scene)?;
         self.last_number += 1;
-        let ticket = Ticket { number: self.last_number, token, begun_at: scene.now };
+        let ticket = Ticket { number: self.last_number, charge, begun_at: scene.now };
         self.under_way = Some(ticket.clone());
         let slot = (Arc::strong_count(&self.stuck) <= MOST_STUCK).then(|| self.stuck.clone());
         Some(Order { ticket, slot })
@@ -230,11 +247,11 @@ impl Checks {
         self.alone_since = scene.alone.then(|| self.alone_since.unwrap_or(scene.now));
     }
 
-    /// A check has ended. `roll`: a random number in [0, 1), for the jitter.
+    /// A check has ended, and passed unless there is an error. `roll`: a random number in [0, 1), for the jitter.
     pub(crate) fn end(
         &mut self,
         ticket: &Ticket,
-        result: Result<(), &str>,
+        error: Option<&str>,
         scene: Scene<'_>,
         roll: f64,
     ) -> Verdict {
@@ -244,13 +261,14 @@ impl Checks {
             return Verdict::Late;
         }
         self.next = Some(ticket.begun_at.after(interval));
-        let token = match self.authority(scene) {
-            Some(None) => None,
-            Some(token) if token == ticket.token => token,
+        let token = match self.charge(scene) {
+            // Whoever it was made for: this instance has seen it.
+            Some(Charge::Own) => None,
+            Some(charge) if charge == ticket.charge => charge.token(),
             _ => return Verdict::Late,
         };
-        match (scene.standing.state, result) {
-            (State::Open, Ok(())) => {
+        match (scene.standing.state, error) {
+            (State::Open, None) => {
                 let reason = match self.failures {
                     0 => "health check passed".into(),
                     1 => "health check passed after 1 failure".into(),
@@ -258,15 +276,15 @@ impl Checks {
                 };
                 Verdict::Close { reason, token }
             }
-            (State::Open, Err(_)) => {
+            (State::Open, Some(_)) => {
                 self.failures = self.failures.saturating_add(1);
                 let step = scene.standing.attempt.max(1).saturating_add(self.failures);
                 let span = scene.settings.backoff.span(interval, step, roll);
                 self.next = Some(ticket.begun_at.after(span));
                 Verdict::Stay
             }
-            (_, Ok(())) => Verdict::Stay,
-            (_, Err(error)) => Verdict::Open { reason: format!("health check failed: {error}"), token },
+            (_, None) => Verdict::Stay,
+            (_, Some(error)) => Verdict::Open { reason: format!("health check failed: {error}"), token },
         }
     }
 }

@@ -135,6 +135,11 @@ impl Ledger {
             && self.local.is_none()
             && self.account.is_told()
             && !self.probes.want_exchange()
+            && !self.is_checked_while_closed()
+    }
+
+    fn is_checked_while_closed(&self) -> bool {
+        self.settings.health.as_ref().is_some_and(|health| health.idle_interval.is_some())
     }
 
     /// Totals of the epoch: the fleet's and this instance's since; on its own, of its own probes.

@@ -43,7 +43,7 @@ use crate::store::{LeaseId, Proposal, Record};
 use crate::strategy::Calls;
 use crate::sync::lock;
 use checks::Checks;
-use gate::Gate;
+use gate::{Closed, Gate};
 use home::Home;
 use ledger::Ledger;
 use permit::Grant;
@@ -93,12 +93,17 @@ struct Desk {
     /// What it judges by, as the fleet is told.
     line: Arc<str>,
     line_said_at: Moment,
+    /// What it has judged by before reloads, latest last: the fleet remembers that for a while, and would tell it back.
+    former_lines: Vec<Arc<str>>,
     /// Metrics-only, and its rules speak for opening.
     would_open: bool,
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
     orders: Vec<Order>,
     ordered: Option<Order>,
 }
+
+/// More reloads than that in an hour, and one of them may be taken for another instance's opinion.
+const FORMER_LINES: usize = 8;
 
 /// An operator's word on its way to the store.
 struct Order {
@@ -162,7 +167,7 @@ impl Core {
         let provisional = !given.is_about_the_breaker();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
         let ramping = ledger.ramp(now);
-        let gate = Gate::new(ledger.state(), ramping.is_some());
+        let gate = Gate::new(ledger.state(), closed(&ledger, now));
         let ramp = Ramp::default();
         ramp.set(ramping);
         Arc::new_cyclic(|me| Core {
@@ -189,6 +194,7 @@ impl Core {
                 given,
                 line,
                 line_said_at: now,
+                former_lines: Vec::new(),
                 would_open: false,
                 callers: Vec::new(),
                 orders: Vec::new(),
@@ -240,15 +246,18 @@ impl Core {
 
     fn judge_by(&self, desk: &mut Desk, settings: Settings) {
         let now = self.home.clock.now();
-        desk.line = settings.line();
+        let former = std::mem::replace(&mut desk.line, settings.line());
+        desk.former_lines.retain(|line| *line != former && *line != desk.line);
+        desk.former_lines.push(former);
+        let beyond = desk.former_lines.len().saturating_sub(FORMER_LINES);
+        desk.former_lines.drain(..beyond);
         self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         desk.ledger.fold(self.tally.account(), now);
         desk.ledger.configure(settings, now, self.home.skew());
+        self.ramp.set(desk.ledger.ramp(now));
         // No new generation, which would make the outcomes of calls late that are under way.
-        if self.gate.pass().is_ramping() {
-            self.ramp.set(desk.ledger.ramp(now));
-        }
+        self.gate.change(self.gate.pass(), closed(&desk.ledger, now));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -297,9 +306,9 @@ impl Core {
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
         self.next_check.store(0, Ordering::Relaxed);
-        let ramp = ledger.ramp(self.home.clock.now());
-        self.ramp.set(ramp);
-        self.gate.set(ledger.state(), ramp.is_some());
+        let now = self.home.clock.now();
+        self.ramp.set(ledger.ramp(now));
+        self.gate.set(ledger.state(), closed(ledger, now));
     }
 
     /// Tells of a change that this instance has made for itself: the store will not.
@@ -386,6 +395,16 @@ impl Core {
             outcomes: self.tally.outcomes(),
             settings: layers.shown(&self.name, &desk.given, ledger.settings()),
         }
+    }
+}
+
+fn closed(ledger: &Ledger, now: Moment) -> Closed {
+    if ledger.ramp(now).is_some() {
+        Closed::Ramping
+    } else if ledger.settings().slow.is_some() {
+        Closed::Measuring
+    } else {
+        Closed::Plain
     }
 }
 

@@ -116,7 +116,12 @@ impl Core {
 
     /// Another instance judges by other settings, and that has not been reported yet.
     fn drift(&self, desk: &Desk, view: &View) -> Option<Error> {
-        let differences = differences(&desk.line, view.other_settings.as_ref()?);
+        let other = view.other_settings.as_ref()?;
+        // Who has judged by that in earnest reports it: it hears of this instance's present settings.
+        if desk.former_lines.iter().any(|former| **former == **other) {
+            return None;
+        }
+        let differences = differences(&desk.line, other);
         if differences.is_empty() || self.drift_told.swap(true, Ordering::AcqRel) {
             return None;
         }

@@ -262,8 +262,12 @@ impl BreakerConfig {
     }
 
     /// An async function that finds out whether the dependency works again, in place of probes by live traffic. While the
-    /// circuit is open, one instance of the fleet runs it. It returns `bool`, `()` or a `Result`. Not readable
-    /// from a file.
+    /// circuit is open, one instance of the fleet runs it, and the first pass closes the circuit. It returns `bool`, `()` or
+    /// a `Result`. Not readable from a file.
+    ///
+    /// It runs on threads and a tokio runtime that only health checks use, and may take as long as
+    /// `health_check_interval`, but at least 100 ms and at most 10 s: then it has failed, and is dropped. A panic has failed, too. One that blocks
+    /// its thread keeps it; while three of one breaker do, further ones count as failed without being made.
     pub fn health_check<F, C>(mut self, check: F) -> Self
     where
         F: Fn() -> C + Send + Sync + 'static,
@@ -273,13 +277,16 @@ impl BreakerConfig {
         self
     }
 
-    /// From opening to the first health check, and from one to the next. Default 5 s.
+    /// From opening to the first health check, and from one to the next. Default 5 s. After failed checks in a row it grows
+    /// by the [`backoff`](Self::backoff).
     pub fn health_check_interval(mut self, span: Duration) -> Self {
         self.health_check_interval = Some(span);
         self
     }
 
     /// Health checks are made at this interval while the circuit is closed, too; one that fails opens it. Off by default.
+    ///
+    /// It makes every instance ask after the role of making them, about once a second, even if nothing is called.
     pub fn idle_health_check_interval(mut self, span: Duration) -> Self {
         self.idle_health_check_interval = Some(span);
         self

@@ -75,8 +75,8 @@ impl Sources {
     /// Says where the value stands that is wrong. `tables`: those that it may stand in, the strongest first.
     pub(super) fn locate(&self, error: Error, tables: &[&str]) -> Error {
         let Some(field) = error.field() else { return error };
-        let keys = tables.iter().map(|table| format!("{table}.{field}"));
-        match keys.filter_map(|key| self.0.get_key_value(&key)).next() {
+        let mut keys = tables.iter().map(|table| format!("{table}.{field}"));
+        match keys.find_map(|key| self.0.get_key_value(&key)) {
             Some((key, source)) => error.at(source, key),
             None => error,
         }

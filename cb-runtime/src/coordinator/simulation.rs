@@ -6,6 +6,7 @@ mod health;
 mod recovery;
 mod rules;
 mod rush;
+mod steering;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -249,6 +250,11 @@ impl Fleet {
 
     /// Whether a random walk leads to one truth.
     async fn walk(&mut self, steps: usize, loses_data: bool) {
+        self.walk_on(steps, loses_data).await;
+        self.settle().await;
+    }
+
+    async fn walk_on(&mut self, steps: usize, loses_data: bool) {
         for at in 0..self.instances.len() {
             self.turn(at).await;
         }
@@ -276,7 +282,6 @@ impl Fleet {
                 _ => {}
             }
         }
-        self.settle().await;
     }
 
     async fn truth(&self) -> (State, u64) {

@@ -78,7 +78,9 @@ impl Registry {
             builder = builder.namespace(namespace);
         }
         #[cfg(feature = "config")]
-        match RegistryConfig::from_env() {
+        match RegistryConfig::from_env()
+            .and_then(|config| Layers::new(&Code::default(), &config).map(|_| config))
+        {
             Ok(config) => builder = builder.config(config),
             Err(error) => {
                 tracing::error!(target: "cb_runtime", %error, "the environment's settings for circuit breakers are left out");

@@ -167,6 +167,9 @@ pub(crate) const MAX_SPAN_US: u64 = 36_525 * 86_400 * 1_000_000;
 pub(crate) const MAX_ENTRIES: usize = 128;
 /// The event stream keeps at least so many.
 pub(crate) const MAX_EVENTS: usize = 1000;
+/// What was said of settings is told for so long after something else was said: time enough for all who differ to speak in
+/// turn, and so short that those who come after a deploy hear nothing of the one before.
+pub(crate) const SAID_FOR: Duration = Duration::from_secs(180);
 /// See "What a store lets go".
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 /// A run is kept as at most so many (age, count) pairs; beyond it the two oldest become one, with
@@ -435,7 +438,7 @@ pub(crate) struct View {
     pub(crate) lease_wait_us: Option<u64>,
     /// Who has the role that was asked about.
     pub(crate) role: Option<RoleView>,
-    /// What was kept of another instance's settings until now, or not longer than [`IDLE`] ago.
+    /// What was kept of another instance's settings until now, or not longer than [`SAID_FOR`] ago.
     pub(crate) other_settings: Option<String>,
 }
 

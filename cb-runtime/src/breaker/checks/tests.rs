@@ -81,7 +81,7 @@ impl World {
     }
 
     fn end(&mut self, order: &Order, result: Result<(), &str>) -> Verdict {
-        self.with(|checks, scene| checks.end(&order.ticket, result, scene, 0.5))
+        self.with(|checks, scene| checks.end(&order.ticket, result.err(), scene, 0.5))
     }
 
     /// The spans after which checks begin that all fail.
@@ -253,7 +253,7 @@ fn a_short_absence_of_the_store_makes_nobody_check() {
         world.alone = true;
         world.checks.store_lost();
         assert!(world.begin().is_none());
-        world.advance(INTERVAL - STEP);
+        world.advance(INTERVAL.saturating_sub(STEP));
         assert!(world.begin().is_none());
         world.alone = false;
         world.exchange(false, 7);

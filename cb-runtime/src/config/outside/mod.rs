@@ -101,7 +101,7 @@ fn read(
             "redis" => config.redis = read_text("redis", value, &mut problems),
             "namespace" => config.namespace = read_text("namespace", value, &mut problems),
             "defaults" => {
-                config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems)
+                config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems);
             }
             "breakers" => {
                 problems.table("breakers", value);

@@ -21,7 +21,7 @@ failure_rate_threshold = 0.25
 window = 30
 "#;
 
-const AS_YAML: &str = r#"
+const AS_YAML: &str = r"
 redis: redis://localhost:6379
 namespace: prod
 defaults:
@@ -34,7 +34,7 @@ breakers:
   api.example.org/v1:
     failure_rate_threshold: 0.25
     window: 30
-"#;
+";
 
 fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     variables.iter().map(|(name, value)| (name.into(), value.into())).collect()

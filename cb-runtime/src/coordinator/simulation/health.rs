@@ -109,3 +109,36 @@ fn with_health_checks_an_open_circuit_closes_without_any_call() {
         fleet.assert_agreed().await;
     });
 }
+
+#[test]
+fn what_a_leader_decides_whom_another_has_replaced_unnoticed_is_refused() {
+    in_simulation(0..1, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &checked());
+        let mut ward = Ward::default();
+        for at in 0..2 {
+            fleet.turn(at).await;
+        }
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.turn(0).await;
+        fleet.follow(1).await;
+        fleet.advance(Duration::from_millis(300));
+        fleet.turn_with_checks(0, &mut ward).await;
+        assert_eq!(ward.under_way.len(), 1);
+
+        // The store loses everything, and the other one is the first to speak with it.
+        fleet.store.forget_everything();
+        fleet.advance(Duration::from_millis(400));
+        fleet.turn(1).await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+
+        fleet.end_check(&mut ward, true);
+        let decided = fleet.instances[0].core.snapshot();
+        assert_eq!((decided.state, decided.local), (State::Closed, true));
+        fleet.turn(0).await;
+        let known = fleet.instances[0].core.snapshot();
+        assert_eq!((known.state, known.local), (State::Open, false));
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+    });
+}

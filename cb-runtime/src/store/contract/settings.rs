@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Bench, Entry, Instance, about, delta, forced, rules};
 use crate::snapshot::State;
-use crate::store::{IDLE, MAX_REASON, MAX_SETTINGS, Proposal, Record};
+use crate::store::{MAX_REASON, MAX_SETTINGS, Proposal, Record, SAID_FOR};
 
 rules! {
     other_settings_are_told_to_both_sides
@@ -60,9 +60,9 @@ async fn what_nobody_says_any_more_is_forgotten(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     say(&mut a, "old").await;
     say(&mut a, "new").await;
-    bench.pass(IDLE / 2);
+    bench.pass(SAID_FOR / 2);
     assert_eq!(say(&mut a, "new").await.as_deref(), Some("old"));
-    bench.pass((IDLE / 2).saturating_sub(Duration::from_micros(1)));
+    bench.pass((SAID_FOR / 2).saturating_sub(Duration::from_micros(1)));
     assert_eq!(say(&mut a, "new").await.as_deref(), Some("old"));
     bench.pass(Duration::from_micros(1));
     assert_eq!(say(&mut a, "new").await, None);

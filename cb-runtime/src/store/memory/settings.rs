@@ -1,7 +1,7 @@
 //! What instances have said of their settings.
 
 use crate::clock::micros;
-use crate::store::IDLE;
+use crate::store::SAID_FOR;
 
 #[derive(Default)]
 pub(super) struct Settings {
@@ -17,7 +17,7 @@ impl Settings {
             let latest = std::mem::replace(&mut self.latest, said.to_owned());
             self.before = Some((latest, now)).filter(|(latest, _)| !latest.is_empty());
         }
-        let recent = self.before.as_ref().filter(|&&(_, until)| now.saturating_sub(until) < micros(IDLE));
+        let recent = self.before.as_ref().filter(|&&(_, until)| now.saturating_sub(until) < micros(SAID_FOR));
         recent.map(|(before, _)| before.clone())
     }
 }

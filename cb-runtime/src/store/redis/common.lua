@@ -16,6 +16,7 @@ local MAX_FAILING = 32
 local MAX_ROLE_TERM = 300000000
 local MAX_SETTINGS = 600
 local IDLE = 3600
+local SAID_FOR = 180
 -- Time to live is renewed at most this often, in microseconds.
 local RENEW = 300000000
 

@@ -43,7 +43,7 @@ mod tests {
     use super::EXCHANGE;
     use crate::store::{
         IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_RUN,
-        MAX_SETTINGS, MAX_SPAN_US,
+        MAX_SETTINGS, MAX_SPAN_US, SAID_FOR,
     };
 
     #[test]
@@ -59,6 +59,7 @@ mod tests {
             ("MAX_ROLE_TERM", MAX_ROLE_TERM_US),
             ("MAX_SETTINGS", MAX_SETTINGS as u64),
             ("IDLE", IDLE.as_secs()),
+            ("SAID_FOR", SAID_FOR.as_secs()),
         ] {
             assert!(EXCHANGE.contains(&format!("local {name} = {value}\n")), "{name}");
         }

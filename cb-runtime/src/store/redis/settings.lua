@@ -33,5 +33,5 @@ local function put_settings(s, put)
 end
 
 local function seen_settings(s)
-  return s.before ~= '' and now - s.ends < IDLE * 1000000 and s.before
+  return s.before ~= '' and now - s.ends < SAID_FOR * 1000000 and s.before
 end
