@@ -66,7 +66,7 @@ impl BreakerError {
     }
 
     /// How long the circuit stays open from now on, where that is known: `Some` while it is open
-    /// (zero when a probe is due), `None` for a timeout and for a state held by hand without expiry.
+    /// (zero when a probe is due; where health checks go on failing, about until the next of them), `None` for a timeout and for a state held by hand without expiry.
     pub fn retry_after(&self) -> Option<Duration> {
         self.span().filter(|_| !self.is_timeout())
     }

@@ -52,17 +52,6 @@ impl State {
     pub const fn admits(self) -> bool {
         matches!(self, State::Closed | State::Disabled | State::MetricsOnly)
     }
-
-    pub(crate) const fn from_bits(bits: u64) -> State {
-        match bits & 7 {
-            1 => State::Open,
-            2 => State::HalfOpen,
-            3 => State::ForcedOpen,
-            4 => State::Disabled,
-            5 => State::MetricsOnly,
-            _ => State::Closed,
-        }
-    }
 }
 
 impl fmt::Display for State {
@@ -115,7 +104,7 @@ pub struct Snapshot {
     pub reason: String,
     /// Who ordered this state, if a person did and [said so](crate::Breaker::by).
     pub actor: String,
-    /// Until a probe may be made (open), or until a state held by hand expires.
+    /// Until a probe or the next health check may be made (open), or until a state held by hand expires.
     pub retry_after: Option<Duration>,
     /// Failures of this epoch: the fleet's at the last exchange and this instance's since.
     pub failures: u64,
@@ -213,7 +202,7 @@ pub struct FleetBreaker {
     pub actor: String,
     /// The instance that brought it there.
     pub originator: String,
-    /// Until a probe may be made (open), or until a state held by hand expires.
+    /// Until a probe or the first health check may be made (open), or until a state held by hand expires.
     pub retry_after: Option<Duration>,
     /// Failures of this epoch, fleet-wide.
     pub failures: u64,

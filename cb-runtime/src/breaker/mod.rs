@@ -43,7 +43,7 @@ use crate::store::{LeaseId, Proposal, Record};
 use crate::strategy::Calls;
 use crate::sync::lock;
 use checks::Checks;
-use gate::Gate;
+use gate::{Closed, Gate};
 use home::Home;
 use ledger::Ledger;
 use permit::Grant;
@@ -128,7 +128,7 @@ impl Core {
         let provisional = !given.is_about_the_breaker();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
         let ramping = ledger.ramp(now);
-        let gate = Gate::new(ledger.state(), ramping.is_some());
+        let gate = Gate::new(ledger.state(), closed(&ledger, now));
         let ramp = Ramp::default();
         ramp.set(ramping);
         let core = Arc::new_cyclic(|me| Core {
@@ -217,10 +217,9 @@ impl Core {
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         desk.ledger.fold(self.tally.account(), now);
         desk.ledger.configure(settings, now, self.home.skew());
+        self.ramp.set(desk.ledger.ramp(now));
         // No new generation, which would make the outcomes of calls late that are under way.
-        if self.gate.pass().is_ramping() {
-            self.ramp.set(desk.ledger.ramp(now));
-        }
+        self.gate.change(self.gate.pass(), closed(&desk.ledger, now));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -269,9 +268,9 @@ impl Core {
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
         self.next_check.store(0, Ordering::Relaxed);
-        let ramp = ledger.ramp(self.home.clock.now());
-        self.ramp.set(ramp);
-        self.gate.set(ledger.state(), ramp.is_some());
+        let now = self.home.clock.now();
+        self.ramp.set(ledger.ramp(now));
+        self.gate.set(ledger.state(), closed(ledger, now));
     }
 
     /// Tells of a change that this instance has made for itself: the store will not.
@@ -350,6 +349,16 @@ impl Core {
             outcomes: self.tally.outcomes(),
             settings: layers.shown(&self.name, &desk.given, ledger.settings()),
         }
+    }
+}
+
+fn closed(ledger: &Ledger, now: Moment) -> Closed {
+    if ledger.ramp(now).is_some() {
+        Closed::Ramping
+    } else if ledger.settings().slow.is_some() {
+        Closed::Measuring
+    } else {
+        Closed::Plain
     }
 }
 

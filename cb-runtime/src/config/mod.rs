@@ -285,6 +285,8 @@ impl BreakerConfig {
     }
 
     /// Health checks are made at this interval while the circuit is closed, too; one that fails opens it. Off by default.
+    ///
+    /// It makes every instance ask after the role of making them, about once a second, even if nothing is called.
     pub fn idle_health_check_interval(mut self, span: Duration) -> Self {
         self.idle_health_check_interval = Some(span);
         self

@@ -5,6 +5,7 @@
 mod health;
 mod recovery;
 mod rules;
+mod steering;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -236,6 +237,11 @@ impl Fleet {
 
     /// Whether a random walk leads to one truth.
     async fn walk(&mut self, steps: usize, loses_data: bool) {
+        self.walk_on(steps, loses_data).await;
+        self.settle().await;
+    }
+
+    async fn walk_on(&mut self, steps: usize, loses_data: bool) {
         for at in 0..self.instances.len() {
             self.turn(at).await;
         }
@@ -263,7 +269,6 @@ impl Fleet {
                 _ => {}
             }
         }
-        self.settle().await;
     }
 
     async fn truth(&self) -> (State, u64) {
