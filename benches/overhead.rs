@@ -292,8 +292,15 @@ fn limits(rows: &[Row]) -> Vec<Limit> {
             at_least: false,
         },
     ];
-    // An open circuit allocates for the error that it makes.
-    let admitting = [closed, named(support::guards::Cached::NAME)];
+    let (slow, last) = (named(support::guards::Slow::NAME), named(support::guards::LastCalls::NAME));
+    limits.extend([(slow, 25.0), (last, 30.0)].map(|(row, value)| Limit {
+        what: format!("{}, one thread", row.name.trim_start_matches("circuit_breaker, ")),
+        value,
+        measured: row.over_bare_ns_one_thread,
+        unit: " ns",
+        at_least: false,
+    }));
+    let admitting = [closed, named(support::guards::Cached::NAME), slow, last];
     limits.extend(admitting.into_iter().map(|row| Limit {
         what: format!("allocations per call, {}", row.name.trim_start_matches("circuit_breaker, ")),
         value: 0.0,

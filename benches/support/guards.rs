@@ -177,6 +177,70 @@ impl Guard for Cached {
     }
 }
 
+/// The rest of ours, which differ in their attribute only.
+macro_rules! ours {
+    ($guard:ident, $function:ident, $name:literal, $how:literal, $breaker:literal, $($argument:tt)*) => {
+        #[circuit_breaker(name = $breaker, $($argument)*)]
+        async fn $function(id: u64) -> Answer {
+            if id == BROKEN { Err(down()) } else { Ok(black_box(id).wrapping_mul(3)) }
+        }
+
+        impl Guard for $guard {
+            const OURS: bool = true;
+            const NAME: &'static str = $name;
+            const HOW: &'static str = $how;
+            type Caller = ();
+
+            fn caller(&self) {}
+
+            #[inline]
+            async fn call(&self, (): &mut (), id: u64) -> Answer {
+                $function(id).await
+            }
+
+            fn admits(&self) -> Option<bool> {
+                Some(is_closed($breaker))
+            }
+        }
+    };
+}
+
+pub struct Slow;
+
+ours! {
+    Slow, slow, "circuit_breaker, slow calls", "closed; slow_call_duration = 2 s, half of the calls of a minute", "slow",
+    failure_threshold = 5, slow_call_duration = "2s", slow_call_rate_threshold = 0.5, reset_timeout = "1h"
+}
+
+pub struct LastCalls;
+
+ours! {
+    LastCalls, last_calls, "circuit_breaker, last 100 calls", "closed; half of the last 100 calls", "last-calls",
+    failure_rate_threshold = 0.5, window_calls = 100, reset_timeout = "1h"
+}
+
+/// Has recovered, and ramps up for an hour.
+pub struct Ramping;
+
+ours! {
+    Ramping, ramping, "circuit_breaker, ramping up", "closed since a moment: a tenth of the calls is admitted", "ramping",
+    failure_threshold = 1, success_threshold = 1, reset_timeout = "1ms", ramp_up = "1h"
+}
+
+impl Ramping {
+    pub fn new() -> Self {
+        let guard = Ramping;
+        trip(&guard);
+        runtime().block_on(async {
+            while guard.admits() == Some(false) {
+                let _ = guard.call(&mut (), 7).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        guard
+    }
+}
+
 pub struct Failsafe(failsafe::StateMachine<ConsecutiveFailures<Constant>, ()>);
 
 impl Failsafe {
@@ -319,6 +383,9 @@ pub fn visit_all(visitor: &mut impl Visit) {
     visitor.visit(Closed);
     visitor.visit(Open);
     visitor.visit(Cached);
+    visitor.visit(Slow);
+    visitor.visit(LastCalls);
+    visitor.visit(Ramping::new());
     visitor.visit(Reclosed::new());
     visitor.visit(Failsafe::new());
     visitor.visit(CircuitBreakerRs::new());

@@ -299,7 +299,10 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     ) -> Poll<Ended<F::Output>> {
         permit.running(true);
         match self.body.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, watch, value)),
+            Poll::Ready(value) => {
+                permit.took(watch);
+                Poll::Ready(self.finish(&mut permit, value))
+            }
             Poll::Pending => {
                 permit.running(false);
                 let leave = (permit, watch);
@@ -311,34 +314,33 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// Gives the outcome back.
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
     #[inline(always)]
-    fn finish(&mut self, permit: &mut Permit<'a>, watch: Stopwatch, value: F::Output) -> Ended<F::Output> {
-        let slow = self.core.was_slow(watch);
+    fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);
         if J::MAY_PANIC {
             let verdict = judge.judge(&value);
-            return end(permit, verdict, slow, ManuallyDrop::new(value));
+            return end(permit, verdict, ManuallyDrop::new(value));
         }
         // Nothing from here on panics, but the compiler cannot know: it would keep the value in memory to be
         // able to drop it then, and every call would wait for it to be written and read back.
         let value = ManuallyDrop::new(value);
         let verdict = judge.judge(&value);
-        end(permit, verdict, slow, value)
+        end(permit, verdict, value)
     }
 }
 
 /// Gives the outcome back, and the value on.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
 #[inline(always)]
-fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, slow: bool, value: ManuallyDrop<R>) -> Ended<R> {
+fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
     match verdict {
         Verdict::Success => {
-            permit.end(if slow { Outcome::SlowSuccess } else { Outcome::Success });
+            permit.end(Outcome::Success);
             Ended::Success(ManuallyDrop::into_inner(value))
         }
         Verdict::Failure => {
-            permit.end(if slow { Outcome::SlowFailure } else { Outcome::Failure });
+            permit.end(Outcome::Failure);
             Ended::Failed(ManuallyDrop::into_inner(value))
         }
         Verdict::Opening(span) => {
@@ -361,17 +363,23 @@ impl<F: Future, J: Judge<F::Output>> Future for Guarded<'_, F, J> {
         if let Stage::New = call.stage
             && let Some(permit) = call.core.admit_closed()
         {
-            let watch = call.core.stopwatch();
-            return call.run(permit, watch, cx);
+            return call.run(permit, Stopwatch::OFF, cx);
         }
         call.poll_slowly(cx)
     }
 }
 
 impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
-    /// Everything but a closed circuit's first poll. Apart from it, so that the permit of a call that is
-    /// ready at once stays in registers.
+    /// Everything but a plainly closed circuit's first poll. Apart from it, so that the permit of a call that is
+    /// ready at once stays in registers, and so that it does not pay for measuring.
+    #[inline(never)]
     fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        if let Stage::New = self.stage
+            && let Some(permit) = self.core.admit_measured()
+        {
+            let watch = self.core.stopwatch();
+            return self.run(permit, watch, cx);
+        }
         match ready!(self.stage.leave(self.core, cx)) {
             Ok((permit, watch)) => self.run(permit, watch, cx),
             Err(error) => Poll::Ready(Ended::Rejected(error)),

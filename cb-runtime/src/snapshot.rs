@@ -52,17 +52,6 @@ impl State {
     pub const fn admits(self) -> bool {
         matches!(self, State::Closed | State::Disabled | State::MetricsOnly)
     }
-
-    pub(crate) const fn from_bits(bits: u64) -> State {
-        match bits & 7 {
-            1 => State::Open,
-            2 => State::HalfOpen,
-            3 => State::ForcedOpen,
-            4 => State::Disabled,
-            5 => State::MetricsOnly,
-            _ => State::Closed,
-        }
-    }
 }
 
 impl fmt::Display for State {

@@ -132,6 +132,11 @@ impl Account {
         self.flight.iter().chain([&self.pending])
     }
 
+    /// The store knows all of it, and has said so.
+    pub(super) fn is_told(&self) -> bool {
+        self.flight.is_none() && !self.has_news()
+    }
+
     pub(super) fn has_run(&self) -> bool {
         self.run > 0
     }

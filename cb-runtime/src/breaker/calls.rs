@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Core;
-use super::gate::Pass;
+use super::gate::{Closed, Pass};
 use super::ledger::asked_for;
-use super::permit::{Admission, Permit, Waiting};
+use super::permit::{Admission, Permit, SLOW, Waiting};
 use super::ramp::Ramped;
 use super::tally::Outcome;
 use crate::clock::Moment;
@@ -22,12 +22,19 @@ impl Core {
     #[inline]
     pub(crate) fn admit_closed(&self) -> Option<Permit<'_>> {
         let pass = self.gate.pass();
-        pass.is_closed().then(|| Permit::new(self, pass, None))
+        pass.is_plain().then(|| Permit::new(self, pass, None))
+    }
+
+    /// The same for a circuit whose calls are measured.
+    #[inline]
+    pub(crate) fn admit_measured(&self) -> Option<Permit<'_>> {
+        let pass = self.gate.pass();
+        pass.is_measuring().then(|| Permit::new(self, pass, None))
     }
 
     pub(crate) fn admit(&self) -> Admission<'_> {
         let pass = self.gate.pass();
-        if pass.is_closed() {
+        if pass.admits_all() {
             return Admission::Go(Permit::new(self, pass, None));
         }
         self.admit_unclosed(pass)
@@ -50,7 +57,7 @@ impl Core {
 
     fn admit_ramping(&self, pass: Pass) -> Admission<'_> {
         match self.ramp.ask(self.home.clock.now()) {
-            Ramped::Over => self.gate.end_ramp(pass),
+            Ramped::Over => self.gate.change(pass, self.closed_after_ramp()),
             Ramped::Admitted => {}
             Ramped::Rejected => {
                 self.tally.add(Outcome::RampRejected);
@@ -58,6 +65,10 @@ impl Core {
             }
         }
         Admission::Go(Permit::new(self, pass, None))
+    }
+
+    fn closed_after_ramp(&self) -> Closed {
+        if self.slow_us.load(Ordering::Relaxed) == u64::MAX { Closed::Plain } else { Closed::Measuring }
     }
 
     /// A probe may be due. One of many callers at a time asks the store for them all.
@@ -99,6 +110,10 @@ impl Core {
         Admission::No(self.rejection())
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.gate.pass().state() == State::Closed
+    }
+
     pub(crate) fn is_current(&self, pass: Pass) -> bool {
         self.gate.is_current(pass)
     }
@@ -128,7 +143,7 @@ impl Core {
 
     #[inline]
     pub(crate) fn record(&self, pass: Pass, lease: LeaseId, outcome: Outcome) {
-        if outcome == Outcome::Success && pass.is_closed() && self.gate.is_current(pass) {
+        if outcome == Outcome::Success && lease == 0 && pass.admits_all() && self.gate.is_unchanged(pass) {
             self.tally.success(&self.home.clock);
         } else {
             self.record_slowly(pass, lease, outcome, None);
@@ -152,6 +167,12 @@ impl Core {
         if state == State::Disabled {
             return;
         }
+        let outcome = match outcome {
+            Outcome::Success if lease & SLOW != 0 => Outcome::SlowSuccess,
+            Outcome::Failure if lease & SLOW != 0 => Outcome::SlowFailure,
+            other => other,
+        };
+        let lease = lease & !SLOW;
         let probing = state == State::HalfOpen;
         let plain = matches!(outcome, Outcome::Success | Outcome::Ignored | Outcome::Cancelled);
         if plain && !probing {

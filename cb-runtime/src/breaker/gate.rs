@@ -4,16 +4,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::snapshot::State;
 
-/// A state and its generation, packed: bits 0–2 the state, the rest a number that grows with every
+/// A state and its generation, packed: bits 0–2 the state (and what a closed one does besides), the rest a number that grows with every
 /// change this instance makes or takes over. It is not the epoch: what an instance does while it is
 /// cut off has no epoch, and must still make the outcomes of earlier calls late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass(u64);
 
+/// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a breaker
+/// that does nothing else need not ask.
+const PLAIN: u64 = 0;
+const MEASURING: u64 = 1;
+const RAMPING: u64 = 2;
+const OPEN: u64 = 3;
+const HALF_OPEN: u64 = 4;
+const FORCED_OPEN: u64 = 5;
+const DISABLED: u64 = 6;
+const METRICS_ONLY: u64 = 7;
+
+/// What a closed circuit does besides admitting calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    Plain,
+    /// Measures how long they take.
+    Measuring,
+    /// Admits but a part of them; and may measure, too.
+    Ramping,
+}
+
 impl Pass {
-    #[inline]
     pub(crate) fn state(self) -> State {
-        State::from_bits(self.0)
+        match self.0 & 7 {
+            OPEN => State::Open,
+            HALF_OPEN => State::HalfOpen,
+            FORCED_OPEN => State::ForcedOpen,
+            DISABLED => State::Disabled,
+            METRICS_ONLY => State::MetricsOnly,
+            _ => State::Closed,
+        }
     }
 
     /// Grows with every change of state.
@@ -21,30 +48,48 @@ impl Pass {
         self.0 >> 3
     }
 
-    /// Closed, and admitting all: the one state that the fast path serves.
+    /// Closed, and nothing else to do: what the fast path serves.
     #[inline]
-    pub(crate) fn is_closed(self) -> bool {
-        self.0 & 7 == State::Closed as u64
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 & 7 == PLAIN
     }
 
-    /// Closed, and admitting but a part of the calls.
+    /// Closed, and calls are measured.
+    #[inline]
+    pub(crate) fn is_measuring(self) -> bool {
+        self.0 & 7 == MEASURING
+    }
+
+    /// Closed, and all calls are admitted.
+    #[inline]
+    pub(crate) fn admits_all(self) -> bool {
+        self.0 & 6 == 0
+    }
+
+    /// Closed, and but a part of the calls is admitted.
     pub(crate) fn is_ramping(self) -> bool {
         self.0 & 7 == RAMPING
     }
 }
 
-/// Stands for closed, in the time of a ramp-up; not the number of any state.
-const RAMPING: u64 = 6;
-
-fn bits(state: State, ramping: bool) -> u64 {
-    if ramping && state == State::Closed { RAMPING } else { state as u64 }
+fn bits(state: State, closed: Closed) -> u64 {
+    match (state, closed) {
+        (State::Closed, Closed::Plain) => PLAIN,
+        (State::Closed, Closed::Measuring) => MEASURING,
+        (State::Closed, Closed::Ramping) => RAMPING,
+        (State::Open, _) => OPEN,
+        (State::HalfOpen, _) => HALF_OPEN,
+        (State::ForcedOpen, _) => FORCED_OPEN,
+        (State::Disabled, _) => DISABLED,
+        (State::MetricsOnly, _) => METRICS_ONLY,
+    }
 }
 
 pub(crate) struct Gate(AtomicU64);
 
 impl Gate {
-    pub(crate) fn new(state: State, ramping: bool) -> Self {
-        Gate(AtomicU64::new(bits(state, ramping)))
+    pub(crate) fn new(state: State, closed: Closed) -> Self {
+        Gate(AtomicU64::new(bits(state, closed)))
     }
 
     /// Acquire: who sees a state also sees what was written before it was set.
@@ -53,22 +98,28 @@ impl Gate {
         Pass(self.0.load(Ordering::Acquire))
     }
 
+    /// Whether `pass` is just what a new call would get.
+    #[inline]
+    pub(crate) fn is_unchanged(&self, pass: Pass) -> bool {
+        self.0.load(Ordering::Relaxed) == pass.0
+    }
+
     /// Whether a new call would get a pass of the same generation.
     #[inline]
     pub(crate) fn is_current(&self, pass: Pass) -> bool {
         (self.0.load(Ordering::Relaxed) ^ pass.0) >> 3 == 0
     }
 
-    /// The ramp-up that `pass` was given in is over. It is no change of state: the generation goes on.
-    pub(crate) fn end_ramp(&self, pass: Pass) {
-        let closed = pass.0 & !7 | State::Closed as u64;
-        // If it fails, another state has begun, or somebody else has ended it.
+    /// What a closed circuit does besides, from now on; if `pass` is current. It is no change of state: the generation goes on.
+    pub(crate) fn change(&self, pass: Pass, closed: Closed) {
+        let closed = pass.0 & !7 | bits(pass.state(), closed);
+        // If it fails, another state has begun, or somebody else has changed it.
         let _ = self.0.compare_exchange(pass.0, closed, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Starts a new generation. Callers hold the breaker's lock, so a load and a store suffice.
-    pub(crate) fn set(&self, state: State, ramping: bool) {
+    pub(crate) fn set(&self, state: State, closed: Closed) {
         let generation = (self.0.load(Ordering::Relaxed) >> 3).wrapping_add(1);
-        self.0.store(generation << 3 | bits(state, ramping), Ordering::Release);
+        self.0.store(generation << 3 | bits(state, closed), Ordering::Release);
     }
 }

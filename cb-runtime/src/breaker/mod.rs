@@ -43,7 +43,7 @@ use crate::store::{LeaseId, Proposal, Record};
 use crate::strategy::Calls;
 use crate::sync::lock;
 use checks::Checks;
-use gate::Gate;
+use gate::{Closed, Gate};
 use home::Home;
 use ledger::Ledger;
 use permit::Grant;
@@ -71,6 +71,8 @@ pub(crate) struct Core {
     me: Weak<Core>,
     /// Already in the home's list of breakers with something to say.
     flagged: AtomicBool,
+    /// What it has to say cannot wait: it goes before others.
+    urgent: AtomicBool,
     /// Registered by someone who only wanted to look at it: whoever brings settings first decides.
     provisional: AtomicBool,
     /// That two registrations ask for different settings has been reported.
@@ -122,16 +124,53 @@ impl Core {
         held: Option<(Record, Moment)>,
         home: Arc<Home>,
     ) -> Arc<Self> {
+        let core = Core::unknown(name, given, settings, per_function, held, home);
+        core.flag(false);
+        core
+    }
+
+    /// One that no registry has, disabled for ever: it lets calls through and counts nothing.
+    pub(crate) fn detached(
+        name: Arc<str>,
+        given: BreakerConfig,
+        settings: Settings,
+        per_function: PerFunction,
+        home: Arc<Home>,
+    ) -> Arc<Self> {
+        let now = home.clock.now();
+        let disabled = Record {
+            epoch: 0,
+            state: State::Disabled,
+            reason: String::new(),
+            originator: String::new(),
+            actor: String::new(),
+            remaining_us: None,
+            since_us: 0,
+            reset_timeout_us: 0,
+            attempt: 0,
+        };
+        Core::unknown(name, given, settings, per_function, Some((disabled, now)), home)
+    }
+
+    /// One that the coordinator has not heard of.
+    fn unknown(
+        name: Arc<str>,
+        given: BreakerConfig,
+        settings: Settings,
+        per_function: PerFunction,
+        held: Option<(Record, Moment)>,
+        home: Arc<Home>,
+    ) -> Arc<Self> {
         let now = home.clock.now();
         let line = settings.line();
         // Without settings of its own it takes those of whoever brings some.
         let provisional = !given.is_about_the_breaker();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
         let ramping = ledger.ramp(now);
-        let gate = Gate::new(ledger.state(), ramping.is_some());
+        let gate = Gate::new(ledger.state(), closed(&ledger, now));
         let ramp = Ramp::default();
         ramp.set(ramping);
-        let core = Arc::new_cyclic(|me| Core {
+        Arc::new_cyclic(|me| Core {
             name,
             gate,
             due: AtomicU64::new(due(&ledger)),
@@ -144,6 +183,7 @@ impl Core {
             home,
             me: me.clone(),
             flagged: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             disputed: AtomicBool::new(false),
             drift_told: AtomicBool::new(false),
@@ -160,9 +200,7 @@ impl Core {
                 orders: Vec::new(),
                 ordered: None,
             }),
-        });
-        core.flag(false);
-        core
+        })
     }
 
     /// Another registration of the same name. The first settings stand; that these are others is reported once.
@@ -174,9 +212,9 @@ impl Core {
             return;
         }
         let same = desk.ledger.settings() == settings;
-        let first = format!("{:?}", desk.ledger.settings());
-        drop(desk);
         if !same && !self.disputed.swap(true, Ordering::AcqRel) {
+            let first = format!("{:?}", desk.ledger.settings());
+            drop(desk);
             self.home.outlet.error(Error::new(ErrorKind::Conflict {
                 breaker: self.name.clone(),
                 problem: format!(
@@ -217,10 +255,9 @@ impl Core {
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         desk.ledger.fold(self.tally.account(), now);
         desk.ledger.configure(settings, now, self.home.skew());
+        self.ramp.set(desk.ledger.ramp(now));
         // No new generation, which would make the outcomes of calls late that are under way.
-        if self.gate.pass().is_ramping() {
-            self.ramp.set(desk.ledger.ramp(now));
-        }
+        self.gate.change(self.gate.pass(), closed(&desk.ledger, now));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -269,9 +306,9 @@ impl Core {
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
         self.next_check.store(0, Ordering::Relaxed);
-        let ramp = ledger.ramp(self.home.clock.now());
-        self.ramp.set(ramp);
-        self.gate.set(ledger.state(), ramp.is_some());
+        let now = self.home.clock.now();
+        self.ramp.set(ledger.ramp(now));
+        self.gate.set(ledger.state(), closed(ledger, now));
     }
 
     /// Tells of a change that this instance has made for itself: the store will not.
@@ -300,6 +337,9 @@ impl Core {
     }
 
     fn flag(&self, urgent: bool) {
+        if urgent {
+            self.urgent.store(true, Ordering::Release);
+        }
         let fresh = !self.flagged.swap(true, Ordering::AcqRel);
         if fresh {
             if let Some(me) = self.me.upgrade() {
@@ -312,6 +352,11 @@ impl Core {
 
     pub(crate) fn unflag(&self) {
         self.flagged.store(false, Ordering::Release);
+    }
+
+    /// Whether what it has to say could not wait; once it is asked, it is about to be said.
+    pub(crate) fn take_urgent(&self) -> bool {
+        self.urgent.swap(false, Ordering::AcqRel)
     }
 
     /// Whether this breaker can be settled with the store.
@@ -350,6 +395,16 @@ impl Core {
             outcomes: self.tally.outcomes(),
             settings: layers.shown(&self.name, &desk.given, ledger.settings()),
         }
+    }
+}
+
+fn closed(ledger: &Ledger, now: Moment) -> Closed {
+    if ledger.ramp(now).is_some() {
+        Closed::Ramping
+    } else if ledger.settings().slow.is_some() {
+        Closed::Measuring
+    } else {
+        Closed::Plain
     }
 }
 

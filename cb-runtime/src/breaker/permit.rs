@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Core;
 use super::gate::Pass;
+use super::stopwatch::Stopwatch;
 use super::tally::Outcome;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
@@ -32,12 +33,16 @@ pub(crate) enum Admission<'a> {
 pub struct Permit<'a> {
     core: &'a Core,
     pass: Pass,
-    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.)
+    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in it
+    /// when the call has ended, and was slow.
     lease: LeaseId,
     /// Whole words throughout: a byte that is written just before the word around it is copied stalls the
     /// processor for longer than all the rest of the fast path takes.
     stage: usize,
 }
+
+/// Beside the number of a lease: none is that high.
+pub(crate) const SLOW: LeaseId = 1 << 63;
 
 /// The guarded code is not running on any thread: between two polls, or before the first.
 const IDLE: usize = 0;
@@ -70,6 +75,14 @@ impl<'a> Permit<'a> {
         self.stage = if running { RUNNING } else { IDLE };
     }
 
+    /// The call has been measured, and ends now, whatever that is going to mean.
+    #[inline]
+    pub(crate) fn took(&mut self, watch: Stopwatch) {
+        if self.core.was_slow(watch) {
+            self.lease |= SLOW;
+        }
+    }
+
     /// The call returned what counts as a success.
     #[inline]
     pub fn success(mut self) {
@@ -90,8 +103,10 @@ impl<'a> Permit<'a> {
     /// The call took longer than `limit` and has been dropped: a failure.
     pub fn timed_out(mut self, limit: Duration) -> BreakerError {
         let error = BreakerError::new(self.core.name().clone(), RefusalKind::TimedOut, Some(limit));
-        let slow = self.core.is_slow(limit);
-        self.end(if slow { Outcome::SlowFailure } else { Outcome::Failure });
+        if self.core.is_slow(limit) {
+            self.lease |= SLOW;
+        }
+        self.end(Outcome::Failure);
         error
     }
 

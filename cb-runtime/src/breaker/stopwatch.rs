@@ -4,13 +4,12 @@
 //! thread) is measured on a coarse clock, for a fifth of the price: to some 4 ms, which is why a limit
 //! below [`FINE`] is measured on the exact one throughout.
 
-use crate::clock::Clock;
+use crate::clock::{COARSE, Clock};
 
-/// When the call began, in µs; zero if it is not measured. One word, as the future of every call holds it.
+/// When the call began: by the coarse clock, in its units, or by the exact one, in µs. Zero if it is not measured. One word, as the future of every call holds it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(u64);
 
-const OFF: Stopwatch = Stopwatch(0);
 /// Set where the beginning is one of the exact clock.
 const EXACT: u64 = 1 << 63;
 /// Limits below this, in µs, are measured exactly: ten ticks of the coarse clock.
@@ -19,15 +18,17 @@ const FINE: u64 = 40_000;
 const TICK: u64 = 4_000;
 
 impl Stopwatch {
+    pub(crate) const OFF: Stopwatch = Stopwatch(0);
+
     /// `limit_us`: from when on a call is slow; `u64::MAX` = nobody asks.
     #[inline]
     pub(crate) fn start(clock: &Clock, limit_us: u64) -> Self {
         if limit_us == u64::MAX {
-            OFF
+            Stopwatch::OFF
         } else if limit_us < FINE {
             Stopwatch(clock.now().0 | EXACT)
         } else {
-            Stopwatch(clock.coarse().0)
+            Stopwatch(clock.coarse())
         }
     }
 
@@ -37,19 +38,19 @@ impl Stopwatch {
             return self;
         }
         // One tick means nothing; more was spent on the thread.
-        let spent = Some(clock.coarse().0.saturating_sub(self.0)).filter(|spent| *spent > TICK).unwrap_or(0);
+        let spent = clock.coarse().saturating_sub(self.0) / COARSE;
+        let spent = if spent > TICK { spent } else { 0 };
         Stopwatch(clock.now().0.saturating_sub(spent) | EXACT)
     }
 
     /// Whether the call, which ends now, was slow.
     #[inline]
     pub(crate) fn is_slow(self, clock: &Clock, limit_us: u64) -> bool {
-        self.0 != 0 && self.took(clock) >= limit_us
-    }
-
-    fn took(self, clock: &Clock) -> u64 {
-        let now = if self.0 & EXACT == 0 { clock.coarse() } else { clock.now() };
-        now.0.saturating_sub(self.0 & !EXACT)
+        if self.0 & EXACT == 0 {
+            self.0 != 0 && clock.coarse().saturating_sub(self.0) >= limit_us.saturating_mul(COARSE)
+        } else {
+            clock.now().0.saturating_sub(self.0 & !EXACT) >= limit_us
+        }
     }
 }
 
@@ -93,7 +94,7 @@ mod tests {
         let (before, coarse) = (clock.coarse(), clock.coarse());
         assert!(before <= coarse);
         let begun = clock.coarse();
-        while clock.coarse().since(begun) < Duration::from_millis(20) {
+        while clock.coarse() - begun < 20_000 * COARSE {
             std::hint::spin_loop();
         }
     }

@@ -41,10 +41,10 @@ pub(crate) struct Tally {
 #[derive(Default)]
 #[repr(C)]
 struct Line {
+    counts: [AtomicU64; OUTCOMES],
     /// The span in which a time was noted last, and that time.
     noted_in: AtomicU64,
     noted: AtomicU64,
-    counts: [AtomicU64; OUTCOMES],
 }
 
 impl Line {
