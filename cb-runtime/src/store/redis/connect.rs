@@ -4,10 +4,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisFuture, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, Value};
 use tokio::time::timeout;
 
-use super::address;
+use super::{address, hint};
 use crate::error::Error;
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
 use crate::error::ErrorKind;
@@ -134,6 +134,15 @@ impl Dialer {
         result
     }
 
+    /// What to do about a connection that broke, where none has ever been of use.
+    pub(super) fn hint_on_silence(&self, error: &RedisError) -> &'static str {
+        match &self.plan {
+            Plan::Single(info) => hint::on_connecting(info.addr(), error),
+            #[cfg(any(feature = "cluster", feature = "sentinel"))]
+            _ => "",
+        }
+    }
+
     fn failed(&self) -> std::sync::MutexGuard<'_, (u64, Option<Error>)> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,8 +174,8 @@ pub(super) async fn open(info: &ConnectionInfo, limit: Duration) -> Result<Multi
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     match timeout(limit, client.get_multiplexed_async_connection_with_config(&config)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => Err(failed(&format!("no answer within {limit:?}"))),
+        Ok(Err(error)) => Err(failed(&format!("{error}{}", hint::on_connecting(info.addr(), &error)))),
+        Err(_) => Err(failed(&format!("no answer within {limit:?}{}", hint::on_delay(info.addr())))),
     }
 }
 
@@ -186,7 +195,15 @@ fn cluster(urls: &[String]) -> Result<redis::cluster::ClusterClient, Error> {
     let nodes = several(urls)?;
     // A time limit for a request is kept where the request is made; the watch needs a long one.
     let hour = Duration::from_secs(3600);
-    redis::cluster::ClusterClientBuilder::new(nodes)
+    let builder = redis::cluster::ClusterClientBuilder::new(nodes);
+    // Nodes that the cluster itself names are spoken to like the first one that the user has named.
+    #[cfg(feature = "tls")]
+    let builder = match super::tls::certificates(&urls[0]) {
+        Ok(Some(certificates)) => builder.certs(certificates),
+        Ok(None) => builder,
+        Err(problem) => return Err(Error::new(ErrorKind::Url { problem })),
+    };
+    builder
         .connection_timeout(CONNECT_TIMEOUT)
         .response_timeout(hour)
         .overall_response_timeout(None)
