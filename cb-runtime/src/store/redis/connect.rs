@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(feature = "cluster")]
+use redis::ConnectionAddr;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, Value};
 use tokio::time::timeout;
@@ -81,8 +83,9 @@ pub(super) struct Dialer {
 
 enum Plan {
     Single(ConnectionInfo),
+    /// With one of its nodes' addresses, which says how all of them are spoken to.
     #[cfg(feature = "cluster")]
-    Cluster(Box<redis::cluster::ClusterClient>),
+    Cluster(Box<redis::cluster::ClusterClient>, ConnectionAddr),
     #[cfg(feature = "sentinel")]
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
@@ -95,7 +98,7 @@ impl Dialer {
         let plan = match target {
             Target::Single(url) => Plan::Single(address::check(&url)?),
             #[cfg(feature = "cluster")]
-            Target::Cluster(urls) => Plan::Cluster(Box::new(cluster(&urls)?)),
+            Target::Cluster(urls) => cluster(&urls)?,
             #[cfg(feature = "sentinel")]
             Target::Sentinel { urls, master } => Plan::Sentinel { sentinels: several(&urls)?, master },
         };
@@ -153,10 +156,16 @@ impl Plan {
         match self {
             Plan::Single(info) => open(info, limit).await.map(Link::Server),
             #[cfg(feature = "cluster")]
-            Plan::Cluster(client) => match timeout(limit * 2, client.get_async_connection()).await {
+            Plan::Cluster(client, addr) => match timeout(limit * 2, client.get_async_connection()).await {
                 Ok(Ok(connection)) => Ok(Link::Cluster(connection)),
-                Ok(Err(error)) => Err(Error::store("connecting to the cluster", error)),
-                Err(_) => Err(Error::store("connecting to the cluster", "its nodes do not answer in time")),
+                Ok(Err(error)) => {
+                    let hint = hint::on_connecting(addr, &error);
+                    Err(Error::store("connecting to the cluster", format!("{error}{hint}")))
+                }
+                Err(_) => {
+                    let problem = format!("its nodes do not answer in time{}", hint::on_delay(addr));
+                    Err(Error::store("connecting to the cluster", problem))
+                }
             },
             #[cfg(feature = "sentinel")]
             Plan::Sentinel { sentinels, master } => {
@@ -191,8 +200,9 @@ fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
 }
 
 #[cfg(feature = "cluster")]
-fn cluster(urls: &[String]) -> Result<redis::cluster::ClusterClient, Error> {
+fn cluster(urls: &[String]) -> Result<Plan, Error> {
     let nodes = several(urls)?;
+    let addr = nodes[0].addr().clone();
     // A time limit for a request is kept where the request is made; the watch needs a long one.
     let hour = Duration::from_secs(3600);
     let builder = redis::cluster::ClusterClientBuilder::new(nodes);
@@ -210,5 +220,6 @@ fn cluster(urls: &[String]) -> Result<redis::cluster::ClusterClient, Error> {
         // Redirections are retries here; more of them than this means that something is wrong.
         .retries(3)
         .build()
+        .map(|client| Plan::Cluster(Box::new(client), addr))
         .map_err(|error| Error::new(ErrorKind::Url { problem: error.to_string() }))
 }

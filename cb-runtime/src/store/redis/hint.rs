@@ -5,7 +5,6 @@ use redis::{ConnectionAddr, ErrorKind, RedisError};
 /// What to do about a connection to `addr` that could not be made, or broke before anybody had answered.
 pub(super) fn on_connecting(addr: &ConnectionAddr, error: &RedisError) -> &'static str {
     match addr {
-        #[cfg(feature = "tls")]
         ConnectionAddr::TcpTls { .. } => on_tls(error),
         ConnectionAddr::Tcp(..) => on_silence(error),
         _ => "",
@@ -30,34 +29,21 @@ pub(super) fn on_delay(addr: &ConnectionAddr) -> &'static str {
     }
 }
 
-#[cfg(feature = "tls")]
+/// By rustls' words, because what a cluster's connection fails with has nothing else left of the cause.
 fn on_tls(error: &RedisError) -> &'static str {
-    use rustls::{AlertDescription, CertificateError, Error};
-
-    match cause(error) {
-        // The latter: one of the same name is trusted, as when an authority has got a new key.
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
-            "; no authority that is trusted here has signed the server's certificate: name yours with \
-             ?cacert=/path/to/ca.pem in the address, or give it to the whole process with SSL_CERT_FILE"
-        }
-        Some(Error::InvalidMessage(_)) => {
-            "; it does not speak TLS on this port: name its TLS port, or write redis://"
-        }
-        Some(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
-            "; the server wants to see a certificate: name it with ?cert=/path/to/cert.pem&key=/path/to/key.pem in the address"
-        }
-        Some(Error::AlertReceived(AlertDescription::UnknownCA)) => {
-            "; the server does not trust the authority that has signed the certificate which `cert` names"
-        }
-        _ => "",
+    let error = error.to_string();
+    let says = |words: &str| error.contains(words);
+    // The latter: one of the same name is trusted, as when an authority has got a new key.
+    if says("certificate: UnknownIssuer") || says("certificate: BadSignature") {
+        "; no authority that is trusted here has signed the server's certificate: name yours with \
+         ?cacert=/path/to/ca.pem in the address, or give it to the whole process with SSL_CERT_FILE"
+    } else if says("received corrupt message") {
+        "; it does not speak TLS on this port: name its TLS port, or write redis://"
+    } else if says("alert: CertificateRequired") {
+        "; the server wants to see a certificate: name it with ?cert=/path/to/cert.pem&key=/path/to/key.pem in the address"
+    } else if says("alert: UnknownCA") {
+        "; the server does not trust the authority that has signed the certificate which `cert` names"
+    } else {
+        ""
     }
-}
-
-#[cfg(feature = "tls")]
-fn cause(error: &RedisError) -> Option<&rustls::Error> {
-    use std::error::Error;
-    use std::sync::Arc;
-
-    let shared = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
-    shared.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
 }
