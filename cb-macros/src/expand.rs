@@ -8,6 +8,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::Error;
 use syn::spanned::Spanned;
 
+use crate::name::{Made, Name};
 use crate::signature::{Arg, Driven, Function, Later, Output, bound_names, by_reference, mentions};
 use crate::validate::{Cache, Callee, Fallback, On, Plan};
 use crate::value::Value;
@@ -21,6 +22,14 @@ pub(crate) fn untouched(item: TokenStream, error: &Error) -> TokenStream {
     let mut tokens = error.to_compile_error();
     tokens.extend(item);
     tokens
+}
+
+/// What the name is made of, for finding out which arguments that mentions.
+fn made_parts(name: &Name) -> TokenStream {
+    match name {
+        Name::Fixed(_) => TokenStream::new(),
+        Name::Made(Made { parts, .. }) => quote!(#(#parts)*),
+    }
 }
 
 /// A span for our own code that points at the user's, should the compiler have something against it.
@@ -101,8 +110,14 @@ impl Guarded<'_> {
     fn breaker(&self) -> TokenStream {
         let Guarded { plan, .. } = self;
         let rt = self.rt(Span::mixed_site());
-        let name = &plan.name;
-        let site = self.call_at(name.span(), "Site::new", &quote!(#name));
+        let (site, kind, made) = match &plan.name {
+            Name::Fixed(name) => (self.call_at(name.span(), "Site::new", &quote!(#name)), "Site", None),
+            Name::Made(made) => {
+                let site = self.call_at(Span::mixed_site(), "NamedSite::new", &TokenStream::new());
+                (site, "NamedSite", Some(self.made_name(made)))
+            }
+        };
+        let kind = Ident::new(kind, Span::mixed_site());
         let base = match &plan.base {
             Some(base) => self.call_at(base.span(), "base", &quote!(#base)),
             None => self.call_at(Span::mixed_site(), "settings", &TokenStream::new()),
@@ -112,20 +127,30 @@ impl Guarded<'_> {
             quote_spanned!(Span::mixed_site()=> .#name(#value))
         });
         let site_name = Ident::new(SITE, Span::mixed_site());
+        let bound = self.bound_for(&{
+            let (registry, name) = (&plan.registry, made_parts(&plan.name));
+            quote!(#registry #name)
+        });
+        let made = made.map(|made| quote_spanned!(Span::mixed_site()=> #made,));
         let find = if let Some(registry) = &plan.registry {
-            let bound = self.bound_for(&registry.to_token_stream());
             let at = ours_at(registry.span());
-            quote_spanned!(at=> { #bound #site_name.within(&(#registry), settings) })
+            quote_spanned!(at=> { #bound #site_name.within(&(#registry), #made settings) })
         } else {
-            quote_spanned!(Span::mixed_site()=> #site_name.global(settings))
+            quote_spanned!(Span::mixed_site()=> { #bound #site_name.global(#made settings) })
         };
         quote_spanned! {Span::mixed_site()=>
             let breaker = {
-                static #site_name: #rt::Site = #site;
+                static #site_name: #rt::#kind = #site;
                 let settings: fn() -> #rt::BreakerConfig = || #base #(#settings)*;
                 #find
             };
         }
+    }
+
+    /// The name of this call's breaker.
+    fn made_name(&self, Made { text, parts }: &Made) -> TokenStream {
+        let rt = self.rt(text.span());
+        quote_spanned!(ours_at(text.span())=> #rt::format_args!(#text, #(#parts),*))
     }
 
     fn value(&self, value: &Value) -> TokenStream {
@@ -242,13 +267,15 @@ impl Guarded<'_> {
     fn keep_arguments(&self) -> TokenStream {
         let body = self.function.body.stream();
         let used_outside = self.plan.fallback.is_some() || self.plan.cache.is_some();
+        let name = made_parts(&self.plan.name);
         let mentions = self.function.args.iter().rev().filter_map(|arg| {
             let Arg { ident, cfgs, .. } = arg;
             let kept = arg.is_receiver
                 || arg.pattern.is_some()
                 || used_outside
                 || ident.to_string().starts_with('_')
-                || mentions(&body, ident);
+                || mentions(&body, ident)
+                || mentions(&name, ident);
             let allowed = allowed_for([arg]);
             kept.then(|| quote_spanned!(Span::mixed_site()=> #(#cfgs)* #allowed let _ = &#ident;))
         });

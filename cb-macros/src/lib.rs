@@ -2,10 +2,11 @@
 //! names that crate.
 //!
 //! A file per step: `args` (what is written in the parentheses) and `signature` (what it is written on),
-//! `validate` (both together, into a plan), `expand` (the plan, into code; the only place with `quote!`).
+//! `name` (which of its arguments the breaker's name is made of), `validate` (both together, into a plan), `expand` (the plan, into code; the only place with `quote!`).
 
 mod args;
 mod expand;
+mod name;
 mod signature;
 #[cfg(test)]
 mod tests;

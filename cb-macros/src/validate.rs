@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Error, Expr, Ident, Result};
 
 use crate::args::{Args, Errors};
+use crate::name::{self, Name};
 use crate::signature::{self, Function};
 use crate::value::Value;
 
@@ -15,7 +16,7 @@ const MOST_FALLBACK_ARGS: usize = 12;
 
 /// What the expansion is to do. All in it is good, as far as that can be told by its tokens.
 pub(crate) struct Plan {
-    pub(crate) name: Expr,
+    pub(crate) name: Name,
     /// `crate = …`
     pub(crate) runtime: Option<Expr>,
     pub(crate) registry: Option<Expr>,
@@ -76,6 +77,9 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
             cacheable(args, function, &mut errors);
         }
     }
+    // Without one there is an error, and no plan.
+    let name = args.value("name").and_then(|name| errors.take(name::parse(name, function)));
+    let name = name.unwrap_or_else(|| Name::Fixed(Expr::Verbatim(TokenStream::new())));
     let takes_reason = match args.value("fallback").map(unwrapped) {
         Some(fallback) => errors.take(fallback_shape(fallback, function)).flatten(),
         None => None,
@@ -99,8 +103,7 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
         },
     });
     errors.or(Plan {
-        // Without one there is an error, and no plan.
-        name: expression("name").unwrap_or(Expr::Verbatim(TokenStream::new())),
+        name,
         runtime: expression("crate"),
         registry: expression("registry"),
         base: expression("config"),
@@ -207,7 +210,7 @@ fn fallback_shape(fallback: &Expr, function: &Function) -> Result<Option<bool>> 
 }
 
 /// Without the parentheses and the invisible groups around it.
-fn unwrapped(mut expr: &Expr) -> &Expr {
+pub(crate) fn unwrapped(mut expr: &Expr) -> &Expr {
     loop {
         match expr {
             Expr::Paren(inner) => expr = &inner.expr,

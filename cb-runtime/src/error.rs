@@ -140,6 +140,8 @@ pub(crate) enum ErrorKind {
     Cache { breaker: Arc<str>, problem: String },
     /// A second registration of a name asks for something else than the first.
     Conflict { breaker: Arc<str>, problem: String },
+    /// A call was made without a breaker: there is no place for one more with a name made of arguments, or that name is empty.
+    Unguarded { breaker: Arc<str>, places: usize },
     /// Another instance judges by other settings.
     Drift { breaker: Arc<str>, differences: String },
     /// The registry has been shut down.
@@ -256,6 +258,14 @@ impl fmt::Display for Error {
             ErrorKind::Data { what, problem } => write!(f, "{what} in the store is damaged: {problem}"),
             ErrorKind::Cache { breaker, problem } => write!(f, "cache of \"{breaker}\": {problem}"),
             ErrorKind::Conflict { breaker, problem } => write!(f, "breaker \"{breaker}\": {problem}"),
+            ErrorKind::Unguarded { breaker, .. } if breaker.is_empty() => {
+                f.write_str("a call is not guarded, because the name of its breaker came out empty")
+            }
+            ErrorKind::Unguarded { breaker, places } => write!(
+                f,
+                "breaker \"{breaker}\": calls are not guarded, because there are {places} breakers with names made of \
+                 arguments already and none of them can be let go; allow more with max_breakers"
+            ),
             ErrorKind::Drift { breaker, differences } => {
                 write!(
                     f,

@@ -58,6 +58,19 @@ fn nor_with_a_cache_whose_entry_is_fresh() {
 }
 
 #[test]
+fn nor_under_a_name_made_of_arguments_that_is_known() {
+    #[circuit_breaker(name = "tenant-{tenant}-{shard:03}", failure_threshold = 3)]
+    async fn call(tenant: &str, shard: u64) -> Result<u64, BreakerError> {
+        yield_once().await;
+        Ok(shard + tenant.len() as u64)
+    }
+    assert_eq!(allocations_of(|| call("orders", 7)), 0);
+    // Beyond what is made on the stack: the text, and the name that is used in its place.
+    let long = "x".repeat(1000);
+    assert!(allocations_of(|| call(&long, 7)) > 1000);
+}
+
+#[test]
 fn the_counter_counts() {
     assert_eq!(allocations_of(|| async { drop(std::hint::black_box(Box::new(1))) }), 1000);
 }

@@ -1,5 +1,6 @@
 //! Groups of calls that are under way.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,6 +71,16 @@ impl Group {
         let mut group = Group::new(act);
         for _ in 0..callers {
             group.spawn(runtime, guard, Series { times: Some(1), every: None });
+        }
+        group
+    }
+
+    /// One call of the function with each of the arguments, all at once.
+    pub(crate) fn each(runtime: &Handle, function: Function, arguments: Range<u64>, act: Act) -> Group {
+        let mut group = Group::new(act);
+        for argument in arguments {
+            let guard = Guard::Function(function, argument);
+            group.spawn(runtime, &guard, Series { times: Some(1), every: None });
         }
         group
     }

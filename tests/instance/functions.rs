@@ -45,6 +45,7 @@ pub(crate) async fn call(function: Function, argument: u64) -> Result<Value, Tro
         Function::Twin => twin(argument).await,
         Function::FirstShard => Shard(1).read(argument).await,
         Function::SecondShard => Shard(2).read(argument).await,
+        Function::Tenant => tenant(argument).await,
         Function::Obedient => obedient(argument).await,
     }
 }
@@ -136,4 +137,10 @@ impl Shard {
     fn none(&self, id: u64) -> Result<Value, Trouble> {
         last_resort(id)
     }
+}
+
+#[circuit_breaker(name = "tenant-{id}", config = config_of(Function::Tenant))]
+async fn tenant(id: u64) -> Result<Value, Trouble> {
+    let _ = id;
+    depend().await
 }

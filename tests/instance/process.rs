@@ -129,6 +129,11 @@ impl Instance {
                 let group = Group::traffic(self.runtime.handle(), &guard, act, every);
                 self.keep(group)
             }
+            Order::Each { function, first, count, act } => {
+                let group = Group::each(self.runtime.handle(), function, first..first + count, act);
+                answer(self.runtime.block_on(group.ended()))
+            }
+            Order::Registered => answer(self.registry()?.breakers().len()),
             Order::Progress { group } => answer(self.groups.get(&group).ok_or("no such group")?.calls()),
             Order::Finish { group, act } => {
                 let group = self.groups.remove(&group).ok_or("no such group")?;

@@ -29,6 +29,8 @@ pub enum Order {
     Start { target: Target, act: Act, callers: usize },
     /// Begins to make one call after the other, so many microseconds apart → `usize`, the number of the group.
     Traffic { target: Target, act: Act, every_us: u64 },
+    /// Calls an annotated function once with each of `count` arguments from `first` on, all at once → `Calls`.
+    Each { function: Function, first: u64, count: u64, act: Act },
     /// → `Calls` of the group so far.
     Progress { group: usize },
     /// Lets the group's calls that hold go on like this, ends its traffic, waits for all to end → `Calls`.
@@ -37,6 +39,8 @@ pub enum Order {
     Drop { group: usize },
     /// → `Seen`.
     Look { breaker: String },
+    /// How many breakers are registered → `usize`.
+    Registered,
     /// What `Registry::fleet` says → `BTreeMap<String, Fleet>`.
     Fleet,
     /// The events since the registry was installed → `Vec<Told>`.
@@ -85,6 +89,8 @@ pub enum Function {
     FirstShard,
     /// The same method of shard 2.
     SecondShard,
+    /// One breaker per argument, `tenant-<argument>`.
+    Tenant,
     /// Obeys `Act::Ask`. No fallback.
     Obedient,
 }

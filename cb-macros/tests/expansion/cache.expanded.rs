@@ -7,7 +7,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             ::cb_runtime::__private::settings()
                 .cache_ttl(::cb_runtime::__private::Duration::new(300u64, 0u32))
         };
-        __CIRCUIT_BREAKER_SITE.global(settings)
+        { __CIRCUIT_BREAKER_SITE.global(settings) }
     };
     let key = {
         let mut key = ::cb_runtime::__private::key(&|| {}, "");

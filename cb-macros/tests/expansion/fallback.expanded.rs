@@ -4,7 +4,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
             "user-service",
         );
         let settings: fn() -> ::cb_runtime::__private::BreakerConfig = || ::cb_runtime::__private::settings();
-        __CIRCUIT_BREAKER_SITE.global(settings)
+        { __CIRCUIT_BREAKER_SITE.global(settings) }
     };
     let spare = (
         ::cb_runtime::__private::spare(&id),

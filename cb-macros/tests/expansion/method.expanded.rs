@@ -10,7 +10,7 @@ impl Directory {
                         ::cb_runtime::__private::Duration::new(0u64, 500000000u32),
                     )
             };
-            __CIRCUIT_BREAKER_SITE.global(settings)
+            { __CIRCUIT_BREAKER_SITE.global(settings) }
         };
         let ended = {
             let body = ::cb_runtime::__private::pin!(async move {

@@ -4,7 +4,7 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             "uploads",
         );
         let settings: fn() -> ::cb_runtime::__private::BreakerConfig = || ::cb_runtime::__private::settings();
-        __CIRCUIT_BREAKER_SITE.global(settings)
+        { __CIRCUIT_BREAKER_SITE.global(settings) }
     };
     let (ended, spare) = match breaker.admitted().await {
         ::cb_runtime::__private::Result::Ok(permit) => {

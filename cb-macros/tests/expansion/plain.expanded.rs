@@ -8,7 +8,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 .failure_threshold(3)
                 .reset_timeout(::cb_runtime::__private::Duration::new(10u64, 0u32))
         };
-        __CIRCUIT_BREAKER_SITE.global(settings)
+        { __CIRCUIT_BREAKER_SITE.global(settings) }
     };
     let ended = {
         let body = ::cb_runtime::__private::pin!(async move {

@@ -5,10 +5,12 @@ mod cached;
 mod ended;
 mod fallback;
 mod form;
+mod named;
 mod site;
 
 pub use std::boxed::Box;
 
+pub use core::format_args;
 pub use core::option::Option;
 pub use core::pin::pin;
 pub use core::result::Result;
@@ -23,4 +25,5 @@ pub use cached::{cached, codec, key, key_part};
 pub use ended::{Settled, by_predicate, by_type, opening, settle, settle_any, settle_error, settle_open};
 pub use fallback::{Given, call, call_forever, reply, spare};
 pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, never, returning};
+pub use named::NamedSite;
 pub use site::{Found, Site, SiteBreaker, base, settings};

@@ -82,12 +82,12 @@ impl SiteBreaker {
         let settings = settings();
         let core = registry.core(name, &settings);
         // The registry reports settings that contradict themselves and leaves them out; so do we.
-        let usable = settings.validate().is_ok();
-        SiteBreaker {
-            core,
-            call_timeout: settings.call_timeout.filter(|_| usable),
-            cache_ttl: settings.cache_ttl.filter(|_| usable),
-        }
+        let usable = if settings.validate().is_ok() { settings } else { BreakerConfig::default() };
+        SiteBreaker::of(core, &usable)
+    }
+
+    pub(super) fn of(core: Arc<Core>, settings: &BreakerConfig) -> Self {
+        SiteBreaker { core, call_timeout: settings.call_timeout, cache_ttl: settings.cache_ttl }
     }
 
     pub(super) fn core(&self) -> &Core {

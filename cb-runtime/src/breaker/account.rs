@@ -62,14 +62,12 @@ impl Account {
     }
 
     fn carry(&mut self, now: Moment, skew: u64) {
-        let mut carried = std::mem::take(&mut self.carried);
         if let Some(time) = &self.time {
-            carried = carried.with_time(time, self.flight.as_ref(), now, skew);
+            self.carried.add_time(time, self.flight.as_ref(), now, skew);
         }
         if let Some(last) = &self.last {
-            carried = carried.with_calls(last, self.flight.as_ref());
+            self.carried.add_calls(last, self.flight.as_ref());
         }
-        self.carried = carried;
         // Its answer, if there is one, will be about the window before.
         if let Some(flight) = &mut self.flight {
             *flight = std::mem::take(flight).without_windows();
@@ -134,6 +132,11 @@ impl Account {
         self.flight.iter().chain([&self.pending])
     }
 
+    /// The store knows all of it, and has said so.
+    pub(super) fn is_told(&self) -> bool {
+        self.flight.is_none() && !self.has_news()
+    }
+
     pub(super) fn has_run(&self) -> bool {
         self.run > 0
     }
@@ -154,9 +157,8 @@ impl Account {
             }
         }
         if let Some(last) = &self.last {
-            let parts = [self.carried.calls(), &last.outcomes]
-                .into_iter()
-                .chain(self.unconfirmed().map(Evidence::calls));
+            let told = self.carried.calls().chain([&last.outcomes]);
+            let parts = told.chain(self.unconfirmed().map(Evidence::calls));
             picture.window = sequence::latest(last.calls(), parts);
             let more = self.unconfirmed().map(|evidence| evidence.calls().len()).sum();
             let fails = self.unconfirmed().any(|evidence| evidence.calls().since_failure().is_some());
@@ -251,11 +253,13 @@ impl Account {
         let (window, last) = std::mem::take(&mut self.asked);
         if let (Some(time), Some(ask), Some(seen)) = (&mut self.time, window, &view.window) {
             time.update(ask, seen, store_now);
+            self.carried.forget_time(time);
         }
         if let (Some(mine), Some(ask), Some(seen)) = (&mut self.last, last, &view.last)
             && u64::from(ask.calls) == mine.calls()
         {
             mine.update(seen, flight.map(Evidence::calls));
+            self.carried.forget_calls(mine);
         }
     }
 

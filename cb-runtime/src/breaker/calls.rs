@@ -110,6 +110,10 @@ impl Core {
         Admission::No(self.rejection())
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.gate.pass().state() == State::Closed
+    }
+
     pub(crate) fn is_current(&self, pass: Pass) -> bool {
         self.gate.is_current(pass)
     }

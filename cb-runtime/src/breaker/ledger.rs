@@ -127,6 +127,21 @@ impl Ledger {
         self.local.is_some()
     }
 
+    /// Closed, admitting all, with nothing that the store does not know. What this instance judges itself by alone
+    /// (under a quorum) is not looked at: without it, it is like a newcomer.
+    pub(crate) fn is_at_rest(&self, now: Moment) -> bool {
+        self.state() == State::Closed
+            && self.ramp(now).is_none()
+            && self.local.is_none()
+            && self.account.is_told()
+            && !self.probes.want_exchange()
+            && !self.is_checked_while_closed()
+    }
+
+    fn is_checked_while_closed(&self) -> bool {
+        self.settings.health.as_ref().is_some_and(|health| health.idle_interval.is_some())
+    }
+
     /// Totals of the epoch: the fleet's and this instance's since; on its own, of its own probes.
     pub(crate) fn counts(&self) -> Counts {
         if self.probes_alone() { self.alone } else { self.account.totals() }

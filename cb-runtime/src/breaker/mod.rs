@@ -71,6 +71,8 @@ pub(crate) struct Core {
     me: Weak<Core>,
     /// Already in the home's list of breakers with something to say.
     flagged: AtomicBool,
+    /// What it has to say cannot wait: it goes before others.
+    urgent: AtomicBool,
     /// Registered by someone who only wanted to look at it: whoever brings settings first decides.
     provisional: AtomicBool,
     /// That two registrations ask for different settings has been reported.
@@ -122,6 +124,43 @@ impl Core {
         held: Option<(Record, Moment)>,
         home: Arc<Home>,
     ) -> Arc<Self> {
+        let core = Core::unknown(name, given, settings, per_function, held, home);
+        core.flag(false);
+        core
+    }
+
+    /// One that no registry has, disabled for ever: it lets calls through and counts nothing.
+    pub(crate) fn detached(
+        name: Arc<str>,
+        given: BreakerConfig,
+        settings: Settings,
+        per_function: PerFunction,
+        home: Arc<Home>,
+    ) -> Arc<Self> {
+        let now = home.clock.now();
+        let disabled = Record {
+            epoch: 0,
+            state: State::Disabled,
+            reason: String::new(),
+            originator: String::new(),
+            actor: String::new(),
+            remaining_us: None,
+            since_us: 0,
+            reset_timeout_us: 0,
+            attempt: 0,
+        };
+        Core::unknown(name, given, settings, per_function, Some((disabled, now)), home)
+    }
+
+    /// One that the coordinator has not heard of.
+    fn unknown(
+        name: Arc<str>,
+        given: BreakerConfig,
+        settings: Settings,
+        per_function: PerFunction,
+        held: Option<(Record, Moment)>,
+        home: Arc<Home>,
+    ) -> Arc<Self> {
         let now = home.clock.now();
         let line = settings.line();
         // Without settings of its own it takes those of whoever brings some.
@@ -131,7 +170,7 @@ impl Core {
         let gate = Gate::new(ledger.state(), closed(&ledger, now));
         let ramp = Ramp::default();
         ramp.set(ramping);
-        let core = Arc::new_cyclic(|me| Core {
+        Arc::new_cyclic(|me| Core {
             name,
             gate,
             due: AtomicU64::new(due(&ledger)),
@@ -144,6 +183,7 @@ impl Core {
             home,
             me: me.clone(),
             flagged: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             disputed: AtomicBool::new(false),
             drift_told: AtomicBool::new(false),
@@ -160,9 +200,7 @@ impl Core {
                 orders: Vec::new(),
                 ordered: None,
             }),
-        });
-        core.flag(false);
-        core
+        })
     }
 
     /// Another registration of the same name. The first settings stand; that these are others is reported once.
@@ -174,9 +212,9 @@ impl Core {
             return;
         }
         let same = desk.ledger.settings() == settings;
-        let first = format!("{:?}", desk.ledger.settings());
-        drop(desk);
         if !same && !self.disputed.swap(true, Ordering::AcqRel) {
+            let first = format!("{:?}", desk.ledger.settings());
+            drop(desk);
             self.home.outlet.error(Error::new(ErrorKind::Conflict {
                 breaker: self.name.clone(),
                 problem: format!(
@@ -299,6 +337,9 @@ impl Core {
     }
 
     fn flag(&self, urgent: bool) {
+        if urgent {
+            self.urgent.store(true, Ordering::Release);
+        }
         let fresh = !self.flagged.swap(true, Ordering::AcqRel);
         if fresh {
             if let Some(me) = self.me.upgrade() {
@@ -311,6 +352,11 @@ impl Core {
 
     pub(crate) fn unflag(&self) {
         self.flagged.store(false, Ordering::Release);
+    }
+
+    /// Whether what it has to say could not wait; once it is asked, it is about to be said.
+    pub(crate) fn take_urgent(&self) -> bool {
+        self.urgent.swap(false, Ordering::AcqRel)
     }
 
     /// Whether this breaker can be settled with the store.

@@ -178,4 +178,13 @@ impl Core {
         let desk = lock(&self.desk);
         desk.ledger.epoch() > 0 || desk.ledger.is_local()
     }
+    /// Nothing of it is lost if this instance forgets it: it is closed, the store knows all that it has counted, and
+    /// nobody waits for anything.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let now = self.home.clock.now();
+        let mut desk = lock(&self.desk);
+        desk.ledger.fold(self.tally.account(), now);
+        let Desk { ledger, callers, orders, ordered, .. } = &*desk;
+        ledger.is_at_rest(now) && callers.is_empty() && orders.is_empty() && ordered.is_none()
+    }
 }

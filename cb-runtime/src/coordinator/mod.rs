@@ -178,7 +178,6 @@ impl Coordinator {
             return;
         }
         if now >= self.reviewed_at.after(PACE) {
-            self.home.take_flagged();
             let talkative = self.review(now);
             if !talkative.is_empty() || now >= self.exchanged_at.after(HEARTBEAT) {
                 self.exchange(talkative).await;
@@ -194,14 +193,18 @@ impl Coordinator {
     /// Brings all books up to date; returns the breakers that have something to say.
     fn review(&mut self, now: Moment) -> Vec<Arc<Core>> {
         self.reviewed_at = now;
+        // All are looked at.
+        self.home.take_flagged();
+        self.book.sweep(now);
         let mut all = self.book.all();
         all.retain(|core| core.review());
         all
     }
 
-    /// One exchange for these breakers, in as many batches as it takes.
+    /// One exchange for these breakers, in as many batches as it takes. Those with something urgent come first, even
+    /// if they come by it while the others are being told: thousands of newcomers must not keep a trip waiting.
     async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
-        let mut rest = cores;
+        let mut rest = urgent_first(cores);
         loop {
             let batch = if rest.len() > MAX_ENTRIES {
                 rest.drain(..MAX_ENTRIES).collect()
@@ -214,6 +217,11 @@ impl Coordinator {
             }
             if rest.is_empty() {
                 return;
+            }
+            if self.home.take_urgent() {
+                let mut late = self.home.take_flagged();
+                late.append(&mut rest);
+                rest = urgent_first(late);
             }
         }
     }
@@ -367,6 +375,11 @@ impl Coordinator {
         }
         self.home.outlet.close();
     }
+}
+
+fn urgent_first(mut cores: Vec<Arc<Core>>) -> Vec<Arc<Core>> {
+    cores.sort_by_cached_key(|core| !core.take_urgent());
+    cores
 }
 
 /// The store's own limits end a hanging connection; this one ends a hanging answer.

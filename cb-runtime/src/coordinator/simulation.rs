@@ -5,9 +5,11 @@
 mod health;
 mod recovery;
 mod rules;
+mod rush;
+mod steering;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -30,12 +32,17 @@ use crate::event::{Event, Events, Outlet};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Store, StreamEvent};
+use crate::sync::lock;
 
 /// One instance's way to the store.
 struct Wire {
     store: Arc<MemoryStore>,
     fate: AtomicU8,
+    /// Hears of every batch before it is answered.
+    listener: Mutex<Option<Listener>>,
 }
+
+type Listener = Box<dyn FnMut(&Batch) + Send>;
 
 const UP: u8 = 0;
 const CUT: u8 = 1;
@@ -58,6 +65,9 @@ impl Wire {
 
 impl Store for Wire {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
+        if let Some(listener) = &mut *lock(&self.listener) {
+            listener(&batch);
+        }
         Box::pin(self.through(async move { Ok(self.store.exchange_now(&batch)) }))
     }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
@@ -103,14 +113,18 @@ impl Fleet {
         let settings = config.resolve().unwrap();
         let instances = (0..size)
             .map(|number| {
-                let wire = Arc::new(Wire { store: store.clone(), fate: AtomicU8::new(UP) });
+                let wire = Arc::new(Wire {
+                    store: store.clone(),
+                    fate: AtomicU8::new(UP),
+                    listener: Mutex::default(),
+                });
                 let outlet = Arc::new(Outlet::new(None));
                 let events = outlet.subscribe();
                 let cache = Cache::new(clock.clone(), Arc::new(|_| ()));
                 let name = format!("instance-{number}").into();
                 let up = Arc::new(AtomicBool::new(false));
                 let home = Arc::new(Home::new(name, clock.clone(), outlet, cache, up));
-                let book = Arc::new(Book::default());
+                let book = Arc::new(Book::new(1, clock.now()));
                 let make = |name, held| {
                     Core::new(
                         name,
@@ -236,6 +250,11 @@ impl Fleet {
 
     /// Whether a random walk leads to one truth.
     async fn walk(&mut self, steps: usize, loses_data: bool) {
+        self.walk_on(steps, loses_data).await;
+        self.settle().await;
+    }
+
+    async fn walk_on(&mut self, steps: usize, loses_data: bool) {
         for at in 0..self.instances.len() {
             self.turn(at).await;
         }
@@ -263,7 +282,6 @@ impl Fleet {
                 _ => {}
             }
         }
-        self.settle().await;
     }
 
     async fn truth(&self) -> (State, u64) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Registry;
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
+use crate::coordinator::book::GUESTS;
 use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
 use crate::store::Store;
@@ -22,6 +23,7 @@ pub struct RegistryBuilder {
     pub(super) config: RegistryConfig,
     pub(super) on_error: Option<OnError>,
     pub(super) clock: Clock,
+    pub(super) max_breakers: usize,
 }
 
 /// Where the shared state lives.
@@ -40,6 +42,7 @@ impl Default for RegistryBuilder {
             config: RegistryConfig::default(),
             on_error: None,
             clock: Clock::system(),
+            max_breakers: GUESTS,
         }
     }
 }
@@ -97,6 +100,20 @@ impl RegistryBuilder {
         self
     }
 
+    /// How many breakers whose [names are made of arguments](macro@crate::circuit_breaker#name) there may be in this
+    /// process at once; others are not counted. Default 10,000, at three kilobytes per breaker on a small machine
+    /// and up to ten on one with many cores.
+    ///
+    /// Room for new ones is made in time, by letting go of those that are closed, idle and told to the store: the
+    /// least recently used first, and whatever has not been used for ten minutes. When they are called again they are where
+    /// the fleet is; only [`Snapshot::outcomes`](crate::Snapshot::outcomes) begins anew. Where no room can be made (all are
+    /// in use, or not closed, or the store is away), a call under a new name is made without a breaker's guard, with
+    /// its timeout, cache and fallback. That is reported as an error, at most once a minute.
+    pub fn max_breakers(mut self, breakers: usize) -> Self {
+        self.max_breakers = breakers;
+        self
+    }
+
     /// What is said from outside the code: it wins over what this builder is told by [`redis`](Self::redis),
     /// [`namespace`](Self::namespace), [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
     pub fn config(mut self, config: RegistryConfig) -> Self {
@@ -138,6 +155,9 @@ impl RegistryBuilder {
         }
         if self.namespace.is_empty() {
             return Err(Error::config("namespace", "is empty; it must have at least one character"));
+        }
+        if self.max_breakers == 0 {
+            return Err(Error::config("max_breakers", "0 would guard nothing; it must be at least 1"));
         }
         let (store, shared): (Arc<dyn Store>, bool) = match &self.target {
             Target::Memory => (Arc::new(MemoryStore::new(self.clock.clone())), false),

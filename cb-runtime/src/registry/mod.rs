@@ -3,6 +3,7 @@
 #[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
 mod absent;
 mod builder;
+mod refusals;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +19,15 @@ pub use builder::RegistryBuilder;
 use crate::breaker::home::Home;
 use crate::breaker::{Breaker, Core};
 use crate::cache::Cache;
-use crate::clock::Clock;
-use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
-use crate::coordinator::book::Book;
+use crate::clock::{Clock, Moment};
+use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
+use crate::coordinator::book::{Book, Visit};
 use crate::coordinator::{self, Request};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Outlet};
 use crate::snapshot::FleetBreaker;
-use crate::store::Store;
+use crate::store::{Record, Store};
+use refusals::Refusals;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
@@ -49,6 +51,7 @@ pub struct Registry {
     code: Code,
     /// Where the shared state lives, as far as the config said so.
     place: Place,
+    refusals: Refusals,
 }
 
 impl Registry {
@@ -107,7 +110,7 @@ impl Registry {
     ) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let RegistryBuilder { code, config, on_error, clock, .. } = builder;
+        let RegistryBuilder { code, config, on_error, clock, max_breakers, .. } = builder;
         let place = Place { redis: config.redis, namespace: builder.namespace };
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
@@ -115,12 +118,12 @@ impl Registry {
         let cache = Registry::cache(&clock, &outlet, shared.then_some(&store), &store_up)?;
         let home = Arc::new(Home::new(instance, clock, outlet, cache, store_up));
         *home.layers_mut() = layers;
-        let book = Arc::new(Book::default());
+        let book = Arc::new(Book::new(max_breakers, home.clock.now()));
         let (ready, first_look) = sync_channel(1);
         let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
         // Either way is fine: without the fleet's states the registry serves by itself.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Registry { id, home, book, requests, code, place })
+        Ok(Registry { id, home, book, requests, code, place, refusals: Refusals::default() })
     }
 
     /// The cached results of all breakers; in this process only, unless others share a store.
@@ -141,7 +144,7 @@ impl Registry {
     pub fn breaker(&self, name: &str) -> Option<Breaker> {
         match self.book.get(name) {
             Some(core) => Some(Breaker::new(core)),
-            None if self.book.is_held(name) => Some(Breaker::new(self.core(name, &BreakerConfig::default()))),
+            None if self.book.is_held(name) => Some(Breaker::new(self.look(name))),
             None => None,
         }
     }
@@ -220,7 +223,7 @@ impl Registry {
     /// # Errors
     /// If the store does not answer; some breakers may have been reset then, and others not.
     pub async fn reset_all(&self) -> Result<(), Error> {
-        let breaker = |row: FleetBreaker| Breaker::new(self.core(&row.name, &BreakerConfig::default()));
+        let breaker = |row: FleetBreaker| Breaker::new(self.look(&row.name));
         // All at once: one batch carries many.
         let placed: Vec<_> = self.fleet().await?.into_iter().map(|row| breaker(row).begin_reset()).collect();
         let mut result = Ok(());
@@ -291,35 +294,100 @@ impl Registry {
     /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
     /// fails: a config that cannot be meant is reported, and left out.
     pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
+        match self.book.keep(name) {
+            Some(core) => self.registered_again(core, config),
+            None => self.made(name, config, |make| self.book.get_or_insert(name, make.make())),
+        }
+    }
+
+    /// The same for a function whose name is made of its arguments. `site` has one bit, which is that function's.
+    #[inline]
+    pub(crate) fn guest(&self, name: &str, config: &BreakerConfig, site: u64) -> Arc<Core> {
+        match self.book.visit(name, site) {
+            Some(Visit { core, first: false }) => core,
+            Some(Visit { core, first: true }) => self.registered_again(core, config),
+            None => self.new_guest(name, config, site),
+        }
+    }
+
+    #[cold]
+    fn new_guest(&self, name: &str, config: &BreakerConfig, site: u64) -> Arc<Core> {
+        let admitted = |make: Maker| self.book.get_or_admit(name, site, make.make());
+        if !name.is_empty()
+            && let Some(core) = self.made(name, config, admitted)
+        {
+            return core;
+        }
+        if self.refusals.are_due(self.home.clock.now()) {
+            let (breaker, places) = (name.into(), self.book.places());
+            self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
+        }
+        self.made(name, config, |make| make.detached(name.into()))
+    }
+
+    /// The breaker of that name for someone who only looks at it or steers it.
+    fn look(&self, name: &str) -> Arc<Core> {
+        match self.book.get(name) {
+            Some(core) => core,
+            None => self.made(name, &BreakerConfig::default(), |make| self.book.look(name, make.make())),
+        }
+    }
+
+    fn registered_again(&self, core: Arc<Core>, config: &BreakerConfig) -> Arc<Core> {
+        if config.is_about_the_breaker() {
+            let layers = self.home.layers();
+            let (given, settings) = self.usable(&layers, core.name(), config);
+            core.registered_again(&given, &settings);
+        }
+        core
+    }
+
+    /// What `then` does with all that it takes to make the breaker of that name.
+    fn made<T>(&self, name: &str, config: &BreakerConfig, then: impl FnOnce(Maker) -> T) -> T {
         // Held until the breaker is in the book: a reload finds it there, or has been before.
         let layers = self.home.layers();
-        let known = self.book.get(name);
-        if let Some(core) = &known
-            && !config.is_about_the_breaker()
-        {
-            return core.clone();
+        if let Err(error) = layers.claim(name) {
+            self.report(error);
         }
-        if known.is_none()
-            && let Err(error) = layers.claim(name)
-        {
-            self.home.outlet.error(error);
-        }
-        let (given, settings) = match layers.resolve(name, config) {
+        let (given, settings) = self.usable(&layers, name, config);
+        then(Maker { given, settings, per_function: layers.per_function(name), home: self.home.clone() })
+    }
+
+    /// A config that cannot be meant is reported, and left out.
+    fn usable(&self, layers: &Layers, name: &str, config: &BreakerConfig) -> (BreakerConfig, Settings) {
+        match layers.resolve(name, config) {
             Ok(settings) => (config.clone(), settings),
             Err(error) => {
-                self.home.outlet.error(error);
+                self.report(error);
                 let nothing = BreakerConfig::default();
                 let settings = layers.resolve(name, &nothing).expect("the layers resolve by themselves");
                 (nothing, settings)
             }
-        };
-        if let Some(core) = known {
-            core.registered_again(&given, &settings);
-            return core;
         }
-        let per_function = layers.per_function(name);
-        let home = self.home.clone();
-        self.book.get_or_insert(name, |name, held| Core::new(name, given, settings, per_function, held, home))
+    }
+
+    /// Tells whoever listens for errors.
+    pub(crate) fn report(&self, error: Error) {
+        self.home.outlet.error(error);
+    }
+}
+
+/// All that it takes to make a breaker.
+struct Maker {
+    given: BreakerConfig,
+    settings: Settings,
+    per_function: PerFunction,
+    home: Arc<Home>,
+}
+
+impl Maker {
+    fn make(self) -> impl FnOnce(Arc<str>, Option<(Record, Moment)>) -> Arc<Core> {
+        let Maker { given, settings, per_function, home } = self;
+        move |name, held| Core::new(name, given, settings, per_function, held, home)
+    }
+
+    fn detached(self, name: Arc<str>) -> Arc<Core> {
+        Core::detached(name, self.given, self.settings, self.per_function, self.home)
     }
 }
 

@@ -1,0 +1,167 @@
+//! The breaker's name: fixed, or made of the function's arguments.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{ToTokens, quote};
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::{Error, Expr, ExprLit, Lit, LitStr, Result, Token};
+
+use crate::signature::{Arg, Function, bound_names};
+
+pub(crate) enum Name {
+    /// One for all calls: a text, a constant, anything of type `&'static str` that is known while compiling.
+    Fixed(Expr),
+    Made(Made),
+}
+
+/// A name with `{argument}` in it, as `format_args!` takes it.
+pub(crate) struct Made {
+    /// With `{}` in the places of the arguments.
+    pub(crate) text: LitStr,
+    /// What goes there, in this order.
+    pub(crate) parts: Vec<TokenStream>,
+}
+
+/// Reads a name. Only a text that is written out can have placeholders: what a constant holds is not known here.
+pub(crate) fn parse(name: &Expr, function: &Function) -> Result<Name> {
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = crate::validate::unwrapped(name) else {
+        return Ok(Name::Fixed(name.clone()));
+    };
+    let written = text.value();
+    if !written.contains(['{', '}']) {
+        return Ok(Name::Fixed(name.clone()));
+    }
+    let mut reader =
+        Reader { text, function, fixed: String::new(), format: String::new(), parts: Vec::new() };
+    reader.read(&written)?;
+    let Reader { fixed, format, parts, .. } = reader;
+    let literal = |value: &str| LitStr::new(value, text.span());
+    if parts.is_empty() {
+        let lit = Lit::Str(literal(&fixed));
+        return Ok(Name::Fixed(Expr::Lit(ExprLit { attrs: Vec::new(), lit })));
+    }
+    Ok(Name::Made(Made { text: literal(&format), parts }))
+}
+
+struct Reader<'a> {
+    text: &'a LitStr,
+    function: &'a Function,
+    /// What stands outside of placeholders, with one brace for two.
+    fixed: String,
+    format: String,
+    parts: Vec<TokenStream>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, mut rest: &str) -> Result<()> {
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, from) = rest.split_at(at);
+            let brace = &from[..1];
+            self.plain(before);
+            rest = &from[1..];
+            if let Some(after) = rest.strip_prefix(brace) {
+                self.fixed.push_str(brace);
+                self.format.push_str(brace);
+                self.format.push_str(brace);
+                rest = after;
+            } else if brace == "}" {
+                return self.wrong("a `}` that nothing has opened; if the name is to have one, write `}}`");
+            } else {
+                let Some((placeholder, after)) = rest.split_once('}') else {
+                    return self.wrong("a `{` that nothing closes; if the name is to have one, write `{{`");
+                };
+                self.placeholder(placeholder)?;
+                rest = after;
+            }
+        }
+        self.plain(rest);
+        Ok(())
+    }
+
+    fn plain(&mut self, text: &str) {
+        self.fixed.push_str(text);
+        self.format.push_str(text);
+    }
+
+    /// `argument`, `self.field`, each perhaps with `:format` after it.
+    fn placeholder(&mut self, placeholder: &str) -> Result<()> {
+        let (argument, format) = match placeholder.split_once(':') {
+            Some((argument, format)) => (argument.trim(), Some(format.trim_end())),
+            None => (placeholder.trim(), None),
+        };
+        let part = self.part(argument)?;
+        self.parts.push(part);
+        self.format.push('{');
+        if let Some(format) = format {
+            if format.contains('$') {
+                return self.wrong("a width or precision in the name is a number, not an argument");
+            }
+            self.format.push(':');
+            self.format.push_str(format);
+        }
+        self.format.push('}');
+        Ok(())
+    }
+
+    /// An argument, or a field of one.
+    fn part(&self, argument: &str) -> Result<TokenStream> {
+        if argument.is_empty() || argument.bytes().all(|byte| byte.is_ascii_digit()) {
+            return self.wrong(format_args!(
+                "say which argument: `{{{argument}}}` stands for none; {}",
+                self.there_are()
+            ));
+        }
+        let Ok((first, fields)) = path.parse_str(argument) else {
+            return self.wrong(format_args!(
+                "`{{{argument}}}` is neither an argument nor a field of one, such as `{{id}}` or `{{self.region}}`"
+            ));
+        };
+        let Some(known) = self.arguments().find(|known| known.unraw() == first.unraw()) else {
+            return self.wrong(format_args!("there is no argument `{first}`; {}", self.there_are()));
+        };
+        let mut root = known.clone();
+        root.set_span(known.span().located_at(self.text.span()));
+        let fields = fields.into_iter().map(|mut token| {
+            token.set_span(self.text.span());
+            token
+        });
+        Ok(quote!(#root #(#fields)*))
+    }
+
+    /// What the function's arguments bind.
+    fn arguments(&self) -> impl Iterator<Item = Ident> {
+        self.function.args.iter().flat_map(|Arg { ident, pattern, .. }| match pattern {
+            Some(pattern) => bound_names(pattern),
+            None => vec![ident.clone()],
+        })
+    }
+
+    fn there_are(&self) -> String {
+        let all: Vec<_> = self.arguments().map(|name| format!("`{{{}}}`", name.unraw())).collect();
+        match &all[..] {
+            [] => "this function has no arguments".into(),
+            [one] => format!("there is {one}"),
+            _ => format!("there are {}", all.join(", ")),
+        }
+    }
+
+    fn wrong<T>(&self, message: impl std::fmt::Display) -> Result<T> {
+        Err(Error::new(self.text.span(), message))
+    }
+}
+
+/// `name`, and `.field.0` after it as it is.
+fn path(input: ParseStream<'_>) -> Result<(Ident, TokenStream)> {
+    let first = input.call(Ident::parse_any)?;
+    let mut fields = TokenStream::new();
+    while !input.is_empty() {
+        input.parse::<Token![.]>()?.to_tokens(&mut fields);
+        // `0.1` of `pair.0.1` is one number to whoever has cut the text into tokens.
+        if input.peek(syn::LitFloat) {
+            input.parse::<syn::LitFloat>()?.to_tokens(&mut fields);
+        } else {
+            input.parse::<syn::Member>()?.to_tokens(&mut fields);
+        }
+    }
+    Ok((first, fields))
+}
