@@ -80,6 +80,45 @@ fn a_file_and_the_environment_over_it_win_over_the_code_and_say_so() {
 }
 
 #[test]
+fn without_any_install_the_environment_is_read_all_the_same() {
+    let a = Instance::with_environment(&[
+        ("CB_BREAKERS__PLAIN__FAILURE_THRESHOLD", "2"),
+        ("CB_BREAKERS__PLAIN__RESET_TIMEOUT", "1h"),
+    ]);
+    for _ in 0..2 {
+        assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    }
+    let Ended::Rejected { retry_after_us: Some(left) } = a.run(Function::Plain, 1, Act::Fail) else {
+        panic!("the third call was made")
+    };
+    assert!(left > 3_000_000_000, "{left}");
+
+    // What cannot be meant is left out, and the application serves.
+    let b = Instance::with_environment(&[("CB_BREAKERS__PLAIN__FAILURE_THRESHOLD", "none")]);
+    for _ in 0..5 {
+        assert_eq!(b.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    }
+    assert!(b.run(Function::Plain, 1, Act::Fail).is_rejected());
+}
+
+#[test]
+fn a_variable_that_turns_out_to_mean_two_breakers_holds_for_the_first_and_is_reported() {
+    let redis = RedisServer::start();
+    let file = File::new("");
+    let a = Instance::configured(&redis.url(), &file.path(), &[("CB_BREAKERS__USER_SERVICE__WINDOW", "2m")]);
+    a.create("user-service", json!({}));
+    assert_setting(&a.settings("user-service"), "window", "2m", "operator");
+    let config = json!({});
+    let second: Result<(), String> =
+        a.try_ask(&Order::Create { breaker: "user.service".into(), config, checks: None });
+    assert_eq!(
+        second.unwrap_err(),
+        "CB_BREAKERS__USER_SERVICE__…: may mean the breakers \"user-service\" and \"user.service\", so it holds \
+         for the first of them only; say it in a file, where names can be told apart"
+    );
+}
+
+#[test]
 fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have() {
     let redis = RedisServer::start();
     let file = File::new("[breakers.orders]\nfailure_threshold = 10\n");
