@@ -1,0 +1,163 @@
+//! What the demo promises, and whether what was measured holds it. Pure: evidence in, verdicts out.
+
+use std::time::Duration;
+
+use cb_runtime::State;
+
+use super::agreement::{Agreement, agreements};
+use super::fleet::FAR;
+use super::load::{Answer, Tally};
+use super::process::Stopped;
+use super::script::{Notes, SETTLING, Span};
+use crate::profile::{Circuit, PROBES, Source};
+
+/// All instances have opened so soon after the first one.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// A process ends so soon after it was told.
+const STOP: Duration = Duration::from_secs(1);
+
+/// A promise, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Promise {
+    /// What was promised.
+    pub text: &'static str,
+    /// What was measured.
+    pub measured: String,
+    /// Whether that holds the promise.
+    pub held: bool,
+}
+
+/// All that was measured in one run of the script.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// What the script has written down.
+    pub notes: Notes,
+    /// Every answer that a client of the gateway got.
+    pub answers: Vec<Answer>,
+    /// Every instance's view at the end, with all changes it has heard of.
+    pub circuits: Vec<Circuit>,
+    /// How the processes have ended.
+    pub stopped: Vec<Stopped>,
+}
+
+/// Judges every promise.
+pub fn judge(evidence: &Evidence) -> Vec<Promise> {
+    let changes = agreements(&evidence.circuits);
+    let notes = &evidence.notes;
+    let settled = notes.open.clone().map(|open| open.start + micros(SETTLING)..open.end);
+    vec![
+        promise("healthy: every answer is live", &notes.healthy, |span| all_live(evidence, span)),
+        together(&changes, evidence.circuits.len()),
+        promise("auth slow or down: no client gets an error", &settled, |span| no_error(evidence, span)),
+        promise("auth down: cached answers first, then the fallback", &settled, |span| {
+            cached_then_fallback(evidence, span)
+        }),
+        promise("auth slow or down: it is asked by probes alone", &notes.open, |span| {
+            probes_alone(&changes, notes.asked_while_open, span)
+        }),
+        promise("recovery: all close, and cached answers stop", &notes.recovered, |span| {
+            all_live(evidence, span)
+        }),
+        promise("one cut off: it alone opens, its clients get no error", &notes.cut_off, |span| {
+            it_alone(evidence, span)
+        }),
+        promise("Redis killed and back: nobody notices", &notes.redis_away, |span| all_live(evidence, span)),
+        stopped(&evidence.stopped),
+    ]
+}
+
+fn promise(text: &'static str, span: &Option<Span>, judge: impl FnOnce(&Span) -> (bool, String)) -> Promise {
+    let (held, measured) = span.as_ref().map_or((false, "did not come to that".into()), judge);
+    Promise { text, measured, held }
+}
+
+fn together(changes: &[Agreement], instances: usize) -> Promise {
+    let opened: Vec<&Agreement> = changes.iter().filter(|change| change.to == State::Open).collect();
+    let slowest = opened.iter().map(|change| change.spread).collect::<Option<Vec<_>>>();
+    let slowest = slowest.and_then(|spreads| spreads.into_iter().max());
+    let measured = match slowest {
+        Some(spread) => format!("{} times, at most {} apart", opened.len(), milliseconds(spread)),
+        None if opened.is_empty() => "never opened".into(),
+        None => format!("not all of {instances} have heard of every opening"),
+    };
+    let held = slowest.is_some_and(|spread| spread <= TOGETHER);
+    Promise { text: "all instances open within 50 ms of each other", measured, held }
+}
+
+fn cached_then_fallback(evidence: &Evidence, span: &Span) -> (bool, String) {
+    let sent = |wanted| {
+        let by = move |answer: &&Answer| answer.by.as_ref().is_some_and(|(source, _)| *source == wanted);
+        let sent = evidence.answers.iter().filter(|answer| span.contains(&answer.sent_us)).filter(by);
+        let (first, last) = sent.fold((u64::MAX, 0), |(first, last), answer| {
+            (first.min(answer.sent_us), last.max(answer.sent_us))
+        });
+        (first <= last).then_some((first, last))
+    };
+    let in_order = match (sent(Source::Cached), sent(Source::Fallback)) {
+        (Some(cached), Some(fallback)) => cached.0 < fallback.0 && cached.1 < fallback.1,
+        _ => false,
+    };
+    (in_order, shown(&tally(evidence, span, |_| true)))
+}
+
+fn probes_alone(changes: &[Agreement], asked: u64, span: &Span) -> (bool, String) {
+    let trials = changes
+        .iter()
+        .filter(|change| change.to == State::HalfOpen && span.contains(&change.first_us))
+        .count();
+    let most = trials as u64 * u64::from(PROBES);
+    (trials > 0 && asked <= most, format!("{asked} requests; {trials} trials allow {most}"))
+}
+
+fn it_alone(evidence: &Evidence, span: &Span) -> (bool, String) {
+    let far = |answer: &Answer| answer.by.as_ref().is_some_and(|(_, instance)| instance == FAR);
+    let its = tally(evidence, span, far);
+    let others = tally(evidence, span, |answer| !far(answer));
+    let kept = its.failed == 0 && its.cached + its.fallback > 0;
+    let others_kept = others.total() > 0 && others.live == others.total();
+    let measured = format!("{FAR}: {}; others: {}", shown(&its), shown(&others));
+    let fleet_opened = evidence.circuits.iter().filter(|circuit| circuit.instance != FAR);
+    let others_left_closed = fleet_opened
+        .flat_map(|circuit| &circuit.changes)
+        .any(|change| change.to == State::Open && span.contains(&change.at_us));
+    (kept && others_kept && !others_left_closed, measured)
+}
+
+fn stopped(all: &[Stopped]) -> Promise {
+    let slowest = all.iter().map(|one| one.took).max().unwrap_or_default();
+    let unclean: Vec<&str> = all.iter().filter(|one| !one.clean).map(|one| &*one.name).collect();
+    let measured = match unclean[..] {
+        [] => format!("{} processes, the slowest in {}", all.len(), milliseconds(slowest)),
+        _ => format!("not clean: {}", unclean.join(", ")),
+    };
+    let held = !all.is_empty() && unclean.is_empty() && slowest <= STOP;
+    Promise { text: "told to stop, each process ends within a second", measured, held }
+}
+
+fn no_error(evidence: &Evidence, span: &Span) -> (bool, String) {
+    let tally = tally(evidence, span, |_| true);
+    (tally.total() > 0 && tally.failed == 0, shown(&tally))
+}
+
+fn all_live(evidence: &Evidence, span: &Span) -> (bool, String) {
+    let tally = tally(evidence, span, |_| true);
+    (tally.total() > 0 && tally.live == tally.total(), shown(&tally))
+}
+
+fn tally(evidence: &Evidence, span: &Span, of: impl Fn(&Answer) -> bool) -> Tally {
+    evidence.answers.iter().filter(|answer| span.contains(&answer.sent_us) && of(answer)).collect()
+}
+
+fn shown(tally: &Tally) -> String {
+    let Tally { live, cached, fallback, failed } = *tally;
+    format!("{live} live, {cached} cached, {fallback} by fallback, {failed} failed")
+}
+
+/// A span with the precision that it deserves.
+pub fn milliseconds(span: Duration) -> String {
+    format!("{:.1} ms", span.as_secs_f64() * 1000.0)
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
