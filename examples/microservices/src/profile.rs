@@ -35,6 +35,7 @@ impl Auth {
         cache_ttl = "4s",
         cache_key = user,
         failure_threshold = 5,
+        min_failing_instances = 2,
         reset_timeout = "1s",
         half_open_max_calls = PROBES,
         success_threshold = 3,

@@ -115,7 +115,7 @@ fn it_alone(evidence: &Evidence, span: &Span) -> (bool, String) {
     let others = tally(evidence, span, |answer| !far(answer));
     let kept = its.failed == 0 && its.cached + its.fallback > 0;
     let others_kept = others.total() > 0 && others.live == others.total();
-    let measured = format!("{FAR}: {}; others: {}", shown(&its), shown(&others));
+    let measured = format!("{FAR}: {}; a, b: {}", shown(&its), shown(&others));
     let fleet_opened = evidence.circuits.iter().filter(|circuit| circuit.instance != FAR);
     let others_left_closed = fleet_opened
         .flat_map(|circuit| &circuit.changes)
@@ -149,8 +149,13 @@ fn tally(evidence: &Evidence, span: &Span, of: impl Fn(&Answer) -> bool) -> Tall
 }
 
 fn shown(tally: &Tally) -> String {
-    let Tally { live, cached, fallback, failed } = *tally;
-    format!("{live} live, {cached} cached, {fallback} by fallback, {failed} failed")
+    let kinds = [(tally.live, "live"), (tally.cached, "cached"), (tally.fallback, "fallback")];
+    let shown: String = kinds
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}, "))
+        .collect();
+    format!("{shown}{} failed", tally.failed)
 }
 
 /// A span with the precision that it deserves.

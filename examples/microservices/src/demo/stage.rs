@@ -51,8 +51,21 @@ pub struct Stage {
     pub load: Load,
     /// When it began, in microseconds of the wall clock.
     pub started_us: u64,
+    /// Who looks at it; holds a share of the fleet.
+    pub watcher: Watcher,
     sight: watch::Receiver<Sight>,
-    watcher: JoinHandle<()>,
+}
+
+/// Looks at the services again and again.
+pub struct Watcher(JoinHandle<()>);
+
+impl Watcher {
+    /// Ends it, and with it its share of the fleet.
+    pub async fn stop(self) {
+        self.0.abort();
+        // An error says that it was aborted: that was the wish.
+        let _ = self.0.await;
+    }
 }
 
 impl Stage {
@@ -64,7 +77,7 @@ impl Stage {
         let fleet = Arc::new(Fleet::start(executable, breaker).await?);
         let load = Load::start(fleet.gateway.url())?;
         let (sender, sight) = watch::channel(Sight::default());
-        let watcher = tokio::spawn(look(fleet.clone(), sender));
+        let watcher = Watcher(tokio::spawn(look(fleet.clone(), sender)));
         Ok(Stage { fleet, load, started_us: now_us(), sight, watcher })
     }
 
@@ -91,9 +104,7 @@ impl Stage {
     /// If one of them does not end at all.
     pub async fn clear(self) -> anyhow::Result<Vec<Stopped>> {
         self.load.stop();
-        self.watcher.abort();
-        // Its share of the fleet goes with it.
-        let _ = self.watcher.await;
+        self.watcher.stop().await;
         Arc::into_inner(self.fleet).context("the fleet is still in use")?.stop().await
     }
 }

@@ -10,7 +10,7 @@ use super::view::{Line, Tone};
 const EVERY: Duration = Duration::from_millis(1500);
 /// The last picture stays so long.
 const LAST: Duration = Duration::from_secs(8);
-const COLUMNS: usize = 120;
+const COLUMNS: usize = 112;
 /// Units of the picture per column and per line.
 const CELL: (f64, f64) = (7.3, 17.0);
 

@@ -100,7 +100,7 @@ fn indent() -> (String, Tone) {
 }
 
 fn title(since_start: u64) -> Line {
-    let text = format!("{:<62}", "client → gateway → profile a, b, c ⇥ breaker → auth");
+    let text = format!("{:<62}", "client → gateway → profile a, b, c → breaker → auth");
     vec![indent(), (text, Tone::Strong), (format!("{:>8} s", seconds(since_start)), Tone::Dim)]
 }
 
@@ -142,11 +142,11 @@ fn answers(stage: &Stage, span: Range<u64>) -> Vec<Line> {
     lines
 }
 
-/// One glyph per half second: the worst that more than a few clients got.
+/// One glyph per half second: what most clients got, unless one got an error.
 fn timeline(stage: &Stage, now: u64) -> Line {
     // Whole columns, so that glyphs do not change while they wander.
-    let end = now / COLUMN * COLUMN;
-    let start = end.saturating_sub(COLUMNS as u64 * COLUMN);
+    let end = (now - stage.started_us) / COLUMN * COLUMN + stage.started_us;
+    let start = stage.started_us.max(end.saturating_sub(COLUMNS as u64 * COLUMN));
     let mut columns = vec![Tally::default(); COLUMNS];
     stage.load.each_in(&(start..end), |answer| {
         let column = usize::try_from((answer.sent_us - start) / COLUMN).unwrap_or(COLUMNS);
@@ -186,7 +186,7 @@ fn auth(sight: &Sight) -> Line {
         Mood::Slow => Tone::Makeshift,
         Mood::Down => Tone::Bad,
     };
-    let rate = format!("{:.0} requests/s, {} in all", sight.auth_rate, sight.auth.total());
+    let rate = format!("asked {:.0} times/s, {} in all", sight.auth_rate, sight.auth.total());
     let state = (format!("{:<14}", sight.auth.mood), tone);
     vec![indent(), (format!("{:<12}", "auth"), Tone::Strong), state, (rate, Tone::Dim)]
 }
