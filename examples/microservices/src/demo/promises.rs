@@ -46,28 +46,32 @@ pub fn judge(evidence: &Evidence) -> Vec<Promise> {
     let notes = &evidence.notes;
     let settled = notes.open.clone().map(|open| open.start + micros(SETTLING)..open.end);
     vec![
-        promise("healthy: every answer is live", &notes.healthy, |span| all_live(evidence, span)),
+        promise("healthy: every answer is live", notes.healthy.as_ref(), |span| all_live(evidence, span)),
         together(&changes, evidence.circuits.len()),
-        promise("auth slow or down: no client gets an error", &settled, |span| no_error(evidence, span)),
-        promise("auth down: cached answers first, then the fallback", &settled, |span| {
+        promise("auth slow or down: no client gets an error", settled.as_ref(), |span| {
+            no_error(evidence, span)
+        }),
+        promise("auth down: cached answers first, then the fallback", settled.as_ref(), |span| {
             cached_then_fallback(evidence, span)
         }),
-        promise("auth slow or down: it is asked by probes alone", &notes.open, |span| {
+        promise("auth slow or down: it is asked by probes alone", notes.open.as_ref(), |span| {
             probes_alone(&changes, notes.asked_while_open, span)
         }),
-        promise("recovery: all close, and cached answers stop", &notes.recovered, |span| {
+        promise("recovery: all close, and cached answers stop", notes.recovered.as_ref(), |span| {
             all_live(evidence, span)
         }),
-        promise("one cut off: it alone opens, its clients get no error", &notes.cut_off, |span| {
+        promise("one cut off: it alone opens, its clients get no error", notes.cut_off.as_ref(), |span| {
             it_alone(evidence, span)
         }),
-        promise("Redis killed and back: nobody notices", &notes.redis_away, |span| all_live(evidence, span)),
+        promise("Redis killed and back: nobody notices", notes.redis_away.as_ref(), |span| {
+            all_live(evidence, span)
+        }),
         stopped(&evidence.stopped),
     ]
 }
 
-fn promise(text: &'static str, span: &Option<Span>, judge: impl FnOnce(&Span) -> (bool, String)) -> Promise {
-    let (held, measured) = span.as_ref().map_or((false, "did not come to that".into()), judge);
+fn promise(text: &'static str, span: Option<&Span>, judge: impl FnOnce(&Span) -> (bool, String)) -> Promise {
+    let (held, measured) = span.map_or((false, "did not come to that".into()), judge);
     Promise { text, measured, held }
 }
 
@@ -150,12 +154,9 @@ fn tally(evidence: &Evidence, span: &Span, of: impl Fn(&Answer) -> bool) -> Tall
 
 fn shown(tally: &Tally) -> String {
     let kinds = [(tally.live, "live"), (tally.cached, "cached"), (tally.fallback, "fallback")];
-    let shown: String = kinds
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, name)| format!("{count} {name}, "))
-        .collect();
-    format!("{shown}{} failed", tally.failed)
+    let shown = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}"));
+    let shown: Vec<String> = shown.chain([format!("{} failed", tally.failed)]).collect();
+    shown.join(", ")
 }
 
 /// A span with the precision that it deserves.
@@ -166,3 +167,6 @@ pub fn milliseconds(span: Duration) -> String {
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,9 +107,10 @@ fn title(since_start: u64) -> Line {
 fn scenes(current: Option<Scene>) -> Line {
     let mut line = vec![indent()];
     for scene in Scene::ALL {
-        match current == Some(scene) {
-            true => line.push((format!("▶ {scene}"), Tone::Strong)),
-            false => line.push((scene.to_string(), Tone::Dim)),
+        if current == Some(scene) {
+            line.push((format!("▶ {scene}"), Tone::Strong));
+        } else {
+            line.push((scene.to_string(), Tone::Dim));
         }
         line.push(("   ".into(), Tone::Plain));
     }
@@ -192,12 +193,10 @@ fn auth(sight: &Sight) -> Line {
 }
 
 fn redis(stage: &Stage) -> Line {
-    let (state, tone) = match stage.fleet.redis.pid() {
-        Some(_) => ("up", Tone::Good),
-        None => ("killed", Tone::Bad),
-    };
-    let state = (format!("{state:<14}"), tone);
-    vec![indent(), (format!("{:<12}", "Redis"), Tone::Strong), state, (stage.fleet.redis.url(), Tone::Dim)]
+    let server = &stage.fleet.redis;
+    let (how, tone) = if server.pid().is_some() { ("up", Tone::Good) } else { ("killed", Tone::Bad) };
+    let name = (format!("{:<12}", "Redis"), Tone::Strong);
+    vec![indent(), name, (format!("{how:<14}"), tone), (server.url(), Tone::Dim)]
 }
 
 fn changes(sight: &Sight, started_us: u64) -> Vec<Line> {
