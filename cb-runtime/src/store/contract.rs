@@ -5,9 +5,13 @@
 //! the Redis store.
 
 mod counts;
+mod failing;
+mod last;
 mod leases;
 #[cfg(feature = "redis")]
 mod random;
+mod roles;
+mod settings;
 mod stream;
 mod transitions;
 mod windows;

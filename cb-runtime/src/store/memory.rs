@@ -4,7 +4,11 @@
 //! lives in one process. Time is the clock's, so a test may move it by hand; only `watch` waits in
 //! real time.
 
+mod failing;
+mod last;
 mod ledger;
+mod role;
+mod settings;
 mod shelf;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -144,9 +148,7 @@ impl Space {
     }
 
     fn entry(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> Result<View, String> {
-        if let Some(window) = &entry.window {
-            window.buckets()?;
-        }
+        entry.check()?;
         let now = when.now;
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut ledger = self.breakers.remove(&entry.name).unwrap_or_default();
@@ -158,15 +160,21 @@ impl Space {
             }
         }
         if !when.retry {
-            ledger.merge(entry, when);
+            ledger.merge(instance, entry, when);
         }
         ledger.settle_leases(instance, &entry.leases, now);
+        if let Some(role) = entry.role.filter(|role| role.want) {
+            ledger.take_role(instance, role.term_us, now);
+        }
         let from = ledger.state();
         let won = entry.proposal.as_ref().is_some_and(|proposal| {
             ledger.propose(proposal, entry.known().map(|known| known.epoch), instance, now)
         });
         if won && let Some(proposal) = &entry.proposal {
             self.announce(&entry.name, Some(from), ledger.record(now), proposal.evidence, now);
+        }
+        if entry.role.is_some_and(|role| !role.want) {
+            ledger.role().give_up(instance);
         }
         let (granted, lease_wait_us) = ledger.hand_out(instance, &entry.leases, now);
         let view = View {
@@ -177,11 +185,11 @@ impl Space {
             won,
             granted,
             lease_wait_us,
-            success_age_us: None,
-            failing: Vec::new(),
-            last: None,
-            role: None,
-            other_settings: None,
+            success_age_us: ledger.success_age_us(now),
+            failing: ledger.failing(instance, now),
+            last: entry.last.map(|ask| ledger.last(ask, instance, now)),
+            role: entry.role.map(|_| ledger.role().view(instance, now)),
+            other_settings: ledger.settle_settings(&entry.settings, now),
         };
         if ledger.is_kept() {
             ledger.touch(now);

@@ -36,7 +36,9 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// abandons the answer, not the operation.
 pub(crate) trait Store: Send + Sync + 'static {
     /// One exchange: for each entry, in this order: write back what the store has lost, merge the
-    /// delta, release and renew leases, try the proposal, hand out leases, answer with the view.
+    /// delta, release and renew leases, take or renew the role, try the proposal, give the role up, hand out
+    /// leases, keep the settings, answer with the view. So a proposal is covered by a role that is renewed, or
+    /// given up, in the same entry.
     /// The whole batch happens at one moment of the store's time, and no other batch in between.
     /// Two entries may name the same breaker; the second finds what the first has left.
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>>;
@@ -117,8 +119,9 @@ pub(crate) struct Entry {
     pub(crate) leases: LeaseAsk,
     /// About the role of the one instance that makes this breaker's health checks.
     pub(crate) role: Option<RoleAsk>,
-    /// What this instance judges by, as one line for people; empty = it does not say. Kept beside the breaker if there
-    /// is none yet, or `known` is `None` (a newcomer), and the breaker is kept at all.
+    /// What this instance judges by, as one line for people; empty = it does not say. Kept beside the breaker (if that
+    /// is kept at all): what was said last, and what was said before it, if that was something else. So all of several
+    /// that differ hear of each other, whoever was first, as long as they go on saying it.
     pub(crate) settings: Arc<str>,
 }
 
@@ -172,7 +175,10 @@ pub(crate) const MAX_BUCKETS: u64 = 64;
 pub(crate) const MAX_LAST: u32 = 10_000;
 /// Of the instances that have reported failures, so many are told apart: those whose failures are the latest.
 pub(crate) const MAX_FAILING: usize = 32;
-/// What an instance says of its settings is cut there.
+/// A role is had for no longer than this without being renewed; a longer term counts as that. It bounds what a
+/// clock that was set back can do to a breaker whose leader is gone, too.
+pub(crate) const MAX_ROLE_TERM_US: u64 = 300 * 1_000_000;
+/// What an instance says of its settings is cut there, between two characters.
 pub(crate) const MAX_SETTINGS: usize = 600;
 
 /// Calls with a result.
@@ -206,20 +212,24 @@ pub(crate) struct Kind {
 }
 
 /// The last calls of the whole fleet, in the order of the exchanges that told of them, and how much of them the
-/// instance wants to see. Kept apart for every number of `calls`.
+/// instance wants to see. Kept apart for every number of `calls`, for the epoch, and for [`IDLE`] after somebody has
+/// asked for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastAsk {
     /// How many; 1 to [`MAX_LAST`], the entry is answered with an error otherwise.
     pub(crate) calls: u32,
-    /// Only those after this place are answered; 0 = all of them. See [`LastView::place`].
+    /// Only those after this place are answered; 0 = all of them. See [`LastView::place`]. Places are an epoch's and an
+    /// incarnation's: when either is another, ask for all.
     pub(crate) since: u64,
 }
 
 /// About the role of the one instance that makes a breaker's health checks. It is not bound to an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RoleAsk {
-    /// `true`: to have it for `term_us` from now, if nobody else has it (any more). `false`: to give it up.
+    /// `true`: to have it for `term_us` from now, if nobody else has it (any more); who has it still keeps
+    /// its token, who has let it lapse gets a new one. `false`: to give it up, if it has it.
     pub(crate) want: bool,
+    /// At most [`MAX_ROLE_TERM_US`].
     pub(crate) term_us: u64,
 }
 
@@ -263,7 +273,7 @@ pub(crate) struct Proposal {
     /// `true` (an operator's word): always wins, unless it would change nothing: the store is in state `to` for the
     /// same reason, neither has a remaining time and, if that state is closed, nothing has been counted in it.
     pub(crate) force: bool,
-    /// The decision of a health check: wins only if the proposer still has the role under this token.
+    /// The decision of a health check: wins only if, beside all else, the proposer has the role under this token now.
     pub(crate) token: Option<u64>,
     /// As in [`Record`].
     pub(crate) actor: String,
@@ -275,6 +285,29 @@ impl Entry {
     /// What is known, if it can be believed.
     fn known(&self) -> Option<&Record> {
         self.known.as_ref().filter(|known| known.epoch <= MAX_EPOCH)
+    }
+
+    /// What is wrong with what it asks for.
+    fn check(&self) -> Result<(), String> {
+        if let Some(window) = &self.window {
+            window.buckets()?;
+        }
+        match self.last {
+            Some(LastAsk { calls, .. }) if !(1..=MAX_LAST).contains(&calls) => {
+                Err(format!("the last {calls} calls cannot be kept; there must be 1 to {MAX_LAST}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Buckets and calls count only where there is something that they could go into.
+    fn has_something_to_merge(&self) -> bool {
+        let Delta { counts, run, buckets, calls } = &self.delta;
+        !counts.is_nothing()
+            || run.success_age_us.is_some()
+            || run.failures.iter().any(|&(_, count)| count > 0)
+            || (self.window.is_some() && buckets.iter().any(|(_, counts)| !counts.is_nothing()))
+            || (self.last.is_some() && calls.iter().any(|&(_, count)| count > 0))
     }
 }
 
@@ -295,12 +328,10 @@ impl Counts {
 }
 
 impl Delta {
-    /// There is nothing in it to merge; buckets count only if there is a window that they could go into.
-    fn is_nothing(&self, windowed: bool) -> bool {
-        self.counts.is_nothing()
-            && self.run.success_age_us.is_none()
-            && self.run.failures.iter().all(|&(_, count)| count == 0)
-            && !(windowed && self.buckets.iter().any(|(_, counts)| !counts.is_nothing()))
+    /// How old the latest failure is that it tells of.
+    fn failure_age_us(&self) -> Option<u64> {
+        let latest = self.run.failures.iter().filter(|(_, count)| *count > 0).map(|&(age, _)| age).min();
+        latest.or((self.counts.failures > 0).then_some(0))
     }
 }
 
@@ -331,13 +362,17 @@ impl State {
     }
 }
 
-/// A reason as it is kept: at most [`MAX_REASON`] bytes of it.
+/// A reason, or an actor, as it is kept: at most [`MAX_REASON`] bytes of it.
 fn cut(reason: &str) -> &str {
-    let mut end = reason.len().min(MAX_REASON);
-    while !reason.is_char_boundary(end) {
+    cut_to(reason, MAX_REASON)
+}
+
+fn cut_to(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    &reason[..end]
+    &text[..end]
 }
 
 /// Names one permit of a half-open state; unique within its instance. Epoch-bound: a change of
@@ -383,8 +418,8 @@ pub(crate) struct View {
     pub(crate) run: u64,
     /// How long ago the latest success of the epoch was.
     pub(crate) success_age_us: Option<u64>,
-    /// For every other instance that has reported a failure in this epoch: how long ago the latest of them happened.
-    /// Newest first, at most [`MAX_FAILING`].
+    /// For every other instance that has reported a failure in this epoch (in the totals or the run): how long ago the
+    /// latest of them happened. Newest first, at most [`MAX_FAILING`].
     pub(crate) failing: Vec<u64>,
     pub(crate) window: Option<WindowView>,
     pub(crate) last: Option<LastView>,
@@ -396,14 +431,14 @@ pub(crate) struct View {
     pub(crate) lease_wait_us: Option<u64>,
     /// Who has the role that was asked about.
     pub(crate) role: Option<RoleView>,
-    /// What is kept of some instance's settings, where they differ from this instance's.
+    /// What was kept of another instance's settings until now, or not longer than [`IDLE`] ago.
     pub(crate) other_settings: Option<String>,
 }
 
 /// What [`LastAsk`] asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LastView {
-    /// How many outcomes have ever been appended in this epoch: the place of the latest.
+    /// How many outcomes have been appended in this epoch: the place of the latest.
     pub(crate) place: u64,
     /// The outcomes after `since`, oldest first, at most `calls` of them: all that are kept if `since` is later than
     /// `place`, or too long ago. The first of them is at the place `place` less their sum, plus one.
@@ -418,7 +453,8 @@ pub(crate) struct LastView {
 pub(crate) struct RoleView {
     /// The asker has it.
     pub(crate) mine: bool,
-    /// The fencing token: larger than any before whenever the role is taken anew, even if the store has lost its data.
+    /// The fencing token of who has it, or had it last. Larger than any before whenever the role is taken anew, even if the
+    /// store has lost its data (as long as its clock goes on).
     pub(crate) token: u64,
     /// Until it lapses; 0 = nobody has it.
     pub(crate) remaining_us: u64,

@@ -14,7 +14,8 @@ use proptest::sample::select;
 use super::{Bench, Entry, SECOND};
 use crate::snapshot::State;
 use crate::store::{
-    Answer, Batch, Counts, Delta, LeaseAsk, Position, Proposal, Record, Run, StreamEvent, View, WindowAsk,
+    Answer, Batch, Counts, Delta, Kind, LastAsk, LeaseAsk, Position, Proposal, Record, RoleAsk, Run,
+    StreamEvent, View, WindowAsk,
 };
 
 const INSTANCES: [&str; 3] = ["a", "b {odd}", "c/1"];
@@ -41,6 +42,8 @@ enum Seq {
 struct Plan {
     breaker: usize,
     known: Known,
+    /// The proposal is made under this: the token told last, or one beside it.
+    token: Option<i64>,
     entry: Entry,
 }
 
@@ -89,12 +92,23 @@ fn delta() -> impl Strategy<Value = Delta> {
     let run = (prop::option::weighted(0.3, span()), prop_oneof![9 => failures, 1 => many])
         .prop_map(|(success_age_us, failures)| Run { success_age_us, failures });
     let buckets = prop::collection::vec((span(), counts()), 0..4);
-    (counts(), run, buckets).prop_map(|(counts, run, buckets)| Delta {
+    let kind = (any::<bool>(), any::<bool>()).prop_map(|(failed, slow)| Kind { failed, slow });
+    let calls = prop::collection::vec((kind, prop_oneof![9 => 0..6_u64, 1 => Just(1 << 52)]), 0..5);
+    (counts(), run, buckets, calls).prop_map(|(counts, run, buckets, calls)| Delta {
         counts,
         run,
         buckets,
-        calls: Vec::new(),
+        calls,
     })
+}
+
+fn last() -> impl Strategy<Value = LastAsk> {
+    let since = prop_oneof![2 => Just(0), 4 => 0..40_u64, 1 => Just(u64::MAX)];
+    (select(vec![1, 7, 7, 7, 30, 0]), since).prop_map(|(calls, since)| LastAsk { calls, since })
+}
+
+fn role() -> impl Strategy<Value = RoleAsk> {
+    (prop::bool::weighted(0.8), span()).prop_map(|(want, term_us)| RoleAsk { want, term_us })
 }
 
 fn window() -> impl Strategy<Value = WindowAsk> {
@@ -106,8 +120,9 @@ fn window() -> impl Strategy<Value = WindowAsk> {
 
 fn proposal() -> impl Strategy<Value = Proposal> {
     let times = (prop::option::of(span()), span(), 0..4_u32);
-    (state(), select(vec!["one", "another ß"]), times, any::<bool>(), counts()).prop_map(
-        |(to, reason, (remaining_us, reset_timeout_us, attempt), force, evidence)| Proposal {
+    let words = (select(vec!["one", "another ß"]), select(vec!["", "", "alice |5|"]));
+    (state(), words, times, any::<bool>(), counts()).prop_map(
+        |(to, (reason, actor), (remaining_us, reset_timeout_us, attempt), force, evidence)| Proposal {
             to,
             reason: reason.into(),
             remaining_us,
@@ -115,7 +130,7 @@ fn proposal() -> impl Strategy<Value = Proposal> {
             attempt,
             force,
             token: None,
-            actor: String::new(),
+            actor: actor.into(),
             evidence,
         },
     )
@@ -140,7 +155,7 @@ fn record() -> impl Strategy<Value = Record> {
             state,
             reason: "told".into(),
             originator: "somebody".into(),
-            actor: String::new(),
+            actor: if attempt == 1 { "bob".into() } else { String::new() },
             remaining_us,
             since_us,
             reset_timeout_us,
@@ -158,14 +173,19 @@ fn plan() -> impl Strategy<Value = Plan> {
     ];
     let asks = (
         prop::option::of(window()),
+        prop::option::of(last()),
         prop::option::weighted(0.4, proposal()),
         prop_oneof![Just(LeaseAsk::default()), leases()],
+        prop::option::of(role()),
+        select(vec!["", "limit 3", "limit 5 ß", "limit 7"]),
     );
-    (0..BREAKERS.len(), known, prop_oneof![1 => Just(Delta::default()), 3 => delta()], asks).prop_map(
-        |(breaker, known, delta, (window, proposal, leases))| {
-            let entry =
-                Entry { name: BREAKERS[breaker].into(), delta, window, proposal, leases, ..Entry::default() };
-            Plan { breaker, known, entry }
+    let token = prop::option::weighted(0.3, prop_oneof![5 => Just(0), 1 => -1..=1_i64]);
+    let delta = prop_oneof![1 => Just(Delta::default()), 3 => delta()];
+    (0..BREAKERS.len(), known, token, delta, asks).prop_map(
+        |(breaker, known, token, delta, (window, last, proposal, leases, role, settings))| {
+            let (name, settings) = (BREAKERS[breaker].into(), settings.into());
+            let entry = Entry { name, known: None, delta, window, last, proposal, leases, role, settings };
+            Plan { breaker, known, token, entry }
         },
     )
 }
@@ -193,6 +213,7 @@ struct Memory {
     seqs: [u64; INSTANCES.len()],
     last: HashMap<(usize, usize), Record>,
     newest: [Option<Record>; BREAKERS.len()],
+    tokens: [u64; BREAKERS.len()],
     /// The memory store's incarnations, and what Redis calls them.
     incarnations: HashMap<String, String>,
 }
@@ -219,7 +240,15 @@ impl Memory {
                 }
             }
         };
-        let entries = plans.iter().map(|plan| Entry { known: known(plan), ..plan.entry.clone() });
+        let proposal = |plan: &Plan| {
+            let token = plan.token.map(|beside| self.tokens[plan.breaker].saturating_add_signed(beside));
+            plan.entry.proposal.clone().map(|proposal| Proposal { token, ..proposal })
+        };
+        let entries = plans.iter().map(|plan| Entry {
+            known: known(plan),
+            proposal: proposal(plan),
+            ..plan.entry.clone()
+        });
         Batch {
             instance: INSTANCES[instance].into(),
             seq,
@@ -233,6 +262,9 @@ impl Memory {
             if let Ok(view) = view {
                 self.last.insert((instance, plan.breaker), view.record.clone());
                 self.newest[plan.breaker] = Some(view.record.clone());
+                if let Some(role) = view.role {
+                    self.tokens[plan.breaker] = role.token;
+                }
             }
         }
     }

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::When;
+use super::failing::Failing;
+use super::last::LastCalls;
+use super::role::Role;
+use super::settings::Settings;
 use crate::clock::micros;
 use crate::snapshot::State;
 use crate::store::{
-    Counts, Entry, LeaseAsk, LeaseId, MAX_COUNT, MAX_RUN, MAX_SPAN_US, Proposal, Record, Run, WindowAsk,
-    WindowView, cut,
+    Counts, Entry, IDLE, LastAsk, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_RUN, MAX_SETTINGS, MAX_SPAN_US,
+    Proposal, Record, Run, WindowAsk, WindowView, cut, cut_to,
 };
 
 /// All instants are the store's, in microseconds.
@@ -28,10 +32,16 @@ pub(super) struct Ledger {
     success_at: Option<u64>,
     /// (instant, count), oldest first.
     failures: Vec<(u64, u64)>,
+    /// By the instant of each one's latest failure.
+    failing: Failing,
     /// By (length, width).
     windows: BTreeMap<(u64, u64), Window>,
+    /// By how many they are.
+    lasts: BTreeMap<u32, LastCalls>,
     /// Until when.
     leases: BTreeMap<(Arc<str>, LeaseId), u64>,
+    role: Role,
+    settings: Settings,
     kept: bool,
     touched_at: u64,
 }
@@ -93,7 +103,8 @@ impl Ledger {
         lost
     }
 
-    /// Takes a state over, with nothing counted in it yet.
+    /// Takes a state over, with nothing counted in it yet. Who has the role, and what is said of settings, are not
+    /// the epoch's.
     fn begin(&mut self, record: &Record, now: u64) {
         let reset_timeout_us = record.reset_timeout_us.min(MAX_SPAN_US);
         let remaining = record.state.remaining(record.remaining_us, reset_timeout_us);
@@ -107,24 +118,55 @@ impl Ledger {
             since: Some(now.saturating_sub(record.since_us)),
             reset_timeout_us,
             attempt: record.attempt,
+            role: std::mem::take(&mut self.role),
+            settings: std::mem::take(&mut self.settings),
             kept: true,
             ..Ledger::default()
         };
     }
 
-    pub(super) fn merge(&mut self, entry: &Entry, when: When) {
+    pub(super) fn merge(&mut self, instance: &Arc<str>, entry: &Entry, when: When) {
         let timely = match entry.known() {
             Some(known) => known.epoch == self.epoch,
             None => matches!(self.state(), State::Closed | State::MetricsOnly),
         };
-        if !timely || entry.delta.is_nothing(entry.window.is_some()) {
+        if !timely || !entry.has_something_to_merge() {
             return;
         }
         self.kept = true;
         self.counts.add(&entry.delta.counts);
+        if let Some(age) = entry.delta.failure_age_us() {
+            self.failing.note(instance, when.base.saturating_sub(age));
+        }
         self.merge_run(&entry.delta.run, when.base);
         if let Some(ask) = entry.window {
             self.merge_buckets(ask, &entry.delta.buckets, when);
+        }
+        if let Some(ask) = entry.last
+            && entry.delta.calls.iter().any(|&(_, count)| count > 0)
+        {
+            let last = self.lasts.entry(ask.calls).or_default();
+            last.append(instance, &entry.delta.calls, u64::from(ask.calls));
+        }
+    }
+
+    pub(super) fn success_age_us(&self, now: u64) -> Option<u64> {
+        self.success_at.map(|at| now.saturating_sub(at))
+    }
+
+    pub(super) fn failing(&self, instance: &str, now: u64) -> Vec<u64> {
+        self.failing.of_others(instance).map(|at| now.saturating_sub(at)).collect()
+    }
+
+    pub(super) fn last(&mut self, ask: LastAsk, instance: &str, now: u64) -> LastView {
+        if let Some(asked) = self.lasts.get_mut(&ask.calls) {
+            asked.asked_at = now;
+        }
+        // A number of calls that nobody asks for any more.
+        self.lasts.retain(|_, last| now.saturating_sub(last.asked_at) < micros(IDLE));
+        match self.lasts.get(&ask.calls) {
+            Some(last) => last.view(ask, instance),
+            None => LastView { place: 0, outcomes: Vec::new(), failing: Vec::new() },
         }
     }
 
@@ -219,6 +261,22 @@ impl Ledger {
         (granted, wait)
     }
 
+    pub(super) fn take_role(&mut self, instance: &Arc<str>, term_us: u64, now: u64) {
+        self.kept |= self.role.take(instance, term_us, now);
+    }
+
+    pub(super) fn role(&mut self) -> &mut Role {
+        &mut self.role
+    }
+
+    /// Keeps what is said, if the breaker is kept.
+    pub(super) fn settle_settings(&mut self, said: &str, now: u64) -> Option<String> {
+        if said.is_empty() || !self.kept {
+            return None;
+        }
+        self.settings.say(cut_to(said, MAX_SETTINGS), now)
+    }
+
     pub(super) fn propose(
         &mut self,
         proposal: &Proposal,
@@ -226,6 +284,9 @@ impl Ledger {
         instance: &str,
         now: u64,
     ) -> bool {
+        if proposal.token.is_some_and(|token| !self.role.is_held(instance, token, now)) {
+            return false;
+        }
         let current = self.record(now);
         let reset_timeout_us = proposal.reset_timeout_us.min(MAX_SPAN_US);
         let reason = cut(&proposal.reason);
@@ -250,7 +311,7 @@ impl Ledger {
                 state: proposal.to,
                 reason: reason.to_owned(),
                 originator: instance.to_owned(),
-                actor: proposal.actor.clone(),
+                actor: cut(&proposal.actor).to_owned(),
                 remaining_us,
                 since_us: 0,
                 reset_timeout_us,

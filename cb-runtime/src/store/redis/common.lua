@@ -12,6 +12,9 @@ local MAX_EPOCH = 1000000000000000
 local MAX_EVENTS = 1000
 local MAX_RUN = 64
 local MAX_REASON = 200
+local MAX_FAILING = 32
+local MAX_ROLE_TERM = 300000000
+local MAX_SETTINGS = 600
 local IDLE = 3600
 -- Time to live is renewed at most this often, in microseconds.
 local RENEW = 300000000
@@ -126,13 +129,37 @@ end
 
 local FIELDS = {
   'state', 'epoch', 'reason', 'by', 'attempt', 'reset_timeout_ms', 'since_us', 'until_us',
-  'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at',
+  'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at', 'actor',
 }
 
-local function read_breaker(key)
-  local f = use(key, redis.pcall('HMGET', key, unpack(FIELDS)))
+local function joined(...)
+  local all = {}
+  for _, list in ipairs({ ... }) do
+    for _, one in ipairs(list) do
+      all[#all + 1] = one
+    end
+  end
+  return all
+end
+
+-- "<epoch>|<text>": an instance that does not know such a field begins an epoch without clearing it, and it must
+-- not be taken for that epoch's. What is of another epoch is nothing.
+local function of_epoch(key, field, text, epoch)
+  if not text or text == '' then
+    return ''
+  end
+  local written, rest = string.match(text, '^(%d+)|(.*)$')
+  if not written then
+    odd(key, field, text, 'what this library writes there')
+  end
+  return number(key, field, written, MAX_EPOCH) == epoch and rest or ''
+end
+
+-- `fields` are FIELDS and, after them, those that are handed on as they are.
+local function read_breaker(key, fields)
+  local f = use(key, redis.pcall('HMGET', key, unpack(fields)))
   local exists = false
-  for i = 1, #FIELDS do
+  for i = 1, #fields do
     exists = exists or f[i]
   end
   local state = f[1] or 'closed'
@@ -140,10 +167,11 @@ local function read_breaker(key)
     odd(key, 'state', state, 'one of closed, open, half-open, forced-open, disabled, metrics-only')
   end
   local sum = number(key, 'consecutive_failures', f[12], MAX_COUNT) or 0
-  return {
+  local epoch = number(key, 'epoch', f[2], MAX_EPOCH) or 0
+  local b = {
     exists = exists and true or false,
     state = state,
-    epoch = number(key, 'epoch', f[2], MAX_EPOCH) or 0,
+    epoch = epoch,
     reason = string.sub(f[3] or '', 1, MAX_REASON),
     by = string.sub(f[4] or '', 1, 1000),
     attempt = number(key, 'attempt', f[5], 4294967295) or 0,
@@ -155,7 +183,16 @@ local function read_breaker(key)
     slow = number(key, 'slow', f[11], MAX_COUNT) or 0,
     run = read_run(key, f[13], sum),
     touched = (number(key, 'touched_at', f[14], MAX_COUNT / 1000) or 0) * 1000,
+    actor = of_epoch(key, 'actor', f[15], epoch),
+    actor_written = f[15],
   }
+  if #b.actor > MAX_REASON then
+    odd(key, 'actor', b.actor, 'at most ' .. MAX_REASON .. ' bytes long')
+  end
+  for i = #FIELDS + 1, #fields do
+    b[fields[i]] = f[i]
+  end
+  return b
 end
 
 -- See Record::remaining_us.
@@ -176,7 +213,7 @@ end
 local function answer(b)
   local left = remaining(b)
   return {
-    b.epoch, b.state, b.reason, b.by, left or -1,
+    b.epoch, b.state, b.reason, b.by, b.actor, left or -1,
     b.since and math.max(now - b.since, 0) or 0, b.reset, b.attempt,
     b.successes, b.failures, b.slow, b.run.sum,
   }

@@ -1,6 +1,6 @@
 -- One exchange: see Store::exchange, and Batch for what the fields mean.
 -- KEYS: meta, events, held, names, the instance's sequence; then for each entry its breaker, its leases
--- and, if it has a window, that. ARGV[1]: the batch, as JSON.
+-- and, if it asks for them, its window and its last calls. ARGV[1]: the batch, as JSON.
 local meta, events, held, names, sequence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local batch = cjson.decode(ARGV[1])
 
@@ -40,6 +40,7 @@ if batch.as_of and batch.as_of <= now and batch.as_of >= now - 1000000 then
 end
 
 local NONE = {}
+local COUNTED = joined(FIELDS, { 'failing' })
 
 local function instant(age)
   return math.max(base - age, 0)
@@ -83,14 +84,18 @@ local function begin(b, record)
   b.leases_end = b.leases_end or b.state == 'half-open' or record.state == 'half-open'
   b.epoch, b.state, b.reason, b.by = record.epoch, record.state, record.reason, record.by
   b.since, b.ends, b.reset = math.max(now - record.since, 0), left and now + left, reset
-  b.attempt = record.attempt
+  b.attempt, b.actor = record.attempt, record.actor or ''
   b.successes, b.failures, b.slow = 0, 0, 0
+  b.failing = ''
   b.run = { failures = {}, sum = 0 }
   b.begun = true
 end
 
 local function wins(b, e)
   local p = e.proposal
+  if p.token and not (has_role(b.role, batch.instance) and b.role.token == p.token) then
+    return false
+  end
   local left = remaining(b)
   if p.force then
     local nothing_counted = b.successes + b.failures + b.slow == 0 and #b.run.failures == 0
@@ -110,7 +115,7 @@ local function announce(e, b, from, evidence)
     return redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*',
       'incarnation', place.incarnation, 'number', whole(place.number),
       'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
-      'reason', b.reason, 'by', b.by, 'at_us', whole(now),
+      'reason', b.reason, 'by', b.by, 'actor', b.actor, 'at_us', whole(now),
       'remaining_us', b.ends and whole(b.ends - now) or '',
       'reset_timeout_us', whole(b.reset), 'attempt', whole(b.attempt),
       'successes', whole(evidence[1]), 'failures', whole(evidence[2]), 'slow', whole(evidence[3]))
@@ -126,8 +131,9 @@ local function write_breaker(key, e, b, merged)
   local function put(field, value)
     set[#set + 1], set[#set + 2] = field, value
   end
-  local due = b.state == 'closed' and (b.exists or b.begun or merged) and math.abs(now - b.touched) > RENEW
-  if b.begun or (merged and not b.exists) then
+  local kept = b.exists or b.begun or merged or (b.role and b.role.taken)
+  local due = b.state == 'closed' and kept and math.abs(now - b.touched) > RENEW
+  if b.begun or (kept and not b.exists) then
     put('state', b.state)
     put('epoch', whole(b.epoch))
   end
@@ -141,6 +147,23 @@ local function write_breaker(key, e, b, merged)
     if b.state == 'open' then
       put('opened_at', whole(b.since / 1000))
     end
+    if b.actor ~= '' then
+      put('actor', whole(b.epoch) .. '|' .. b.actor)
+    elseif b.actor_written then
+      put('actor', '')
+    end
+  end
+  if b.failing ~= '' and (b.begun or b.failing ~= b.failing_before) then
+    put('failing', whole(b.epoch) .. '|' .. b.failing)
+  elseif b.begun and b.failing_written then
+    put('failing', '')
+  end
+  if b.role then
+    put_role(b.role, put)
+  end
+  if b.said and kept then
+    say_settings(b.said, e.settings)
+    put_settings(b.said, put)
   end
   if b.begun or merged then
     if b.begun or merged.failures then
@@ -186,8 +209,18 @@ local function write_breaker(key, e, b, merged)
 end
 
 -- Everything is read, and found to be in order, before the first write.
-local function exchange(e, key, leases_key, window_key)
-  local b = read_breaker(key)
+local function exchange(e, key, leases_key, window_key, last_key)
+  local fields = COUNTED
+  local roles = e.role or (e.proposal and e.proposal.token)
+  if roles or e.settings then
+    fields = joined(COUNTED, roles and ROLE_FIELDS or NONE, e.settings and SETTINGS_FIELDS or NONE)
+  end
+  local b = read_breaker(key, fields)
+  b.failing_written = b.failing
+  b.failing = check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
+  b.failing_before = b.failing
+  b.role = roles and read_role(key, b)
+  b.said = e.settings and read_settings(key, b)
   local restored = false
   if e.known and e.known.epoch > b.epoch then
     begin(b, e.known)
@@ -203,6 +236,7 @@ local function exchange(e, key, leases_key, window_key)
     end
   end
   local window = e.window and read_window(window_key, e.window, b.epoch, buckets)
+  local last = e.last and read_last(last_key, e.last, b.epoch)
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
     use(leases_key, redis.pcall('ZREMRANGEBYSCORE', leases_key, '-inf', whole(now)))
@@ -233,8 +267,18 @@ local function exchange(e, key, leases_key, window_key)
     elseif failures > 0 then
       b.last_failure = base
     end
+    if b.last_failure then
+      local at = b.last_failure
+      for _, pair in ipairs(failed) do
+        at = math.max(at, pair[1])
+      end
+      b.failing = note_failing(b.failing, batch.encoded, at, now)
+    end
     if window then
       merge_buckets(window, buckets)
+    end
+    if last and e.calls then
+      append_calls(last, batch.encoded, e.calls)
     end
   end
 
@@ -245,6 +289,9 @@ local function exchange(e, key, leases_key, window_key)
   if restored then
     announce(e, b, '', { 0, 0, 0 })
   end
+  if e.role and e.role.want then
+    take_role(b.role, batch.instance, e.role.term)
+  end
   local won = false
   if e.proposal and wins(b, e) then
     won = true
@@ -252,9 +299,12 @@ local function exchange(e, key, leases_key, window_key)
     local p = e.proposal
     begin(b, {
       epoch = b.epoch + 1, state = p.state, reason = p.reason, by = batch.instance,
-      remaining = p.remaining, since = 0, reset = p.reset, attempt = p.attempt,
+      remaining = p.remaining, since = 0, reset = p.reset, attempt = p.attempt, actor = p.actor,
     })
     announce(e, b, from, p.evidence)
+  end
+  if e.role and not e.role.want then
+    give_role_up(b.role, batch.instance)
   end
   if b.leases_end then
     redis.call('DEL', leases_key)
@@ -269,6 +319,11 @@ local function exchange(e, key, leases_key, window_key)
   elseif window then
     write_window(window, e.window, b.epoch)
   end
+  if won and last then
+    last.place, last.outcomes, last.failing = 0, '', ''
+  elseif last then
+    write_last(last, b.epoch)
+  end
   write_breaker(key, e, b, merged)
 
   local view = answer(b)
@@ -276,20 +331,29 @@ local function exchange(e, key, leases_key, window_key)
   view[#view + 1] = won and 1 or 0
   view[#view + 1] = granted
   view[#view + 1] = wait
+  view[#view + 1] = b.run.success and math.max(now - b.run.success, 0) or -1
+  view[#view + 1] = b.failing
+  view[#view + 1] = last and seen_calls(last) or false
+  view[#view + 1] = e.role and seen_role(b.role, batch.instance) or false
+  view[#view + 1] = b.said and seen_settings(b.said) or false
   return view
 end
 
 local views = {}
 local at = 6
 for i, e in ipairs(batch.entries) do
-  local window_key
+  local window_key, last_key
   local key, leases_key = KEYS[at], KEYS[at + 1]
   at = at + 2
   if e.window then
     window_key = KEYS[at]
     at = at + 1
   end
-  local ok, result = pcall(exchange, e, key, leases_key, window_key)
+  if e.last then
+    last_key = KEYS[at]
+    at = at + 1
+  end
+  local ok, result = pcall(exchange, e, key, leases_key, window_key, last_key)
   if ok then
     views[i] = result
   elseif type(result) == 'table' then

@@ -6,9 +6,10 @@
 //!
 //! | key | type | what |
 //! |---|---|---|
-//! | `cb1:{ns}:b:<breaker>` | hash | state, epoch, counts of a breaker |
+//! | `cb1:{ns}:b:<breaker>` | hash | state, epoch, counts of a breaker; who has its role; what is said of its settings |
 //! | `cb1:{ns}:l:<breaker>` | sorted set | its leases, by deadline |
 //! | `cb1:{ns}:w:<length>/<width>:<breaker>` | hash | its time window |
+//! | `cb1:{ns}:n:<calls>:<breaker>` | hash | its last calls |
 //! | `cb1:{ns}:s:<instance>` | string | the number of the instance's last batch |
 //! | `cb1:{ns}:events` | stream | the changes of state |
 //! | `cb1:{ns}:meta` | hash | incarnation, the last event |
@@ -18,7 +19,7 @@
 
 use std::fmt::Write as _;
 
-use crate::store::WindowAsk;
+use crate::store::{LastAsk, WindowAsk};
 
 /// The keys of one namespace.
 pub(super) struct Keys {
@@ -72,6 +73,10 @@ impl Keys {
 
     pub(super) fn window(&self, encoded: &str, ask: &WindowAsk) -> String {
         format!("{}w:{}/{}:{encoded}", self.shared, ask.length_us, ask.width_us)
+    }
+
+    pub(super) fn last(&self, encoded: &str, ask: &LastAsk) -> String {
+        format!("{}n:{}:{encoded}", self.shared, ask.calls)
     }
 
     /// Without a hash tag, so that results spread over a cluster.

@@ -154,7 +154,7 @@ impl RedisStore {
         // What cannot be sent has its answer already.
         let mut views = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
-            if let Err(problem) = wire::check(entry.window.as_ref()) {
+            if let Err(problem) = entry.check() {
                 views.push(Some(Err(problem)));
                 continue;
             }
@@ -163,6 +163,9 @@ impl RedisStore {
             invocation.key(self.keys.breaker(&entry_out.name)).key(self.keys.leases(&entry_out.name));
             if let Some(ask) = &entry.window {
                 invocation.key(self.keys.window(&entry_out.name, ask));
+            }
+            if let Some(ask) = &entry.last {
+                invocation.key(self.keys.last(&entry_out.name, ask));
             }
             out.entries.push(entry_out);
         }
@@ -175,7 +178,7 @@ impl RedisStore {
             let views = views.into_iter().map(|view| match view {
                 Some(view) => Ok(view),
                 None => Ok(match rows.row()? {
-                    Some(Ok(row)) => Ok(row.view()?),
+                    Some(Ok(row)) => Ok(row.view(now_us, &out.encoded)?),
                     Some(Err(problem)) => Err(problem),
                     None => return Err(Odd("view")),
                 }),

@@ -2,7 +2,7 @@
 -- nil where there is none.
 local rows = {}
 for i, key in ipairs(KEYS) do
-  local ok, result = pcall(read_breaker, key)
+  local ok, result = pcall(read_breaker, key, FIELDS)
   if not ok then
     rows[i] = result.text or tostring(result)
   else

@@ -12,6 +12,10 @@ const EXCHANGE: &str = concat!(
     include_str!("common.lua"),
     include_str!("windows.lua"),
     include_str!("leases.lua"),
+    include_str!("failing.lua"),
+    include_str!("last.lua"),
+    include_str!("role.lua"),
+    include_str!("settings.lua"),
     include_str!("exchange.lua"),
 );
 const LOAD: &str = concat!(include_str!("common.lua"), include_str!("load.lua"));
@@ -37,7 +41,10 @@ impl Scripts {
 #[cfg(test)]
 mod tests {
     use super::EXCHANGE;
-    use crate::store::{IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_REASON, MAX_RUN, MAX_SPAN_US};
+    use crate::store::{
+        IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_RUN,
+        MAX_SETTINGS, MAX_SPAN_US,
+    };
 
     #[test]
     fn limits_are_those_of_the_contract() {
@@ -48,6 +55,9 @@ mod tests {
             ("MAX_EVENTS", MAX_EVENTS as u64),
             ("MAX_REASON", MAX_REASON as u64),
             ("MAX_RUN", MAX_RUN as u64),
+            ("MAX_FAILING", MAX_FAILING as u64),
+            ("MAX_ROLE_TERM", MAX_ROLE_TERM_US),
+            ("MAX_SETTINGS", MAX_SETTINGS as u64),
             ("IDLE", IDLE.as_secs()),
         ] {
             assert!(EXCHANGE.contains(&format!("local {name} = {value}\n")), "{name}");

@@ -13,13 +13,15 @@ use serde::Serialize;
 use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
-    Batch, Counts, Entry, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SPAN_US, Position, Proposal, Record,
-    StreamEvent, View, WindowAsk, WindowView, cut,
+    Batch, Counts, Entry, Kind, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US,
+    Position, Proposal, Record, RoleView, StreamEvent, View, WindowView, cut, cut_to,
 };
 
 #[derive(Serialize)]
 pub(super) struct BatchOut<'a> {
     instance: &'a str,
+    /// The instance as it stands in lists.
+    pub(super) encoded: String,
     seq: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of: Option<u64>,
@@ -50,9 +52,29 @@ pub(super) struct EntryOut<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     buckets: Vec<(u64, u64, u64, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<LastOut>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    calls: Vec<(char, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     proposal: Option<ProposalOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     leases: Option<LeasesOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<RoleOut>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    settings: &'a str,
+}
+
+#[derive(Serialize)]
+struct LastOut {
+    calls: u32,
+    since: u64,
+}
+
+#[derive(Serialize)]
+struct RoleOut {
+    want: bool,
+    term: u64,
 }
 
 #[derive(Serialize)]
@@ -80,6 +102,8 @@ struct RecordOut<'a> {
     state: &'static str,
     reason: &'a str,
     by: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    actor: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
     since: u64,
@@ -96,6 +120,10 @@ struct ProposalOut<'a> {
     reset: u64,
     attempt: u32,
     force: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<u64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    actor: &'a str,
     evidence: CountsOut,
 }
 
@@ -110,6 +138,7 @@ impl<'a> BatchOut<'a> {
     pub(super) fn new(batch: &'a Batch, fresh: String, prefix: &'a str) -> Self {
         BatchOut {
             instance: &batch.instance,
+            encoded: encode(&batch.instance),
             seq: whole(batch.seq),
             as_of: batch.as_of_us.map(whole),
             fresh,
@@ -125,10 +154,11 @@ impl<'a> EntryOut<'a> {
         let pairs = delta.run.failures.iter().filter(|(_, count)| *count > 0);
         let buckets =
             delta.buckets.iter().filter(|(_, counts)| entry.window.is_some() && !counts.is_nothing());
+        let calls = delta.calls.iter().filter(|(_, count)| entry.last.is_some() && *count > 0);
         EntryOut {
             name: encode(&entry.name),
             known: entry.known().map(KnownOut::new),
-            something: !delta.is_nothing(entry.window.is_some()),
+            something: entry.has_something_to_merge(),
             counts: (!delta.counts.is_nothing()).then(|| counts_out(&delta.counts)),
             success: delta.run.success_age_us.map(whole),
             failures: pairs.map(|&(age, count)| (whole(age), whole(count))).collect(),
@@ -143,8 +173,12 @@ impl<'a> EntryOut<'a> {
                     (whole(*age), successes, failures, slow)
                 })
                 .collect(),
+            last: entry.last.map(|ask| LastOut { calls: ask.calls, since: whole(ask.since) }),
+            calls: calls.map(|&(kind, count)| (letter(kind), whole(count))).collect(),
             proposal: entry.proposal.as_ref().map(ProposalOut::new),
             leases: LeasesOut::new(&entry.leases),
+            role: entry.role.map(|ask| RoleOut { want: ask.want, term: span(ask.term_us) }),
+            settings: cut_to(&entry.settings, MAX_SETTINGS),
         }
     }
 }
@@ -179,6 +213,7 @@ impl<'a> RecordOut<'a> {
             state: record.state.as_str(),
             reason: cut(&record.reason),
             by: &record.originator,
+            actor: cut(&record.actor),
             remaining: record.remaining_us.map(span),
             since: whole(record.since_us),
             reset: span(record.reset_timeout_us),
@@ -196,6 +231,8 @@ impl<'a> ProposalOut<'a> {
             reset: span(proposal.reset_timeout_us),
             attempt: proposal.attempt,
             force: proposal.force,
+            token: proposal.token.map(whole),
+            actor: cut(&proposal.actor),
             evidence: counts_out(&proposal.evidence),
         }
     }
@@ -213,6 +250,31 @@ fn whole(number: u64) -> u64 {
 
 fn span(us: u64) -> u64 {
     us.min(MAX_SPAN_US)
+}
+
+/// A call among the last ones, as it stands in Redis.
+fn letter(kind: Kind) -> char {
+    match (kind.failed, kind.slow) {
+        (false, false) => 's',
+        (true, false) => 'f',
+        (false, true) => 'S',
+        (true, true) => 'F',
+    }
+}
+
+fn kind(letter: u8) -> Kind {
+    Kind { failed: letter.eq_ignore_ascii_case(&b'f'), slow: letter.is_ascii_uppercase() }
+}
+
+/// From a list of failing instances, which the script has found to be in order, what it says of others than `own`.
+/// The latest first, none later than `latest`.
+fn of_others(list: &str, own: &str, latest: u64) -> Vec<u64> {
+    let pairs = list.split(' ').filter_map(|pair| pair.split_once('*'));
+    let others = pairs.filter(|(instance, _)| *instance != own);
+    // More digits than a number can have are more than anything.
+    let mut ats: Vec<u64> = others.map(|(_, at)| at.parse().unwrap_or(u64::MAX).min(latest)).collect();
+    ats.sort_unstable_by(|one, other| other.cmp(one));
+    ats
 }
 
 fn counts_out(counts: &Counts) -> CountsOut {
@@ -303,7 +365,7 @@ impl Items {
             state: self.text()?.parse().map_err(|_| Odd("state"))?,
             reason: cut(&self.text()?).to_owned(),
             originator: self.text()?,
-            actor: String::new(),
+            actor: cut(&self.text()?).to_owned(),
             remaining_us: self.signed()?,
             since_us: self.number()?,
             reset_timeout_us: self.number()?,
@@ -311,14 +373,12 @@ impl Items {
         })
     }
 
-    pub(super) fn view(mut self) -> Result<View, Odd> {
+    /// `own`: the asking instance, encoded.
+    pub(super) fn view(mut self, now_us: u64, own: &str) -> Result<View, Odd> {
         let record = self.record()?;
         let counts = self.counts()?;
         let run = self.number()?;
-        let window = match self.next()? {
-            Value::Nil => None,
-            window => Some(Items::of(window)?.window()?),
-        };
+        let window = self.optional(Items::window)?;
         let won = self.number()? == 1;
         let granted = self.list()?.texts()?;
         let granted = granted.iter().map(|id| id.parse().map_err(|_| Odd("id of a lease")));
@@ -330,12 +390,36 @@ impl Items {
             won,
             granted: granted.collect::<Result<_, _>>()?,
             lease_wait_us: self.signed()?,
-            success_age_us: None,
-            failing: Vec::new(),
-            last: None,
-            role: None,
-            other_settings: None,
+            success_age_us: self.signed()?,
+            failing: of_others(&self.text()?, own, now_us).into_iter().map(|at| now_us - at).collect(),
+            last: self.optional(|mut last| last.last(own))?,
+            role: self.optional(|mut role| role.role())?,
+            other_settings: match self.next()? {
+                Value::Nil => None,
+                Value::BulkString(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+                _ => return Err(Odd("text")),
+            },
         })
+    }
+
+    /// A list, or nothing.
+    fn optional<T>(&mut self, read: impl FnOnce(Items) -> Result<T, Odd>) -> Result<Option<T>, Odd> {
+        match self.next()? {
+            Value::Nil => Ok(None),
+            list => read(Items::of(list)?).map(Some),
+        }
+    }
+
+    fn last(&mut self, own: &str) -> Result<LastView, Odd> {
+        let place = self.number()?;
+        let letters = self.text()?;
+        let runs = letters.as_bytes().chunk_by(|one, next| one == next);
+        let outcomes = runs.map(|run| (kind(run[0]), run.len() as u64)).collect();
+        Ok(LastView { place, outcomes, failing: of_others(&self.text()?, own, place) })
+    }
+
+    fn role(&mut self) -> Result<RoleView, Odd> {
+        Ok(RoleView { mine: self.number()? == 1, token: self.number()?, remaining_us: self.number()? })
     }
 
     fn window(mut self) -> Result<WindowView, Odd> {
@@ -376,7 +460,8 @@ pub(super) fn event(id: String, fields: &HashMap<String, Value>) -> Result<Strea
             state: to,
             reason: cut(&text("reason")?).to_owned(),
             originator: text("by")?,
-            actor: String::new(),
+            // An instance of an earlier layout does not tell.
+            actor: if fields.contains_key("actor") { cut(&text("actor")?).to_owned() } else { String::new() },
             remaining_us: to.remaining(remaining_us, reset_timeout_us),
             since_us: 0,
             reset_timeout_us,
@@ -393,9 +478,4 @@ pub(super) fn event(id: String, fields: &HashMap<String, Value>) -> Result<Strea
 
 fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(40).collect::<String>())
-}
-
-/// Only windows that can be are sent.
-pub(super) fn check(window: Option<&WindowAsk>) -> Result<(), String> {
-    window.map_or(Ok(()), |ask| ask.buckets().map(drop))
 }

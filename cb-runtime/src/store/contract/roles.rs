@@ -1,0 +1,206 @@
+//! The role of the one instance that makes health checks.
+
+use super::{
+    Bench, Entry, Instance, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds,
+};
+use crate::snapshot::State;
+use crate::store::{IDLE, MAX_ROLE_TERM_US, MAX_SPAN_US, Proposal, Record, RoleAsk, RoleView};
+
+rules! {
+    one_instance_has_the_role
+    who_renews_keeps_its_token
+    a_lapsed_role_is_taken_under_a_larger_token
+    a_role_that_was_given_up_is_free_at_once
+    nobody_can_give_up_what_another_has
+    a_role_outlives_epochs
+    a_tokens_decision_wins_only_while_the_role_is_had_under_it
+    the_entry_that_renews_or_gives_up_the_role_is_covered_by_it
+    an_operators_word_with_a_token_is_bound_by_it_too
+    tokens_grow_even_over_lost_data
+    a_role_alone_keeps_a_breaker
+    terms_are_bounded
+    roles_of_breakers_are_apart
+}
+
+const TERM: u64 = 10 * SECOND;
+
+fn wanting(term_us: u64) -> Entry {
+    Entry { role: Some(RoleAsk { want: true, term_us }), ..about("x") }
+}
+
+fn giving_up() -> Entry {
+    Entry { role: Some(RoleAsk { want: false, term_us: 0 }), ..about("x") }
+}
+
+async fn say(instance: &mut Instance<'_>, entry: Entry) -> RoleView {
+    instance.say(entry).await.role.unwrap()
+}
+
+fn theirs(token: u64, remaining_us: u64) -> RoleView {
+    RoleView { mine: false, token, remaining_us }
+}
+
+fn mine(token: u64, remaining_us: u64) -> RoleView {
+    RoleView { mine: true, token, remaining_us }
+}
+
+async fn one_instance_has_the_role(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a {odd}"), bench.instance("b"));
+    assert_eq!(a.ask("x").await.role, None, "who does not ask is not told");
+    assert_eq!(say(&mut a, giving_up()).await, theirs(0, 0));
+    assert!(bench.store.fleet().await.unwrap().is_empty());
+    let answer = a.exchange(vec![wanting(TERM)]).await;
+    let role = answer.views[0].as_ref().unwrap().role.unwrap();
+    assert_eq!((role.mine, role.remaining_us), (true, TERM));
+    assert!(role.token > 0 && role.token >= answer.now_us);
+    bench.pass(seconds(4));
+    assert_eq!(say(&mut b, wanting(99 * SECOND)).await, theirs(role.token, 6 * SECOND));
+    assert_eq!(say(&mut b, giving_up()).await, theirs(role.token, 6 * SECOND));
+}
+
+async fn who_renews_keeps_its_token(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let RoleView { token, .. } = say(&mut a, wanting(TERM)).await;
+    for _ in 0..3 {
+        bench.pass(seconds(9));
+        assert_eq!(say(&mut a, wanting(TERM)).await, mine(token, TERM));
+    }
+    assert_eq!(say(&mut a, wanting(SECOND)).await, mine(token, SECOND), "earlier, too");
+    assert_eq!(say(&mut b, wanting(TERM)).await, theirs(token, SECOND));
+}
+
+async fn a_lapsed_role_is_taken_under_a_larger_token(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let first = say(&mut a, wanting(TERM)).await.token;
+    bench.pass(std::time::Duration::from_micros(TERM - 1));
+    assert_eq!(say(&mut b, wanting(TERM)).await, theirs(first, 1));
+    bench.pass(std::time::Duration::from_micros(1));
+    assert_eq!(say(&mut a, giving_up()).await, theirs(first, 0));
+    let second = say(&mut b, wanting(TERM)).await;
+    assert!(second.mine && second.token > first);
+    // Who let it lapse itself starts anew, too: somebody else may have acted in between.
+    bench.pass(seconds(10));
+    let third = say(&mut b, wanting(TERM)).await;
+    assert!(third.mine && third.token > second.token);
+}
+
+async fn a_role_that_was_given_up_is_free_at_once(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let first = say(&mut a, wanting(TERM)).await.token;
+    for _ in 0..2 {
+        assert_eq!(say(&mut a, giving_up()).await, theirs(first, 0));
+    }
+    // Within one microsecond, even.
+    let second = say(&mut b, wanting(TERM)).await;
+    assert_eq!(second, mine(first + 1, TERM));
+    say(&mut b, giving_up()).await;
+    assert_eq!(say(&mut b, wanting(TERM)).await, mine(first + 2, TERM));
+}
+
+async fn nobody_can_give_up_what_another_has(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let token = say(&mut a, wanting(TERM)).await.token;
+    say(&mut b, giving_up()).await;
+    assert_eq!(say(&mut b, wanting(TERM)).await, theirs(token, TERM));
+}
+
+async fn a_role_outlives_epochs(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let token = say(&mut a, wanting(TERM)).await.token;
+    for state in State::ALL {
+        a.force("x", state, "test").await;
+        assert_eq!(say(&mut bench.instance(state.as_str()), wanting(TERM)).await, theirs(token, TERM));
+    }
+    assert_eq!(say(&mut a, wanting(TERM)).await, mine(token, TERM));
+}
+
+async fn a_tokens_decision_wins_only_while_the_role_is_had_under_it(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let open = a.force("x", State::Open, "test").await.record;
+    let deciding = |token| {
+        let checked = Proposal { token: Some(token), remaining_us: None, ..proposal(State::Closed) };
+        propose("x", &open, checked)
+    };
+    assert!(!a.say(deciding(0)).await.won, "nobody has it");
+    let first = say(&mut a, wanting(TERM)).await.token;
+    assert!(!b.say(deciding(first)).await.won, "another has it");
+    assert!(!a.say(deciding(first - 1)).await.won && !a.say(deciding(first + 1)).await.won);
+    bench.pass(seconds(10));
+    assert!(!a.say(deciding(first)).await.won, "it has lapsed");
+    let second = say(&mut a, wanting(TERM)).await.token;
+    assert!(!a.say(deciding(first)).await.won, "it is a new one");
+    let stale = Entry { known: Some(Record { epoch: 0, ..open.clone() }), ..deciding(second) };
+    assert!(!a.say(stale).await.won, "the epoch counts as ever");
+    assert!(a.say(deciding(second)).await.won);
+}
+
+async fn the_entry_that_renews_or_gives_up_the_role_is_covered_by_it(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let open = a.force("x", State::Open, "test").await.record;
+    let token = say(&mut a, wanting(TERM)).await.token;
+    let deciding = |to, known: &Record, asking: Entry| {
+        let checked = Proposal { token: Some(token), ..proposal(to) };
+        Entry { known: Some(known.clone()), proposal: Some(checked), ..asking }
+    };
+    let view = a.say(deciding(State::Open, &open, wanting(TERM))).await;
+    assert_eq!((view.won, view.role), (true, Some(mine(token, TERM))));
+    let view = a.say(deciding(State::Closed, &view.record, giving_up())).await;
+    assert_eq!((view.won, view.role), (true, Some(theirs(token, 0))));
+    // Taken anew, it is under another token.
+    let view = a.say(deciding(State::Open, &view.record, wanting(TERM))).await;
+    assert_eq!((view.won, view.role), (false, Some(mine(token + 1, TERM))));
+}
+
+async fn an_operators_word_with_a_token_is_bound_by_it_too(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let ordered = Proposal { token: Some(7), ..forced(State::Open, "test") };
+    assert!(!a.say(Entry { proposal: Some(ordered), ..about("x") }).await.won);
+}
+
+async fn tokens_grow_even_over_lost_data(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let before = say(&mut a, wanting(TERM)).await.token;
+    let known = a.force("x", State::Open, "test").await.record;
+    bench.pass(std::time::Duration::from_micros(1));
+    (bench.lose_everything)();
+    let checked = Proposal { token: Some(before), ..proposal(State::Closed) };
+    let view = a
+        .say(Entry { role: Some(RoleAsk { want: true, term_us: TERM }), ..propose("x", &known, checked) })
+        .await;
+    assert!(!view.won && view.role.unwrap().mine && view.role.unwrap().token > before, "{view:?}");
+    assert_eq!(view.record, known, "while the state is written back");
+}
+
+async fn a_role_alone_keeps_a_breaker(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let token = say(&mut a, wanting(MAX_ROLE_TERM_US)).await.token;
+    let fleet = bench.store.fleet().await.unwrap();
+    let (record, sums, _) = fleet[0].view.clone().unwrap();
+    assert_eq!((&*fleet[0].name, record.state, record.epoch, sums), ("x", State::Closed, 0, counts(0, 0)));
+    for _ in 0..2 * IDLE.as_secs() * SECOND / MAX_ROLE_TERM_US {
+        bench.pass(std::time::Duration::from_micros(MAX_ROLE_TERM_US - 1));
+        assert_eq!(say(&mut a, wanting(MAX_ROLE_TERM_US)).await.token, token);
+    }
+    // And it counts as any other does.
+    let view = a.say(Entry { delta: delta(1, 1), ..about("x") }).await;
+    assert_eq!((view.record.epoch, view.counts), (0, counts(1, 1)));
+}
+
+async fn terms_are_bounded(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let token = say(&mut a, wanting(0)).await;
+    assert_eq!((token.mine, token.remaining_us), (false, 0), "for no time at all");
+    for long in [MAX_ROLE_TERM_US + 1, MAX_SPAN_US, u64::MAX] {
+        assert_eq!(say(&mut a, wanting(long)).await.remaining_us, MAX_ROLE_TERM_US);
+    }
+}
+
+async fn roles_of_breakers_are_apart(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let y = || Entry { name: "y".into(), ..wanting(TERM) };
+    let views = a.exchange(vec![wanting(TERM), about("y")]).await.views;
+    assert!(views[0].as_ref().unwrap().role.unwrap().mine);
+    let views = b.exchange(vec![y(), wanting(TERM)]).await.views;
+    let had: Vec<_> = views.iter().map(|view| view.as_ref().unwrap().role.unwrap().mine).collect();
+    assert_eq!(had, [true, false]);
+}

@@ -1,0 +1,48 @@
+//! The role of the one instance that makes a breaker's health checks.
+
+use std::sync::Arc;
+
+use crate::store::{MAX_ROLE_TERM_US, RoleView};
+
+#[derive(Default)]
+pub(super) struct Role {
+    holder: Option<Arc<str>>,
+    /// The last one that was given out.
+    token: u64,
+    until: u64,
+}
+
+impl Role {
+    fn holder(&self, now: u64) -> Option<&Arc<str>> {
+        self.holder.as_ref().filter(|_| self.until > now)
+    }
+
+    /// Returns whether the instance has it, or may have had it until now.
+    pub(super) fn take(&mut self, instance: &Arc<str>, term_us: u64, now: u64) -> bool {
+        match self.holder(now) {
+            Some(holder) if holder != instance => return false,
+            Some(_) => {}
+            None => self.token = (self.token + 1).max(now),
+        }
+        self.holder = Some(instance.clone());
+        self.until = now.saturating_add(term_us.min(MAX_ROLE_TERM_US));
+        true
+    }
+
+    pub(super) fn give_up(&mut self, instance: &Arc<str>) {
+        self.holder.take_if(|holder| holder == instance);
+    }
+
+    pub(super) fn is_held(&self, instance: &str, token: u64, now: u64) -> bool {
+        self.token == token && self.holder(now).is_some_and(|holder| **holder == *instance)
+    }
+
+    pub(super) fn view(&self, instance: &str, now: u64) -> RoleView {
+        let holder = self.holder(now);
+        RoleView {
+            mine: holder.is_some_and(|holder| **holder == *instance),
+            token: self.token,
+            remaining_us: holder.map_or(0, |_| self.until - now),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What instances have said of their settings.
+
+use crate::clock::micros;
+use crate::store::IDLE;
+
+#[derive(Default)]
+pub(super) struct Settings {
+    latest: String,
+    /// What was said before that, and until when.
+    before: Option<(String, u64)>,
+}
+
+impl Settings {
+    /// Answers with what others have said, if that is something else.
+    pub(super) fn say(&mut self, said: &str, now: u64) -> Option<String> {
+        if self.latest != said {
+            let latest = std::mem::replace(&mut self.latest, said.to_owned());
+            self.before = Some((latest, now)).filter(|(latest, _)| !latest.is_empty());
+        }
+        let recent = self.before.as_ref().filter(|&&(_, until)| now.saturating_sub(until) < micros(IDLE));
+        recent.map(|(before, _)| before.clone())
+    }
+}

@@ -1,0 +1,75 @@
+-- The last calls: a letter for each, oldest first; s = success, f = failure, a capital = slow.
+
+local function read_last(key, ask, epoch)
+  local l = { key = key, calls = ask.calls, since = ask.since, place = 0, outcomes = '', failing = '', touched = 0 }
+  local f = use(key, redis.pcall('HMGET', key, 'epoch', 'place', 'outcomes', 'failing', 'touched_at'))
+  l.fresh = number(key, 'epoch', f[1], MAX_EPOCH) ~= epoch
+  if l.fresh then
+    return l
+  end
+  l.place = number(key, 'place', f[2], MAX_COUNT) or 0
+  l.outcomes = f[3] or ''
+  if string.find(l.outcomes, '[^sfSF]') then
+    odd(key, 'outcomes', l.outcomes, 'a row of the letters s, f, S and F')
+  elseif #l.outcomes ~= math.min(l.place, l.calls) then
+    odd(key, 'outcomes', l.outcomes, 'as long as place says')
+  end
+  l.failing = check_failing(key, 'failing', f[4] or '')
+  l.touched = (number(key, 'touched_at', f[5], MAX_COUNT / 1000) or 0) * 1000
+  return l
+end
+
+-- Calls come as { letter, count }, oldest first.
+local function append_calls(l, instance, calls)
+  local failed
+  for _, run in ipairs(calls) do
+    l.place = math.min(l.place + run[2], MAX_COUNT)
+    if run[1] == 'f' or run[1] == 'F' then
+      failed = l.place
+    end
+  end
+  local parts, first, room = {}, #calls + 1, l.calls
+  while first > 1 and room > 0 do
+    first = first - 1
+    local count = math.min(calls[first][2], room)
+    parts[first] = string.rep(calls[first][1], count)
+    room = room - count
+  end
+  l.outcomes = (room > 0 and string.sub(l.outcomes, -room) or '') .. table.concat(parts, '', first, #calls)
+  if failed then
+    l.failing = note_failing(l.failing, instance, failed, l.place)
+  end
+  l.changed = true
+end
+
+local function write_last(l, epoch)
+  if l.fresh and not l.changed then
+    return
+  end
+  local set = {}
+  if l.changed then
+    set = { 'place', whole(l.place), 'outcomes', l.outcomes, 'failing', l.failing }
+  end
+  if l.fresh then
+    redis.call('DEL', l.key)
+    set[#set + 1], set[#set + 2] = 'epoch', whole(epoch)
+  end
+  local due = math.abs(now - l.touched) > RENEW
+  if due then
+    set[#set + 1], set[#set + 2] = 'touched_at', whole(now / 1000)
+  end
+  if #set > 0 then
+    redis.call('HSET', l.key, unpack(set))
+  end
+  if due then
+    redis.call('EXPIRE', l.key, IDLE)
+  end
+end
+
+local function seen_calls(l)
+  local count = #l.outcomes
+  if l.since <= l.place then
+    count = math.min(l.place - l.since, count)
+  end
+  return { l.place, string.sub(l.outcomes, #l.outcomes - count + 1), l.failing }
+end
