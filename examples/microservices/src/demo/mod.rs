@@ -19,9 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::auth::Mood;
-use crate::service::{now_us, setting};
+use crate::service::setting;
 use paint::Screen;
-use promises::Evidence;
 use script::{Notes, Scene};
 use stage::Stage;
 use svg::Recording;
@@ -40,6 +39,7 @@ pub enum Mode {
 
 const REDRAW: Duration = Duration::from_millis(200);
 const KEYS: &str = "auth: h healthy  s slow  d down    c cut c off    r kill Redis    p play    q quit";
+const KEYS_MEAN: &str = "hsdcrpq";
 const BY_HAND: &str = "By hand. Break something and mend it again, or play the script with p.";
 
 /// Runs the demo; whether every promise was held. Without the whole script (somebody has quit), none is judged.
@@ -68,13 +68,7 @@ pub async fn run(mode: Mode) -> anyhow::Result<bool> {
         return Ok(true);
     };
     let complaints = stage.fleet.log.text();
-    let evidence = Evidence {
-        notes,
-        answers: stage.load.sent_in(&(stage.started_us..now_us())),
-        circuits: stage.sight().circuits,
-        stopped: stage.clear().await?,
-    };
-    let promises = promises::judge(&evidence);
+    let promises = promises::judge(&notes, &stage.clear().await?);
     let summary = view::summary(&promises);
     drop(show.screen.take());
     paint::print(&summary);
@@ -133,7 +127,7 @@ impl Show {
                 loop {
                     tokio::select! {
                         result = &mut script, if playing => break Err(result),
-                        key = quit.key() => break Ok(key),
+                        key = quit.key() => if KEYS_MEAN.contains(key) { break Ok(key) },
                         _ = ticks.tick() => self.draw(stage, KEYS),
                     }
                 }
@@ -152,9 +146,8 @@ impl Show {
                     continue;
                 }
                 Ok(key) => {
-                    if by_hand(stage, key).await? {
-                        playing = false;
-                    }
+                    by_hand(stage, key).await?;
+                    playing = false;
                 }
             }
             if !playing {
@@ -179,8 +172,8 @@ impl Show {
     }
 }
 
-/// Does what a key says; whether it means anything.
-async fn by_hand(stage: &Stage, key: char) -> anyhow::Result<bool> {
+/// Does what a key says.
+async fn by_hand(stage: &Stage, key: char) -> anyhow::Result<()> {
     let fleet = &stage.fleet;
     match key {
         'h' => fleet.set_mood(Mood::Healthy).await?,
@@ -188,9 +181,9 @@ async fn by_hand(stage: &Stage, key: char) -> anyhow::Result<bool> {
         'd' => fleet.set_mood(Mood::Down).await?,
         'c' => fleet.cut(!fleet.is_cut()).await?,
         'r' => fleet.set_redis(fleet.redis.pid().is_none()).await?,
-        _ => return Ok(false),
+        _ => {}
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Tells the view of a scene; and where there is none, whoever reads the output.

@@ -43,18 +43,16 @@ impl Screen {
             return None;
         }
         let screen = Screen(());
-        execute!(std::io::stdout(), terminal::EnterAlternateScreen, cursor::Hide).ok()?;
+        execute!(std::io::stdout(), terminal::EnterAlternateScreen, terminal::DisableLineWrap, cursor::Hide)
+            .ok()?;
         Some(screen)
     }
 
-    /// Shows these lines and nothing else.
+    /// Shows these lines and nothing else; of each as much as there is room for.
     pub fn show(&self, lines: &[Line]) {
-        let mut text = String::from("\x1b[H");
-        for line in lines {
-            text += &coloured(line);
-            text += "\x1b[K\r\n";
-        }
-        text += "\x1b[J";
+        let rows = terminal::size().map_or(usize::MAX, |(_, rows)| rows.into());
+        let lines: Vec<String> = lines.iter().take(rows).map(|line| coloured(line) + "\x1b[K").collect();
+        let text = format!("\x1b[H{}\x1b[J", lines.join("\r\n"));
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(text.as_bytes());
         let _ = out.flush();
@@ -83,7 +81,12 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = execute!(std::io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
+        let _ = execute!(
+            std::io::stdout(),
+            cursor::Show,
+            terminal::EnableLineWrap,
+            terminal::LeaveAlternateScreen
+        );
         let _ = terminal::disable_raw_mode();
     }
 }

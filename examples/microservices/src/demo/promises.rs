@@ -9,7 +9,7 @@ use super::fleet::FAR;
 use super::load::{Answer, Tally};
 use super::process::Stopped;
 use super::script::{Notes, SETTLING, Span};
-use crate::profile::{Circuit, PROBES, Source};
+use crate::profile::{PROBES, Source};
 
 /// All instances have opened so soon after the first one.
 const TOGETHER: Duration = Duration::from_millis(50);
@@ -27,46 +27,30 @@ pub struct Promise {
     pub held: bool,
 }
 
-/// All that was measured in one run of the script.
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// What the script has written down.
-    pub notes: Notes,
-    /// Every answer that a client of the gateway got.
-    pub answers: Vec<Answer>,
-    /// Every instance's view at the end, with all changes it has heard of.
-    pub circuits: Vec<Circuit>,
-    /// How the processes have ended.
-    pub stopped: Vec<Stopped>,
-}
-
 /// Judges every promise.
-pub fn judge(evidence: &Evidence) -> Vec<Promise> {
-    let changes = agreements(&evidence.circuits);
-    let notes = &evidence.notes;
+pub fn judge(notes: &Notes, stopped: &[Stopped]) -> Vec<Promise> {
+    let changes = agreements(&notes.circuits);
     let settled = notes.open.clone().map(|open| open.start + micros(SETTLING)..open.end);
     vec![
-        promise("healthy: every answer is live", notes.healthy.as_ref(), |span| all_live(evidence, span)),
-        together(&changes, evidence.circuits.len()),
-        promise("auth slow or down: no client gets an error", settled.as_ref(), |span| {
-            no_error(evidence, span)
-        }),
+        promise("healthy: every answer is live", notes.healthy.as_ref(), |span| all_live(notes, span)),
+        together(&changes, notes.circuits.len()),
+        promise("auth slow or down: no client gets an error", settled.as_ref(), |span| no_error(notes, span)),
         promise("auth down: cached answers first, then the fallback", settled.as_ref(), |span| {
-            cached_then_fallback(evidence, span)
+            cached_then_fallback(notes, span)
         }),
         promise("auth slow or down: it is asked by probes alone", notes.open.as_ref(), |span| {
             probes_alone(&changes, notes.asked_while_open, span)
         }),
         promise("recovery: all close, and cached answers stop", notes.recovered.as_ref(), |span| {
-            all_live(evidence, span)
+            all_live(notes, span)
         }),
         promise("one cut off: it alone opens, its clients get no error", notes.cut_off.as_ref(), |span| {
-            it_alone(evidence, span)
+            it_alone(notes, span)
         }),
         promise("Redis killed and back: nobody notices", notes.redis_away.as_ref(), |span| {
-            all_live(evidence, span)
+            all_live(notes, span)
         }),
-        stopped(&evidence.stopped),
+        ended(stopped),
     ]
 }
 
@@ -88,10 +72,10 @@ fn together(changes: &[Agreement], instances: usize) -> Promise {
     Promise { text: "all instances open within 50 ms of each other", measured, held }
 }
 
-fn cached_then_fallback(evidence: &Evidence, span: &Span) -> (bool, String) {
+fn cached_then_fallback(notes: &Notes, span: &Span) -> (bool, String) {
     let sent = |wanted| {
         let by = move |answer: &&Answer| answer.by.as_ref().is_some_and(|(source, _)| *source == wanted);
-        let sent = evidence.answers.iter().filter(|answer| span.contains(&answer.sent_us)).filter(by);
+        let sent = notes.answers.iter().filter(|answer| span.contains(&answer.sent_us)).filter(by);
         let (first, last) = sent.fold((u64::MAX, 0), |(first, last), answer| {
             (first.min(answer.sent_us), last.max(answer.sent_us))
         });
@@ -101,7 +85,7 @@ fn cached_then_fallback(evidence: &Evidence, span: &Span) -> (bool, String) {
         (Some(cached), Some(fallback)) => cached.0 < fallback.0 && cached.1 < fallback.1,
         _ => false,
     };
-    (in_order, shown(&tally(evidence, span, |_| true)))
+    (in_order, shown(&tally(notes, span, |_| true)))
 }
 
 fn probes_alone(changes: &[Agreement], asked: u64, span: &Span) -> (bool, String) {
@@ -113,21 +97,21 @@ fn probes_alone(changes: &[Agreement], asked: u64, span: &Span) -> (bool, String
     (trials > 0 && asked <= most, format!("{asked} requests; {trials} trials allow {most}"))
 }
 
-fn it_alone(evidence: &Evidence, span: &Span) -> (bool, String) {
+fn it_alone(notes: &Notes, span: &Span) -> (bool, String) {
     let far = |answer: &Answer| answer.by.as_ref().is_some_and(|(_, instance)| instance == FAR);
-    let its = tally(evidence, span, far);
-    let others = tally(evidence, span, |answer| !far(answer));
+    let its = tally(notes, span, far);
+    let others = tally(notes, span, |answer| !far(answer));
     let kept = its.failed == 0 && its.cached + its.fallback > 0;
     let others_kept = others.total() > 0 && others.live == others.total();
     let measured = format!("{FAR}: {}; a, b: {}", shown(&its), shown(&others));
-    let fleet_opened = evidence.circuits.iter().filter(|circuit| circuit.instance != FAR);
+    let fleet_opened = notes.circuits.iter().filter(|circuit| circuit.instance != FAR);
     let others_left_closed = fleet_opened
         .flat_map(|circuit| &circuit.changes)
         .any(|change| change.to == State::Open && span.contains(&change.at_us));
     (kept && others_kept && !others_left_closed, measured)
 }
 
-fn stopped(all: &[Stopped]) -> Promise {
+fn ended(all: &[Stopped]) -> Promise {
     let slowest = all.iter().map(|one| one.took).max().unwrap_or_default();
     let unclean: Vec<&str> = all.iter().filter(|one| !one.clean).map(|one| &*one.name).collect();
     let measured = match unclean[..] {
@@ -138,18 +122,18 @@ fn stopped(all: &[Stopped]) -> Promise {
     Promise { text: "told to stop, each process ends within a second", measured, held }
 }
 
-fn no_error(evidence: &Evidence, span: &Span) -> (bool, String) {
-    let tally = tally(evidence, span, |_| true);
+fn no_error(notes: &Notes, span: &Span) -> (bool, String) {
+    let tally = tally(notes, span, |_| true);
     (tally.total() > 0 && tally.failed == 0, shown(&tally))
 }
 
-fn all_live(evidence: &Evidence, span: &Span) -> (bool, String) {
-    let tally = tally(evidence, span, |_| true);
+fn all_live(notes: &Notes, span: &Span) -> (bool, String) {
+    let tally = tally(notes, span, |_| true);
     (tally.total() > 0 && tally.live == tally.total(), shown(&tally))
 }
 
-fn tally(evidence: &Evidence, span: &Span, of: impl Fn(&Answer) -> bool) -> Tally {
-    evidence.answers.iter().filter(|answer| span.contains(&answer.sent_us) && of(answer)).collect()
+fn tally(notes: &Notes, span: &Span, of: impl Fn(&Answer) -> bool) -> Tally {
+    notes.answers.iter().filter(|answer| span.contains(&answer.sent_us) && of(answer)).collect()
 }
 
 fn shown(tally: &Tally) -> String {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use cb_runtime::State;
 
 use super::fleet::FAR;
+use super::load::Answer;
 use super::stage::{Sight, Stage};
 use crate::auth::Mood;
+use crate::profile::Circuit;
 use crate::service::now_us;
 
 /// A part of the script.
@@ -81,6 +83,10 @@ pub struct Notes {
     pub cut_off: Option<Span>,
     /// From the death of Redis until all have joined it again.
     pub redis_away: Option<Span>,
+    /// Every answer that a client of the gateway got.
+    pub answers: Vec<Answer>,
+    /// Every instance's view at the end, with the changes that it has heard of.
+    pub circuits: Vec<Circuit>,
 }
 
 /// What takes a second to settle once all circuits are open: calls that were under way.
@@ -90,7 +96,14 @@ pub const SETTLING: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If something that a scene waits for does not happen. The notes have what came before.
-pub async fn play(stage: &Stage, notes: &mut Notes, mut announce: impl FnMut(Scene)) -> anyhow::Result<()> {
+pub async fn play(stage: &Stage, notes: &mut Notes, announce: impl FnMut(Scene)) -> anyhow::Result<()> {
+    let result = scenes(stage, notes, announce).await;
+    notes.answers = stage.load.sent_in(&(stage.started_us..now_us()));
+    notes.circuits = stage.sight().circuits;
+    result
+}
+
+async fn scenes(stage: &Stage, notes: &mut Notes, mut announce: impl FnMut(Scene)) -> anyhow::Result<()> {
     mend(stage).await?;
     for scene in Scene::ALL {
         announce(scene);

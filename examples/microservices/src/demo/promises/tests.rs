@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cb_runtime::State;
 
-use super::{Evidence, judge};
+use super::judge;
 use crate::demo::load::Answer;
 use crate::demo::process::Stopped;
 use crate::demo::script::Notes;
@@ -21,7 +21,7 @@ fn change(epoch: u64, second: u64, to: State) -> Change {
 }
 
 /// Healthy in second 0, open from 10 to 20, recovered in 20, one cut off in 30, no Redis in 40.
-fn good() -> Evidence {
+fn good() -> (Notes, Vec<Stopped>) {
     let span = |from: u64, to: u64| Some(from * SECOND..to * SECOND);
     let changes = vec![change(1, 9, State::Open), change(2, 15, State::HalfOpen), change(3, 16, State::Open)];
     let circuit = |instance: &str| Circuit {
@@ -32,15 +32,13 @@ fn good() -> Evidence {
         rejected: 0,
         changes: changes.clone(),
     };
-    Evidence {
-        notes: Notes {
-            healthy: span(0, 10),
-            open: span(10, 20),
-            asked_while_open: 2,
-            recovered: span(20, 30),
-            cut_off: span(30, 40),
-            redis_away: span(40, 50),
-        },
+    let notes = Notes {
+        healthy: span(0, 10),
+        open: span(10, 20),
+        asked_while_open: 2,
+        recovered: span(20, 30),
+        cut_off: span(30, 40),
+        redis_away: span(40, 50),
         answers: vec![
             answer(1, Source::Live, "a"),
             answer(12, Source::Cached, "a"),
@@ -51,16 +49,21 @@ fn good() -> Evidence {
             answer(41, Source::Live, "c"),
         ],
         circuits: ["a", "b", "c"].map(circuit).into(),
-        stopped: vec![Stopped { name: "a".into(), took: Duration::from_millis(5), clean: true }],
-    }
+    };
+    (notes, vec![Stopped { name: "a".into(), took: Duration::from_millis(5), clean: true }])
 }
 
 /// Exactly the promises whose text contains these words are broken.
 #[track_caller]
-fn breaks(words: &[&str], worsen: impl FnOnce(&mut Evidence)) {
-    let mut evidence = good();
-    worsen(&mut evidence);
-    let broken: Vec<_> = judge(&evidence).into_iter().filter(|promise| !promise.held).collect();
+fn breaks(words: &[&str], worsen: impl FnOnce(&mut Notes)) {
+    let (mut notes, stopped) = good();
+    worsen(&mut notes);
+    breaks_of(words, &notes, &stopped);
+}
+
+#[track_caller]
+fn breaks_of(words: &[&str], notes: &Notes, stopped: &[Stopped]) {
+    let broken: Vec<_> = judge(notes, stopped).into_iter().filter(|promise| !promise.held).collect();
     assert_eq!(broken.len(), words.len(), "{broken:?}");
     for (promise, word) in broken.iter().zip(words) {
         assert!(promise.text.contains(word), "{word}: {broken:?}");
@@ -100,7 +103,7 @@ fn the_fallback_before_the_cache() {
 
 #[test]
 fn more_requests_than_probes() {
-    breaks(&["probes alone"], |run| run.notes.asked_while_open = 3);
+    breaks(&["probes alone"], |run| run.asked_while_open = 3);
     breaks(&["probes alone"], |run| {
         run.circuits.iter_mut().for_each(|circuit| drop(circuit.changes.remove(1)));
     });
@@ -126,15 +129,18 @@ fn redis_is_missed() {
 
 #[test]
 fn a_process_that_ends_late_or_badly() {
-    breaks(&["told to stop"], |run| run.stopped[0].took = Duration::from_millis(1001));
-    breaks(&["told to stop"], |run| run.stopped[0].clean = false);
+    let (notes, stopped) = good();
+    let late = Stopped { took: Duration::from_millis(1001), ..stopped[0].clone() };
+    breaks_of(&["told to stop"], &notes, &[late]);
+    let bad = Stopped { clean: false, ..stopped[0].clone() };
+    breaks_of(&["told to stop"], &notes, &[bad]);
 }
 
 #[test]
 fn a_script_that_stops_early_holds_nothing_of_what_it_left_out() {
     breaks(&["cached answers stop", "it alone opens", "Redis"], |run| {
-        run.notes.recovered = None;
-        run.notes.cut_off = None;
-        run.notes.redis_away = None;
+        run.recovered = None;
+        run.cut_off = None;
+        run.redis_away = None;
     });
 }
