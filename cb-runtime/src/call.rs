@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use crate::breaker::permit::{Admission, Permit, Waiting};
+use crate::breaker::stopwatch::Stopwatch;
 use crate::breaker::tally::Outcome;
 use crate::breaker::{Breaker, Core};
 use crate::error::BreakerError;
@@ -192,7 +193,7 @@ enum Stage<'a> {
     New,
     Waiting(Waiting<'a>),
     Permitted(Permit<'a>),
-    Running(Permit<'a>, Option<Box<Deadline>>),
+    Running(Permit<'a>, Stopwatch, Option<Box<Deadline>>),
     Done,
 }
 
@@ -234,43 +235,49 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// The first poll of the body. What is ready at once is never stored, and the permit never moved.
     #[inline]
     fn start(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+        let watch = self.core.stopwatch();
         permit.running(true);
         match self.body.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, value)),
+            Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, watch, value)),
             Poll::Pending => {
                 permit.running(false);
-                self.suspend(permit, cx)
+                self.suspend(permit, watch, cx)
             }
         }
     }
 
-    fn suspend(&mut self, permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
+    fn suspend(
+        &mut self,
+        permit: Permit<'a>,
+        watch: Stopwatch,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<F::Output>> {
         let deadline = permit
             .call_timeout(self.call_timeout)
             .map(|limit| Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) }));
         let timed = deadline.is_some();
-        self.stage = Stage::Running(permit, deadline);
+        self.stage = Stage::Running(permit, watch.suspended(self.core.clock()), deadline);
         // The timer must have been polled once to wake this task.
         if timed { self.check_deadline(cx) } else { Poll::Pending }
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
-        let Stage::Running(permit, _) = &mut self.stage else { unreachable!("only called while running") };
+        let Stage::Running(permit, ..) = &mut self.stage else { unreachable!("only called while running") };
         permit.running(true);
         let polled = self.body.as_mut().poll(cx);
         permit.running(false);
         let Poll::Ready(value) = polled else { return self.check_deadline(cx) };
-        let Stage::Running(mut permit, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
+        let Stage::Running(mut permit, watch, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
             unreachable!("was running before the body was polled")
         };
-        Poll::Ready(self.finish(&mut permit, value))
+        Poll::Ready(self.finish(&mut permit, watch, value))
     }
 
     fn check_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
-        let Stage::Running(_, Some(deadline)) = &mut self.stage else { return Poll::Pending };
+        let Stage::Running(_, _, Some(deadline)) = &mut self.stage else { return Poll::Pending };
         ready!(deadline.sleep.as_mut().poll(cx));
         let limit = deadline.limit;
-        let Stage::Running(permit, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
+        let Stage::Running(permit, ..) = std::mem::replace(&mut self.stage, Stage::Done) else {
             unreachable!("has a deadline")
         };
         Poll::Ready(Ended::TimedOut(permit.timed_out(limit)))
@@ -279,33 +286,34 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// Gives the outcome back.
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
     #[inline(always)]
-    fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
+    fn finish(&mut self, permit: &mut Permit<'a>, watch: Stopwatch, value: F::Output) -> Ended<F::Output> {
+        let slow = self.core.was_slow(watch);
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);
         if J::MAY_PANIC {
             let verdict = judge.judge(&value);
-            return end(permit, verdict, ManuallyDrop::new(value));
+            return end(permit, verdict, slow, ManuallyDrop::new(value));
         }
         // Nothing from here on panics, but the compiler cannot know: it would keep the value in memory to be
         // able to drop it then, and every call would wait for it to be written and read back.
         let value = ManuallyDrop::new(value);
         let verdict = judge.judge(&value);
-        end(permit, verdict, value)
+        end(permit, verdict, slow, value)
     }
 }
 
 /// Gives the outcome back, and the value on.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
 #[inline(always)]
-fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
+fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, slow: bool, value: ManuallyDrop<R>) -> Ended<R> {
     match verdict {
         Verdict::Success => {
-            permit.end(Outcome::Success);
+            permit.end(if slow { Outcome::SlowSuccess } else { Outcome::Success });
             Ended::Success(ManuallyDrop::into_inner(value))
         }
         Verdict::Failure => {
-            permit.end(Outcome::Failure);
+            permit.end(if slow { Outcome::SlowFailure } else { Outcome::Failure });
             Ended::Failed(ManuallyDrop::into_inner(value))
         }
         Verdict::Opening(span) => {

@@ -78,6 +78,20 @@ impl Clock {
         }
     }
 
+    /// The time to some milliseconds, on another scale than [`now`](Self::now): for differences only. Costs a fifth of it
+    /// on Linux.
+    #[inline]
+    pub(crate) fn coarse(&self) -> Moment {
+        match &self.0 {
+            Source::System(_) => {
+                // (Its plain `now` writes to a word that all threads share.)
+                let ticks = coarsetime::Instant::now_without_cache_update().as_ticks();
+                Moment(coarsetime::Duration::from_ticks(ticks).as_micros())
+            }
+            Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
+        }
+    }
+
     /// Returns once `until` has come. Needs a tokio runtime with a timer; cancelling loses nothing.
     pub(crate) async fn sleep_until(&self, until: Moment) {
         match &self.0 {

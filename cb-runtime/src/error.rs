@@ -25,6 +25,8 @@ pub(crate) enum RefusalKind {
     Open,
     /// Half-open (or due to be), and every probe that is allowed is under way.
     ProbesTaken,
+    /// Closed, and admitting but a part of the calls.
+    RampingUp,
     /// Opened by hand, until someone releases it or the span is over.
     ForcedOpen,
     /// The call took longer than the span.
@@ -42,10 +44,15 @@ impl BreakerError {
         (self.span_us != UNKNOWN).then(|| Duration::from_micros(self.span_us))
     }
 
-    /// The call was rejected without being made: the circuit is open, forced open, or half-open
-    /// with all its probes under way.
+    /// The call was rejected without being made: the circuit is open, forced open, half-open with all its probes under
+    /// way, or has just recovered and admits but a part of the calls.
     pub fn is_open(&self) -> bool {
         !self.is_timeout()
+    }
+
+    /// The call was rejected though the circuit is closed: it has just recovered, and admits but a part of the calls (`ramp_up`).
+    pub fn is_ramping_up(&self) -> bool {
+        self.kind == RefusalKind::RampingUp
     }
 
     /// The call was made, took longer than the breaker's `call_timeout`, and was cancelled.
@@ -73,6 +80,9 @@ impl fmt::Display for BreakerError {
             RefusalKind::Open => write!(f, "circuit breaker \"{name}\" is open; retry in {span:.1?}"),
             RefusalKind::ProbesTaken => {
                 write!(f, "circuit breaker \"{name}\" is half-open and all its probes are under way")
+            }
+            RefusalKind::RampingUp => {
+                write!(f, "circuit breaker \"{name}\" has just recovered and admits but a part of the calls")
             }
             RefusalKind::ForcedOpen if self.span().is_none() => {
                 write!(f, "circuit breaker \"{name}\" is forced open until someone releases it")

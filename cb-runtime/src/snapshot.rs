@@ -121,13 +121,13 @@ pub struct Snapshot {
     pub successes: u64,
     /// Failures since the latest success, likewise.
     pub consecutive_failures: u64,
-    /// The time window's calls, failures and rate, where the breaker judges by a rate.
+    /// The window's calls, failures and rates, where the breaker judges by one.
     pub window: Option<WindowSnapshot>,
     /// What has become of this instance's own calls since it started.
     pub outcomes: Outcomes,
 }
 
-/// The counts of a time window.
+/// The counts of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WindowSnapshot {
@@ -137,6 +137,10 @@ pub struct WindowSnapshot {
     pub failures: u64,
     /// `failures / calls`; 0 where there were no calls.
     pub failure_rate: f64,
+    /// How many of them took longer than `slow_call_duration`, whether they failed or not.
+    pub slow: u64,
+    /// `slow / calls`; 0 where there were no calls.
+    pub slow_rate: f64,
 }
 
 /// What became of calls, by outcome.
@@ -147,6 +151,8 @@ pub struct Outcomes {
     pub success: u64,
     /// Returned what counts as a failure, panicked, or timed out.
     pub failure: u64,
+    /// How many of the successes and failures took longer than `slow_call_duration`.
+    pub slow: u64,
     /// Returned something that `is_failure` says is no failure, and which is no success either.
     pub ignored: u64,
     /// Dropped before they ended.
@@ -155,6 +161,8 @@ pub struct Outcomes {
     pub late: u64,
     /// Not made: the circuit did not admit them.
     pub rejected: u64,
+    /// Not made: the circuit is closed, but admits but a part of the calls as it has just recovered (`ramp_up`).
+    pub ramp_rejected: u64,
 }
 
 /// A breaker as the store has it, for the whole fleet.

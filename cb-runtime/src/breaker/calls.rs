@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::Core;
 use super::gate::Pass;
 use super::permit::{Admission, Permit, Waiting};
+use super::ramp::Ramped;
 use super::tally::Outcome;
 use crate::clock::Moment;
 use crate::error::{BreakerError, RefusalKind};
@@ -34,11 +35,24 @@ impl Core {
     #[cold]
     fn admit_unclosed(&self, pass: Pass) -> Admission<'_> {
         match pass.state() {
+            _ if pass.is_ramping() => self.admit_ramping(pass),
             state if state.admits() => Admission::Go(Permit::new(self, pass, None)),
             State::Open if self.home.clock.now().0 >= self.due.load(Ordering::Relaxed) => self.admit_probe(),
             State::HalfOpen => self.admit_probe(),
             _ => Admission::No(self.rejection()),
         }
+    }
+
+    fn admit_ramping(&self, pass: Pass) -> Admission<'_> {
+        match self.ramp.ask(self.home.clock.now()) {
+            Ramped::Over => self.gate.end_ramp(pass),
+            Ramped::Admitted => {}
+            Ramped::Rejected => {
+                self.tally.add(Outcome::RampRejected);
+                return Admission::No(BreakerError::new(self.name.clone(), RefusalKind::RampingUp, None));
+            }
+        }
+        Admission::Go(Permit::new(self, pass, None))
     }
 
     /// A probe may be due. One of many callers at a time asks the store for them all.
@@ -53,7 +67,7 @@ impl Core {
         }
         let due = state == State::HalfOpen || desk.ledger.standing().is_due(now);
         let limit = desk.ledger.settings().half_open_max_calls;
-        if due && store_up {
+        if due && store_up && !desk.ledger.is_isolated() {
             if let Some(id) = desk.ledger.probes.join(limit, now) {
                 let (sender, receiver) = oneshot::channel();
                 desk.callers.push((id, sender));
@@ -70,7 +84,7 @@ impl Core {
             let pass = self.gate.pass();
             let epoch = desk.ledger.epoch();
             drop(desk);
-            self.tell_alone(change, epoch);
+            self.tell_private(change, epoch);
             if free {
                 return Admission::Go(Permit::new(self, pass, None));
             }
@@ -117,20 +131,29 @@ impl Core {
 
     /// A failure that says for how long the circuit must be open.
     pub(crate) fn record_opening(&self, pass: Pass, lease: LeaseId, span: Duration) {
-        self.record_slowly(pass, lease, Outcome::Failure, Some(span));
+        self.record_slowly(pass, lease, Outcome::Failure, Some(span).filter(|span| !span.is_zero()));
     }
 
     #[cold]
-    fn record_slowly(&self, pass: Pass, lease: LeaseId, outcome: Outcome, open_for: Option<Duration>) {
+    pub(crate) fn record_slowly(
+        &self,
+        pass: Pass,
+        lease: LeaseId,
+        outcome: Outcome,
+        open_for: Option<Duration>,
+    ) {
         let state = pass.state();
         if state == State::Disabled {
             return;
         }
         let probing = state == State::HalfOpen;
-        let matters = outcome == Outcome::Failure || probing;
-        if !matters {
-            let late = outcome == Outcome::Success && !self.gate.is_current(pass);
-            self.tally.add(if late { Outcome::Late } else { outcome });
+        let plain = matches!(outcome, Outcome::Success | Outcome::Ignored | Outcome::Cancelled);
+        if plain && !probing {
+            match outcome {
+                Outcome::Success if self.gate.is_current(pass) => self.tally.success(&self.home.clock),
+                Outcome::Success => self.tally.add(Outcome::Late),
+                _ => self.tally.add(outcome),
+            }
             return;
         }
         let now = self.home.clock.now();
@@ -144,22 +167,22 @@ impl Core {
             return;
         }
         self.tally.add(outcome);
-        let successes = self.tally.account();
-        let open_for = open_for.filter(|span| !span.is_zero() && state != State::MetricsOnly);
-        let change = if let Some(span) = open_for {
-            desk.ledger.fold(successes, now);
-            desk.ledger.probes.ended(lease);
-            Some(desk.ledger.open_on_request(span, now, store_up))
-        } else if probing {
-            desk.ledger.fold(successes, now);
-            desk.ledger.probes.ended(lease);
-            match outcome {
-                Outcome::Success => desk.ledger.probe(true, now, store_up),
-                Outcome::Failure => desk.ledger.probe(false, now, store_up),
-                _ => None,
+        let (successes, skew) = (self.tally.account(), self.home.skew());
+        let ledger = &mut desk.ledger;
+        if probing {
+            ledger.fold(successes, now);
+            ledger.probes.ended(lease);
+        }
+        let slow = matches!(outcome, Outcome::SlowSuccess | Outcome::SlowFailure);
+        let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
+        let change = match (outcome, open_for) {
+            (Outcome::Ignored | Outcome::Cancelled, _) => None,
+            (_, Some(span)) if state != State::MetricsOnly => {
+                Some(ledger.open_on_request(span, successes, now, store_up))
             }
-        } else {
-            desk.ledger.failure(successes, now, self.home.skew(), store_up)
+            _ if probing => ledger.probe(!failed, slow, now, store_up),
+            _ if failed => ledger.failure(successes, slow, now, skew, store_up),
+            _ => ledger.slow_success(successes, now, skew, store_up),
         };
         if change.is_some() {
             self.show(&desk.ledger);
@@ -167,10 +190,9 @@ impl Core {
         let urgent = probing || change.is_some();
         let epoch = desk.ledger.epoch();
         drop(desk);
+        self.tell_private(change, epoch);
         if store_up {
             self.flag(urgent);
-        } else {
-            self.tell_alone(change, epoch);
         }
     }
 

@@ -2,8 +2,18 @@
 
 use std::collections::VecDeque;
 
+use super::sequence::Sequence;
 use crate::clock::Moment;
-use crate::store::{Counts, Delta, MAX_BUCKETS, MAX_RUN, Run};
+use crate::store::{Counts, Delta, Kind, MAX_BUCKETS, MAX_RUN, Run};
+
+/// What evidence is collected for, besides totals and runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Width of a bucket in µs; 0 = no time window is looked at.
+    pub(crate) bucket_us: u64,
+    /// How many of the last calls are looked at; 0 = none.
+    pub(crate) last: u64,
+}
 
 /// Outcomes of one epoch, in the instance's own time.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,21 +23,22 @@ pub(crate) struct Evidence {
     success_at: Option<Moment>,
     /// Failures after that success, oldest first: when, and how many.
     failures: VecDeque<(Moment, u64)>,
-    /// Width of a bucket in µs; 0 = no time window is looked at.
-    width: u64,
+    shape: Shape,
     /// When a bucket begins, and what fell into it; oldest first.
     buckets: VecDeque<(Moment, Counts)>,
+    calls: Sequence,
 }
 
 impl Evidence {
-    pub(crate) fn new(bucket_width_us: u64) -> Self {
-        Evidence { width: bucket_width_us, ..Evidence::default() }
+    pub(crate) fn new(shape: Shape) -> Self {
+        Evidence { shape, calls: Sequence::new(shape.last), ..Evidence::default() }
     }
 
-    /// Starts buckets of another width.
-    pub(crate) fn rebucket(&mut self, width_us: u64) {
-        self.width = width_us;
+    /// Looks at other windows from now on: what was collected for the ones before is dropped.
+    pub(crate) fn reshape(&mut self, shape: Shape) {
+        self.shape = shape;
         self.buckets.clear();
+        self.calls = Sequence::new(shape.last);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -36,24 +47,35 @@ impl Evidence {
 
     /// `n` successes, the latest of them at `latest` or later, all of them known now to have ended by `now`.
     pub(crate) fn successes(&mut self, n: u64, latest: Moment, now: Moment) {
-        self.counts.successes += n;
+        self.count(Counts { successes: n, ..Counts::default() }, now);
         self.success_at = Some(latest);
         self.failures.clear();
-        if let Some(bucket) = self.bucket(now) {
-            bucket.successes += n;
-        }
+        self.calls.push(Kind { failed: false, slow: false }, n);
     }
 
-    pub(crate) fn failure(&mut self, now: Moment) {
-        self.counts.failures += 1;
-        if let Some(bucket) = self.bucket(now) {
-            bucket.failures += 1;
-        }
+    /// One success that took too long.
+    pub(crate) fn slow_success(&mut self, now: Moment) {
+        self.count(Counts { successes: 1, failures: 0, slow: 1 }, now);
+        self.success_at = Some(now);
+        self.failures.clear();
+        self.calls.push(Kind { failed: false, slow: true }, 1);
+    }
+
+    pub(crate) fn failure(&mut self, slow: bool, now: Moment) {
+        self.count(Counts { successes: 0, failures: 1, slow: u64::from(slow) }, now);
+        self.calls.push(Kind { failed: true, slow }, 1);
         match self.failures.back_mut() {
             Some((at, n)) if *at == now => *n += 1,
             _ => self.failures.push_back((now, 1)),
         }
         self.bound_failures();
+    }
+
+    fn count(&mut self, counts: Counts, now: Moment) {
+        self.counts = self.counts.plus(counts);
+        if let Some(bucket) = self.bucket(now) {
+            *bucket = bucket.plus(counts);
+        }
     }
 
     /// The oldest ones become one, at the latest of their times: a success between them then spares them all.
@@ -68,7 +90,7 @@ impl Evidence {
 
     /// The circuit has recovered at `now` by this instance's own probes: a success that ends whatever was before.
     pub(crate) fn recovered(&mut self, now: Moment) {
-        *self = Evidence { success_at: Some(now), ..Evidence::new(self.width) };
+        *self = Evidence { success_at: Some(now), ..Evidence::new(self.shape) };
     }
 
     /// This evidence, and `later` after it.
@@ -81,6 +103,7 @@ impl Evidence {
             self.failures.extend(later.failures);
             self.bound_failures();
         }
+        self.calls.extend(&later.calls);
         for (begin, counts) in later.buckets {
             match self.buckets.back_mut() {
                 Some((last, sum)) if *last == begin => *sum = sum.plus(counts),
@@ -103,7 +126,7 @@ impl Evidence {
     pub(crate) fn window_since(&self, start: Moment) -> Counts {
         let mut sum = Counts::default();
         for (begin, counts) in &self.buckets {
-            if begin.0 + self.width > start.0 {
+            if begin.0 + self.shape.bucket_us > start.0 {
                 sum = sum.plus(*counts);
             }
         }
@@ -115,6 +138,26 @@ impl Evidence {
         self.buckets.front().map(|(begin, _)| *begin)
     }
 
+    /// The middles of its buckets, and what is in them. (The middle lies in one of the store's buckets for certain, the
+    /// edges in two.)
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (Moment, Counts)> + '_ {
+        let half = self.shape.bucket_us / 2;
+        self.buckets.iter().map(move |(begin, counts)| (Moment(begin.0 + half), *counts))
+    }
+
+    pub(crate) fn calls(&self) -> &Sequence {
+        &self.calls
+    }
+
+    pub(crate) fn success_at(&self) -> Option<Moment> {
+        self.success_at
+    }
+
+    /// Of those after the latest success.
+    pub(crate) fn latest_failure(&self) -> Option<Moment> {
+        self.failures.back().map(|(at, _)| *at)
+    }
+
     /// The same as ages, for the store.
     pub(crate) fn delta(&self, now: Moment) -> Delta {
         let age = |at: &Moment| now.0.saturating_sub(at.0);
@@ -124,21 +167,17 @@ impl Evidence {
                 success_age_us: self.success_at.as_ref().map(age),
                 failures: self.failures.iter().map(|(at, n)| (age(at), *n)).collect(),
             },
-            // The middle of a bucket lies in one of the store's buckets for certain, its edges in two.
-            buckets: self
-                .buckets
-                .iter()
-                .map(|(begin, counts)| (age(&Moment(begin.0 + self.width / 2)), *counts))
-                .collect(),
-            calls: Vec::new(),
+            buckets: self.buckets().map(|(middle, counts)| (age(&middle), counts)).collect(),
+            calls: self.calls.runs().collect(),
         }
     }
 
     fn bucket(&mut self, now: Moment) -> Option<&mut Counts> {
-        if self.width == 0 {
+        let width = self.shape.bucket_us;
+        if width == 0 {
             return None;
         }
-        let begin = Moment(now.0 / self.width * self.width);
+        let begin = Moment(now.0 / width * width);
         if self.buckets.back().is_none_or(|(last, _)| *last < begin) {
             self.buckets.push_back((begin, Counts::default()));
             if self.buckets.len() as u64 > MAX_BUCKETS {
@@ -163,14 +202,18 @@ impl Counts {
 mod tests {
     use super::*;
 
+    fn shape(bucket_us: u64, last: u64) -> Shape {
+        Shape { bucket_us, last }
+    }
+
     #[test]
     fn a_success_ends_the_run_before_it() {
-        let mut evidence = Evidence::new(0);
-        evidence.failure(Moment(10));
+        let mut evidence = Evidence::new(Shape::default());
+        evidence.failure(false, Moment(10));
         assert_eq!(evidence.run_after(2), 3, "nothing has ended what the fleet had");
         evidence.successes(1, Moment(11), Moment(20));
-        evidence.failure(Moment(21));
-        evidence.failure(Moment(21));
+        evidence.failure(false, Moment(21));
+        evidence.failure(false, Moment(21));
         assert_eq!(evidence.run_after(2), 2);
         let delta = evidence.delta(Moment(31));
         assert_eq!(delta.run, Run { success_age_us: Some(20), failures: vec![(10, 2)] });
@@ -179,27 +222,31 @@ mod tests {
 
     #[test]
     fn a_run_without_end_stays_small_and_keeps_its_sum() {
-        let mut evidence = Evidence::new(1000);
+        let mut evidence = Evidence::new(shape(1000, 50));
         for at in 0..100_000 {
-            evidence.failure(Moment(at * 10));
+            evidence.failure(false, Moment(at * 10));
         }
         let delta = evidence.delta(Moment(1_000_000));
         assert_eq!(delta.run.failures.len(), MAX_RUN);
         assert_eq!(delta.run.failures.iter().map(|(_, n)| n).sum::<u64>(), 100_000);
         assert!(delta.buckets.len() as u64 <= MAX_BUCKETS);
+        assert_eq!(delta.calls, [(Kind { failed: true, slow: false }, 50)]);
     }
 
     #[test]
     fn joining_is_the_same_as_having_seen_it_all() {
-        let mut whole = Evidence::new(100);
-        let (mut first, mut second) = (Evidence::new(100), Evidence::new(100));
+        let mut whole = Evidence::new(shape(100, 40));
+        let (mut first, mut second) = (Evidence::new(shape(100, 40)), Evidence::new(shape(100, 40)));
         for at in 0..50 {
             let part = if at < 30 { &mut first } else { &mut second };
             for evidence in [part, &mut whole] {
                 if at % 20 == 7 {
                     evidence.successes(3, Moment(at * 10), Moment(at * 10));
                 }
-                evidence.failure(Moment(at * 10 + 1));
+                if at % 9 == 4 {
+                    evidence.slow_success(Moment(at * 10));
+                }
+                evidence.failure(at % 2 == 0, Moment(at * 10 + 1));
             }
         }
         assert_eq!(first.then(second), whole);
@@ -207,9 +254,9 @@ mod tests {
 
     #[test]
     fn only_what_lies_in_the_window_is_summed() {
-        let mut evidence = Evidence::new(100);
-        evidence.failure(Moment(1_050));
-        evidence.failure(Moment(1_950));
+        let mut evidence = Evidence::new(shape(100, 40));
+        evidence.failure(false, Moment(1_050));
+        evidence.failure(false, Moment(1_950));
         assert_eq!(evidence.window_since(Moment(1_000)).failures, 2);
         assert_eq!(evidence.window_since(Moment(1_099)).failures, 2, "part of the bucket is inside");
         assert_eq!(evidence.window_since(Moment(1_100)).failures, 1);

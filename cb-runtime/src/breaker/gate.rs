@@ -16,18 +16,30 @@ impl Pass {
         State::from_bits(self.0)
     }
 
-    /// Closed, the one state that the fast path serves.
+    /// Closed, and admitting all: the one state that the fast path serves.
     #[inline]
     pub(crate) fn is_closed(self) -> bool {
         self.0 & 7 == State::Closed as u64
     }
+
+    /// Closed, and admitting but a part of the calls.
+    pub(crate) fn is_ramping(self) -> bool {
+        self.0 & 7 == RAMPING
+    }
+}
+
+/// Stands for closed, in the time of a ramp-up; not the number of any state.
+const RAMPING: u64 = 6;
+
+fn bits(state: State, ramping: bool) -> u64 {
+    if ramping && state == State::Closed { RAMPING } else { state as u64 }
 }
 
 pub(crate) struct Gate(AtomicU64);
 
 impl Gate {
-    pub(crate) fn new(state: State) -> Self {
-        Gate(AtomicU64::new(state as u64))
+    pub(crate) fn new(state: State, ramping: bool) -> Self {
+        Gate(AtomicU64::new(bits(state, ramping)))
     }
 
     /// Acquire: who sees a state also sees what was written before it was set.
@@ -36,15 +48,22 @@ impl Gate {
         Pass(self.0.load(Ordering::Acquire))
     }
 
-    /// Whether `pass` is still what a new call would get.
+    /// Whether a new call would get a pass of the same generation.
     #[inline]
     pub(crate) fn is_current(&self, pass: Pass) -> bool {
-        self.0.load(Ordering::Relaxed) == pass.0
+        (self.0.load(Ordering::Relaxed) ^ pass.0) >> 3 == 0
+    }
+
+    /// The ramp-up that `pass` was given in is over. It is no change of state: the generation goes on.
+    pub(crate) fn end_ramp(&self, pass: Pass) {
+        let closed = pass.0 & !7 | State::Closed as u64;
+        // If it fails, another state has begun, or somebody else has ended it.
+        let _ = self.0.compare_exchange(pass.0, closed, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Starts a new generation. Callers hold the breaker's lock, so a load and a store suffice.
-    pub(crate) fn set(&self, state: State) {
+    pub(crate) fn set(&self, state: State, ramping: bool) {
         let generation = (self.0.load(Ordering::Relaxed) >> 3).wrapping_add(1);
-        self.0.store(generation << 3 | state as u64, Ordering::Release);
+        self.0.store(generation << 3 | bits(state, ramping), Ordering::Release);
     }
 }

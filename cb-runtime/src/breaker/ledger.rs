@@ -7,95 +7,15 @@
 
 use std::time::Duration;
 
-use super::evidence::Evidence;
+use super::account::Account;
 use super::policy::{self, Picture, Verdict};
 use super::probes::{Allotted, Probes};
+use super::standing::{Change, Claim, Local, Standing};
 use super::tally::Successes;
-use super::window::Mirror;
-use crate::clock::{Moment, micros};
-use crate::config::{Settings, Window};
+use crate::clock::Moment;
+use crate::config::Settings;
 use crate::snapshot::State;
-use crate::store::{Counts, Entry, IDLE, LeaseAsk, MAX_SPAN_US, Proposal, Record, View, WindowAsk};
-
-/// A state and how it came to be.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Standing {
-    pub(crate) state: State,
-    pub(crate) reason: String,
-    pub(crate) originator: String,
-    /// Who ordered it, if a person did.
-    pub(crate) actor: String,
-    pub(crate) since: Moment,
-    /// Open: when a probe is due. Held by hand: when that expires.
-    pub(crate) until: Option<Moment>,
-    pub(crate) reset_timeout: Duration,
-    /// How often it has opened since it was last closed.
-    pub(crate) attempt: u32,
-}
-
-impl Standing {
-    fn closed(now: Moment) -> Self {
-        Standing {
-            state: State::Closed,
-            reason: String::new(),
-            originator: String::new(),
-            actor: String::new(),
-            since: now,
-            until: None,
-            reset_timeout: Duration::ZERO,
-            attempt: 0,
-        }
-    }
-
-    fn from_record(record: &Record, now: Moment) -> Self {
-        Standing {
-            state: record.state,
-            reason: record.reason.clone(),
-            originator: record.originator.clone(),
-            actor: record.actor.clone(),
-            since: Moment(now.0.saturating_sub(record.since_us)),
-            until: record.remaining_us.map(|left| now.after(Duration::from_micros(left))),
-            reset_timeout: Duration::from_micros(record.reset_timeout_us),
-            attempt: record.attempt,
-        }
-    }
-
-    fn to_record(&self, epoch: u64, now: Moment) -> Record {
-        Record {
-            epoch,
-            state: self.state,
-            reason: self.reason.clone(),
-            originator: self.originator.clone(),
-            actor: self.actor.clone(),
-            remaining_us: self.until.map(|until| micros(until.since(now))),
-            since_us: micros(now.since(self.since)),
-            reset_timeout_us: micros(self.reset_timeout),
-            attempt: self.attempt,
-        }
-    }
-
-    /// Open, and its time is over.
-    pub(crate) fn is_due(&self, now: Moment) -> bool {
-        self.state == State::Open && self.until.is_none_or(|until| until <= now)
-    }
-}
-
-/// This instance's own standing, where it differs from the confirmed one.
-#[derive(Clone, Debug)]
-struct Local {
-    standing: Standing,
-    evidence: Counts,
-    /// Still to be proposed to the store. False: taken while the store was away, and to be given up when it is back.
-    proposed: bool,
-}
-
-/// A change of this breaker's state at this instance, to be told to those who listen.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Change {
-    pub(crate) from: State,
-    pub(crate) to: Standing,
-    pub(crate) evidence: Counts,
-}
+use crate::store::{Counts, Entry, IDLE, LeaseAsk, MAX_SPAN_US, Proposal, Record, View};
 
 /// What an answer of the store leads to.
 #[derive(Debug, Default, PartialEq)]
@@ -117,19 +37,13 @@ pub(crate) struct Ledger {
     /// Stands in for `confirmed` as long as there is none.
     initial: Standing,
     local: Option<Local>,
-    /// Totals of the epoch and failures in a row, as of the last exchange.
-    fleet: Counts,
-    fleet_run: u64,
-    mirror: Option<Mirror>,
-    /// Evidence of the batch that is under way, or whose fate is unknown.
-    flight: Option<Evidence>,
-    /// What that batch asked of the window.
-    asked: Option<WindowAsk>,
-    /// Whether that batch had a proposal with it.
+    account: Account,
+    /// Probes that have ended while this instance was on its own.
+    alone: Counts,
+    /// Whether the batch that is under way, or whose fate is unknown, had a proposal with it.
     told_proposal: bool,
     /// That batch asked for probes of a state that is half-open, or proposed to be.
     asked_half_open: bool,
-    pending: Evidence,
     /// The tally's successes that are accounted for, and until when.
     folded: u64,
     folded_at: Moment,
@@ -148,13 +62,6 @@ const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// The last of those questions comes so long after the failure.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
 
-fn mirror(settings: &Settings) -> Option<Mirror> {
-    match settings.window {
-        Some(Window::Time(span)) => Some(Mirror::new(span)),
-        _ => None,
-    }
-}
-
 impl Ledger {
     pub(crate) fn new(
         settings: Settings,
@@ -162,19 +69,14 @@ impl Ledger {
         held: Option<(Record, Moment)>,
         now: Moment,
     ) -> Self {
-        let mirror = mirror(&settings);
         Ledger {
-            pending: Evidence::new(mirror.as_ref().map_or(0, Mirror::width)),
+            account: Account::new(&settings),
+            alone: Counts::default(),
             confirmed: held.map(|(record, as_of)| (record.epoch, Standing::from_record(&record, as_of))),
             initial: Standing::closed(now),
             settings,
             instance,
             local: None,
-            fleet: Counts::default(),
-            fleet_run: 0,
-            mirror,
-            flight: None,
-            asked: None,
             told_proposal: false,
             asked_half_open: false,
             folded: 0,
@@ -187,11 +89,7 @@ impl Ledger {
 
     /// Judges by other settings from now on. What a new time window looks at starts at nothing.
     pub(crate) fn configure(&mut self, settings: Settings) {
-        if settings.window != self.settings.window {
-            self.mirror = mirror(&settings);
-            self.asked = None;
-            self.pending.rebucket(self.bucket_width());
-        }
+        self.account.configure(&self.settings, &settings);
         self.settings = settings;
     }
 
@@ -221,24 +119,37 @@ impl Ledger {
         self.local.is_some()
     }
 
-    /// Totals of the epoch: the fleet's and this instance's since.
+    /// Totals of the epoch: the fleet's and this instance's since; on its own, of its own probes.
     pub(crate) fn counts(&self) -> Counts {
-        let flight = self.flight.as_ref().map(|flight| flight.counts).unwrap_or_default();
-        self.fleet.plus(flight).plus(self.pending.counts)
+        if self.probes_alone() { self.alone } else { self.account.totals() }
     }
 
     /// What a closed breaker is judged by. `skew`: the store's clock minus this instance's, in µs.
     pub(crate) fn picture(&self, now: Moment, skew: u64) -> Picture {
-        let flight = self.flight.as_ref();
-        let before = flight.map_or(self.fleet_run, |flight| flight.run_after(self.fleet_run));
-        let window = self.mirror.as_ref().map(|mirror| {
-            let start = Moment(now.0.saturating_sub(mirror.length()));
-            mirror
-                .sum(now.0.wrapping_add(skew))
-                .plus(flight.map(|flight| flight.window_since(start)).unwrap_or_default())
-                .plus(self.pending.window_since(start))
-        });
-        Picture { run: self.pending.run_after(before), window: window.unwrap_or_default() }
+        self.account.picture(now, skew, self.settings.strategy.is_some())
+    }
+
+    /// Half-open, and not by the fleet's word.
+    fn probes_alone(&self) -> bool {
+        self.is_alone() && self.state() == State::HalfOpen
+    }
+
+    /// In a state that is no one else's: the store is away, or the others do not see what this instance sees.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| local.claim != Claim::Proposed)
+    }
+
+    /// In a state of its own though the store is there.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| local.claim == Claim::Isolated)
+    }
+
+    /// Closed, and admitting but a part of the calls, as it has just recovered: since when, and for how long in all.
+    pub(crate) fn ramp(&self, now: Moment) -> Option<(Moment, Duration)> {
+        let standing = self.standing();
+        let ramp_up = self.settings.ramp_up?;
+        let ramping = standing.state == State::Closed && standing.attempt > 0;
+        (ramping && now < standing.since.after(ramp_up)).then_some((standing.since, ramp_up))
     }
 
     // ---- what happens here
@@ -254,7 +165,7 @@ impl Ledger {
         let new = tally.count.wrapping_sub(self.folded);
         if new > 0 && self.counts_calls() {
             let latest = tally.latest.unwrap_or(earliest).clamp(earliest, Moment(now.0 - 1));
-            self.pending.successes(new, latest, now);
+            self.account.successes(new, latest, now);
         }
         self.folded = tally.count;
         self.folded_at = now;
@@ -269,47 +180,80 @@ impl Ledger {
     pub(crate) fn failure(
         &mut self,
         tally: Successes,
+        slow: bool,
         now: Moment,
         skew: u64,
         store_up: bool,
     ) -> Option<Change> {
         let at = self.fold(tally, now);
-        self.pending.failure(at);
+        self.account.failure(slow, at);
         self.last_failure = Some(now);
         self.judge(now, skew, store_up)
     }
 
+    /// A call has succeeded while closed, and taken too long.
+    pub(crate) fn slow_success(
+        &mut self,
+        tally: Successes,
+        now: Moment,
+        skew: u64,
+        store_up: bool,
+    ) -> Option<Change> {
+        let at = self.fold(tally, now);
+        self.account.slow_success(at);
+        self.judge(now, skew, store_up)
+    }
+
     /// A probe has ended with a result.
-    pub(crate) fn probe(&mut self, success: bool, now: Moment, store_up: bool) -> Option<Change> {
-        if success {
-            self.pending.counts.successes += 1;
-        } else {
-            self.pending.counts.failures += 1;
-        }
+    pub(crate) fn probe(&mut self, success: bool, slow: bool, now: Moment, store_up: bool) -> Option<Change> {
+        self.count_probe(success, slow);
         self.judge(now, 0, store_up)
+    }
+
+    fn count_probe(&mut self, success: bool, slow: bool) {
+        let probe =
+            Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
+        let sum = if self.probes_alone() { &mut self.alone } else { &mut self.account.pending.counts };
+        *sum = sum.plus(probe);
+    }
+
+    /// A call has failed, and said for how long the circuit must be open. `tally`: the successes so far.
+    pub(crate) fn open_on_request(
+        &mut self,
+        span: Duration,
+        tally: Successes,
+        now: Moment,
+        store_up: bool,
+    ) -> Change {
+        let at = self.fold(tally, now);
+        let span = span.min(Duration::from_micros(MAX_SPAN_US));
+        if self.state() == State::HalfOpen {
+            self.count_probe(false, false);
+        } else {
+            self.account.failure(false, at);
+        }
+        let reason = format!("the dependency asked for {} (open_for)", humantime::format_duration(span));
+        let evidence = Counts { failures: 1, ..Counts::default() };
+        let claim = self.claim(store_up);
+        self.open_until(reason, evidence, self.next_attempt(now), span, now, claim)
     }
 
     /// Looks at everything that is known and changes the state if that is what it means.
     pub(crate) fn judge(&mut self, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
         match self.state() {
-            State::Closed => {
-                let picture = self.picture(now, skew);
-                let reason = policy::trip(&self.settings, &picture)?;
-                let evidence = match self.settings.window {
-                    Some(_) if picture.window != Counts::default() => picture.window,
-                    _ => Counts { failures: picture.run, ..Counts::default() },
-                };
-                Some(self.open(reason, evidence, now, store_up))
-            }
+            State::Closed => self.judge_calls(now, skew, store_up),
             State::HalfOpen => {
                 let probes = self.counts();
+                let claim = self.claim(store_up);
                 match policy::judge_probes(&self.settings, probes) {
                     Verdict::Wait => None,
-                    Verdict::Reopen(reason) => Some(self.open(reason, probes, now, store_up)),
+                    Verdict::Reopen(reason) => Some(self.open(reason, probes, now, claim)),
                     Verdict::Close(reason) => {
-                        let to =
-                            Standing { reason, originator: self.instance.clone(), ..Standing::closed(now) };
-                        Some(self.change(to, probes, store_up))
+                        let attempt =
+                            if self.settings.ramp_up.is_some() { self.standing().attempt } else { 0 };
+                        let originator = self.instance.clone();
+                        let to = Standing { reason, originator, attempt, ..Standing::closed(now) };
+                        Some(self.change(to, probes, claim))
                     }
                 }
             }
@@ -317,24 +261,40 @@ impl Ledger {
         }
     }
 
-    /// A call has failed, and said for how long the circuit must be open.
-    pub(crate) fn open_on_request(&mut self, span: Duration, now: Moment, store_up: bool) -> Change {
-        let span = span.min(Duration::from_micros(MAX_SPAN_US));
-        if self.state() == State::HalfOpen {
-            self.pending.counts.failures += 1;
-        } else {
-            self.pending.failure(now);
+    fn judge_calls(&mut self, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
+        let picture = self.picture(now, skew);
+        // Who is cut off cannot know what others see, and protects itself.
+        let quorum = if store_up { self.settings.min_failing_instances } else { 1 };
+        if let Some(reason) = policy::trip(&self.settings, &picture, quorum) {
+            let claim = self.claim(store_up);
+            return Some(self.open(reason, figures(&picture), now, claim));
         }
-        let reason = format!("the call asked for {} (open_for)", humantime::format_duration(span));
-        let evidence = Counts { failures: 1, ..Counts::default() };
-        let attempt = self.standing().attempt.saturating_add(1);
-        self.open_until(reason, evidence, attempt, span, now, store_up)
+        let own = self.account.own_picture(now).filter(|_| quorum > 1)?;
+        let reason = policy::trip_alone(&self.settings, &own)?;
+        Some(self.open(reason, figures(&own), now, Claim::Isolated))
     }
 
-    fn open(&mut self, reason: String, evidence: Counts, now: Moment, store_up: bool) -> Change {
-        let attempt = self.standing().attempt.saturating_add(1);
-        let reset_timeout = policy::open_for(&self.settings, attempt);
-        self.open_until(reason, evidence, attempt, reset_timeout, now, store_up)
+    /// What a change that this instance makes now is meant as.
+    fn claim(&self, store_up: bool) -> Claim {
+        match &self.local {
+            Some(Local { claim: Claim::Isolated, .. }) => Claim::Isolated,
+            _ if store_up => Claim::Proposed,
+            _ => Claim::Alone,
+        }
+    }
+
+    /// How many openings in a row the next one makes.
+    fn next_attempt(&self, now: Moment) -> u32 {
+        match self.state() {
+            State::Closed if self.ramp(now).is_none() => 1,
+            _ => self.standing().attempt.saturating_add(1),
+        }
+    }
+
+    fn open(&mut self, reason: String, evidence: Counts, now: Moment, claim: Claim) -> Change {
+        let attempt = self.next_attempt(now);
+        let reset_timeout = policy::open_for(&self.settings, attempt, fastrand::f64());
+        self.open_until(reason, evidence, attempt, reset_timeout, now, claim)
     }
 
     fn open_until(
@@ -344,7 +304,7 @@ impl Ledger {
         attempt: u32,
         reset_timeout: Duration,
         now: Moment,
-        store_up: bool,
+        claim: Claim,
     ) -> Change {
         let to = Standing {
             state: State::Open,
@@ -356,10 +316,10 @@ impl Ledger {
             reset_timeout,
             attempt,
         };
-        self.change(to, evidence, store_up)
+        self.change(to, evidence, claim)
     }
 
-    /// This instance's own half-open, for as long as the store is away.
+    /// This instance's own half-open: the store is away, or it is in a state of its own anyway.
     pub(crate) fn half_open_alone(&mut self, now: Moment) -> Change {
         let standing = self.standing();
         let to = Standing {
@@ -372,38 +332,34 @@ impl Ledger {
             reset_timeout: standing.reset_timeout,
             attempt: standing.attempt,
         };
-        self.change(to, Counts::default(), false)
+        let claim = self.claim(false);
+        self.change(to, Counts::default(), claim)
     }
 
-    /// Takes a standing of its own. With a store that answers it is on its way there.
-    fn change(&mut self, to: Standing, evidence: Counts, store_up: bool) -> Change {
+    /// Takes a standing of its own.
+    fn change(&mut self, to: Standing, evidence: Counts, claim: Claim) -> Change {
         let from = self.state();
-        let alone = !store_up;
-        if alone && to.state != State::Open {
-            // Probes of this instance alone are no evidence for the fleet; its recovery is.
-            self.fleet = Counts::default();
-            self.flight = None;
-            self.pending = Evidence::new(self.bucket_width());
-            if to.state == State::Closed {
-                self.fleet_run = 0;
-                if let Some(mirror) = &mut self.mirror {
-                    mirror.clear();
-                }
-                self.pending.recovered(to.since);
-            }
+        self.alone = Counts::default();
+        match (claim, to.state) {
+            (Claim::Alone, State::HalfOpen) => self.account.forget_totals(),
+            (Claim::Alone, State::Closed) => self.account.recovered(to.since),
+            (Claim::Isolated, _) => self.account.forget_own(),
+            _ => {}
         }
         self.probes.begin_epoch(to.state == State::HalfOpen);
-        self.local = Some(Local { standing: to.clone(), evidence, proposed: store_up });
-        Change { from, to, evidence }
+        // Who has recovered by itself is where the fleet is again.
+        let local = Local { standing: to.clone(), evidence, claim };
+        self.local = Some(local).filter(|_| claim != Claim::Isolated || to.state != State::Closed);
+        Change { from, to, evidence, private: claim != Claim::Proposed }
     }
 
     /// The store has gone away. What was on its way there is this instance's private affair from now on.
     pub(crate) fn store_lost(&mut self) -> Option<Change> {
         self.probes.store_lost();
         let from = self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state);
-        let local = self.local.as_mut().filter(|local| local.proposed)?;
-        local.proposed = false;
-        Some(Change { from, to: local.standing.clone(), evidence: local.evidence })
+        let local = self.local.as_mut().filter(|local| local.claim == Claim::Proposed)?;
+        local.claim = Claim::Alone;
+        Some(Change { from, to: local.standing.clone(), evidence: local.evidence, private: true })
     }
 
     // ---- the exchange
@@ -414,8 +370,7 @@ impl Ledger {
             None => return true,
             Some(at) => now.since(at),
         };
-        let proposes = self.local.as_ref().is_some_and(|local| local.proposed);
-        if proposes || !self.pending.is_empty() || self.probes.want_exchange() {
+        if self.proposes() || self.account.has_news() || self.probes.want_exchange() {
             return true;
         }
         if self.local.is_some()
@@ -426,7 +381,7 @@ impl Ledger {
         }
         // Another instance's success may have ended the run that this one's next failure would continue.
         match self.last_failure {
-            Some(at) if self.fleet_run > 0 => {
+            Some(at) if self.account.has_run() => {
                 let age = now.since(at);
                 age < FOLLOW_UP_ENDS && silent_for >= (age / 2).min(FOLLOW_UP)
             }
@@ -437,46 +392,32 @@ impl Ledger {
     /// What to say. With `retry`, the same evidence as in the batch whose fate is unknown.
     pub(crate) fn entry(&mut self, name: std::sync::Arc<str>, now: Moment, skew: u64, retry: bool) -> Entry {
         self.forget_if_idle(now);
-        if !retry {
-            let fresh = Evidence::new(self.bucket_width());
-            self.flight = Some(std::mem::replace(&mut self.pending, fresh));
-        }
-        let told = self.flight.as_ref();
         // Evidence was collected while calls were admitted; it says nothing about another kind of state.
-        let meant = self.confirmed.as_ref().is_none_or(|(_, standing)| {
-            standing.state.admits()
-                || self.local.is_none()
-                || self.local.as_ref().is_some_and(|local| local.proposed)
-        });
-        let delta = told.filter(|_| meant).map(|told| told.delta(now)).unwrap_or_default();
-        self.asked = self.mirror.as_ref().map(|mirror| {
-            let oldest = told.and_then(Evidence::oldest_bucket);
-            mirror.ask(oldest.map(|at| at.0.wrapping_add(skew)))
-        });
+        let meant = self
+            .confirmed
+            .as_ref()
+            .is_none_or(|(_, standing)| standing.state.admits() || self.local.is_none() || self.proposes());
+        let mut entry = Entry { name, ..Entry::default() };
+        self.account.tell(&mut entry, now, skew, retry, meant);
         self.exchanged_at = Some(now);
         let proposal = self.proposal(now);
         self.told_proposal = proposal.is_some();
         let asked_of = proposal.as_ref().map_or(self.confirmed_state(), |proposal| proposal.to);
         self.asked_half_open = !retry && asked_of == State::HalfOpen;
         let leases = if retry { LeaseAsk::default() } else { self.probes.ask(&self.settings) };
-        Entry {
-            name,
-            known: self.confirmed.as_ref().map(|(epoch, standing)| standing.to_record(*epoch, now)),
-            delta,
-            window: self.asked,
-            last: None,
-            proposal,
-            leases,
-            role: None,
-            settings: "".into(),
-        }
+        let known = self.confirmed.as_ref().map(|(epoch, standing)| standing.to_record(*epoch, now));
+        Entry { known, proposal, leases, ..entry }
+    }
+
+    fn proposes(&self) -> bool {
+        self.local.as_ref().is_some_and(|local| local.claim == Claim::Proposed)
     }
 
     fn proposal(&self, now: Moment) -> Option<Proposal> {
         // Without a known epoch there is nothing to compare: the answer to this exchange will bring one.
         self.confirmed.as_ref()?;
         let (to, evidence) = match &self.local {
-            Some(local) if local.proposed => (local.standing.clone(), local.evidence),
+            Some(local) if local.claim == Claim::Proposed => (local.standing.clone(), local.evidence),
             None if self.probes.are_wanted() && self.standing().is_due(now) => {
                 let standing = self.standing();
                 let to = Standing {
@@ -505,7 +446,7 @@ impl Ledger {
 
     /// The store's answer to [`entry`](Self::entry).
     pub(crate) fn answered(&mut self, view: &View, store_now: u64, now: Moment, skew: u64) -> Answered {
-        self.flight = None;
+        let flight = self.account.told();
         let asked_for = self.probes.take_asking();
         if view.record.epoch < self.epoch() {
             // The event stream has been faster: this answer tells of an epoch that is over.
@@ -515,25 +456,23 @@ impl Ledger {
             };
         }
         let mut moved = self.adopt(&view.record, now);
-        self.fleet = view.counts;
-        self.fleet_run = view.run;
-        if let (Some(mirror), Some(ask), Some(seen)) = (&mut self.mirror, self.asked.take(), &view.window) {
-            mirror.update(ask, seen, store_now);
-        }
+        self.account.update(flight.as_ref(), view, store_now, now);
         let mut change = None;
-        match &mut self.local {
+        match self.local.as_ref().map(|local| local.claim) {
             None => change = self.judge(now, skew, true),
-            Some(local) if local.proposed => {}
-            // Taken alone. The evidence has been merged: does what the fleet has counted speak for it?
-            Some(_) => {
-                let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
-                if open && policy::trip(&self.settings, &self.picture(now, skew)).is_some() {
-                    self.local.as_mut().expect("just seen").proposed = true;
-                } else {
-                    self.local = None;
-                    self.probes.begin_epoch(self.probes_may_come(now));
-                    moved = true;
-                }
+            Some(Claim::Proposed) => {}
+            // The evidence has been merged: does what the fleet has counted speak for it?
+            Some(_) if self.fleet_would_open(now, skew) => {
+                self.local.as_mut().expect("just seen").claim = Claim::Proposed;
+            }
+            Some(Claim::Isolated) => {}
+            Some(Claim::Alone) if self.stays_isolated(now) => {
+                self.local.as_mut().expect("just seen").claim = Claim::Isolated;
+            }
+            Some(Claim::Alone) => {
+                self.local = None;
+                self.probes.begin_epoch(self.probes_may_come(now));
+                moved = true;
             }
         }
         // Asked before the store had even heard of the opening, while the time was over already: not yet an answer.
@@ -544,18 +483,29 @@ impl Ledger {
         } else {
             self.probes.allot(asked_for, view, now)
         };
-        let unsaid = self.local.as_ref().is_some_and(|local| local.proposed)
-            && (!self.told_proposal || change.is_some());
+        let unsaid = self.proposes() && (!self.told_proposal || change.is_some());
         let more = unsaid || too_early;
         Answered { moved: moved || change.is_some(), change, allotted, more }
     }
 
+    /// Open on its own, and the fleet, which is closed, counts enough for opening, too.
+    fn fleet_would_open(&self, now: Moment, skew: u64) -> bool {
+        let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
+        open && policy::trip(&self.settings, &self.picture(now, skew), self.settings.min_failing_instances)
+            .is_some()
+    }
+
+    /// Open since the store was away, and enough for that on what it has seen itself, but not for the fleet.
+    fn stays_isolated(&self, now: Moment) -> bool {
+        let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
+        let quorum = self.settings.min_failing_instances > 1;
+        let own = self.account.own_picture(now).filter(|_| open && quorum);
+        own.is_some_and(|own| policy::trip_alone(&self.settings, &own).is_some())
+    }
+
     /// The store cannot use this breaker's entry: what it told is kept.
     pub(crate) fn refused(&mut self) {
-        if let Some(flight) = self.flight.take() {
-            let later = std::mem::take(&mut self.pending);
-            self.pending = flight.then(later);
-        }
+        self.account.keep();
     }
 
     /// The store lets a closed breaker go that nobody has named for an hour, and its epochs start
@@ -595,7 +545,9 @@ impl Ledger {
                 return false;
             }
             // The store has been closed all the time: first contact changes nothing.
-            _ if first && record.state == State::Closed && before == State::Closed => return false,
+            _ if first && record.state == State::Closed && before == State::Closed => {
+                return self.ramp(now).is_some();
+            }
             Some(local) if first && record.state == State::Closed && local.standing.state == State::Open => {
                 return false;
             }
@@ -607,15 +559,9 @@ impl Ledger {
     }
 
     fn begin_epoch(&mut self, now: Moment) {
-        self.fleet = Counts::default();
-        self.fleet_run = 0;
-        self.flight = None;
+        self.account.begin();
+        self.alone = Counts::default();
         self.last_failure = None;
-        self.asked = None;
-        self.pending = Evidence::new(self.bucket_width());
-        if let Some(mirror) = &mut self.mirror {
-            mirror.clear();
-        }
         self.probes.begin_epoch(self.probes_may_come(now));
     }
 
@@ -627,8 +573,13 @@ impl Ledger {
     fn confirmed_state(&self) -> State {
         self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state)
     }
+}
 
-    fn bucket_width(&self) -> u64 {
-        self.mirror.as_ref().map_or(0, Mirror::width)
+/// What led to a decision, for those who are told of it.
+fn figures(picture: &Picture) -> Counts {
+    if picture.window == Counts::default() {
+        Counts { failures: picture.run, ..Counts::default() }
+    } else {
+        picture.window
     }
 }

@@ -5,6 +5,7 @@
 //! `settling` (the coordinator's side) and `ledger` (what the breaker knows and intends) with `evidence`, `window`
 //! and `probes`, judged by `policy`.
 
+mod account;
 mod calls;
 pub(crate) mod evidence;
 pub(crate) mod gate;
@@ -14,7 +15,11 @@ pub(crate) mod ledger;
 pub(crate) mod permit;
 pub(crate) mod policy;
 pub(crate) mod probes;
+pub(crate) mod ramp;
+mod sequence;
 mod settling;
+mod standing;
+pub(crate) mod stopwatch;
 pub(crate) mod tally;
 pub(crate) mod window;
 
@@ -26,17 +31,21 @@ use tokio::sync::oneshot;
 
 pub use handle::Breaker;
 
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment, micros};
 use crate::config::{PerFunction, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Transition};
 use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Proposal, Record};
+use crate::strategy::Calls;
 use crate::sync::lock;
 use gate::Gate;
 use home::Home;
-use ledger::{Change, Ledger};
+use ledger::Ledger;
 use permit::Grant;
+use ramp::Ramp;
+use standing::Change;
+use stopwatch::Stopwatch;
 use tally::Tally;
 
 /// What all handles on one breaker share.
@@ -45,6 +54,9 @@ pub(crate) struct Core {
     gate: Gate,
     /// When an open circuit is due for a probe, in the clock's µs: so that a rejection takes no lock.
     due: AtomicU64,
+    /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
+    slow_us: AtomicU64,
+    ramp: Ramp,
     per_function: PerFunction,
     tally: Tally,
     home: Arc<Home>,
@@ -85,11 +97,16 @@ impl Core {
     ) -> Arc<Self> {
         let now = home.clock.now();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
-        let gate = Gate::new(ledger.state());
+        let ramping = ledger.ramp(now);
+        let gate = Gate::new(ledger.state(), ramping.is_some());
+        let ramp = Ramp::default();
+        ramp.set(ramping);
         let core = Arc::new_cyclic(|me| Core {
             name,
             gate,
             due: AtomicU64::new(due(&ledger)),
+            slow_us: AtomicU64::new(slow_us(ledger.settings())),
+            ramp,
             per_function,
             tally: Tally::new(),
             home,
@@ -108,6 +125,7 @@ impl Core {
     pub(crate) fn registered_again(&self, settings: &Settings) {
         let mut desk = lock(&self.desk);
         if self.provisional.swap(false, Ordering::AcqRel) {
+            self.slow_us.store(slow_us(settings), Ordering::Relaxed);
             desk.ledger.configure(settings.clone());
             return;
         }
@@ -140,6 +158,27 @@ impl Core {
         self.per_function.call_timeout.pick(given)
     }
 
+    /// Whether a call that ends now was slow.
+    #[inline]
+    pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
+        watch.is_slow(&self.home.clock, self.slow_us.load(Ordering::Relaxed))
+    }
+
+    /// Whether a call that takes so long is slow.
+    pub(crate) fn is_slow(&self, took: Duration) -> bool {
+        micros(took) >= self.slow_us.load(Ordering::Relaxed)
+    }
+
+    /// Begins to measure a call, if somebody asks how long it takes.
+    #[inline]
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(&self.home.clock, self.slow_us.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.home.clock
+    }
+
     /// How long a success may answer later failures; the same precedence.
     #[inline]
     pub(crate) fn cache_ttl(&self, given: Option<Duration>) -> Option<Duration> {
@@ -149,12 +188,14 @@ impl Core {
     /// Lets calls meet the ledger's state, as a new generation. Under the desk's lock.
     fn show(&self, ledger: &Ledger) {
         self.due.store(due(ledger), Ordering::Relaxed);
-        self.gate.set(ledger.state());
+        let ramp = ledger.ramp(self.home.clock.now());
+        self.ramp.set(ramp);
+        self.gate.set(ledger.state(), ramp.is_some());
     }
 
-    /// Tells of a change that this instance has made while the store is away.
-    fn tell_alone(&self, change: Option<Change>, epoch: u64) {
-        let Some(Change { from, to, evidence }) = change else { return };
+    /// Tells of a change that this instance has made for itself: the store will not.
+    fn tell_private(&self, change: Option<Change>, epoch: u64) {
+        let Some(Change { from, to, evidence, .. }) = change.filter(|change| change.private) else { return };
         self.home.outlet.emit(Event::LocalTransition(Arc::new(Transition {
             breaker: self.name.clone(),
             epoch,
@@ -196,6 +237,7 @@ impl Core {
         let ledger = &desk.ledger;
         let (standing, counts, picture) =
             (ledger.standing(), ledger.counts(), ledger.picture(now, self.home.skew()));
+        let window = Calls::from(picture.window);
         Snapshot {
             name: self.name.to_string(),
             state: standing.state,
@@ -207,13 +249,19 @@ impl Core {
             successes: counts.successes,
             consecutive_failures: picture.run,
             window: ledger.settings().window.map(|_| WindowSnapshot {
-                calls: picture.window.successes + picture.window.failures,
-                failures: picture.window.failures,
-                failure_rate: policy::rate(picture.window),
+                calls: window.total(),
+                failures: window.failures,
+                failure_rate: window.failure_rate(),
+                slow: window.slow,
+                slow_rate: window.slow_rate(),
             }),
             outcomes: self.tally.outcomes(),
         }
     }
+}
+
+fn slow_us(settings: &Settings) -> u64 {
+    settings.slow.map_or(u64::MAX, |slow| micros(slow.duration))
 }
 
 /// When calls may ask for a probe (or a state held by hand ends); `u64::MAX` = nobody knows.

@@ -88,9 +88,10 @@ impl<'a> Permit<'a> {
     }
 
     /// The call took longer than `limit` and has been dropped: a failure.
-    pub fn timed_out(self, limit: Duration) -> BreakerError {
+    pub fn timed_out(mut self, limit: Duration) -> BreakerError {
         let error = BreakerError::new(self.core.name().clone(), RefusalKind::TimedOut, Some(limit));
-        self.failure();
+        let slow = self.core.is_slow(limit);
+        self.end(if slow { Outcome::SlowFailure } else { Outcome::Failure });
         error
     }
 

@@ -6,42 +6,85 @@ use std::time::Duration;
 
 use crate::config::{Settings, Window};
 use crate::store::Counts;
+use crate::strategy::{Bucket, Calls, WindowCounts};
 
-/// What a closed breaker is judged by: the fleet's counts at the last exchange and this instance's since.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What a closed breaker is judged by: the fleet's counts at the last exchange and this instance's since; or what this
+/// instance alone has seen.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Picture {
     /// Failures since the latest success.
     pub(crate) run: u64,
-    /// The time window; all zero where no rule looks at one.
+    /// The window; all zero where no rule looks at one.
     pub(crate) window: Counts,
+    /// How many instances these failures come from; counted only where that matters.
+    pub(crate) run_instances: u32,
+    pub(crate) window_instances: u32,
+    /// The pieces of a time window, where somebody looks at them.
+    pub(crate) buckets: Vec<Bucket>,
 }
 
-/// Whether a closed breaker trips, and why: the rule, its figures, the limit.
-pub(crate) fn trip(settings: &Settings, picture: &Picture) -> Option<String> {
-    if let Some(limit) = settings.failure_threshold
-        && picture.run >= limit
-    {
-        return Some(format!("{} consecutive failures (limit {limit})", picture.run));
-    }
-    if let (Some(limit), Some(Window::Time(window))) = (settings.failure_rate, settings.window) {
-        let calls = picture.window.successes + picture.window.failures;
-        if calls >= settings.minimum_calls && rate(picture.window) >= limit {
-            return Some(format!(
-                "{:.1} % of {calls} calls in {} failed (limit {:.1} %)",
-                rate(picture.window) * 100.0,
-                humantime::format_duration(window),
-                limit * 100.0,
-            ));
-        }
-    }
-    None
+/// Whether a closed breaker trips, and why: the rule, its figures, the limit. A rule counts only if what it looks at
+/// comes from at least so many instances.
+pub(crate) fn trip(settings: &Settings, picture: &Picture, instances: u32) -> Option<String> {
+    let run_counts = instances <= 1 || picture.run_instances >= instances;
+    let window_counts = instances <= 1 || picture.window_instances >= instances;
+    let reason = consecutive(settings, picture)
+        .filter(|_| run_counts)
+        .or_else(|| rates(settings, picture).filter(|_| window_counts))
+        .or_else(|| own_strategy(settings, picture).filter(|_| window_counts))?;
+    Some(if instances > 1 { format!("{reason}, on at least {instances} instances") } else { reason })
 }
 
-/// The share of failures; 0 where there were no calls.
-#[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-pub(crate) fn rate(counts: Counts) -> f64 {
-    let calls = counts.successes + counts.failures;
-    if calls == 0 { 0.0 } else { counts.failures as f64 / calls as f64 }
+/// Whether this instance, which is alone with its failures, opens for itself.
+pub(crate) fn trip_alone(settings: &Settings, picture: &Picture) -> Option<String> {
+    let reason = trip(settings, picture, 1)?;
+    Some(format!(
+        "{reason}, here alone (the fleet opens from {} instances on)",
+        settings.min_failing_instances
+    ))
+}
+
+fn consecutive(settings: &Settings, picture: &Picture) -> Option<String> {
+    let limit = settings.failure_threshold.filter(|limit| picture.run >= *limit)?;
+    Some(format!("{} consecutive failures (limit {limit})", picture.run))
+}
+
+fn rates(settings: &Settings, picture: &Picture) -> Option<String> {
+    let calls = Calls::from(picture.window);
+    let total = calls.total();
+    if total < settings.minimum_calls {
+        return None;
+    }
+    let rates = [
+        (settings.failure_rate, calls.failure_rate(), "failed".to_owned()),
+        settings.slow.map_or((None, 0.0, String::new()), |slow| {
+            let verb = format!("took longer than {}", humantime::format_duration(slow.duration));
+            (slow.rate, calls.slow_rate(), verb)
+        }),
+    ];
+    let (limit, rate, what) = rates
+        .into_iter()
+        .find_map(|(limit, rate, what)| Some((limit.filter(|limit| rate >= *limit)?, rate, what)))?;
+    let of = match settings.window? {
+        Window::Time(span) => format!("{total} calls in {}", humantime::format_duration(span)),
+        Window::Calls(_) => format!("the last {total} calls"),
+    };
+    Some(format!("{:.1} % of {of} {what} (limit {:.1} %)", rate * 100.0, limit * 100.0))
+}
+
+fn own_strategy(settings: &Settings, picture: &Picture) -> Option<String> {
+    settings.strategy.as_ref()?.trip(&WindowCounts {
+        calls: picture.window.into(),
+        consecutive_failures: picture.run,
+        failing_instances: picture.window_instances,
+        buckets: &picture.buckets,
+    })
+}
+
+impl From<Counts> for Calls {
+    fn from(counts: Counts) -> Self {
+        Calls { successes: counts.successes, failures: counts.failures, slow: counts.slow }
+    }
 }
 
 /// What the probes of a half-open state amount to.
@@ -53,8 +96,12 @@ pub(crate) enum Verdict {
     Reopen(String),
 }
 
-/// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes.
+/// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes, unless their share
+/// is asked for.
 pub(crate) fn judge_probes(settings: &Settings, probes: Counts) -> Verdict {
+    if let Some((limit, sample)) = settings.recovery {
+        return judge_share(Calls::from(probes), limit, sample);
+    }
     if probes.failures > 0 {
         Verdict::Reopen("a probe failed".into())
     } else if probes.successes >= settings.success_threshold {
@@ -67,63 +114,216 @@ pub(crate) fn judge_probes(settings: &Settings, probes: Counts) -> Verdict {
     }
 }
 
-/// How long to stay open at the `attempt`-th opening in a row (1 = the first since it was last closed).
-pub(crate) fn open_for(settings: &Settings, attempt: u32) -> Duration {
-    let _ = attempt;
-    settings.reset_timeout
+fn judge_share(probes: Calls, limit: f64, sample: u64) -> Verdict {
+    if probes.total() < sample {
+        return Verdict::Wait;
+    }
+    let share = 1.0 - probes.failure_rate();
+    let figures = format!(
+        "{:.1} % of {} probes succeeded (needed {:.1} %)",
+        share * 100.0,
+        probes.total(),
+        limit * 100.0
+    );
+    if share >= limit { Verdict::Close(figures) } else { Verdict::Reopen(figures) }
+}
+
+/// How long to stay open at the `attempt`-th opening in a row (1 = the first since it was last closed). `roll`: a
+/// random number in [0, 1), for the jitter.
+pub(crate) fn open_for(settings: &Settings, attempt: u32, roll: f64) -> Duration {
+    settings.backoff.span(settings.reset_timeout, attempt, roll)
+}
+
+/// The share of calls that a circuit admits so long after it has recovered; `None`: all.
+pub(crate) fn admitted_share(ramp_up: Duration, recovered_for: Duration) -> Option<f64> {
+    let part = recovered_for.as_secs_f64() / ramp_up.as_secs_f64();
+    (part < 1.0).then_some(0.1 + 0.9 * part)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::config::BreakerConfig;
+    use crate::config::{Backoff, BreakerConfig};
+    use crate::strategy::TripStrategy;
 
     fn settings(config: BreakerConfig) -> Settings {
         config.resolve().unwrap()
     }
 
+    fn counts(successes: u64, failures: u64) -> Counts {
+        Counts { successes, failures, slow: 0 }
+    }
+
     fn window(successes: u64, failures: u64) -> Picture {
-        Picture { run: failures, window: Counts { successes, failures, slow: 0 } }
+        Picture { run: failures, window: counts(successes, failures), ..Picture::default() }
+    }
+
+    fn run(run: u64) -> Picture {
+        Picture { run, ..Picture::default() }
     }
 
     #[test]
     fn a_run_trips_at_its_limit_and_says_so() {
         let settings = settings(BreakerConfig::default().failure_threshold(3));
-        assert_eq!(trip(&settings, &Picture { run: 2, ..Picture::default() }), None);
-        let reason = trip(&settings, &Picture { run: 3, ..Picture::default() }).unwrap();
-        assert_eq!(reason, "3 consecutive failures (limit 3)");
+        assert_eq!(trip(&settings, &run(2), 1), None);
+        assert_eq!(trip(&settings, &run(3), 1).unwrap(), "3 consecutive failures (limit 3)");
     }
 
     #[test]
     fn without_any_rule_five_in_a_row_trip() {
         let settings = settings(BreakerConfig::default());
-        assert_eq!(trip(&settings, &window(0, 4)), None);
-        assert!(trip(&settings, &window(0, 5)).is_some());
+        assert_eq!(trip(&settings, &window(0, 4), 1), None);
+        assert!(trip(&settings, &window(0, 5), 1).is_some());
     }
 
     #[test]
     fn a_rate_trips_at_its_limit_from_the_minimum_of_calls_on() {
         let settings = settings(BreakerConfig::default().failure_rate_threshold(0.4));
-        let reason = trip(&settings, &window(6, 4)).unwrap();
+        let reason = trip(&settings, &window(6, 4), 1).unwrap();
         assert_eq!(reason, "40.0 % of 10 calls in 1m failed (limit 40.0 %)");
-        assert_eq!(trip(&settings, &window(7, 3)), None, "30 %");
-        assert_eq!(trip(&settings, &window(0, 9)), None, "nine calls are too few; and no run is looked at");
+        assert_eq!(trip(&settings, &window(7, 3), 1), None, "30 %");
+        assert_eq!(
+            trip(&settings, &window(0, 9), 1),
+            None,
+            "nine calls are too few; and no run is looked at"
+        );
     }
 
     #[test]
-    fn given_both_rules_any_of_them_trips() {
-        let settings = settings(BreakerConfig::default().failure_rate_threshold(0.9).failure_threshold(3));
-        assert!(trip(&settings, &window(100, 3)).unwrap().starts_with("3 consecutive"));
+    fn the_last_calls_are_enough_when_they_are_all_there() {
+        let settings = settings(BreakerConfig::default().failure_rate_threshold(0.5).window_calls(4));
+        assert_eq!(trip(&settings, &window(0, 3), 1), None);
+        assert_eq!(
+            trip(&settings, &window(2, 2), 1).unwrap(),
+            "50.0 % of the last 4 calls failed (limit 50.0 %)"
+        );
+    }
+
+    #[test]
+    fn slow_calls_trip_whether_they_succeed_or_fail() {
+        let config = BreakerConfig::default()
+            .slow_call_duration(Duration::from_millis(50))
+            .slow_call_rate_threshold(0.5)
+            .minimum_calls(4);
+        let settings = settings(config);
+        let slow = |slow| Picture { window: Counts { slow, ..counts(3, 1) }, run: 9, ..Picture::default() };
+        assert_eq!(trip(&settings, &slow(1), 1), None, "and no run is looked at");
+        assert_eq!(
+            trip(&settings, &slow(2), 1).unwrap(),
+            "50.0 % of 4 calls in 1m took longer than 50ms (limit 50.0 %)"
+        );
+    }
+
+    #[test]
+    fn given_several_rules_any_of_them_trips() {
+        struct Even;
+        impl TripStrategy for Even {
+            fn trip(&self, window: &WindowCounts<'_>) -> Option<String> {
+                (window.calls().total() == 42).then(|| "forty-two".into())
+            }
+        }
+        let config = BreakerConfig::default().failure_rate_threshold(0.9).failure_threshold(3).strategy(Even);
+        let settings = settings(config);
+        assert!(trip(&settings, &window(100, 3), 1).unwrap().starts_with("3 consecutive"));
         let late = Picture { run: 1, ..window(1, 9) };
-        assert!(trip(&settings, &late).unwrap().starts_with("90.0 %"));
+        assert!(trip(&settings, &late, 1).unwrap().starts_with("90.0 %"));
+        assert_eq!(trip(&settings, &window(41, 1), 1).unwrap(), "forty-two");
+        assert_eq!(trip(&settings, &window(42, 1), 1), None);
+    }
+
+    #[test]
+    fn a_strategy_that_panics_does_not_trip() {
+        struct Broken;
+        impl TripStrategy for Broken {
+            fn trip(&self, _window: &WindowCounts<'_>) -> Option<String> {
+                panic!("on purpose")
+            }
+        }
+        let settings = settings(BreakerConfig::default().strategy(Broken));
+        assert_eq!(trip(&settings, &window(0, 100), 1), None);
+    }
+
+    #[test]
+    fn a_quorum_looks_at_the_instances_of_the_rule_that_trips() {
+        let config = BreakerConfig::default()
+            .failure_threshold(3)
+            .failure_rate_threshold(0.5)
+            .min_failing_instances(2);
+        let settings = settings(config);
+        let picture =
+            |run_instances, window_instances| Picture { run_instances, window_instances, ..window(4, 6) };
+        assert_eq!(trip(&settings, &picture(1, 1), 2), None);
+        assert_eq!(
+            trip(&settings, &picture(2, 2), 2).unwrap(),
+            "6 consecutive failures (limit 3), on at least 2 instances"
+        );
+        assert!(trip(&settings, &picture(1, 2), 2).unwrap().starts_with("60.0 %"));
+        assert_eq!(
+            trip_alone(&settings, &picture(1, 1)).unwrap(),
+            "6 consecutive failures (limit 3), here alone (the fleet opens from 2 instances on)"
+        );
     }
 
     #[test]
     fn one_failed_probe_outweighs_any_successes() {
         let settings = settings(BreakerConfig::default().success_threshold(3));
-        let probes = |successes, failures| judge_probes(&settings, Counts { successes, failures, slow: 0 });
+        let probes = |successes, failures| judge_probes(&settings, counts(successes, failures));
         assert_eq!(probes(2, 0), Verdict::Wait);
         assert!(matches!(probes(3, 0), Verdict::Close(_)));
         assert!(matches!(probes(3, 1), Verdict::Reopen(_)));
+    }
+
+    #[test]
+    fn a_share_decides_after_its_sample() {
+        let config = BreakerConfig::default().recovery_rate(0.5).half_open_max_calls(4);
+        let settings = settings(config);
+        let probes = |successes, failures| judge_probes(&settings, counts(successes, failures));
+        assert_eq!(probes(3, 0), Verdict::Wait);
+        assert_eq!(probes(0, 3), Verdict::Wait);
+        assert_eq!(probes(2, 2), Verdict::Close("50.0 % of 4 probes succeeded (needed 50.0 %)".into()));
+        assert_eq!(probes(1, 3), Verdict::Reopen("25.0 % of 4 probes succeeded (needed 50.0 %)".into()));
+    }
+
+    #[test]
+    fn the_ramp_goes_from_a_tenth_to_all() {
+        let second = Duration::from_secs(1);
+        let share = |half_seconds| admitted_share(second, second / 2 * half_seconds);
+        assert_eq!(share(0), Some(0.1));
+        assert!((share(1).unwrap() - 0.55).abs() < 1e-9);
+        assert_eq!(share(2), None);
+    }
+
+    proptest! {
+        /// Whatever the settings are, enough successes close a half-open circuit, and enough failures trip a closed one.
+        #[test]
+        fn there_is_always_a_way_on(
+            threshold in prop::option::of(1_u32..50), rate in prop::option::of(0.01_f64..=1.0), calls in prop::option::of(1_u32..100),
+            needed in 1_u32..20, recovery in prop::option::of(0.01_f64..=1.0), attempt in 1_u32.., roll in 0.0_f64..1.0, factor in 1.0_f64..10.0,
+        ) {
+            let mut config = BreakerConfig::default().success_threshold(needed).backoff(Backoff::exponential(factor).jitter(0.5));
+            (config.failure_threshold, config.failure_rate_threshold, config.recovery_rate) = (threshold, rate, recovery);
+            config.window_calls = calls.filter(|_| rate.is_some());
+            let settings = settings(config);
+            let failing = Picture { run: 100, window: counts(0, 100), ..Picture::default() };
+            prop_assert!(trip(&settings, &failing, 1).is_some());
+            prop_assert!(matches!(judge_probes(&settings, counts(u64::from(needed), 0)), Verdict::Close(_)));
+            prop_assert!(matches!(judge_probes(&settings, counts(0, u64::from(needed))), Verdict::Reopen(_)));
+            let open_for = open_for(&settings, attempt, roll);
+            prop_assert!(open_for > Duration::ZERO && open_for <= Duration::from_secs(900));
+        }
+
+        /// More failures in the place of successes never make a breaker that trips stay closed.
+        #[test]
+        fn a_worse_picture_never_spares(
+            successes in 0_u64..50, failures in 0_u64..50, run in 0_u64..10, threshold in 1_u32..10, rate in 0.01_f64..=1.0,
+        ) {
+            let config = BreakerConfig::default().failure_threshold(threshold).failure_rate_threshold(rate);
+            let settings = settings(config);
+            let picture = Picture { run, window: counts(successes, failures), ..Picture::default() };
+            let worse = Picture { run: run + 1, window: counts(successes.saturating_sub(1), failures + 1), ..Picture::default() };
+            prop_assert!(trip(&settings, &picture, 1).is_none() || trip(&settings, &worse, 1).is_some());
+        }
     }
 }

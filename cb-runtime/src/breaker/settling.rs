@@ -23,9 +23,7 @@ impl Core {
         let wants = desk.ledger.wants_exchange(now) || !desk.orders.is_empty();
         let epoch = desk.ledger.epoch();
         drop(desk);
-        if !store_up {
-            self.tell_alone(change, epoch);
-        }
+        self.tell_private(change, epoch);
         wants
     }
 
@@ -69,7 +67,9 @@ impl Core {
         let gone: Vec<_> = callers.extract_if(.., |(id, _)| !ledger.probes.awaits(*id)).collect();
         let ordered = desk.ordered.take();
         let more = answered.more || !desk.orders.is_empty();
+        let epoch = desk.ledger.epoch();
         drop(desk);
+        self.tell_private(answered.change, epoch);
         drop(gone);
         for (caller, grant) in grants {
             if let Some(grant) = grant {
@@ -126,7 +126,7 @@ impl Core {
         for order in ordered.into_iter().chain(orders) {
             let _ = order.answer.send(Err(error.clone()));
         }
-        self.tell_alone(change, epoch);
+        self.tell_private(change, epoch);
     }
 
     /// Has something that a store which has lost its data must be told.

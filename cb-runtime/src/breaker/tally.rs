@@ -23,9 +23,12 @@ pub(crate) enum Outcome {
     Cancelled,
     Late,
     Rejected,
+    RampRejected,
+    SlowSuccess,
+    SlowFailure,
 }
 
-const OUTCOMES: usize = 6;
+const OUTCOMES: usize = 9;
 
 pub(crate) struct Tally {
     /// One line per thread number, and the last one for all threads without a number.
@@ -34,13 +37,14 @@ pub(crate) struct Tally {
     span: AtomicU64,
 }
 
-/// 64 bytes.
+/// What a success touches lies in the first of two cache lines, which are a thread's own both.
 #[derive(Default)]
+#[repr(C)]
 struct Line {
-    counts: [AtomicU64; OUTCOMES],
     /// The span in which a time was noted last, and that time.
     noted_in: AtomicU64,
     noted: AtomicU64,
+    counts: [AtomicU64; OUTCOMES],
 }
 
 impl Line {
@@ -192,12 +196,14 @@ impl Tally {
 
     pub(crate) fn outcomes(&self) -> Outcomes {
         Outcomes {
-            success: self.sum(Outcome::Success),
-            failure: self.sum(Outcome::Failure),
+            success: self.sum(Outcome::Success) + self.sum(Outcome::SlowSuccess),
+            failure: self.sum(Outcome::Failure) + self.sum(Outcome::SlowFailure),
+            slow: self.sum(Outcome::SlowSuccess) + self.sum(Outcome::SlowFailure),
             ignored: self.sum(Outcome::Ignored),
             cancelled: self.sum(Outcome::Cancelled),
             late: self.sum(Outcome::Late),
             rejected: self.sum(Outcome::Rejected),
+            ramp_rejected: self.sum(Outcome::RampRejected),
         }
     }
 }

@@ -58,12 +58,15 @@ impl Mirror {
         self.since = if stale { 0 } else { (now / self.width).saturating_sub(1) };
     }
 
-    /// What lies within the window at the store's time `now`.
-    pub(crate) fn sum(&self, now: u64) -> Counts {
+    /// What lies within the window at the store's time `now`, by number of the bucket.
+    pub(crate) fn buckets(&self, now: u64) -> impl Iterator<Item = (u64, Counts)> + '_ {
         let start = now.saturating_sub(self.length);
-        self.buckets
-            .iter()
-            .filter(|(index, _)| (*index + 1) * self.width > start)
-            .fold(Counts::default(), |sum, (_, counts)| sum.plus(*counts))
+        let inside = move |(index, _): &(&u64, &Counts)| (**index + 1) * self.width > start;
+        self.buckets.iter().filter(inside).map(|(index, counts)| (*index, *counts))
+    }
+
+    /// The sum of that.
+    pub(crate) fn sum(&self, now: u64) -> Counts {
+        self.buckets(now).fold(Counts::default(), |sum, (_, counts)| sum.plus(counts))
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Every run is decided by its seed, so one that fails can be looked at again: `Fleet::new(seed)`.
 
+mod recovery;
+mod rules;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -16,7 +19,8 @@ use super::watch::{self, Stream};
 use super::{Coordinator, RETRY, Request};
 use crate::breaker::Core;
 use crate::breaker::home::Home;
-use crate::breaker::permit::Admission;
+use crate::breaker::permit::{Admission, Permit};
+use crate::breaker::tally::Outcome;
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
@@ -144,10 +148,24 @@ impl Fleet {
 
     /// A call on this instance, with this result if it is made. Returns whether it was.
     async fn call(&mut self, at: usize, success: bool) -> bool {
+        self.call_ending(at, if success { Outcome::Success } else { Outcome::Failure }).await
+    }
+
+    async fn call_ending(&mut self, at: usize, outcome: Outcome) -> bool {
         let core = self.instances[at].core.clone();
-        let permit = match core.admit() {
-            Admission::Go(permit) => permit,
-            Admission::No(_) => return false,
+        let permit = self.permit(at, &core).await;
+        let made = permit.is_some();
+        if let Some(mut permit) = permit {
+            permit.end(outcome);
+        }
+        made
+    }
+
+    /// Leave for a call on this instance.
+    async fn permit<'c>(&mut self, at: usize, core: &'c Core) -> Option<Permit<'c>> {
+        match core.admit() {
+            Admission::Go(permit) => Some(permit),
+            Admission::No(_) => None,
             Admission::Wait(mut waiting) => {
                 let mut context = Context::from_waker(Waker::noop());
                 let mut turns = 0;
@@ -155,20 +173,13 @@ impl Fleet {
                     self.turn(at).await;
                     turns += 1;
                     match std::pin::Pin::new(&mut waiting).poll(&mut context) {
-                        Poll::Ready(Ok(permit)) => break permit,
-                        Poll::Ready(Err(_)) => return false,
+                        Poll::Ready(answer) => return answer.ok(),
                         // One to tell of the opening, one to ask for the probe; and a resync may come first.
                         Poll::Pending => assert!(turns < 4, "a caller waits for ever"),
                     }
                 }
             }
-        };
-        if success {
-            permit.success();
-        } else {
-            permit.failure();
         }
-        true
     }
 
     async fn turn(&mut self, at: usize) {

@@ -1,0 +1,292 @@
+//! What has been counted: by the fleet as of the last exchange, and by this instance since.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::evidence::{Evidence, Shape};
+use super::policy::Picture;
+use super::sequence::{self, LastCalls};
+use super::window::Mirror;
+use crate::clock::Moment;
+use crate::config::{Settings, Window};
+use crate::store::{Counts, Delta, Entry, LastAsk, View, WindowAsk};
+use crate::strategy::Bucket;
+
+pub(super) struct Account {
+    /// Totals of the epoch and failures in a row, as of the last exchange.
+    fleet: Counts,
+    run: u64,
+    /// The fleet's latest success, and other instances' latest failures.
+    success_at: Option<Moment>,
+    failing: Vec<Moment>,
+    time: Option<Mirror>,
+    last: Option<LastCalls>,
+    /// Evidence of the batch that is under way, or whose fate is unknown, and what it asked.
+    flight: Option<Evidence>,
+    asked: (Option<WindowAsk>, Option<LastAsk>),
+    pub(super) pending: Evidence,
+    /// All that this instance has seen in this epoch, told or not; kept where it matters who saw what.
+    own: Option<Evidence>,
+}
+
+impl Account {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let mut account = Account {
+            fleet: Counts::default(),
+            run: 0,
+            success_at: None,
+            failing: Vec::new(),
+            time: None,
+            last: None,
+            flight: None,
+            asked: (None, None),
+            pending: Evidence::default(),
+            own: None,
+        };
+        account.look_at(settings.window);
+        account.keep_own(settings);
+        account
+    }
+
+    /// What a new window looks at starts at nothing.
+    pub(super) fn configure(&mut self, before: &Settings, settings: &Settings) {
+        if before.window != settings.window {
+            self.look_at(settings.window);
+        }
+        if before.window != settings.window || keeps_own(before) != keeps_own(settings) {
+            self.keep_own(settings);
+        }
+    }
+
+    fn look_at(&mut self, window: Option<Window>) {
+        (self.time, self.last) = match window {
+            Some(Window::Time(span)) => (Some(Mirror::new(span)), None),
+            Some(Window::Calls(calls)) => (None, Some(LastCalls::new(calls))),
+            None => (None, None),
+        };
+        self.asked = (None, None);
+        self.pending.reshape(self.shape());
+    }
+
+    fn keep_own(&mut self, settings: &Settings) {
+        self.own = keeps_own(settings).then(|| Evidence::new(self.shape()));
+    }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            bucket_us: self.time.as_ref().map_or(0, Mirror::width),
+            last: self.last.as_ref().map_or(0, LastCalls::calls),
+        }
+    }
+
+    // ---- what happens here
+
+    pub(super) fn successes(&mut self, n: u64, latest: Moment, now: Moment) {
+        self.pending.successes(n, latest, now);
+        if let Some(own) = &mut self.own {
+            own.successes(n, latest, now);
+        }
+    }
+
+    pub(super) fn slow_success(&mut self, now: Moment) {
+        self.pending.slow_success(now);
+        if let Some(own) = &mut self.own {
+            own.slow_success(now);
+        }
+    }
+
+    pub(super) fn failure(&mut self, slow: bool, now: Moment) {
+        self.pending.failure(slow, now);
+        if let Some(own) = &mut self.own {
+            own.failure(slow, now);
+        }
+    }
+
+    // ---- what it amounts to
+
+    /// Totals of the epoch: the fleet's and this instance's since.
+    pub(super) fn totals(&self) -> Counts {
+        self.unconfirmed().fold(self.fleet, |sum, evidence| sum.plus(evidence.counts))
+    }
+
+    /// What of this instance's evidence is not in the fleet's counts yet, oldest first.
+    fn unconfirmed(&self) -> impl DoubleEndedIterator<Item = &Evidence> {
+        self.flight.iter().chain([&self.pending])
+    }
+
+    pub(super) fn has_run(&self) -> bool {
+        self.run > 0
+    }
+
+    /// What a closed breaker is judged by. `skew`: the store's clock minus this instance's, in µs.
+    pub(super) fn picture(&self, now: Moment, skew: u64, with_buckets: bool) -> Picture {
+        let run = self.unconfirmed().fold(self.run, |before, evidence| evidence.run_after(before));
+        let mut picture = Picture { run, run_instances: self.failing_in_run(), ..Picture::default() };
+        if let Some(time) = &self.time {
+            let start = Moment(now.0.saturating_sub(time.length()));
+            picture.window = self.unconfirmed().fold(time.sum(now.0.wrapping_add(skew)), |sum, evidence| {
+                sum.plus(evidence.window_since(start))
+            });
+            picture.window_instances = self.failing_since(start);
+            if with_buckets {
+                picture.buckets = self.buckets(time, now, skew);
+            }
+        }
+        if let Some(last) = &self.last {
+            let parts = std::iter::once(&last.outcomes).chain(self.unconfirmed().map(Evidence::calls));
+            picture.window = sequence::latest(last.calls(), parts);
+            let more = self.unconfirmed().map(|evidence| evidence.calls().len()).sum();
+            let fails = self.unconfirmed().any(|evidence| evidence.calls().since_failure().is_some());
+            picture.window_instances = last.failing(more, fails);
+        }
+        picture
+    }
+
+    /// The same for what this instance has seen itself, where that is kept.
+    pub(super) fn own_picture(&self, now: Moment) -> Option<Picture> {
+        let own = self.own.as_ref()?;
+        let window = match (&self.time, &self.last) {
+            (Some(time), _) => own.window_since(Moment(now.0.saturating_sub(time.length()))),
+            (None, Some(last)) => sequence::latest(last.calls(), std::iter::once(own.calls())),
+            (None, None) => Counts::default(),
+        };
+        Some(Picture {
+            run: own.run_after(0),
+            window,
+            run_instances: 1,
+            window_instances: 1,
+            buckets: Vec::new(),
+        })
+    }
+
+    /// How many instances have failed since the fleet's latest success.
+    fn failing_in_run(&self) -> u32 {
+        let success_at = self.unconfirmed().filter_map(Evidence::success_at).chain(self.success_at).max();
+        let after = |at: &Moment| success_at.is_none_or(|success| *at >= success);
+        let others = self.failing.iter().filter(|at| after(at)).count();
+        let own = self.own.as_ref().and_then(Evidence::latest_failure).is_some_and(|at| after(&at));
+        number(others + usize::from(own))
+    }
+
+    fn failing_since(&self, start: Moment) -> u32 {
+        let others = self.failing.iter().filter(|at| **at >= start).count();
+        let own = self.own.as_ref().is_some_and(|own| own.window_since(start).failures > 0);
+        number(others + usize::from(own))
+    }
+
+    fn buckets(&self, time: &Mirror, now: Moment, skew: u64) -> Vec<Bucket> {
+        let store_now = now.0.wrapping_add(skew);
+        let mut all: BTreeMap<u64, Counts> = time.buckets(store_now).collect();
+        for (middle, counts) in self.unconfirmed().flat_map(Evidence::buckets) {
+            if middle.0.saturating_add(time.length()) > now.0 {
+                let sum = all.entry(middle.0.wrapping_add(skew) / time.width()).or_default();
+                *sum = sum.plus(counts);
+            }
+        }
+        let age = |number: u64| store_now.saturating_sub((number + 1) * time.width());
+        all.into_iter()
+            .map(|(number, counts)| Bucket { age: Duration::from_micros(age(number)), calls: counts.into() })
+            .collect()
+    }
+
+    // ---- the exchange
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Takes what is to be told into an entry; `meant` = it says something about the confirmed state. With `retry`, what
+    /// was told in the batch whose fate is unknown.
+    pub(super) fn tell(&mut self, entry: &mut Entry, now: Moment, skew: u64, retry: bool, meant: bool) {
+        if !retry {
+            let fresh = Evidence::new(self.shape());
+            self.flight = Some(std::mem::replace(&mut self.pending, fresh));
+        }
+        let told = self.flight.as_ref();
+        entry.delta = told.filter(|_| meant).map_or_else(Delta::default, |told| told.delta(now));
+        entry.window = self.time.as_ref().map(|time| {
+            let oldest = told.and_then(Evidence::oldest_bucket);
+            time.ask(oldest.map(|at| at.0.wrapping_add(skew)))
+        });
+        entry.last = self.last.as_ref().map(LastCalls::ask);
+        self.asked = (entry.window, entry.last);
+    }
+
+    /// The store has answered, but of an epoch that is over.
+    pub(super) fn told(&mut self) -> Option<Evidence> {
+        self.flight.take()
+    }
+
+    /// The store's answer to what was told as `flight`.
+    pub(super) fn update(&mut self, flight: Option<&Evidence>, view: &View, store_now: u64, now: Moment) {
+        let ago = |age: u64| Moment(now.0.saturating_sub(age));
+        self.fleet = view.counts;
+        self.run = view.run;
+        self.success_at = view.success_age_us.map(ago);
+        self.failing = view.failing.iter().map(|age| ago(*age)).collect();
+        let (window, last) = std::mem::take(&mut self.asked);
+        if let (Some(time), Some(ask), Some(seen)) = (&mut self.time, window, &view.window) {
+            time.update(ask, seen, store_now);
+        }
+        if let (Some(mine), Some(ask), Some(seen)) = (&mut self.last, last, &view.last)
+            && u64::from(ask.calls) == mine.calls()
+        {
+            mine.update(seen, flight.map(Evidence::calls));
+        }
+    }
+
+    /// The store cannot use what was told: it is kept.
+    pub(super) fn keep(&mut self) {
+        if let Some(flight) = self.flight.take() {
+            let later = std::mem::take(&mut self.pending);
+            self.pending = flight.then(later);
+        }
+    }
+
+    // ---- beginnings
+
+    /// Another state begins, with nothing counted in it.
+    pub(super) fn begin(&mut self) {
+        self.forget_totals();
+        self.run = 0;
+        self.success_at = None;
+        self.failing.clear();
+        self.asked = (None, None);
+        if let Some(time) = &mut self.time {
+            time.clear();
+        }
+        if let Some(last) = &mut self.last {
+            last.clear();
+        }
+        self.forget_own();
+    }
+
+    /// Probes of this instance alone begin: they are counted by themselves, and no evidence for the fleet.
+    pub(super) fn forget_totals(&mut self) {
+        self.fleet = Counts::default();
+        self.flight = None;
+        self.pending = Evidence::new(self.shape());
+    }
+
+    /// This instance has recovered by its own probes. For the fleet that is a success which ends whatever was before.
+    pub(super) fn recovered(&mut self, now: Moment) {
+        self.begin();
+        self.pending.recovered(now);
+    }
+
+    pub(super) fn forget_own(&mut self) {
+        let shape = self.shape();
+        if let Some(own) = &mut self.own {
+            *own = Evidence::new(shape);
+        }
+    }
+}
+
+/// It matters who saw what.
+fn keeps_own(settings: &Settings) -> bool {
+    settings.min_failing_instances > 1 || settings.strategy.is_some()
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,264 @@
+//! What opens a circuit.
+
+use super::*;
+use crate::strategy::{TripStrategy, WindowCounts};
+
+/// So that everybody has told the others what there is, and heard it.
+async fn exchange(fleet: &mut Fleet) {
+    for _ in 0..3 {
+        fleet.advance(Duration::from_millis(110));
+        for at in 0..fleet.instances.len() {
+            fleet.turn(at).await;
+            fleet.follow(at).await;
+        }
+    }
+}
+
+fn states(fleet: &Fleet) -> Vec<State> {
+    fleet.instances.iter().map(|instance| instance.core.snapshot().state).collect()
+}
+
+/// Without the rule of consecutive failures.
+fn only(config: BreakerConfig) -> BreakerConfig {
+    BreakerConfig { failure_threshold: None, ..config }
+}
+
+fn last_calls() -> BreakerConfig {
+    only(config()).failure_rate_threshold(0.5).window_calls(8).minimum_calls(4)
+}
+
+fn quorum(instances: u32) -> BreakerConfig {
+    config().failure_threshold(3).min_failing_instances(instances)
+}
+
+#[test]
+fn a_rate_over_the_last_calls_agrees() {
+    in_simulation(0..200, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &last_calls());
+        fleet.walk(300, seed % 2 == 0).await;
+        fleet.assert_agreed().await;
+    });
+}
+
+/// Against a plain list of what has been called.
+#[test]
+fn inside_an_instance_the_last_calls_are_exact() {
+    in_simulation(0..300, async |seed| {
+        let mut fleet = Fleet::new(seed, 1, &last_calls());
+        let mut all = Vec::new();
+        fleet.turn(0).await;
+        for step in 0.. {
+            let success = fleet.random.u8(..10) < 7;
+            assert!(fleet.call(0, success).await);
+            all.push(success);
+            let recent = &all[all.len().saturating_sub(8)..];
+            let failures = recent.iter().filter(|success| !**success).count();
+            let trips = recent.len() >= 4 && failures * 2 >= recent.len();
+            // Successes are judged when the books are next brought up to date.
+            if fleet.random.u8(..3) == 0 || success && trips {
+                exchange(&mut fleet).await;
+            }
+            assert_eq!(states(&fleet)[0] == State::Open, trips, "{recent:?}");
+            if trips || step > 400 {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn after_a_million_successes_five_failures_of_the_last_ten_open() {
+    let config = only(config()).failure_rate_threshold(0.5).window_calls(10).minimum_calls(5);
+    in_simulation(0..1, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config);
+        exchange(&mut fleet).await;
+        let core = fleet.instances[0].core.clone();
+        for _ in 0..1_000_000 {
+            core.admit_closed().unwrap().success();
+        }
+        exchange(&mut fleet).await;
+        for failures in 1..=5 {
+            assert_eq!(states(&fleet), [State::Closed; 2], "{failures}");
+            fleet.call(failures % 2, false).await;
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Open; 2]);
+        let reason = fleet.instances[0].core.snapshot().reason;
+        assert_eq!(reason, "50.0 % of the last 10 calls failed (limit 50.0 %)");
+    });
+}
+
+#[test]
+fn slow_calls_open_and_a_slow_failure_is_both() {
+    let config = only(config()).slow_call_duration(RESET).slow_call_rate_threshold(0.5).minimum_calls(4);
+    in_simulation(0..1, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config);
+        exchange(&mut fleet).await;
+        fleet.call_ending(0, Outcome::SlowSuccess).await;
+        fleet.call(0, true).await;
+        fleet.call(1, true).await;
+        exchange(&mut fleet).await;
+        fleet.call_ending(1, Outcome::SlowFailure).await;
+        exchange(&mut fleet).await;
+        assert_eq!(states(&fleet), [State::Open; 2]);
+        let snapshot = fleet.instances[1].core.snapshot();
+        assert_eq!(snapshot.reason, "50.0 % of 4 calls in 1m took longer than 2s (limit 50.0 %)");
+        let outcomes = snapshot.outcomes;
+        assert_eq!((outcomes.success, outcomes.failure, outcomes.slow), (1, 1, 1));
+    });
+}
+
+#[test]
+fn one_bad_instance_opens_for_itself_and_leaves_the_fleet_alone() {
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &quorum(2));
+        exchange(&mut fleet).await;
+        for _ in 0..5 {
+            // The successes of others do not hide what the bad one sees.
+            for at in 1..3 {
+                assert!(fleet.call(at, true).await);
+            }
+            fleet.call(0, false).await;
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        let snapshot = fleet.instances[0].core.snapshot();
+        assert!(snapshot.local && snapshot.reason.contains("here alone"), "{snapshot:?}");
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+        assert!(!fleet.call(0, true).await, "it protects itself");
+
+        // It finds its way back by itself, however the store takes part.
+        fleet.advance(RESET);
+        if seed % 2 == 0 {
+            fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+            fleet.turn(0).await;
+        }
+        assert!(fleet.call(0, true).await);
+        assert_eq!(states(&fleet)[0], State::HalfOpen);
+        assert!(fleet.call(0, true).await);
+        assert_eq!(states(&fleet), [State::Closed; 3]);
+        fleet.settle().await;
+        assert!(!fleet.instances[0].core.snapshot().local);
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+    });
+}
+
+#[test]
+fn when_a_second_one_fails_the_fleet_opens() {
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &quorum(2));
+        exchange(&mut fleet).await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        fleet.call(1, false).await;
+        exchange(&mut fleet).await;
+        assert_eq!(states(&fleet), [State::Open; 3]);
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.assert_agreed().await;
+        let reason = fleet.instances[2].core.snapshot().reason;
+        assert!(reason.ends_with("consecutive failures (limit 3), on at least 2 instances"), "{reason}");
+    });
+}
+
+#[test]
+fn a_quorum_over_the_last_calls_counts_who_failed_among_them() {
+    let config = last_calls().min_failing_instances(2);
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &config);
+        exchange(&mut fleet).await;
+        // One failure of another, which is pushed out by what follows.
+        fleet.call(1, false).await;
+        exchange(&mut fleet).await;
+        for _ in 0..8 {
+            fleet.call(2, true).await;
+        }
+        exchange(&mut fleet).await;
+        for _ in 0..4 {
+            fleet.call(0, false).await;
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        fleet.call(2, false).await;
+        exchange(&mut fleet).await;
+        assert_eq!(states(&fleet), [State::Open; 3]);
+    });
+}
+
+#[test]
+fn who_was_cut_off_with_its_failures_keeps_to_itself_after_the_heal() {
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &quorum(2));
+        exchange(&mut fleet).await;
+        fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+        fleet.advance(Duration::from_millis(150));
+        fleet.turn(0).await;
+        fleet.call(0, false).await;
+        exchange(&mut fleet).await;
+        for _ in 0..2 {
+            fleet.call(0, false).await;
+        }
+        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        fleet.instances[0].wire.fate.store(UP, Ordering::Relaxed);
+        fleet.advance(Duration::from_millis(500));
+        exchange(&mut fleet).await;
+        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+    });
+}
+
+#[test]
+fn whatever_happens_a_quorum_agrees_when_all_are_well_again() {
+    in_simulation(0..200, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &quorum(2).failure_rate_threshold(0.7).window_calls(10));
+        fleet.walk(300, seed % 3 == 0).await;
+        for _ in 0..40 {
+            fleet.advance(Duration::from_millis(500));
+            for at in 0..3 {
+                fleet.call(at, true).await;
+                fleet.turn(at).await;
+                fleet.follow(at).await;
+            }
+        }
+        fleet.settle().await;
+        fleet.assert_agreed().await;
+        assert_eq!(states(&fleet), [State::Closed; 3]);
+    });
+}
+
+/// Many failures in the last quarter of the window, few before.
+struct Worsening;
+
+impl TripStrategy for Worsening {
+    fn trip(&self, window: &WindowCounts<'_>) -> Option<String> {
+        let (recent, all) = (window.within(Duration::from_secs(15)), window.calls());
+        let before = all.failures - recent.failures;
+        (recent.failures >= 4 && before <= 1 && window.failing_instances() >= 2)
+            .then(|| format!("{} failures of late, {before} before", recent.failures))
+    }
+}
+
+#[test]
+fn a_strategy_sees_the_history_of_the_fleet() {
+    let config = only(config()).strategy(Worsening).window(Duration::from_secs(60));
+    in_simulation(0..10, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &config);
+        exchange(&mut fleet).await;
+        fleet.call(0, false).await;
+        for _ in 0..10 {
+            fleet.advance(Duration::from_secs(2));
+            exchange(&mut fleet).await;
+        }
+        for at in [0, 0, 1] {
+            fleet.call(at, false).await;
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Closed; 3]);
+        fleet.call(1, false).await;
+        exchange(&mut fleet).await;
+        assert_eq!(states(&fleet), [State::Open; 3]);
+        assert_eq!(fleet.instances[2].core.snapshot().reason, "4 failures of late, 1 before");
+    });
+}
