@@ -39,7 +39,7 @@ impl Auth {
         reset_timeout = "1s",
         half_open_max_calls = PROBES,
         success_threshold = 3,
-        call_timeout = "250ms"
+        call_timeout = "500ms"
     )]
     async fn grant(&self, user: u64, request: &str) -> anyhow::Result<Grant> {
         let call = self.client.get(format!("{}/auth/{user}", self.url));

@@ -106,10 +106,10 @@ async fn a_slow_auth_does_not_make_the_gateway_slow() -> Outcome {
     all_open(&stage).await?;
     let span = until_answered(&stage, "answers", |tally| tally.total() > 200).await;
     let answers = stage.load.sent_in(&span);
-    // Auth takes two seconds, and a probe may take a quarter of one.
-    let held_up = answers.iter().filter(|answer| answer.took > Duration::from_millis(200)).count();
+    // Without the breaker each of them would wait until the call times out. Now only probes do.
+    let held_up = answers.iter().filter(|answer| answer.took > Duration::from_millis(400)).count();
     let seen: Tally = answers.iter().collect();
-    assert!(held_up <= 2 * PROBES as usize && seen.failed == 0, "{held_up} held up; {seen:?}");
+    assert!(held_up * 10 < seen.total() && seen.failed == 0, "{held_up} held up; {seen:?}");
     Ok(())
 }
 

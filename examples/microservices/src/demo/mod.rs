@@ -42,7 +42,8 @@ const KEYS: &str = "auth: h healthy  s slow  d down    c cut c off    r kill Red
 const KEYS_MEAN: &str = "hsdcrpq";
 const BY_HAND: &str = "By hand. Break something and mend it again, or play the script with p.";
 
-/// Runs the demo; whether every promise was held. Without the whole script (somebody has quit), none is judged.
+/// Runs the demo; whether every promise was held. If somebody quits before the script has ended, none is judged: that is
+/// fine where someone watches, and not where nobody does.
 ///
 /// # Errors
 /// If there is no redis-server; if a service does not come up or does not end.
@@ -58,14 +59,14 @@ pub async fn run(mode: Mode) -> anyhow::Result<bool> {
         recording: record.map(|file| (file, Recording::default())),
         scene: watch::Sender::new(None),
     };
-    let (notes, problem) = match mode {
+    let (notes, problem) = match &mode {
         Mode::Watched => show.watched(&stage).await?,
         Mode::Once { .. } => show.once(&stage).await?,
     };
     let Some(notes) = notes else {
         drop(show);
         stage.clear().await?;
-        return Ok(true);
+        return Ok(matches!(mode, Mode::Watched));
     };
     let complaints = stage.fleet.log.text();
     let promises = promises::judge(&notes, &stage.clear().await?);
@@ -76,7 +77,7 @@ pub async fn run(mode: Mode) -> anyhow::Result<bool> {
         eprintln!("  the script has stopped: {problem:#}\n\n{complaints}");
     }
     if let Some((file, mut recording)) = show.recording {
-        recording.add(summary);
+        recording.end_with(summary);
         std::fs::write(&file, recording.svg()).with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(promises.iter().all(|promise| promise.held))
@@ -133,26 +134,21 @@ impl Show {
                 }
             };
             match key {
-                Err(result) => {
-                    played = (Some(notes), result.err());
-                    if self.screen.is_none() {
-                        return Ok(played);
-                    }
-                    playing = false;
-                }
                 Ok('q') => return Ok(played),
                 Ok('p') => {
                     playing = true;
                     continue;
                 }
-                Ok(key) => {
-                    by_hand(stage, key).await?;
-                    playing = false;
+                Ok(key) => by_hand(stage, key).await?,
+                Err(result) => {
+                    played = (Some(notes), result.err());
+                    if self.screen.is_none() {
+                        return Ok(played);
+                    }
                 }
             }
-            if !playing {
-                self.scene.send_replace(None);
-            }
+            playing = false;
+            self.scene.send_replace(None);
         }
     }
 

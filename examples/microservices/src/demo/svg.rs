@@ -29,6 +29,11 @@ impl Recording {
         }
     }
 
+    /// Takes the last picture into it.
+    pub fn end_with(&mut self, lines: Vec<Line>) {
+        self.frames.push((Instant::now(), lines));
+    }
+
     /// The whole as a picture that plays again and again. Each distinct line is in it once.
     pub fn svg(&self) -> String {
         let Some((start, _)) = self.frames.first() else { return String::new() };
