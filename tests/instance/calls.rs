@@ -169,9 +169,10 @@ async fn perform(guard: Guard, stage: Stage) -> Ended {
 
 fn ended_with(error: Trouble) -> Ended {
     match error {
-        Trouble::Broken => Ended::Failed,
+        Trouble::Broken | Trouble::Asks(_) => Ended::Failed,
         Trouble::Shrug => Ended::Shrugged,
         Trouble::Breaker(error) if error.is_timeout() => Ended::TimedOut,
+        Trouble::Breaker(error) if error.is_ramping_up() => Ended::Ramped,
         Trouble::Breaker(error) => Ended::Rejected { retry_after_us: error.retry_after().map(micros) },
     }
 }

@@ -46,6 +46,7 @@ impl Stage {
 pub(crate) enum Trouble {
     Broken,
     Shrug,
+    Asks(Duration),
     Breaker(BreakerError),
 }
 
@@ -53,6 +54,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trouble::Broken => f.write_str("the dependency is broken"),
+            Trouble::Asks(span) => write!(f, "the dependency asks for {span:?} of rest"),
             Trouble::Shrug => f.write_str("the dependency says it was asked something silly"),
             Trouble::Breaker(error) => error.fmt(f),
         }
@@ -80,6 +82,7 @@ fn act(what: Act, mut finale: watch::Receiver<Option<Act>>) -> Acted {
             Act::Succeed(value) => Ok(value),
             Act::Fail => Err(Trouble::Broken),
             Act::Shrug => Err(Trouble::Shrug),
+            Act::Ask(millis) => Err(Trouble::Asks(Duration::from_millis(millis))),
             Act::Panic => std::panic::panic_any(Scripted),
             Act::After(millis, then) => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;

@@ -45,6 +45,7 @@ pub(crate) async fn call(function: Function, argument: u64) -> Result<Value, Tro
         Function::Twin => twin(argument).await,
         Function::FirstShard => Shard(1).read(argument).await,
         Function::SecondShard => Shard(2).read(argument).await,
+        Function::Obedient => obedient(argument).await,
     }
 }
 
@@ -104,6 +105,18 @@ async fn twin(_id: u64) -> Result<Value, Trouble> {
 
 fn last_resort(_id: u64) -> Result<Value, Trouble> {
     Ok(Some(format!("fallback of {}", std::process::id())))
+}
+
+#[circuit_breaker(name = "obedient", config = config_of(Function::Obedient), open_for = asked_for)]
+async fn obedient(_id: u64) -> Result<Value, Trouble> {
+    depend().await
+}
+
+fn asked_for(result: &Result<Value, Trouble>) -> Option<Duration> {
+    match result {
+        Err(Trouble::Asks(span)) => Some(*span),
+        _ => None,
+    }
 }
 
 struct Shard(u8);

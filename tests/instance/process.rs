@@ -195,6 +195,8 @@ impl Instance {
             successes: snapshot.successes,
             run: snapshot.consecutive_failures,
             late: snapshot.outcomes.late,
+            slow: snapshot.outcomes.slow,
+            ramp_rejected: snapshot.outcomes.ramp_rejected,
             cancelled: snapshot.outcomes.cancelled,
         })
     }
@@ -304,6 +306,7 @@ fn change(transition: &Transition) -> Change {
         originator: transition.originator.clone(),
         own: transition.own,
         reason: transition.reason.clone(),
+        open_for_ms: transition.open_for.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 

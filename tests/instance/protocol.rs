@@ -73,6 +73,8 @@ pub enum Function {
     FirstShard,
     /// The same method of shard 2.
     SecondShard,
+    /// Obeys `Act::Ask`. No fallback.
+    Obedient,
 }
 
 /// What the guarded code does.
@@ -84,6 +86,8 @@ pub enum Act {
     Fail,
     /// Returns an error that says nothing about the dependency.
     Shrug,
+    /// Returns an error that asks for so many milliseconds of rest.
+    Ask(u64),
     /// Panics.
     Panic,
     /// Waits for the group's `Finish`, then does what that says.
@@ -124,6 +128,8 @@ pub enum Ended {
     Rejected {
         retry_after_us: Option<u64>,
     },
+    /// By the ramp-up of a circuit that has just recovered.
+    Ramped,
     TimedOut,
     Panicked,
 }
@@ -140,6 +146,8 @@ pub struct Seen {
     pub successes: u64,
     pub run: u64,
     pub late: u64,
+    pub slow: u64,
+    pub ramp_rejected: u64,
     pub cancelled: u64,
 }
 
@@ -175,6 +183,7 @@ pub struct Change {
     pub originator: String,
     pub own: bool,
     pub reason: String,
+    pub open_for_ms: Option<u64>,
 }
 
 /// An error of the background.

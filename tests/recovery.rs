@@ -1,0 +1,210 @@
+//! How long a circuit stays open, and how it closes.
+
+mod common;
+
+use std::array;
+use std::time::Duration;
+
+use cb_runtime::State;
+use cb_testkit::RedisServer;
+use serde_json::{Value, json};
+
+use common::protocol::{Act, Ended, Function};
+use common::{Instance, T, within, within_t};
+
+const NAME: &str = "orders";
+
+fn instances<const N: usize>(redis: &RedisServer, config: &Value) -> [Instance; N] {
+    array::from_fn(|_| {
+        let instance = Instance::on(&redis.url());
+        instance.create(NAME, config.clone());
+        instance
+    })
+}
+
+#[track_caller]
+fn all(instances: &[Instance], state: State) {
+    within_t("all have heard", || instances.iter().all(|instance| instance.is(NAME, state)));
+}
+
+/// Returns once every instance knows that a probe is due.
+#[track_caller]
+fn due(instances: &[Instance]) {
+    within(Duration::from_millis(500) + T, "a probe is due", || {
+        instances.iter().all(|instance| {
+            let seen = instance.look(NAME);
+            seen.state == State::Open && seen.retry_after_us == Some(0)
+        })
+    });
+}
+
+/// For how long it has opened, as the transition says that has just been told.
+#[track_caller]
+fn open_for(instance: &Instance, openings: usize) -> u64 {
+    let opened = || {
+        let told = instance.transitions(NAME).into_iter();
+        told.filter(|change| change.to == State::Open).map(|change| change.open_for_ms).collect::<Vec<_>>()
+    };
+    within_t("the opening has been told of", || opened().len() == openings);
+    opened()[openings - 1].expect("it is an opening")
+}
+
+#[test]
+fn the_backoff_grows_fleet_wide_up_to_its_cap_and_a_close_starts_it_anew() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(
+        &redis,
+        &json!({
+            "failure_threshold": 1,
+            "success_threshold": 1,
+            "reset_timeout": "100ms",
+            "backoff": {"factor": 3, "cap": "500ms"},
+        }),
+    );
+    let mut openings = 0;
+    for _ in 0..2 {
+        // Every failure on the other instance than the one before.
+        for expected in [100, 300, 500, 500] {
+            fleet[openings % 2].fail(NAME, 1);
+            openings += 1;
+            for instance in &fleet {
+                assert_eq!(open_for(instance, openings), expected);
+            }
+            due(&fleet);
+        }
+        assert_eq!(fleet[1].succeed(NAME, 1).rejected(), 0);
+        all(&fleet, State::Closed);
+    }
+}
+
+#[test]
+fn jitter_spreads_the_openings() {
+    let redis = RedisServer::start();
+    let config = json!({"failure_threshold": 1, "reset_timeout": "1h", "backoff": {"jitter": 0.5}});
+    let a = Instance::on(&redis.url());
+    let minutes: Vec<_> = (0..20)
+        .map(|number| {
+            let name = format!("orders-{number}");
+            a.create(&name, config.clone());
+            a.fail(&name, 1);
+            a.look(&name).retry_after_us.expect("it is open") / 60_000_000
+        })
+        .collect();
+    assert!(minutes.iter().all(|span| (29..=90).contains(span)), "{minutes:?}");
+    assert!(minutes.iter().any(|span| *span != minutes[0]), "{minutes:?}");
+}
+
+#[test]
+fn a_share_of_successes_closes_when_the_sample_is_there() {
+    let redis = RedisServer::start();
+    let config = json!({
+        "failure_threshold": 1,
+        "reset_timeout": "100ms",
+        "half_open_max_calls": 4,
+        "recovery_rate": 0.5,
+    });
+    let fleet: [Instance; 2] = instances(&redis, &config);
+    fleet[0].fail(NAME, 1);
+    due(&fleet);
+    assert_eq!(fleet[0].fail(NAME, 1).failed(), 1);
+    all(&fleet, State::HalfOpen);
+    fleet[1].succeed(NAME, 1);
+    assert_eq!(fleet[0].fail(NAME, 1).failed(), 1);
+    all(&fleet, State::HalfOpen);
+    fleet[1].succeed(NAME, 1);
+    all(&fleet, State::Closed);
+
+    fleet[0].fail(NAME, 1);
+    due(&fleet);
+    fleet[0].succeed(NAME, 1);
+    assert_eq!(fleet[1].fail(NAME, 3).failed(), 3);
+    all(&fleet, State::Open);
+    assert_eq!(fleet[0].look(NAME).reason, "25.0 % of 4 probes succeeded (needed 50.0 %)");
+}
+
+fn ramping() -> Value {
+    json!({
+        "failure_threshold": 1,
+        "success_threshold": 1,
+        "reset_timeout": "100ms",
+        "backoff": {"factor": 4},
+        "ramp_up": "1h",
+    })
+}
+
+/// Opens it, and closes it again by a probe.
+#[track_caller]
+fn recover(fleet: &[Instance]) {
+    fleet[0].fail(NAME, 1);
+    due(fleet);
+    assert_eq!(fleet[0].succeed(NAME, 1).rejected(), 0);
+    all(fleet, State::Closed);
+}
+
+#[test]
+fn after_a_recovery_a_tenth_of_the_calls_is_admitted_at_first() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &ramping());
+    assert_eq!(fleet[1].succeed(NAME, 100).ran, 100, "what has never been open is not ramped up");
+    recover(&fleet);
+    for instance in &fleet {
+        let calls = instance.succeed(NAME, 100);
+        assert!((9..=12).contains(&calls.ran), "{}", calls.ran);
+        assert_eq!(calls.ended.iter().filter(|ended| **ended == Ended::Ramped).count(), 100 - calls.ran);
+        assert_eq!(instance.look(NAME).ramp_rejected as usize, 100 - calls.ran);
+    }
+    // And a newcomer does the same.
+    let newcomer = Instance::on(&redis.url());
+    newcomer.create(NAME, ramping());
+    within_t("it has heard of the recovery", || newcomer.look(NAME).epoch == fleet[0].look(NAME).epoch);
+    assert!(newcomer.succeed(NAME, 100).ran <= 12);
+}
+
+#[test]
+fn a_ramp_ends_and_then_all_calls_are_admitted() {
+    let redis = RedisServer::start();
+    let mut config = ramping();
+    config["ramp_up"] = json!("300ms");
+    let fleet: [Instance; 2] = instances(&redis, &config);
+    recover(&fleet);
+    within(Duration::from_millis(300) + T, "all are admitted", || {
+        fleet.iter().all(|instance| instance.succeed(NAME, 50).ran == 50)
+    });
+}
+
+#[test]
+fn a_trip_while_ramping_up_opens_with_the_next_backoff() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, &ramping());
+    recover(&fleet);
+    assert_eq!(open_for(&fleet[1], 1), 100);
+    // Of ten calls, one is made.
+    assert_eq!(fleet[1].fail(NAME, 10).ran, 1);
+    assert_eq!(open_for(&fleet[0], 2), 400);
+    all(&fleet, State::Open);
+}
+
+#[test]
+fn what_the_dependency_asks_for_opens_the_fleet_for_so_long() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = array::from_fn(|_| {
+        let instance = Instance::on(&redis.url());
+        instance.configure(Function::Obedient, json!({"failure_threshold": 5, "success_threshold": 1}));
+        instance
+    });
+    for instance in &fleet {
+        assert_eq!(instance.run(Function::Obedient, 1, Act::Fail), Ended::Failed);
+    }
+    assert_eq!(fleet[0].run(Function::Obedient, 1, Act::Ask(700)), Ended::Failed);
+    within_t("all are open", || fleet.iter().all(|instance| instance.is("obedient", State::Open)));
+    for instance in &fleet {
+        let seen = instance.look("obedient");
+        assert!(seen.retry_after_us <= Some(700_000), "{seen:?}");
+        assert_eq!(seen.reason, "the dependency asked for 700ms (open_for)");
+        assert!(instance.run(Function::Obedient, 1, Act::Fail).is_rejected());
+    }
+    within(Duration::from_millis(700) + T, "a probe is made", || {
+        fleet[1].run(Function::Obedient, 1, Act::Succeed(None)) == Ended::Value(None)
+    });
+    within_t("all are closed", || fleet.iter().all(|instance| instance.is("obedient", State::Closed)));
+}
