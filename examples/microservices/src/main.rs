@@ -1,5 +1,7 @@
 //! One executable, four roles: the three services, and the demo that starts all of them.
 
+use std::process::ExitCode;
+
 use microservices::{auth, demo, gateway, profile};
 
 const USAGE: &str = "\
@@ -10,7 +12,7 @@ usage: microservices                       all services, a steady load, a script
                                            one service, configured by the environment: see .env.template";
 
 #[tokio::main]
-async fn main() -> anyhow::Result<std::process::ExitCode> {
+async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let held = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["gateway"] => gateway::run().await.map(|()| true),
@@ -19,7 +21,14 @@ async fn main() -> anyhow::Result<std::process::ExitCode> {
         [] => demo::run(demo::Mode::Watched).await,
         ["--once"] => demo::run(demo::Mode::Once { record: None }).await,
         ["--once", "--record", file] => demo::run(demo::Mode::Once { record: Some(file.into()) }).await,
-        _ => anyhow::bail!(USAGE),
-    }?;
-    Ok(if held { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
+        _ => Err(anyhow::anyhow!(USAGE)),
+    };
+    match held {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -136,8 +136,8 @@ async fn all_well(stage: &Stage) -> anyhow::Result<()> {
 
 async fn healthy() -> Span {
     let start = now_us();
-    hold(3000).await;
-    start..now_us()
+    hold(2500).await;
+    ended(start).await
 }
 
 async fn slow(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
@@ -167,8 +167,8 @@ async fn recovery(stage: &Stage) -> anyhow::Result<Span> {
     stage.fleet.set_mood(Mood::Healthy).await?;
     all_well(stage).await?;
     let closed = now_us();
-    hold(3000).await;
-    Ok(closed..now_us())
+    hold(2500).await;
+    Ok(ended(closed).await)
 }
 
 async fn cut_off(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
@@ -195,6 +195,13 @@ async fn redis_away(stage: &Stage) -> anyhow::Result<Span> {
     all_well(stage).await?;
     hold(1000).await;
     Ok(start..now_us())
+}
+
+/// A span that ends now; returns when calls that are under way can have ended, too, before the next thing breaks.
+async fn ended(start: u64) -> Span {
+    let span = start..now_us();
+    hold(750).await;
+    span
 }
 
 /// Lets people watch.
