@@ -8,7 +8,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::Error;
 use syn::spanned::Spanned;
 
-use crate::signature::{Arg, Function, Later, Output, bound_names, by_reference, mentions};
+use crate::signature::{Arg, Driven, Function, Later, Output, bound_names, by_reference, mentions};
 use crate::validate::{Cache, Callee, Fallback, On, Plan};
 use crate::value::Value;
 
@@ -26,6 +26,13 @@ pub(crate) fn untouched(item: TokenStream, error: &Error) -> TokenStream {
 /// A span for our own code that points at the user's, should the compiler have something against it.
 fn ours_at(span: Span) -> Span {
     Span::mixed_site().located_at(span)
+}
+
+/// For code of ours that mentions arguments: only what the user mentions is the lints' business.
+fn allowed_for<'a>(args: impl IntoIterator<Item = &'a Arg>) -> Option<TokenStream> {
+    args.into_iter().any(|arg| arg.ident.to_string().starts_with('_')).then(|| {
+        quote_spanned!(Span::mixed_site()=> #[allow(clippy::used_underscore_binding, clippy::no_effect_underscore_binding)])
+    })
 }
 
 /// The function, guarded.
@@ -56,6 +63,9 @@ impl Guarded<'_> {
     fn whole_body(&self) -> TokenStream {
         let body = self.body();
         let rt = self.rt(Span::mixed_site());
+        if let Some(Driven { before, after, .. }) = &self.function.driven {
+            return quote_spanned!(Span::mixed_site()=> #before { #body } #after);
+        }
         match &self.function.later {
             None => body,
             Some(Later { boxed: None, .. }) => quote_spanned!(Span::mixed_site()=> async move { #body }),
@@ -147,7 +157,8 @@ impl Guarded<'_> {
                 let rt = self.rt(*type_span);
                 quote_spanned!(ours_at(*type_span)=> #(#cfgs)* #rt::key_part(&mut key, &#ident);)
             });
-            quote_spanned!(Span::mixed_site()=> #[allow(clippy::used_underscore_binding)] { #(#parts)* })
+            let allowed = allowed_for(&self.function.args);
+            quote_spanned!(Span::mixed_site()=> #allowed { #(#parts)* })
         };
         quote_spanned! {Span::mixed_site()=>
             let key = {
@@ -202,31 +213,25 @@ impl Guarded<'_> {
         });
         // The type of the body is known before it is looked at, and errors in it point into it; this is
         // how tracing does it.
-        let output = match self.function.output() {
-            Output::Unit => quote_spanned!(Span::mixed_site()=> ()),
-            // Says nothing, as it can become any type: see `pinned_body`.
-            Output::Never => quote_spanned!(Span::mixed_site()=> _),
-            Output::Type(written) => written.to_token_stream(),
+        let never_returned = match self.function.output() {
+            Output::Unit => self.never_returned(&quote_spanned!(Span::mixed_site()=> ())),
+            // Said elsewhere: see `pinned_body`.
+            Output::Never => TokenStream::new(),
+            Output::Type(written) => self.never_returned(&written.to_token_stream()),
         };
+        // In a `match`, as the lint against unused braces would else be heard of every body of one line.
         quote_spanned! {Span::mixed_site()=>
-            #[allow(
-                unknown_lints,
-                unreachable_code,
-                clippy::diverging_sub_expression,
-                clippy::empty_loop,
-                clippy::let_unit_value,
-                clippy::let_with_type_underscore,
-                clippy::needless_return,
-                clippy::unreachable
-            )]
-            if false {
-                let never: #output = loop {};
-                return never;
-            }
+            #never_returned
             #keep
             #(#patterns)*
-            #body
+            match () { () => #body }
         }
+    }
+
+    fn never_returned(&self, output: &TokenStream) -> TokenStream {
+        let at = ours_at(self.function.output_span());
+        let rt = self.rt(at);
+        quote_spanned!(at=> if false { return #rt::never::<#output>(); })
     }
 
     /// Mentions the arguments in reverse, so that the body's future holds them in that order and drops
@@ -244,12 +249,10 @@ impl Guarded<'_> {
                 || used_outside
                 || ident.to_string().starts_with('_')
                 || mentions(&body, ident);
-            kept.then(|| quote_spanned!(Span::mixed_site()=> #(#cfgs)* let _ = &#ident;))
+            let allowed = allowed_for([arg]);
+            kept.then(|| quote_spanned!(Span::mixed_site()=> #(#cfgs)* #allowed let _ = &#ident;))
         });
-        quote_spanned! {Span::mixed_site()=>
-            #[allow(clippy::used_underscore_binding, clippy::no_effect_underscore_binding)]
-            { #(#mentions)* }
-        }
+        mentions.collect()
     }
 
     /// `let ended`: the body made and run; with `spare` where a fallback will want the arguments, too.
@@ -259,10 +262,8 @@ impl Guarded<'_> {
                 let rt = self.rt(*type_span);
                 quote_spanned!(ours_at(*type_span)=> #rt::spare(&#ident))
             });
-            quote_spanned! {Span::mixed_site()=>
-                #[allow(clippy::used_underscore_binding)]
-                let spare = (#(#spares,)*);
-            }
+            let allowed = allowed_for(&self.function.args);
+            quote_spanned!(Span::mixed_site()=> #allowed let spare = (#(#spares,)*);)
         });
         let body = self.pinned_body();
         let judge = self.judge();
@@ -280,6 +281,7 @@ impl Guarded<'_> {
     fn call_or_keep_arguments(&self) -> TokenStream {
         let rt = self.rt(Span::mixed_site());
         let idents = self.function.args.iter().map(|arg| &arg.ident);
+        let allowed = allowed_for(&self.function.args);
         let body = self.pinned_body();
         let judge = self.judge();
         quote_spanned! {Span::mixed_site()=>
@@ -290,7 +292,7 @@ impl Guarded<'_> {
                     (breaker.permitted(permit, body, judge).await, #rt::Option::None)
                 }
                 #rt::Result::Err(error) => {
-                    #[allow(clippy::used_underscore_binding)]
+                    #allowed
                     let spare = (#(#idents,)*);
                     (#rt::Ended::Rejected(error), #rt::Option::Some(spare))
                 }
@@ -378,12 +380,21 @@ impl Guarded<'_> {
             }
         };
         let reply = self.call_with(at, "reply", "output, reply");
+        let reply = match (self.function.output(), &fallback.function) {
+            (Output::Never, Callee::Path(path)) => {
+                self.call_at(at, "call_forever", &quote_spanned!(ours_at(at)=> args, reason, output, #path))
+            }
+            (Output::Never, _) => quote_spanned!(Span::mixed_site()=>
+                #[allow(clippy::diverging_sub_expression)]
+                let reply = #call;
+                #reply),
+            _ => quote_spanned!(Span::mixed_site()=> let reply = #call; #reply),
+        };
         let rt = self.rt(Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
             match #settle {
                 #rt::Result::Ok(value) => value,
                 #rt::Result::Err((args, reason)) => {
-                    let reply = #call;
                     #reply.await
                 }
             }

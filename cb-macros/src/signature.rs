@@ -27,6 +27,8 @@ pub(crate) struct Function {
     pub(crate) sig: Signature,
     /// If it is not an `async fn`, but returns a future.
     pub(crate) later: Option<Later>,
+    /// If it is not an `async fn`, but was one before it got a runtime of its own.
+    pub(crate) driven: Option<Driven>,
     pub(crate) args: Vec<Arg>,
     pub(crate) body: Group,
 }
@@ -37,6 +39,14 @@ pub(crate) struct Later {
     pub(crate) boxed: Option<Type>,
     /// What the future returns.
     output: ReturnType,
+}
+
+/// What `#[tokio::test]` and `#[tokio::main]` make of an `async fn` if they stand above: `let body = async { … };` and
+/// then a runtime that runs it. Only the inside of that block is the user's, and to be guarded.
+pub(crate) struct Driven {
+    pub(crate) before: TokenStream,
+    block: Group,
+    pub(crate) after: TokenStream,
 }
 
 /// What a function returns, as far as it can be written inside a body.
@@ -88,27 +98,34 @@ impl Parse for Parsed {
                 "a function without a body has nothing to guard: put the attribute on the implementations",
             );
         }
-        let Some(TokenTree::Group(body)) = input.parse()? else {
-            return Err(input.error("expected a body"));
-        };
-        if body.delimiter() != Delimiter::Brace || !input.is_empty() {
-            return Err(input.error("expected a body"));
-        }
+        let body = body(input)?;
         if let Some(token) = sig.constness {
             return unfit(token.span, "a const function makes no calls that could fail: guard an `async fn`");
         }
-        let later = match (sig.asyncness, Later::of(&sig.output)) {
-            (Some(_), _) => None,
-            (None, Some(later)) => Some(later),
-            (None, None) => {
-                return unfit(
-                    sig.fn_token.span,
-                    "only an `async fn`, or a function that returns a boxed future, can be guarded: a call may \
-                     have to wait, and to be cancelled",
-                );
-            }
+        let (later, driven) = match sig.asyncness {
+            Some(_) => (None, None),
+            None => (Later::of(&sig.output), Driven::by_tokio(&body)),
         };
-        Ok(Parsed(Item::Function(Box::new(Function::new(attrs, vis, sig, later, &body)?))))
+        if sig.asyncness.is_none() && later.is_none() && driven.is_none() {
+            return unfit(
+                sig.fn_token.span,
+                "only an `async fn`, or a function that returns a boxed future, can be guarded: a call may \
+                 have to wait, and to be cancelled",
+            );
+        }
+        Ok(Parsed(Item::Function(Box::new(Function::new(attrs, vis, sig, later, driven, &body)?))))
+    }
+}
+
+/// The body's braces, from behind the invisible delimiters that `$body:block` has in a `macro_rules!`.
+fn body(input: ParseStream<'_>) -> syn::Result<Group> {
+    let Some(TokenTree::Group(group)) = input.parse()? else {
+        return Err(input.error("expected a body"));
+    };
+    match group.delimiter() {
+        Delimiter::Brace if input.is_empty() => Ok(group),
+        Delimiter::None if input.is_empty() => body.parse2(group.stream()),
+        _ => Err(input.error("expected a body")),
     }
 }
 
@@ -139,12 +156,14 @@ impl Function {
         vis: Visibility,
         mut sig: Signature,
         later: Option<Later>,
+        driven: Option<Driven>,
         body: &Group,
     ) -> syn::Result<Self> {
+        let body = driven.as_ref().map_or(body, |driven| &driven.block);
         let args = sig.inputs.iter_mut().enumerate().map(|(index, input)| Arg::new(index, input)).collect();
         let (inner, body) = without_inner_attributes(body)?;
         attrs.extend(inner);
-        Ok(Function { attrs, vis, sig, later, args, body })
+        Ok(Function { attrs, vis, sig, later, driven, args, body })
     }
 
     /// The receiver's `self`.
@@ -161,7 +180,7 @@ impl Function {
     pub(crate) fn output(&self) -> Output {
         match self.written_output() {
             ReturnType::Default => Output::Unit,
-            ReturnType::Type(_, written) if matches!(**written, Type::Never(_)) => Output::Never,
+            ReturnType::Type(_, written) if matches!(ungrouped(written), Type::Never(_)) => Output::Never,
             ReturnType::Type(_, written) => {
                 let mut output = written.clone();
                 EraseOpaque.visit_type_mut(&mut output);
@@ -182,9 +201,9 @@ impl Function {
 impl Later {
     fn of(output: &ReturnType) -> Option<Self> {
         let ReturnType::Type(arrow, written) = output else { return None };
-        let (bounds, boxed) = match &**written {
+        let (bounds, boxed) = match ungrouped(written) {
             Type::ImplTrait(opaque) => (&opaque.bounds, None),
-            pinned => match argument_of(argument_of(pinned, "Pin")?, "Box")? {
+            pinned => match ungrouped(argument_of(argument_of(pinned, "Pin")?, "Box")?) {
                 Type::TraitObject(object) => (&object.bounds, Some(pinned.clone())),
                 _ => return None,
             },
@@ -197,9 +216,29 @@ impl Later {
     }
 }
 
+impl Driven {
+    fn by_tokio(body: &Group) -> Option<Self> {
+        const BEFORE: [&str; 4] = ["let", "body", "=", "async"];
+        let mut tokens = body.stream().into_iter();
+        let before: Vec<TokenTree> = tokens.by_ref().take(BEFORE.len()).collect();
+        let Some(TokenTree::Group(block)) = tokens.next() else { return None };
+        let is_tokio =
+            before.iter().map(ToString::to_string).eq(BEFORE) && block.delimiter() == Delimiter::Brace;
+        is_tokio.then(|| Driven { before: before.into_iter().collect(), block, after: tokens.collect() })
+    }
+}
+
+/// A type from behind the invisible delimiters that `$ty:ty` has in a `macro_rules!`.
+fn ungrouped(mut ty: &Type) -> &Type {
+    while let Type::Group(group) = ty {
+        ty = &group.elem;
+    }
+    ty
+}
+
 /// `T` of `path::to::Name<T>`.
 fn argument_of<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
-    let Type::Path(path) = ty else { return None };
+    let Type::Path(path) = ungrouped(ty) else { return None };
     let last = path.path.segments.last().filter(|last| last.ident == name)?;
     match &last.arguments {
         PathArguments::AngleBracketed(arguments) => match arguments.args.first()? {

@@ -193,8 +193,65 @@ enum Stage<'a> {
     New,
     Waiting(Waiting<'a>),
     Permitted(Permit<'a>),
-    Running(Permit<'a>, Stopwatch, Option<Box<Deadline>>),
-    Done,
+    /// The body has been polled. Its permit is here between polls.
+    Running(Option<Permit<'a>>, Stopwatch, Option<Box<Deadline>>),
+    Ended,
+}
+
+/// Leave to poll a body.
+type Leave<'a> = (Permit<'a>, Stopwatch);
+
+/// What does not depend on the body's type: compiled once, and not with every guarded function.
+impl<'a> Stage<'a> {
+    /// Leave to poll the body, and since when it is measured.
+    fn leave(&mut self, core: &'a Core, cx: &mut Context<'_>) -> Poll<Result<Leave<'a>, BreakerError>> {
+        if let Stage::Running(permit, watch, _) = self {
+            let permit = permit.take().expect("a guarded call is not polled after it has ended");
+            return Poll::Ready(Ok((permit, *watch)));
+        }
+        let admission = match std::mem::replace(self, Stage::Ended) {
+            Stage::New => core.admit(),
+            Stage::Waiting(waiting) => Admission::Wait(waiting),
+            Stage::Permitted(permit) => Admission::Go(permit),
+            Stage::Running(..) | Stage::Ended => panic!("a guarded call was polled after it had ended"),
+        };
+        let answer = match admission {
+            Admission::Go(permit) => Ok(permit),
+            Admission::No(error) => Err(error),
+            Admission::Wait(mut waiting) => match Pin::new(&mut waiting).poll(cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => {
+                    *self = Stage::Waiting(waiting);
+                    return Poll::Pending;
+                }
+            },
+        };
+        Poll::Ready(answer.map(|permit| (permit, core.stopwatch())))
+    }
+
+    /// Keeps the permit until the next poll, unless the call's time is up.
+    fn suspend(
+        &mut self,
+        (permit, watch): Leave<'a>,
+        call_timeout: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<BreakerError> {
+        let mut deadline = match std::mem::replace(self, Stage::Ended) {
+            Stage::Running(_, _, deadline) => deadline,
+            _ => permit
+                .call_timeout(call_timeout)
+                .map(|limit| Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })),
+        };
+        // The timer must have been polled to wake this task.
+        if let Some(deadline) = &mut deadline
+            && deadline.sleep.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(permit.timed_out(deadline.limit));
+        }
+        let watch = watch.suspended(permit.core().clock());
+        *self = Stage::Running(Some(permit), watch, deadline);
+        Poll::Pending
+    }
 }
 
 /// Nothing in it is pinned in place: the body is pinned where the caller keeps it.
@@ -232,55 +289,23 @@ impl<'a, F: Future, J> Guarded<'a, F, J> {
 }
 
 impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
-    /// The first poll of the body. What is ready at once is never stored, and the permit never moved.
+    /// Polls the body. What is ready at once is never stored, and its permit never moved.
     #[inline]
-    fn start(&mut self, mut permit: Permit<'a>, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
-        let watch = self.core.stopwatch();
+    fn run(
+        &mut self,
+        mut permit: Permit<'a>,
+        watch: Stopwatch,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<F::Output>> {
         permit.running(true);
         match self.body.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(self.finish(&mut permit, watch, value)),
             Poll::Pending => {
                 permit.running(false);
-                self.suspend(permit, watch, cx)
+                let leave = (permit, watch);
+                Poll::Ready(Ended::TimedOut(ready!(self.stage.suspend(leave, self.call_timeout, cx))))
             }
         }
-    }
-
-    fn suspend(
-        &mut self,
-        permit: Permit<'a>,
-        watch: Stopwatch,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<F::Output>> {
-        let deadline = permit
-            .call_timeout(self.call_timeout)
-            .map(|limit| Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) }));
-        let timed = deadline.is_some();
-        self.stage = Stage::Running(permit, watch.suspended(self.core.clock()), deadline);
-        // The timer must have been polled once to wake this task.
-        if timed { self.check_deadline(cx) } else { Poll::Pending }
-    }
-
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
-        let Stage::Running(permit, ..) = &mut self.stage else { unreachable!("only called while running") };
-        permit.running(true);
-        let polled = self.body.as_mut().poll(cx);
-        permit.running(false);
-        let Poll::Ready(value) = polled else { return self.check_deadline(cx) };
-        let Stage::Running(mut permit, watch, _) = std::mem::replace(&mut self.stage, Stage::Done) else {
-            unreachable!("was running before the body was polled")
-        };
-        Poll::Ready(self.finish(&mut permit, watch, value))
-    }
-
-    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
-        let Stage::Running(_, _, Some(deadline)) = &mut self.stage else { return Poll::Pending };
-        ready!(deadline.sleep.as_mut().poll(cx));
-        let limit = deadline.limit;
-        let Stage::Running(permit, ..) = std::mem::replace(&mut self.stage, Stage::Done) else {
-            unreachable!("has a deadline")
-        };
-        Poll::Ready(Ended::TimedOut(permit.timed_out(limit)))
     }
 
     /// Gives the outcome back.
@@ -336,7 +361,8 @@ impl<F: Future, J: Judge<F::Output>> Future for Guarded<'_, F, J> {
         if let Stage::New = call.stage
             && let Some(permit) = call.core.admit_closed()
         {
-            return call.start(permit, cx);
+            let watch = call.core.stopwatch();
+            return call.run(permit, watch, cx);
         }
         call.poll_slowly(cx)
     }
@@ -346,28 +372,8 @@ impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
     /// Everything but a closed circuit's first poll. Apart from it, so that the permit of a call that is
     /// ready at once stays in registers.
     fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
-        if let Stage::Running(..) = self.stage {
-            return self.go_on(cx);
-        }
-        let admission = match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New => self.core.admit(),
-            Stage::Waiting(waiting) => Admission::Wait(waiting),
-            Stage::Permitted(permit) => Admission::Go(permit),
-            Stage::Running(..) | Stage::Done => panic!("a guarded call was polled after it had ended"),
-        };
-        let answer = match admission {
-            Admission::Go(permit) => Ok(permit),
-            Admission::No(error) => Err(error),
-            Admission::Wait(mut waiting) => match Pin::new(&mut waiting).poll(cx) {
-                Poll::Ready(answer) => answer,
-                Poll::Pending => {
-                    self.stage = Stage::Waiting(waiting);
-                    return Poll::Pending;
-                }
-            },
-        };
-        match answer {
-            Ok(permit) => self.start(permit, cx),
+        match ready!(self.stage.leave(self.core, cx)) {
+            Ok((permit, watch)) => self.run(permit, watch, cx),
             Err(error) => Poll::Ready(Ended::Rejected(error)),
         }
     }

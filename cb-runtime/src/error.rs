@@ -126,6 +126,8 @@ pub struct Error(Arc<ErrorKind>);
 pub(crate) enum ErrorKind {
     /// A value that cannot be meant: names the field and what would be right.
     Config { field: &'static str, problem: String },
+    /// Values from a file or the environment that cannot be meant.
+    Outside(Vec<Misread>),
     /// The address of the store cannot be used.
     Url { problem: String },
     /// A global registry is there already.
@@ -138,8 +140,32 @@ pub(crate) enum ErrorKind {
     Cache { breaker: Arc<str>, problem: String },
     /// A second registration of a name asks for something else than the first.
     Conflict { breaker: Arc<str>, problem: String },
+    /// Another instance judges by other settings.
+    Drift { breaker: Arc<str>, differences: String },
     /// The registry has been shut down.
     ShutDown,
+}
+
+/// What is wrong with one key.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Misread {
+    /// The file or the variable; empty if it is neither.
+    pub(crate) source: String,
+    /// With the tables that it stands in; empty if the trouble is with all of the source.
+    pub(crate) key: String,
+    /// If it is one of [`BreakerConfig`](crate::BreakerConfig)'s.
+    pub(crate) field: Option<&'static str>,
+    /// And what would be right.
+    pub(crate) problem: String,
+}
+
+impl fmt::Display for Misread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in [&self.source, &self.key].into_iter().filter(|place| !place.is_empty()) {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.problem)
+    }
 }
 
 impl Error {
@@ -151,19 +177,40 @@ impl Error {
         Error::new(ErrorKind::Config { field, problem: problem.into() })
     }
 
+    /// Says from where the value is that is wrong.
+    pub(crate) fn at(&self, source: &str, key: &str) -> Self {
+        let ErrorKind::Config { field, problem } = &*self.0 else { return self.clone() };
+        Error::new(ErrorKind::Outside(vec![Misread {
+            source: source.to_owned(),
+            key: key.to_owned(),
+            field: Some(field),
+            problem: problem.clone(),
+        }]))
+    }
+
+    /// What is wrong with a setting, without its name.
+    #[cfg(feature = "config")]
+    pub(crate) fn problem(&self) -> String {
+        match &*self.0 {
+            ErrorKind::Config { problem, .. } => problem.clone(),
+            _ => self.to_string(),
+        }
+    }
+
     pub(crate) fn store(doing: &'static str, problem: impl fmt::Display) -> Self {
         Error::new(ErrorKind::Store { doing, problem: problem.to_string() })
     }
 
     /// A configuration value (or the store's address) is wrong.
     pub fn is_config(&self) -> bool {
-        matches!(*self.0, ErrorKind::Config { .. } | ErrorKind::Url { .. })
+        matches!(*self.0, ErrorKind::Config { .. } | ErrorKind::Outside(_) | ErrorKind::Url { .. })
     }
 
-    /// The configuration field that is wrong, by the name of its attribute argument.
+    /// The configuration field that is wrong (the first one, of several), by the name of its attribute argument.
     pub fn field(&self) -> Option<&'static str> {
-        match *self.0 {
+        match &*self.0 {
             ErrorKind::Config { field, .. } => Some(field),
+            ErrorKind::Outside(misread) => misread.iter().find_map(|misread| misread.field),
             _ => None,
         }
     }
@@ -178,6 +225,12 @@ impl Error {
         matches!(*self.0, ErrorKind::Data { .. })
     }
 
+    /// Two settings of one breaker differ: in this instance (one of them has no effect) or between two instances of the
+    /// fleet (each judges by its own).
+    pub fn is_conflict(&self) -> bool {
+        matches!(*self.0, ErrorKind::Conflict { .. } | ErrorKind::Drift { .. })
+    }
+
     /// A result could not be cached, or a cached one not be read.
     pub fn is_cache(&self) -> bool {
         matches!(*self.0, ErrorKind::Cache { .. })
@@ -188,6 +241,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             ErrorKind::Config { field, problem } => write!(f, "{field}: {problem}"),
+            ErrorKind::Outside(misread) => match &misread[..] {
+                [one] => one.fmt(f),
+                several => {
+                    write!(f, "{} problems:", several.len())?;
+                    several.iter().try_for_each(|misread| write!(f, "\n  {misread}"))
+                }
+            },
             ErrorKind::Url { problem } => write!(f, "the store's address cannot be used: {problem}"),
             ErrorKind::Installed => f.write_str(
                 "a global registry is there already: call install() once, before the first guarded call",
@@ -196,6 +256,12 @@ impl fmt::Display for Error {
             ErrorKind::Data { what, problem } => write!(f, "{what} in the store is damaged: {problem}"),
             ErrorKind::Cache { breaker, problem } => write!(f, "cache of \"{breaker}\": {problem}"),
             ErrorKind::Conflict { breaker, problem } => write!(f, "breaker \"{breaker}\": {problem}"),
+            ErrorKind::Drift { breaker, differences } => {
+                write!(
+                    f,
+                    "breaker \"{breaker}\" has other settings elsewhere in the fleet, and each judges by its own: {differences}"
+                )
+            }
             ErrorKind::ShutDown => f.write_str("the registry has been shut down"),
         }
     }

@@ -30,6 +30,14 @@ pub enum Event {
         /// How long before that it had been stored.
         age: Duration,
     },
+    /// A breaker that is [only watching](crate::State::MetricsOnly) would have opened now. Told when its rules begin to speak for it,
+    /// not for every call; again after they have not in between.
+    WouldHaveOpened {
+        /// The breaker's name.
+        breaker: Arc<str>,
+        /// The rule, with its figures and the limit.
+        reason: String,
+    },
     /// The store does not answer; from now on this instance decides by itself.
     StoreLost(Error),
     /// The store answers again, and this instance has taken over the fleet's states.
@@ -52,6 +60,8 @@ pub struct Transition {
     pub to: State,
     /// The rule that led to it, with its figures and the limit; or an operator's words.
     pub reason: String,
+    /// Who ordered it, if a person did and [said so](crate::Breaker::by).
+    pub actor: String,
     /// The id of the instance that brought the change about.
     pub originator: String,
     /// That instance is the one whose event this is.
@@ -191,7 +201,7 @@ fn trace(event: &Event) {
                 ($level:ident) => {
                     tracing::$level!(
                         target: "cb_runtime", breaker, epoch = t.epoch, from, to, reason = %t.reason,
-                        originator = %t.originator, own = t.own, local, "circuit breaker is {to}"
+                        actor = %t.actor, originator = %t.originator, own = t.own, local, "circuit breaker is {to}"
                     )
                 };
             }
@@ -199,6 +209,12 @@ fn trace(event: &Event) {
         }
         Event::CacheHit { breaker, tier, age } => {
             tracing::debug!(target: "cb_runtime", breaker = &**breaker, ?tier, ?age, "answered from the cache");
+        }
+        Event::WouldHaveOpened { breaker, reason } => {
+            tracing::warn!(
+                target: "cb_runtime", breaker = &**breaker, reason,
+                "circuit breaker is metrics-only, and would have opened"
+            );
         }
         Event::StoreLost(error) => {
             tracing::warn!(target: "cb_runtime", %error, "the store is away; breakers decide by themselves");

@@ -41,7 +41,8 @@
 //!
 //! # Features
 //! `macros` (default): the attribute. `redis` (default): the Redis store. `cluster`, `sentinel`, `tls`: Redis Cluster, a
-//! master found through Sentinel, `rediss://`.
+//! master found through Sentinel, `rediss://`. `config`: settings from a
+//! TOML or YAML file and from environment variables ([`RegistryConfig`]).
 
 #[doc(hidden)]
 pub mod __private;
@@ -66,10 +67,10 @@ pub use call::CallError;
 #[doc = include_str!("circuit_breaker.md")]
 #[doc(inline)]
 pub use cb_macros::circuit_breaker;
-pub use config::{Backoff, BreakerConfig};
+pub use config::{Backoff, BreakerConfig, RegistryConfig};
 pub use error::{BreakerError, Error};
 pub use event::{CacheTier, Event, Events, Transition};
 pub use health::Healthy;
 pub use registry::{Registry, RegistryBuilder};
-pub use snapshot::{FleetBreaker, Outcomes, Snapshot, State, UnknownState, WindowSnapshot};
+pub use snapshot::{FleetBreaker, Origin, Outcomes, Setting, Snapshot, State, UnknownState, WindowSnapshot};
 pub use strategy::{Bucket, Calls, TripStrategy, WindowCounts};

@@ -113,6 +113,8 @@ pub struct Snapshot {
     pub local: bool,
     /// Why it came to this state; empty for "closed since ever".
     pub reason: String,
+    /// Who ordered this state, if a person did and [said so](crate::Breaker::by).
+    pub actor: String,
     /// Until a probe may be made (open), or until a state held by hand expires.
     pub retry_after: Option<Duration>,
     /// Failures of this epoch: the fleet's at the last exchange and this instance's since.
@@ -125,6 +127,36 @@ pub struct Snapshot {
     pub window: Option<WindowSnapshot>,
     /// What has become of this instance's own calls since it started.
     pub outcomes: Outcomes,
+    /// Every setting, with its value and where that comes from.
+    pub settings: Vec<Setting>,
+}
+
+/// One setting of a breaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Setting {
+    /// By the name of its attribute argument.
+    pub name: &'static str,
+    /// As people write it: `"5"`, `"1m 30s"`; `"off"` where it is not given and has no default.
+    pub value: String,
+    /// Which layer has the last word on it.
+    pub origin: Origin,
+}
+
+/// Where a setting's value comes from; each wins over those below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// The operator's word about this breaker: a file, the environment,
+    /// [`configure`](crate::RegistryBuilder::configure).
+    Operator,
+    /// The attribute, or what was given to [`get_or_create`](crate::Registry::get_or_create).
+    Attribute,
+    /// The registry's defaults, from a file, the environment or [the builder](crate::RegistryBuilder::defaults).
+    Defaults,
+    /// Nobody has said anything.
+    BuiltIn,
 }
 
 /// The counts of a window.
@@ -177,6 +209,8 @@ pub struct FleetBreaker {
     pub epoch: u64,
     /// Why it came to this state.
     pub reason: String,
+    /// Who ordered it, if a person did and said so.
+    pub actor: String,
     /// The instance that brought it there.
     pub originator: String,
     /// Until a probe may be made (open), or until a state held by hand expires.

@@ -3,12 +3,9 @@
     clippy::diverging_sub_expression,
     clippy::items_after_statements,
     clippy::manual_async_fn,
-    clippy::many_single_char_names,
     clippy::needless_arbitrary_self_type,
     clippy::never_loop,
-    clippy::non_minimal_cfg,
-    clippy::too_many_arguments,
-    clippy::unnested_or_patterns,
+    clippy::useless_vec,
     reason = "the code under test is as odd as users' code can be"
 )]
 
@@ -21,9 +18,11 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cb_runtime::circuit_breaker;
-use common::{Broken, outcomes, poll_once};
+use cb_runtime::clock::Clock;
+use cb_runtime::{Registry, State, circuit_breaker};
+use common::{Broken, bounded, outcomes, poll_once};
 
 #[tokio::test]
 async fn question_marks_returns_and_breaks_stay_in_the_body() {
@@ -40,6 +39,7 @@ async fn question_marks_returns_and_breaks_stay_in_the_body() {
     assert_eq!(call("").await.unwrap(), 0);
     assert_eq!(call("7").await.unwrap(), 7);
     assert!(call("x").await.unwrap_err().is::<std::num::ParseIntError>());
+    assert_eq!((outcomes("control-flow").success, outcomes("control-flow").failure), (2, 1));
 }
 
 #[tokio::test]
@@ -47,6 +47,16 @@ async fn every_kind_of_return_type() {
     #[circuit_breaker(name = "unit", call_timeout = 1, fallback = |_| ())]
     async fn unit(done: &Cell<bool>) {
         done.set(true);
+    }
+
+    #[circuit_breaker(name = "option", is_failure = Option::is_none, fallback = || None)]
+    async fn option() -> Option<u8> {
+        Some(1)
+    }
+
+    #[circuit_breaker(name = "plain", call_timeout = 1, fallback = || 0)]
+    async fn plain() -> u8 {
+        1
     }
 
     #[circuit_breaker(name = "io")]
@@ -78,7 +88,9 @@ async fn every_kind_of_return_type() {
     let done = Cell::new(false);
     unit(&done).await;
     assert!(done.get());
+    assert_eq!((option().await, plain().await), (Some(1), 1));
     assert!(io_result().await.is_err());
+    assert_eq!(outcomes("io").failure, 1);
     assert_eq!(opaque().await.unwrap().to_string(), "1");
     assert_eq!(Into::<i64>::into(opaque_value().await), 1);
     assert!(poll_once(never()).is_pending());
@@ -120,6 +132,33 @@ impl<T: Clone + Debug> Service<T> {
     }
 
     #[circuit_breaker(name = "receiver")]
+    async fn typed_exclusive<'a>(self: &'a mut Self, value: T) -> Result<&'a T, Broken> {
+        self.value = value;
+        Ok(&self.value)
+    }
+
+    #[circuit_breaker(name = "receiver")]
+    async fn in_box(mut self: Box<Self>, value: T) -> Result<T, Broken> {
+        self.value = value;
+        Ok(self.value)
+    }
+
+    #[circuit_breaker(name = "receiver", fallback = |this| Ok(this.value.clone()))]
+    async fn in_rc(self: Rc<Self>) -> Result<T, Broken> {
+        Err(Broken::Down)
+    }
+
+    #[circuit_breaker(name = "receiver", fallback = |this| Ok(this.value.clone()))]
+    async fn by_reference_to_arc(self: &Arc<Self>) -> Result<T, Broken> {
+        Err(Broken::Down)
+    }
+
+    #[circuit_breaker(name = "receiver")]
+    async fn pinned(self: Pin<&Self>) -> Result<T, Broken> {
+        Ok(self.value.clone())
+    }
+
+    #[circuit_breaker(name = "receiver")]
     async fn none<const N: usize>(value: T) -> Result<[T; N], Broken>
     where
         T: Copy,
@@ -134,10 +173,36 @@ async fn every_receiver() {
     assert_eq!(service.by_reference().await, Ok(&1));
     *service.exclusive(2).await.unwrap() += 1;
     assert_eq!(service.typed().await.unwrap(), "[3]");
-    let service = Arc::new(service.by_value(4).await.ok().unwrap());
-    assert_eq!(service.in_arc().await, Ok(4));
+    assert_eq!(service.typed_exclusive(4).await, Ok(&4));
+    assert_eq!(Pin::new(&service).pinned().await, Ok(4));
+    let service = Arc::new(service.by_value(5).await.ok().unwrap());
+    assert_eq!(service.by_reference_to_arc().await, Ok(5));
+    assert_eq!(service.in_arc().await, Ok(5));
+    assert_eq!(Box::new(Service { value: 1 }).in_box(2).await, Ok(2));
+    assert_eq!(Rc::new(Service { value: 1 }).in_rc().await, Ok(1));
     assert_eq!(Service::none::<2>(5).await, Ok([5, 5]));
-    assert_eq!(outcomes("receiver").success, 6);
+    assert_eq!((outcomes("receiver").success, outcomes("receiver").failure), (9, 2));
+}
+
+impl Service<u8> {
+    const STEP: u8 = 10;
+
+    #[circuit_breaker(name = "nested-macros", fallback = |this| Ok(format!("{}", this.value + Self::STEP)))]
+    async fn described(&self) -> Result<String, Broken> {
+        macro_rules! step {
+            ($this:expr) => {
+                $this.value + Self::STEP
+            };
+        }
+        let words = vec![format!("{}", self.value), format!("{:?}", step!(self))];
+        if matches!(self, Self { value: 0 }) { Err(Broken::Down) } else { Ok(words.join(" ")) }
+    }
+}
+
+#[tokio::test]
+async fn self_inside_of_macros_in_the_body() {
+    assert_eq!(Service { value: 1 }.described().await.as_deref(), Ok("1 11"));
+    assert_eq!(Service { value: 0 }.described().await.as_deref(), Ok("10"));
 }
 
 #[circuit_breaker(name = "lifetimes")]
@@ -154,77 +219,6 @@ async fn impl_argument(text: impl Display + Clone) -> Result<String, Broken> {
 async fn lifetimes_and_opaque_arguments() {
     assert_eq!(longest("aa", "b").await, Ok("aa"));
     assert_eq!(impl_argument(3).await.unwrap(), "<3>");
-}
-
-#[derive(Clone)]
-struct Pair {
-    left: String,
-    right: u8,
-}
-
-struct Tuple(u8);
-
-#[tokio::test]
-async fn patterns_in_the_place_of_arguments() {
-    #[circuit_breaker(name = "patterns", fallback = |_, _, pair, _, _, _, _| Ok(pair.left))]
-    async fn with_fallback(
-        mut a: u8,
-        _: u8,
-        Pair { left, .. }: Pair,
-        &b: &u8,
-        [c, d]: [u8; 2],
-        (e, (ref f, _)): (u8, (String, u8)),
-        (g @ 1..=u8::MAX | g @ 0): u8,
-    ) -> Result<String, Broken> {
-        a += b + c + d + e + g;
-        if a == 0 { Err(Broken::Down) } else { Ok(format!("{left} {f} {a}")) }
-    }
-    let pair = || Pair { left: "l".into(), right: 0 };
-    assert_eq!(pair().right, 0);
-    let answer = with_fallback(1, 0, pair(), &2, [3, 4], (5, ("f".into(), 0)), 6).await;
-    assert_eq!(answer.as_deref(), Ok("l f 21"));
-    let answer = with_fallback(0, 0, pair(), &0, [0, 0], (0, ("f".into(), 0)), 0).await;
-    assert_eq!(answer.as_deref(), Ok("l"));
-
-    #[circuit_breaker(name = "patterns")]
-    async fn without(Tuple(a): Tuple, mut b: Vec<u8>, _: &str) -> Result<Vec<u8>, Broken> {
-        b.push(a);
-        Ok(b)
-    }
-    assert_eq!(without(Tuple(1), vec![], "").await, Ok(vec![1]));
-}
-
-#[tokio::test]
-async fn arguments_may_have_any_name() {
-    #[circuit_breaker(name = "names", fallback = |_, _, _, _, _, _, _, _, _, _, _, _| Ok(0))]
-    async fn call(
-        key: u8,
-        result: u8,
-        cache: u8,
-        name: u8,
-        body: u8,
-        ended: u8,
-        breaker: u8,
-        output: u8,
-        r#type: u8,
-        form: u8,
-        spare: u8,
-        args: u8,
-    ) -> Result<u8, Broken> {
-        Ok(key + result + cache + name + body + ended + breaker + output + r#type + form + spare + args)
-    }
-    assert_eq!(call(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1).await, Ok(12));
-}
-
-#[tokio::test]
-async fn an_argument_that_is_not_always_there() {
-    #[circuit_breaker(name = "cfg")]
-    async fn call(#[cfg(any())] gone: u8, #[cfg(all())] here: u8) -> Result<u8, Broken> {
-        #[cfg(any())]
-        return gone;
-        Ok(here)
-    }
-    assert_eq!(call(4).await, Ok(4));
 }
 
 trait Remote {
@@ -331,58 +325,28 @@ async fn recursion_in_a_box() {
 }
 
 #[tokio::test]
-async fn of_two_breakers_on_one_function_the_upper_one_is_inside() {
-    // As with all attributes: the upper one is expanded first, the lower one around what came of it.
-    #[circuit_breaker(name = "inner", failure_threshold = 1)]
-    #[circuit_breaker(name = "outer")]
-    async fn call(n: u8) -> Result<u8, Broken> {
-        if n == 0 { Err(Broken::Down) } else { Ok(n) }
-    }
-    assert_eq!(call(1).await, Ok(1));
-    assert_eq!(call(0).await, Err(Broken::Down));
-    assert_eq!(call(1).await, Err(Broken::Open));
-    assert_eq!((outcomes("outer").failure, outcomes("inner").failure), (2, 1));
-}
-
-macro_rules! guarded {
-    ($name:ident, $breaker:literal, $arg:ident: $ty:ty => $body:expr) => {
-        #[circuit_breaker(name = $breaker, fallback = |argument| Ok(argument))]
-        async fn $name($arg: $ty) -> Result<$ty, Broken> {
-            $body
+async fn a_breaker_that_calls_itself_while_half_open_with_one_permit_is_rejected_and_does_not_wait_for_itself()
+ {
+    thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
+    #[circuit_breaker(
+        name = "itself", registry = HERE.get().unwrap(), failure_threshold = 1, reset_timeout = "1m",
+        half_open_max_calls = 1, success_threshold = 1
+    )]
+    async fn call(depth: u8) -> Result<u8, Broken> {
+        if depth == 0 {
+            return Err(Broken::Down);
         }
-    };
-}
-
-guarded!(from_a_macro, "macro", x: u8 => if x == 1 { Err(Broken::Down) } else { Ok(x * 2) });
-
-#[tokio::test]
-async fn a_function_from_a_macro() {
-    assert_eq!(from_a_macro(4).await, Ok(8));
-    assert_eq!(from_a_macro(1).await, Ok(1));
-}
-
-#[tokio::test]
-async fn a_name_that_is_a_constant() {
-    const NAME: &str = "constant";
-
-    #[circuit_breaker(name = NAME)]
-    async fn constant() -> Result<(), Broken> {
-        Ok(())
+        assert_eq!(Box::pin(call(depth - 1)).await, Err(Broken::Open));
+        Ok(depth)
     }
-    #[circuit_breaker(name = SITE)]
-    async fn with_a_name_of_ours() -> Result<(), Broken> {
-        Ok(())
-    }
-    const SITE: &str = "site";
-    with_a_name_of_ours().await.unwrap();
-
-    #[circuit_breaker(name = concat!("con", "cat"))]
-    async fn concatenated() -> Result<(), Broken> {
-        Ok(())
-    }
-    constant().await.unwrap();
-    concatenated().await.unwrap();
-    assert_eq!((outcomes("constant").success, outcomes("concat").success), (1, 1));
+    let (clock, hands) = Clock::manual();
+    // For ever, so that the attribute can name it: it is a test's.
+    let registry = Box::leak(Box::new(Registry::builder().clock(clock).build().unwrap()));
+    HERE.set(Some(registry));
+    assert_eq!(call(0).await, Err(Broken::Down));
+    hands.advance(Duration::from_secs(60));
+    assert_eq!(bounded(call(1)).await, Ok(1));
+    assert_eq!(registry.breaker("itself").unwrap().state(), State::Closed);
 }
 
 #[circuit_breaker(name = "send", fallback = |_| Ok(0), cache_ttl = "1m")]
@@ -411,121 +375,4 @@ async fn what_can_be_sent_can_be_sent_guarded_and_what_cannot_still_compiles() {
     assert_eq!(assert_send(send("abc".into())).await, Ok(3));
     assert_eq!(assert_send(returns_what_is_not_send()).await.as_deref(), Ok("x"));
     assert_eq!(not_send("a".into()).await.as_deref(), Ok("a"));
-}
-
-thread_local!(static DROPPED: Cell<[char; 8]> = const { Cell::new([' '; 8]) });
-
-#[derive(Clone)]
-struct Noisy(char);
-
-impl Drop for Noisy {
-    fn drop(&mut self) {
-        let mut dropped = DROPPED.get();
-        dropped.rotate_left(1);
-        dropped[7] = self.0;
-        DROPPED.set(dropped);
-    }
-}
-
-/// What was dropped while the future ran, in order.
-async fn dropped_by<T>(future: impl Future<Output = T>) -> String {
-    DROPPED.set([' '; 8]);
-    future.await;
-    DROPPED.get().iter().collect::<String>().trim().to_owned()
-}
-
-macro_rules! drop_order {
-    ($($(#[$attribute:meta])* $name:ident)*) => {$(
-        $(#[$attribute])*
-        async fn $name(a: Noisy, _: Noisy, c: Noisy, _d: Noisy, (e, _f): (Noisy, Noisy)) -> Result<(), Broken> {
-            let inside = c;
-            tokio::task::yield_now().await;
-            let _ = (&a, &inside, &e);
-            Ok(())
-        }
-    )*};
-}
-
-drop_order! {
-    bare_drops
-    #[circuit_breaker(name = "drops")]
-    guarded_drops
-    #[circuit_breaker(name = "drops", fallback = |_, _, _, _, _| Ok(()), fallback_on = "open")]
-    guarded_drops_with_fallback
-}
-
-#[tokio::test]
-async fn arguments_are_dropped_in_the_same_order_as_without_the_attribute() {
-    let n = |name| Noisy(name);
-    let bare = dropped_by(bare_drops(n('a'), n('b'), n('c'), n('d'), (n('e'), n('f')))).await;
-    assert_eq!(bare, "cfedba");
-    let guarded = dropped_by(guarded_drops(n('a'), n('b'), n('c'), n('d'), (n('e'), n('f')))).await;
-    assert_eq!(guarded, bare);
-    let guarded =
-        dropped_by(guarded_drops_with_fallback(n('a'), n('b'), n('c'), n('d'), (n('e'), n('f')))).await;
-    assert_eq!(guarded, bare);
-}
-
-/// Everything an expansion could stumble over.
-mod hostile {
-    #![no_implicit_prelude]
-    #![allow(dead_code, non_snake_case)]
-
-    mod std {}
-    mod core {}
-    mod cb_runtime {}
-    struct Result;
-    struct Option;
-    fn Ok() {}
-    fn Err() {}
-    fn Some() {}
-    fn None() {}
-    const SITE: u8 = 0;
-
-    #[::cb_runtime::circuit_breaker(
-        name = "hostile",
-        fallback = |_| ::core::result::Result::Ok(0),
-        cache_ttl = 5,
-        failure_rate_threshold = 1,
-        window = "1m",
-        call_timeout = 1.5
-    )]
-    pub(super) async fn call(x: u8) -> ::core::result::Result<u8, super::Broken> {
-        ::core::result::Result::Ok(x + SITE)
-    }
-}
-
-#[tokio::test]
-async fn other_items_of_the_same_names_do_no_harm() {
-    assert_eq!(hostile::call(2).await, Ok(2));
-}
-
-mod facade {
-    pub(crate) mod inner {
-        pub(crate) use cb_runtime::*;
-    }
-}
-
-#[tokio::test]
-async fn the_runtime_by_another_path() {
-    #[facade::inner::circuit_breaker(name = "facade", crate = facade::inner, cache_ttl = "1m")]
-    async fn call() -> Result<(), Broken> {
-        Ok(())
-    }
-    call().await.unwrap();
-    assert_eq!(outcomes("facade").success, 1);
-}
-
-#[tokio::test]
-async fn attributes_go_back_to_where_they_were() {
-    /// Documented.
-    #[inline]
-    #[must_use = "used"]
-    #[circuit_breaker(name = "attributes")]
-    async fn call() -> Result<(), Broken> {
-        #![allow(unused_variables)]
-        let x = 1;
-        Ok(())
-    }
-    call().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! A process of the fleet, seen from a test.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::protocol::{
-    Act, Calls, Change, Ended, Fleet, FleetRows, Function, Order, Seen, Target, Told, Trouble, Word,
+    Act, Calls, Change, Ended, Fleet, FleetRows, Function, Order, Seen, Settings, Target, Told, Trouble, Word,
 };
 
 /// An instance that has not answered by then never will.
@@ -48,10 +49,26 @@ impl Instance {
         instance
     }
 
+    /// A process whose registry is told by this file and these environment variables, too.
+    #[track_caller]
+    pub fn configured(url: &str, file: &Path, variables: &[(&str, &str)]) -> Instance {
+        let mut instance = Instance::with_environment(variables);
+        let order =
+            Order::InstallFrom { url: Some(url.into()), namespace: "tests".into(), file: file.into() };
+        instance.id = instance.ask(&order);
+        instance
+    }
+
     /// A process without a registry.
     pub fn bare() -> Instance {
+        Instance::with_environment(&[])
+    }
+
+    /// The same with these environment variables.
+    pub fn with_environment(variables: &[(&str, &str)]) -> Instance {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mut child = Command::new(env!("CARGO_BIN_EXE_cb-instance"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -217,7 +234,8 @@ impl Instance {
     #[track_caller]
     pub fn fleet(&self, breaker: &str) -> Fleet {
         let mut rows: FleetRows = self.ask(&Order::Fleet);
-        let untouched = Fleet { state: State::Closed, epoch: 0, failures: 0, successes: 0, run: 0 };
+        let untouched =
+            Fleet { state: State::Closed, epoch: 0, actor: String::new(), failures: 0, successes: 0, run: 0 };
         rows.remove(breaker).unwrap_or(untouched)
     }
 
@@ -237,6 +255,16 @@ impl Instance {
     }
 
     #[track_caller]
+    pub fn settings(&self, breaker: &str) -> Settings {
+        self.ask(&Order::Settings { breaker: breaker.into() })
+    }
+
+    #[track_caller]
+    pub fn reload(&self, file: &Path) -> Result<(), String> {
+        self.try_ask(&Order::Reload { file: file.into() })
+    }
+
+    #[track_caller]
     pub fn troubles(&self) -> Vec<Trouble> {
         self.ask(&Order::Troubles)
     }
@@ -244,6 +272,19 @@ impl Instance {
     #[track_caller]
     pub fn say(&self, breaker: &str, word: Word) -> Result<(), String> {
         self.try_ask(&Order::Say { breaker: breaker.into(), word })
+    }
+
+    /// The same in somebody's name, and with an expiry.
+    #[track_caller]
+    pub fn say_as(
+        &self,
+        breaker: &str,
+        word: Word,
+        actor: &str,
+        at_most: Option<Duration>,
+    ) -> Result<(), String> {
+        let at_most_ms = at_most.map(|span| u64::try_from(span.as_millis()).expect("a short span"));
+        self.try_ask(&Order::SayAs { breaker: breaker.into(), word, actor: actor.into(), at_most_ms })
     }
 
     /// Says it until the store has it: on a machine that stalls, the answer may be lost.

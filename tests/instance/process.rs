@@ -13,13 +13,13 @@ use std::io::{BufRead, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use cb_runtime::{Breaker, BreakerConfig, CacheTier, Event, Events, Registry, Transition};
+use cb_runtime::{Breaker, BreakerConfig, CacheTier, Event, Events, Registry, RegistryConfig, Transition};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use calls::{Group, Guard, micros};
 use dependency::Scripted;
-use protocol::{Change, Fleet, FleetRows, Order, Seen, Target, Told, Trouble, Word};
+use protocol::{Change, Fleet, FleetRows, Order, Seen, Settings, Target, Told, Trouble, Word};
 
 /// As many threads as the scenarios ask for.
 const THREADS: usize = 4;
@@ -90,7 +90,15 @@ fn answer(value: impl Serialize) -> Answer {
 impl Instance {
     fn obey(&mut self, order: Order) -> Answer {
         match order {
-            Order::Install { url, namespace } => self.install(url, namespace),
+            Order::Install { url, namespace } => self.install(url, namespace, RegistryConfig::default()),
+            Order::InstallFrom { url, namespace, file } => {
+                let config = RegistryConfig::load(file).map_err(|error| error.to_string())?;
+                self.install(url, namespace, config)
+            }
+            Order::Reload { file } => {
+                let config = RegistryConfig::load(file).map_err(|error| error.to_string())?;
+                answer(self.registry()?.reload(config).map_err(|error| error.to_string())?)
+            }
             Order::Create { breaker, config } => {
                 let config: BreakerConfig = serde_json::from_value(config).map_err(|e| e.to_string())?;
                 let made = self.registry()?.try_get_or_create(&breaker, config).map_err(|e| e.to_string())?;
@@ -130,7 +138,19 @@ impl Instance {
             Order::Fleet => self.fleet(),
             Order::Events => answer(self.events()),
             Order::Troubles => answer(&*self.troubles.lock().unwrap_or_else(PoisonError::into_inner)),
-            Order::Say { breaker, word } => self.say(&breaker, &word),
+            Order::Say { breaker, word } => self.say(&self.breaker(&breaker)?, &word),
+            Order::SayAs { breaker, word, actor, at_most_ms } => {
+                let mut breaker = self.breaker(&breaker)?.by(&actor);
+                if let Some(ms) = at_most_ms {
+                    breaker = breaker.for_at_most(Duration::from_millis(ms));
+                }
+                self.say(&breaker, &word)
+            }
+            Order::ResetAll => {
+                let reset = self.runtime.block_on(self.registry()?.reset_all());
+                answer(reset.map_err(|error| error.to_string())?)
+            }
+            Order::Settings { breaker } => self.settings(&breaker),
             Order::Block => self.block(),
             Order::Unblock => {
                 if let Some(blockade) = self.blocked.take() {
@@ -145,9 +165,9 @@ impl Instance {
         }
     }
 
-    fn install(&mut self, url: Option<String>, namespace: String) -> Answer {
+    fn install(&mut self, url: Option<String>, namespace: String, config: RegistryConfig) -> Answer {
         let troubles = self.troubles.clone();
-        let mut builder = Registry::builder().namespace(namespace).on_error(move |error| {
+        let mut builder = Registry::builder().namespace(namespace).config(config).on_error(move |error| {
             troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble(error));
         });
         if let Some(url) = url {
@@ -190,6 +210,7 @@ impl Instance {
             epoch: snapshot.epoch,
             local: snapshot.local,
             reason: snapshot.reason,
+            actor: snapshot.actor,
             retry_after_us: snapshot.retry_after.map(micros),
             failures: snapshot.failures,
             successes: snapshot.successes,
@@ -209,6 +230,7 @@ impl Instance {
                 let counts = Fleet {
                     state: row.state,
                     epoch: row.epoch,
+                    actor: row.actor,
                     failures: row.failures,
                     successes: row.successes,
                     run: row.consecutive_failures,
@@ -229,12 +251,23 @@ impl Instance {
         &self.told
     }
 
-    fn say(&self, breaker: &str, word: &Word) -> Answer {
-        let breaker = self.breaker(breaker)?;
+    fn settings(&self, name: &str) -> Answer {
+        let settings = self.breaker(name)?.snapshot().settings;
+        let origin =
+            |origin| serde_json::to_value(origin).map(|text| text.as_str().unwrap_or_default().to_owned());
+        let settings: Result<Settings, _> = settings
+            .into_iter()
+            .map(|setting| Ok((setting.name.to_owned(), (setting.value, origin(setting.origin)?))))
+            .collect();
+        answer(settings.map_err(|error: serde_json::Error| error.to_string())?)
+    }
+
+    fn say(&self, breaker: &Breaker, word: &Word) -> Answer {
         let said = self.runtime.block_on(async {
             match word {
                 Word::ForceOpen(reason) => breaker.force_open(reason).await,
                 Word::Disable(reason) => breaker.disable(reason).await,
+                Word::MetricsOnly(reason) => breaker.metrics_only(reason).await,
                 Word::Release => breaker.release().await,
                 Word::Reset => breaker.reset().await,
             }
@@ -285,6 +318,9 @@ fn told(event: &Event) -> Told {
     match event {
         Event::Transition(transition) => Told::Transition(change(transition)),
         Event::LocalTransition(transition) => Told::Local(change(transition)),
+        Event::WouldHaveOpened { breaker, reason } => {
+            Told::WouldHaveOpened { breaker: breaker.to_string(), reason: reason.clone() }
+        }
         Event::CacheHit { breaker, tier, age } => Told::CacheHit {
             breaker: breaker.to_string(),
             shared: *tier == CacheTier::Shared,
@@ -306,6 +342,7 @@ fn change(transition: &Transition) -> Change {
         originator: transition.originator.clone(),
         own: transition.own,
         reason: transition.reason.clone(),
+        actor: transition.actor.clone(),
         open_for_ms: transition.open_for.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
     }
 }
@@ -316,5 +353,6 @@ fn trouble(error: &cb_runtime::Error) -> Trouble {
         is_data: error.is_data(),
         is_store: error.is_store(),
         is_cache: error.is_cache(),
+        is_conflict: error.is_conflict(),
     }
 }

@@ -2,6 +2,7 @@
 //! in turn. Anything that takes its time runs in a group of calls, which later orders ask after.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cb_runtime::State;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,10 @@ use serde::{Deserialize, Serialize};
 pub enum Order {
     /// Builds and installs the registry → `String`, the instance's id.
     Install { url: Option<String>, namespace: String },
+    /// The same with what a file says, and the environment → `String`.
+    InstallFrom { url: Option<String>, namespace: String, file: PathBuf },
+    /// Reads a file and the environment, and puts that in the place of what was said before → `()`.
+    Reload { file: PathBuf },
     /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any.
     Create { breaker: String, config: serde_json::Value },
     /// What the attribute of an annotated function says at its first call, as its `config` and (where it
@@ -39,6 +44,12 @@ pub enum Order {
     Troubles,
     /// An operator's word → `()`.
     Say { breaker: String, word: Word },
+    /// The same by a person, for so many milliseconds at most → `()`.
+    SayAs { breaker: String, word: Word, actor: String, at_most_ms: Option<u64> },
+    /// `Registry::reset_all` → `()`.
+    ResetAll,
+    /// → `Settings`.
+    Settings { breaker: String },
     /// Keeps every thread of the runtime that makes the calls busy until `Unblock` → `()`.
     Block,
     /// → `()`.
@@ -101,6 +112,7 @@ pub enum Act {
 pub enum Word {
     ForceOpen(String),
     Disable(String),
+    MetricsOnly(String),
     Release,
     Reset,
 }
@@ -141,6 +153,7 @@ pub struct Seen {
     pub epoch: u64,
     pub local: bool,
     pub reason: String,
+    pub actor: String,
     pub retry_after_us: Option<u64>,
     pub failures: u64,
     pub successes: u64,
@@ -156,10 +169,14 @@ pub struct Seen {
 pub struct Fleet {
     pub state: State,
     pub epoch: u64,
+    pub actor: String,
     pub failures: u64,
     pub successes: u64,
     pub run: u64,
 }
+
+/// A breaker's settings by name: value and origin.
+pub type Settings = BTreeMap<String, (String, String)>;
 
 pub type FleetRows = BTreeMap<String, Fleet>;
 
@@ -168,6 +185,7 @@ pub type FleetRows = BTreeMap<String, Fleet>;
 pub enum Told {
     Transition(Change),
     Local(Change),
+    WouldHaveOpened { breaker: String, reason: String },
     CacheHit { breaker: String, shared: bool, age_us: u64 },
     StoreLost,
     StoreRestored,
@@ -183,6 +201,7 @@ pub struct Change {
     pub originator: String,
     pub own: bool,
     pub reason: String,
+    pub actor: String,
     pub open_for_ms: Option<u64>,
 }
 
@@ -193,4 +212,5 @@ pub struct Trouble {
     pub is_data: bool,
     pub is_store: bool,
     pub is_cache: bool,
+    pub is_conflict: bool,
 }

@@ -211,6 +211,21 @@ impl<F: Future, E> Future for InOk<F, E> {
     }
 }
 
+/// Calls a fallback that never returns, as its function does not. In two steps, what it "returns" would be kept in
+/// a variable in between, which before edition 2024 the compiler takes for a `()`.
+#[inline]
+pub fn call_forever<Args, Reason, R, F, Takes, Shape>(
+    args: Args,
+    reason: Reason,
+    _output: Output<R>,
+    function: F,
+) -> <F::Output as Answer<R, Shape>>::Future
+where
+    F: Callable<Args, Reason, Takes, Output: Answer<R, Shape>>,
+{
+    function.call(args, reason).answer()
+}
+
 /// What the function returns, from what the fallback has returned.
 #[inline]
 pub fn reply<R, A: Answer<R, Shape>, Shape>(_output: Output<R>, answer: A) -> A::Future {

@@ -35,6 +35,11 @@ pub fn returning<R, F: Future<Output = R>>(body: F) -> F {
     body
 }
 
+/// Stands for a value of a type in code that never runs.
+pub fn never<R>() -> R {
+    unreachable!("stands where nothing runs")
+}
+
 /// How to read a value of type `R`.
 pub trait Form<R>: Copy {
     /// What is cached.

@@ -21,6 +21,6 @@ pub use crate::registry::Registry;
 
 pub use cached::{cached, codec, key, key_part};
 pub use ended::{Settled, by_predicate, by_type, opening, settle, settle_any, settle_error, settle_open};
-pub use fallback::{Given, call, reply, spare};
-pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, returning};
+pub use fallback::{Given, call, call_forever, reply, spare};
+pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, never, returning};
 pub use site::{Found, Site, SiteBreaker, base, settings};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::carried::Carried;
 use super::evidence::{Evidence, Shape};
 use super::policy::Picture;
 use super::sequence::{self, LastCalls};
@@ -23,6 +24,8 @@ pub(super) struct Account {
     last: Option<LastCalls>,
     /// Evidence of the batch that is under way, or whose fate is unknown, and what it asked.
     flight: Option<Evidence>,
+    /// From before a reload.
+    carried: Carried,
     asked: (Option<WindowAsk>, Option<LastAsk>),
     pub(super) pending: Evidence,
     /// All that this instance has seen in this epoch, told or not; kept where it matters who saw what.
@@ -39,6 +42,7 @@ impl Account {
             time: None,
             last: None,
             flight: None,
+            carried: Carried::default(),
             asked: (None, None),
             pending: Evidence::default(),
             own: None,
@@ -48,13 +52,27 @@ impl Account {
         account
     }
 
-    /// What a new window looks at starts at nothing.
-    pub(super) fn configure(&mut self, before: &Settings, settings: &Settings) {
+    /// What has been counted goes on to count, as far as a window of the same kind looks at it.
+    pub(super) fn configure(&mut self, before: &Settings, settings: &Settings, now: Moment, skew: u64) {
         if before.window != settings.window {
+            self.carry(now, skew);
             self.look_at(settings.window);
         }
-        if before.window != settings.window || keeps_own(before) != keeps_own(settings) {
-            self.keep_own(settings);
+        self.keep_own(settings);
+    }
+
+    fn carry(&mut self, now: Moment, skew: u64) {
+        let mut carried = std::mem::take(&mut self.carried);
+        if let Some(time) = &self.time {
+            carried = carried.with_time(time, self.flight.as_ref(), now, skew);
+        }
+        if let Some(last) = &self.last {
+            carried = carried.with_calls(last, self.flight.as_ref());
+        }
+        self.carried = carried;
+        // Its answer, if there is one, will be about the window before.
+        if let Some(flight) = &mut self.flight {
+            *flight = std::mem::take(flight).without_windows();
         }
     }
 
@@ -65,11 +83,13 @@ impl Account {
             None => (None, None),
         };
         self.asked = (None, None);
-        self.pending.reshape(self.shape());
+        self.pending = std::mem::take(&mut self.pending).reshaped(self.shape());
     }
 
     fn keep_own(&mut self, settings: &Settings) {
-        self.own = keeps_own(settings).then(|| Evidence::new(self.shape()));
+        let shape = self.shape();
+        let own = self.own.take().filter(|_| keeps_own(settings));
+        self.own = keeps_own(settings).then(|| own.unwrap_or_else(|| Evidence::new(shape)).reshaped(shape));
     }
 
     fn shape(&self) -> Shape {
@@ -127,13 +147,16 @@ impl Account {
             picture.window = self.unconfirmed().fold(time.sum(now.0.wrapping_add(skew)), |sum, evidence| {
                 sum.plus(evidence.window_since(start))
             });
+            picture.window = picture.window.plus(self.carried.window_since(start));
             picture.window_instances = self.failing_since(start);
             if with_buckets {
                 picture.buckets = self.buckets(time, now, skew);
             }
         }
         if let Some(last) = &self.last {
-            let parts = std::iter::once(&last.outcomes).chain(self.unconfirmed().map(Evidence::calls));
+            let parts = [self.carried.calls(), &last.outcomes]
+                .into_iter()
+                .chain(self.unconfirmed().map(Evidence::calls));
             picture.window = sequence::latest(last.calls(), parts);
             let more = self.unconfirmed().map(|evidence| evidence.calls().len()).sum();
             let fails = self.unconfirmed().any(|evidence| evidence.calls().since_failure().is_some());
@@ -177,7 +200,7 @@ impl Account {
     fn buckets(&self, time: &Mirror, now: Moment, skew: u64) -> Vec<Bucket> {
         let store_now = now.0.wrapping_add(skew);
         let mut all: BTreeMap<u64, Counts> = time.buckets(store_now).collect();
-        for (middle, counts) in self.unconfirmed().flat_map(Evidence::buckets) {
+        for (middle, counts) in self.carried.buckets().chain(self.unconfirmed().flat_map(Evidence::buckets)) {
             if middle.0.saturating_add(time.length()) > now.0 {
                 let sum = all.entry(middle.0.wrapping_add(skew) / time.width()).or_default();
                 *sum = sum.plus(counts);
@@ -208,6 +231,7 @@ impl Account {
             let oldest = told.and_then(Evidence::oldest_bucket);
             time.ask(oldest.map(|at| at.0.wrapping_add(skew)))
         });
+        entry.failing = self.own.is_some();
         entry.last = self.last.as_ref().map(LastCalls::ask);
         self.asked = (entry.window, entry.last);
     }
@@ -252,6 +276,7 @@ impl Account {
         self.success_at = None;
         self.failing.clear();
         self.asked = (None, None);
+        self.carried = Carried::default();
         if let Some(time) = &mut self.time {
             time.clear();
         }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Core;
 use super::gate::Pass;
+use super::ledger::asked_for;
 use super::permit::{Admission, Permit, Waiting};
 use super::ramp::Ramped;
 use super::tally::Outcome;
@@ -168,6 +169,7 @@ impl Core {
         }
         self.tally.add(outcome);
         let (successes, skew) = (self.tally.account(), self.home.skew());
+        let watching = state == State::MetricsOnly;
         let ledger = &mut desk.ledger;
         if probing {
             ledger.fold(successes, now);
@@ -177,9 +179,7 @@ impl Core {
         let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
         let change = match (outcome, open_for) {
             (Outcome::Ignored | Outcome::Cancelled, _) => None,
-            (_, Some(span)) if state != State::MetricsOnly => {
-                Some(ledger.open_on_request(span, successes, now, store_up))
-            }
+            (_, Some(span)) if !watching => Some(ledger.open_on_request(span, successes, now, store_up)),
             _ if probing => ledger.probe(!failed, slow, now, store_up),
             _ if failed => ledger.failure(successes, slow, now, skew, store_up),
             _ => ledger.slow_success(successes, now, skew, store_up),
@@ -189,7 +189,10 @@ impl Core {
         }
         let urgent = probing || change.is_some();
         let epoch = desk.ledger.epoch();
+        let asked = open_for.filter(|_| watching).map(asked_for);
+        let would_open = desk.would_open_now(asked, now, skew, store_up);
         drop(desk);
+        self.tell_would_open(would_open);
         self.tell_private(change, epoch);
         if store_up {
             self.flag(urgent);

@@ -34,11 +34,26 @@ impl Evidence {
         Evidence { shape, calls: Sequence::new(shape.last), ..Evidence::default() }
     }
 
-    /// Looks at other windows from now on: what was collected for the ones before is dropped.
-    pub(crate) fn reshape(&mut self, shape: Shape) {
-        self.shape = shape;
-        self.buckets.clear();
-        self.calls = Sequence::new(shape.last);
+    /// The same for other windows; as far as they are of the kind of the ones before, what was collected stays in.
+    pub(crate) fn reshaped(self, shape: Shape) -> Self {
+        if shape == self.shape {
+            return self;
+        }
+        let mut other = Evidence { shape, ..self.clone().without_windows() };
+        for (middle, counts) in self.buckets() {
+            if let Some(bucket) = other.bucket(middle) {
+                *bucket = bucket.plus(counts);
+            }
+        }
+        other.calls = Sequence::new(shape.last);
+        other.calls.extend(&self.calls);
+        other
+    }
+
+    /// The same for no window at all.
+    pub(crate) fn without_windows(self) -> Self {
+        let (buckets, calls) = (VecDeque::new(), Sequence::default());
+        Evidence { shape: Shape::default(), buckets, calls, ..self }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -250,6 +265,21 @@ mod tests {
             }
         }
         assert_eq!(first.then(second), whole);
+    }
+
+    #[test]
+    fn another_shape_keeps_what_it_has_room_for() {
+        let mut evidence = Evidence::new(shape(100, 40));
+        for at in [50, 150, 250, 350] {
+            evidence.failure(false, Moment(at));
+        }
+        let wider = evidence.clone().reshaped(shape(200, 3));
+        assert_eq!((wider.counts, wider.run_after(0)), (evidence.counts, 4));
+        assert_eq!(wider.buckets().map(|(_, counts)| counts.failures).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!(wider.calls().len(), 3);
+        let none = evidence.clone().reshaped(Shape::default());
+        assert_eq!((none.counts, none.buckets().count(), none.calls().len()), (evidence.counts, 0, 0));
+        assert_eq!(evidence.clone().reshaped(shape(100, 40)), evidence);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Core, Order};
+use crate::clock::micros;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Snapshot, State};
-use crate::store::Proposal;
+use crate::store::{Counts, MAX_SPAN_US, Proposal};
 use crate::sync::lock;
 
 /// A handle on one breaker. Cheap to clone; all clones are the same breaker.
@@ -18,11 +19,15 @@ pub struct Breaker {
     core: Arc<Core>,
     /// What this handle was asked for with; like an annotated function's, not a thing of the breaker.
     call_timeout: Option<Duration>,
+    /// In whose name orders are given through this handle.
+    actor: Option<Arc<str>>,
+    /// For how long they hold at most.
+    expiry: Option<Duration>,
 }
 
 impl Breaker {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Breaker { core, call_timeout: None }
+        Breaker { core, call_timeout: None, actor: None, expiry: None }
     }
 
     pub(crate) fn with_call_timeout(self, call_timeout: Option<Duration>) -> Self {
@@ -52,13 +57,45 @@ impl Breaker {
         self.core.snapshot()
     }
 
+    /// The same breaker, ordered about in the name of this person (or program): [`Snapshot::actor`], events and
+    /// [`FleetBreaker::actor`](crate::FleetBreaker::actor) show who has the last word. At most 200 bytes are kept.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cb_runtime::Error> {
+    /// use std::time::Duration;
+    /// use cb_runtime::{BreakerConfig, Registry, State};
+    ///
+    /// let registry = Registry::builder().build()?;
+    /// let breaker = registry.get_or_create("orders", BreakerConfig::default());
+    /// breaker.by("alice").for_at_most(Duration::from_secs(3600)).force_open("migration").await?;
+    ///
+    /// let snapshot = breaker.snapshot();
+    /// assert_eq!(snapshot.state, State::ForcedOpen);
+    /// assert_eq!((&*snapshot.actor, &*snapshot.reason), ("alice", "migration"));
+    /// assert!(snapshot.retry_after.unwrap() <= Duration::from_secs(3600));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn by(&self, actor: &str) -> Breaker {
+        Breaker { actor: Some(shorten(actor).into()), ..self.clone() }
+    }
+
+    /// The same breaker, where what is ordered by hand ends by itself after this time at the latest: the circuit is closed
+    /// then, and counts from nothing. It runs on the store's clock. An expiry is kept to the microsecond, but not
+    /// longer than a century. Only [`force_open`](Self::force_open), [`disable`](Self::disable) and
+    /// [`metrics_only`](Self::metrics_only) have one.
+    pub fn for_at_most(&self, span: Duration) -> Breaker {
+        Breaker { expiry: Some(span), ..self.clone() }
+    }
+
     /// Opens the circuit for the whole fleet until someone [releases](Self::release) it. Returns once the
     /// store has it. Cancelling abandons the answer, not the order.
     ///
     /// # Errors
-    /// If the store does not take the order; nothing has changed then, or it cannot be known.
+    /// If the store does not take the order; nothing has changed then, or it cannot be known. If the expiry is zero.
     pub async fn force_open(&self, reason: &str) -> Result<(), Error> {
-        self.order(State::ForcedOpen, reason).await
+        self.hold(State::ForcedOpen, reason).await
     }
 
     /// Switches the breaker off for the whole fleet until someone [releases](Self::release) it: calls are
@@ -67,16 +104,26 @@ impl Breaker {
     /// # Errors
     /// As [`force_open`](Self::force_open).
     pub async fn disable(&self, reason: &str) -> Result<(), Error> {
-        self.order(State::Disabled, reason).await
+        self.hold(State::Disabled, reason).await
     }
 
-    /// Ends a state that is held by hand: the circuit is closed and counts from nothing. Does nothing in
-    /// any other state.
+    /// Lets the breaker only watch, for the whole fleet, until someone [releases](Self::release) it: calls are made and
+    /// counted, none is rejected, and whenever it would have opened that is told
+    /// ([`Event::WouldHaveOpened`](crate::Event::WouldHaveOpened)). Returns once the store has it.
+    ///
+    /// # Errors
+    /// As [`force_open`](Self::force_open).
+    pub async fn metrics_only(&self, reason: &str) -> Result<(), Error> {
+        self.hold(State::MetricsOnly, reason).await
+    }
+
+    /// Ends a state that is held by hand: the circuit is closed and counts from nothing. Does nothing if the store has the
+    /// breaker in any other state.
     ///
     /// # Errors
     /// As [`force_open`](Self::force_open).
     pub async fn release(&self) -> Result<(), Error> {
-        if self.state().is_manual() { self.order(State::Closed, "released").await } else { Ok(()) }
+        self.place(Proposal { reason: "released".into(), ..self.order(State::Closed) }, true).taken().await
     }
 
     /// Closes the circuit for the whole fleet, whatever its state, and counts from nothing.
@@ -84,32 +131,57 @@ impl Breaker {
     /// # Errors
     /// As [`force_open`](Self::force_open).
     pub async fn reset(&self) -> Result<(), Error> {
-        self.order(State::Closed, "reset").await
+        self.begin_reset().taken().await
     }
 
-    async fn order(&self, to: State, reason: &str) -> Result<(), Error> {
-        let (answer, answered) = oneshot::channel();
-        let proposal = Proposal {
+    pub(crate) fn begin_reset(&self) -> Placed {
+        self.place(Proposal { reason: "reset".into(), ..self.order(State::Closed) }, false)
+    }
+
+    async fn hold(&self, to: State, reason: &str) -> Result<(), Error> {
+        if self.expiry.is_some_and(|span| span.is_zero()) {
+            return Err(Error::config("for_at_most", "0 is not a span of time; it must be longer"));
+        }
+        let remaining_us = self.expiry.map(|span| micros(span).clamp(1, MAX_SPAN_US));
+        let order = Proposal { reason: shorten(reason), remaining_us, ..self.order(to) };
+        self.place(order, false).taken().await
+    }
+
+    fn order(&self, to: State) -> Proposal {
+        Proposal {
             to,
-            reason: shorten(reason),
+            reason: String::new(),
             remaining_us: None,
             reset_timeout_us: 0,
             attempt: 0,
             force: true,
             token: None,
-            actor: String::new(),
-            evidence: crate::store::Counts::default(),
-        };
-        {
-            let mut desk = lock(&self.core.desk);
-            // Under the lock that the coordinator takes at its end: either it finds this order, or we see the end.
-            if self.core.home.has_ended() {
-                return Err(Error::new(ErrorKind::ShutDown));
-            }
-            desk.orders.push(Order { proposal, answer });
+            actor: self.actor.as_deref().unwrap_or_default().to_owned(),
+            evidence: Counts::default(),
         }
+    }
+
+    /// Puts an order where the coordinator finds it.
+    fn place(&self, proposal: Proposal, release: bool) -> Placed {
+        let (answer, answered) = oneshot::channel();
+        let mut desk = lock(&self.core.desk);
+        // Under the lock that the coordinator takes at its end: either it finds this order, or we see the end.
+        if !self.core.home.has_ended() {
+            desk.orders.push(Order { proposal, release, told: false, answer });
+        }
+        drop(desk);
         self.core.flag(true);
-        answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
+        Placed(answered)
+    }
+}
+
+/// An order on its way to the store.
+pub(crate) struct Placed(oneshot::Receiver<Result<(), Error>>);
+
+impl Placed {
+    /// The store has it.
+    pub(crate) async fn taken(self) -> Result<(), Error> {
+        self.0.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
     }
 }
 

@@ -1,13 +1,14 @@
 //! What the breakers of one registry share, and how they call the coordinator.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
 
 use super::Core;
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::config::Layers;
 use crate::event::Outlet;
 use crate::sync::lock;
 
@@ -17,6 +18,9 @@ pub(crate) struct Home {
     pub(crate) clock: Clock,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) cache: Cache,
+    /// What is said about breakers besides their attributes. Whoever registers one reads it until that is done: no breaker
+    /// slips through a reload.
+    layers: RwLock<Layers>,
     /// The store's clock minus this instance's, in µs (wrapping).
     skew: AtomicU64,
     store_up: Arc<AtomicBool>,
@@ -40,6 +44,7 @@ impl Home {
             clock,
             outlet,
             cache,
+            layers: RwLock::default(),
             skew: AtomicU64::new(0),
             store_up,
             bell: Notify::new(),
@@ -47,6 +52,14 @@ impl Home {
             flagged: Mutex::default(),
             ended: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn layers_mut(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn skew(&self) -> u64 {

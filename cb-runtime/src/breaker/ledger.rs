@@ -62,6 +62,14 @@ const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// The last of those questions comes so long after the failure.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
 
+/// Why a state held by hand has ended by itself.
+const EXPIRED: &str = "expired";
+
+/// The reason where a call has said for how long the circuit must be open.
+pub(crate) fn asked_for(span: Duration) -> String {
+    format!("the dependency asked for {} (open_for)", humantime::format_duration(span))
+}
+
 impl Ledger {
     pub(crate) fn new(
         settings: Settings,
@@ -87,9 +95,9 @@ impl Ledger {
         }
     }
 
-    /// Judges by other settings from now on. What a new time window looks at starts at nothing.
-    pub(crate) fn configure(&mut self, settings: Settings) {
-        self.account.configure(&self.settings, &settings);
+    /// Judges what has been counted by other settings from now on. `skew`: the store's clock minus this instance's, in µs.
+    pub(crate) fn configure(&mut self, settings: Settings, now: Moment, skew: u64) {
+        self.account.configure(&self.settings, &settings, now, skew);
         self.settings = settings;
     }
 
@@ -232,7 +240,7 @@ impl Ledger {
         } else {
             self.account.failure(false, at);
         }
-        let reason = format!("the dependency asked for {} (open_for)", humantime::format_duration(span));
+        let reason = asked_for(span);
         let evidence = Counts { failures: 1, ..Counts::default() };
         let claim = self.claim(store_up);
         self.open_until(reason, evidence, self.next_attempt(now), span, now, claim)
@@ -257,21 +265,43 @@ impl Ledger {
                     }
                 }
             }
+            // With a store, the fleet leaves it together; see `proposal`.
+            _ if !store_up && self.standing().has_expired(now) => {
+                let to = self.after_expiry(now);
+                Some(self.change(to, Counts::default(), Claim::Alone))
+            }
             _ => None,
         }
     }
 
+    fn after_expiry(&self, now: Moment) -> Standing {
+        Standing { reason: EXPIRED.into(), originator: self.instance.clone(), ..Standing::closed(now) }
+    }
+
+    /// Why it would open now if it did not only watch.
+    pub(crate) fn would_open(&self, now: Moment, skew: u64, store_up: bool) -> Option<String> {
+        let watching = self.state() == State::MetricsOnly;
+        let verdict = watching.then(|| self.verdict(now, skew, store_up))?;
+        verdict.map(|(reason, ..)| reason)
+    }
+
     fn judge_calls(&mut self, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
+        let (reason, picture, isolated) = self.verdict(now, skew, store_up)?;
+        let claim = if isolated { Claim::Isolated } else { self.claim(store_up) };
+        Some(self.open(reason, figures(&picture), now, claim))
+    }
+
+    /// Whether what has been counted speaks for opening, and why; `true`: for this instance alone.
+    fn verdict(&self, now: Moment, skew: u64, store_up: bool) -> Option<(String, Picture, bool)> {
         let picture = self.picture(now, skew);
         // Who is cut off cannot know what others see, and protects itself.
         let quorum = if store_up { self.settings.min_failing_instances } else { 1 };
         if let Some(reason) = policy::trip(&self.settings, &picture, quorum) {
-            let claim = self.claim(store_up);
-            return Some(self.open(reason, figures(&picture), now, claim));
+            return Some((reason, picture, false));
         }
         let own = self.account.own_picture(now).filter(|_| quorum > 1)?;
         let reason = policy::trip_alone(&self.settings, &own)?;
-        Some(self.open(reason, figures(&own), now, Claim::Isolated))
+        Some((reason, own, true))
     }
 
     /// What a change that this instance makes now is meant as.
@@ -370,7 +400,9 @@ impl Ledger {
             None => return true,
             Some(at) => now.since(at),
         };
-        if self.proposes() || self.account.has_news() || self.probes.want_exchange() {
+        // Asked for until the store's clock agrees.
+        let expired = self.local.is_none() && self.standing().has_expired(now) && silent_for >= PACE;
+        if self.proposes() || expired || self.account.has_news() || self.probes.want_exchange() {
             return true;
         }
         if self.local.is_some()
@@ -428,6 +460,7 @@ impl Ledger {
                 };
                 (to, Counts::default())
             }
+            None if self.standing().has_expired(now) => (self.after_expiry(now), Counts::default()),
             _ => return None,
         };
         let record = to.to_record(0, now);
@@ -462,7 +495,7 @@ impl Ledger {
             None => change = self.judge(now, skew, true),
             Some(Claim::Proposed) => {}
             // The evidence has been merged: does what the fleet has counted speak for it?
-            Some(_) if self.fleet_would_open(now, skew) => {
+            Some(_) if self.fleet_would_open(now, skew) || self.left_by_expiry(now) => {
                 self.local.as_mut().expect("just seen").claim = Claim::Proposed;
             }
             Some(Claim::Isolated) => {}
@@ -493,6 +526,12 @@ impl Ledger {
         let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
         open && policy::trip(&self.settings, &self.picture(now, skew), self.settings.min_failing_instances)
             .is_some()
+    }
+
+    /// Closed by itself, as what the fleet was held in has expired.
+    fn left_by_expiry(&self, now: Moment) -> bool {
+        let expired = self.confirmed.as_ref().is_some_and(|(_, standing)| standing.has_expired(now));
+        expired && self.state() == State::Closed
     }
 
     /// Open since the store was away, and enough for that on what it has seen itself, but not for the fleet.

@@ -7,6 +7,7 @@
 
 mod account;
 mod calls;
+mod carried;
 pub(crate) mod evidence;
 pub(crate) mod gate;
 mod handle;
@@ -32,7 +33,7 @@ use tokio::sync::oneshot;
 pub use handle::Breaker;
 
 use crate::clock::{Clock, Moment, micros};
-use crate::config::{PerFunction, Settings};
+use crate::config::{BreakerConfig, Layers, PerFunction, Settings};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Transition};
 use crate::snapshot::{Snapshot, State, WindowSnapshot};
@@ -67,6 +68,8 @@ pub(crate) struct Core {
     provisional: AtomicBool,
     /// That two registrations ask for different settings has been reported.
     disputed: AtomicBool,
+    /// That another instance judges by other settings has been reported.
+    drift_told: AtomicBool,
     /// What the store holds under this breaker's keys is damaged: it goes on alone.
     damaged: AtomicBool,
     desk: Mutex<Desk>,
@@ -75,6 +78,13 @@ pub(crate) struct Core {
 /// What the slow paths work on, under one lock.
 struct Desk {
     ledger: Ledger,
+    /// The attribute's layer: what whoever registered it has said.
+    given: BreakerConfig,
+    /// What it judges by, as the fleet is told.
+    line: Arc<str>,
+    line_said_at: Moment,
+    /// Metrics-only, and its rules speak for opening.
+    would_open: bool,
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
     orders: Vec<Order>,
     ordered: Option<Order>,
@@ -83,19 +93,26 @@ struct Desk {
 /// An operator's word on its way to the store.
 struct Order {
     proposal: Proposal,
+    /// Only if the state is held by hand when the store is asked.
+    release: bool,
+    /// It has gone with an exchange.
+    told: bool,
     answer: oneshot::Sender<Result<(), Error>>,
 }
 
 impl Core {
     pub(crate) fn new(
         name: Arc<str>,
+        given: BreakerConfig,
         settings: Settings,
-        provisional: bool,
         per_function: PerFunction,
         held: Option<(Record, Moment)>,
         home: Arc<Home>,
     ) -> Arc<Self> {
         let now = home.clock.now();
+        let line = settings.line();
+        // Without settings of its own it takes those of whoever brings some.
+        let provisional = !given.is_about_the_breaker();
         let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
         let ramping = ledger.ramp(now);
         let gate = Gate::new(ledger.state(), ramping.is_some());
@@ -114,19 +131,29 @@ impl Core {
             flagged: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             disputed: AtomicBool::new(false),
+            drift_told: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
-            desk: Mutex::new(Desk { ledger, callers: Vec::new(), orders: Vec::new(), ordered: None }),
+            desk: Mutex::new(Desk {
+                ledger,
+                given,
+                line,
+                line_said_at: now,
+                would_open: false,
+                callers: Vec::new(),
+                orders: Vec::new(),
+                ordered: None,
+            }),
         });
         core.flag(false);
         core
     }
 
     /// Another registration of the same name. The first settings stand; that these are others is reported once.
-    pub(crate) fn registered_again(&self, settings: &Settings) {
+    pub(crate) fn registered_again(&self, given: &BreakerConfig, settings: &Settings) {
         let mut desk = lock(&self.desk);
         if self.provisional.swap(false, Ordering::AcqRel) {
-            self.slow_us.store(slow_us(settings), Ordering::Relaxed);
-            desk.ledger.configure(settings.clone());
+            desk.given = given.over(&desk.given);
+            self.judge_by(&mut desk, settings.clone());
             return;
         }
         let same = desk.ledger.settings() == settings;
@@ -140,6 +167,37 @@ impl Core {
                      In force: {first}; left out: {settings:?}"
                 ),
             }));
+        }
+    }
+
+    /// What it would judge by under these layers.
+    pub(crate) fn resolve(&self, layers: &Layers) -> Result<Settings, Error> {
+        let given = lock(&self.desk).given.clone();
+        layers.resolve(&self.name, &given)
+    }
+
+    /// Goes on under other settings, with the counts and the state that it has.
+    pub(crate) fn configure(&self, settings: Settings, per_function: &PerFunction) {
+        self.per_function.take_over(per_function);
+        let mut desk = lock(&self.desk);
+        if *desk.ledger.settings() == settings {
+            return;
+        }
+        self.judge_by(&mut desk, settings);
+        self.drift_told.store(false, Ordering::Release);
+        drop(desk);
+        self.flag(false);
+    }
+
+    fn judge_by(&self, desk: &mut Desk, settings: Settings) {
+        let now = self.home.clock.now();
+        desk.line = settings.line();
+        self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
+        desk.ledger.fold(self.tally.account(), now);
+        desk.ledger.configure(settings, now, self.home.skew());
+        // No new generation, which would make the outcomes of calls late that are under way.
+        if self.gate.pass().is_ramping() {
+            self.ramp.set(desk.ledger.ramp(now));
         }
     }
 
@@ -202,12 +260,20 @@ impl Core {
             from,
             to: to.state,
             reason: to.reason,
+            actor: to.actor,
             originator: to.originator,
             own: true,
             successes: evidence.successes,
             failures: evidence.failures,
             open_for: (to.state == State::Open).then_some(to.reset_timeout),
         })));
+    }
+
+    /// Metrics-only: tells of the opening that there would have been.
+    fn tell_would_open(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.home.outlet.emit(Event::WouldHaveOpened { breaker: self.name.clone(), reason });
+        }
     }
 
     fn flag(&self, urgent: bool) {
@@ -232,6 +298,8 @@ impl Core {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = self.home.clock.now();
+        // Before the desk: whoever reloads has the layers and wants the desk.
+        let layers = self.home.layers();
         let mut desk = lock(&self.desk);
         desk.ledger.fold(self.tally.account(), now);
         let ledger = &desk.ledger;
@@ -244,6 +312,7 @@ impl Core {
             epoch: ledger.epoch(),
             local: ledger.is_local(),
             reason: standing.reason.clone(),
+            actor: standing.actor.clone(),
             retry_after: standing.until.map(|until| until.since(now)),
             failures: counts.failures,
             successes: counts.successes,
@@ -256,7 +325,23 @@ impl Core {
                 slow_rate: window.slow_rate(),
             }),
             outcomes: self.tally.outcomes(),
+            settings: layers.shown(&self.name, &desk.given, ledger.settings()),
         }
+    }
+}
+
+impl Desk {
+    /// Metrics-only: the reason for which it would open, if there was none before. `asked`: the reason that a call has given.
+    fn would_open_now(
+        &mut self,
+        asked: Option<String>,
+        now: Moment,
+        skew: u64,
+        store_up: bool,
+    ) -> Option<String> {
+        let reason = asked.or_else(|| self.ledger.would_open(now, skew, store_up));
+        let before = std::mem::replace(&mut self.would_open, reason.is_some());
+        reason.filter(|_| !before)
     }
 }
 

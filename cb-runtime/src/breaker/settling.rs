@@ -1,12 +1,17 @@
 //! A breaker's side towards the coordinator: what it has to tell the store, and what the store says.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::permit::Grant;
 use super::{Core, Desk, due};
+use crate::config::drift::differences;
 use crate::error::{Error, ErrorKind};
 use crate::store::{Entry, Record, View};
 use crate::sync::lock;
+
+/// For those who come later.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 impl Core {
     /// Brings the books up to date, and judges: successes alone can complete a rate's minimum of calls.
@@ -22,7 +27,9 @@ impl Core {
         }
         let wants = desk.ledger.wants_exchange(now) || !desk.orders.is_empty();
         let epoch = desk.ledger.epoch();
+        let would_open = desk.would_open_now(None, now, self.home.skew(), store_up);
         drop(desk);
+        self.tell_would_open(would_open);
         self.tell_private(change, epoch);
         wants
     }
@@ -34,9 +41,17 @@ impl Core {
         desk.ledger.fold(self.tally.account(), now);
         let mut entry = desk.ledger.entry(self.name.clone(), now, self.home.skew(), retry);
         if !retry && !desk.orders.is_empty() {
-            let order = desk.orders.remove(0);
-            entry.proposal = Some(order.proposal.clone());
+            let mut order = desk.orders.remove(0);
+            if !order.release || desk.ledger.state().is_manual() {
+                entry.proposal = Some(order.proposal.clone());
+                order.told = true;
+            }
             desk.ordered = Some(order);
+        }
+        // What nobody says is forgotten; who has heard of a difference need not say it all the time.
+        if !self.drift_told.load(Ordering::Acquire) || now.since(desk.line_said_at) >= SAID_AGAIN {
+            entry.settings = desk.line.clone();
+            desk.line_said_at = now;
         }
         entry
     }
@@ -65,12 +80,20 @@ impl Core {
         // Whoever cannot get a probe any more learns it by the end of the channel.
         let Desk { ledger, callers, .. } = &mut *desk;
         let gone: Vec<_> = callers.extract_if(.., |(id, _)| !ledger.probes.awaits(*id)).collect();
-        let ordered = desk.ordered.take();
+        // Meanwhile this instance has learned that there is something to release.
+        let mut ordered = desk.ordered.take();
+        if let Some(order) = ordered.take_if(|order| !order.told && desk.ledger.state().is_manual()) {
+            desk.orders.insert(0, order);
+        }
         let more = answered.more || !desk.orders.is_empty();
+        let drift = self.drift(&desk, view);
         let epoch = desk.ledger.epoch();
         drop(desk);
         self.tell_private(answered.change, epoch);
         drop(gone);
+        if let Some(drift) = drift {
+            self.home.outlet.error(drift);
+        }
         for (caller, grant) in grants {
             if let Some(grant) = grant {
                 // A caller that has gone gives its grant back by dropping it.
@@ -83,6 +106,15 @@ impl Core {
         if more {
             self.flag(true);
         }
+    }
+
+    /// Another instance judges by other settings, and that has not been reported yet.
+    fn drift(&self, desk: &Desk, view: &View) -> Option<Error> {
+        let differences = differences(&desk.line, view.other_settings.as_ref()?);
+        if differences.is_empty() || self.drift_told.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(Error::new(ErrorKind::Drift { breaker: self.name.clone(), differences }))
     }
 
     /// Takes over a state that another instance (or this one) has brought about.

@@ -63,6 +63,11 @@ impl Standing {
         }
     }
 
+    /// Held by hand, and its time is over.
+    pub(super) fn has_expired(&self, now: Moment) -> bool {
+        self.state.is_manual() && self.until.is_some_and(|until| until <= now)
+    }
+
     /// Open, and its time is over.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         self.state == State::Open && self.until.is_none_or(|until| until <= now)

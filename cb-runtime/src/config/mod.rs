@@ -1,9 +1,14 @@
 //! What a breaker is told: sparse settings in layers ([`BreakerConfig`]), resolved into one full set.
 //!
 //! Three layers, the later one wins field by field: the registry's defaults, the attribute's
-//! arguments (or the argument of `get_or_create`), the operator's `configure`.
+//! arguments (or the argument of `get_or_create`), the operator's word (`configure`, a file, the environment).
 
 mod backoff;
+pub(crate) mod drift;
+mod layers;
+#[cfg(feature = "config")]
+mod outside;
+mod registry;
 mod settings;
 
 use std::future::Future;
@@ -16,6 +21,8 @@ use crate::health::{HealthCheck, Healthy};
 use crate::store::{MAX_FAILING, MAX_LAST};
 use crate::strategy::{Strategy, TripStrategy};
 pub use backoff::Backoff;
+pub(crate) use layers::{Code, Layers};
+pub use registry::RegistryConfig;
 pub(crate) use settings::{PerFunction, Settings, Window};
 
 /// Declares [`BreakerConfig`] and what has to go through all of its fields.
@@ -46,12 +53,22 @@ macro_rules! settings {
         }
 
         impl BreakerConfig {
+            /// The fields' names, in order.
+            #[cfg(feature = "config")]
+            const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// A layer of this one setting; an error says what is wrong with the value.
+            #[cfg(feature = "config")]
+            fn of_one(name: &str, value: serde_json::Value) -> Result<BreakerConfig, String> {
+                let raw = Raw::deserialize(serde_json::json!({ name: value })).map_err(|e| e.to_string())?;
+                BreakerConfig::try_from(raw).map_err(|error| error.problem())
+            }
+
             fn or(self, below: BreakerConfig) -> BreakerConfig {
                 BreakerConfig { $($name: self.$name.or(below.$name),)+ }
             }
 
             /// What is given, by name, as people write it.
-            #[cfg_attr(not(test), expect(dead_code, reason = "for snapshots"))]
             pub(crate) fn given(&self) -> Vec<(&'static str, String)> {
                 let all = [$((stringify!($name), self.$name.as_ref().map(Written::written)),)+];
                 all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -130,7 +147,7 @@ macro_rules! written_as_displayed {
     })+ };
 }
 
-written_as_displayed!(u32 f64 Strategy HealthCheck Backoff);
+written_as_displayed!(u32 u64 f64 Strategy HealthCheck Backoff);
 
 impl Written for Duration {
     fn written(&self) -> String {

@@ -1,8 +1,10 @@
 //! All settings of one breaker, nothing left open.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Backoff, BreakerConfig};
+use super::layers::OFF;
+use super::{Backoff, BreakerConfig, Written};
 use crate::error::Error;
 use crate::health::HealthCheck;
 use crate::strategy::Strategy;
@@ -95,33 +97,108 @@ impl BreakerConfig {
     }
 }
 
+impl Settings {
+    /// By the names of the arguments, as people write them.
+    pub(crate) fn written(&self) -> Vec<(&'static str, String)> {
+        fn or_off<T: Written>(value: Option<T>) -> String {
+            value.map_or_else(|| OFF.into(), |value| value.written())
+        }
+        let (window, window_calls) = match self.window {
+            Some(Window::Time(span)) => (Some(span), None),
+            Some(Window::Calls(calls)) => (None, Some(calls)),
+            None => (None, None),
+        };
+        let health = self.health.as_ref();
+        let backoff = Some(self.backoff).filter(|backoff| *backoff != Backoff::constant());
+        vec![
+            ("failure_threshold", or_off(self.failure_threshold)),
+            ("failure_rate_threshold", or_off(self.failure_rate)),
+            ("window", or_off(window)),
+            ("window_calls", or_off(window_calls)),
+            ("minimum_calls", self.minimum_calls.to_string()),
+            ("slow_call_duration", or_off(self.slow.map(|slow| slow.duration))),
+            ("slow_call_rate_threshold", or_off(self.slow.and_then(|slow| slow.rate))),
+            ("strategy", or_off(self.strategy.clone())),
+            ("min_failing_instances", self.min_failing_instances.to_string()),
+            ("reset_timeout", self.reset_timeout.written()),
+            ("backoff", or_off(backoff)),
+            ("half_open_max_calls", self.half_open_max_calls.to_string()),
+            ("success_threshold", self.success_threshold.to_string()),
+            ("recovery_rate", or_off(self.recovery.map(|(rate, _)| rate))),
+            ("ramp_up", or_off(self.ramp_up)),
+            ("health_check", or_off(health.map(|health| health.check.clone()))),
+            ("health_check_interval", or_off(health.map(|health| health.interval))),
+            ("idle_health_check_interval", or_off(health.and_then(|health| health.idle_interval))),
+        ]
+    }
+}
+
 /// Settings that belong to a function rather than to its breaker, because two functions may share
 /// one: what the operator and the registry's defaults say about them.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct PerFunction {
     pub(crate) call_timeout: Choice,
     pub(crate) cache_ttl: Choice,
 }
 
-/// What stands above and below the function's own word.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What stands above and below the function's own word. Read by calls while a reload writes it: either the old or the new
+/// value of each will do.
+#[derive(Debug, Default)]
 pub(crate) struct Choice {
-    operator: Option<Duration>,
-    default: Option<Duration>,
+    operator: AtomicSpan,
+    default: AtomicSpan,
 }
 
 impl Choice {
+    fn new(operator: Option<Duration>, default: Option<Duration>) -> Self {
+        Choice { operator: AtomicSpan::new(operator), default: AtomicSpan::new(default) }
+    }
+
     #[inline]
     pub(crate) fn pick(&self, given: Option<Duration>) -> Option<Duration> {
-        self.operator.or(given).or(self.default)
+        self.operator.get().or(given).or_else(|| self.default.get())
+    }
+
+    fn take_over(&self, other: &Choice) {
+        self.operator.set(other.operator.get());
+        self.default.set(other.default.get());
     }
 }
 
 impl PerFunction {
     pub(crate) fn new(operator: &BreakerConfig, defaults: &BreakerConfig) -> Self {
         PerFunction {
-            call_timeout: Choice { operator: operator.call_timeout, default: defaults.call_timeout },
-            cache_ttl: Choice { operator: operator.cache_ttl, default: defaults.cache_ttl },
+            call_timeout: Choice::new(operator.call_timeout, defaults.call_timeout),
+            cache_ttl: Choice::new(operator.cache_ttl, defaults.cache_ttl),
         }
+    }
+
+    /// From now on what `other` says.
+    pub(crate) fn take_over(&self, other: &PerFunction) {
+        self.call_timeout.take_over(&other.call_timeout);
+        self.cache_ttl.take_over(&other.cache_ttl);
+    }
+}
+
+/// A span in nanoseconds, which suffice for five centuries; 0 = none, as no setting may be that.
+#[derive(Debug, Default)]
+struct AtomicSpan(AtomicU64);
+
+impl AtomicSpan {
+    fn new(span: Option<Duration>) -> Self {
+        let new = AtomicSpan::default();
+        new.set(span);
+        new
+    }
+
+    #[inline]
+    fn get(&self) -> Option<Duration> {
+        let nanos = self.0.load(Ordering::Relaxed);
+        (nanos != 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    fn set(&self, span: Option<Duration>) {
+        let nanos = span.map_or(0, |span| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+        self.0.store(nanos, Ordering::Relaxed);
     }
 }

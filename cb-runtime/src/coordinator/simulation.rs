@@ -111,7 +111,14 @@ impl Fleet {
                 let home = Arc::new(Home::new(name, clock.clone(), outlet, cache, up));
                 let book = Arc::new(Book::default());
                 let make = |name, held| {
-                    Core::new(name, settings.clone(), false, PerFunction::default(), held, home.clone())
+                    Core::new(
+                        name,
+                        config.clone(),
+                        settings.clone(),
+                        PerFunction::default(),
+                        held,
+                        home.clone(),
+                    )
                 };
                 let core = book.get_or_insert("b", make);
                 let (asked, requests) = mpsc::unbounded_channel();

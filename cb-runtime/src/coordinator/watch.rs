@@ -155,6 +155,7 @@ pub(super) fn take(
         to: record.state,
         own: *record.originator == *home.instance,
         reason: record.reason,
+        actor: record.actor,
         originator: record.originator,
         successes: event.evidence.successes,
         failures: event.evidence.failures,

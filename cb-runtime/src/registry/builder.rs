@@ -1,12 +1,11 @@
 //! How a registry is set up.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Registry;
 use crate::clock::Clock;
-use crate::config::BreakerConfig;
+use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
 use crate::store::Store;
@@ -19,8 +18,8 @@ use crate::store::memory::MemoryStore;
 pub struct RegistryBuilder {
     target: Target,
     pub(super) namespace: String,
-    pub(super) defaults: BreakerConfig,
-    pub(super) operator: HashMap<String, BreakerConfig>,
+    pub(super) code: Code,
+    pub(super) config: RegistryConfig,
     pub(super) on_error: Option<OnError>,
     pub(super) clock: Clock,
 }
@@ -37,8 +36,8 @@ impl Default for RegistryBuilder {
         RegistryBuilder {
             target: Target::Memory,
             namespace: "default".into(),
-            defaults: BreakerConfig::default(),
-            operator: HashMap::new(),
+            code: Code::default(),
+            config: RegistryConfig::default(),
             on_error: None,
             clock: Clock::system(),
         }
@@ -83,7 +82,7 @@ impl RegistryBuilder {
 
     /// What holds for every breaker unless the attribute or the operator says otherwise.
     pub fn defaults(mut self, defaults: BreakerConfig) -> Self {
-        self.defaults = defaults;
+        self.code.defaults = defaults;
         self
     }
 
@@ -93,8 +92,15 @@ impl RegistryBuilder {
         breaker: impl Into<String>,
         change: impl FnOnce(BreakerConfig) -> BreakerConfig,
     ) -> Self {
-        let config = self.operator.entry(breaker.into()).or_default();
+        let config = self.code.operator.entry(breaker.into()).or_default();
         *config = change(std::mem::take(config));
+        self
+    }
+
+    /// What is said from outside the code: it wins over what this builder is told by [`redis`](Self::redis),
+    /// [`namespace`](Self::namespace), [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
+    pub fn config(mut self, config: RegistryConfig) -> Self {
+        self.config = config;
         self
     }
 
@@ -117,13 +123,21 @@ impl RegistryBuilder {
     ///
     /// # Errors
     /// A wrong URL; a configuration value that cannot be meant.
-    pub fn build(self) -> Result<Registry, Error> {
-        self.defaults.validate()?;
+    pub fn build(mut self) -> Result<Registry, Error> {
+        let layers = Layers::new(&self.code, &self.config)?;
+        if let Some(namespace) = &self.config.namespace {
+            self.namespace.clone_from(namespace);
+        }
+        #[cfg(feature = "redis")]
+        if let Some(url) = &self.config.redis {
+            self.target = Target::Redis(crate::store::redis::Target::Single(url.clone()));
+        }
+        #[cfg(not(feature = "redis"))]
+        if self.config.redis.is_some() {
+            return Err(Error::config("redis", "needs the feature `redis` of cb-runtime"));
+        }
         if self.namespace.is_empty() {
             return Err(Error::config("namespace", "is empty; it must have at least one character"));
-        }
-        for config in self.operator.values() {
-            config.over(&self.defaults).resolve()?;
         }
         let (store, shared): (Arc<dyn Store>, bool) = match &self.target {
             Target::Memory => (Arc::new(MemoryStore::new(self.clock.clone())), false),
@@ -132,7 +146,7 @@ impl RegistryBuilder {
                 (Arc::new(crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?), true)
             }
         };
-        Registry::start(self, store, shared)
+        Registry::start(self, layers, store, shared)
     }
 
     /// Builds the registry that all attributes use unless they name another; see [`build`](Self::build).
@@ -154,8 +168,8 @@ impl fmt::Debug for RegistryBuilder {
         // Not the target: its address may carry a password.
         f.debug_struct("RegistryBuilder")
             .field("namespace", &self.namespace)
-            .field("defaults", &self.defaults)
-            .field("operator", &self.operator)
+            .field("code", &self.code)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

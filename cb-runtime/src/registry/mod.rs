@@ -1,8 +1,9 @@
 //! One instance's breakers.
 
+#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
+mod absent;
 mod builder;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use crate::breaker::home::Home;
 use crate::breaker::{Breaker, Core};
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{BreakerConfig, PerFunction, Settings};
+use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
 use crate::coordinator::book::Book;
 use crate::coordinator::{self, Request};
 use crate::error::{Error, ErrorKind};
@@ -45,8 +46,9 @@ pub struct Registry {
     home: Arc<Home>,
     book: Arc<Book>,
     requests: mpsc::UnboundedSender<Request>,
-    defaults: BreakerConfig,
-    operator: HashMap<String, BreakerConfig>,
+    code: Code,
+    /// Where the shared state lives, as far as the config said so.
+    place: Place,
 }
 
 impl Registry {
@@ -58,8 +60,9 @@ impl Registry {
     /// The registry that attributes use unless they name another.
     ///
     /// If none has been [installed](RegistryBuilder::install), the first use builds one from the environment:
-    /// `CB_REDIS_URL` (without it, state lives in this process alone) and `CB_NAMESPACE`. A URL that cannot
-    /// be used is reported by `tracing` and on stderr, and state lives in this process alone.
+    /// `CB_REDIS_URL` (without it, state lives in this process alone) and `CB_NAMESPACE`, and with the feature `config` all that
+    /// `RegistryConfig::from_env` reads. A URL that cannot be used is reported by `tracing` and on stderr, and
+    /// state lives in this process alone; so are settings that cannot be meant, and all of them left out.
     pub fn global() -> &'static Registry {
         GLOBAL.get_or_init(Registry::from_environment)
     }
@@ -70,6 +73,14 @@ impl Registry {
             && !namespace.is_empty()
         {
             builder = builder.namespace(namespace);
+        }
+        #[cfg(feature = "config")]
+        match RegistryConfig::from_env() {
+            Ok(config) => builder = builder.config(config),
+            Err(error) => {
+                tracing::error!(target: "cb_runtime", %error, "the environment's settings for circuit breakers are left out");
+                eprintln!("cb-runtime: the environment's settings are left out: {error}");
+            }
         }
         let url = std::env::var("CB_REDIS_URL").unwrap_or_default();
         let attempt = match url.is_empty() {
@@ -86,21 +97,28 @@ impl Registry {
         })
     }
 
-    fn start(builder: RegistryBuilder, store: Arc<dyn Store>, shared: bool) -> Result<Registry, Error> {
+    fn start(
+        builder: RegistryBuilder,
+        layers: Layers,
+        store: Arc<dyn Store>,
+        shared: bool,
+    ) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let RegistryBuilder { defaults, operator, on_error, clock, .. } = builder;
+        let RegistryBuilder { code, config, on_error, clock, .. } = builder;
+        let place = Place { redis: config.redis, namespace: builder.namespace };
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let outlet = Arc::new(Outlet::new(on_error));
         let cache = Registry::cache(&clock, &outlet, shared.then_some(&store), &store_up)?;
         let home = Arc::new(Home::new(instance, clock, outlet, cache, store_up));
+        *home.layers_mut() = layers;
         let book = Arc::new(Book::default());
         let (ready, first_look) = sync_channel(1);
         let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
         // Either way is fine: without the fleet's states the registry serves by itself.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Registry { id, home, book, requests, defaults, operator })
+        Ok(Registry { id, home, book, requests, code, place })
     }
 
     /// The cached results of all breakers; in this process only, unless others share a store.
@@ -147,7 +165,10 @@ impl Registry {
             return Err(Error::config("name", "is empty; it must have at least one character"));
         }
         config.validate()?;
-        self.settings(name, &config)?;
+        let layers = self.home.layers();
+        layers.claim(name)?;
+        layers.resolve(name, &config)?;
+        drop(layers);
         Ok(Breaker::new(self.core(name, &config)).with_call_timeout(config.call_timeout))
     }
 
@@ -175,6 +196,7 @@ impl Registry {
                     state: record.state,
                     epoch: record.epoch,
                     reason: record.reason,
+                    actor: record.actor,
                     originator: record.originator,
                     retry_after: record.remaining_us.map(Duration::from_micros),
                     failures: counts.failures,
@@ -194,11 +216,47 @@ impl Registry {
     /// [Resets](Breaker::reset) every breaker of the fleet.
     ///
     /// # Errors
-    /// The first one; breakers after it have not been reset.
+    /// If the store does not answer; some breakers may have been reset then, and others not.
     pub async fn reset_all(&self) -> Result<(), Error> {
-        for breaker in self.fleet().await? {
-            Breaker::new(self.core(&breaker.name, &BreakerConfig::default())).reset().await?;
+        let breaker = |row: FleetBreaker| Breaker::new(self.core(&row.name, &BreakerConfig::default()));
+        // All at once: one batch carries many.
+        let placed: Vec<_> = self.fleet().await?.into_iter().map(|row| breaker(row).begin_reset()).collect();
+        let mut result = Ok(());
+        for placed in placed {
+            result = result.and(placed.taken().await);
         }
+        result
+    }
+
+    /// Puts `config` in the place of what was said from outside the code before (at
+    /// [`RegistryBuilder::config`] or at the last reload): for all breakers that are registered and all that will be. None loses
+    /// a count or changes its state by this; what a breaker has counted is judged by the new settings from then on.
+    /// Annotated functions follow with their `call_timeout` and `cache_ttl`; calls under way keep theirs.
+    ///
+    /// All or nothing: if something in `config` cannot be meant, or contradicts an attribute, everything stays as it is. The
+    /// fleet's other instances have to be told by themselves.
+    ///
+    /// # Errors
+    /// Says what cannot be meant. `redis` and `namespace` may be left out, but not be others than before.
+    pub fn reload(&self, config: RegistryConfig) -> Result<(), Error> {
+        self.place.stays(&config)?;
+        let layers = Layers::new(&self.code, &config)?;
+        // Nobody can register a breaker until this is done.
+        let mut current = self.home.layers_mut();
+        let mut changes = Vec::new();
+        for core in self.book.all() {
+            layers.claim(core.name())?;
+            let settings = core.resolve(&layers).map_err(|error| {
+                let key = format!("breakers.{}.{}", core.name(), error.field().unwrap_or_default());
+                error.at("", &key)
+            })?;
+            let per_function = layers.per_function(core.name());
+            changes.push((core, settings, per_function));
+        }
+        for (core, settings, per_function) in changes {
+            core.configure(settings, &per_function);
+        }
+        *current = layers;
         Ok(())
     }
 
@@ -231,36 +289,60 @@ impl Registry {
     /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
     /// fails: a config that cannot be meant is reported, and left out.
     pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
+        // Held until the breaker is in the book: a reload finds it there, or has been before.
+        let layers = self.home.layers();
         let known = self.book.get(name);
         if let Some(core) = &known
             && !config.is_about_the_breaker()
         {
             return core.clone();
         }
-        let settings = self.settings(name, config).unwrap_or_else(|error| {
+        if known.is_none()
+            && let Err(error) = layers.claim(name)
+        {
             self.home.outlet.error(error);
-            self.settings(name, &BreakerConfig::default()).expect("validated by the builder")
-        });
+        }
+        let (given, settings) = match layers.resolve(name, config) {
+            Ok(settings) => (config.clone(), settings),
+            Err(error) => {
+                self.home.outlet.error(error);
+                let nothing = BreakerConfig::default();
+                let settings = layers.resolve(name, &nothing).expect("the layers resolve by themselves");
+                (nothing, settings)
+            }
+        };
         if let Some(core) = known {
-            core.registered_again(&settings);
+            core.registered_again(&given, &settings);
             return core;
         }
-        let nothing = BreakerConfig::default();
-        let per_function = PerFunction::new(self.operator.get(name).unwrap_or(&nothing), &self.defaults);
+        let per_function = layers.per_function(name);
         let home = self.home.clone();
-        // Without settings of its own it takes those of whoever brings some.
-        let provisional = !config.is_about_the_breaker();
-        self.book.get_or_insert(name, |name, held| {
-            Core::new(name, settings, provisional, per_function, held, home)
-        })
+        self.book.get_or_insert(name, |name, held| Core::new(name, given, settings, per_function, held, home))
     }
+}
 
-    fn settings(&self, name: &str, config: &BreakerConfig) -> Result<Settings, Error> {
-        let below = config.over(&self.defaults);
-        match self.operator.get(name) {
-            Some(operator) => operator.over(&below).resolve(),
-            None => below.resolve(),
+/// Where the shared state lives: what a running registry cannot change any more.
+struct Place {
+    /// As far as a config said so.
+    redis: Option<String>,
+    namespace: String,
+}
+
+impl Place {
+    fn stays(&self, config: &RegistryConfig) -> Result<(), Error> {
+        let other = |field, what| {
+            let problem =
+                format!("{what} cannot change while the registry runs; build another one, or start again");
+            Err(Error::config(field, problem))
+        };
+        // Not the addresses themselves: they may carry passwords.
+        if config.redis.is_some() && config.redis != self.redis {
+            return other("redis", "the address of the store");
         }
+        if config.namespace.as_ref().is_some_and(|namespace| *namespace != self.namespace) {
+            return other("namespace", "it");
+        }
+        Ok(())
     }
 }
 

@@ -186,8 +186,8 @@ impl Space {
             granted,
             lease_wait_us,
             success_age_us: ledger.success_age_us(now),
-            failing: ledger.failing(instance, now),
-            last: entry.last.map(|ask| ledger.last(ask, instance, now)),
+            failing: if entry.failing { ledger.failing(instance, now) } else { Vec::new() },
+            last: entry.last.map(|ask| ledger.last(ask, entry.failing.then_some(&**instance), now)),
             role: entry.role.map(|_| ledger.role().view(instance, now)),
             other_settings: ledger.settle_settings(&entry.settings, now),
         };

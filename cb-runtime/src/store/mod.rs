@@ -112,6 +112,9 @@ pub(crate) struct Entry {
     /// The time window that this instance judges by, if it judges by one. Where the delta
     /// is merged, its buckets go into this window.
     pub(crate) window: Option<WindowAsk>,
+    /// Whether this instance judges by how many instances fail. Only then is it noted where it reports failures itself, and
+    /// told of the others: to keep such a list costs something.
+    pub(crate) failing: bool,
     /// The last calls that this instance judges by, if it judges by them. Where the delta is merged, its
     /// `calls` are appended to these.
     pub(crate) last: Option<LastAsk>,
@@ -418,8 +421,8 @@ pub(crate) struct View {
     pub(crate) run: u64,
     /// How long ago the latest success of the epoch was.
     pub(crate) success_age_us: Option<u64>,
-    /// For every other instance that has reported a failure in this epoch (in the totals or the run): how long ago the
-    /// latest of them happened. Newest first, at most [`MAX_FAILING`].
+    /// For every other instance that is noted for a failure in this epoch (in the totals or the run): how long ago the
+    /// latest of them happened. Newest first, at most [`MAX_FAILING`]; none unless [`Entry::failing`] asks for it.
     pub(crate) failing: Vec<u64>,
     pub(crate) window: Option<WindowView>,
     pub(crate) last: Option<LastView>,
@@ -443,8 +446,8 @@ pub(crate) struct LastView {
     /// The outcomes after `since`, oldest first, at most `calls` of them: all that are kept if `since` is later than
     /// `place`, or too long ago. The first of them is at the place `place` less their sum, plus one.
     pub(crate) outcomes: Vec<(Kind, u64)>,
-    /// For every other instance that has told of failures here: the place of the latest of them. Newest
-    /// first, at most [`MAX_FAILING`].
+    /// For every other instance that is noted for failures here: the place of the latest of them. Newest
+    /// first, at most [`MAX_FAILING`]; none unless [`Entry::failing`] asks for it.
     pub(crate) failing: Vec<u64>,
 }
 

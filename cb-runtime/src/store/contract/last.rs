@@ -17,6 +17,7 @@ rules! {
     places_stop_at_the_largest_whole_number
     who_has_failed_among_the_last_calls_is_told_by_its_latest_place
     only_the_instances_that_failed_last_are_told_apart
+    who_does_not_judge_by_failing_instances_is_neither_noted_nor_told
     last_calls_are_kept_as_long_as_they_are_asked_for
 }
 
@@ -28,7 +29,7 @@ const SLOW_F: Kind = Kind { failed: true, slow: true };
 const NOTHING: LastView = LastView { place: 0, outcomes: vec![], failing: vec![] };
 
 fn asking(calls: u32, since: u64) -> Entry {
-    Entry { last: Some(LastAsk { calls, since }), ..about("x") }
+    Entry { failing: true, last: Some(LastAsk { calls, since }), ..about("x") }
 }
 
 fn appending(calls: u32, outcomes: &[(Kind, u64)]) -> Entry {
@@ -191,6 +192,13 @@ async fn only_the_instances_that_failed_last_are_told_apart(bench: &Bench<'_>) {
     let mut latest = bench.instance(&many.to_string());
     latest.seq = 1;
     assert_eq!(append(&mut latest, 10, &[]).await.failing, (4..many).rev().collect::<Vec<_>>());
+}
+
+async fn who_does_not_judge_by_failing_instances_is_neither_noted_nor_told(bench: &Bench<'_>) {
+    append(&mut bench.instance("a"), 10, &[(F, 1)]).await;
+    let view = bench.instance("b").say(Entry { failing: false, ..appending(10, &[(F, 1)]) }).await;
+    assert_eq!((last(&view).failing, last(&view).outcomes), (vec![], vec![(F, 2)]));
+    assert_eq!(append(&mut bench.instance("c"), 10, &[]).await.failing, [1], "a alone");
 }
 
 async fn last_calls_are_kept_as_long_as_they_are_asked_for(bench: &Bench<'_>) {

@@ -1,7 +1,6 @@
 //! The last calls of one breaker, for one number of them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::failing::Failing;
 use crate::store::{Kind, LastAsk, LastView, MAX_COUNT};
@@ -12,13 +11,13 @@ pub(super) struct LastCalls {
     place: u64,
     outcomes: VecDeque<(Kind, u64)>,
     kept: u64,
-    failing: Failing,
+    pub(super) failing: Failing,
     pub(super) asked_at: u64,
 }
 
 impl LastCalls {
-    /// `most` is how many are kept.
-    pub(super) fn append(&mut self, instance: &Arc<str>, calls: &[(Kind, u64)], most: u64) {
+    /// `most` is how many are kept. Answers with the place of the latest failure.
+    pub(super) fn append(&mut self, calls: &[(Kind, u64)], most: u64) -> Option<u64> {
         let mut failed_at = None;
         for &(kind, count) in calls.iter().filter(|(_, count)| *count > 0) {
             self.place = self.place.saturating_add(count).min(MAX_COUNT);
@@ -32,9 +31,7 @@ impl LastCalls {
                 failed_at = Some(self.place);
             }
         }
-        if let Some(place) = failed_at {
-            self.failing.note(instance, place);
-        }
+        failed_at
     }
 
     fn forget_beyond(&mut self, most: u64) {
@@ -50,7 +47,7 @@ impl LastCalls {
         }
     }
 
-    pub(super) fn view(&self, ask: LastAsk, instance: &str) -> LastView {
+    pub(super) fn view(&self, ask: LastAsk, instance: Option<&str>) -> LastView {
         let mut left = match self.place.checked_sub(ask.since.min(MAX_COUNT)) {
             Some(later) => later.min(self.kept),
             None => self.kept,
@@ -65,6 +62,10 @@ impl LastCalls {
             left -= seen;
         }
         outcomes.reverse();
-        LastView { place: self.place, outcomes, failing: self.failing.of_others(instance).collect() }
+        LastView {
+            place: self.place,
+            outcomes,
+            failing: instance.map_or(Vec::new(), |own| self.failing.of_others(own).collect()),
+        }
     }
 }

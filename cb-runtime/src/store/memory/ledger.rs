@@ -135,7 +135,7 @@ impl Ledger {
         }
         self.kept = true;
         self.counts.add(&entry.delta.counts);
-        if let Some(age) = entry.delta.failure_age_us() {
+        if let Some(age) = entry.delta.failure_age_us().filter(|_| entry.failing) {
             self.failing.note(instance, when.base.saturating_sub(age));
         }
         self.merge_run(&entry.delta.run, when.base);
@@ -146,7 +146,10 @@ impl Ledger {
             && entry.delta.calls.iter().any(|&(_, count)| count > 0)
         {
             let last = self.lasts.entry(ask.calls).or_default();
-            last.append(instance, &entry.delta.calls, u64::from(ask.calls));
+            let failed_at = last.append(&entry.delta.calls, u64::from(ask.calls));
+            if let Some(place) = failed_at.filter(|_| entry.failing) {
+                last.failing.note(instance, place);
+            }
         }
     }
 
@@ -158,7 +161,8 @@ impl Ledger {
         self.failing.of_others(instance).map(|at| now.saturating_sub(at)).collect()
     }
 
-    pub(super) fn last(&mut self, ask: LastAsk, instance: &str, now: u64) -> LastView {
+    /// With the failing ones of others than `instance`, if there is one.
+    pub(super) fn last(&mut self, ask: LastAsk, instance: Option<&str>, now: u64) -> LastView {
         if let Some(asked) = self.lasts.get_mut(&ask.calls) {
             asked.asked_at = now;
         }

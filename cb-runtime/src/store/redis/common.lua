@@ -155,6 +155,14 @@ local function of_epoch(key, field, text, epoch)
   return number(key, field, written, MAX_EPOCH) == epoch and rest or ''
 end
 
+local function read_actor(key, text, epoch)
+  local actor = of_epoch(key, 'actor', text, epoch)
+  if #actor > MAX_REASON then
+    odd(key, 'actor', actor, 'at most ' .. MAX_REASON .. ' bytes long')
+  end
+  return actor
+end
+
 -- `fields` are FIELDS and, after them, those that are handed on as they are.
 local function read_breaker(key, fields)
   local f = use(key, redis.pcall('HMGET', key, unpack(fields)))
@@ -183,14 +191,13 @@ local function read_breaker(key, fields)
     slow = number(key, 'slow', f[11], MAX_COUNT) or 0,
     run = read_run(key, f[13], sum),
     touched = (number(key, 'touched_at', f[14], MAX_COUNT / 1000) or 0) * 1000,
-    actor = of_epoch(key, 'actor', f[15], epoch),
+    actor = f[15] and read_actor(key, f[15], epoch) or '',
     actor_written = f[15],
   }
-  if #b.actor > MAX_REASON then
-    odd(key, 'actor', b.actor, 'at most ' .. MAX_REASON .. ' bytes long')
-  end
-  for i = #FIELDS + 1, #fields do
-    b[fields[i]] = f[i]
+  if fields ~= FIELDS then
+    for i = #FIELDS + 1, #fields do
+      b[fields[i]] = f[i]
+    end
   end
   return b
 end
@@ -211,12 +218,9 @@ end
 
 -- A breaker as it is answered: a record and what has been counted. What Rust decodes by position.
 local function answer(b)
-  local left = remaining(b)
-  return {
-    b.epoch, b.state, b.reason, b.by, b.actor, left or -1,
+  return b.epoch, b.state, b.reason, b.by, b.actor, remaining(b) or -1,
     b.since and math.max(now - b.since, 0) or 0, b.reset, b.attempt,
-    b.successes, b.failures, b.slow, b.run.sum,
-  }
+    b.successes, b.failures, b.slow, b.run.sum
 end
 
 -- Keys that all breakers share hold nothing that could not be found again. One that somebody else has

@@ -40,7 +40,6 @@ if batch.as_of and batch.as_of <= now and batch.as_of >= now - 1000000 then
 end
 
 local NONE = {}
-local COUNTED = joined(FIELDS, { 'failing' })
 
 local function instant(age)
   return math.max(base - age, 0)
@@ -86,7 +85,7 @@ local function begin(b, record)
   b.since, b.ends, b.reset = math.max(now - record.since, 0), left and now + left, reset
   b.attempt, b.actor = record.attempt, record.actor or ''
   b.successes, b.failures, b.slow = 0, 0, 0
-  b.failing = ''
+  b.failing = b.failing and ''
   b.run = { failures = {}, sum = 0 }
   b.begun = true
 end
@@ -153,10 +152,8 @@ local function write_breaker(key, e, b, merged)
       put('actor', '')
     end
   end
-  if b.failing ~= '' and (b.begun or b.failing ~= b.failing_before) then
+  if b.noted and b.failing ~= '' then
     put('failing', whole(b.epoch) .. '|' .. b.failing)
-  elseif b.begun and b.failing_written then
-    put('failing', '')
   end
   if b.role then
     put_role(b.role, put)
@@ -210,17 +207,17 @@ end
 
 -- Everything is read, and found to be in order, before the first write.
 local function exchange(e, key, leases_key, window_key, last_key)
-  local fields = COUNTED
   local roles = e.role or (e.proposal and e.proposal.token)
-  if roles or e.settings then
-    fields = joined(COUNTED, roles and ROLE_FIELDS or NONE, e.settings and SETTINGS_FIELDS or NONE)
+  local b
+  if roles or e.settings or e.failing then
+    b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
+      e.settings and SETTINGS_FIELDS or NONE))
+    b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
+    b.role = roles and read_role(key, b)
+    b.said = e.settings and read_settings(key, b)
+  else
+    b = read_breaker(key, FIELDS)
   end
-  local b = read_breaker(key, fields)
-  b.failing_written = b.failing
-  b.failing = check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
-  b.failing_before = b.failing
-  b.role = roles and read_role(key, b)
-  b.said = e.settings and read_settings(key, b)
   local restored = false
   if e.known and e.known.epoch > b.epoch then
     begin(b, e.known)
@@ -267,18 +264,19 @@ local function exchange(e, key, leases_key, window_key, last_key)
     elseif failures > 0 then
       b.last_failure = base
     end
-    if b.last_failure then
+    if b.failing and b.last_failure then
       local at = b.last_failure
       for _, pair in ipairs(failed) do
         at = math.max(at, pair[1])
       end
       b.failing = note_failing(b.failing, batch.encoded, at, now)
+      b.noted = true
     end
     if window then
       merge_buckets(window, buckets)
     end
     if last and e.calls then
-      append_calls(last, batch.encoded, e.calls)
+      append_calls(last, e.calls, e.failing and batch.encoded)
     end
   end
 
@@ -326,17 +324,15 @@ local function exchange(e, key, leases_key, window_key, last_key)
   end
   write_breaker(key, e, b, merged)
 
-  local view = answer(b)
-  view[#view + 1] = window and seen_buckets(window) or false
-  view[#view + 1] = won and 1 or 0
-  view[#view + 1] = granted
-  view[#view + 1] = wait
-  view[#view + 1] = b.run.success and math.max(now - b.run.success, 0) or -1
-  view[#view + 1] = b.failing
-  view[#view + 1] = last and seen_calls(last) or false
-  view[#view + 1] = e.role and seen_role(b.role, batch.instance) or false
-  view[#view + 1] = b.said and seen_settings(b.said) or false
-  return view
+  return {
+    window and seen_buckets(window) or false, won and 1 or 0, granted, wait,
+    b.run.success and math.max(now - b.run.success, 0) or -1,
+    b.failing or false,
+    last and seen_calls(last, e.failing) or false,
+    e.role and seen_role(b.role, batch.instance) or false,
+    b.said and seen_settings(b.said) or false,
+    answer(b)
+  }
 end
 
 local views = {}

@@ -1,5 +1,6 @@
 -- Which instances have reported failures: " <instance>*<at> <instance>*<at> …", each with the instant (or the place
 -- among the last calls) of its latest failure, the latest first. Instances are percent-encoded: no blank, no asterisk.
+local FAILING_FIELDS = { 'failing' }
 
 local function check_failing(key, field, text)
   if text == '' then

@@ -19,8 +19,8 @@ local function read_last(key, ask, epoch)
   return l
 end
 
--- Calls come as { letter, count }, oldest first.
-local function append_calls(l, instance, calls)
+-- Calls come as { letter, count }, oldest first. `noted`: the instance, if it is to be noted where it has failed.
+local function append_calls(l, calls, noted)
   local failed
   for _, run in ipairs(calls) do
     l.place = math.min(l.place + run[2], MAX_COUNT)
@@ -36,8 +36,8 @@ local function append_calls(l, instance, calls)
     room = room - count
   end
   l.outcomes = (room > 0 and string.sub(l.outcomes, -room) or '') .. table.concat(parts, '', first, #calls)
-  if failed then
-    l.failing = note_failing(l.failing, instance, failed, l.place)
+  if failed and noted then
+    l.failing = note_failing(l.failing, noted, failed, l.place)
   end
   l.changed = true
 end
@@ -66,10 +66,10 @@ local function write_last(l, epoch)
   end
 end
 
-local function seen_calls(l)
+local function seen_calls(l, failing)
   local count = #l.outcomes
   if l.since <= l.place then
     count = math.min(l.place - l.since, count)
   end
-  return { l.place, string.sub(l.outcomes, #l.outcomes - count + 1), l.failing }
+  return { l.place, string.sub(l.outcomes, #l.outcomes - count + 1), failing and l.failing or false }
 end

@@ -6,7 +6,7 @@ for i, key in ipairs(KEYS) do
   if not ok then
     rows[i] = result.text or tostring(result)
   else
-    rows[i] = result.exists and answer(result)
+    rows[i] = result.exists and { answer(result) }
   end
 end
 return { now, rows }

@@ -51,6 +51,8 @@ pub(super) struct EntryOut<'a> {
     window: Option<WindowOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     buckets: Vec<(u64, u64, u64, u64)>,
+    #[serde(skip_serializing_if = "is_false")]
+    failing: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<LastOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -173,6 +175,7 @@ impl<'a> EntryOut<'a> {
                     (whole(*age), successes, failures, slow)
                 })
                 .collect(),
+            failing: entry.failing,
             last: entry.last.map(|ask| LastOut { calls: ask.calls, since: whole(ask.since) }),
             calls: calls.map(|&(kind, count)| (letter(kind), whole(count))).collect(),
             proposal: entry.proposal.as_ref().map(ProposalOut::new),
@@ -375,31 +378,36 @@ impl Items {
 
     /// `own`: the asking instance, encoded.
     pub(super) fn view(mut self, now_us: u64, own: &str) -> Result<View, Odd> {
-        let record = self.record()?;
-        let counts = self.counts()?;
-        let run = self.number()?;
         let window = self.optional(Items::window)?;
         let won = self.number()? == 1;
         let granted = self.list()?.texts()?;
         let granted = granted.iter().map(|id| id.parse().map_err(|_| Odd("id of a lease")));
+        // In the order in which they come.
         Ok(View {
-            record,
-            counts,
-            run,
             window,
             won,
             granted: granted.collect::<Result<_, _>>()?,
             lease_wait_us: self.signed()?,
             success_age_us: self.signed()?,
-            failing: of_others(&self.text()?, own, now_us).into_iter().map(|at| now_us - at).collect(),
+            failing: match self.optional_text()? {
+                Some(list) => of_others(&list, own, now_us).into_iter().map(|at| now_us - at).collect(),
+                None => Vec::new(),
+            },
             last: self.optional(|mut last| last.last(own))?,
             role: self.optional(|mut role| role.role())?,
-            other_settings: match self.next()? {
-                Value::Nil => None,
-                Value::BulkString(text) => Some(String::from_utf8_lossy(&text).into_owned()),
-                _ => return Err(Odd("text")),
-            },
+            other_settings: self.optional_text()?,
+            record: self.record()?,
+            counts: self.counts()?,
+            run: self.number()?,
         })
+    }
+
+    fn optional_text(&mut self) -> Result<Option<String>, Odd> {
+        match self.next()? {
+            Value::Nil => Ok(None),
+            Value::BulkString(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            _ => Err(Odd("text")),
+        }
     }
 
     /// A list, or nothing.
@@ -415,7 +423,8 @@ impl Items {
         let letters = self.text()?;
         let runs = letters.as_bytes().chunk_by(|one, next| one == next);
         let outcomes = runs.map(|run| (kind(run[0]), run.len() as u64)).collect();
-        Ok(LastView { place, outcomes, failing: of_others(&self.text()?, own, place) })
+        let failing = self.optional_text()?.map_or(Vec::new(), |list| of_others(&list, own, place));
+        Ok(LastView { place, outcomes, failing })
     }
 
     fn role(&mut self) -> Result<RoleView, Odd> {

@@ -1,0 +1,42 @@
+async fn get_user(id: u64) -> Result<User, FetchError> {
+    let breaker = {
+        static __CIRCUIT_BREAKER_SITE: ::cb_runtime::__private::Site = ::cb_runtime::__private::Site::new(
+            "user-service",
+        );
+        let settings: fn() -> ::cb_runtime::__private::BreakerConfig = || {
+            ::cb_runtime::__private::settings()
+                .failure_threshold(3)
+                .reset_timeout(::cb_runtime::__private::Duration::new(10u64, 0u32))
+        };
+        __CIRCUIT_BREAKER_SITE.global(settings)
+    };
+    let ended = {
+        let body = ::cb_runtime::__private::pin!(async move {
+            if false {
+                return ::cb_runtime::__private::never::<Result<User, FetchError>>();
+            }
+            let _ = &id;
+            match () {
+                () => fetch(id).await,
+            }
+        });
+        let judge = {
+            let output = ::cb_runtime::__private::Output::of(&body);
+            let form = {
+                #[allow(unused_imports)]
+                use ::cb_runtime::__private::OtherOutput as _;
+                output.form()
+            };
+            ::cb_runtime::__private::can_fail(output, form);
+            ::cb_runtime::__private::by_type(form)
+        };
+        breaker.run(body, judge).await
+    };
+    let output = ::cb_runtime::__private::Output::of_ended(&ended);
+    let form = {
+        #[allow(unused_imports)]
+        use ::cb_runtime::__private::OtherOutput as _;
+        output.form()
+    };
+    ::cb_runtime::__private::settle(form, ended)
+}

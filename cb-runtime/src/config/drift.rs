@@ -1,0 +1,144 @@
+//! What a breaker judges by, as one line for the fleet, and how two such lines differ.
+
+use std::sync::Arc;
+
+use super::{BreakerConfig, Settings};
+use crate::store::MAX_SETTINGS;
+
+/// Stands for a line without any setting that differs from what is built in.
+const BUILT_IN: &str = "built-in";
+const BETWEEN: &str = "; ";
+/// For this one instead of the values that have no room.
+const DIGEST: &str = "digest";
+
+impl Settings {
+    /// Whatever differs from what is built in: `failure_threshold=3; reset_timeout=1m`. Two breakers that judge alike have
+    /// the same line. It says nothing about what belongs to functions (`call_timeout`, `cache_ttl`).
+    pub(crate) fn line(&self) -> Arc<str> {
+        let mine = self.written().into_iter().zip(built_in());
+        let said = mine.filter(|(mine, built_in)| mine != built_in);
+        let parts: Vec<_> = said.map(|((name, value), _)| format!("{name}={}", one_line(&value))).collect();
+        let line = parts.join(BETWEEN);
+        match line.len() {
+            0 => BUILT_IN.into(),
+            length if length <= MAX_SETTINGS => line.into(),
+            _ => {
+                let digest = format!("{DIGEST}={:.16}", blake3::hash(line.as_bytes()).to_hex());
+                let mut room = MAX_SETTINGS - digest.len();
+                let fits = |part: &&String| {
+                    let fits = part.len() + BETWEEN.len() <= room;
+                    room -= if fits { part.len() + BETWEEN.len() } else { 0 };
+                    fits
+                };
+                let mut kept: Vec<_> = parts.iter().filter(fits).map(String::as_str).collect();
+                kept.push(&digest);
+                kept.join(BETWEEN).into()
+            }
+        }
+    }
+}
+
+/// The settings that differ, with both values; empty if none does.
+pub(crate) fn differences(here: &str, elsewhere: &str) -> String {
+    let mut names: Vec<_> = built_in().into_iter().map(|(name, _)| name).collect();
+    names.push(DIGEST);
+    let of_each = names.into_iter().filter_map(|name| {
+        let (here, elsewhere) = (value(here, name), value(elsewhere, name));
+        (here != elsewhere).then(|| format!("{name} is {here} here and {elsewhere} there"))
+    });
+    let known: Vec<_> = of_each.collect();
+    if known.is_empty() && here != elsewhere {
+        // Another version's, or no line of ours at all.
+        return format!("\"{here}\" here and \"{}\" there", one_line(elsewhere));
+    }
+    known.join(", ")
+}
+
+fn value(line: &str, name: &str) -> String {
+    let said = line.split(BETWEEN).filter_map(|part| part.split_once('=')).find(|(said, _)| *said == name);
+    match said {
+        Some((_, value)) => one_line(value),
+        None => {
+            built_in().into_iter().find(|(n, _)| *n == name).map_or_else(|| "none".into(), |(_, value)| value)
+        }
+    }
+}
+
+fn built_in() -> Vec<(&'static str, String)> {
+    BreakerConfig::default().resolve().expect("what is built in can be meant").written()
+}
+
+/// Type names and what comes from elsewhere may hold anything.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ").replace(BETWEEN, ", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::marker::PhantomData;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::strategy::{TripStrategy, WindowCounts};
+
+    fn line(config: BreakerConfig) -> Arc<str> {
+        config.resolve().unwrap().line()
+    }
+
+    #[test]
+    fn only_what_judges_and_is_not_built_in_is_said() {
+        let config = BreakerConfig::default();
+        assert_eq!(&*line(config.clone()), "built-in");
+        assert_eq!(
+            &*line(config.clone().failure_threshold(5).call_timeout(Duration::from_secs(1))),
+            "built-in"
+        );
+        assert_eq!(
+            &*line(config.clone().failure_threshold(3).reset_timeout(Duration::from_secs(90))),
+            "failure_threshold=3; reset_timeout=1m 30s"
+        );
+        assert_eq!(
+            &*line(config.failure_rate_threshold(0.5)),
+            "failure_threshold=off; failure_rate_threshold=0.5; window=1m"
+        );
+    }
+
+    #[test]
+    fn differences_have_both_values_even_where_one_is_built_in() {
+        let here = line(BreakerConfig::default().failure_threshold(3).success_threshold(2));
+        let there = line(BreakerConfig::default().success_threshold(2).half_open_max_calls(1));
+        assert_eq!(
+            differences(&here, &there),
+            "failure_threshold is 3 here and 5 there, half_open_max_calls is 3 here and 1 there"
+        );
+        assert_eq!(differences(&here, &here), "");
+        assert_eq!(
+            differences(&here, "what\nis this"),
+            "failure_threshold is 3 here and 5 there, success_threshold is 2 here and 3 there"
+        );
+        assert_eq!(differences("built-in", "depth=3"), "\"built-in\" here and \"depth=3\" there");
+    }
+
+    #[test]
+    fn a_line_that_would_be_too_long_still_tells_two_apart() {
+        struct Named<T>(PhantomData<T>);
+        impl<T: Send + Sync + 'static> TripStrategy for Named<T> {
+            fn trip(&self, _: &WindowCounts<'_>) -> Option<String> {
+                None
+            }
+        }
+        fn named<T: Send + Sync + 'static>() -> Arc<str> {
+            line(BreakerConfig::default().failure_threshold(3).strategy(Named::<T>(PhantomData)))
+        }
+        type Pair<T> = (T, T);
+        type Long = Pair<Pair<Pair<Pair<Pair<Pair<String>>>>>>;
+        let (one, other) = (named::<(Long, u8)>(), named::<(Long, u16)>());
+        assert!(
+            one.len() <= MAX_SETTINGS
+                && one.starts_with("failure_threshold=3; ")
+                && one.contains("; digest="),
+            "{one}"
+        );
+        assert!(differences(&one, &other).starts_with("digest is "));
+    }
+}

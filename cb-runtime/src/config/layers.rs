@@ -1,0 +1,143 @@
+//! What stands above and below the attribute's word, for all breakers of a registry.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+use super::registry::{Folded, Sources};
+use super::{BreakerConfig, PerFunction, RegistryConfig, Settings};
+use crate::error::Error;
+use crate::snapshot::{Origin, Setting};
+use crate::sync::lock;
+
+/// What the code that builds a registry says: the layers without a file and the environment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Code {
+    pub(crate) defaults: BreakerConfig,
+    pub(crate) operator: HashMap<String, BreakerConfig>,
+}
+
+/// The operator's word and the defaults. What is in here resolves, for every name, without an attribute between.
+#[derive(Debug, Default)]
+pub(crate) struct Layers {
+    defaults: BreakerConfig,
+    operator: HashMap<String, BreakerConfig>,
+    by_variable: BTreeMap<Folded, BreakerConfig>,
+    /// The breakers that variables speak of: the first with a fitting name.
+    meant: Mutex<HashMap<Folded, String>>,
+    sources: Sources,
+}
+
+impl Layers {
+    /// # Errors
+    /// If something cannot be meant, or a variable may mean two breakers.
+    pub(crate) fn new(code: &Code, outside: &RegistryConfig) -> Result<Layers, Error> {
+        code.defaults.validate()?;
+        let mut layers = Layers {
+            defaults: outside.defaults.over(&code.defaults),
+            operator: code.operator.clone(),
+            by_variable: outside.by_variable.clone(),
+            meant: Mutex::default(),
+            sources: outside.sources.clone(),
+        };
+        layers.defaults.resolve().map_err(|error| layers.sources.locate(error, &["defaults"]))?;
+        for (name, config) in &outside.breakers {
+            let said = layers.operator.entry(name.clone()).or_default();
+            *said = config.over(said);
+        }
+        let mut names: Vec<_> = layers.operator.keys().cloned().collect();
+        names.sort();
+        for name in names {
+            layers.claim(&name)?;
+            layers.resolve(&name, &BreakerConfig::default())?;
+        }
+        for (folded, config) in &layers.by_variable {
+            let settings = config.over(&layers.defaults).resolve();
+            settings.map_err(|error| layers.locate(error, &folded.0))?;
+        }
+        Ok(layers)
+    }
+
+    /// A breaker of this name exists: what a variable says of it is meant for it, and for no other.
+    ///
+    /// # Errors
+    /// If it is meant for another already.
+    pub(crate) fn claim(&self, name: &str) -> Result<(), Error> {
+        if self.by_variable.is_empty() {
+            return Ok(());
+        }
+        let folded = Folded::new(name);
+        if !self.by_variable.contains_key(&folded) {
+            return Ok(());
+        }
+        let variable = folded.variable();
+        let mut meant = lock(&self.meant);
+        let first = meant.entry(folded).or_insert_with(|| name.to_owned());
+        if first == name {
+            return Ok(());
+        }
+        let problem = format!(
+            "may mean the breakers \"{first}\" and \"{name}\", so it holds for the first of them only; \
+             say it in a file, where names can be told apart"
+        );
+        Err(Error::config("name", problem).at(&variable, ""))
+    }
+
+    /// The operator's word about this breaker.
+    pub(crate) fn operator(&self, name: &str) -> BreakerConfig {
+        let said = self.operator.get(name).cloned().unwrap_or_default();
+        if self.by_variable.is_empty() {
+            return said;
+        }
+        let folded = Folded::new(name);
+        let mine = lock(&self.meant).get(&folded).is_some_and(|first| first == name);
+        match self.by_variable.get(&folded).filter(|_| mine) {
+            Some(variable) => variable.over(&said),
+            None => said,
+        }
+    }
+
+    /// All settings of a breaker whose attribute says this.
+    ///
+    /// # Errors
+    /// If the layers contradict each other.
+    pub(crate) fn resolve(&self, name: &str, attribute: &BreakerConfig) -> Result<Settings, Error> {
+        let settings = self.operator(name).over(&attribute.over(&self.defaults)).resolve();
+        settings.map_err(|error| self.locate(error, name))
+    }
+
+    fn locate(&self, error: Error, name: &str) -> Error {
+        let tables = [name, &Folded::new(name).0].map(|name| format!("breakers.{name}"));
+        self.sources.locate(error, &[&tables[0], &tables[1], "defaults"])
+    }
+
+    pub(crate) fn per_function(&self, name: &str) -> PerFunction {
+        PerFunction::new(&self.operator(name), &self.defaults)
+    }
+
+    /// Every setting with its value and where that comes from. `in_force`: what the breaker judges by.
+    pub(crate) fn shown(&self, name: &str, attribute: &BreakerConfig, in_force: &Settings) -> Vec<Setting> {
+        let operator = self.operator(name);
+        let given = operator.over(&attribute.over(&self.defaults)).given();
+        let names =
+            |layer: &BreakerConfig| layer.given().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let (operator, attribute) = (names(&operator), names(attribute));
+        let shown = |(name, built_in): (&'static str, String)| match given.iter().find(|(n, _)| *n == name) {
+            None => Setting { name, value: built_in, origin: Origin::BuiltIn },
+            Some((_, value)) => {
+                let origin = if operator.contains(&name) {
+                    Origin::Operator
+                } else if attribute.contains(&name) {
+                    Origin::Attribute
+                } else {
+                    Origin::Defaults
+                };
+                Setting { name, value: value.clone(), origin }
+            }
+        };
+        let per_function = ["call_timeout", "cache_ttl"].map(|name| (name, OFF.to_owned()));
+        in_force.written().into_iter().chain(per_function).map(shown).collect()
+    }
+}
+
+/// A setting that is not given and has no default.
+pub(super) const OFF: &str = "off";

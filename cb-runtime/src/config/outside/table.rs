@@ -1,0 +1,160 @@
+//! What the tables and values of a file or an environment mean.
+
+use config::{Value, ValueKind};
+use serde_json::json;
+
+use super::names::advice;
+use super::{Error, ErrorKind, Misread};
+use crate::config::BreakerConfig;
+use crate::config::registry::Sources;
+
+/// What only code can give.
+const IN_CODE_ONLY: [&str; 2] = ["strategy", "health_check"];
+
+/// Everything that is wrong, in the order in which it was found.
+pub(super) struct Problems {
+    /// Where values without an origin come from.
+    file: String,
+    all: Vec<Misread>,
+}
+
+impl Problems {
+    pub(super) fn new(file: &str) -> Self {
+        Problems { file: file.to_owned(), all: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, source: &str, key: &str, field: Option<&'static str>, problem: String) {
+        self.all.push(Misread { source: source.to_owned(), key: key.to_owned(), field, problem });
+    }
+
+    fn at(&mut self, key: &str, value: &Value, field: Option<&'static str>, problem: String) {
+        let source = self.source(value);
+        self.add(&source, key, field, problem);
+    }
+
+    /// The file or the variable; of a table with values from both, the variable, which has the last word.
+    fn source(&self, value: &Value) -> String {
+        let own = value.origin().map(str::to_owned);
+        let inner = || entries(value).into_iter().find_map(|(_, value)| value.origin().map(str::to_owned));
+        own.or_else(inner).unwrap_or_else(|| self.file.clone())
+    }
+
+    pub(super) fn unknown(&mut self, table: &str, key: &str, value: &Value, known: &[&str]) {
+        let place = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+        self.at(&place, value, None, format!("there is no such key; {}", advice(key, known)));
+    }
+
+    /// What is not a table, and has to be one.
+    pub(super) fn table(&mut self, key: &str, value: &Value) {
+        if !matches!(value.kind, ValueKind::Table(_) | ValueKind::Nil) {
+            self.at(key, value, None, format!("{} is no table of settings", written(value)));
+        }
+    }
+
+    pub(super) fn none(self) -> Result<(), Error> {
+        if self.all.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Outside(self.all))) }
+    }
+
+    fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+/// A table's entries by name; nothing if it is none.
+pub(super) fn entries(table: &Value) -> Vec<(&str, &Value)> {
+    let ValueKind::Table(map) = &table.kind else { return Vec::new() };
+    let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    entries.sort_by_key(|(key, _)| *key);
+    entries
+}
+
+pub(super) fn read_text(key: &str, value: &Value, problems: &mut Problems) -> Option<String> {
+    match &value.kind {
+        ValueKind::String(text) => return Some(text.clone()),
+        // Not the value: it may carry a password.
+        _ => problems.at(key, value, None, "must be a text".into()),
+    }
+    None
+}
+
+/// A breaker's settings, or the defaults. `name`: the table's.
+pub(super) fn read_breaker(
+    name: &str,
+    table: &Value,
+    sources: &mut Sources,
+    problems: &mut Problems,
+) -> BreakerConfig {
+    let before = problems.len();
+    problems.table(name, table);
+    let readable: Vec<_> =
+        BreakerConfig::NAMES.iter().copied().filter(|name| !IN_CODE_ONLY.contains(name)).collect();
+    let mut config = BreakerConfig::default();
+    for (key, value) in entries(table) {
+        let place = format!("{name}.{key}");
+        let Some(field) = BreakerConfig::NAMES.iter().copied().find(|known| *known == key) else {
+            problems.unknown(name, key, value, &readable);
+            continue;
+        };
+        if IN_CODE_ONLY.contains(&field) {
+            let problem = "is a piece of code; only an attribute or a builder can give it".into();
+            problems.at(&place, value, Some(field), problem);
+            continue;
+        }
+        sources.note(place.clone(), &problems.source(value));
+        match plain(value).map(|value| BreakerConfig::of_one(field, value)) {
+            Some(Ok(one)) => config = one.or(config),
+            Some(Err(problem)) => problems.at(&place, value, Some(field), in_words(&problem)),
+            None => problems.at(&place, value, Some(field), format!("{} is no number", written(value))),
+        }
+    }
+    if problems.len() == before
+        && let Err(error) = config.validate()
+    {
+        let field = error.field().unwrap_or_default();
+        let value =
+            entries(table).into_iter().find(|(key, _)| *key == field).map_or(table, |(_, value)| value);
+        problems.at(&format!("{name}.{field}"), value, Some(field), error.problem());
+    }
+    config
+}
+
+/// The same value without its origin, for reading it as strictly as everywhere else; `None` for what is no number.
+fn plain(value: &Value) -> Option<serde_json::Value> {
+    Some(match &value.kind {
+        ValueKind::Nil => serde_json::Value::Null,
+        ValueKind::Boolean(value) => json!(value),
+        ValueKind::I64(value) => json!(value),
+        ValueKind::U64(value) => json!(value),
+        ValueKind::I128(value) => json!(i64::try_from(*value).ok()?),
+        ValueKind::U128(value) => json!(u64::try_from(*value).ok()?),
+        ValueKind::Float(value) => serde_json::Value::Number(serde_json::Number::from_f64(*value)?),
+        ValueKind::String(value) => json!(value),
+        ValueKind::Table(table) => {
+            let plain = table.iter().map(|(key, value)| Some((key.clone(), plain(value)?)));
+            serde_json::Value::Object(plain.collect::<Option<_>>()?)
+        }
+        ValueKind::Array(array) => serde_json::Value::Array(array.iter().map(plain).collect::<Option<_>>()?),
+    })
+}
+
+fn written(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) => format!("\"{text}\""),
+        other => other.to_string(),
+    }
+}
+
+/// What `serde` says, for people who do not know Rust's types.
+fn in_words(problem: &str) -> String {
+    [
+        ("expected u32", "expected a whole number, at least 1"),
+        ("expected f64", "expected a number"),
+        ("expected struct Backoff", "expected a table with factor, cap and jitter"),
+        (
+            "data did not match any variant of untagged enum Span",
+            "must be a span of time: seconds (30) or units (\"1m 30s\", \"250ms\")",
+        ),
+    ]
+    .into_iter()
+    .fold(problem.to_owned(), |text, (types, words)| text.replace(types, words))
+}

@@ -1,0 +1,317 @@
+//! What is said from outside the code: files, variables, reloads, and two deploys that do not agree.
+
+mod common;
+
+use std::path::PathBuf;
+
+use cb_runtime::State;
+use cb_testkit::RedisServer;
+use serde_json::json;
+use tempfile::TempDir;
+
+use common::protocol::{Act, Ended, FleetRows, Function, Order, Settings, Told, Trouble, Word};
+use common::{Instance, within_t};
+
+const NAME: &str = "orders";
+
+/// A file that tests write anew.
+struct File(TempDir);
+
+impl File {
+    fn new(text: &str) -> File {
+        let file = File(tempfile::tempdir().unwrap());
+        file.write(text);
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("cb.toml")
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.path(), text).unwrap();
+    }
+
+    fn instance(&self, redis: &RedisServer) -> Instance {
+        Instance::configured(&redis.url(), &self.path(), &[])
+    }
+}
+
+#[track_caller]
+fn assert_setting(settings: &Settings, name: &str, value: &str, origin: &str) {
+    assert_eq!(settings[name], (value.to_owned(), origin.to_owned()), "{name}");
+}
+
+/// What was said about settings that differ.
+fn drift(instance: &Instance) -> Vec<String> {
+    let conflicts = instance.troubles().into_iter().filter(|trouble| trouble.is_conflict);
+    conflicts.map(|trouble| trouble.text).collect()
+}
+
+#[test]
+fn a_file_and_the_environment_over_it_win_over_the_code_and_say_so() {
+    let redis = RedisServer::start();
+    let file = File::new(
+        "[defaults]\nreset_timeout = '10s'\nsuccess_threshold = 1\n\
+         [breakers.plain]\nfailure_threshold = 9\nreset_timeout = '20s'\n",
+    );
+    let variables = [("CB_BREAKERS__PLAIN__FAILURE_THRESHOLD", "2"), ("CB_DEFAULTS__MINIMUM_CALLS", "7")];
+    let a = Instance::configured(&redis.url(), &file.path(), &variables);
+    a.configure(
+        Function::Plain,
+        json!({"failure_threshold": 4, "half_open_max_calls": 1, "minimum_calls": 3}),
+    );
+    assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    let settings = a.settings("plain");
+    assert_setting(&settings, "failure_threshold", "2", "operator");
+    assert_setting(&settings, "reset_timeout", "20s", "operator");
+    assert_setting(&settings, "half_open_max_calls", "1", "attribute");
+    assert_setting(&settings, "minimum_calls", "3", "attribute");
+    assert_setting(&settings, "success_threshold", "1", "defaults");
+    assert_setting(&settings, "backoff", "off", "built-in");
+    assert_setting(&settings, "call_timeout", "off", "built-in");
+    // And it is true.
+    assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
+    assert_eq!(a.state("plain"), State::Open);
+    let left = a.look("plain").retry_after_us.unwrap();
+    assert!((15_000_000..=20_000_000).contains(&left), "{left}");
+    a.create(NAME, json!({}));
+    assert_setting(&a.settings(NAME), "minimum_calls", "7", "defaults");
+}
+
+#[test]
+fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have() {
+    let redis = RedisServer::start();
+    let file = File::new("[breakers.orders]\nfailure_threshold = 10\n");
+    let [a, b] = [(); 2].map(|()| file.instance(&redis));
+    for instance in [&a, &b] {
+        instance.create(NAME, json!({"failure_threshold": 2, "success_threshold": 1}));
+        instance.create("forced", json!({}));
+    }
+    a.order("forced", &Word::ForceOpen("stays".into()));
+    a.fail(NAME, 3);
+    within_t("B knows of three failures", || b.fleet(NAME).run == 3 && b.look(NAME).run == 3);
+
+    file.write(
+        "[defaults]\nsuccess_threshold = 5\n[breakers.orders]\nfailure_threshold = 5\nreset_timeout = '2h'\n",
+    );
+    for instance in [&a, &b] {
+        instance.reload(&file.path()).unwrap();
+        let settings = instance.settings(NAME);
+        assert_setting(&settings, "failure_threshold", "5", "operator");
+        assert_setting(&settings, "success_threshold", "1", "attribute");
+        assert_setting(&instance.settings("forced"), "success_threshold", "5", "defaults");
+        let seen = instance.look(NAME);
+        assert_eq!((seen.state, seen.epoch, seen.run, seen.failures), (State::Closed, 0, 3, 3));
+    }
+    b.fail(NAME, 1);
+    assert_eq!(b.state(NAME), State::Closed);
+    b.fail(NAME, 1);
+    assert_eq!(b.state(NAME), State::Open, "the fifth of the fleet");
+    within_t("A follows", || a.is(NAME, State::Open));
+    let seen = a.look(NAME);
+    assert!(seen.retry_after_us.unwrap() > 7_000_000_000, "{seen:?}");
+    assert_eq!(a.transitions(NAME).len(), 1);
+
+    // What the file does not say any more is the attribute's again; an open circuit stays as it is.
+    file.write("");
+    a.reload(&file.path()).unwrap();
+    assert_setting(&a.settings(NAME), "failure_threshold", "2", "attribute");
+    assert_eq!((a.state(NAME), a.look(NAME).epoch), (State::Open, 1));
+    assert_eq!(a.state("forced"), State::ForcedOpen);
+}
+
+#[test]
+fn windows_that_a_reload_makes_longer_or_shorter_lose_nothing_that_fits_into_them() {
+    for (before, after) in [
+        ("window = '1m'", "window = '30s'"),
+        ("window = '30s'", "window = '1m'"),
+        ("window_calls = 20", "window_calls = 8"),
+    ] {
+        let redis = RedisServer::start();
+        let rate = |window| {
+            format!("[breakers.orders]\nfailure_rate_threshold = 0.75\nminimum_calls = 8\n{window}\n")
+        };
+        let file = File::new(&rate(before));
+        let [a, b] = [(); 2].map(|()| file.instance(&redis));
+        for instance in [&a, &b] {
+            instance.create(NAME, json!({}));
+            instance.succeed(NAME, 1);
+        }
+        a.fail(NAME, 2);
+        b.fail(NAME, 2);
+        within_t("both know of all six", || {
+            [&a, &b].iter().all(|i| {
+                let fleet = i.fleet(NAME);
+                let seen = i.look(NAME);
+                (fleet.failures, fleet.successes, seen.failures, seen.successes) == (4, 2, 4, 2)
+            })
+        });
+        file.write(&rate(after));
+        for instance in [&a, &b] {
+            instance.reload(&file.path()).unwrap();
+        }
+        a.fail(NAME, 1);
+        b.fleet(NAME);
+        assert_eq!((a.state(NAME), b.state(NAME)), (State::Closed, State::Closed), "seven calls are too few");
+        a.fail(NAME, 1);
+        assert_eq!(a.state(NAME), State::Open, "6 of 8: {before} became {after}");
+        let reason = a.look(NAME).reason;
+        assert!(reason.starts_with("75.0 % of "), "{reason}");
+        within_t("B follows", || b.is(NAME, State::Open));
+    }
+}
+
+#[test]
+fn annotated_functions_follow_a_reload_with_their_timeout() {
+    let redis = RedisServer::start();
+    let file = File::new("");
+    let a = file.instance(&redis);
+    a.configure(Function::Plain, json!({"call_timeout": "1h"}));
+    let after = |ms| Act::After(ms, Box::new(Act::Succeed(Some("late".into()))));
+    assert_eq!(a.run(Function::Plain, 1, after(50)), Ended::value("late"));
+    file.write("[breakers.plain]\ncall_timeout = '20ms'\n");
+    a.reload(&file.path()).unwrap();
+    assert_eq!(a.run(Function::Plain, 1, Act::Hold), Ended::TimedOut);
+    assert_setting(&a.settings("plain"), "call_timeout", "20ms", "operator");
+    file.write("");
+    a.reload(&file.path()).unwrap();
+    assert_eq!(a.run(Function::Plain, 1, after(50)), Ended::value("late"));
+}
+
+#[test]
+fn a_reload_that_cannot_be_meant_says_why_and_changes_nothing() {
+    let redis = RedisServer::start();
+    let file = File::new("[defaults]\nreset_timeout = '10s'\n");
+    let a = file.instance(&redis);
+    a.create(NAME, json!({"window_calls": 10, "failure_rate_threshold": 0.5}));
+    a.create("other", json!({}));
+    let shown = file.path().display().to_string();
+    for (text, problem) in [
+        ("[defaults]\nreset_timout = '20s'\n", format!("{shown}: defaults.reset_timout: there is no such key; did you mean `reset_timeout`?")),
+        // Good by itself, and for all breakers but one.
+        (
+            "[defaults]\nreset_timeout = '20s'\n[breakers.orders]\nminimum_calls = 20\n",
+            format!("{shown}: breakers.orders.minimum_calls: 20 is more than the window ever holds (window_calls = 10)"),
+        ),
+        (
+            "namespace = 'another'\n[defaults]\nreset_timeout = '20s'\n",
+            "namespace: it cannot change while the registry runs; build another one, or start again".into(),
+        ),
+        (
+            "redis = 'redis://localhost:1'\n",
+            "redis: the address of the store cannot change while the registry runs; build another one, or start again".into(),
+        ),
+    ] {
+        file.write(text);
+        assert_eq!(a.reload(&file.path()).unwrap_err(), problem);
+        for name in [NAME, "other"] {
+            assert_setting(&a.settings(name), "reset_timeout", "10s", "defaults");
+        }
+    }
+    file.write("[defaults]\nreset_timeout = '20s'\n");
+    a.reload(&file.path()).unwrap();
+    assert_setting(&a.settings("other"), "reset_timeout", "20s", "defaults");
+}
+
+#[test]
+fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once() {
+    let redis = RedisServer::start();
+    let old = [(); 2].map(|()| Instance::on(&redis.url()));
+    for instance in &old {
+        instance.create(NAME, json!({"failure_threshold": 5, "call_timeout": "1m"}));
+        assert_eq!(instance.succeed(NAME, 1).ran, 1);
+        instance.fleet(NAME);
+        assert_eq!(
+            drift(instance),
+            Vec::<String>::new(),
+            "what belongs to functions, or is built in, may differ"
+        );
+    }
+    let new = Instance::on(&redis.url());
+    new.create(NAME, json!({"failure_threshold": 3, "reset_timeout": "1m"}));
+    for _ in 0..3 {
+        for instance in old.iter().chain([&new]) {
+            assert_eq!(instance.succeed(NAME, 1).ran, 1);
+            instance.fleet(NAME);
+        }
+    }
+    let text = "breaker \"orders\" has other settings elsewhere in the fleet, and each judges by its own: ";
+    let of_old =
+        format!("{text}failure_threshold is 5 here and 3 there, reset_timeout is 30s here and 1m there");
+    let of_new =
+        format!("{text}failure_threshold is 3 here and 5 there, reset_timeout is 1m here and 30s there");
+    for (instance, reported) in [(&old[0], &of_old), (&old[1], &of_old), (&new, &of_new)] {
+        within_t("it is reported", || !drift(instance).is_empty());
+        assert_eq!(drift(instance), [reported.clone()]);
+        let told: Vec<_> =
+            instance.events().into_iter().filter(|event| matches!(event, Told::Error(_))).collect();
+        let Told::Error(Trouble { text, .. }) = &told[0] else { panic!("{told:?}") };
+        assert_eq!((told.len(), text), (1, reported));
+    }
+    // Four failures are enough for the new one alone.
+    old[0].fail(NAME, 3);
+    within_t("they are counted", || old[0].fleet(NAME).run == 3);
+    for instance in &old {
+        assert_eq!(instance.state(NAME), State::Closed);
+    }
+    new.fail(NAME, 1);
+    within_t("the new one judges by its own", || new.is(NAME, State::Open));
+    within_t("and the fleet follows", || old.iter().all(|instance| instance.is(NAME, State::Open)));
+    let change = &old[0].transitions(NAME)[0];
+    assert_eq!((&*change.originator, &*change.reason), (new.id(), "4 consecutive failures (limit 3)"));
+    let reset_timeout = new.look(NAME).retry_after_us.unwrap();
+    assert!(reset_timeout > 40_000_000, "{reset_timeout}");
+    for instance in old.iter().chain([&new]) {
+        assert_eq!(drift(instance).len(), 1, "still once");
+    }
+}
+
+/// The documentation's file, and every variable that its table names.
+#[test]
+fn the_documentations_file_and_variables_are_what_is_read() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let toml = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a file");
+    let yaml =
+        page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the same in YAML");
+    // The instance's own store and fleet are said by the test.
+    let redis = RedisServer::start();
+    let toml = toml.replace("redis://127.0.0.1:6379", &redis.url()).replace("\"prod\"", "\"tests\"");
+    let file = File::new(&toml);
+    let a = file.instance(&redis);
+    a.create(NAME, json!({}));
+    a.create("user-service", json!({"failure_threshold": 1}));
+    let settings = a.settings(NAME);
+    for (name, (value, origin)) in &settings {
+        match &**name {
+            "strategy" | "health_check" => assert!(page.contains(&format!("`{name}`")), "{name}"),
+            "window_calls" => assert!(toml.contains("# window_calls ="), "{name}"),
+            _ => assert_eq!(origin, "defaults", "{name} = {value} is not in the file"),
+        }
+    }
+    assert_setting(&a.settings("user-service"), "failure_threshold", "10", "operator");
+
+    let variables: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `CB_")?.split_once('`')?.0.split_once('='))
+        .map(|(name, value)| {
+            (format!("CB_{name}"), value.replace("127.0.0.1:6379", "localhost:1").replace("prod", "tests"))
+        })
+        .collect();
+    assert_eq!(variables.len(), 5, "{variables:?}");
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), yaml).unwrap();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let b = Instance::with_environment(&variables);
+    let _id: String =
+        b.ask(&Order::InstallFrom { url: None, namespace: "overridden".into(), file: file.path().into() });
+    b.create("user-service", json!({}));
+    let settings = b.settings("user-service");
+    assert_setting(&settings, "reset_timeout", "10s", "defaults");
+    assert_setting(&settings, "failure_threshold", "10", "operator");
+    assert_setting(&settings, "backoff", "×2 up to 10m", "defaults");
+    // The address is one that nobody listens at: the registry takes it, and goes on alone.
+    let fleet: Result<FleetRows, String> = b.try_ask(&Order::Fleet);
+    fleet.unwrap_err();
+}
