@@ -82,3 +82,8 @@ async fn main() -> anyhow::Result<()> {
     }
     (breaker.state() == State::Open).then_some(()).context("it should have opened")
 }
+
+#[test]
+fn it_runs() {
+    main().unwrap();
+}

@@ -90,6 +90,8 @@ pub struct Circuit {
     pub state: State,
     /// The fleet's number for the state.
     pub epoch: u64,
+    /// The state is this instance's own, and not the fleet's.
+    pub local: bool,
     /// Whether the instance reaches the store; without it, it decides by itself.
     pub shared: bool,
     /// Calls that have been rejected here.
@@ -187,6 +189,7 @@ async fn circuit(Shared(service): Shared<Service>) -> Json<Circuit> {
         instance: service.auth.instance,
         state: snapshot.as_ref().map_or(State::Closed, |snapshot| snapshot.state),
         epoch: snapshot.as_ref().map_or(0, |snapshot| snapshot.epoch),
+        local: snapshot.as_ref().is_some_and(|snapshot| snapshot.local),
         shared: heard.shared,
         rejected: snapshot.map_or(0, |snapshot| snapshot.outcomes.rejected),
         changes: heard.changes.clone(),

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::view::{Line, Tone};
 
 /// A picture is kept so often.
-const EVERY: Duration = Duration::from_millis(1500);
+const EVERY: Duration = Duration::from_millis(1000);
 /// The last picture stays so long.
 const LAST: Duration = Duration::from_secs(8);
-const COLUMNS: usize = 112;
+const COLUMNS: usize = 122;
 /// Units of the picture per column and per line.
 const CELL: (f64, f64) = (7.3, 17.0);
 
@@ -44,6 +44,8 @@ impl Recording {
         let (width, height) = (COLUMNS as f64 * CELL.0, (rows + 1) as f64 * CELL.1);
         let mut defined: HashMap<String, usize> = HashMap::new();
         let (mut definitions, mut style, mut frames) = (String::new(), String::new(), String::new());
+        // Where nothing moves, a picture from the middle of the story stands for all.
+        let still = self.frames.len() * 2 / 5;
         for (number, (_, lines)) in self.frames.iter().enumerate() {
             let begin = begins[number] / length * 100.0;
             let end = begins.get(number + 1).map_or(100.0, |next| next / length * 100.0);
@@ -74,6 +76,7 @@ impl Recording {
 <style>
 text{{font:12px ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;fill:#c9d1d9}}
 .f{{visibility:hidden;animation:{length:.1}s step-end infinite}}
+#f{still}{{visibility:visible}}
 .d{{fill:#7d8590}}.b{{font-weight:bold;fill:#f0f6fc}}.g{{fill:#3fb950}}.c{{fill:#39c5cf}}.m{{fill:#d29922}}.x{{fill:#f85149}}
 {style}</style>
 <rect width="100%" height="100%" rx="8" fill="#0d1117"/>

@@ -83,7 +83,7 @@ pub fn summary(promises: &[Promise]) -> Vec<Line> {
     let mut lines = vec![vec![]];
     for promise in promises {
         let (mark, tone) = if promise.held { ("✓", Tone::Good) } else { ("✗", Tone::Bad) };
-        let text = format!("{:<58}", promise.text);
+        let text = format!("{:<56}", promise.text);
         let measured = (promise.measured.clone(), Tone::Dim);
         lines.push(vec![indent(), (format!("{mark} "), tone), (text, Tone::Plain), measured]);
     }
@@ -177,6 +177,8 @@ fn circuit(name: &str, circuit: Option<&Circuit>) -> Line {
     line.push((format!("epoch {:<5} rejected {:<8}", circuit.epoch, circuit.rejected), Tone::Dim));
     if !circuit.shared {
         line.push(("on its own".into(), Tone::Makeshift));
+    } else if circuit.local {
+        line.push(("for itself".into(), Tone::Makeshift));
     }
     line
 }
@@ -199,21 +201,31 @@ fn redis(stage: &Stage) -> Line {
     vec![indent(), name, (format!("{how:<14}"), tone), (server.url(), Tone::Dim)]
 }
 
+/// The fleet's changes, and those of one instance for itself.
 fn changes(sight: &Sight, started_us: u64) -> Vec<Line> {
-    let all = agreements(&sight.circuits);
-    let mut lines: Vec<Line> = all[all.len().saturating_sub(CHANGES)..]
-        .iter()
-        .map(|change| {
-            let at = format!("{:>6} s  ", seconds(change.first_us.saturating_sub(started_us)));
-            let agreed = match change.spread {
-                Some(spread) => format!("all agree in {:<9}", milliseconds(spread)),
-                None => format!("{:<22}", "not all have heard"),
-            };
-            let reason: String = change.reason.chars().take(42).collect();
+    let of_fleet = agreements(&sight.circuits).into_iter().map(|change| {
+        let who = match change.spread {
+            Some(spread) => format!("all agree in {}", milliseconds(spread)),
+            None => "not all have heard".into(),
+        };
+        (change.first_us, change.to, who, change.reason)
+    });
+    let alone = sight.circuits.iter().flat_map(|circuit| {
+        let who = format!("{} for itself", circuit.instance);
+        let local = circuit.changes.iter().filter(|change| change.local);
+        local.map(move |change| (change.at_us, change.to, who.clone(), change.reason.clone()))
+    });
+    let mut all: Vec<_> = of_fleet.chain(alone).collect();
+    all.sort_by_key(|(at_us, ..)| *at_us);
+    let latest = all.split_off(all.len().saturating_sub(CHANGES)).into_iter();
+    let mut lines: Vec<Line> = latest
+        .map(|(at_us, to, who, reason)| {
+            let at = format!("{:>6} s  ", seconds(at_us.saturating_sub(started_us)));
+            let reason: String = reason.chars().take(42).collect();
             vec![
                 (at, Tone::Dim),
-                (format!("{:<11}", change.to), tone(change.to)),
-                (agreed, Tone::Plain),
+                (format!("{to:<11}"), tone(to)),
+                (format!("{who:<22}"), Tone::Plain),
                 (reason, Tone::Dim),
             ]
         })

@@ -28,6 +28,7 @@ fn good() -> (Notes, Vec<Stopped>) {
         instance: instance.into(),
         state: State::Closed,
         epoch: 5,
+        local: false,
         shared: true,
         rejected: 0,
         changes: changes.clone(),
