@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::view::{Line, Tone};
 
 /// A picture is kept so often.
-const EVERY: Duration = Duration::from_millis(1000);
+const EVERY: Duration = Duration::from_secs(1);
 /// The last picture stays so long.
 const LAST: Duration = Duration::from_secs(8);
 const COLUMNS: usize = 122;
