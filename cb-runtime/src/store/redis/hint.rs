@@ -12,7 +12,9 @@ pub(super) fn on_connecting(addr: &ConnectionAddr, error: &RedisError) -> &'stat
 }
 
 fn on_silence(error: &RedisError) -> &'static str {
-    let closed = error.is_connection_dropped() && !error.is_connection_refusal();
+    // A cluster's error says so in its text only.
+    let refused = error.is_connection_refusal() || error.to_string().contains("refused");
+    let closed = error.is_connection_dropped() && !refused;
     if closed || error.kind() == ErrorKind::Parse {
         "; if it speaks TLS on this port, write rediss:// (feature `tls` of cb-runtime)"
     } else {

@@ -63,7 +63,12 @@ async fn what_is_wrong_with_a_cluster_is_said_with_what_to_do() {
     let plain = vec![cluster.nodes()[0].tls_url().replace("rediss", "redis")];
     let store = RedisStore::new(Target::Cluster(plain), "test").unwrap().patient();
     let error = Store::load(&store).await.unwrap_err();
-    assert!(error.is_store() && error.to_string().contains("rediss://"), "{error}");
+    assert!(error.is_store() && error.to_string().contains("write rediss://"), "{error}");
+
+    let nobody = vec!["redis://127.0.0.1:1".to_owned()];
+    let store = RedisStore::new(Target::Cluster(nobody), "test").unwrap().patient();
+    let error = Store::load(&store).await.unwrap_err();
+    assert!(error.is_store() && !error.to_string().contains("rediss://"), "{error}");
 }
 
 #[cfg(feature = "sentinel")]
