@@ -101,9 +101,6 @@ fn a_fleet_whose_user_may_do_what_is_documented_agrees_on_a_trip() {
     let clients = redis.cli(&["CLIENT", "LIST"]);
     assert!(clients.lines().filter(|line| line.contains("user=breaker")).count() >= 4, "{clients}");
     assert_eq!(redis.command(&["ACL", "LOG"]), Reply::Many(vec![]), "nothing was denied");
-    for instance in [&a, &b] {
-        assert_eq!(instance.troubles(), []);
-    }
 }
 
 #[test]
