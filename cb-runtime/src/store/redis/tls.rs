@@ -71,6 +71,13 @@ fn provide_cryptography() {
 mod tests {
     use crate::store::redis::address::check;
 
+    /// Left to itself, rustls panics where the application has brought a second one along.
+    #[test]
+    fn an_address_with_tls_settles_whose_cryptography_is_used() {
+        check("rediss://host").unwrap();
+        assert!(rustls::crypto::CryptoProvider::get_default().is_some());
+    }
+
     #[test]
     fn what_is_wrong_with_a_file_is_said_and_where() {
         let folder = tempfile::tempdir().unwrap();
