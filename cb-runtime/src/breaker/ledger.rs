@@ -5,10 +5,10 @@
 //! its evidence, and a standing of its own that is either on its way to the store or, while the store
 //! is away, this instance's private affair. After a heal evidence is merged, state is adopted.
 
-use std::time::Duration;
-
 mod exchange;
 mod judging;
+
+use std::time::Duration;
 
 use super::account::Account;
 use super::policy::Picture;
