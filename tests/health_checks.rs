@@ -354,10 +354,14 @@ fn a_reload_that_asks_for_checks_more_often_is_followed_at_once() {
     open(&fleet[0]);
     all(&fleet, State::Open);
     say("[breakers.orders]\nhealth_check_interval = '500ms'\nidle_health_check_interval = '1h'\n");
-    fleet.iter().for_each(|instance| instance.reload(file.path()).unwrap());
+    for instance in &fleet {
+        instance.reload(file.path()).unwrap();
+    }
     all(&fleet, State::Closed);
     let made = checks.made();
     say("[breakers.orders]\nhealth_check_interval = '500ms'\nidle_health_check_interval = '50ms'\n");
-    fleet.iter().for_each(|instance| instance.reload(file.path()).unwrap());
+    for instance in &fleet {
+        instance.reload(file.path()).unwrap();
+    }
     checked(&checks, made + 3);
 }
