@@ -231,8 +231,10 @@ fn a_newcomer_after_an_emptied_redis_ramps_up_too() {
     fleet[0].succeed(NAME, 1);
     all(&fleet, State::Closed);
     redis.cli(&["FLUSHALL"]);
-    fleet[0].succeed(NAME, 10);
-    within_t("told", || fleet[0].fleet(NAME).epoch > 0);
+    within_t("the store has been told", || {
+        fleet[0].succeed(NAME, 10);
+        fleet[0].fleet(NAME).epoch > 0
+    });
     let [n] = instances(&redis, &config);
     within_t("heard", || n.look(NAME).epoch == fleet[0].look(NAME).epoch);
     assert!(n.succeed(NAME, 100).ran <= 13);
