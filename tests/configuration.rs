@@ -398,3 +398,34 @@ fn the_documentations_file_and_variables_are_what_is_read() {
     let fleet: Result<FleetRows, String> = b.try_ask(&Order::Fleet);
     fleet.unwrap_err();
 }
+
+#[test]
+fn the_operator_may_say_what_only_makes_sense_with_the_attributes_word() {
+    let redis = RedisServer::start();
+    let file = File::new(
+        "[defaults]\nslow_call_rate_threshold = 0.5\n\
+         [breakers.orders]\nslow_call_rate_threshold = 0.25\n[breakers.short]\nwindow_calls = 5\n",
+    );
+    let variables = [("CB_BREAKERS__OTHER__SLOW_CALL_RATE_THRESHOLD", "0.25")];
+    let a = Instance::configured(&redis.url(), &file.path(), &variables);
+    for name in [NAME, "other"] {
+        a.create(name, json!({"slow_call_duration": "30ms", "minimum_calls": 4}));
+        a.succeed(name, 3);
+        a.call(name, Act::After(35, Box::new(Act::Succeed(None))), 1);
+        assert_eq!(a.state(name), State::Open);
+    }
+    // What the attribute has meant for a longer window is no more than this one holds.
+    a.create("short", json!({"failure_rate_threshold": 0.8, "window": "30s", "minimum_calls": 20}));
+    a.succeed("short", 1);
+    a.fail("short", 3);
+    assert_eq!(a.state("short"), State::Closed);
+    a.fail("short", 1);
+    assert_eq!(a.state("short"), State::Open);
+    // Where nobody says what is slow, a default says nothing, and the operator's word is a mistake.
+    a.create("unmeasured", json!({"failure_threshold": 3}));
+    assert_setting(&a.settings("unmeasured"), "slow_call_rate_threshold", "off", "built-in");
+    file.write("[breakers.unmeasured]\nslow_call_rate_threshold = 0.25\n");
+    let problem = "breakers.unmeasured.slow_call_rate_threshold: means nothing without slow_call_duration";
+    let error = a.reload(&file.path()).unwrap_err();
+    assert!(error.contains(problem), "{error}");
+}

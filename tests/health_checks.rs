@@ -338,3 +338,30 @@ fn a_newcomer_checks_where_nobody_does() {
     assert_eq!(b.state(NAME), State::Open);
     within(LEASE + T, "the newcomer has found out that it works", || b.is(NAME, State::Closed));
 }
+
+#[test]
+fn a_reload_that_asks_for_checks_more_often_is_followed_at_once() {
+    let redis = RedisServer::start();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let say = |text| std::fs::write(file.path(), text).unwrap();
+    say("[breakers.orders]\nhealth_check_interval = '1h'\n");
+    let checks = Checks::that(&[down(), Verdict::Pass]);
+    let fleet: [Instance; 2] = array::from_fn(|_| {
+        let instance = Instance::configured(&redis.url(), file.path(), &[]);
+        instance.create_checked(NAME, json!({"failure_threshold": 1}), &checks);
+        instance
+    });
+    open(&fleet[0]);
+    all(&fleet, State::Open);
+    say("[breakers.orders]\nhealth_check_interval = '500ms'\nidle_health_check_interval = '1h'\n");
+    for instance in &fleet {
+        instance.reload(file.path()).unwrap();
+    }
+    all(&fleet, State::Closed);
+    let made = checks.made();
+    say("[breakers.orders]\nhealth_check_interval = '500ms'\nidle_health_check_interval = '50ms'\n");
+    for instance in &fleet {
+        instance.reload(file.path()).unwrap();
+    }
+    checked(&checks, made + 3);
+}

@@ -208,3 +208,26 @@ fn what_the_dependency_asks_for_opens_the_fleet_for_so_long() {
     });
     within_t("all are closed", || fleet.iter().all(|instance| instance.is("obedient", State::Closed)));
 }
+
+#[test]
+fn probes_that_succeed_too_slowly_open_again() {
+    let redis = RedisServer::start();
+    let config = json!({
+        "slow_call_duration": "30ms",
+        "slow_call_rate_threshold": 0.5,
+        "minimum_calls": 2,
+        "success_threshold": 2,
+        "reset_timeout": "100ms",
+        "backoff": {"factor": 3},
+    });
+    let fleet: [Instance; 2] = instances(&redis, &config);
+    let slow = || Act::After(35, Box::new(Act::Succeed(None)));
+    fleet[0].call(NAME, slow(), 2);
+    assert_eq!(open_for(&fleet[1], 1), 100);
+    due(&fleet);
+    for instance in &fleet {
+        assert_eq!(instance.call(NAME, slow(), 1).ran, 1);
+    }
+    assert_eq!(open_for(&fleet[0], 2), 300);
+    assert_eq!(fleet[1].look(NAME).reason, "100.0 % of 2 probes took longer than 30ms (limit 50.0 %)");
+}

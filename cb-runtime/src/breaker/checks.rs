@@ -51,7 +51,7 @@ pub(crate) struct Checks {
     seen_at: Moment,
     /// Of this generation, in a row.
     failures: u32,
-    /// `None`: no check has been made in this generation.
+    /// `None`: no check has been made in this generation, nor have its settings changed.
     next: Option<Moment>,
     under_way: Option<Ticket>,
     last_number: u64,
@@ -228,6 +228,13 @@ impl Checks {
         };
         // A store that stalls for a moment must not make a whole fleet check at once.
         Some(self.alone_since.map_or(due, |since| due.max(since.after(interval))))
+    }
+
+    /// Other settings are in force: the next check comes no later than they say from now on.
+    pub(crate) fn configured(&mut self, scene: Scene<'_>) {
+        self.follow(scene);
+        let soon = scene.interval().map(|interval| scene.now.after(interval));
+        self.next = self.due(scene).zip(soon).map(|(due, soon)| due.min(soon));
     }
 
     /// When the next check is due, if this instance has made one in this state.

@@ -258,6 +258,8 @@ impl Core {
         self.ramp.set(desk.ledger.ramp(now));
         // No new generation, which would make the outcomes of calls late that are under way.
         self.gate.change(self.gate.pass(), closed(&desk.ledger, now));
+        let Desk { ledger, checks, .. } = desk;
+        checks.configured(self.scene(ledger, now));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {

@@ -55,21 +55,24 @@ fn rates(settings: &Settings, picture: &Picture) -> Option<String> {
     if total < settings.minimum_calls {
         return None;
     }
-    let rates = [
-        (settings.failure_rate, calls.failure_rate(), "failed".to_owned()),
-        settings.slow.map_or((None, 0.0, String::new()), |slow| {
-            let verb = format!("took longer than {}", humantime::format_duration(slow.duration));
-            (slow.rate, calls.slow_rate(), verb)
-        }),
-    ];
-    let (limit, rate, what) = rates
-        .into_iter()
-        .find_map(|(limit, rate, what)| Some((limit.filter(|limit| rate >= *limit)?, rate, what)))?;
     let of = match settings.window? {
         Window::Time(span) => format!("{total} calls in {}", humantime::format_duration(span)),
         Window::Calls(_) => format!("the last {total} calls"),
     };
-    Some(format!("{:.1} % of {of} {what} (limit {:.1} %)", rate * 100.0, limit * 100.0))
+    let rate = calls.failure_rate();
+    let failed = settings.failure_rate.filter(|limit| rate >= *limit);
+    failed.map(|limit| share(rate, &of, "failed", limit)).or_else(|| slow(settings, calls, &of))
+}
+
+fn slow(settings: &Settings, calls: Calls, of: &str) -> Option<String> {
+    let (rule, rate) = (settings.slow?, calls.slow_rate());
+    let limit = rule.rate.filter(|limit| rate >= *limit)?;
+    let verb = format!("took longer than {}", humantime::format_duration(rule.duration));
+    Some(share(rate, of, &verb, limit))
+}
+
+fn share(rate: f64, of: &str, what: &str, limit: f64) -> String {
+    format!("{:.1} % of {of} {what} (limit {:.1} %)", rate * 100.0, limit * 100.0)
 }
 
 fn own_strategy(settings: &Settings, picture: &Picture) -> Option<String> {
@@ -97,8 +100,19 @@ pub(crate) enum Verdict {
 }
 
 /// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes, unless their share
-/// is asked for.
+/// is asked for. Successes that are too slow do not close what they would open again.
 pub(crate) fn judge_probes(settings: &Settings, probes: Counts) -> Verdict {
+    let calls = Calls::from(probes);
+    match judge_results(settings, probes) {
+        Verdict::Close(reason) => {
+            let of = format!("{} probes", calls.total());
+            slow(settings, calls, &of).map_or(Verdict::Close(reason), Verdict::Reopen)
+        }
+        verdict => verdict,
+    }
+}
+
+fn judge_results(settings: &Settings, probes: Counts) -> Verdict {
     if let Some((limit, sample)) = settings.recovery {
         return judge_share(Calls::from(probes), limit, sample);
     }
@@ -274,6 +288,23 @@ mod tests {
         assert_eq!(probes(2, 0), Verdict::Wait);
         assert!(matches!(probes(3, 0), Verdict::Close(_)));
         assert!(matches!(probes(3, 1), Verdict::Reopen(_)));
+    }
+
+    #[test]
+    fn slow_probes_do_not_close_what_they_would_open() {
+        let config = BreakerConfig::default()
+            .slow_call_duration(Duration::from_millis(50))
+            .slow_call_rate_threshold(0.5)
+            .success_threshold(4);
+        let probes = |config: &BreakerConfig, successes, slow| {
+            judge_probes(&settings(config.clone()), Counts { slow, ..counts(successes, 0) })
+        };
+        assert_eq!(probes(&config, 3, 3), Verdict::Wait);
+        assert!(matches!(probes(&config, 4, 1), Verdict::Close(_)));
+        let reason = "50.0 % of 4 probes took longer than 50ms (limit 50.0 %)";
+        for config in [config.clone(), config.recovery_rate(0.5)] {
+            assert_eq!(probes(&config, 4, 2), Verdict::Reopen(reason.into()));
+        }
     }
 
     #[test]

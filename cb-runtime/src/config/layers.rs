@@ -39,7 +39,11 @@ impl Layers {
             meant: Mutex::default(),
             sources: outside.sources.clone(),
         };
-        layers.defaults.resolve().map_err(|error| layers.sources.locate(error, &["defaults"]))?;
+        let none = BreakerConfig::default();
+        layers
+            .together(&none, &none)
+            .resolve()
+            .map_err(|error| layers.sources.locate(error, &["defaults"]))?;
         for (name, config) in &outside.breakers {
             let said = layers.operator.entry(name.clone()).or_default();
             *said = config.over(said);
@@ -48,10 +52,10 @@ impl Layers {
         names.sort();
         for name in names {
             layers.claim(&name)?;
-            layers.resolve(&name, &BreakerConfig::default())?;
+            layers.resolve(&name, &none)?;
         }
         for (folded, config) in &layers.by_variable {
-            let settings = config.over(&layers.defaults).resolve();
+            let settings = layers.together(config, &none).resolve();
             settings.map_err(|error| layers.locate(error, &folded.0))?;
         }
         Ok(layers)
@@ -101,8 +105,19 @@ impl Layers {
     /// # Errors
     /// If the layers contradict each other.
     pub(crate) fn resolve(&self, name: &str, attribute: &BreakerConfig) -> Result<Settings, Error> {
-        let settings = self.operator(name).over(&attribute.over(&self.defaults)).resolve();
+        let settings = self.together(&self.operator(name), attribute).resolve();
         settings.map_err(|error| self.locate(error, name))
+    }
+
+    /// Without a share of slow calls that waits for somebody who says what is slow: the attribute may, where it has not
+    /// been heard yet; and what is a default holds for those breakers only that do.
+    fn together(&self, operator: &BreakerConfig, attribute: &BreakerConfig) -> BreakerConfig {
+        let mut all = operator.over(&attribute.over(&self.defaults));
+        let is_default = operator.slow_call_rate_threshold.or(attribute.slow_call_rate_threshold).is_none();
+        if all.slow_call_duration.is_none() && (is_default || !attribute.is_about_the_breaker()) {
+            all.slow_call_rate_threshold = None;
+        }
+        all
     }
 
     fn locate(&self, error: Error, name: &str) -> Error {
@@ -117,7 +132,7 @@ impl Layers {
     /// Every setting with its value and where that comes from. `in_force`: what the breaker judges by.
     pub(crate) fn shown(&self, name: &str, attribute: &BreakerConfig, in_force: &Settings) -> Vec<Setting> {
         let operator = self.operator(name);
-        let given = operator.over(&attribute.over(&self.defaults)).given();
+        let given = self.together(&operator, attribute).given();
         let names =
             |layer: &BreakerConfig| layer.given().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         let (operator, attribute) = (names(&operator), names(attribute));

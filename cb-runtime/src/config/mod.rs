@@ -190,7 +190,8 @@ impl BreakerConfig {
         self
     }
 
-    /// Below so many calls in the window a rate says nothing. Default 10, or `window_calls` if that is less.
+    /// Below so many calls in the window a rate says nothing. Default 10, or `window_calls` if that is less; what a lower
+    /// layer says is no more than an upper one's `window_calls`, either.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.minimum_calls = Some(calls);
         self
@@ -203,7 +204,8 @@ impl BreakerConfig {
         self
     }
 
-    /// Opens when at least this share of the calls in the window was slow, in (0, 1]. Needs `slow_call_duration`. Off by default.
+    /// Opens when at least this share of the calls in the window was slow, in (0, 1]; and so does a half-open circuit whose
+    /// probes succeed, but so slowly. Needs `slow_call_duration`. Off by default.
     pub fn slow_call_rate_threshold(mut self, rate: f64) -> Self {
         self.slow_call_rate_threshold = Some(rate);
         self
@@ -216,7 +218,8 @@ impl BreakerConfig {
     }
 
     /// The fleet opens only if failures come from at least so many instances. One that is alone with its failures opens for
-    /// itself, and leaves the fleet alone. Default 1; at most 32.
+    /// itself, and leaves the fleet alone. Successes are no failures, however slow: by those, each opens for itself. Default 1; at
+    /// most 32.
     pub fn min_failing_instances(mut self, instances: u32) -> Self {
         self.min_failing_instances = Some(instances);
         self
@@ -365,6 +368,10 @@ impl BreakerConfig {
         // They are two forms of the same thing.
         if self.window.is_some() || self.window_calls.is_some() {
             (below.window, below.window_calls) = (None, None);
+        }
+        // What was meant for a longer window: as what is built in, it is no more than this one holds.
+        if let Some(calls) = self.window_calls {
+            below.minimum_calls = below.minimum_calls.map(|minimum| minimum.min(calls));
         }
         self.clone().or(below)
     }
