@@ -4,7 +4,7 @@ mod common;
 
 use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cb_runtime::clock::{Clock, ManualClock};
@@ -105,7 +105,8 @@ impl Scene {
     async fn is(&self, state: State) {
         bounded(async {
             while self.breaker.state() != state {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                self.hands.advance(NUDGE);
+                tokio::time::sleep(NUDGE).await;
             }
         })
         .await;
@@ -219,13 +220,18 @@ async fn a_check_that_hangs_is_dropped_at_its_timeout() {
 #[tokio::test]
 async fn idle_checks_open_and_close_without_any_call() {
     let config = BreakerConfig::default().idle_health_check_interval(4 * INTERVAL);
-    let mut scene = Scene::new(config, |before| ready(before != 1));
+    let well = Arc::new(AtomicBool::new(true));
+    let dependency = well.clone();
+    let mut scene = Scene::new(config, move |_| ready(dependency.load(Ordering::SeqCst)));
     scene.quiet(3 * INTERVAL).await;
     assert_eq!(scene.checked_after(INTERVAL).await, Ok(()));
+    well.store(false, Ordering::SeqCst);
     assert_eq!(scene.checked_after(4 * INTERVAL).await, Err("says no".into()));
+    // On a busy machine the role may lapse before the result is there, which is then another check's to bring.
     scene.is(State::Open).await;
     assert_eq!(scene.breaker.snapshot().reason, "health check failed: says no");
-    assert_eq!(scene.checked_after(INTERVAL).await, Ok(()));
+    well.store(true, Ordering::SeqCst);
+    scene.hands.advance(INTERVAL);
     scene.is(State::Closed).await;
 }
 

@@ -267,13 +267,14 @@ impl Checks {
         if self.under_way.take_if(|under_way| under_way == ticket).is_none() {
             return Verdict::Late;
         }
-        self.next = Some(ticket.begun_at.after(interval));
         let token = match self.charge(scene) {
             // Whoever it was made for: this instance has seen it.
             Some(Charge::Own) => None,
             Some(charge) if charge == ticket.charge => charge.token(),
+            // It has changed nothing, so the next one is due as soon as somebody may make it.
             _ => return Verdict::Late,
         };
+        self.next = Some(ticket.begun_at.after(interval));
         match (scene.standing.state, error) {
             (State::Open, None) => {
                 let reason = match self.failures {
