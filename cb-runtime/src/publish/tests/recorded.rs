@@ -1,0 +1,122 @@
+//! What a recorder has been told so far.
+
+use std::collections::BTreeMap;
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+use crate::publish::publisher::Publisher;
+use crate::snapshot::State;
+
+/// Keys are name and labels: `"circuit_breaker_epoch breaker=orders namespace=test"`.
+#[derive(Default)]
+pub(super) struct Recorded {
+    recorder: Panicking,
+    pub(super) counters: BTreeMap<String, u64>,
+    pub(super) gauges: BTreeMap<String, f64>,
+    pub(super) histograms: BTreeMap<String, Vec<f64>>,
+    pub(super) units: BTreeMap<String, Option<Unit>>,
+}
+
+impl Recorded {
+    pub(super) fn new() -> Self {
+        Recorded::default()
+    }
+
+    /// One round, told to this recorder.
+    pub(super) fn round(&mut self, publisher: &mut Publisher) {
+        with_local_recorder(&self.recorder, || publisher.round());
+        for (key, unit, _, value) in self.recorder.inner.snapshotter().snapshot().into_vec() {
+            let name = key.key().name().to_owned();
+            let mut labels: Vec<_> =
+                key.key().labels().map(|label| format!(" {}={}", label.key(), label.value())).collect();
+            labels.sort();
+            let id = format!("{name}{}", labels.concat());
+            self.units.insert(name, unit);
+            match value {
+                // The snapshot sets everything back to zero.
+                DebugValue::Counter(more) => *self.counters.entry(id).or_default() += more,
+                DebugValue::Gauge(value) => {
+                    self.gauges.insert(id, value.into_inner());
+                }
+                DebugValue::Histogram(more) => {
+                    self.histograms
+                        .entry(id)
+                        .or_default()
+                        .extend(more.into_iter().map(|span| span.into_inner()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
+        self.counters.keys().chain(self.gauges.keys()).chain(self.histograms.keys())
+    }
+
+    pub(super) fn calls(&self, breaker: &str, outcome: &str) -> u64 {
+        self.counters
+            [&format!("circuit_breaker_calls_total breaker={breaker} namespace=test outcome={outcome}")]
+    }
+
+    /// The states that are not zero.
+    pub(super) fn states(&self, breaker: &str) -> Vec<(&'static str, f64)> {
+        let value = |state: State| {
+            let key = format!("circuit_breaker_state breaker={breaker} namespace=test state={state}");
+            (state.as_str(), self.gauges[&key])
+        };
+        State::ALL.into_iter().map(value).filter(|(_, value)| *value != 0.0).collect()
+    }
+
+    pub(super) fn assert_spans(&self, key: &str, expected: &[f64]) {
+        let spans = &self.histograms[key];
+        let close = |(span, expected): (&f64, &f64)| (span - expected).abs() <= expected / 50.0;
+        assert!(
+            spans.len() == expected.len() && spans.iter().zip(expected).all(close),
+            "{key}: {spans:?}, but {expected:?}"
+        );
+    }
+
+    pub(super) fn panics_at(&mut self, text: &'static str) {
+        self.recorder.at = Some(text);
+    }
+}
+
+/// A recorder that panics at labels with a certain text in them.
+#[derive(Default)]
+struct Panicking {
+    inner: DebuggingRecorder,
+    at: Option<&'static str>,
+}
+
+impl Panicking {
+    fn look(&self, key: &Key) {
+        let is_it = |text| key.labels().any(|label| label.value().contains(text));
+        assert!(!self.at.is_some_and(is_it), "a recorder's panic, which a test wants");
+    }
+}
+
+impl Recorder for Panicking {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.inner.describe_counter(key, unit, description);
+    }
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.inner.describe_gauge(key, unit, description);
+    }
+    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.inner.describe_histogram(key, unit, description);
+    }
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        self.look(key);
+        self.inner.register_counter(key, metadata)
+    }
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.look(key);
+        self.inner.register_gauge(key, metadata)
+    }
+    fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
+        self.look(key);
+        self.inner.register_histogram(key, metadata)
+    }
+}
