@@ -289,6 +289,13 @@ fn a_registry_that_ends_is_published_to_the_end() {
     assert_eq!(recorded.states("users"), []);
     assert_eq!(recorded.gauges["circuit_breaker_epoch breaker=users namespace=test"], 0.0);
     assert_eq!(recorded.gauges["circuit_breaker_store_degraded namespace=test"], 0.0);
+
+    there.source.home.set_store_up(false);
+    recorded.round(&mut publisher);
+    publisher.leave(&there.source);
+    recorded.round(&mut publisher);
+    assert_eq!(recorded.states("orders"), []);
+    assert_eq!(recorded.gauges["circuit_breaker_store_degraded namespace=test"], 0.0);
     let weak = Arc::downgrade(&here.source);
     drop(here);
     assert!(weak.upgrade().is_none(), "nothing of it is kept");

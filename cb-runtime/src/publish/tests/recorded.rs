@@ -1,6 +1,8 @@
 //! What a recorder has been told so far.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
@@ -9,6 +11,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 use crate::publish::publisher::Publisher;
 use crate::snapshot::State;
+use crate::sync::lock;
 
 /// Keys are name and labels: `"circuit_breaker_epoch breaker=orders namespace=test"`.
 #[derive(Default)]
@@ -28,19 +31,21 @@ impl Recorded {
     /// One round, told to this recorder.
     pub(super) fn round(&mut self, publisher: &mut Publisher) {
         with_local_recorder(&self.recorder, || publisher.round());
+        let gauges = lock(&self.recorder.gauges);
+        self.gauges = gauges
+            .iter()
+            .map(|(id, bits)| (id.clone(), f64::from_bits(bits.load(Ordering::Relaxed))))
+            .collect();
+        drop(gauges);
         for (key, unit, _, value) in self.recorder.inner.snapshotter().snapshot().into_vec() {
             let name = key.key().name().to_owned();
-            let mut labels: Vec<_> =
-                key.key().labels().map(|label| format!(" {}={}", label.key(), label.value())).collect();
-            labels.sort();
-            let id = format!("{name}{}", labels.concat());
+            let id = id(key.key());
             self.units.insert(name, unit);
             match value {
                 // The snapshot sets everything back to zero.
                 DebugValue::Counter(more) => *self.counters.entry(id).or_default() += more,
-                DebugValue::Gauge(value) => {
-                    self.gauges.insert(id, value.into_inner());
-                }
+                // So these are kept by ourselves: what nobody sets any more must not look like zero.
+                DebugValue::Gauge(_) => {}
                 DebugValue::Histogram(more) => {
                     self.histograms
                         .entry(id)
@@ -83,10 +88,18 @@ impl Recorded {
     }
 }
 
+fn id(key: &Key) -> String {
+    let mut labels: Vec<_> =
+        key.labels().map(|label| format!(" {}={}", label.key(), label.value())).collect();
+    labels.sort();
+    format!("{}{}", key.name(), labels.concat())
+}
+
 /// A recorder that panics at labels with a certain text in them.
 #[derive(Default)]
 struct Panicking {
     inner: DebuggingRecorder,
+    gauges: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     at: Option<&'static str>,
 }
 
@@ -113,7 +126,8 @@ impl Recorder for Panicking {
     }
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
         self.look(key);
-        self.inner.register_gauge(key, metadata)
+        let _ = self.inner.register_gauge(key, metadata);
+        Gauge::from_arc(lock(&self.gauges).entry(id(key)).or_default().clone())
     }
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
         self.look(key);
