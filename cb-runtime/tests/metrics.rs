@@ -56,7 +56,7 @@ impl Told {
                     self.gauges.insert(id, value.into_inner());
                 }
                 DebugValue::Histogram(more) => {
-                    self.histograms.entry(id).or_default().extend(more.iter().map(|span| span.into_inner()));
+                    self.histograms.entry(id).or_default().extend(more.iter().map(|span| span.0));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! One round of publishing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -15,11 +15,10 @@ use crate::snapshot::State;
 #[derive(Default)]
 pub(super) struct Publisher {
     sources: Vec<Arc<Source>>,
-    /// Of registries that have left since the last round.
+    /// Of registries that have left since the last round: what is new. Their namespaces are in it, and not degraded any more.
     left: Reading,
     /// Whose gauges are not zero, and whether one of them is an epoch: what is gone is set back.
     shown: HashMap<Labels, bool>,
-    shown_instances: HashSet<SharedString>,
 }
 
 impl Publisher {
@@ -55,13 +54,8 @@ impl Publisher {
     /// What was shown in the last round and has gone since stands at zero now.
     fn set_back(&mut self, reading: &mut Reading) {
         for (labels, had_epoch) in self.shown.drain() {
-            let row = reading.breakers.entry(labels).or_default();
             let gone = Standing { epoch: had_epoch.then_some(0), ..Standing::default() };
-            let standing = row.standing.get_or_insert(gone);
-            standing.epoch = standing.epoch.max(gone.epoch);
-        }
-        for namespace in self.shown_instances.drain() {
-            reading.instances.entry(namespace).or_default();
+            reading.breakers.entry(labels).or_default().standing.get_or_insert(gone);
         }
         for (labels, row) in &reading.breakers {
             if let Some(Standing { states, epoch }) = row.standing
@@ -70,8 +64,6 @@ impl Publisher {
                 self.shown.insert(labels.clone(), epoch.is_some());
             }
         }
-        let cut_off = reading.instances.iter().filter(|(_, instance)| instance.degraded > 0);
-        self.shown_instances.extend(cut_off.map(|(namespace, _)| namespace.clone()));
     }
 }
 

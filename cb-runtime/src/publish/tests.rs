@@ -193,7 +193,7 @@ fn a_state_that_is_left_is_set_back() {
     assert_eq!(recorded.states("orders"), [("open", 1.0)]);
     here.exchange();
     recorded.round(&mut publisher);
-    assert_eq!(recorded.gauges["circuit_breaker_epoch breaker=orders namespace=test"], 1.0);
+    assert_eq!(recorded.gauge("circuit_breaker_epoch breaker=orders namespace=test"), Some(1.0));
 }
 
 #[test]
@@ -278,8 +278,8 @@ fn a_registry_that_ends_is_published_to_the_end() {
     here.source.home.set_store_up(false);
     recorded.round(&mut publisher);
     assert_eq!(recorded.states("orders"), [("closed", 2.0)], "one in each of two registries");
-    assert_eq!(recorded.gauges["circuit_breaker_store_degraded namespace=test"], 1.0);
-    assert_eq!(recorded.gauges["circuit_breaker_epoch breaker=users namespace=test"], 1.0);
+    assert_eq!(recorded.gauge("circuit_breaker_store_degraded namespace=test"), Some(1.0));
+    assert_eq!(recorded.gauge("circuit_breaker_epoch breaker=users namespace=test"), Some(1.0));
 
     calls(&here.kept("orders"), Outcome::Success, 1);
     publisher.leave(&here.source);
@@ -287,15 +287,15 @@ fn a_registry_that_ends_is_published_to_the_end() {
     assert_eq!(recorded.calls("orders", "success"), 8);
     assert_eq!(recorded.states("orders"), [("closed", 1.0)]);
     assert_eq!(recorded.states("users"), []);
-    assert_eq!(recorded.gauges["circuit_breaker_epoch breaker=users namespace=test"], 0.0);
-    assert_eq!(recorded.gauges["circuit_breaker_store_degraded namespace=test"], 0.0);
+    assert_eq!(recorded.gauge("circuit_breaker_epoch breaker=users namespace=test"), Some(0.0));
+    assert_eq!(recorded.gauge("circuit_breaker_store_degraded namespace=test"), Some(0.0));
 
     there.source.home.set_store_up(false);
     recorded.round(&mut publisher);
     publisher.leave(&there.source);
     recorded.round(&mut publisher);
     assert_eq!(recorded.states("orders"), []);
-    assert_eq!(recorded.gauges["circuit_breaker_store_degraded namespace=test"], 0.0);
+    assert_eq!(recorded.gauge("circuit_breaker_store_degraded namespace=test"), Some(0.0));
     let weak = Arc::downgrade(&here.source);
     drop(here);
     assert!(weak.upgrade().is_none(), "nothing of it is kept");

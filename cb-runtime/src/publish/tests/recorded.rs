@@ -18,7 +18,7 @@ use crate::sync::lock;
 pub(super) struct Recorded {
     recorder: Panicking,
     pub(super) counters: BTreeMap<String, u64>,
-    pub(super) gauges: BTreeMap<String, f64>,
+    gauges: BTreeMap<String, f64>,
     pub(super) histograms: BTreeMap<String, Vec<f64>>,
     pub(super) units: BTreeMap<String, Option<Unit>>,
 }
@@ -47,10 +47,7 @@ impl Recorded {
                 // So these are kept by ourselves: what nobody sets any more must not look like zero.
                 DebugValue::Gauge(_) => {}
                 DebugValue::Histogram(more) => {
-                    self.histograms
-                        .entry(id)
-                        .or_default()
-                        .extend(more.into_iter().map(|span| span.into_inner()));
+                    self.histograms.entry(id).or_default().extend(more.iter().map(|span| span.0));
                 }
             }
         }
@@ -65,11 +62,15 @@ impl Recorded {
             [&format!("circuit_breaker_calls_total breaker={breaker} namespace=test outcome={outcome}")]
     }
 
+    pub(super) fn gauge(&self, key: &str) -> Option<f64> {
+        self.gauges.get(key).copied()
+    }
+
     /// The states that are not zero.
     pub(super) fn states(&self, breaker: &str) -> Vec<(&'static str, f64)> {
         let value = |state: State| {
             let key = format!("circuit_breaker_state breaker={breaker} namespace=test state={state}");
-            (state.as_str(), self.gauges[&key])
+            (state.as_str(), self.gauge(&key).expect("every state has its gauge"))
         };
         State::ALL.into_iter().map(value).filter(|(_, value)| *value != 0.0).collect()
     }
