@@ -98,9 +98,7 @@ struct Line {
 
 async fn parent() -> anyhow::Result<()> {
     let mut out = anstream::stdout();
-    if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().await.is_err() {
-        anyhow::bail!("redis-server is missing: `apt-get install redis-server` or `brew install redis`");
-    }
+    RedisServer::available().map_err(anyhow::Error::msg)?;
     let redis = RedisServer::start();
     let upstream = Upstream::start().await?;
     writeln!(out, "\n  {}  {}\n", "Three processes, one Redis".bold(), redis.url().dimmed())?;

@@ -151,7 +151,7 @@ fn after_a_recovery_a_tenth_of_the_calls_is_admitted_at_first() {
         let calls = instance.succeed(NAME, 100);
         assert!((9..=12).contains(&calls.ran), "{}", calls.ran);
         assert_eq!(calls.ended.iter().filter(|ended| **ended == Ended::Ramped).count(), 100 - calls.ran);
-        assert_eq!(instance.look(NAME).ramp_rejected as usize, 100 - calls.ran);
+        assert_eq!(instance.look(NAME).ramp_rejected, 100 - calls.ran as u64);
     }
     // And a newcomer does the same.
     let newcomer = Instance::on(&redis.url());

@@ -28,6 +28,31 @@ async fn ok_is_a_success_and_err_a_failure() {
 }
 
 #[tokio::test]
+async fn a_type_of_ones_own_that_is_called_result_is_a_value() {
+    mod own {
+        #[derive(Debug, PartialEq)]
+        pub(super) enum Result {
+            Err(u8),
+        }
+    }
+    use own::Result;
+
+    #[circuit_breaker(name = "own-result", call_timeout = "1m")]
+    async fn call() -> std::result::Result<Result, Broken> {
+        Ok(Result::Err(7))
+    }
+    // Nothing in it can fail by its type: the predicate says what does.
+    #[circuit_breaker(name = "own-result", is_failure = |_| false, fallback = |_reason| Result::Err(0))]
+    async fn bare() -> Result {
+        Result::Err(7)
+    }
+    assert_eq!(call().await, Ok(Result::Err(7)));
+    assert_eq!(bare().await, Result::Err(7));
+    let counted = outcomes("own-result");
+    assert_eq!((counted.success, counted.failure, counted.ignored), (2, 0, 0));
+}
+
+#[tokio::test]
 async fn an_alias_of_result_is_seen_through() {
     type Answer = Result<u32, Broken>;
 

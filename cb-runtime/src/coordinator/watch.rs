@@ -74,14 +74,18 @@ impl Stream {
 
     /// Something in the store that belongs to all breakers is damaged: told once per kind.
     pub(crate) fn trouble(&self, home: &Home, problem: &str) {
+        let what = "what all breakers share".into();
+        self.report(home, Error::new(ErrorKind::Data { what, problem: problem.to_owned() }));
+    }
+
+    /// Told once, until something else goes wrong.
+    fn report(&self, home: &Home, error: Error) {
+        let text = error.to_string();
         let mut last = lock(&self.trouble);
-        if last.as_deref() != Some(problem) {
-            *last = Some(problem.to_owned());
+        if last.as_ref() != Some(&text) {
+            *last = Some(text);
             drop(last);
-            home.outlet.error(Error::new(ErrorKind::Data {
-                what: "what all breakers share".into(),
-                problem: problem.to_owned(),
-            }));
+            home.outlet.error(error);
         }
     }
 }
@@ -111,7 +115,7 @@ pub(crate) async fn follow(
                 }
             }
             Err(error) => {
-                stream.trouble(&home, &error.to_string());
+                stream.report(&home, error);
                 if let Some(requests) = requests.upgrade() {
                     let _ = requests.send(Request::Resync);
                 }

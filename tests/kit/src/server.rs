@@ -11,7 +11,7 @@ use crate::PATIENCE;
 use crate::monitor::Monitor;
 use crate::resp::{Reply, Wire};
 
-const MISSING: &str = "these tests need a real redis-server and none was found; install it with \
+const MISSING: &str = "this needs a real redis-server and none was found; install it with \
      `apt-get install redis-server` (Debian, Ubuntu) or `brew install redis` (macOS)";
 
 /// A redis-server on a free port and a unix socket, in a temporary directory of its own, without
@@ -25,6 +25,15 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
+    /// Whether there is a redis-server to start.
+    ///
+    /// # Errors
+    /// Says what to install.
+    pub fn available() -> Result<(), &'static str> {
+        let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+        version.map(drop).map_err(|_| MISSING)
+    }
+
     /// Starts a server and waits until it answers.
     ///
     /// # Panics

@@ -78,7 +78,7 @@ async fn late_guest(id: u64, reason: CallError<Failure>) -> Result<User, Failure
 /// Nothing but a name.
 ///
 /// # Errors
-/// As [`ask`] does.
+/// As `ask` does.
 #[circuit_breaker(name = "user: plain")]
 pub async fn plain(id: u64) -> Result<User, Failure> {
     ask(id).await
@@ -144,7 +144,7 @@ pub async fn value_of_ok(id: u64) -> Result<User, Failure> {
 /// Takes what cannot be cloned.
 ///
 /// # Errors
-/// As [`ask`] does.
+/// As `ask` does.
 #[circuit_breaker(name = "user: open", fallback = spool, fallback_on = "open")]
 pub async fn upload(upload: Upload) -> Result<usize, Failure> {
     let _user = ask(upload.bytes.len() as u64).await?;

@@ -182,7 +182,8 @@ fn a_store_that_panics_leaves_nobody_waiting() {
 fn a_background_that_is_gone_leaves_nobody_waiting() {
     let fleet = Fleet::new();
     let one = fleet.instance();
-    fleet.background.shutdown_background();
+    // Waits until nothing runs there any more: what comes later is dropped for certain.
+    fleet.background.shutdown_timeout(Duration::from_secs(60));
     one.remember(1, "ann");
     assert_eq!(one.recall::<String>(1).as_deref(), Some("ann"));
     assert_eq!(one.recall::<String>(2), None);

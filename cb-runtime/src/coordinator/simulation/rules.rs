@@ -164,6 +164,24 @@ fn when_a_second_one_fails_the_fleet_opens() {
 }
 
 #[test]
+fn who_has_failed_before_the_latest_success_is_no_part_of_a_quorum() {
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &quorum(2));
+        exchange(&mut fleet).await;
+        fleet.call(1, false).await;
+        exchange(&mut fleet).await;
+        fleet.call(2, true).await;
+        exchange(&mut fleet).await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+    });
+}
+
+#[test]
 fn a_quorum_over_the_last_calls_counts_who_failed_among_them() {
     let config = last_calls().min_failing_instances(2);
     in_simulation(0..20, async |seed| {

@@ -1,0 +1,127 @@
+//! The auth service: says who may do what, and can be made slow or broken.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use crate::service::{CALLER, REQUEST_ID, serve};
+
+/// How long an answer takes while the service is slow: longer than anybody waits for it.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// What a user may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Whom this is about.
+    pub user: u64,
+    /// What the user is.
+    pub roles: Vec<String>,
+    /// The request that auth has answered with this; none if it was not auth that answered.
+    pub request: Option<String>,
+}
+
+/// How the service does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mood {
+    /// Answers at once.
+    #[default]
+    Healthy,
+    /// Answers too late.
+    Slow,
+    /// Answers every request with 500.
+    Down,
+}
+
+impl fmt::Display for Mood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Mood::Healthy => "healthy",
+            Mood::Slow => "slow",
+            Mood::Down => "down",
+        })
+    }
+}
+
+impl FromStr for Mood {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Mood::Healthy, Mood::Slow, Mood::Down]
+            .into_iter()
+            .find(|mood| mood.to_string() == text)
+            .ok_or_else(|| "say healthy, slow or down\n".into())
+    }
+}
+
+/// What the service tells about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// How it does.
+    pub mood: Mood,
+    /// How many requests have arrived, by who asked.
+    pub requests: BTreeMap<String, u64>,
+}
+
+impl Stats {
+    /// How many requests have arrived.
+    pub fn total(&self) -> u64 {
+        self.requests.values().sum()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Auth(Arc<Mutex<Stats>>);
+
+impl Auth {
+    fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves `GET /auth/{user}`, `GET /stats` and `PUT /mood` until the process is told to stop.
+///
+/// # Errors
+/// If the address cannot be had.
+pub async fn run() -> anyhow::Result<()> {
+    let router = Router::new()
+        .route("/auth/{user}", get(grant))
+        .route("/stats", get(|State(auth): State<Auth>| async move { Json(auth.stats().clone()) }))
+        .route("/mood", put(change_mood))
+        .with_state(Auth::default());
+    serve(router).await
+}
+
+async fn grant(
+    State(auth): State<Auth>,
+    Path(user): Path<u64>,
+    headers: HeaderMap,
+) -> Result<Json<Grant>, StatusCode> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mood = {
+        let mut stats = auth.stats();
+        *stats.requests.entry(header(CALLER).unwrap_or_default()).or_default() += 1;
+        stats.mood
+    };
+    match mood {
+        Mood::Healthy => {}
+        Mood::Slow => tokio::time::sleep(SLOW).await,
+        Mood::Down => return Err(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+    let roles = if user % 10 == 0 { vec!["member".into(), "admin".into()] } else { vec!["member".into()] };
+    Ok(Json(Grant { user, roles, request: header(REQUEST_ID) }))
+}
+
+async fn change_mood(State(auth): State<Auth>, body: String) -> Result<(), (StatusCode, String)> {
+    let mood = body.trim().parse().map_err(|hint| (StatusCode::BAD_REQUEST, hint))?;
+    auth.stats().mood = mood;
+    Ok(())
+}

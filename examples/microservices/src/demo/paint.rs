@@ -1,0 +1,92 @@
+//! Shows the view in a terminal.
+
+use std::io::{IsTerminal as _, Write};
+
+use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::{cursor, execute, terminal};
+use owo_colors::{OwoColorize as _, Style};
+use tokio::sync::mpsc;
+
+use super::view::{Line, Tone};
+
+/// A line with the terminal's colours.
+pub fn coloured(line: &Line) -> String {
+    let style = |tone| match tone {
+        Tone::Plain => Style::new(),
+        Tone::Dim => Style::new().dimmed(),
+        Tone::Strong => Style::new().bold(),
+        Tone::Good => Style::new().green(),
+        Tone::Cached => Style::new().cyan(),
+        Tone::Makeshift => Style::new().yellow(),
+        Tone::Bad => Style::new().red(),
+    };
+    line.iter().map(|(text, tone)| text.style(style(*tone)).to_string()).collect()
+}
+
+/// Prints lines below what is there; without colours where the output takes none.
+pub fn print(lines: &[Line]) {
+    let mut out = anstream::stdout();
+    for line in lines {
+        // A reader that has gone away is no reason to stop the script.
+        let _ = writeln!(out, "{}", coloured(line));
+    }
+}
+
+/// The terminal, taken for the view alone; as it was before once it is dropped.
+pub struct Screen(());
+
+impl Screen {
+    /// `None` where the output is no terminal.
+    pub fn take() -> Option<Screen> {
+        let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+        if !is_terminal || terminal::enable_raw_mode().is_err() {
+            return None;
+        }
+        let screen = Screen(());
+        execute!(std::io::stdout(), terminal::EnterAlternateScreen, terminal::DisableLineWrap, cursor::Hide)
+            .ok()?;
+        Some(screen)
+    }
+
+    /// Shows these lines and nothing else; of each as much as there is room for.
+    pub fn show(&self, lines: &[Line]) {
+        let rows = terminal::size().map_or(usize::MAX, |(_, rows)| rows.into());
+        let lines: Vec<String> = lines.iter().take(rows).map(|line| coloured(line) + "\x1b[K").collect();
+        let text = format!("\x1b[H{}\x1b[J", lines.join("\r\n"));
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes());
+        let _ = out.flush();
+    }
+
+    /// The keys that are pressed from now on; `q` also for Ctrl-C.
+    pub fn keys(&self) -> mpsc::UnboundedReceiver<char> {
+        let (sender, keys) = mpsc::unbounded_channel();
+        // It ends with the process: nothing can wake a thread that waits for a key.
+        std::thread::spawn(move || {
+            while let Ok(event) = crossterm::event::read() {
+                let Event::Key(key) = event else { continue };
+                let pressed = match key.code {
+                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => 'q',
+                    KeyCode::Char(character) => character,
+                    _ => continue,
+                };
+                if key.kind == KeyEventKind::Press && sender.send(pressed).is_err() {
+                    return;
+                }
+            }
+        });
+        keys
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = execute!(
+            std::io::stdout(),
+            cursor::Show,
+            terminal::EnableLineWrap,
+            terminal::LeaveAlternateScreen
+        );
+        let _ = terminal::disable_raw_mode();
+    }
+}

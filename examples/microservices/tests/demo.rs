@@ -1,0 +1,32 @@
+//! `microservices --once`: exit code 0 if every promise held, and only then.
+
+use std::process::{Command, Output};
+
+fn once(breaker: &str) -> Output {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_microservices"));
+    demo.arg("--once").env("AUTH_BREAKER", breaker).output().expect("it can be run")
+}
+
+fn lines(output: &Output, mark: &str) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(str::trim).filter(|line| line.starts_with(mark)).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_promise_holds() {
+    let output = once("");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(lines(&output, "✓").len(), 9, "{text}");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+}
+
+#[test]
+fn a_promise_that_is_not_held_is_seen() {
+    // What is remembered for an hour: there is no need for the fallback.
+    let output = once(r#"{"cache_ttl": "1h"}"#);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let broken = lines(&output, "✗");
+    assert_eq!(broken.len(), 1, "{text}");
+    assert!(broken[0].contains("then the fallback"), "{text}");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+}

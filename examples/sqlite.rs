@@ -1,0 +1,72 @@
+//! Recipe: a database behind sqlx. A row that is not there is an answer; a pool that has run dry is a failure.
+//!
+//! ```text
+//! cargo run --example sqlite
+//! ```
+
+use std::time::Duration;
+
+use cb_runtime::{BreakerError, circuit_breaker};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+
+#[derive(Debug, thiserror::Error)]
+enum DbError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error(transparent)]
+    Refused(#[from] BreakerError),
+}
+
+/// What the database says about the statement (a constraint, a missing row) is no failure of the database.
+fn is_failure<T>(result: &Result<T, DbError>) -> bool {
+    let answered = |error: &sqlx::Error| matches!(error, sqlx::Error::RowNotFound | sqlx::Error::Database(_));
+    match result {
+        Err(DbError::Sql(error)) => !answered(error),
+        Err(DbError::Refused(_)) => true,
+        Ok(_) => false,
+    }
+}
+
+#[circuit_breaker(name = "database", failure_threshold = 3, is_failure = is_failure)]
+async fn balance(pool: &SqlitePool, account: i64) -> Result<i64, DbError> {
+    let query = sqlx::query_scalar("SELECT balance FROM accounts WHERE id = ?");
+    Ok(query.bind(account).fetch_one(pool).await?)
+}
+
+/// Reads and writes share the breaker: it is the same database.
+#[circuit_breaker(name = "database", failure_threshold = 3, is_failure = is_failure)]
+async fn open_account(pool: &SqlitePool, account: i64) -> Result<(), DbError> {
+    sqlx::query("INSERT INTO accounts VALUES (?, 100)").bind(account).execute(pool).await?;
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_millis(20));
+    let pool = pool.connect("sqlite::memory:").await?;
+    sqlx::query("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER)").execute(&pool).await?;
+    open_account(&pool, 7).await?;
+    println!("balance: {}", balance(&pool, 7).await?);
+
+    for _ in 0..5 {
+        let twice = open_account(&pool, 7).await.unwrap_err();
+        let missing = balance(&pool, 8).await.unwrap_err();
+        assert!(matches!((twice, missing), (DbError::Sql(_), DbError::Sql(sqlx::Error::RowNotFound))));
+    }
+    // Someone keeps the only connection: nobody else gets one in time.
+    let kept = pool.acquire().await?;
+    for _ in 0..3 {
+        let error = balance(&pool, 7).await.unwrap_err();
+        assert!(matches!(error, DbError::Sql(sqlx::Error::PoolTimedOut)), "{error}");
+    }
+    let error = open_account(&pool, 9).await.unwrap_err();
+    println!("three times no connection: {error}");
+    assert!(matches!(error, DbError::Refused(refused) if refused.is_open()));
+    drop(kept);
+    Ok(())
+}
+
+#[test]
+fn it_runs() {
+    main().unwrap();
+}
