@@ -50,13 +50,18 @@ impl Default for RegistryBuilder {
 impl RegistryBuilder {
     /// Shares state through this Redis: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS (feature
     /// `tls`), `unix:///path/to/socket`. Without any, state lives in this process alone.
+    ///
+    /// With TLS, `?cacert=/path/to/ca.pem` names the authorities to trust in place of the platform's, and
+    /// `cert=…&key=…` what to show to a server that asks who comes: PEM files, read by [`build`](Self::build). The cryptography is the
+    /// one that the process has installed for rustls by then; where there is none, `build` installs ring's.
     #[cfg(feature = "redis")]
     pub fn redis(mut self, url: impl Into<String>) -> Self {
         self.target = Target::Redis(crate::store::redis::Target::Single(url.into()));
         self
     }
 
-    /// Shares state through a Redis Cluster, found by any of these nodes.
+    /// Shares state through a Redis Cluster, found by any of these nodes. The first address says for all nodes what
+    /// to log in with and, with TLS, which certificates.
     #[cfg(feature = "cluster")]
     pub fn redis_cluster(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let urls = urls.into_iter().map(Into::into).collect();

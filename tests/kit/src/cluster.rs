@@ -1,4 +1,4 @@
-use crate::{PATIENCE, RedisServer, wait_until};
+use crate::{Authority, Certificate, PATIENCE, RedisServer, wait_until};
 
 /// A Redis Cluster of masters without replicas.
 pub struct RedisCluster {
@@ -8,14 +8,29 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts `masters` nodes, spreads the slots over them, and waits until all of them agree on that.
     pub fn start(masters: usize) -> RedisCluster {
-        let args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        let nodes: Vec<_> = (0..masters).map(|_| RedisServer::start_with(&args)).collect();
+        let nodes: Vec<_> = (0..masters).map(|_| RedisServer::start_with(&ARGS)).collect();
+        let port = nodes[0].port();
+        RedisCluster::join(nodes, port)
+    }
+
+    /// The same of nodes that speak TLS, with clients and with each other.
+    pub fn start_tls(masters: usize, authority: &Authority, certificate: &Certificate) -> RedisCluster {
+        let args = [&ARGS[..], &["--tls-cluster", "yes"]].concat();
+        let nodes: Vec<_> =
+            (0..masters).map(|_| RedisServer::start_tls(authority, certificate, &args)).collect();
+        let port = nodes[0].tls_port();
+        RedisCluster::join(nodes, port)
+    }
+
+    /// `port`: at which nodes meet the first of them.
+    fn join(nodes: Vec<RedisServer>, port: u16) -> RedisCluster {
+        let masters = nodes.len();
         for (i, node) in nodes.iter().enumerate() {
             let slots = (i * SLOTS / masters..(i + 1) * SLOTS / masters).map(|slot| slot.to_string());
             let command: Vec<String> =
                 ["CLUSTER".into(), "ADDSLOTS".into()].into_iter().chain(slots).collect();
             node.cli(&command);
-            node.cli(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port().to_string()]);
+            node.cli(&["CLUSTER", "MEET", "127.0.0.1", &port.to_string()]);
         }
         for node in &nodes {
             wait_until(PATIENCE, "the cluster's nodes agree", || {
@@ -40,4 +55,5 @@ impl RedisCluster {
     }
 }
 
+const ARGS: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
 const SLOTS: usize = 16_384;

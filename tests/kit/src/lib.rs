@@ -4,6 +4,7 @@
 //! Everything here panics where it cannot do its work: a test that cannot have its server must fail,
 //! never pass silently.
 
+mod authority;
 mod cluster;
 mod monitor;
 mod proxy;
@@ -11,6 +12,7 @@ mod resp;
 mod server;
 mod wait;
 
+pub use authority::{Authority, Certificate};
 pub use cluster::RedisCluster;
 pub use monitor::Monitor;
 pub use proxy::Proxy;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::PATIENCE;
 use crate::monitor::Monitor;
 use crate::resp::{Reply, Wire};
+use crate::{Authority, Certificate, PATIENCE};
 
 const MISSING: &str = "this needs a real redis-server and none was found; install it with \
      `apt-get install redis-server` (Debian, Ubuntu) or `brew install redis` (macOS)";
@@ -19,6 +19,8 @@ const MISSING: &str = "this needs a real redis-server and none was found; instal
 pub struct RedisServer {
     args: Vec<String>,
     port: u16,
+    /// Where it speaks TLS, if it does.
+    tls_port: Option<u16>,
     directory: TempDir,
     process: Mutex<Option<Child>>,
     control: Mutex<Option<Wire>>,
@@ -44,15 +46,24 @@ impl RedisServer {
 
     /// The same with more arguments, such as `["--requirepass", "secret"]`.
     pub fn start_with(args: &[&str]) -> RedisServer {
-        RedisServer::start_in(new_directory(), args.iter().map(ToString::to_string).collect())
+        RedisServer::start_in(new_directory(), args.iter().map(ToString::to_string).collect(), false)
     }
 
-    fn start_in(directory: TempDir, args: Vec<String>) -> RedisServer {
-        let mut server =
-            RedisServer { args, port: 0, directory, process: Mutex::new(None), control: Mutex::new(None) };
+    /// A server that speaks TLS on a second port, shows `certificate`, and trusts `authority`. It asks for no certificate
+    /// of its clients unless `args` say `["--tls-auth-clients", "yes"]`. The kit itself goes on to use the first port.
+    pub fn start_tls(authority: &Authority, certificate: &Certificate, args: &[&str]) -> RedisServer {
+        let mut all = tls_args(authority, certificate);
+        all.extend(args.iter().map(ToString::to_string));
+        RedisServer::start_in(new_directory(), all, true)
+    }
+
+    fn start_in(directory: TempDir, args: Vec<String>, tls: bool) -> RedisServer {
+        let (process, control) = (Mutex::new(None), Mutex::new(None));
+        let mut server = RedisServer { args, port: 0, tls_port: None, directory, process, control };
         // Between choosing a free port and the server's binding it, another process may take it.
         for _ in 0..20 {
             server.port = free_port();
+            server.tls_port = tls.then(free_port);
             if server.launch() {
                 return server;
             }
@@ -63,16 +74,33 @@ impl RedisServer {
     /// Starts a sentinel that watches `master` under `name` and, alone as it is, decides on failovers. Its
     /// own temporary directory has its configuration.
     pub fn start_sentinel(name: &str, master: &RedisServer) -> RedisServer {
+        RedisServer::start_sentinel_of(name, master.port(), Vec::new())
+    }
+
+    /// The same for a master that speaks TLS, and a sentinel that speaks it with everybody.
+    pub fn start_sentinel_tls(
+        name: &str,
+        master: &RedisServer,
+        authority: &Authority,
+        certificate: &Certificate,
+    ) -> RedisServer {
+        let mut args = tls_args(authority, certificate);
+        args.extend(["--tls-replication", "yes"].map(String::from));
+        RedisServer::start_sentinel_of(name, master.tls_port(), args)
+    }
+
+    fn start_sentinel_of(name: &str, port: u16, mut args: Vec<String>) -> RedisServer {
         let directory = new_directory();
         let file = directory.path().join("sentinel.conf");
-        let port = master.port();
         let config = format!(
             "sentinel monitor {name} 127.0.0.1 {port} 1\n\
              sentinel down-after-milliseconds {name} 500\n\
              sentinel failover-timeout {name} 5000\n"
         );
         std::fs::write(&file, config).expect("the sentinel's configuration can be written");
-        RedisServer::start_in(directory, vec![file.to_string_lossy().into_owned(), "--sentinel".into()])
+        let tls = !args.is_empty();
+        args.splice(..0, [file.to_string_lossy().into_owned(), "--sentinel".into()]);
+        RedisServer::start_in(directory, args, tls)
     }
 
     /// The TCP port on 127.0.0.1.
@@ -83,6 +111,19 @@ impl RedisServer {
     /// `redis://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The port on 127.0.0.1 where it speaks TLS.
+    ///
+    /// # Panics
+    /// If it was started without.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.expect("a server that was started with TLS")
+    }
+
+    /// `rediss://127.0.0.1:<TLS port>`.
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port())
     }
 
     /// `unix:///…/redis.sock`.
@@ -255,6 +296,7 @@ impl RedisServer {
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .args(["--dir", &directory.to_string_lossy()])
             .args(["--logfile", &directory.join("log").to_string_lossy()])
+            .args(self.tls_port.into_iter().flat_map(|port| ["--tls-port".to_owned(), port.to_string()]))
             .args(options)
             .current_dir(directory)
             .stdin(Stdio::null())
@@ -317,6 +359,19 @@ fn end(child: &mut Child) {
     // SIGKILL also ends a process that is stopped. Both fail only if it has ended already.
     let _ = child.kill();
     let _ = child.wait();
+}
+
+fn tls_args(authority: &Authority, certificate: &Certificate) -> Vec<String> {
+    let file = |path: &Path| path.to_string_lossy().into_owned();
+    [
+        ("--tls-ca-cert-file", file(&authority.file())),
+        ("--tls-cert-file", file(&certificate.certificate)),
+        ("--tls-key-file", file(&certificate.key)),
+        ("--tls-auth-clients", "no".to_owned()),
+    ]
+    .into_iter()
+    .flat_map(|(option, value)| [option.to_owned(), value])
+    .collect()
 }
 
 fn new_directory() -> TempDir {

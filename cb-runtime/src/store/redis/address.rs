@@ -9,6 +9,11 @@ const RIGHT: &str = "write redis://[user:password@]host[:port][/database], redis
 
 /// What `url` says, or an error that says what would be right.
 pub(super) fn check(url: &str) -> Result<ConnectionInfo, Error> {
+    check_in(url, cfg!(feature = "tls"))
+}
+
+/// The same in a build that has TLS or not.
+fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
     let wrong = |problem: String| Error::new(ErrorKind::Url { problem });
     let shown = shown(url);
     let Some((scheme, _)) = url.split_once("://") else {
@@ -16,7 +21,7 @@ pub(super) fn check(url: &str) -> Result<ConnectionInfo, Error> {
     };
     match scheme {
         "redis" | "unix" | "valkey" | "redis+unix" | "valkey+unix" => {}
-        "rediss" | "valkeys" if cfg!(feature = "tls") => {}
+        "rediss" | "valkeys" if tls => {}
         "rediss" | "valkeys" => {
             return Err(wrong(format!(
                 "\"{shown}\" asks for TLS, which this build does not have; enable the feature `tls` of cb-runtime"
@@ -35,7 +40,10 @@ pub(super) fn check(url: &str) -> Result<ConnectionInfo, Error> {
         wrong(format!("\"{shown}\": {problem}; {RIGHT}"))
     })?;
     let settings = info.redis_settings().clone().set_skip_set_lib_name();
-    Ok(info.set_redis_settings(settings))
+    let info = info.set_redis_settings(settings);
+    #[cfg(feature = "tls")]
+    let info = super::tls::equip(info, url).map_err(|problem| wrong(format!("\"{shown}\": {problem}")))?;
+    Ok(info)
 }
 
 /// The address without who logs in: whatever stands before the last `@` may be a password that
@@ -50,7 +58,7 @@ pub(super) fn shown(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{check, check_in};
 
     #[test]
     fn right_addresses_are_taken() {
@@ -101,10 +109,10 @@ mod tests {
         }
     }
 
-    #[cfg(not(feature = "tls"))]
     #[test]
     fn tls_without_its_feature_names_the_feature() {
-        let error = check("rediss://user:hunter2@host").unwrap_err();
+        let error = check_in("rediss://user:hunter2@host", false).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
         assert!(error.to_string().contains("feature `tls`"), "{error}");
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(feature = "cluster")]
+use redis::ConnectionAddr;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisFuture, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, Value};
 use tokio::time::timeout;
 
-use super::address;
+use super::{address, hint};
 use crate::error::Error;
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
 use crate::error::ErrorKind;
@@ -81,8 +83,9 @@ pub(super) struct Dialer {
 
 enum Plan {
     Single(ConnectionInfo),
+    /// With one of its nodes' addresses, which says how all of them are spoken to.
     #[cfg(feature = "cluster")]
-    Cluster(Box<redis::cluster::ClusterClient>),
+    Cluster(Box<redis::cluster::ClusterClient>, ConnectionAddr),
     #[cfg(feature = "sentinel")]
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
@@ -95,7 +98,7 @@ impl Dialer {
         let plan = match target {
             Target::Single(url) => Plan::Single(address::check(&url)?),
             #[cfg(feature = "cluster")]
-            Target::Cluster(urls) => Plan::Cluster(Box::new(cluster(&urls)?)),
+            Target::Cluster(urls) => cluster(&urls)?,
             #[cfg(feature = "sentinel")]
             Target::Sentinel { urls, master } => Plan::Sentinel { sentinels: several(&urls)?, master },
         };
@@ -134,6 +137,15 @@ impl Dialer {
         result
     }
 
+    /// What to do about a connection that broke, where none has ever been of use.
+    pub(super) fn hint_on_silence(&self, error: &RedisError) -> &'static str {
+        match &self.plan {
+            Plan::Single(info) => hint::on_connecting(info.addr(), error),
+            #[cfg(any(feature = "cluster", feature = "sentinel"))]
+            _ => "",
+        }
+    }
+
     fn failed(&self) -> std::sync::MutexGuard<'_, (u64, Option<Error>)> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,10 +156,16 @@ impl Plan {
         match self {
             Plan::Single(info) => open(info, limit).await.map(Link::Server),
             #[cfg(feature = "cluster")]
-            Plan::Cluster(client) => match timeout(limit * 2, client.get_async_connection()).await {
+            Plan::Cluster(client, addr) => match timeout(limit * 2, client.get_async_connection()).await {
                 Ok(Ok(connection)) => Ok(Link::Cluster(connection)),
-                Ok(Err(error)) => Err(Error::store("connecting to the cluster", error)),
-                Err(_) => Err(Error::store("connecting to the cluster", "its nodes do not answer in time")),
+                Ok(Err(error)) => {
+                    let hint = hint::on_connecting(addr, &error);
+                    Err(Error::store("connecting to the cluster", format!("{error}{hint}")))
+                }
+                Err(_) => {
+                    let problem = format!("its nodes do not answer in time{}", hint::on_delay(addr));
+                    Err(Error::store("connecting to the cluster", problem))
+                }
             },
             #[cfg(feature = "sentinel")]
             Plan::Sentinel { sentinels, master } => {
@@ -165,8 +183,8 @@ pub(super) async fn open(info: &ConnectionInfo, limit: Duration) -> Result<Multi
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     match timeout(limit, client.get_multiplexed_async_connection_with_config(&config)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => Err(failed(&format!("no answer within {limit:?}"))),
+        Ok(Err(error)) => Err(failed(&format!("{error}{}", hint::on_connecting(info.addr(), &error)))),
+        Err(_) => Err(failed(&format!("no answer within {limit:?}{}", hint::on_delay(info.addr())))),
     }
 }
 
@@ -182,16 +200,26 @@ fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
 }
 
 #[cfg(feature = "cluster")]
-fn cluster(urls: &[String]) -> Result<redis::cluster::ClusterClient, Error> {
+fn cluster(urls: &[String]) -> Result<Plan, Error> {
     let nodes = several(urls)?;
+    let addr = nodes[0].addr().clone();
     // A time limit for a request is kept where the request is made; the watch needs a long one.
     let hour = Duration::from_secs(3600);
-    redis::cluster::ClusterClientBuilder::new(nodes)
+    let builder = redis::cluster::ClusterClientBuilder::new(nodes);
+    // Nodes that the cluster itself names are spoken to like the first one that the user has named.
+    #[cfg(feature = "tls")]
+    let builder = match super::tls::certificates(&urls[0]) {
+        Ok(Some(certificates)) => builder.certs(certificates),
+        Ok(None) => builder,
+        Err(problem) => return Err(Error::new(ErrorKind::Url { problem })),
+    };
+    builder
         .connection_timeout(CONNECT_TIMEOUT)
         .response_timeout(hour)
         .overall_response_timeout(None)
         // Redirections are retries here; more of them than this means that something is wrong.
         .retries(3)
         .build()
+        .map(|client| Plan::Cluster(Box::new(client), addr))
         .map_err(|error| Error::new(ErrorKind::Url { problem: error.to_string() }))
 }

@@ -7,10 +7,13 @@
 
 mod address;
 mod connect;
+mod hint;
 mod keys;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 mod wire;
 
@@ -18,7 +21,7 @@ mod wire;
 mod tests;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +66,8 @@ pub(crate) struct RedisStore {
     generation: AtomicU64,
     /// Grows when the server has turned out not to be the master any more: what watches must move, too.
     moves: AtomicU64,
+    /// The address has proven right: somebody has answered who speaks our language.
+    answered: AtomicBool,
     response_timeout: Duration,
     watch_margin: Duration,
     #[cfg(test)]
@@ -82,6 +87,7 @@ impl RedisStore {
             watching: tokio::sync::Mutex::default(),
             generation: AtomicU64::new(0),
             moves: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
             response_timeout: RESPONSE_TIMEOUT,
             watch_margin: WATCH_MARGIN,
             #[cfg(test)]
@@ -122,13 +128,21 @@ impl RedisStore {
     async fn request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
         let (generation, mut link) = self.link().await?;
         let problem = match timeout(self.response_timeout, request.send(&mut link)).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) if is_an_answer(&error) => return Err(Error::store(doing, error)),
+            Ok(Ok(answer)) => {
+                self.answered.store(true, Ordering::Relaxed);
+                return Ok(answer);
+            }
+            Ok(Err(error)) if is_an_answer(&error) => {
+                self.answered.store(true, Ordering::Relaxed);
+                return Err(Error::store(doing, error));
+            }
             Ok(Err(error)) => {
                 if is_not_master(&error) {
                     self.moves.fetch_add(1, Ordering::Relaxed);
                 }
-                error.to_string()
+                let fresh = !self.answered.load(Ordering::Relaxed);
+                let hint = if fresh { self.dialer.hint_on_silence(&error) } else { "" };
+                format!("{error}{hint}")
             }
             Err(_) => format!("no answer within {:?}", self.response_timeout),
         };

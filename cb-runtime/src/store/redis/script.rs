@@ -40,7 +40,9 @@ impl Scripts {
 
 #[cfg(test)]
 mod tests {
-    use super::EXCHANGE;
+    use std::collections::BTreeSet;
+
+    use super::{EXCHANGE, LOAD, READ};
     use crate::store::{
         IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_RUN,
         MAX_SETTINGS, MAX_SPAN_US, SAID_FOR,
@@ -63,5 +65,18 @@ mod tests {
         ] {
             assert!(EXCHANGE.contains(&format!("local {name} = {value}\n")), "{name}");
         }
+    }
+    #[test]
+    fn the_documented_user_may_do_what_scripts_and_store_do_and_no_more() {
+        let page = include_str!("../../../../docs/redis.md");
+        let command = page.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
+        let documented: BTreeSet<_> =
+            command.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_uppercase).collect();
+        let by_scripts = [EXCHANGE, LOAD, READ]
+            .into_iter()
+            .flat_map(|script| script.split("call('").skip(1).filter_map(|call| call.split('\'').next()));
+        let by_store = ["EVALSHA", "SCRIPT|LOAD", "XREAD", "XREVRANGE", "GET", "SET", "PTTL", "SELECT"];
+        let needed: BTreeSet<_> = by_scripts.chain(by_store).map(ToOwned::to_owned).collect();
+        assert_eq!(documented, needed);
     }
 }

@@ -9,6 +9,8 @@ mod lives;
 #[cfg(feature = "sentinel")]
 mod sentinel;
 mod spoilt;
+#[cfg(all(feature = "tls", any(feature = "cluster", feature = "sentinel")))]
+mod tls;
 
 use cb_testkit::RedisServer;
 

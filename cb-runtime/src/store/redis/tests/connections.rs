@@ -181,8 +181,10 @@ async fn a_retry_after_a_lost_answer_counts_once() {
 #[tokio::test]
 async fn a_user_who_may_touch_only_our_keys_is_enough() {
     let server = RedisServer::start();
-    let rights = ["on", ">pa%ss@word", "~cb1:*", "resetchannels", "+@all", "-@dangerous", "-@admin"];
-    server.cli(&[&["ACL", "SETUSER", "breaker"][..], &rights[..]].concat());
+    let page = include_str!("../../../../../docs/redis.md");
+    let documented = page.lines().find(|line| line.starts_with("ACL SETUSER breaker ")).unwrap();
+    let command = documented.replace(">secret", ">pa%ss@word");
+    server.cli(&command.split(' ').collect::<Vec<_>>());
     let url = format!("redis://breaker:pa%25ss%40word@127.0.0.1:{}", server.port());
     let store = at(&url);
     say(&store, counting("x", 1, 1)).await;

@@ -1,0 +1,88 @@
+//! A cluster, and a master that Sentinel names, over TLS.
+
+#[cfg(feature = "cluster")]
+use cb_testkit::RedisCluster;
+use cb_testkit::{Authority, Certificate, PATIENCE, RedisServer};
+
+use super::{about, counting, forcing, say};
+use crate::snapshot::State;
+use crate::store::Store;
+use crate::store::redis::{RedisStore, Target};
+
+/// Servers' certificate, and an authority that only the address names.
+fn authority() -> (Authority, Certificate) {
+    let authority = Authority::new();
+    let certificate = authority.sign("server", &["127.0.0.1"]);
+    (authority, certificate)
+}
+
+fn trusting(server: &RedisServer, authority: &Authority) -> String {
+    format!("{}?cacert={}", server.tls_url(), authority.file().display())
+}
+
+async fn works(store: &RedisStore) {
+    say(store, counting("x", 1, 1)).await;
+    let from = Store::load(store).await.unwrap().position;
+    say(store, forcing("x", State::Open)).await;
+    assert_eq!(Store::watch(store, from, PATIENCE).await.unwrap().len(), 1);
+    assert_eq!(say(store, about("x")).await.record.state, State::Open);
+    for key in 0..20 {
+        store.cache_put(format!("k{key}"), vec![key], PATIENCE).await.unwrap();
+        assert_eq!(store.cache_get(format!("k{key}")).await.unwrap().unwrap().value, [key]);
+    }
+}
+
+#[cfg(feature = "cluster")]
+#[tokio::test]
+async fn all_nodes_of_a_cluster_are_spoken_to_over_tls() {
+    let (authority, certificate) = authority();
+    let cluster = RedisCluster::start_tls(3, &authority, &certificate);
+    // The others are found through this one.
+    let known = vec![trusting(&cluster.nodes()[0], &authority)];
+    let store =
+        |namespace: &str| RedisStore::new(Target::Cluster(known.clone()), namespace).unwrap().patient();
+    for i in 0..10 {
+        works(&store(&format!("ns{i}"))).await;
+    }
+    for node in cluster.nodes() {
+        assert!(!super::busy_keys(node).is_empty(), "each has its part");
+    }
+}
+
+#[cfg(feature = "cluster")]
+#[tokio::test]
+async fn what_is_wrong_with_a_cluster_is_said_with_what_to_do() {
+    let (authority, certificate) = authority();
+    let cluster = RedisCluster::start_tls(3, &authority, &certificate);
+    let stranger = Authority::new();
+    let known = vec![trusting(&cluster.nodes()[0], &stranger)];
+    let store = RedisStore::new(Target::Cluster(known), "test").unwrap().patient();
+    let error = Store::load(&store).await.unwrap_err();
+    assert!(error.is_store() && error.to_string().contains("?cacert="), "{error}");
+
+    let plain = vec![cluster.nodes()[0].tls_url().replace("rediss", "redis")];
+    let store = RedisStore::new(Target::Cluster(plain), "test").unwrap().patient();
+    let error = Store::load(&store).await.unwrap_err();
+    assert!(error.is_store() && error.to_string().contains("write rediss://"), "{error}");
+
+    let nobody = vec!["redis://127.0.0.1:1".to_owned()];
+    let store = RedisStore::new(Target::Cluster(nobody), "test").unwrap().patient();
+    let error = Store::load(&store).await.unwrap_err();
+    assert!(error.is_store() && !error.to_string().contains("rediss://"), "{error}");
+}
+
+#[cfg(feature = "sentinel")]
+#[tokio::test]
+async fn sentinel_and_its_master_are_spoken_to_over_tls() {
+    let (authority, certificate) = authority();
+    let master = RedisServer::start_tls(&authority, &certificate, &[]);
+    let sentinel = RedisServer::start_sentinel_tls("main", &master, &authority, &certificate);
+    let target = Target::Sentinel { urls: vec![trusting(&sentinel, &authority)], master: "main".into() };
+    works(&RedisStore::new(target, "test").unwrap().patient()).await;
+    assert!(master.cli(&["KEYS", "cb1:*"]).contains("cb1:{test}:b:x"));
+
+    let target = Target::Sentinel { urls: vec![sentinel.tls_url()], master: "main".into() };
+    let store = RedisStore::new(target, "test").unwrap().patient();
+    let error = Store::load(&store).await.unwrap_err();
+    assert!(error.is_store() && error.to_string().contains("?cacert="), "{error}");
+}
