@@ -113,7 +113,8 @@ impl Guarded<'_> {
         let (site, kind, made) = match &plan.name {
             Name::Fixed(name) => (self.call_at(name.span(), "Site::new", &quote!(#name)), "Site", None),
             Name::Made(made) => {
-                let site = self.call_at(Span::mixed_site(), "NamedSite::new", &TokenStream::new());
+                let site =
+                    self.call_at(Span::mixed_site(), "NamedSite::new", &made.pattern.to_token_stream());
                 (site, "NamedSite", Some(self.made_name(made)))
             }
         };
@@ -148,7 +149,7 @@ impl Guarded<'_> {
     }
 
     /// The name of this call's breaker.
-    fn made_name(&self, Made { text, parts }: &Made) -> TokenStream {
+    fn made_name(&self, Made { text, parts, .. }: &Made) -> TokenStream {
         let rt = self.rt(text.span());
         quote_spanned!(ours_at(text.span())=> #rt::format_args!(#text, #(#parts),*))
     }

@@ -1,6 +1,6 @@
 //! The breaker's name: fixed, or made of the function's arguments.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
@@ -16,6 +16,8 @@ pub(crate) enum Name {
 
 /// A name with `{argument}` in it, as `format_args!` takes it.
 pub(crate) struct Made {
+    /// As it stands in the attribute: what all its values have in common.
+    pub(crate) pattern: LitStr,
     /// With `{}` in the places of the arguments.
     pub(crate) text: LitStr,
     /// What goes there, in this order.
@@ -40,7 +42,9 @@ pub(crate) fn parse(name: &Expr, function: &Function) -> Result<Name> {
         let lit = Lit::Str(literal(&fixed));
         return Ok(Name::Fixed(Expr::Lit(ExprLit { attrs: Vec::new(), lit })));
     }
-    Ok(Name::Made(Made { text: literal(&format), parts }))
+    // Ours: no lint on the user's code shall take it for a forgotten `format!`.
+    let pattern = LitStr::new(&written, Span::mixed_site());
+    Ok(Name::Made(Made { text: literal(&format), pattern, parts }))
 }
 
 struct Reader<'a> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::error::Error;
+#[cfg(feature = "metrics")]
+use crate::meter::{By, Fact, Meter};
 use crate::snapshot::State;
 use crate::sync::lock;
 
@@ -143,11 +145,18 @@ pub(crate) struct Outlet {
     /// `None` once the registry has been shut down: subscribers see the end.
     subscribers: Mutex<Option<broadcast::Sender<Event>>>,
     on_error: Option<OnError>,
+    #[cfg(feature = "metrics")]
+    pub(crate) meter: Meter,
 }
 
 impl Outlet {
     pub(crate) fn new(on_error: Option<OnError>) -> Self {
-        Outlet { subscribers: Mutex::new(Some(broadcast::Sender::new(CAPACITY))), on_error }
+        Outlet {
+            subscribers: Mutex::new(Some(broadcast::Sender::new(CAPACITY))),
+            on_error,
+            #[cfg(feature = "metrics")]
+            meter: Meter::default(),
+        }
     }
 
     pub(crate) fn subscribe(&self) -> Events {
@@ -164,6 +173,8 @@ impl Outlet {
 
     /// Never blocks: a listener that is too slow loses events, not time of ours.
     pub(crate) fn emit(&self, event: Event) {
+        #[cfg(feature = "metrics")]
+        note(&self.meter, &event);
         if let Some(sender) = &*lock(&self.subscribers) {
             let _ = sender.send(event.clone());
         }
@@ -198,6 +209,29 @@ fn tell(event: Event, on_error: Option<OnError>) {
     });
     if let Some(teller) = teller {
         let _ = teller.try_send((event, on_error));
+    }
+}
+
+/// Adds it to what is published with the next round: these are numbers, so none is lost in a crowd.
+#[cfg(feature = "metrics")]
+fn note(meter: &Meter, event: &Event) {
+    match event {
+        Event::Transition(t) => {
+            let by = if t.own { By::This } else { By::Another };
+            meter.note(&t.breaker, Fact::Transition { from: t.from, to: t.to, by }, None);
+        }
+        Event::LocalTransition(t) => {
+            meter.note(&t.breaker, Fact::Transition { from: t.from, to: t.to, by: By::Alone }, None);
+        }
+        Event::CacheHit { breaker, tier, age } => {
+            let shared = *tier == CacheTier::Shared;
+            meter.note(breaker, Fact::CacheHit { shared }, Some(*age));
+        }
+        Event::HealthCheck { breaker, result, took } => {
+            meter.note(breaker, Fact::HealthCheck { passed: result.is_ok() }, Some(*took));
+        }
+        Event::WouldHaveOpened { breaker, .. } => meter.note(breaker, Fact::WouldHaveOpened, None),
+        Event::StoreLost(_) | Event::StoreRestored | Event::Error(_) => {}
     }
 }
 

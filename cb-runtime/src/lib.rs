@@ -42,7 +42,8 @@
 //! # Features
 //! `macros` (default): the attribute. `redis` (default): the Redis store. `cluster`, `sentinel`, `tls`: Redis Cluster, a
 //! master found through Sentinel, `rediss://`. `config`: settings from a
-//! TOML or YAML file and from environment variables ([`RegistryConfig`]).
+//! TOML or YAML file and from environment variables ([`RegistryConfig`]). `metrics`: counters, gauges and histograms
+//! through the [`metrics` facade](https://docs.rs/metrics), in the background; docs/metrics.md lists them.
 
 #[doc(hidden)]
 pub mod __private;
@@ -55,6 +56,10 @@ mod coordinator;
 mod error;
 mod event;
 mod health;
+#[cfg(feature = "metrics")]
+mod meter;
+#[cfg(feature = "metrics")]
+mod publish;
 mod registry;
 mod snapshot;
 mod store;

@@ -6,23 +6,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::SiteBreaker;
 use crate::config::BreakerConfig;
+use crate::coordinator::book::Site;
 use crate::registry::Registry;
 
 /// The static beside such a function. Its breaker is looked up at every call.
-pub struct NamedSite(OnceLock<Said>);
+pub struct NamedSite {
+    /// The name as it stands in the attribute.
+    pattern: &'static str,
+    said: OnceLock<Said>,
+}
 
 /// What the attribute says.
 struct Said {
     config: BreakerConfig,
-    /// Tells this site from others: one bit. Beyond 64 of them some share one, and that their settings differ may go
-    /// unnoticed.
-    site: u64,
+    site: Site,
 }
 
 impl NamedSite {
-    #[expect(clippy::new_without_default, reason = "it is made in a static")]
-    pub const fn new() -> Self {
-        NamedSite(OnceLock::new())
+    pub const fn new(pattern: &'static str) -> Self {
+        NamedSite { pattern, said: OnceLock::new() }
     }
 
     /// The breaker of that name in the global registry. `settings` is what the attribute says; it is asked for once.
@@ -38,7 +40,7 @@ impl NamedSite {
         name: fmt::Arguments<'_>,
         settings: fn() -> BreakerConfig,
     ) -> SiteBreaker {
-        let Said { config, site } = match self.0.get() {
+        let Said { config, site } = match self.said.get() {
             Some(said) => said,
             None => self.ask(registry, settings),
         };
@@ -49,13 +51,14 @@ impl NamedSite {
     #[cold]
     fn ask(&self, registry: &Registry, settings: fn() -> BreakerConfig) -> &Said {
         static SITES: AtomicU32 = AtomicU32::new(0);
-        self.0.get_or_init(|| {
+        self.said.get_or_init(|| {
             let mut config = settings();
             if let Err(error) = config.validate() {
                 registry.report(error);
                 config = BreakerConfig::default();
             }
-            Said { config, site: 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64) }
+            let bit = 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64);
+            Said { config, site: Site { bit, pattern: self.pattern } }
         })
     }
 }

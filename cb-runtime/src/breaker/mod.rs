@@ -19,6 +19,8 @@ pub(crate) mod permit;
 pub(crate) mod policy;
 pub(crate) mod probes;
 pub(crate) mod ramp;
+#[cfg(feature = "metrics")]
+mod seen;
 mod sequence;
 mod settling;
 mod standing;

@@ -5,9 +5,12 @@
 //! their number is limited, and those that nobody needs are let go: the least recently used first, and none that
 //! has something left to tell, is not closed, or is held by a call or a handle.
 
+#[cfg(feature = "metrics")]
+mod counted;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::breaker::Core;
@@ -49,6 +52,19 @@ struct Page {
     used_at: AtomicU64,
     /// The sites that have met it, a bit for each: their settings have been compared with its own.
     met: AtomicU64,
+    /// What a guest's name is one of; not there while no function has asked for it.
+    pattern: OnceLock<&'static str>,
+    #[cfg(feature = "metrics")]
+    published: std::sync::Mutex<crate::meter::Calls>,
+}
+
+/// A function whose breakers are guests.
+#[derive(Clone, Copy)]
+pub(crate) struct Site {
+    /// Tells it from others. Beyond 64 of them some share one, and that their settings differ may go unnoticed.
+    pub(crate) bit: u64,
+    /// The name as it stands in the attribute: `"tenant-{id}"`.
+    pub(crate) pattern: &'static str,
 }
 
 /// A guest that a site has looked up.
@@ -105,15 +121,18 @@ impl Book {
     }
 
     /// The breaker of that name, if it is there, for a call of this site.
-    pub(crate) fn visit(&self, name: &str, site: u64) -> Option<Visit> {
+    pub(crate) fn visit(&self, name: &str, site: Site) -> Option<Visit> {
         let pages = self.read();
         let page = pages.cores.get(name)?;
         let now = self.swept_at.load(Ordering::Relaxed);
         if page.used_at.load(Ordering::Relaxed) != now {
             page.used_at.store(now, Ordering::Relaxed);
         }
-        let first = page.met.load(Ordering::Relaxed) & site == 0
-            && page.met.fetch_or(site, Ordering::Relaxed) & site == 0;
+        let first = page.met.load(Ordering::Relaxed) & site.bit == 0
+            && page.met.fetch_or(site.bit, Ordering::Relaxed) & site.bit == 0;
+        if first {
+            page.pattern.get_or_init(|| site.pattern);
+        }
         Some(Visit { core: page.core.clone(), first })
     }
 
@@ -122,7 +141,7 @@ impl Book {
     pub(crate) fn get_or_admit(
         &self,
         name: &str,
-        site: u64,
+        site: Site,
         make: impl FnOnce(Arc<str>, Option<Held>) -> Arc<Core>,
     ) -> Option<Arc<Core>> {
         let mut pages = self.write();
@@ -132,7 +151,7 @@ impl Book {
         if pages.guests >= self.places && !pages.held.contains_key(name) {
             return None;
         }
-        Some(self.admit(&mut pages, name, site, make))
+        Some(self.admit(&mut pages, name, Some(site), make))
     }
 
     /// The breaker of that name for someone who only looks at it or steers it: a guest, place or not, if it is not there.
@@ -145,19 +164,22 @@ impl Book {
         if let Some(page) = pages.cores.get(name) {
             return page.core.clone();
         }
-        self.admit(&mut pages, name, 0, make)
+        self.admit(&mut pages, name, None, make)
     }
 
     fn admit(
         &self,
         pages: &mut Pages,
         name: &str,
-        site: u64,
+        site: Option<Site>,
         make: impl FnOnce(Arc<str>, Option<Held>) -> Arc<Core>,
     ) -> Arc<Core> {
         let page = pages.insert(name, true, make);
         *page.used_at.get_mut() = self.swept_at.load(Ordering::Relaxed);
-        *page.met.get_mut() = site;
+        if let Some(site) = site {
+            *page.met.get_mut() = site.bit;
+            page.pattern = site.pattern.into();
+        }
         page.core.clone()
     }
 
@@ -227,6 +249,8 @@ impl Book {
                 page.used_at.load(Ordering::Relaxed) == *used_at && page.is_idle() && page.core.is_at_rest()
             };
             if pages.cores.get(name).is_some_and(goes) {
+                #[cfg(feature = "metrics")]
+                pages.count_out(name);
                 gone.extend(pages.cores.remove(name));
                 pages.guests -= 1;
             }
@@ -260,7 +284,15 @@ impl Pages {
         let name: Arc<str> = name.into();
         let core = make(name.clone(), held);
         self.guests += usize::from(guest);
-        let page = Page { core, guest, used_at: AtomicU64::new(0), met: AtomicU64::new(0) };
+        let page = Page {
+            core,
+            guest,
+            used_at: AtomicU64::new(0),
+            met: AtomicU64::new(0),
+            pattern: OnceLock::new(),
+            #[cfg(feature = "metrics")]
+            published: std::sync::Mutex::default(),
+        };
         self.cores.entry(name).insert_entry(page).into_mut()
     }
 }

@@ -152,6 +152,10 @@ pub(super) fn take(
     book.adopt(&event.name, &record, now);
     // Written back after the store had lost it: news for newcomers, but no change of state.
     let Some(from) = event.from else { return };
+    #[cfg(feature = "metrics")]
+    if *record.originator != *home.instance {
+        home.outlet.meter.arrived(Duration::from_micros(elapsed));
+    }
     home.outlet.emit(Event::Transition(Arc::new(Transition {
         breaker: event.name.clone(),
         epoch: record.epoch,

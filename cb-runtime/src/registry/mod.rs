@@ -21,17 +21,20 @@ use crate::breaker::{Breaker, Core};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
-use crate::coordinator::book::{Book, Visit};
+use crate::coordinator::book::{Book, Site, Visit};
 use crate::coordinator::{self, Request};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Events, Outlet};
+#[cfg(feature = "metrics")]
+use crate::publish;
 use crate::snapshot::FleetBreaker;
 use crate::store::{Record, Store};
 use refusals::Refusals;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
-/// A registry that is shut down waits so long for results that are still to be written to the store.
+/// A registry that is shut down waits so long for results that are still to be written to the store, and for
+/// numbers that are still to be published.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 
 /// A newcomer waits so long for the fleet's states before it goes on without them.
@@ -52,6 +55,8 @@ pub struct Registry {
     /// Where the shared state lives, as far as the config said so.
     place: Place,
     refusals: Refusals,
+    #[cfg(feature = "metrics")]
+    published: publish::Enrolled,
 }
 
 impl Registry {
@@ -121,9 +126,26 @@ impl Registry {
         let book = Arc::new(Book::new(max_breakers, home.clock.now()));
         let (ready, first_look) = sync_channel(1);
         let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
+        #[cfg(feature = "metrics")]
+        let published = publish::enroll(publish::Source {
+            namespace: place.namespace.as_str().into(),
+            home: home.clone(),
+            book: book.clone(),
+        })
+        .map_err(no_thread)?;
         // Either way is fine: without the fleet's states the registry serves by itself.
         let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Registry { id, home, book, requests, code, place, refusals: Refusals::default() })
+        Ok(Registry {
+            id,
+            home,
+            book,
+            requests,
+            code,
+            place,
+            refusals: Refusals::default(),
+            #[cfg(feature = "metrics")]
+            published,
+        })
     }
 
     /// The cached results of all breakers; in this process only, unless others share a store.
@@ -283,6 +305,8 @@ impl Registry {
         if self.requests.send(Request::Shutdown(done)).is_ok() {
             let _ = is_done.await;
         }
+        #[cfg(feature = "metrics")]
+        self.published.flush(LAST_WRITES).await;
     }
 
     /// Tells registries of one process apart; never 0.
@@ -300,9 +324,9 @@ impl Registry {
         }
     }
 
-    /// The same for a function whose name is made of its arguments. `site` has one bit, which is that function's.
+    /// The same for a function whose name is made of its arguments.
     #[inline]
-    pub(crate) fn guest(&self, name: &str, config: &BreakerConfig, site: u64) -> Arc<Core> {
+    pub(crate) fn guest(&self, name: &str, config: &BreakerConfig, site: Site) -> Arc<Core> {
         match self.book.visit(name, site) {
             Some(Visit { core, first: false }) => core,
             Some(Visit { core, first: true }) => self.registered_again(core, config),
@@ -311,7 +335,7 @@ impl Registry {
     }
 
     #[cold]
-    fn new_guest(&self, name: &str, config: &BreakerConfig, site: u64) -> Arc<Core> {
+    fn new_guest(&self, name: &str, config: &BreakerConfig, site: Site) -> Arc<Core> {
         let admitted = |make: Maker| self.book.get_or_admit(name, site, make.make());
         if !name.is_empty()
             && let Some(core) = self.made(name, config, admitted)
