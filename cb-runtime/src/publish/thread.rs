@@ -42,9 +42,9 @@ impl Enrolled {
     pub(crate) async fn flush(&self, limit: Duration) {
         let (done, is_done) = oneshot::channel();
         let sent = self.thread.send(Request::Round(done)).is_ok();
-        // The caller's runtime may have no timer.
+        // The caller may have no runtime, or one without a timer.
         if let (true, Ok(background)) = (sent, coordinator::thread::runtime()) {
-            let _ = background.spawn(tokio::time::timeout(limit, is_done)).await;
+            let _ = background.spawn(async move { tokio::time::timeout(limit, is_done).await }).await;
         }
     }
 }
