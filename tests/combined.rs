@@ -11,22 +11,9 @@ use cb_testkit::{Proxy, RedisServer};
 use serde_json::{Value, json};
 
 use common::protocol::{Act, Ended, Function, Order, Told, Word};
-use common::{Instance, T, within, within_t};
+use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
-
-fn instances<const N: usize>(redis: &RedisServer, config: &Value) -> [Instance; N] {
-    array::from_fn(|_| {
-        let instance = Instance::on(&redis.url());
-        instance.create(NAME, config.clone());
-        instance
-    })
-}
-
-#[track_caller]
-fn all(instances: &[Instance], state: State) {
-    within_t(&format!("all are {state}"), || instances.iter().all(|instance| instance.is(NAME, state)));
-}
 
 #[track_caller]
 fn due(instances: &[Instance]) {
@@ -91,7 +78,7 @@ fn of_the_last_calls_none_is_lost_by_being_cut_off() {
 fn calls_that_sleep_and_calls_that_are_timed_out_are_slow_together() {
     let redis = RedisServer::start();
     let config = json!({"slow_call_duration": "40ms", "slow_call_rate_threshold": 0.6, "minimum_calls": 5, "call_timeout": "80ms"});
-    let [a, b] = instances(&redis, &config);
+    let [a, b] = instances(&redis, NAME, &config);
     a.succeed(NAME, 2);
     assert_eq!(a.call(NAME, Act::After(45, Box::new(Act::Succeed(None))), 2).ended.len(), 2);
     assert_eq!(a.state(NAME), State::Closed);
@@ -106,7 +93,7 @@ fn slow_calls_count_while_ramping_up() {
     let redis = RedisServer::start();
     let config = json!({"slow_call_duration": "30ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 2, "failure_threshold": 1,
         "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h", "backoff": {"factor": 3}});
-    let [a] = instances(&redis, &config);
+    let [a] = instances(&redis, NAME, &config);
     a.fail(NAME, 1);
     due(std::slice::from_ref(&a));
     assert_eq!(a.succeed(NAME, 1).ran, 1);
@@ -122,7 +109,7 @@ fn slow_calls_count_while_ramping_up() {
 fn one_bad_instance_stays_alone_when_redis_was_away() {
     let redis = RedisServer::start();
     let config = json!({"failure_rate_threshold": 0.5, "minimum_calls": 4, "min_failing_instances": 2, "reset_timeout": "1h"});
-    let fleet: [Instance; 3] = instances(&redis, &config);
+    let fleet: [Instance; 3] = instances(&redis, NAME, &config);
     let [a, b, c] = fleet.each_ref();
     b.succeed(NAME, 10);
     c.succeed(NAME, 10);
@@ -150,7 +137,7 @@ fn one_bad_instance_stays_alone_when_redis_was_away() {
 fn the_backoff_goes_on_over_restarts_and_an_emptied_redis() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "backoff": {"factor": 2, "cap": "10s"}});
-    let [a, b] = instances(&redis, &config);
+    let [a, b] = instances(&redis, NAME, &config);
     a.fail(NAME, 1);
     within_t("b", || b.is(NAME, State::Open));
     a.kill();
@@ -169,7 +156,7 @@ fn the_backoff_goes_on_over_restarts_and_an_emptied_redis() {
     within_t("opened", || fleet[1].transitions(NAME).last().is_some_and(|c| c.open_for_ms == Some(400)));
     due(&fleet);
     within_t("a probe succeeds", || fleet[1].succeed(NAME, 1).ran == 1);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     fleet[0].fail(NAME, 1);
     within_t("opened", || fleet[1].transitions(NAME).last().is_some_and(|c| c.open_for_ms == Some(100)));
 }
@@ -178,33 +165,33 @@ fn the_backoff_goes_on_over_restarts_and_an_emptied_redis() {
 fn cancelled_probes_do_not_count_for_the_share_of_successes() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "reset_timeout": "100ms", "half_open_max_calls": 2, "success_threshold": 5, "recovery_rate": 0.6});
-    let fleet: [Instance; 2] = instances(&redis, &config);
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
     due(&fleet);
     for _ in 0..3 {
         let group = fleet[0].hold_one(NAME);
         fleet[0].drop_calls(group);
     }
-    all(&fleet, State::HalfOpen);
+    all(NAME, &fleet, State::HalfOpen);
     fleet[0].fail(NAME, 1);
     within_t("ran", || fleet[1].fail(NAME, 1).failed() == 1);
-    all(&fleet, State::HalfOpen);
+    all(NAME, &fleet, State::HalfOpen);
     let mut n = 0;
     while n < 3 {
         n += fleet[n % 2].succeed(NAME, 1).ran;
     }
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
 }
 
 #[test]
 fn a_ramp_goes_on_without_redis_and_so_does_its_backoff() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h", "backoff": {"factor": 1000}});
-    let fleet: [Instance; 2] = instances(&redis, &config);
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
     due(&fleet);
     fleet[0].succeed(NAME, 1);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     redis.stop();
     all_lose_redis(&fleet);
     for i in &fleet {
@@ -225,17 +212,17 @@ fn a_newcomer_after_an_emptied_redis_ramps_up_too() {
     let redis = RedisServer::start();
     let config =
         json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h"});
-    let fleet: [Instance; 1] = instances(&redis, &config);
+    let fleet: [Instance; 1] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
     due(&fleet);
     fleet[0].succeed(NAME, 1);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     redis.cli(&["FLUSHALL"]);
     within_t("the store has been told", || {
         fleet[0].succeed(NAME, 10);
         fleet[0].fleet(NAME).epoch > 0
     });
-    let [n] = instances(&redis, &config);
+    let [n] = instances(&redis, NAME, &config);
     within_t("heard", || n.look(NAME).epoch == fleet[0].look(NAME).epoch);
     assert!(n.succeed(NAME, 100).ran <= 13);
 }
@@ -245,16 +232,16 @@ fn a_reset_and_a_release_end_a_ramp() {
     let redis = RedisServer::start();
     let config =
         json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h"});
-    let fleet: [Instance; 2] = instances(&redis, &config);
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     for word in [Word::Reset, Word::Release] {
         fleet[0].fail(NAME, 20);
         due(&fleet);
         fleet[0].succeed(NAME, 1);
-        all(&fleet, State::Closed);
+        all(NAME, &fleet, State::Closed);
         assert!(fleet[1].succeed(NAME, 50).ran < 10);
         if matches!(word, Word::Release) {
             fleet[1].order(NAME, &Word::ForceOpen("x".into()));
-            all(&fleet, State::ForcedOpen);
+            all(NAME, &fleet, State::ForcedOpen);
         }
         fleet[1].order(NAME, &word);
         within_t("all run", || fleet.iter().all(|i| i.succeed(NAME, 20).ran == 20));
@@ -291,7 +278,7 @@ fn what_the_dependency_asks_for_holds_for_a_probe_and_while_ramping_up() {
 #[test]
 fn who_has_not_registered_a_breaker_can_release_and_reset_it() {
     let redis = RedisServer::start();
-    let [a] = instances(&redis, &json!({}));
+    let [a] = instances(&redis, NAME, &json!({}));
     let b = Instance::on(&redis.url());
     a.order(NAME, &Word::ForceOpen("x".into()));
     within_t("b knows", || b.try_ask::<Value>(&Order::Look { breaker: NAME.into() }).is_ok());

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::array;
 use std::time::Duration;
 
 use cb_runtime::clock::Clock;
@@ -11,20 +10,7 @@ use cb_testkit::RedisServer;
 use serde_json::json;
 
 use common::protocol::{Act, Ended, Function};
-use common::{Instance, T, within, within_t};
-
-/// Instances that all have this breaker.
-fn instances<const N: usize>(
-    redis: &RedisServer,
-    breaker: &str,
-    config: &serde_json::Value,
-) -> [Instance; N] {
-    array::from_fn(|_| {
-        let instance = Instance::on(&redis.url());
-        instance.create(breaker, config.clone());
-        instance
-    })
-}
+use common::{Instance, T, instances, within, within_t};
 
 #[test]
 fn three_failures_on_two_instances_open_both() {

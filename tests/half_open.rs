@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::array;
 use std::time::Duration;
 
 use cb_runtime::clock::Clock;
@@ -11,7 +10,7 @@ use cb_testkit::{RedisServer, wait_until};
 use serde_json::{Value, json};
 
 use common::protocol::{Act, Ended, Told, Word};
-use common::{Instance, PATIENCE, T, within, within_t};
+use common::{Instance, PATIENCE, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
 /// Leases of probes lapse so long after their holder was last heard of.
@@ -31,14 +30,6 @@ fn config(budget: u32, successes: u32) -> Value {
     })
 }
 
-fn instances<const N: usize>(redis: &RedisServer, config: &Value) -> [Instance; N] {
-    array::from_fn(|_| {
-        let instance = Instance::on(&redis.url());
-        instance.create(NAME, config.clone());
-        instance
-    })
-}
-
 /// Opens the circuit, and returns once every instance knows that a probe is due.
 #[track_caller]
 fn open_until_due(instances: &[Instance]) {
@@ -54,11 +45,6 @@ fn due(instances: &[Instance]) {
             seen.state == State::Open && seen.retry_after_us == Some(0)
         })
     });
-}
-
-#[track_caller]
-fn all(instances: &[Instance], state: State) {
-    within_t(&format!("all are {state}"), || instances.iter().all(|i| i.is(NAME, state)));
 }
 
 /// Whether all have had Redis all along. Where the machine stalls for so long that an instance takes Redis
@@ -85,7 +71,7 @@ fn probe(instance: &Instance) {
 #[test]
 fn of_many_callers_at_once_exactly_the_budget_runs() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 1] = instances(&redis, &config(5, 10));
+    let fleet: [Instance; 1] = instances(&redis, NAME, &config(5, 10));
     let a = &fleet[0];
     open_until_due(&fleet);
 
@@ -106,7 +92,7 @@ fn of_many_callers_at_once_exactly_the_budget_runs() {
 #[test]
 fn of_a_thousand_callers_at_once_exactly_the_budget_runs_and_redis_hardly_notices() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 1] = instances(&redis, &config(3, 10));
+    let fleet: [Instance; 1] = instances(&redis, NAME, &config(3, 10));
     let a = &fleet[0];
     open_until_due(&fleet);
 
@@ -126,7 +112,7 @@ fn of_a_thousand_callers_at_once_exactly_the_budget_runs_and_redis_hardly_notice
 #[test]
 fn ten_instances_share_one_budget_and_redis_hardly_notices() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 10] = instances(&redis, &config(3, 10));
+    let fleet: [Instance; 10] = instances(&redis, NAME, &config(3, 10));
     open_until_due(&fleet);
 
     let (groups, commands) = redis.client_commands(|| {
@@ -149,11 +135,11 @@ fn ten_instances_share_one_budget_and_redis_hardly_notices() {
 #[test]
 fn the_last_success_that_is_needed_closes_everywhere() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 3] = instances(&redis, &config(1, 3));
+    let fleet: [Instance; 3] = instances(&redis, NAME, &config(1, 3));
     open_until_due(&fleet);
 
     probe(&fleet[0]);
-    all(&fleet, State::HalfOpen);
+    all(NAME, &fleet, State::HalfOpen);
     probe(&fleet[1]);
     within_t("two successes are counted", || fleet[1].fleet(NAME).successes == 2);
     // Whoever would close at two has heard of two by now.
@@ -161,14 +147,14 @@ fn the_last_success_that_is_needed_closes_everywhere() {
         assert_eq!(instance.fleet(NAME).state, State::HalfOpen);
     }
     probe(&fleet[2]);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     assert_eq!(fleet[0].fleet(NAME).epoch, 3);
 }
 
 #[test]
 fn a_failed_probe_opens_again_and_successes_are_counted_anew() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(1, 3));
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 3));
     let [a, b] = &fleet;
     open_until_due(&fleet);
 
@@ -185,17 +171,17 @@ fn a_failed_probe_opens_again_and_successes_are_counted_anew() {
     within_t("two successes are counted", || b.fleet(NAME).successes == 2);
     assert_eq!((a.fleet(NAME).state, b.fleet(NAME).state), (State::HalfOpen, State::HalfOpen));
     probe(a);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
 }
 
 #[test]
 fn a_killed_holder_loses_its_lease_under_heavy_rejected_traffic() {
     show(|| {
         let redis = RedisServer::start();
-        let [a, b] = instances(&redis, &config(1, 1));
+        let [a, b] = instances(&redis, NAME, &config(1, 1));
         open_until_due(std::slice::from_ref(&a));
         let _probe = a.hold_one(NAME);
-        all(std::slice::from_ref(&b), State::HalfOpen);
+        all(NAME, std::slice::from_ref(&b), State::HalfOpen);
 
         let traffic = b.traffic(NAME, good(), Duration::from_millis(10));
         // As long as the holder lives its lease is renewed, beyond its first term.
@@ -216,7 +202,7 @@ fn a_killed_holder_loses_its_lease_under_heavy_rejected_traffic() {
 #[test]
 fn a_dropped_probe_gives_its_permit_back() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
     open_until_due(&fleet);
 
@@ -229,7 +215,7 @@ fn a_dropped_probe_gives_its_permit_back() {
         assert_eq!(a.look(NAME).cancelled, round);
     }
     within_t("B's probe runs", || b.call(NAME, good(), 1).ran == 1);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     let counts = a.fleet(NAME);
     assert_eq!((counts.epoch, counts.failures), (3, 0), "a dropped probe is neither failure nor success");
 }
@@ -237,7 +223,7 @@ fn a_dropped_probe_gives_its_permit_back() {
 #[test]
 fn callers_dropped_while_they_wait_for_a_permit_hold_none() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 1] = instances(&redis, &config(2, 1));
+    let fleet: [Instance; 1] = instances(&redis, NAME, &config(2, 1));
     let a = &fleet[0];
     open_until_due(&fleet);
     // Redis is slow to answer: the callers are still waiting when they are dropped.
@@ -247,13 +233,13 @@ fn callers_dropped_while_they_wait_for_a_permit_hold_none() {
     redis.thaw();
     assert_eq!(calls.ran, 0);
     within(2 * T, "a probe runs", || a.call(NAME, good(), 1).ran == 1);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
 }
 
 #[test]
 fn a_panicking_probe_opens_again() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
     open_until_due(&fleet);
     assert_eq!(a.call(NAME, Act::Panic, 1).ended, [Ended::Panicked]);
@@ -261,14 +247,14 @@ fn a_panicking_probe_opens_again() {
     within_t("the fleet is open again", || b.look(NAME).epoch == 3);
     due(&fleet);
     probe(b);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
 }
 
 #[test]
 fn what_began_while_closed_and_ends_while_open_changes_nothing() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 2, "reset_timeout": "1h"});
-    let [a, b] = instances(&redis, &config);
+    let [a, b] = instances(&redis, NAME, &config);
     let (well, badly) = (a.hold_one(NAME), a.hold_one(NAME));
     a.fail(NAME, 2);
     within_t("B is open", || b.is(NAME, State::Open));
@@ -290,7 +276,7 @@ fn what_began_while_closed_and_ends_while_open_changes_nothing() {
 #[test]
 fn what_began_while_closed_and_ends_while_half_open_changes_nothing() {
     let redis = RedisServer::start();
-    let [a, b] = instances(&redis, &config(1, 2));
+    let [a, b] = instances(&redis, NAME, &config(1, 2));
     let (well, badly) = (a.hold_one(NAME), a.hold_one(NAME));
     a.fail(NAME, 1);
     due(std::slice::from_ref(&a));
@@ -312,13 +298,13 @@ fn what_began_while_closed_and_ends_while_half_open_changes_nothing() {
 #[test]
 fn what_began_in_an_earlier_epoch_does_not_count_in_a_later_one() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(2, 1));
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(2, 1));
     let [a, b] = &fleet;
     let from_closed = a.hold_one(NAME);
     open_until_due(&fleet);
     let (first, from_half_open) = (a.hold_one(NAME), a.hold_one(NAME));
     a.finish(first, good());
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
 
     a.finish(from_closed, Act::Fail);
     a.finish(from_half_open, Act::Fail);
@@ -331,21 +317,21 @@ fn what_began_in_an_earlier_epoch_does_not_count_in_a_later_one() {
 #[test]
 fn a_probe_that_outlives_its_half_open_state_does_not_end_the_next_one() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(2, 1));
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(2, 1));
     let [a, b] = &fleet;
     open_until_due(&fleet);
     let old = a.hold_one(NAME);
     let bad = b.hold_one(NAME);
     b.finish(bad, Act::Fail);
-    all(&fleet, State::Open);
+    all(NAME, &fleet, State::Open);
     due(&fleet);
     let new = b.hold_one(NAME);
-    all(&fleet, State::HalfOpen);
+    all(NAME, &fleet, State::HalfOpen);
     a.finish(old, good());
     let counts = a.fleet(NAME);
     assert_eq!((counts.state, counts.epoch, counts.successes), (State::HalfOpen, 4, 0));
     b.finish(new, good());
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
 }
 
 #[tokio::test]
@@ -399,10 +385,10 @@ async fn call(breaker: &Breaker, success: bool) -> bool {
 fn calls_farther_apart_than_a_lease_are_enough_to_close() {
     show(|| {
         let redis = RedisServer::start();
-        let fleet: [Instance; 2] = instances(&redis, &config(1, 2));
+        let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 2));
         open_until_due(&fleet);
         probe(&fleet[0]);
-        all(&fleet, State::HalfOpen);
+        all(NAME, &fleet, State::HalfOpen);
         // It is the passing of time that is tested here.
         std::thread::sleep(LEASE + Duration::from_millis(500));
         if !together(&fleet.each_ref()) {
@@ -412,7 +398,7 @@ fn calls_farther_apart_than_a_lease_are_enough_to_close() {
             assert_eq!(instance.state(NAME), State::HalfOpen);
         }
         assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call in a long time is admitted");
-        all(&fleet, State::Closed);
+        all(NAME, &fleet, State::Closed);
         true
     });
 }
@@ -420,12 +406,12 @@ fn calls_farther_apart_than_a_lease_are_enough_to_close() {
 #[test]
 fn a_newcomer_to_a_half_open_circuit_keeps_to_the_budget() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 1] = instances(&redis, &config(1, 2));
+    let fleet: [Instance; 1] = instances(&redis, NAME, &config(1, 2));
     let a = &fleet[0];
     open_until_due(&fleet);
     let held = a.hold_one(NAME);
 
-    let [c] = instances(&redis, &config(1, 2));
+    let [c] = instances(&redis, NAME, &config(1, 2));
     assert!(c.call(NAME, good(), 20).all_rejected());
     assert_eq!(c.state(NAME), State::HalfOpen);
     a.finish(held, good());
@@ -436,11 +422,11 @@ fn a_newcomer_to_a_half_open_circuit_keeps_to_the_budget() {
 #[test]
 fn redis_killed_in_the_middle_of_a_probe_and_restarted_empty() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
     open_until_due(&fleet);
     let held = a.hold_one(NAME);
-    all(&fleet, State::HalfOpen);
+    all(NAME, &fleet, State::HalfOpen);
 
     redis.stop();
     let rejected = b.call(NAME, Act::Fail, 20);
@@ -460,12 +446,12 @@ fn redis_killed_in_the_middle_of_a_probe_and_restarted_empty() {
 #[test]
 fn an_operators_reset_while_a_probe_is_under_way_makes_it_late() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &config(1, 1));
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
     open_until_due(&fleet);
     let held = a.hold_one(NAME);
     b.order(NAME, &Word::Reset);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     a.finish(held, Act::Fail);
     let counts = a.fleet(NAME);
     assert_eq!((counts.state, counts.failures), (State::Closed, 0));

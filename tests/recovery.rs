@@ -10,22 +10,9 @@ use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
 use common::protocol::{Act, Ended, Function};
-use common::{Instance, T, within, within_t};
+use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
-
-fn instances<const N: usize>(redis: &RedisServer, config: &Value) -> [Instance; N] {
-    array::from_fn(|_| {
-        let instance = Instance::on(&redis.url());
-        instance.create(NAME, config.clone());
-        instance
-    })
-}
-
-#[track_caller]
-fn all(instances: &[Instance], state: State) {
-    within_t("all have heard", || instances.iter().all(|instance| instance.is(NAME, state)));
-}
 
 /// Returns once every instance knows that a probe is due.
 #[track_caller]
@@ -54,6 +41,7 @@ fn the_backoff_grows_fleet_wide_up_to_its_cap_and_a_close_starts_it_anew() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(
         &redis,
+        NAME,
         &json!({
             "failure_threshold": 1,
             "success_threshold": 1,
@@ -73,7 +61,7 @@ fn the_backoff_grows_fleet_wide_up_to_its_cap_and_a_close_starts_it_anew() {
             due(&fleet);
         }
         assert_eq!(fleet[1].succeed(NAME, 1).rejected(), 0);
-        all(&fleet, State::Closed);
+        all(NAME, &fleet, State::Closed);
     }
 }
 
@@ -103,22 +91,22 @@ fn a_share_of_successes_closes_when_the_sample_is_there() {
         "half_open_max_calls": 4,
         "recovery_rate": 0.5,
     });
-    let fleet: [Instance; 2] = instances(&redis, &config);
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
     due(&fleet);
     assert_eq!(fleet[0].fail(NAME, 1).failed(), 1);
-    all(&fleet, State::HalfOpen);
+    all(NAME, &fleet, State::HalfOpen);
     fleet[1].succeed(NAME, 1);
     assert_eq!(fleet[0].fail(NAME, 1).failed(), 1);
-    all(&fleet, State::HalfOpen);
+    all(NAME, &fleet, State::HalfOpen);
     fleet[1].succeed(NAME, 1);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
 
     fleet[0].fail(NAME, 1);
     due(&fleet);
     fleet[0].succeed(NAME, 1);
     assert_eq!(fleet[1].fail(NAME, 3).failed(), 3);
-    all(&fleet, State::Open);
+    all(NAME, &fleet, State::Open);
     assert_eq!(fleet[0].look(NAME).reason, "25.0 % of 4 probes succeeded (needed 50.0 %)");
 }
 
@@ -138,13 +126,13 @@ fn recover(fleet: &[Instance]) {
     fleet[0].fail(NAME, 1);
     due(fleet);
     assert_eq!(fleet[0].succeed(NAME, 1).rejected(), 0);
-    all(fleet, State::Closed);
+    all(NAME, fleet, State::Closed);
 }
 
 #[test]
 fn after_a_recovery_a_tenth_of_the_calls_is_admitted_at_first() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &ramping());
+    let fleet: [Instance; 2] = instances(&redis, NAME, &ramping());
     assert_eq!(fleet[1].succeed(NAME, 100).ran, 100, "what has never been open is not ramped up");
     recover(&fleet);
     for instance in &fleet {
@@ -165,7 +153,7 @@ fn a_ramp_ends_and_then_all_calls_are_admitted() {
     let redis = RedisServer::start();
     let mut config = ramping();
     config["ramp_up"] = json!("300ms");
-    let fleet: [Instance; 2] = instances(&redis, &config);
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     recover(&fleet);
     within(Duration::from_millis(300) + T, "all are admitted", || {
         fleet.iter().all(|instance| instance.succeed(NAME, 50).ran == 50)
@@ -175,13 +163,13 @@ fn a_ramp_ends_and_then_all_calls_are_admitted() {
 #[test]
 fn a_trip_while_ramping_up_opens_with_the_next_backoff() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 2] = instances(&redis, &ramping());
+    let fleet: [Instance; 2] = instances(&redis, NAME, &ramping());
     recover(&fleet);
     assert_eq!(open_for(&fleet[1], 1), 100);
     // Of ten calls, one is made.
     assert_eq!(fleet[1].fail(NAME, 10).ran, 1);
     assert_eq!(open_for(&fleet[0], 2), 400);
-    all(&fleet, State::Open);
+    all(NAME, &fleet, State::Open);
 }
 
 #[test]
@@ -220,7 +208,7 @@ fn probes_that_succeed_too_slowly_open_again() {
         "reset_timeout": "100ms",
         "backoff": {"factor": 3},
     });
-    let fleet: [Instance; 2] = instances(&redis, &config);
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     let slow = || Act::After(35, Box::new(Act::Succeed(None)));
     fleet[0].call(NAME, slow(), 2);
     assert_eq!(open_for(&fleet[1], 1), 100);

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::array;
 use std::time::Duration;
 
 use cb_runtime::State;
@@ -10,22 +9,9 @@ use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
 use common::protocol::{Act, Told};
-use common::{Instance, T, within, within_t};
+use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
-
-fn instances<const N: usize>(redis: &RedisServer, config: &Value) -> [Instance; N] {
-    array::from_fn(|_| {
-        let instance = Instance::on(&redis.url());
-        instance.create(NAME, config.clone());
-        instance
-    })
-}
-
-#[track_caller]
-fn all(instances: &[Instance], state: State) {
-    within_t("all have heard", || instances.iter().all(|instance| instance.is(NAME, state)));
-}
 
 /// Waits until the fleet has counted so many calls.
 #[track_caller]
@@ -43,7 +29,7 @@ fn last_ten() -> Value {
 #[test]
 fn half_of_the_last_ten_calls_open_from_the_fifth_on() {
     let redis = RedisServer::start();
-    let [a] = instances(&redis, &last_ten());
+    let [a] = instances(&redis, NAME, &last_ten());
     a.fail(NAME, 2);
     a.succeed(NAME, 2);
     told(&a, 4);
@@ -56,7 +42,7 @@ fn half_of_the_last_ten_calls_open_from_the_fifth_on() {
 #[test]
 fn after_a_million_successes_five_failures_of_the_last_ten_open_everywhere() {
     let redis = RedisServer::start();
-    let [a, b, c] = instances(&redis, &last_ten());
+    let [a, b, c] = instances(&redis, NAME, &last_ten());
     a.succeed(NAME, 1_000_000);
     told(&a, 1_000_000);
     a.fail(NAME, 2);
@@ -65,13 +51,13 @@ fn after_a_million_successes_five_failures_of_the_last_ten_open_everywhere() {
     told(&a, 1_000_004);
     assert_eq!(a.state(NAME), State::Closed);
     a.fail(NAME, 1);
-    all(&[a, b, c], State::Open);
+    all(NAME, &[a, b, c], State::Open);
 }
 
 #[test]
 fn what_has_left_the_last_calls_does_not_count() {
     let redis = RedisServer::start();
-    let [a, b] = instances(&redis, &last_ten());
+    let [a, b] = instances(&redis, NAME, &last_ten());
     a.fail(NAME, 4);
     told(&a, 4);
     b.succeed(NAME, 9);
@@ -81,14 +67,14 @@ fn what_has_left_the_last_calls_does_not_count() {
     told(&a, 16);
     assert_eq!([a.state(NAME), b.state(NAME)], [State::Closed; 2]);
     b.fail(NAME, 2);
-    all(&[a, b], State::Open);
+    all(NAME, &[a, b], State::Open);
 }
 
 #[test]
 fn two_slow_and_two_quick_successes_open() {
     let redis = RedisServer::start();
     let config = json!({"slow_call_duration": "50ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 4});
-    let [a, b] = instances(&redis, &config);
+    let [a, b] = instances(&redis, NAME, &config);
     let slow = Act::After(60, Box::new(Act::Succeed(None)));
     a.call(NAME, slow.clone(), 1);
     a.succeed(NAME, 1);
@@ -111,7 +97,7 @@ fn a_slow_failure_is_both() {
         "slow_call_rate_threshold": 0.25,
         "minimum_calls": 4,
     });
-    let [a] = instances(&redis, &config);
+    let [a] = instances(&redis, NAME, &config);
     a.succeed(NAME, 3);
     a.call(NAME, Act::After(60, Box::new(Act::Fail)), 1);
     let seen = a.look(NAME);
@@ -126,7 +112,7 @@ fn quorum() -> Value {
 #[test]
 fn one_instance_that_alone_is_bad_opens_for_itself_and_recovers_by_itself() {
     let redis = RedisServer::start();
-    let [a, b, c] = instances(&redis, &quorum());
+    let [a, b, c] = instances(&redis, NAME, &quorum());
     // The successes of the others are told between its failures, and do not hide them.
     for round in 1..=3 {
         b.succeed(NAME, 1);
@@ -151,7 +137,7 @@ fn one_instance_that_alone_is_bad_opens_for_itself_and_recovers_by_itself() {
 #[test]
 fn failures_on_two_instances_are_enough_for_a_quorum_of_two() {
     let redis = RedisServer::start();
-    let fleet: [Instance; 3] = instances(&redis, &quorum());
+    let fleet: [Instance; 3] = instances(&redis, NAME, &quorum());
     fleet[0].fail(NAME, 2);
     told(&fleet[0], 2);
     fleet[1].fail(NAME, 1);
@@ -164,13 +150,13 @@ fn failures_on_two_instances_are_enough_for_a_quorum_of_two() {
 #[test]
 fn a_bad_instance_is_joined_by_the_fleet_when_a_second_one_fails() {
     let redis = RedisServer::start();
-    let [a, b, c] = instances(&redis, &json!({"failure_threshold": 3, "min_failing_instances": 2}));
+    let [a, b, c] = instances(&redis, NAME, &json!({"failure_threshold": 3, "min_failing_instances": 2}));
     a.fail(NAME, 3);
     told(&a, 3);
     assert_eq!([a.state(NAME), b.state(NAME)], [State::Open, State::Closed]);
     b.fail(NAME, 1);
     let fleet = [a, b, c];
-    all(&fleet, State::Open);
+    all(NAME, &fleet, State::Open);
     within_t("one epoch for all", || {
         fleet.iter().all(|instance| {
             let seen = instance.look(NAME);

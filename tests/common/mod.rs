@@ -10,6 +10,10 @@ pub mod protocol;
 
 use std::time::{Duration, Instant};
 
+use cb_runtime::State;
+use cb_testkit::RedisServer;
+use serde_json::Value;
+
 pub use checks::Checks;
 pub use instance::Instance;
 
@@ -19,6 +23,22 @@ pub const T: Duration = Duration::from_secs(1);
 
 /// How long anything is waited for that ought to happen.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Instances that share this Redis, and all have this breaker.
+#[track_caller]
+pub fn instances<const N: usize>(redis: &RedisServer, breaker: &str, config: &Value) -> [Instance; N] {
+    std::array::from_fn(|_| {
+        let instance = Instance::on(&redis.url());
+        instance.create(breaker, config.clone());
+        instance
+    })
+}
+
+/// Waits until the breaker is in this state on all of them.
+#[track_caller]
+pub fn all(breaker: &str, instances: &[Instance], state: State) {
+    within_t(&format!("all are {state}"), || instances.iter().all(|instance| instance.is(breaker, state)));
+}
 
 /// Waits until `condition` holds; how long that took.
 #[track_caller]

@@ -248,6 +248,19 @@ impl Fleet {
         }
     }
 
+    /// So many half seconds in which everybody calls, and all calls succeed.
+    async fn get_well(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            self.advance(Duration::from_millis(500));
+            for at in 0..self.instances.len() {
+                self.call(at, true).await;
+                self.turn(at).await;
+                self.follow(at).await;
+            }
+        }
+        self.settle().await;
+    }
+
     /// Whether a random walk leads to one truth.
     async fn walk(&mut self, steps: usize, loses_data: bool) {
         self.walk_on(steps, loses_data).await;
@@ -394,15 +407,7 @@ fn from_anywhere_a_healthy_dependency_leads_back_to_closed() {
     in_simulation(0..200, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &config());
         fleet.walk(200, seed % 2 == 0).await;
-        for _ in 0..40 {
-            fleet.advance(Duration::from_millis(500));
-            for at in 0..3 {
-                fleet.call(at, true).await;
-                fleet.turn(at).await;
-                fleet.follow(at).await;
-            }
-        }
-        fleet.settle().await;
+        fleet.get_well(40).await;
         assert_eq!(fleet.truth().await.0, State::Closed);
         fleet.assert_agreed().await;
     });

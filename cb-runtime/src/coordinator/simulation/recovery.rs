@@ -236,15 +236,7 @@ fn from_anywhere_and_with_any_settings_a_healthy_dependency_leads_back_to_closed
         }
         let mut fleet = Fleet::new(seed, 3, &config);
         fleet.walk(200, seed % 2 == 0).await;
-        for _ in 0..60 {
-            fleet.advance(Duration::from_millis(500));
-            for at in 0..3 {
-                fleet.call(at, true).await;
-                fleet.turn(at).await;
-                fleet.follow(at).await;
-            }
-        }
-        fleet.settle().await;
+        fleet.get_well(60).await;
         assert_eq!(fleet.truth().await.0, State::Closed, "{config:?}");
         fleet.assert_agreed().await;
     });

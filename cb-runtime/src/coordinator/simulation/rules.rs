@@ -232,15 +232,7 @@ fn whatever_happens_a_quorum_agrees_when_all_are_well_again() {
     in_simulation(0..200, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2).failure_rate_threshold(0.7).window_calls(10));
         fleet.walk(300, seed % 3 == 0).await;
-        for _ in 0..40 {
-            fleet.advance(Duration::from_millis(500));
-            for at in 0..3 {
-                fleet.call(at, true).await;
-                fleet.turn(at).await;
-                fleet.follow(at).await;
-            }
-        }
-        fleet.settle().await;
+        fleet.get_well(40).await;
         fleet.assert_agreed().await;
         assert_eq!(states(&fleet), [State::Closed; 3]);
     });
