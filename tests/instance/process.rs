@@ -151,7 +151,7 @@ impl Instance {
             Order::SayAs { breaker, word, actor, at_most_ms } => {
                 let mut breaker = self.breaker(&breaker)?.by(&actor);
                 if let Some(ms) = at_most_ms {
-                    breaker = breaker.for_at_most(Duration::from_millis(ms));
+                    breaker = breaker.expires_in(Duration::from_millis(ms));
                 }
                 self.say(&breaker, &word)
             }
