@@ -188,6 +188,11 @@ impl RedisServer {
     /// The same, with all the keys it had.
     pub fn restart_keeping_data(&self) {
         self.cli(&["SAVE"]);
+        self.restart_from_snapshot();
+    }
+
+    /// Kills the server and starts it with what the latest `SAVE` has written: later writes are lost.
+    pub fn restart_from_snapshot(&self) {
         self.kill();
         self.launch_again();
     }
