@@ -62,6 +62,13 @@ fn documented_user() -> Vec<String> {
     command.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
+/// The successes that the store has counted. `None` if it does not answer: a TLS handshake on a busy machine can take
+/// longer than the store's deadline.
+fn stored_successes(instance: &Instance) -> Option<u64> {
+    let rows: FleetRows = instance.try_ask(&Request::Fleet).ok()?;
+    rows.get(NAME).map(|row| row.successes)
+}
+
 /// Asserts that the instance serves calls without the store, and that an error with the text `why` is reported.
 #[track_caller]
 fn serves_locally(instance: &Instance, why: &str) {
@@ -88,7 +95,7 @@ fn documented_acl_user_suffices_for_a_fleet() {
     let a = instance(&trusting(&url, &authority));
     let b = instance_with_roots(&url, &authority);
     b.succeed(NAME, 5);
-    within_t("counts are shared", || a.fleet(NAME).successes == 5);
+    within_t("counts are shared", || stored_successes(&a) == Some(5));
 
     a.fail(NAME, 3);
     within_t("both are open", || [&a, &b].iter().all(|i| i.is(NAME, State::Open)));
@@ -117,7 +124,7 @@ fn fleet_reconnects_after_a_restart() {
     let url = trusting(&redis.tls_url(), &authority);
     let [a, b] = [instance(&url), instance(&url)];
     a.succeed(NAME, 1);
-    within_t("both have reported", || b.fleet(NAME).successes == 1);
+    within_t("both have reported", || stored_successes(&b) == Some(1));
 
     redis.stop();
     a.succeed(NAME, 1);
