@@ -10,7 +10,7 @@ use cb_runtime::State;
 use cb_testkit::{Proxy, RedisServer};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Calls, Ended, Order, Told, Word};
+use common::protocol::{Act, Calls, Ended, Event, Override, Request};
 use common::{Instance, PATIENCE, T, within, within_t};
 
 const NAME: &str = "orders";
@@ -53,7 +53,7 @@ fn with_redis_stopped_calls_neither_fail_nor_wait_and_failures_open_locally() {
 
     redis.stop();
     undisturbed(&a.call(NAME, good(), 1000));
-    within_t("the loss is told", || a.events().contains(&Told::StoreLost));
+    within_t("the loss is told", || a.events().contains(&Event::StoreLost));
     undisturbed(&a.call(NAME, good(), 1000));
 
     let calls = a.fail(NAME, 4);
@@ -61,11 +61,11 @@ fn with_redis_stopped_calls_neither_fail_nor_wait_and_failures_open_locally() {
     assert_eq!(a.state(NAME), State::Open);
     within_t("it is known to be this instance's own doing", || a.look(NAME).local);
     within_t("and told", || {
-        a.events().iter().any(|event| matches!(event, Told::Local(change) if change.to == State::Open))
+        a.events().iter().any(|event| matches!(event, Event::Local(change) if change.to == State::Open))
     });
     assert_eq!(b.state(NAME), State::Closed);
-    assert!(a.try_ask::<Value>(&Order::Fleet).is_err(), "who asks for the fleet gets an error");
-    assert!(a.say(NAME, Word::ForceOpen("away".into())).is_err(), "and so does an operator");
+    assert!(a.try_ask::<Value>(&Request::Fleet).is_err(), "who asks for the fleet gets an error");
+    assert!(a.try_steer(NAME, Override::ForceOpen("away".into())).is_err(), "and so does an operator");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn alone_an_instance_recovers_by_its_own_probes() {
     redis.stop();
     a.fail(NAME, 2);
     assert_eq!(a.state(NAME), State::Open);
-    within_t("it knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("it knows that it is alone", || a.events().contains(&Event::StoreLost));
     within_t("a probe is due", || a.look(NAME).retry_after_us == Some(0));
     let group = a.hold(NAME, 10);
     within_t("all are decided", || {
@@ -102,9 +102,9 @@ fn alone_an_instance_recovers_by_its_own_probes() {
     assert_eq!(a.state(NAME), State::Closed);
 
     redis.restart();
-    within_t("it has joined", || a.events().contains(&Told::StoreRestored));
+    within_t("it has joined", || a.events().contains(&Event::StoreRestored));
     let fleet = a.fleet(NAME);
-    assert_eq!((fleet.state, fleet.run), (State::Closed, 0));
+    assert_eq!((fleet.state, fleet.streak), (State::Closed, 0));
 }
 
 fn resident_kb(instance: &Instance) -> u64 {
@@ -157,7 +157,7 @@ fn with_redis_frozen_calls_go_on_nothing_grows_and_all_agree_after_the_thaw() {
         let seen = fleet.each_ref().map(|instance| instance.look(NAME));
         let one = seen[0].clone();
         seen.iter().all(|s| !s.local && (s.state, s.epoch) == (one.state, one.epoch))
-            && a.events().contains(&Told::StoreRestored)
+            && a.events().contains(&Event::StoreRestored)
     });
     // What had been counted meanwhile is counted once, by everyone.
     let expected = 55 * 2000;
@@ -210,7 +210,7 @@ fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
         }
     }
     // The fleet still hears of changes: the stream that it followed is gone, too.
-    b.order(NAME, &Word::Reset);
+    b.steer(NAME, &Override::Reset);
     all(&[&a, &b], State::Closed);
     assert_eq!(a.look(NAME).epoch, 2);
     b.fail(NAME, 2);
@@ -221,7 +221,7 @@ fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
 fn an_emptied_redis_changes_nothing_for_a_circuit_that_is_forced_open() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(2));
-    a.order(NAME, &Word::ForceOpen("maintenance".into()));
+    a.steer(NAME, &Override::ForceOpen("maintenance".into()));
     all(&[&a, &b], State::ForcedOpen);
     redis.cli(&["FLUSHALL"]);
     within_t("a newcomer finds it forced open", || {
@@ -250,7 +250,7 @@ fn an_emptied_redis_while_closed_lets_counting_go_on() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(3));
     a.fail(NAME, 2);
-    assert_eq!(a.fleet(NAME).run, 2);
+    assert_eq!(a.fleet(NAME).streak, 2);
     redis.cli(&["FLUSHALL"]);
     a.fail(NAME, 3);
     assert_eq!(a.state(NAME), State::Open);
@@ -264,14 +264,14 @@ fn flushed_scripts_go_unnoticed() {
     for failures in 1..=3 {
         redis.cli(&["SCRIPT", "FLUSH"]);
         a.fail(NAME, 1);
-        assert_eq!(a.fleet(NAME).run, failures);
+        assert_eq!(a.fleet(NAME).streak, failures);
     }
     redis.cli(&["SCRIPT", "FLUSH"]);
     b.fail(NAME, 1);
     all(&[&a, &b], State::Open);
     for instance in [&a, &b] {
-        assert!(instance.troubles().is_empty(), "{:?}", instance.troubles());
-        assert!(!instance.events().contains(&Told::StoreLost));
+        assert!(instance.errors().is_empty(), "{:?}", instance.errors());
+        assert!(!instance.events().contains(&Event::StoreLost));
     }
 }
 
@@ -286,7 +286,7 @@ fn without_redis_at_the_start_the_application_serves_and_joins_later() {
     a.fail(NAME, 1);
     b.fail(NAME, 2);
     assert_eq!((a.state(NAME), b.state(NAME)), (State::Closed, State::Closed));
-    assert!(a.troubles().iter().any(|trouble| trouble.is_store), "{:?}", a.troubles());
+    assert!(a.errors().iter().any(|trouble| trouble.is_store), "{:?}", a.errors());
 
     redis.restart();
     // What each had counted alone counts together now: one and two are three.
@@ -310,7 +310,7 @@ fn a_wrong_url_is_a_clear_error_at_once() {
         "unix://",
     ];
     for url in urls {
-        let order = Order::Install { url: Some(url.into()), namespace: "tests".into() };
+        let order = Request::Install { url: Some(url.into()), namespace: "tests".into() };
         let begun = Instant::now();
         let error = Instance::bare().try_ask::<String>(&order).expect_err(url);
         assert!(begun.elapsed() < Duration::from_secs(5), "{url}");
@@ -319,7 +319,7 @@ fn a_wrong_url_is_a_clear_error_at_once() {
         assert!(error.contains("redis://"), "{url}: the error does not say what would be right: {error}");
         assert!(!error.contains("se:cret"), "{url}: the error tells the password: {error}");
     }
-    let order = Order::Install { url: None, namespace: String::new() };
+    let order = Request::Install { url: None, namespace: String::new() };
     let error = Instance::bare().try_ask::<String>(&order).unwrap_err();
     assert!(error.contains("namespace"), "{error}");
 }
@@ -352,7 +352,7 @@ fn who_is_cut_off_protects_itself_and_does_not_drag_the_fleet_along() {
     });
     // A has told its failures by now; what they mean has been judged.
     let counts = a.fleet(NAME);
-    assert_eq!((counts.state, counts.epoch, counts.run, counts.failures), (State::Closed, 0, 0, 3));
+    assert_eq!((counts.state, counts.epoch, counts.streak, counts.failures), (State::Closed, 0, 0, 3));
     for (instance, traffic) in [&b, &c].into_iter().zip(traffic) {
         undisturbed(&Calls { took_us: 0, ..instance.finish(traffic, good()) });
     }
@@ -370,7 +370,7 @@ fn what_the_fleet_did_meanwhile_holds_for_who_was_cut_off() {
     let [b, c] = instances(&redis.url(), &threshold(3));
     within_t("A is part of the fleet", || a.fleet(NAME).epoch == 0);
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A knows that it is alone", || a.events().contains(&Event::StoreLost));
     b.fail(NAME, 3);
     all(&[&b, &c], State::Open);
     undisturbed(&a.call(NAME, good(), 10));
@@ -394,7 +394,7 @@ fn who_recovers_alone_does_not_close_the_fleet() {
     b.fail(NAME, 2);
     all(&[&a, &b], State::Open);
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A knows that it is alone", || a.events().contains(&Event::StoreLost));
     within_t("A recovers by its own probe", || {
         a.call(NAME, good(), 1);
         a.is(NAME, State::Closed)
@@ -418,16 +418,16 @@ fn an_answer_that_is_lost_counts_nothing_twice() {
     let a = instance(&proxy.url(), &threshold(100));
     let b = instance(&redis.url(), &threshold(100));
     for round in 1..=5 {
-        within_t("A is part of the fleet", || a.try_ask::<Value>(&Order::Fleet).is_ok());
+        within_t("A is part of the fleet", || a.try_ask::<Value>(&Request::Fleet).is_ok());
         proxy.stall_answers();
         a.fail(NAME, 3);
         // All of them, or just the first: it is told at once, and what comes after it waits for the answer.
         within_t("failures have arrived", || b.fleet(NAME).failures > (round - 1) * 3);
         proxy.cut();
         proxy.heal();
-        within_t("A is part of the fleet again", || a.try_ask::<Value>(&Order::Fleet).is_ok());
+        within_t("A is part of the fleet again", || a.try_ask::<Value>(&Request::Fleet).is_ok());
         assert_eq!(a.fleet(NAME).failures, round * 3);
-        assert_eq!(b.fleet(NAME).run, round * 3);
+        assert_eq!(b.fleet(NAME).streak, round * 3);
     }
 }
 
@@ -445,7 +445,7 @@ fn a_slow_redis_slows_no_call_down() {
 
     // Slower than anyone is willing to wait: as good as away.
     proxy.slow(Duration::from_secs(1));
-    within(3 * T, "B is alone", || b.events().contains(&Told::StoreLost));
+    within(3 * T, "B is alone", || b.events().contains(&Event::StoreLost));
     let calls = b.call(NAME, good(), 1000);
     assert!(calls.all_rejected());
     assert!(calls.took_us < 2_000_000, "{} µs", calls.took_us);
@@ -454,6 +454,6 @@ fn a_slow_redis_slows_no_call_down() {
         [&a, &b].iter().all(|i| {
             let seen = i.look(NAME);
             (seen.state, seen.epoch, seen.local) == (State::Open, 1, false)
-        }) && b.events().contains(&Told::StoreRestored)
+        }) && b.events().contains(&Event::StoreRestored)
     });
 }

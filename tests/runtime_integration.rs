@@ -10,11 +10,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use cb_runtime::{BreakerConfig, CallError, Event, Registry, State};
+use cb_runtime::{BreakerConfig, CallError, Registry, State};
 use cb_testkit::{Proxy, RedisServer, wait_until};
 use serde_json::json;
 
-use common::protocol::{Act, Ended, Order, Told, Word};
+use common::protocol::{Act, Ended, Event, Override, Request};
 use common::{Instance, PATIENCE, T, within, within_t};
 
 const NAME: &str = "orders";
@@ -85,7 +85,7 @@ fn every_instance_is_told_of_every_change_once_in_order_and_one_of_them_as_its_o
     heard_alike(&fleet, 12);
     for instance in fleet {
         let odd: Vec<_> =
-            instance.events().into_iter().filter(|event| !matches!(event, Told::Transition(_))).collect();
+            instance.events().into_iter().filter(|event| !matches!(event, Event::Transition(_))).collect();
         assert!(odd.is_empty(), "{odd:?}");
     }
 }
@@ -103,9 +103,9 @@ fn changes_made_while_an_instance_was_cut_off_are_told_when_it_is_back() {
     b.fail(NAME, 1);
     within_t("A is open", || a.is(NAME, State::Open));
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A knows that it is alone", || a.events().contains(&Event::StoreLost));
     for _ in 0..3 {
-        b.order(NAME, &Word::Reset);
+        b.steer(NAME, &Override::Reset);
         b.fail(NAME, 1);
         within_t("B's change is made", || !b.look(NAME).local);
     }
@@ -123,10 +123,10 @@ fn failures_elsewhere_open_an_instance_whose_runtime_is_blocked() {
         instance.create(NAME, json!({"failure_threshold": 2}));
         instance
     });
-    let () = b.ask(&Order::Block);
+    let () = b.ask(&Request::Block);
     a.fail(NAME, 2);
     within_t("B is open", || b.is(NAME, State::Open));
-    let () = b.ask(&Order::Unblock);
+    let () = b.ask(&Request::Unblock);
     assert!(b.call(NAME, good(), 1).all_rejected());
 }
 
@@ -140,7 +140,7 @@ fn what_an_instance_has_counted_is_told_before_it_shuts_down() {
     });
     a.fail(NAME, 3);
     a.succeed(NAME, 1);
-    let () = a.ask(&Order::Shutdown);
+    let () = a.ask(&Request::Shutdown);
     let counts = b.fleet(NAME);
     assert_eq!((counts.failures, counts.successes), (3, 1));
 
@@ -149,8 +149,8 @@ fn what_an_instance_has_counted_is_told_before_it_shuts_down() {
     a.fail(NAME, 10);
     assert!(a.call(NAME, good(), 1).all_rejected());
     assert_eq!(b.fleet(NAME).failures, 3);
-    assert!(a.say(NAME, Word::Reset).is_err(), "an order after the end");
-    let () = a.ask(&Order::Shutdown);
+    assert!(a.try_steer(NAME, Override::Reset).is_err(), "an order after the end");
+    let () = a.ask(&Request::Shutdown);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_probe_held_at_shutdown_is_free_at_once() {
     within_t("a probe is due", || a.look(NAME).retry_after_us == Some(0));
     let held = a.hold_one(NAME);
     within_t("B is half-open", || b.is(NAME, State::HalfOpen));
-    let () = a.ask(&Order::Shutdown);
+    let () = a.ask(&Request::Shutdown);
     within_t("B's probe runs", || b.call(NAME, good(), 1).ran == 1);
     a.drop_calls(held);
 }
@@ -343,7 +343,7 @@ async fn subscribers_hear_of_changes_and_the_end() {
     let breaker = registry.get_or_create(NAME, BreakerConfig::default().failure_threshold(1));
     let _failed = breaker.call(async || Err::<(), _>("broken")).await;
     let next = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event in time");
-    let Some(Event::Transition(change)) = next else { panic!("{next:?}") };
+    let Some(cb_runtime::Event::Transition(change)) = next else { panic!("{next:?}") };
     assert_eq!((&*change.breaker, change.from, change.to), (NAME, State::Closed, State::Open));
     assert_eq!((change.epoch, change.own, change.failures), (1, true, 1));
     assert_eq!(change.originator, registry.instance());

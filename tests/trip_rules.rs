@@ -8,7 +8,7 @@ use cb_runtime::State;
 use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Told};
+use common::protocol::{Act, Event};
 use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
@@ -123,7 +123,7 @@ fn one_instance_that_alone_is_bad_opens_for_itself_and_recovers_by_itself() {
     assert_eq!((seen.state, seen.local, seen.epoch), (State::Open, true, 0));
     assert!(seen.reason.contains("here alone"), "{}", seen.reason);
     assert!(a.succeed(NAME, 1).all_rejected());
-    let is_local = |told: &Told| matches!(told, Told::Local(change) if change.to == State::Open);
+    let is_local = |told: &Event| matches!(told, Event::Local(change) if change.to == State::Open);
     assert_eq!(a.events().iter().filter(|told| is_local(told)).count(), 1, "visible as such");
 
     within(Duration::from_millis(500) + T, "its time is over", || a.look(NAME).retry_after_us == Some(0));

@@ -10,7 +10,7 @@ use cb_runtime::State;
 use cb_testkit::{Proxy, RedisServer};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Ended, Function, Order, Told, Word};
+use common::protocol::{Act, Ended, Event, Function, Override, Request};
 use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
@@ -36,18 +36,18 @@ fn told(instance: &Instance, calls: u64) {
 #[track_caller]
 fn all_lose_redis(instances: &[Instance]) {
     within_t("all know that they are alone", || {
-        instances.iter().all(|instance| instance.events().contains(&Told::StoreLost))
+        instances.iter().all(|instance| instance.events().contains(&Event::StoreLost))
     });
 }
 
 /// To be asked after the first loss.
 #[track_caller]
 fn all_are_back(instances: &[Instance]) {
-    let last = |told: &[Told], what: &Told| told.iter().rposition(|told| told == what);
+    let last = |told: &[Event], what: &Event| told.iter().rposition(|told| told == what);
     within_t("all have Redis again", || {
         instances.iter().all(|instance| {
             let told = instance.events();
-            last(&told, &Told::StoreRestored) > last(&told, &Told::StoreLost)
+            last(&told, &Event::StoreRestored) > last(&told, &Event::StoreLost)
         })
     });
 }
@@ -67,7 +67,7 @@ fn of_the_last_calls_none_is_lost_by_being_cut_off() {
     a.fail(NAME, 2);
     told(&a, 6);
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A knows that it is alone", || a.events().contains(&Event::StoreLost));
     a.fail(NAME, 2);
     assert_eq!(a.state(NAME), State::Open, "four of eight");
     proxy.heal();
@@ -129,7 +129,7 @@ fn one_bad_instance_stays_alone_when_redis_was_away() {
     assert_eq!((seen.state, seen.local), (State::Open, true), "{seen:?}");
     assert_eq!(b.state(NAME), State::Closed);
     assert_eq!(b.fleet(NAME).state, State::Closed);
-    a.order(NAME, &Word::Reset);
+    a.steer(NAME, &Override::Reset);
     within_t("closed", || a.is(NAME, State::Closed));
 }
 
@@ -233,17 +233,17 @@ fn a_reset_and_a_release_end_a_ramp() {
     let config =
         json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h"});
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
-    for word in [Word::Reset, Word::Release] {
+    for word in [Override::Reset, Override::Release] {
         fleet[0].fail(NAME, 20);
         due(&fleet);
         fleet[0].succeed(NAME, 1);
         all(NAME, &fleet, State::Closed);
         assert!(fleet[1].succeed(NAME, 50).ran < 10);
-        if matches!(word, Word::Release) {
-            fleet[1].order(NAME, &Word::ForceOpen("x".into()));
+        if matches!(word, Override::Release) {
+            fleet[1].steer(NAME, &Override::ForceOpen("x".into()));
             all(NAME, &fleet, State::ForcedOpen);
         }
-        fleet[1].order(NAME, &word);
+        fleet[1].steer(NAME, &word);
         within_t("all run", || fleet.iter().all(|i| i.succeed(NAME, 20).ran == 20));
     }
 }
@@ -257,10 +257,10 @@ fn what_the_dependency_asks_for_holds_for_a_probe_and_while_ramping_up() {
         i.configure(Function::Obedient, json!({"failure_threshold": 50, "success_threshold": 2, "reset_timeout": "100ms", "recovery_rate": 0.5, "ramp_up": "1h"}));
     }
     b.run(Function::Obedient, 1, Act::Succeed(None));
-    a.run(Function::Obedient, 1, Act::Ask(150));
+    a.run(Function::Obedient, 1, Act::RetryAfter(150));
     within_t("b", || b.is("obedient", State::Open));
     within_t("due", || b.look("obedient").retry_after_us == Some(0));
-    within_t("probe", || b.run(Function::Obedient, 1, Act::Ask(400)) == Ended::Failed);
+    within_t("probe", || b.run(Function::Obedient, 1, Act::RetryAfter(400)) == Ended::Failed);
     assert_eq!(b.state("obedient"), State::Open);
     let seen = b.look("obedient");
     assert!(seen.reason.contains("400ms"), "{seen:?}");
@@ -270,7 +270,7 @@ fn what_the_dependency_asks_for_holds_for_a_probe_and_while_ramping_up() {
         within_t("probe", || a.run(Function::Obedient, 1, Act::Succeed(None)) == Ended::Value(None));
     }
     within_t("closed", || b.is("obedient", State::Closed) && a.is("obedient", State::Closed));
-    assert_eq!(b.run(Function::Obedient, 1, Act::Ask(60_000)), Ended::Failed);
+    assert_eq!(b.run(Function::Obedient, 1, Act::RetryAfter(60_000)), Ended::Failed);
     within_t("open", || a.is("obedient", State::Open));
     assert!(a.look("obedient").retry_after_us > Some(50_000_000));
 }
@@ -280,13 +280,13 @@ fn who_has_not_registered_a_breaker_can_release_and_reset_it() {
     let redis = RedisServer::start();
     let [a] = instances(&redis, NAME, &json!({}));
     let b = Instance::on(&redis.url());
-    a.order(NAME, &Word::ForceOpen("x".into()));
-    within_t("b knows", || b.try_ask::<Value>(&Order::Look { breaker: NAME.into() }).is_ok());
-    b.order(NAME, &Word::Release);
+    a.steer(NAME, &Override::ForceOpen("x".into()));
+    within_t("b knows", || b.try_ask::<Value>(&Request::Look { breaker: NAME.into() }).is_ok());
+    b.steer(NAME, &Override::Release);
     within_t("a", || a.is(NAME, State::Closed));
-    a.order(NAME, &Word::Disable("x".into()));
+    a.steer(NAME, &Override::Disable("x".into()));
     within_t("b knows", || b.is(NAME, State::Disabled));
-    let r: Result<(), String> = b.try_ask(&Order::ResetAll);
+    let r: Result<(), String> = b.try_ask(&Request::ResetAll);
     r.unwrap();
     within_t("a", || a.is(NAME, State::Closed));
 }
@@ -314,7 +314,7 @@ fn any_name_is_shared() {
         c.create(n, json!({"failure_threshold": 2}));
         assert_eq!(c.state(n), State::Open);
     }
-    let damaged = |instance: &Instance| instance.troubles().into_iter().any(|trouble| trouble.is_data);
+    let damaged = |instance: &Instance| instance.errors().into_iter().any(|trouble| trouble.is_data);
     assert!(!damaged(&a) && !damaged(&b));
 }
 
@@ -327,7 +327,7 @@ fn three_deploys_each_say_once_that_they_differ() {
         i
     });
     let conflicts =
-        |i: &Instance| i.troubles().into_iter().filter(|t| t.is_conflict).map(|t| t.text).collect::<Vec<_>>();
+        |i: &Instance| i.errors().into_iter().filter(|t| t.is_conflict).map(|t| t.text).collect::<Vec<_>>();
     within_t("each once", || {
         for i in &fleet {
             i.succeed(NAME, 1);
