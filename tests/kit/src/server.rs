@@ -52,8 +52,9 @@ impl RedisServer {
         RedisServer::start_in(new_directory(), args.iter().map(ToString::to_string).collect(), false)
     }
 
-    /// A server that speaks TLS on a second port, shows `certificate`, and trusts `authority`. It asks for no certificate
-    /// of its clients unless `args` say `["--tls-auth-clients", "yes"]`. The kit itself goes on to use the first port.
+    /// A server that speaks TLS on a second port, shows `certificate`, and trusts `authority`. It asks for no
+    /// certificate of its clients unless `args` say `["--tls-auth-clients", "yes"]`. The kit itself goes on
+    /// to use the first port.
     pub fn start_tls(authority: &Authority, certificate: &Certificate, args: &[&str]) -> RedisServer {
         let mut all = tls_args(authority, certificate);
         all.extend(args.iter().map(ToString::to_string));
