@@ -121,7 +121,7 @@ fn one_instance_that_alone_is_bad_opens_for_itself_and_recovers_by_itself() {
     }
     let seen = a.look(NAME);
     assert_eq!((seen.state, seen.local, seen.epoch), (State::Open, true, 0));
-    assert!(seen.reason.contains("here alone"), "{}", seen.reason);
+    assert!(seen.reason.contains("on this instance only"), "{}", seen.reason);
     assert!(a.succeed(NAME, 1).all_rejected());
     let is_local = |told: &Told| matches!(told, Told::Local(change) if change.to == State::Open);
     assert_eq!(a.events().iter().filter(|told| is_local(told)).count(), 1, "visible as such");
