@@ -291,7 +291,9 @@ fn counts_out(counts: &Counts) -> CountsOut {
 pub(super) fn report_arguments(entry: &Reported, put: &mut impl FnMut(String)) {
     put(encode(&entry.name));
     put(whole(entry.epoch).to_string());
-    counts_out(&entry.counts).iter().for_each(|count| put(count.to_string()));
+    for count in counts_out(&entry.counts) {
+        put(count.to_string());
+    }
     for age in [entry.success_age_us, entry.failure_age_us] {
         put(age.map_or(String::new(), |age| whole(age).to_string()));
     }
@@ -303,7 +305,9 @@ pub(super) fn report_arguments(entry: &Reported, put: &mut impl FnMut(String)) {
     put(buckets.len().to_string());
     for (age, counts) in buckets {
         put(whole(*age).to_string());
-        counts_out(counts).iter().for_each(|count| put(count.to_string()));
+        for count in counts_out(counts) {
+            put(count.to_string());
+        }
     }
 }
 
