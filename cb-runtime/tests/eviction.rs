@@ -114,7 +114,7 @@ async fn what_a_breaker_has_counted_since_it_was_told_of_keeps_it() {
 }
 
 #[tokio::test]
-async fn what_is_open_or_held_or_fixed_stays() {
+async fn what_is_in_use_overridden_or_pinned_stays() {
     static FIXED: &str = "fixed";
     #[circuit_breaker(name = FIXED, registry = registry)]
     async fn fixed(registry: &Registry) -> Result<(), Broken> {
@@ -163,7 +163,78 @@ async fn what_has_not_been_used_for_ten_minutes_goes_even_if_there_is_room() {
     settle(&registry, &hands).await;
     hands.advance(Duration::from_secs(110));
     settle(&registry, &hands).await;
-    assert_eq!(names(&registry), ["tenant-1", "tenant-3"]);
+    assert_eq!(names(&registry), ["tenant-3"]);
+    assert_eq!(call(&registry, 1, Act::Succeed).await, Err(Broken::Open), "its state is known all the same");
+}
+
+/// A crowd of tenants opens, and is never called again: their states use up no places.
+async fn open_circuits_leave_room(registry: &Registry, pass: impl AsyncFn()) {
+    let mut events = registry.subscribe();
+    for id in 0..200 {
+        open(registry, id).await;
+    }
+    registry.fleet().await.unwrap();
+    pass().await;
+    for first in (200..400).step_by(20) {
+        for id in first..first + 20 {
+            open(registry, id).await;
+        }
+        registry.fleet().await.unwrap();
+        pass().await;
+    }
+    assert_eq!(unguarded(&mut events), [""; 0]);
+    assert!(names(registry).len() <= 200, "{}", names(registry).len());
+    for id in [0, 150, 399] {
+        assert_eq!(call(registry, id, Act::Succeed).await, Err(Broken::Open), "tenant-{id}");
+    }
+    let fleet = registry.fleet().await.unwrap();
+    assert!(fleet.len() == 400 && fleet.iter().all(|breaker| breaker.state == State::Open));
+    registry.control("tenant-0").reset().await.unwrap();
+    assert_eq!(call(registry, 0, Act::Succeed).await, Ok(()));
+}
+
+#[tokio::test]
+async fn open_circuits_that_nobody_calls_use_up_no_places() {
+    let (registry, hands) = with_places(200);
+    open_circuits_leave_room(&registry, async || {
+        hands.advance(Duration::from_secs(11));
+        settle(&registry, &hands).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_circuits_that_nobody_calls_use_up_no_places_on_redis() {
+    let redis = RedisServer::start();
+    let (clock, hands) = Clock::manual();
+    let registry = on(&redis).max_breakers(200).clock(clock).build().unwrap();
+    open_circuits_leave_room(&registry, async || {
+        hands.advance(Duration::from_secs(11));
+        for _ in 0..3 {
+            registry.fleet().await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_open_circuit_that_is_called_keeps_its_place() {
+    let (registry, hands) = with_places(16);
+    for id in 0..16 {
+        open(&registry, id).await;
+    }
+    for _ in 0..20 {
+        settle(&registry, &hands).await;
+        for id in 0..16 {
+            assert_eq!(call(&registry, id, Act::Succeed).await, Err(Broken::Open));
+        }
+    }
+    assert_eq!(names(&registry).len(), 16);
+    assert_eq!(
+        registry.breaker("tenant-1").unwrap().snapshot().outcomes.rejected,
+        21,
+        "it is the one it was"
+    );
 }
 
 #[tokio::test]

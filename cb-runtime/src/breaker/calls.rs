@@ -203,6 +203,9 @@ impl Core {
         }
         let slow = matches!(outcome, Outcome::SlowSuccess | Outcome::SlowFailure);
         let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
+        if failed {
+            self.last_failure.store(now.0, Ordering::Relaxed);
+        }
         let change = match (outcome, open_for) {
             (Outcome::Ignored | Outcome::Cancelled, _) => None,
             (_, Some(span)) if !watching => Some(machine.open_on_request(span, successes, now, store_up)),

@@ -53,7 +53,8 @@ impl Core {
             inner.override_in_flight = Some(pending);
         }
         // What nobody says is forgotten; who has heard of a difference need not say it all the time.
-        if !self.drift_told.load(Ordering::Acquire) || now.since(inner.line_said_at) >= SAID_AGAIN {
+        let is_due = !self.drift_told.load(Ordering::Acquire) || now.since(inner.line_said_at) >= SAID_AGAIN;
+        if is_due && !self.is_observed.load(Ordering::Acquire) {
             entry.settings = inner.line.clone();
             inner.line_said_at = now;
         }
@@ -180,13 +181,15 @@ impl Core {
         let inner = lock(&self.inner);
         inner.machine.epoch() > 0 || inner.machine.is_local()
     }
-    /// Nothing of it is lost if this instance forgets it: it is closed, the store knows all that it has counted, and
-    /// nobody waits for anything.
-    pub(crate) fn is_at_rest(&self) -> bool {
+
+    /// The state that it is in, if nothing is lost when this instance forgets the breaker: the store knows that state and all
+    /// that has been counted, and nothing waits for an answer.
+    pub(crate) fn synced_record(&self) -> Option<Record> {
         let now = self.context.clock.now();
         let mut inner = lock(&self.inner);
         inner.machine.fold(self.counters.drain(), now);
         let Inner { machine, callers, overrides, override_in_flight, .. } = &*inner;
-        machine.is_at_rest(now) && callers.is_empty() && overrides.is_empty() && override_in_flight.is_none()
+        let waits = !callers.is_empty() || !overrides.is_empty() || override_in_flight.is_some();
+        machine.synced_record(now).filter(|_| !waits)
     }
 }

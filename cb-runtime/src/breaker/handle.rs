@@ -10,7 +10,7 @@ use super::{Core, PendingOverride};
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Snapshot, State};
-use crate::store::{Counts, MAX_SPAN_US, Proposal};
+use crate::store::{Counts, MAX_SPAN_US, Proposal, cut};
 use crate::sync::lock;
 
 /// A handle on one breaker. Cheap to clone; all clones are the same breaker.
@@ -78,7 +78,7 @@ impl Breaker {
     /// # }
     /// ```
     pub fn by(&self, actor: &str) -> Breaker {
-        Breaker { actor: Some(shorten(actor).into()), ..self.clone() }
+        Breaker { actor: Some(cut(actor).into()), ..self.clone() }
     }
 
     /// The same breaker, where what is override_in_flight by hand ends by itself after this time at the latest: the circuit is closed
@@ -143,7 +143,7 @@ impl Breaker {
             return Err(Error::config("expires_in", "0 is not a span of time; it must be longer"));
         }
         let remaining_us = self.expiry.map(|span| micros(span).clamp(1, MAX_SPAN_US));
-        let pending = Proposal { reason: shorten(reason), remaining_us, ..self.pending(to) };
+        let pending = Proposal { reason: cut(reason).to_owned(), remaining_us, ..self.pending(to) };
         self.place(pending, false).taken().await
     }
 
@@ -192,13 +192,4 @@ impl fmt::Debug for Breaker {
             .field("state", &self.state())
             .finish_non_exhaustive()
     }
-}
-
-/// A reason is for people; the store keeps only so much of it.
-fn shorten(reason: &str) -> String {
-    let mut end = reason.len().min(crate::store::MAX_REASON);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason[..end].to_owned()
 }

@@ -59,6 +59,9 @@ pub(crate) struct Core {
     /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
     next_check: AtomicU64,
     per_function: PerFunction,
+    /// When the circuit opened last, and when a call failed last, in the clock's µs; 0 = never.
+    opened_at: AtomicU64,
+    last_failure: AtomicU64,
     counters: ShardedCounter,
     context: Arc<RegistryContext>,
     me: Weak<Core>,
@@ -68,6 +71,9 @@ pub(crate) struct Core {
     urgent: AtomicBool,
     /// Registered by someone who only wanted to look at it: whoever brings settings first decides.
     provisional: AtomicBool,
+    /// No function and no `get_or_create` has asked for it: this instance only looks at it or steers it, and so declares no
+    /// settings to the fleet.
+    is_observed: AtomicBool,
     /// That two registrations ask for different settings has been reported.
     disputed: AtomicBool,
     /// That another instance judges by other settings has been reported.
@@ -122,6 +128,25 @@ impl Core {
         core
     }
 
+    /// One that this instance only looks at, or steers.
+    pub(crate) fn observed(
+        name: Arc<str>,
+        settings: Settings,
+        per_function: PerFunction,
+        held: Option<(Record, Moment)>,
+        context: Arc<RegistryContext>,
+    ) -> Arc<Self> {
+        let core = Core::unknown(name, BreakerConfig::default(), settings, per_function, held, context);
+        core.is_observed.store(true, Ordering::Release);
+        core.mark_dirty(false);
+        core
+    }
+
+    /// A function or `get_or_create` has asked for it.
+    pub(crate) fn registered(&self) {
+        self.is_observed.store(false, Ordering::Release);
+    }
+
     /// One that no registry has, disabled for ever: it lets calls through and counts nothing.
     pub(crate) fn detached(
         name: Arc<str>,
@@ -172,12 +197,15 @@ impl Core {
             checked_every_us: AtomicU64::new(checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
             per_function,
+            opened_at: AtomicU64::new(opened_at(&machine)),
+            last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(),
             context,
             me: me.clone(),
             dirty: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
+            is_observed: AtomicBool::new(false),
             disputed: AtomicBool::new(false),
             drift_told: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
@@ -301,6 +329,7 @@ impl Core {
     fn publish_state(&self, machine: &StateMachine) {
         self.due.store(due(machine), Ordering::Relaxed);
         self.next_check.store(0, Ordering::Relaxed);
+        self.opened_at.fetch_max(opened_at(machine), Ordering::Relaxed);
         let now = self.context.clock.now();
         self.ramp.set(machine.ramp(now));
         self.gate.set(machine.state(), closed(machine, now));
@@ -312,6 +341,8 @@ impl Core {
         self.context.events.emit(Event::LocalTransition(Arc::new(Transition {
             breaker: self.name.clone(),
             epoch,
+            at: self.context.wall(to.since),
+            cursor: None,
             from,
             to: to.state,
             reason: to.reason,
@@ -374,6 +405,9 @@ impl Core {
             state: standing.state,
             epoch: machine.epoch(),
             local: machine.is_local(),
+            since: (machine.epoch() > 0 || machine.is_local()).then(|| self.context.wall(standing.since)),
+            opened_at: self.context.wall_if_set(&self.opened_at),
+            last_failure_at: self.context.wall_if_set(&self.last_failure),
             reason: standing.reason.clone(),
             actor: standing.actor.clone(),
             retry_after: standing.until.map(|until| self.left_of(until, standing.state, now)),
@@ -391,6 +425,12 @@ impl Core {
             settings: layers.shown(&self.name, &inner.given, machine.settings()),
         }
     }
+}
+
+/// Since when it is open, in the clock's µs; 0 if it is not.
+fn opened_at(machine: &StateMachine) -> u64 {
+    let standing = machine.standing();
+    if standing.state == State::Open { standing.since.0 } else { 0 }
 }
 
 fn closed(machine: &StateMachine, now: Moment) -> Closed {

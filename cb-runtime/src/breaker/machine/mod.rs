@@ -16,7 +16,7 @@ mod transitions;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::config::Settings;
+use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, Record};
 pub(crate) use exchange::PACE;
@@ -106,19 +106,21 @@ impl StateMachine {
         self.local.is_some()
     }
 
-    /// Closed, admitting all, with nothing that the store does not know. What this instance judges itself by alone
-    /// (under a quorum) is not looked at: without it, it is like a newcomer.
-    pub(crate) fn is_at_rest(&self, now: Moment) -> bool {
-        self.state() == State::Closed
-            && self.ramp(now).is_none()
+    /// Its state, if the store knows that and all that has been counted, and if no health check depends on this instance.
+    /// What this instance judges itself by alone (under a quorum) is not looked at: without it, it is like a new instance.
+    pub(crate) fn synced_record(&self, now: Moment) -> Option<Record> {
+        let is_closed = self.state() == State::Closed;
+        let is_checked = |health: &Health| !is_closed || health.idle_interval.is_some();
+        let is_synced = self.ramp(now).is_none()
             && self.local.is_none()
             && self.stats.is_told()
             && !self.probes.want_exchange()
-            && !self.is_checked_while_closed()
-    }
-
-    fn is_checked_while_closed(&self) -> bool {
-        self.settings.health.as_ref().is_some_and(|health| health.idle_interval.is_some())
+            && !self.settings.health.as_ref().is_some_and(is_checked);
+        match &self.confirmed {
+            _ if !is_synced => None,
+            Some((epoch, standing)) => Some(standing.to_record(*epoch, now)),
+            None => is_closed.then(|| self.initial.to_record(0, now)),
+        }
     }
 
     /// Totals of the epoch: the fleet's and this instance's since; on its own, of its own probes.
