@@ -159,6 +159,14 @@ impl BreakerMap {
         }
     }
 
+    /// A state that the store has confirmed for a breaker, unless a later one is known.
+    fn learn(&self, name: &Arc<str>, record: &Record, now: Moment) {
+        let is_known = |held: &Held| held.0.epoch > record.epoch;
+        if !self.read().held.get(name).is_some_and(is_known) {
+            self.adopt(name, record, now);
+        }
+    }
+
     /// Lets the coordinator serve a breaker that is not registered, until the answer is dropped.
     pub(crate) fn steer(self: &Arc<Self>, core: Arc<Core>) -> Steered {
         lock(&self.steered).push(core.clone());
@@ -198,9 +206,15 @@ impl Steered {
 
 impl Drop for Steered {
     fn drop(&mut self) {
-        let mut steered = lock(&self.map.steered);
-        if let Some(at) = steered.iter().position(|core| Arc::ptr_eq(core, &self.core)) {
-            steered.swap_remove(at);
+        {
+            let mut steered = lock(&self.map.steered);
+            if let Some(at) = steered.iter().position(|core| Arc::ptr_eq(core, &self.core)) {
+                steered.swap_remove(at);
+            }
+        }
+        // The event stream may tell of the change only later, and the breaker may be registered before.
+        if let Some(record) = self.core.synced_record() {
+            self.map.learn(self.core.name(), &record, self.core.clock().now());
         }
     }
 }
