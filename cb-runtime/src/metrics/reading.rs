@@ -58,7 +58,7 @@ impl Reading {
         // Events are taken before breakers are counted, so that a breaker of a later event is known in the
         // next round.
         let mut notes = source.context.events.meter.take();
-        source.breakers.count(|counted| {
+        source.breakers.for_each_count(|counted| {
             let label = match counted.pattern {
                 Some(pattern) => SharedString::const_str(pattern),
                 None => counted.name.clone().into(),
