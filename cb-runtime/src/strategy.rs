@@ -98,7 +98,7 @@ pub struct Calls {
 impl Calls {
     /// Successes and failures.
     pub fn total(self) -> u64 {
-        self.successes + self.failures
+        self.successes.saturating_add(self.failures)
     }
 
     /// The share of failures; 0 where there were no calls.
