@@ -72,7 +72,10 @@ impl Guarded<'_> {
         let user = &self.function.body;
         let made = match self.function.returned.as_ref().and_then(|future| future.boxed.as_ref()) {
             None => quote_spanned!(Span::mixed_site()=> (move || { #patterns #user })()),
-            Some(ty) => quote_spanned!(Span::mixed_site()=> (move || -> #ty { #patterns #user })()),
+            Some(ty) => {
+                let into_pinned = Self::of_alias(ty, "into_pinned");
+                quote_spanned!(ty.span()=> #into_pinned((move || -> #ty { #patterns #user })()))
+            }
         };
         quote_spanned!(Span::mixed_site()=> let body = #made;)
     }
@@ -86,8 +89,12 @@ impl Guarded<'_> {
             Some(ReturnedFuture { boxed: None, .. }) => {
                 quote_spanned!(Span::mixed_site()=> (move || #body)().await)
             }
-            Some(ReturnedFuture { boxed: Some(ty), .. }) => {
+            Some(ReturnedFuture { boxed: Some(ty), output: Some(_), .. }) => {
                 quote_spanned!(Span::mixed_site()=> (move || -> #ty #body)().await)
+            }
+            Some(ReturnedFuture { boxed: Some(ty), output: None, .. }) => {
+                let into_pinned = Self::of_alias(ty, "into_pinned");
+                quote_spanned!(ty.span()=> #into_pinned((move || -> #ty #body)()).await)
             }
         };
         let keep = self.keep_arguments();
@@ -98,10 +105,7 @@ impl Guarded<'_> {
             // See `pinned_body`.
             Output::Never => TokenStream::new(),
             Output::Type(written) => self.never_returned(&written.to_token_stream()),
-            Output::OfFuture(alias) => {
-                let (rt, at) = (runtime(alias.span()), ours_at(alias.span()));
-                self.never_returned(&quote_spanned!(at=> <#alias as #rt::BoxedFuture>::Output))
-            }
+            Output::OfFuture(alias) => self.never_returned(&Self::of_alias(&alias, "Output")),
         };
         // In a `match`, because the lint against unused braces would otherwise fire for every body of one line.
         quote_spanned! {Span::mixed_site()=>
@@ -154,7 +158,7 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let kind = return_kind();
         let can_fail = self.plan.must_be_result.then(|| {
-            let call = call_with(self.function.output_span(), "can_fail", "output, kind");
+            let call = call_with(self.function.output_span(), "CanFail::can_fail", "output");
             quote_spanned!(Span::mixed_site()=> #call;)
         });
         let judge = match &self.plan.is_failure {
