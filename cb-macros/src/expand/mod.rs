@@ -76,7 +76,7 @@ impl Guarded<'_> {
                 (Some(alias), None) => {
                     let of_pinned = Self::of_alias(alias, "of_pinned");
                     let rt = Ident::new(RUNTIME, alias.span());
-                    quote_spanned!(alias.span()=> #of_pinned(#rt::Box::pin(#guarded)))
+                    quote_spanned!(alias.span()=> #of_pinned(#rt::boxed(#guarded)))
                 }
             };
             quote!(#import #lookup_first #body_first #guarded)

@@ -9,22 +9,26 @@ impl Directory {
             let settings: __circuit_breaker::MakeSettings = || __circuit_breaker::settings();
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
-        let body = <BoxFuture<
-            'static,
-            Result<User, HttpError>,
-        > as __circuit_breaker::BoxedFuture>::into_pinned(
-            (move || -> BoxFuture<'static, Result<User, HttpError>> {
+        let body = {
+            let __circuit_breaker_body = move || -> BoxFuture<
+                'static,
+                Result<User, HttpError>,
+            > {
                 {
                     let client = self.client.clone();
                     Box::pin(async move { client.get(id).await })
                 }
-            })(),
-        );
+            };
+            <BoxFuture<
+                'static,
+                Result<User, HttpError>,
+            > as __circuit_breaker::BoxedFuture>::into_pinned(__circuit_breaker_body())
+        };
         <BoxFuture<
             'static,
             Result<User, HttpError>,
         > as __circuit_breaker::BoxedFuture>::of_pinned(
-            __circuit_breaker::Box::pin(async move {
+            __circuit_breaker::boxed(async move {
                 let ended = {
                     let body = __circuit_breaker::pin!(body);
                     let judge = {

@@ -34,6 +34,6 @@ pub use reply::{
 };
 pub use return_kind::{
     BoxedFuture, CanFail, FromBreakerError, OtherOutput, Output, Reject, ResultKind, ReturnKind, Returns,
-    ValueKind, never, returning,
+    ValueKind, boxed, never, returning,
 };
 pub use site::{MakeSettings, Site, SiteBreaker, SiteBreakerRef, admit, run, run_permitted, settings};
