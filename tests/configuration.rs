@@ -246,11 +246,11 @@ fn invalid_reload_is_an_error_and_changes_nothing() {
         ),
         (
             "namespace = 'another'\n[defaults]\nreset_timeout = '20s'\n",
-            "namespace: it cannot change while the registry runs; build another one, or start again".into(),
+            "namespace: it cannot change while the registry runs; build another one, or restart".into(),
         ),
         (
             "redis = 'redis://localhost:1'\n",
-            "redis: the address of the store cannot change while the registry runs; build another one, or start again".into(),
+            "redis: the address of the store cannot change while the registry runs; build another one, or restart".into(),
         ),
     ] {
         file.write(text);
@@ -286,7 +286,7 @@ fn deploys_with_different_thresholds_use_their_own_and_report_once() {
             instance.fleet(NAME);
         }
     }
-    let text = "breaker \"orders\" has other settings elsewhere in the fleet, and each judges by its own: ";
+    let text = "breaker \"orders\" has other settings elsewhere in the fleet, and each instance judges by its own: ";
     let of_old =
         format!("{text}failure_threshold is 5 here and 3 there, reset_timeout is 30s here and 1m there");
     let of_new =
@@ -432,7 +432,7 @@ fn operator_setting_may_depend_on_the_attribute() {
     a.create("unmeasured", json!({"failure_threshold": 3}));
     assert_setting(&a.settings("unmeasured"), "slow_call_rate_threshold", "off", "built-in");
     file.write("[breakers.unmeasured]\nslow_call_rate_threshold = 0.25\n");
-    let problem = "breakers.unmeasured.slow_call_rate_threshold: means nothing without slow_call_duration";
+    let problem = "breakers.unmeasured.slow_call_rate_threshold: needs slow_call_duration";
     let error = a.reload(&file.path()).unwrap_err();
     assert!(error.contains(problem), "{error}");
 }
