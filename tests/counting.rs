@@ -65,7 +65,7 @@ fn a_success_ends_the_run_and_the_call_after_the_last_failure_is_rejected() {
     a.fail("orders", 2);
     a.succeed("orders", 1);
     a.fail("orders", 2);
-    assert_eq!(a.fleet("orders").run, 2);
+    assert_eq!(a.fleet("orders").streak, 2);
     assert_eq!(a.state("orders"), State::Closed);
 
     // The third failure and the call after it, back to back: nothing is waited for in between.
@@ -81,14 +81,14 @@ fn a_success_elsewhere_ends_the_run() {
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 3}));
 
     a.fail("orders", 2);
-    assert_eq!(a.fleet("orders").run, 2);
-    within_t("B knows of the run", || b.fleet("orders").run == 2 && b.look("orders").run == 2);
+    assert_eq!(a.fleet("orders").streak, 2);
+    within_t("B knows of the run", || b.fleet("orders").streak == 2 && b.look("orders").streak == 2);
     b.succeed("orders", 1);
-    assert_eq!(b.fleet("orders").run, 0);
-    within(2 * T, "A knows that the run has ended", || a.look("orders").run == 0);
+    assert_eq!(b.fleet("orders").streak, 0);
+    within(2 * T, "A knows that the run has ended", || a.look("orders").streak == 0);
 
     a.fail("orders", 2);
-    assert_eq!(a.fleet("orders").run, 2);
+    assert_eq!(a.fleet("orders").streak, 2);
     assert_eq!(a.state("orders"), State::Closed);
     a.fail("orders", 1);
     assert_eq!(a.state("orders"), State::Open);
@@ -109,7 +109,7 @@ fn a_lone_success_soon_after_failures_elsewhere_ends_their_run() {
             on_a == on_b && (on_b.failures, on_b.successes) == (2 * round, round)
         });
         // Each has to learn first how far its clock is from Redis'.
-        assert!(round <= 5 || a.fleet("orders").run == 0, "round {round}");
+        assert!(round <= 5 || a.fleet("orders").streak == 0, "round {round}");
     }
 }
 
@@ -121,7 +121,7 @@ fn five_instances_count_together() {
     for turn in 0..8 {
         fleet[turn % 5].fail("orders", 1);
     }
-    within_t("the fleet's count is 8", || fleet.each_ref().map(|i| i.fleet("orders").run) == [8; 5]);
+    within_t("the fleet's count is 8", || fleet.each_ref().map(|i| i.fleet("orders").streak) == [8; 5]);
     for instance in &fleet {
         assert_eq!(instance.state("orders"), State::Closed);
     }
@@ -142,7 +142,7 @@ fn failures_at_once_on_four_threads_are_counted_exactly() {
 
     assert_eq!(a.look("orders").failures, 25);
     let fleet = a.fleet("orders");
-    assert_eq!((fleet.failures, fleet.run, fleet.successes), (25, 25, 0));
+    assert_eq!((fleet.failures, fleet.streak, fleet.successes), (25, 25, 0));
     assert_eq!(b.fleet("orders"), fleet);
 }
 
@@ -275,12 +275,12 @@ fn ignored_outcomes_neither_count_nor_end_a_run() {
     let a = Instance::on(&redis.url());
     a.configure(Function::Plain, json!({"failure_threshold": 3}));
 
-    for act in [Act::Fail, Act::Shrug, Act::Fail, Act::Shrug] {
+    for act in [Act::Fail, Act::FailIgnored, Act::Fail, Act::FailIgnored] {
         a.run(Function::Plain, 1, act);
     }
-    assert_eq!(a.run(Function::Plain, 1, Act::Shrug), Ended::Shrugged);
+    assert_eq!(a.run(Function::Plain, 1, Act::FailIgnored), Ended::Ignored);
     let fleet = a.fleet("plain");
-    assert_eq!((fleet.failures, fleet.successes, fleet.run), (2, 0, 2));
+    assert_eq!((fleet.failures, fleet.successes, fleet.streak), (2, 0, 2));
     assert_eq!(a.state("plain"), State::Closed);
 
     assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
@@ -320,7 +320,10 @@ fn breakers_and_namespaces_have_no_influence_on_each_other() {
     x.fail("a", 1);
     x.fail("b", 1);
     y.fail("a", 1);
-    assert_eq!([x.fleet("a").run, x.fleet("b").run, y.fleet("a").run, y.fleet("b").run], [1, 1, 1, 0]);
+    assert_eq!(
+        [x.fleet("a").streak, x.fleet("b").streak, y.fleet("a").streak, y.fleet("b").streak],
+        [1, 1, 1, 0]
+    );
     x.fail("a", 1);
     // The witness hears of what it should hear of; by then y would have heard of it, too.
     within_t("x's a is open", || witness.is("a", State::Open));
@@ -361,7 +364,7 @@ fn every_trip_is_seen_while_another_calls_successfully_all_the_while() {
         assert_eq!(a.state("orders"), State::Open, "round {round}");
         within_t("B is rejected", || b.progress(traffic).rejected() > 0);
         b.finish(traffic, Act::Succeed(None));
-        a.order("orders", &common::protocol::Word::Reset);
+        a.steer("orders", &common::protocol::Override::Reset);
         within_t("both are closed", || a.is("orders", State::Closed) && b.is("orders", State::Closed));
     }
     assert_eq!(a.look("orders").epoch, 40);

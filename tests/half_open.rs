@@ -9,7 +9,7 @@ use cb_runtime::{Breaker, BreakerConfig, Registry, State};
 use cb_testkit::{RedisServer, wait_until};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Ended, Told, Word};
+use common::protocol::{Act, Ended, Event, Override};
 use common::{Instance, PATIENCE, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
@@ -50,7 +50,7 @@ fn due(instances: &[Instance]) {
 /// Whether all have had Redis all along. Where the machine stalls for so long that an instance takes Redis
 /// for lost, it goes on alone, and what is shown here does not apply.
 fn together(instances: &[&Instance]) -> bool {
-    let together = instances.iter().all(|instance| !instance.events().contains(&Told::StoreLost));
+    let together = instances.iter().all(|instance| !instance.events().contains(&Event::StoreLost));
     if !together {
         eprintln!("took Redis for lost: this machine stalls; once more");
     }
@@ -309,9 +309,9 @@ fn what_began_in_an_earlier_epoch_does_not_count_in_a_later_one() {
     a.finish(from_closed, Act::Fail);
     a.finish(from_half_open, Act::Fail);
     let counts = b.fleet(NAME);
-    assert_eq!((counts.state, counts.epoch, counts.failures, counts.run), (State::Closed, 3, 0, 0));
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.streak), (State::Closed, 3, 0, 0));
     let counts = a.fleet(NAME);
-    assert_eq!((counts.state, counts.epoch, counts.failures, counts.run), (State::Closed, 3, 0, 0));
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.streak), (State::Closed, 3, 0, 0));
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn an_operators_reset_while_a_probe_is_under_way_makes_it_late() {
     let [a, b] = &fleet;
     open_until_due(&fleet);
     let held = a.hold_one(NAME);
-    b.order(NAME, &Word::Reset);
+    b.steer(NAME, &Override::Reset);
     all(NAME, &fleet, State::Closed);
     a.finish(held, Act::Fail);
     let counts = a.fleet(NAME);

@@ -138,7 +138,10 @@ fn after_a_recovery_a_tenth_of_the_calls_is_admitted_at_first() {
     for instance in &fleet {
         let calls = instance.succeed(NAME, 100);
         assert!((9..=12).contains(&calls.ran), "{}", calls.ran);
-        assert_eq!(calls.ended.iter().filter(|ended| **ended == Ended::Ramped).count(), 100 - calls.ran);
+        assert_eq!(
+            calls.ended.iter().filter(|ended| **ended == Ended::RampRejected).count(),
+            100 - calls.ran
+        );
         assert_eq!(instance.look(NAME).ramp_rejected, 100 - calls.ran as u64);
     }
     // And a newcomer does the same.
@@ -183,7 +186,7 @@ fn what_the_dependency_asks_for_opens_the_fleet_for_so_long() {
     for instance in &fleet {
         assert_eq!(instance.run(Function::Obedient, 1, Act::Fail), Ended::Failed);
     }
-    assert_eq!(fleet[0].run(Function::Obedient, 1, Act::Ask(700)), Ended::Failed);
+    assert_eq!(fleet[0].run(Function::Obedient, 1, Act::RetryAfter(700)), Ended::Failed);
     within_t("all are open", || fleet.iter().all(|instance| instance.is("obedient", State::Open)));
     for instance in &fleet {
         let seen = instance.look("obedient");

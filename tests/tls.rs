@@ -6,7 +6,7 @@ use cb_runtime::State;
 use cb_testkit::{Authority, Certificate, RedisServer, Reply};
 use serde_json::json;
 
-use common::protocol::{Act, Ended, FleetRows, Function, Order, Told, Word};
+use common::protocol::{Act, Ended, Event, FleetRows, Function, Override, Request};
 use common::{Instance, PATIENCE, within, within_t};
 
 const NAME: &str = "orders";
@@ -41,7 +41,7 @@ fn instance(url: &str) -> Instance {
 fn instance_with_roots(url: &str, authority: &Authority) -> Instance {
     let roots = authority.file().display().to_string();
     let instance = Instance::with_environment(&[("SSL_CERT_FILE", roots.as_str())]);
-    let _id: String = instance.ask(&Order::Install { url: Some(url.into()), namespace: "tests".into() });
+    let _id: String = instance.ask(&Request::Install { url: Some(url.into()), namespace: "tests".into() });
     prepared(instance)
 }
 
@@ -63,16 +63,16 @@ fn documented_user() -> Vec<String> {
 #[track_caller]
 fn serves_alone(instance: &Instance, why: &str) {
     within(PATIENCE, "what is wrong is told", || {
-        let told = instance.troubles().iter().any(|trouble| trouble.is_store && trouble.text.contains(why));
+        let told = instance.errors().iter().any(|trouble| trouble.is_store && trouble.text.contains(why));
         // A loss is told once. If its first reason was a slow machine, who asks hears of the true one.
-        told || instance.try_ask::<FleetRows>(&Order::Fleet).is_err_and(|error| error.contains(why))
+        told || instance.try_ask::<FleetRows>(&Request::Fleet).is_err_and(|error| error.contains(why))
     });
     let calls = instance.call(NAME, good(), 100);
     assert!(calls.ended.iter().all(|ended| *ended == Ended::value("fresh")), "{calls:?}");
     assert!(calls.took_us < 2_000_000, "{calls:?}");
     let calls = instance.fail(NAME, 4);
     assert_eq!((calls.failed(), calls.rejected()), (3, 1), "it opens by itself");
-    let error = instance.say(NAME, Word::Reset).expect_err("an operator gets an error");
+    let error = instance.try_steer(NAME, Override::Reset).expect_err("an operator gets an error");
     assert!(!error.contains("secret"), "{error}");
 }
 
@@ -90,7 +90,7 @@ fn a_fleet_whose_user_may_do_what_is_documented_agrees_on_a_trip() {
     a.fail(NAME, 3);
     within_t("both are open", || [&a, &b].iter().all(|i| i.is(NAME, State::Open)));
     assert!(b.call(NAME, good(), 10).all_rejected());
-    b.order(NAME, &Word::Reset);
+    b.steer(NAME, &Override::Reset);
     within_t("and closed again", || [&a, &b].iter().all(|i| i.is(NAME, State::Closed)));
 
     // What one of them caches answers in the other one.
@@ -117,9 +117,9 @@ fn when_the_server_is_back_the_fleet_is_together_again() {
     redis.stop();
     a.succeed(NAME, 1);
     b.succeed(NAME, 1);
-    within_t("both know it has gone", || [&a, &b].iter().all(|i| i.events().contains(&Told::StoreLost)));
+    within_t("both know it has gone", || [&a, &b].iter().all(|i| i.events().contains(&Event::StoreLost)));
     redis.restart();
-    within_t("and that it is back", || [&a, &b].iter().all(|i| i.events().contains(&Told::StoreRestored)));
+    within_t("and that it is back", || [&a, &b].iter().all(|i| i.events().contains(&Event::StoreRestored)));
     a.fail(NAME, 3);
     within_t("both are open", || [&a, &b].iter().all(|i| i.is(NAME, State::Open)));
 }
@@ -174,7 +174,7 @@ fn tls_where_the_server_does_not_speak_it_is_said() {
 fn a_file_that_is_not_there_is_an_error_at_once() {
     let instance = Instance::bare();
     let url = "rediss://:secret@localhost?cacert=/not/there.pem".to_owned();
-    let order = Order::Install { url: Some(url), namespace: "tests".into() };
+    let order = Request::Install { url: Some(url), namespace: "tests".into() };
     let error = instance.try_ask::<String>(&order).expect_err("no registry");
     assert!(error.contains("cacert=/not/there.pem: No such file"), "{error}");
     assert!(!error.contains("secret"), "{error}");

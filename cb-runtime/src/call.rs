@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
+use crate::breaker::counters::Outcome;
 use crate::breaker::permit::{Admission, Permit, Waiting};
 use crate::breaker::stopwatch::Stopwatch;
-use crate::breaker::tally::Outcome;
 use crate::breaker::{Breaker, Core};
 use crate::error::BreakerError;
 

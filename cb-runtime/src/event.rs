@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::error::Error;
 #[cfg(feature = "metrics")]
-use crate::meter::{By, Fact, Meter};
+use crate::metrics::{By, Fact, Meter};
 use crate::snapshot::State;
 use crate::sync::lock;
 
@@ -141,7 +141,7 @@ pub(crate) type OnError = Arc<dyn Fn(&Error) + Send + Sync>;
 
 /// Where a registry's events go out: to its subscribers at once, and to `tracing` and the error
 /// callback on a thread of their own, so that nothing of the user's runs where calls or exchanges do.
-pub(crate) struct Outlet {
+pub(crate) struct EventBus {
     /// `None` once the registry has been shut down: subscribers see the end.
     subscribers: Mutex<Option<broadcast::Sender<Event>>>,
     on_error: Option<OnError>,
@@ -149,9 +149,9 @@ pub(crate) struct Outlet {
     pub(crate) meter: Meter,
 }
 
-impl Outlet {
+impl EventBus {
     pub(crate) fn new(on_error: Option<OnError>) -> Self {
-        Outlet {
+        EventBus {
             subscribers: Mutex::new(Some(broadcast::Sender::new(CAPACITY))),
             on_error,
             #[cfg(feature = "metrics")]

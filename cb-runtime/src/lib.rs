@@ -48,6 +48,7 @@
 #[doc(hidden)]
 pub mod __private;
 mod breaker;
+mod breakers;
 mod cache;
 mod call;
 pub mod clock;
@@ -57,9 +58,7 @@ mod error;
 mod event;
 mod health;
 #[cfg(feature = "metrics")]
-mod meter;
-#[cfg(feature = "metrics")]
-mod publish;
+mod metrics;
 mod registry;
 mod snapshot;
 mod store;
@@ -77,7 +76,9 @@ pub use error::{BreakerError, Error};
 pub use event::{CacheTier, Event, Events, Transition};
 pub use health::Healthy;
 pub use registry::{Registry, RegistryBuilder};
-pub use snapshot::{FleetBreaker, Origin, Outcomes, Setting, Snapshot, State, UnknownState, WindowSnapshot};
+pub use snapshot::{
+    FleetBreaker, Origin, Outcomes, ParseStateError, Setting, Snapshot, State, WindowSnapshot,
+};
 pub use strategy::{Bucket, Calls, TripStrategy, WindowCounts};
 
 /// The examples of that page, compiled.

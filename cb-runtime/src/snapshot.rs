@@ -61,21 +61,21 @@ impl fmt::Display for State {
 }
 
 impl FromStr for State {
-    type Err = UnknownState;
+    type Err = ParseStateError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         State::ALL
             .into_iter()
             .find(|state| state.as_str() == text)
-            .ok_or_else(|| UnknownState(text.chars().take(40).collect()))
+            .ok_or_else(|| ParseStateError(text.chars().take(40).collect()))
     }
 }
 
 /// A text that names no [`State`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownState(String);
+pub struct ParseStateError(String);
 
-impl fmt::Display for UnknownState {
+impl fmt::Display for ParseStateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -85,7 +85,7 @@ impl fmt::Display for UnknownState {
     }
 }
 
-impl std::error::Error for UnknownState {}
+impl std::error::Error for ParseStateError {}
 
 /// A breaker at one moment, as this instance knows it; taken from memory, without I/O.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -48,7 +48,7 @@ fn with_places(places: usize) -> (Registry, ManualClock) {
     (Registry::builder().max_breakers(places).clock(clock).build().unwrap(), hands)
 }
 
-/// Time passes, guests that nobody needs go, and the store is told all there is.
+/// Time passes, keyed that nobody needs go, and the store is told all there is.
 async fn settle(registry: &Registry, hands: &ManualClock) {
     hands.advance(Duration::from_secs(1));
     registry.fleet().await.unwrap();

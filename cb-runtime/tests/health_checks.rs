@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const NUDGE: Duration = Duration::from_millis(1);
 
 /// A registry whose time stands still, with one breaker that counts its checks.
-struct Scene {
+struct CheckContext {
     registry: Registry,
     breaker: Breaker,
     events: Events,
@@ -26,9 +26,9 @@ struct Scene {
     made: Arc<AtomicUsize>,
 }
 
-impl Scene {
+impl CheckContext {
     /// `check` is told how many there have been before.
-    fn new<C>(config: BreakerConfig, check: impl Fn(usize) -> C + Send + Sync + 'static) -> Scene
+    fn new<C>(config: BreakerConfig, check: impl Fn(usize) -> C + Send + Sync + 'static) -> CheckContext
     where
         C: Future<Output: Healthy> + Send + 'static,
     {
@@ -42,7 +42,7 @@ impl Scene {
             .health_check_interval(INTERVAL)
             .health_check(move || check(counter.fetch_add(1, Ordering::SeqCst)));
         let breaker = registry.get_or_create("orders", config);
-        Scene { registry, breaker, events, hands, made }
+        CheckContext { registry, breaker, events, hands, made }
     }
 
     async fn fail(&self) {
@@ -115,33 +115,33 @@ impl Scene {
 
 #[tokio::test]
 async fn the_embedded_default_checks_until_it_passes() {
-    let mut scene = Scene::new(BreakerConfig::default(), |before| ready(before >= 2));
-    scene.quiet(2 * INTERVAL).await;
-    scene.fail().await;
-    let error = scene.breaker.call(async || Ok::<_, Broken>(())).await.unwrap_err();
+    let mut context = CheckContext::new(BreakerConfig::default(), |before| ready(before >= 2));
+    context.quiet(2 * INTERVAL).await;
+    context.fail().await;
+    let error = context.breaker.call(async || Ok::<_, Broken>(())).await.unwrap_err();
     assert_eq!(error.breaker_error().unwrap().retry_after(), Some(INTERVAL));
 
     for _ in 0..2 {
-        assert_eq!(scene.checked_after(INTERVAL).await, Err("says no".into()));
-        assert_eq!(scene.breaker.state(), State::Open);
+        assert_eq!(context.checked_after(INTERVAL).await, Err("says no".into()));
+        assert_eq!(context.breaker.state(), State::Open);
     }
-    assert_eq!(scene.checked_after(INTERVAL).await, Ok(()));
-    scene.is(State::Closed).await;
-    assert_eq!(scene.breaker.snapshot().reason, "health check passed after 2 failures");
-    scene.quiet(2 * INTERVAL).await;
-    let outcomes = scene.breaker.snapshot().outcomes;
+    assert_eq!(context.checked_after(INTERVAL).await, Ok(()));
+    context.is(State::Closed).await;
+    assert_eq!(context.breaker.snapshot().reason, "health check passed after 2 failures");
+    context.quiet(2 * INTERVAL).await;
+    let outcomes = context.breaker.snapshot().outcomes;
     assert_eq!((outcomes.success, outcomes.failure, outcomes.rejected), (0, 1, 1), "checks are no calls");
 }
 
 #[tokio::test]
 async fn checks_back_off() {
     let backoff = Backoff::exponential(2.0).cap(3 * INTERVAL);
-    let mut scene = Scene::new(BreakerConfig::default().backoff(backoff), |_| ready(false));
-    scene.fail().await;
-    assert_eq!(scene.checked_after(INTERVAL).await, Err("says no".into()));
+    let mut context = CheckContext::new(BreakerConfig::default().backoff(backoff), |_| ready(false));
+    context.fail().await;
+    assert_eq!(context.checked_after(INTERVAL).await, Err("says no".into()));
     for steps in [2, 3, 3] {
-        scene.quiet((steps - 1) * INTERVAL).await;
-        assert_eq!(scene.checked_after(INTERVAL).await, Err("says no".into()));
+        context.quiet((steps - 1) * INTERVAL).await;
+        assert_eq!(context.checked_after(INTERVAL).await, Err("says no".into()));
     }
 }
 
@@ -156,12 +156,12 @@ async fn a_check_that_blocks_its_thread_or_panics_is_a_failed_one_among_others()
             _ => Ok::<_, Broken>(()),
         }
     };
-    let mut scene = Scene::new(BreakerConfig::default(), check);
-    scene.fail().await;
-    scene.timed_out_after(INTERVAL).await;
-    assert_eq!(scene.checked_after(INTERVAL).await, Err("panicked: no way".into()));
-    assert_eq!(scene.checked_after(INTERVAL).await, Ok(()));
-    scene.is(State::Closed).await;
+    let mut context = CheckContext::new(BreakerConfig::default(), check);
+    context.fail().await;
+    context.timed_out_after(INTERVAL).await;
+    assert_eq!(context.checked_after(INTERVAL).await, Err("panicked: no way".into()));
+    assert_eq!(context.checked_after(INTERVAL).await, Ok(()));
+    context.is(State::Closed).await;
 }
 
 #[tokio::test]
@@ -174,17 +174,17 @@ async fn a_check_that_always_blocks_holds_few_threads() {
         })
         .await;
     };
-    let mut scene = Scene::new(BreakerConfig::default(), check);
-    scene.fail().await;
+    let mut context = CheckContext::new(BreakerConfig::default(), check);
+    context.fail().await;
     for _ in 0..3 {
-        scene.timed_out_after(INTERVAL).await;
+        context.timed_out_after(INTERVAL).await;
     }
-    scene.hands.advance(INTERVAL);
+    context.hands.advance(INTERVAL);
     let stuck = || Err("earlier checks are stuck, no further one is made".into());
-    assert_eq!(scene.ended().await, stuck());
-    scene.hands.advance(INTERVAL);
-    assert_eq!(scene.ended().await, stuck());
-    assert_eq!(scene.made(), 3);
+    assert_eq!(context.ended().await, stuck());
+    context.hands.advance(INTERVAL);
+    assert_eq!(context.ended().await, stuck());
+    assert_eq!(context.made(), 3);
 }
 
 #[tokio::test]
@@ -204,10 +204,10 @@ async fn a_check_that_hangs_is_dropped_at_its_timeout() {
             std::future::pending::<()>().await;
         }
     };
-    let mut scene = Scene::new(BreakerConfig::default(), check);
-    scene.fail().await;
+    let mut context = CheckContext::new(BreakerConfig::default(), check);
+    context.fail().await;
     for round in 1..=5 {
-        scene.timed_out_after(INTERVAL).await;
+        context.timed_out_after(INTERVAL).await;
         bounded(async {
             while dropped.load(Ordering::SeqCst) < round {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -222,40 +222,40 @@ async fn idle_checks_open_and_close_without_any_call() {
     let config = BreakerConfig::default().idle_health_check_interval(4 * INTERVAL);
     let well = Arc::new(AtomicBool::new(true));
     let dependency = well.clone();
-    let mut scene = Scene::new(config, move |_| ready(dependency.load(Ordering::SeqCst)));
-    scene.quiet(3 * INTERVAL).await;
-    assert_eq!(scene.checked_after(INTERVAL).await, Ok(()));
+    let mut context = CheckContext::new(config, move |_| ready(dependency.load(Ordering::SeqCst)));
+    context.quiet(3 * INTERVAL).await;
+    assert_eq!(context.checked_after(INTERVAL).await, Ok(()));
     well.store(false, Ordering::SeqCst);
-    assert_eq!(scene.checked_after(4 * INTERVAL).await, Err("says no".into()));
+    assert_eq!(context.checked_after(4 * INTERVAL).await, Err("says no".into()));
     // On a busy machine the role may lapse before the result is there, which is then another check's to bring.
-    scene.is(State::Open).await;
-    assert_eq!(scene.breaker.snapshot().reason, "health check failed: says no");
+    context.is(State::Open).await;
+    assert_eq!(context.breaker.snapshot().reason, "health check failed: says no");
     well.store(true, Ordering::SeqCst);
-    scene.hands.advance(INTERVAL);
-    scene.is(State::Closed).await;
+    context.hands.advance(INTERVAL);
+    context.is(State::Closed).await;
 }
 
 #[tokio::test]
 async fn what_an_operator_holds_is_not_checked() {
     let config = BreakerConfig::default().idle_health_check_interval(INTERVAL);
-    let mut scene = Scene::new(config, |_| ready(true));
-    scene.breaker.force_open("maintenance").await.unwrap();
-    scene.quiet(3 * INTERVAL).await;
-    scene.breaker.disable("maintenance").await.unwrap();
-    scene.quiet(3 * INTERVAL).await;
-    scene.breaker.release().await.unwrap();
-    assert_eq!(scene.checked_after(INTERVAL).await, Ok(()));
+    let mut context = CheckContext::new(config, |_| ready(true));
+    context.breaker.force_open("maintenance").await.unwrap();
+    context.quiet(3 * INTERVAL).await;
+    context.breaker.disable("maintenance").await.unwrap();
+    context.quiet(3 * INTERVAL).await;
+    context.breaker.release().await.unwrap();
+    assert_eq!(context.checked_after(INTERVAL).await, Ok(()));
 }
 
 #[tokio::test]
 async fn after_a_shutdown_nobody_checks_and_live_traffic_probes() {
-    let scene = Scene::new(BreakerConfig::default().success_threshold(1), |_| ready(false));
-    scene.fail().await;
-    scene.registry.shutdown().await;
-    scene.hands.advance(3 * INTERVAL);
-    scene.breaker.call(async || Ok::<_, Broken>(())).await.unwrap();
-    assert_eq!(scene.breaker.state(), State::Closed);
-    assert_eq!(scene.made(), 0);
+    let context = CheckContext::new(BreakerConfig::default().success_threshold(1), |_| ready(false));
+    context.fail().await;
+    context.registry.shutdown().await;
+    context.hands.advance(3 * INTERVAL);
+    context.breaker.call(async || Ok::<_, Broken>(())).await.unwrap();
+    assert_eq!(context.breaker.state(), State::Closed);
+    assert_eq!(context.made(), 0);
 }
 
 async fn is_up() -> std::io::Result<()> {

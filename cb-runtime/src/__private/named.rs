@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::SiteBreaker;
+use crate::breakers::KeyedSite;
 use crate::config::BreakerConfig;
-use crate::coordinator::book::Site;
 use crate::registry::Registry;
 
 /// The static beside such a function. Its breaker is looked up at every call.
@@ -19,7 +19,7 @@ pub struct NamedSite {
 /// What the attribute says.
 struct Said {
     config: BreakerConfig,
-    site: Site,
+    site: KeyedSite,
 }
 
 impl NamedSite {
@@ -44,7 +44,7 @@ impl NamedSite {
             Some(said) => said,
             None => self.ask(registry, settings),
         };
-        let core = Name::of(name).with(|name| registry.guest(name, config, *site));
+        let core = Name::of(name).with(|name| registry.keyed(name, config, *site));
         SiteBreaker::of(core, config)
     }
 
@@ -58,7 +58,7 @@ impl NamedSite {
                 config = BreakerConfig::default();
             }
             let bit = 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64);
-            Said { config, site: Site { bit, pattern: self.pattern } }
+            Said { config, site: KeyedSite { bit, pattern: self.pattern } }
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::snapshot::State;
 /// change this instance makes or takes over. It is not the epoch: what an instance does while it is
 /// cut off has no epoch, and must still make the outcomes of earlier calls late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pass(u64);
+pub(crate) struct GateWord(u64);
 
 /// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a breaker
 /// that does nothing else need not ask.
@@ -31,7 +31,7 @@ pub(crate) enum Closed {
     Ramping,
 }
 
-impl Pass {
+impl GateWord {
     pub(crate) fn state(self) -> State {
         match self.0 & 7 {
             OPEN => State::Open,
@@ -94,27 +94,27 @@ impl Gate {
 
     /// Acquire: who sees a state also sees what was written before it was set.
     #[inline]
-    pub(crate) fn pass(&self) -> Pass {
-        Pass(self.0.load(Ordering::Acquire))
+    pub(crate) fn word(&self) -> GateWord {
+        GateWord(self.0.load(Ordering::Acquire))
     }
 
     /// Whether `pass` is just what a new call would get.
     #[inline]
-    pub(crate) fn is_unchanged(&self, pass: Pass) -> bool {
-        self.0.load(Ordering::Relaxed) == pass.0
+    pub(crate) fn is_unchanged(&self, word: GateWord) -> bool {
+        self.0.load(Ordering::Relaxed) == word.0
     }
 
     /// Whether a new call would get a pass of the same generation.
     #[inline]
-    pub(crate) fn is_current(&self, pass: Pass) -> bool {
-        (self.0.load(Ordering::Relaxed) ^ pass.0) >> 3 == 0
+    pub(crate) fn is_current(&self, word: GateWord) -> bool {
+        (self.0.load(Ordering::Relaxed) ^ word.0) >> 3 == 0
     }
 
     /// What a closed circuit does besides, from now on; if `pass` is current. It is no change of state: the generation goes on.
-    pub(crate) fn change(&self, pass: Pass, closed: Closed) {
-        let closed = pass.0 & !7 | bits(pass.state(), closed);
+    pub(crate) fn change(&self, word: GateWord, closed: Closed) {
+        let closed = word.0 & !7 | bits(word.state(), closed);
         // If it fails, another state has begun, or somebody else has changed it.
-        let _ = self.0.compare_exchange(pass.0, closed, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.0.compare_exchange(word.0, closed, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Starts a new generation. Callers hold the breaker's lock, so a load and a store suffice.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Core, Order};
+use super::{Core, PendingOverride};
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Snapshot, State};
@@ -19,7 +19,7 @@ pub struct Breaker {
     core: Arc<Core>,
     /// What this handle was asked for with; like an annotated function's, not a thing of the breaker.
     call_timeout: Option<Duration>,
-    /// In whose name orders are given through this handle.
+    /// In whose name overrides are given through this handle.
     actor: Option<Arc<str>>,
     /// For how long they hold at most.
     expiry: Option<Duration>,
@@ -49,7 +49,7 @@ impl Breaker {
 
     /// The state that calls meet here and now; one atomic load.
     pub fn state(&self) -> State {
-        self.core.gate.pass().state()
+        self.core.gate.word().state()
     }
 
     /// What this instance knows of the breaker at this moment; from memory, without I/O.
@@ -57,7 +57,7 @@ impl Breaker {
         self.core.snapshot()
     }
 
-    /// The same breaker, ordered about in the name of this person (or program): [`Snapshot::actor`], events and
+    /// The same breaker, override_in_flight about in the name of this person (or program): [`Snapshot::actor`], events and
     /// [`FleetBreaker::actor`](crate::FleetBreaker::actor) show who has the last word. At most 200 bytes are kept.
     ///
     /// ```
@@ -67,8 +67,8 @@ impl Breaker {
     /// use cb_runtime::{BreakerConfig, Registry, State};
     ///
     /// let registry = Registry::builder().build()?;
-    /// let breaker = registry.get_or_create("orders", BreakerConfig::default());
-    /// breaker.by("alice").for_at_most(Duration::from_secs(3600)).force_open("migration").await?;
+    /// let breaker = registry.get_or_create("overrides", BreakerConfig::default());
+    /// breaker.by("alice").expires_in(Duration::from_secs(3600)).force_open("migration").await?;
     ///
     /// let snapshot = breaker.snapshot();
     /// assert_eq!(snapshot.state, State::ForcedOpen);
@@ -81,11 +81,11 @@ impl Breaker {
         Breaker { actor: Some(shorten(actor).into()), ..self.clone() }
     }
 
-    /// The same breaker, where what is ordered by hand ends by itself after this time at the latest: the circuit is closed
+    /// The same breaker, where what is override_in_flight by hand ends by itself after this time at the latest: the circuit is closed
     /// then, and counts from nothing. It runs on the store's clock. An expiry is kept to the microsecond, but not
     /// longer than a century. Only [`force_open`](Self::force_open), [`disable`](Self::disable) and
     /// [`metrics_only`](Self::metrics_only) have one.
-    pub fn for_at_most(&self, span: Duration) -> Breaker {
+    pub fn expires_in(&self, span: Duration) -> Breaker {
         Breaker { expiry: Some(span), ..self.clone() }
     }
 
@@ -123,7 +123,7 @@ impl Breaker {
     /// # Errors
     /// As [`force_open`](Self::force_open).
     pub async fn release(&self) -> Result<(), Error> {
-        self.place(Proposal { reason: "released".into(), ..self.order(State::Closed) }, true).taken().await
+        self.place(Proposal { reason: "released".into(), ..self.pending(State::Closed) }, true).taken().await
     }
 
     /// Closes the circuit for the whole fleet, whatever its state, and counts from nothing.
@@ -135,19 +135,19 @@ impl Breaker {
     }
 
     pub(crate) fn begin_reset(&self) -> Placed {
-        self.place(Proposal { reason: "reset".into(), ..self.order(State::Closed) }, false)
+        self.place(Proposal { reason: "reset".into(), ..self.pending(State::Closed) }, false)
     }
 
     async fn hold(&self, to: State, reason: &str) -> Result<(), Error> {
         if self.expiry.is_some_and(|span| span.is_zero()) {
-            return Err(Error::config("for_at_most", "0 is not a span of time; it must be longer"));
+            return Err(Error::config("expires_in", "0 is not a span of time; it must be longer"));
         }
         let remaining_us = self.expiry.map(|span| micros(span).clamp(1, MAX_SPAN_US));
-        let order = Proposal { reason: shorten(reason), remaining_us, ..self.order(to) };
-        self.place(order, false).taken().await
+        let pending = Proposal { reason: shorten(reason), remaining_us, ..self.pending(to) };
+        self.place(pending, false).taken().await
     }
 
-    fn order(&self, to: State) -> Proposal {
+    fn pending(&self, to: State) -> Proposal {
         Proposal {
             to,
             reason: String::new(),
@@ -164,13 +164,13 @@ impl Breaker {
     /// Puts an order where the coordinator finds it.
     fn place(&self, proposal: Proposal, release: bool) -> Placed {
         let (answer, answered) = oneshot::channel();
-        let mut desk = lock(&self.core.desk);
+        let mut inner = lock(&self.core.inner);
         // Under the lock that the coordinator takes at its end: either it finds this order, or we see the end.
-        if !self.core.home.has_ended() {
-            desk.orders.push(Order { proposal, release, told: false, answer });
+        if !self.core.context.has_ended() {
+            inner.overrides.push(PendingOverride { proposal, release, told: false, answer });
         }
-        drop(desk);
-        self.core.flag(true);
+        drop(inner);
+        self.core.mark_dirty(true);
         Placed(answered)
     }
 }

@@ -1,32 +1,23 @@
 //! One name's guard.
 //!
 //! Reading order: `handle` (what users hold), `calls` (leave to make one, and what became of it) with `gate` (what a
-//! call reads), `permit` (what it holds) and `tally` (what it counts on); then what happens off the fast path:
-//! `settling` (the coordinator's side) and `ledger` (what the breaker knows and intends) with `evidence`, `window`
+//! call reads), `permit` (what it holds) and `counters` (what it counts on); then what happens off the fast path:
+//! `settling` (the coordinator's side) and `machine` (what the breaker knows and intends) with `evidence`, `window`
 //! and `probes`, judged by `policy`; `checking` and `checks` do the same for health checks.
 
-mod account;
 mod calls;
-mod carried;
-pub(crate) mod checking;
-pub(crate) mod checks;
-pub(crate) mod evidence;
+pub(crate) mod context;
+pub(crate) mod counters;
+mod exchange;
 pub(crate) mod gate;
 mod handle;
-pub(crate) mod home;
-pub(crate) mod ledger;
+pub(crate) mod health;
+pub(crate) mod machine;
 pub(crate) mod permit;
-pub(crate) mod policy;
-pub(crate) mod probes;
 pub(crate) mod ramp;
 #[cfg(feature = "metrics")]
 mod seen;
-mod sequence;
-mod settling;
-mod standing;
 pub(crate) mod stopwatch;
-pub(crate) mod tally;
-pub(crate) mod window;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -44,15 +35,15 @@ use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Proposal, Record};
 use crate::strategy::Calls;
 use crate::sync::lock;
-use checks::Checks;
+use context::RegistryContext;
+use counters::ShardedCounter;
 use gate::{Closed, Gate};
-use home::Home;
-use ledger::Ledger;
+use machine::StateMachine;
+use machine::health::Checks;
+use machine::state::Change;
 use permit::Grant;
 use ramp::Ramp;
-use standing::Change;
 use stopwatch::Stopwatch;
-use tally::Tally;
 
 /// What all handles on one breaker share.
 pub(crate) struct Core {
@@ -68,11 +59,11 @@ pub(crate) struct Core {
     /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
     next_check: AtomicU64,
     per_function: PerFunction,
-    tally: Tally,
-    home: Arc<Home>,
+    counters: ShardedCounter,
+    context: Arc<RegistryContext>,
     me: Weak<Core>,
-    /// Already in the home's list of breakers with something to say.
-    flagged: AtomicBool,
+    /// Already in the context's list of breakers with something to say.
+    dirty: AtomicBool,
     /// What it has to say cannot wait: it goes before others.
     urgent: AtomicBool,
     /// Registered by someone who only wanted to look at it: whoever brings settings first decides.
@@ -83,12 +74,12 @@ pub(crate) struct Core {
     drift_told: AtomicBool,
     /// What the store holds under this breaker's keys is damaged: it goes on alone.
     damaged: AtomicBool,
-    desk: Mutex<Desk>,
+    inner: Mutex<Inner>,
 }
 
 /// What the slow paths work on, under one lock.
-struct Desk {
-    ledger: Ledger,
+struct Inner {
+    machine: StateMachine,
     checks: Checks,
     /// The attribute's layer: what whoever registered it has said.
     given: BreakerConfig,
@@ -100,15 +91,15 @@ struct Desk {
     /// Metrics-only, and its rules speak for opening.
     would_open: bool,
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
-    orders: Vec<Order>,
-    ordered: Option<Order>,
+    overrides: Vec<PendingOverride>,
+    override_in_flight: Option<PendingOverride>,
 }
 
 /// More reloads than that in an hour, and one of them may be taken for another instance's opinion.
 const FORMER_LINES: usize = 8;
 
 /// An operator's word on its way to the store.
-struct Order {
+struct PendingOverride {
     proposal: Proposal,
     /// Only if the state is held by hand when the store is asked.
     release: bool,
@@ -124,10 +115,10 @@ impl Core {
         settings: Settings,
         per_function: PerFunction,
         held: Option<(Record, Moment)>,
-        home: Arc<Home>,
+        context: Arc<RegistryContext>,
     ) -> Arc<Self> {
-        let core = Core::unknown(name, given, settings, per_function, held, home);
-        core.flag(false);
+        let core = Core::unknown(name, given, settings, per_function, held, context);
+        core.mark_dirty(false);
         core
     }
 
@@ -137,9 +128,9 @@ impl Core {
         given: BreakerConfig,
         settings: Settings,
         per_function: PerFunction,
-        home: Arc<Home>,
+        context: Arc<RegistryContext>,
     ) -> Arc<Self> {
-        let now = home.clock.now();
+        let now = context.clock.now();
         let disabled = Record {
             epoch: 0,
             state: State::Disabled,
@@ -151,7 +142,7 @@ impl Core {
             reset_timeout_us: 0,
             attempt: 0,
         };
-        Core::unknown(name, given, settings, per_function, Some((disabled, now)), home)
+        Core::unknown(name, given, settings, per_function, Some((disabled, now)), context)
     }
 
     /// One that the coordinator has not heard of.
@@ -161,37 +152,37 @@ impl Core {
         settings: Settings,
         per_function: PerFunction,
         held: Option<(Record, Moment)>,
-        home: Arc<Home>,
+        context: Arc<RegistryContext>,
     ) -> Arc<Self> {
-        let now = home.clock.now();
+        let now = context.clock.now();
         let line = settings.line();
         // Without settings of its own it takes those of whoever brings some.
         let provisional = !given.is_about_the_breaker();
-        let ledger = Ledger::new(settings, home.instance.to_string(), held, now);
-        let ramping = ledger.ramp(now);
-        let gate = Gate::new(ledger.state(), closed(&ledger, now));
+        let machine = StateMachine::new(settings, context.instance.to_string(), held, now);
+        let ramping = machine.ramp(now);
+        let gate = Gate::new(machine.state(), closed(&machine, now));
         let ramp = Ramp::default();
         ramp.set(ramping);
         Arc::new_cyclic(|me| Core {
             name,
             gate,
-            due: AtomicU64::new(due(&ledger)),
-            slow_us: AtomicU64::new(slow_us(ledger.settings())),
+            due: AtomicU64::new(due(&machine)),
+            slow_us: AtomicU64::new(slow_us(machine.settings())),
             ramp,
-            checked_every_us: AtomicU64::new(checked_every_us(ledger.settings())),
+            checked_every_us: AtomicU64::new(checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
             per_function,
-            tally: Tally::new(),
-            home,
+            counters: ShardedCounter::new(),
+            context,
             me: me.clone(),
-            flagged: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             disputed: AtomicBool::new(false),
             drift_told: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
-            desk: Mutex::new(Desk {
-                ledger,
+            inner: Mutex::new(Inner {
+                machine,
                 checks: Checks::default(),
                 given,
                 line,
@@ -199,25 +190,25 @@ impl Core {
                 former_lines: Vec::new(),
                 would_open: false,
                 callers: Vec::new(),
-                orders: Vec::new(),
-                ordered: None,
+                overrides: Vec::new(),
+                override_in_flight: None,
             }),
         })
     }
 
     /// Another registration of the same name. The first settings stand; that these are others is reported once.
     pub(crate) fn registered_again(&self, given: &BreakerConfig, settings: &Settings) {
-        let mut desk = lock(&self.desk);
+        let mut inner = lock(&self.inner);
         if self.provisional.swap(false, Ordering::AcqRel) {
-            desk.given = given.over(&desk.given);
-            self.judge_by(&mut desk, settings.clone());
+            inner.given = given.over(&inner.given);
+            self.judge_by(&mut inner, settings.clone());
             return;
         }
-        let same = desk.ledger.settings() == settings;
+        let same = inner.machine.settings() == settings;
         if !same && !self.disputed.swap(true, Ordering::AcqRel) {
-            let first = format!("{:?}", desk.ledger.settings());
-            drop(desk);
-            self.home.outlet.error(Error::new(ErrorKind::Conflict {
+            let first = format!("{:?}", inner.machine.settings());
+            drop(inner);
+            self.context.events.error(Error::new(ErrorKind::Conflict {
                 breaker: self.name.clone(),
                 problem: format!(
                     "registered again with other settings, which have no effect; use one config for one name. \
@@ -229,47 +220,47 @@ impl Core {
 
     /// What it would judge by under these layers.
     pub(crate) fn resolve(&self, layers: &Layers) -> Result<Settings, Error> {
-        let given = lock(&self.desk).given.clone();
+        let given = lock(&self.inner).given.clone();
         layers.resolve(&self.name, &given)
     }
 
     /// Goes on under other settings, with the counts and the state that it has.
     pub(crate) fn configure(&self, settings: Settings, per_function: &PerFunction) {
         self.per_function.take_over(per_function);
-        let mut desk = lock(&self.desk);
-        if *desk.ledger.settings() == settings {
+        let mut inner = lock(&self.inner);
+        if *inner.machine.settings() == settings {
             return;
         }
-        self.judge_by(&mut desk, settings);
+        self.judge_by(&mut inner, settings);
         self.drift_told.store(false, Ordering::Release);
-        drop(desk);
-        self.flag(false);
+        drop(inner);
+        self.mark_dirty(false);
     }
 
-    fn judge_by(&self, desk: &mut Desk, settings: Settings) {
-        let now = self.home.clock.now();
-        let former = std::mem::replace(&mut desk.line, settings.line());
-        desk.former_lines.retain(|line| *line != former && *line != desk.line);
-        desk.former_lines.push(former);
-        let beyond = desk.former_lines.len().saturating_sub(FORMER_LINES);
-        desk.former_lines.drain(..beyond);
+    fn judge_by(&self, inner: &mut Inner, settings: Settings) {
+        let now = self.context.clock.now();
+        let former = std::mem::replace(&mut inner.line, settings.line());
+        inner.former_lines.retain(|line| *line != former && *line != inner.line);
+        inner.former_lines.push(former);
+        let beyond = inner.former_lines.len().saturating_sub(FORMER_LINES);
+        inner.former_lines.drain(..beyond);
         self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
-        desk.ledger.fold(self.tally.account(), now);
-        desk.ledger.configure(settings, now, self.home.skew());
-        self.ramp.set(desk.ledger.ramp(now));
+        inner.machine.fold(self.counters.drain(), now);
+        inner.machine.configure(settings, now, self.context.skew());
+        self.ramp.set(inner.machine.ramp(now));
         // No new generation, which would make the outcomes of calls late that are under way.
-        self.gate.change(self.gate.pass(), closed(&desk.ledger, now));
-        let Desk { ledger, checks, .. } = desk;
-        checks.configured(self.scene(ledger, now));
+        self.gate.change(self.gate.word(), closed(&inner.machine, now));
+        let Inner { machine, checks, .. } = inner;
+        checks.configured(self.check_context(machine, now));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    pub(crate) fn home(&self) -> &Home {
-        &self.home
+    pub(crate) fn context(&self) -> &RegistryContext {
+        &self.context
     }
 
     /// How long a call may take: the operator's word, else what the function was `given` by its
@@ -282,7 +273,7 @@ impl Core {
     /// Whether a call that ends now was slow.
     #[inline]
     pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
-        watch.is_slow(&self.home.clock, self.slow_us.load(Ordering::Relaxed))
+        watch.is_slow(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
 
     /// Whether a call that takes so long is slow.
@@ -293,11 +284,11 @@ impl Core {
     /// Begins to measure a call, if somebody asks how long it takes.
     #[inline]
     pub(crate) fn stopwatch(&self) -> Stopwatch {
-        Stopwatch::start(&self.home.clock, self.slow_us.load(Ordering::Relaxed))
+        Stopwatch::start(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.home.clock
+        &self.context.clock
     }
 
     /// How long a success may answer later failures; the same precedence.
@@ -306,19 +297,19 @@ impl Core {
         self.per_function.cache_ttl.pick(given)
     }
 
-    /// Lets calls meet the ledger's state, as a new generation. Under the desk's lock.
-    fn show(&self, ledger: &Ledger) {
-        self.due.store(due(ledger), Ordering::Relaxed);
+    /// Lets calls meet the machine's state, as a new generation. Under the inner's lock.
+    fn publish_state(&self, machine: &StateMachine) {
+        self.due.store(due(machine), Ordering::Relaxed);
         self.next_check.store(0, Ordering::Relaxed);
-        let now = self.home.clock.now();
-        self.ramp.set(ledger.ramp(now));
-        self.gate.set(ledger.state(), closed(ledger, now));
+        let now = self.context.clock.now();
+        self.ramp.set(machine.ramp(now));
+        self.gate.set(machine.state(), closed(machine, now));
     }
 
     /// Tells of a change that this instance has made for itself: the store will not.
-    fn tell_private(&self, change: Option<Change>, epoch: u64) {
+    fn emit_local(&self, change: Option<Change>, epoch: u64) {
         let Some(Change { from, to, evidence, .. }) = change.filter(|change| change.private) else { return };
-        self.home.outlet.emit(Event::LocalTransition(Arc::new(Transition {
+        self.context.events.emit(Event::LocalTransition(Arc::new(Transition {
             breaker: self.name.clone(),
             epoch,
             from,
@@ -334,28 +325,28 @@ impl Core {
     }
 
     /// Metrics-only: tells of the opening that there would have been.
-    fn tell_would_open(&self, reason: Option<String>) {
+    fn emit_would_open(&self, reason: Option<String>) {
         if let Some(reason) = reason {
-            self.home.outlet.emit(Event::WouldHaveOpened { breaker: self.name.clone(), reason });
+            self.context.events.emit(Event::WouldHaveOpened { breaker: self.name.clone(), reason });
         }
     }
 
-    fn flag(&self, urgent: bool) {
+    fn mark_dirty(&self, urgent: bool) {
         if urgent {
             self.urgent.store(true, Ordering::Release);
         }
-        let fresh = !self.flagged.swap(true, Ordering::AcqRel);
+        let fresh = !self.dirty.swap(true, Ordering::AcqRel);
         if fresh {
             if let Some(me) = self.me.upgrade() {
-                self.home.flag(me, urgent);
+                self.context.mark_dirty(me, urgent);
             }
         } else if urgent {
-            self.home.ring();
+            self.context.wake();
         }
     }
 
-    pub(crate) fn unflag(&self) {
-        self.flagged.store(false, Ordering::Release);
+    pub(crate) fn clear_dirty(&self) {
+        self.dirty.store(false, Ordering::Release);
     }
 
     /// Whether what it has to say could not wait; once it is asked, it is about to be said.
@@ -365,54 +356,54 @@ impl Core {
 
     /// Whether this breaker can be settled with the store.
     fn store_up(&self) -> bool {
-        self.home.store_up() && !self.damaged.load(Ordering::Relaxed)
+        self.context.store_up() && !self.damaged.load(Ordering::Relaxed)
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let now = self.home.clock.now();
-        // Before the desk: whoever reloads has the layers and wants the desk.
-        let layers = self.home.layers();
-        let mut desk = lock(&self.desk);
-        desk.ledger.fold(self.tally.account(), now);
-        let ledger = &desk.ledger;
-        let (standing, counts, picture) =
-            (ledger.standing(), ledger.counts(), ledger.picture(now, self.home.skew()));
-        let window = Calls::from(picture.window);
+        let now = self.context.clock.now();
+        // Before the inner: whoever reloads has the layers and wants the inner.
+        let layers = self.context.layers();
+        let mut inner = lock(&self.inner);
+        inner.machine.fold(self.counters.drain(), now);
+        let machine = &inner.machine;
+        let (standing, counts, input) =
+            (machine.standing(), machine.counts(), machine.trip_input(now, self.context.skew()));
+        let window = Calls::from(input.window);
         Snapshot {
             name: self.name.to_string(),
             state: standing.state,
-            epoch: ledger.epoch(),
-            local: ledger.is_local(),
+            epoch: machine.epoch(),
+            local: machine.is_local(),
             reason: standing.reason.clone(),
             actor: standing.actor.clone(),
             retry_after: standing.until.map(|until| self.left_of(until, standing.state, now)),
             failures: counts.failures,
             successes: counts.successes,
-            consecutive_failures: picture.run,
-            window: ledger.settings().window.map(|_| WindowSnapshot {
+            consecutive_failures: input.streak,
+            window: machine.settings().window.map(|_| WindowSnapshot {
                 calls: window.total(),
                 failures: window.failures,
                 failure_rate: window.failure_rate(),
                 slow: window.slow,
                 slow_rate: window.slow_rate(),
             }),
-            outcomes: self.tally.outcomes(),
-            settings: layers.shown(&self.name, &desk.given, ledger.settings()),
+            outcomes: self.counters.outcomes(),
+            settings: layers.shown(&self.name, &inner.given, machine.settings()),
         }
     }
 }
 
-fn closed(ledger: &Ledger, now: Moment) -> Closed {
-    if ledger.ramp(now).is_some() {
+fn closed(machine: &StateMachine, now: Moment) -> Closed {
+    if machine.ramp(now).is_some() {
         Closed::Ramping
-    } else if ledger.settings().slow.is_some() {
+    } else if machine.settings().slow.is_some() {
         Closed::Measuring
     } else {
         Closed::Plain
     }
 }
 
-impl Desk {
+impl Inner {
     /// Metrics-only: the reason for which it would open, if there was none before. `asked`: the reason that a call has given.
     fn would_open_now(
         &mut self,
@@ -421,7 +412,7 @@ impl Desk {
         skew: u64,
         store_up: bool,
     ) -> Option<String> {
-        let reason = asked.or_else(|| self.ledger.would_open(now, skew, store_up));
+        let reason = asked.or_else(|| self.machine.would_open(now, skew, store_up));
         let before = std::mem::replace(&mut self.would_open, reason.is_some());
         reason.filter(|_| !before)
     }
@@ -436,6 +427,6 @@ fn checked_every_us(settings: &Settings) -> u64 {
 }
 
 /// When calls may ask for a probe (or a state held by hand ends); `u64::MAX` = nobody knows.
-fn due(ledger: &Ledger) -> u64 {
-    ledger.standing().until.map_or(u64::MAX, |until| until.0)
+fn due(machine: &StateMachine) -> u64 {
+    machine.standing().until.map_or(u64::MAX, |until| until.0)
 }

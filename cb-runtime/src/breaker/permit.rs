@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Core;
-use super::gate::Pass;
+use super::counters::Outcome;
+use super::gate::GateWord;
 use super::stopwatch::Stopwatch;
-use super::tally::Outcome;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
@@ -32,7 +32,7 @@ pub(crate) enum Admission<'a> {
 #[must_use]
 pub struct Permit<'a> {
     core: &'a Core,
-    pass: Pass,
+    word: GateWord,
     /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in it
     /// when the call has ended, and was slow.
     lease: LeaseId,
@@ -53,8 +53,8 @@ const ENDED: usize = 2;
 
 impl<'a> Permit<'a> {
     #[inline]
-    pub(crate) fn new(core: &'a Core, pass: Pass, lease: Option<LeaseId>) -> Self {
-        Permit { core, pass, lease: lease.unwrap_or(0), stage: IDLE }
+    pub(crate) fn new(core: &'a Core, word: GateWord, lease: Option<LeaseId>) -> Self {
+        Permit { core, word, lease: lease.unwrap_or(0), stage: IDLE }
     }
 
     pub(crate) fn core(&self) -> &'a Core {
@@ -114,14 +114,14 @@ impl<'a> Permit<'a> {
     #[inline]
     pub(crate) fn end(&mut self, outcome: Outcome) {
         self.stage = ENDED;
-        self.core.record(self.pass, self.lease, outcome);
+        self.core.record(self.word, self.lease, outcome);
     }
 
     /// The same for a failure that says for how long the circuit must be open.
     #[cold]
     pub(crate) fn end_opening(&mut self, span: Duration) {
         self.stage = ENDED;
-        self.core.record_opening(self.pass, self.lease, span);
+        self.core.record_opening(self.word, self.lease, span);
     }
 }
 
@@ -130,8 +130,8 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         match self.stage {
             ENDED => {}
-            RUNNING => self.core.record(self.pass, self.lease, Outcome::Failure),
-            _ => self.core.record(self.pass, self.lease, Outcome::Cancelled),
+            RUNNING => self.core.record(self.word, self.lease, Outcome::Failure),
+            _ => self.core.record(self.word, self.lease, Outcome::Cancelled),
         }
     }
 }
@@ -146,13 +146,13 @@ pub(crate) struct Waiting<'a> {
 /// A probe that has been granted and not been taken yet; goes back if it is dropped.
 pub(crate) struct Grant {
     core: Arc<Core>,
-    pass: Pass,
+    word: GateWord,
     lease: Option<LeaseId>,
 }
 
 impl Grant {
-    pub(crate) fn new(core: Arc<Core>, pass: Pass, lease: LeaseId) -> Self {
-        Grant { core, pass, lease: Some(lease) }
+    pub(crate) fn new(core: Arc<Core>, word: GateWord, lease: LeaseId) -> Self {
+        Grant { core, word, lease: Some(lease) }
     }
 }
 
@@ -177,8 +177,8 @@ impl<'a> Future for Waiting<'a> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         Poll::Ready(match answer {
             // The state may have changed between the granting and now; the grant then goes back.
-            Ok(mut grant) if self.core.is_current(grant.pass) => {
-                Ok(Permit::new(self.core, grant.pass, grant.lease.take()))
+            Ok(mut grant) if self.core.is_current(grant.word) => {
+                Ok(Permit::new(self.core, grant.word, grant.lease.take()))
             }
             _ => self.core.admit_late(),
         })

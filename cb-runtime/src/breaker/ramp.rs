@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::policy;
+use super::machine::policy;
 use crate::clock::{Moment, micros};
 
 /// Read by every call of that time, and so without a lock.

@@ -45,7 +45,7 @@ enum Tag {
     /// Length, bytes.
     Bytes = 14,
     /// Values, `End`.
-    Sequence = 15,
+    CountWindow = 15,
     /// Pairs of values, `End`.
     Map = 16,
     /// Name.
@@ -236,7 +236,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
     }
 
     fn serialize_seq(mut self, _len: Option<usize>) -> Result<Compound<'a>, Unserializable> {
-        self.tag(Tag::Sequence);
+        self.tag(Tag::CountWindow);
         Ok(Compound(self))
     }
 

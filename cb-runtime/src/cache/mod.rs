@@ -298,7 +298,7 @@ impl Core {
     /// Keeps a successful result, unless the one that is kept is younger than `min(ttl / 10, 5 s)`.
     /// Never waits, never fails: what goes wrong is reported.
     pub(crate) fn remember<T: Serialize + ?Sized>(&self, key: &CacheKey, ttl: Duration, value: &T) {
-        self.home().cache.remember(self.name(), key, ttl, value);
+        self.context().cache.remember(self.name(), key, ttl, value);
     }
 
     /// The kept result, from this process or from the store (with a short deadline).
@@ -307,12 +307,12 @@ impl Core {
         key: &CacheKey,
         ttl: Duration,
     ) -> impl Future<Output = Option<T>> {
-        self.home().cache.recall(self.name(), key, ttl)
+        self.context().cache.recall(self.name(), key, ttl)
     }
 
     /// This call does without a cache, which is reported once per function.
     #[cold]
     pub(crate) fn unkeyable(&self, problem: &Unkeyable) {
-        self.home().cache.unkeyable(self.name(), problem);
+        self.context().cache.unkeyable(self.name(), problem);
     }
 }

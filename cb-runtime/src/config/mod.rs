@@ -6,10 +6,10 @@
 mod backoff;
 pub(crate) mod drift;
 mod layers;
-#[cfg(feature = "config")]
-mod outside;
 mod registry;
 mod settings;
+#[cfg(feature = "config")]
+mod source;
 
 use std::future::Future;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::strategy::{Strategy, TripStrategy};
 pub use backoff::Backoff;
 pub(crate) use layers::{Code, Layers};
 pub use registry::RegistryConfig;
-pub(crate) use settings::{Health, PerFunction, Settings, Window};
+pub(crate) use settings::{Health, PerFunction, Settings, WindowKind};
 
 /// Declares [`BreakerConfig`] and what has to go through all of its fields.
 macro_rules! settings {

@@ -15,7 +15,7 @@ pub(crate) struct Settings {
     /// Failures in a row.
     pub(crate) failure_threshold: Option<u64>,
     /// What the rates and the strategy look at; `None` where there are none of them.
-    pub(crate) window: Option<Window>,
+    pub(crate) window: Option<WindowKind>,
     pub(crate) minimum_calls: u64,
     pub(crate) failure_rate: Option<f64>,
     pub(crate) slow: Option<Slow>,
@@ -32,7 +32,7 @@ pub(crate) struct Settings {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Window {
+pub(crate) enum WindowKind {
     Time(Duration),
     Calls(u32),
 }
@@ -67,8 +67,8 @@ impl BreakerConfig {
             || self.strategy.is_some();
         let window = match (self.window, self.window_calls) {
             _ if !has_window_rule => None,
-            (_, Some(calls)) => Some(Window::Calls(calls)),
-            (span, None) => Some(Window::Time(span.unwrap_or(Duration::from_secs(60)))),
+            (_, Some(calls)) => Some(WindowKind::Calls(calls)),
+            (span, None) => Some(WindowKind::Time(span.unwrap_or(Duration::from_secs(60)))),
         };
         let minimum_calls = self.minimum_calls.unwrap_or(10).min(self.window_calls.unwrap_or(u32::MAX));
         let failure_threshold = self.failure_threshold.or((!has_window_rule).then_some(5)).map(u64::from);
@@ -104,8 +104,8 @@ impl Settings {
             value.map_or_else(|| OFF.into(), |value| value.written())
         }
         let (window, window_calls) = match self.window {
-            Some(Window::Time(span)) => (Some(span), None),
-            Some(Window::Calls(calls)) => (None, Some(calls)),
+            Some(WindowKind::Time(span)) => (Some(span), None),
+            Some(WindowKind::Calls(calls)) => (None, Some(calls)),
             None => (None, None),
         };
         let health = self.health.as_ref();

@@ -5,13 +5,12 @@
 //! into one batch, exchange it, hand the answers back. Batches are strictly one after the other, because
 //! their numbers are what makes a retry after an unknown outcome count only once.
 
-pub(crate) mod book;
-mod checks;
-#[cfg(test)]
-mod simulation;
+mod health;
 mod skew;
+mod stream;
+#[cfg(test)]
+mod tests;
 pub(crate) mod thread;
-mod watch;
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -20,15 +19,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::Core;
-use crate::breaker::home::Home;
-use crate::breaker::ledger::PACE;
+use crate::breaker::context::RegistryContext;
+use crate::breaker::machine::PACE;
+use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::store::{Answer, Batch, FleetRow, Load, MAX_ENTRIES, Store};
-use book::Book;
 use skew::Skew;
-use watch::Stream;
+use stream::Stream;
 
 /// An instance without anything to say asks so often whether the store is still the same.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -40,7 +39,7 @@ const LONG_PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 
 /// What others ask of the coordinator.
-pub(crate) enum Request {
+pub(crate) enum Command {
     /// Tell the store all there is, then read the fleet's overview.
     Fleet(oneshot::Sender<Result<Vec<FleetRow>, Error>>),
     /// The stream has a gap, or cannot be read: learn the states anew.
@@ -50,11 +49,11 @@ pub(crate) enum Request {
 }
 
 pub(crate) struct Coordinator {
-    home: Arc<Home>,
-    book: Arc<Book>,
+    context: Arc<RegistryContext>,
+    breakers: Arc<BreakerMap>,
     store: Arc<dyn Store>,
     stream: Arc<Stream>,
-    requests: mpsc::UnboundedReceiver<Request>,
+    requests: mpsc::UnboundedReceiver<Command>,
     skew: Skew,
     seq: u64,
     /// The breakers of the batch whose fate is unknown.
@@ -70,20 +69,20 @@ pub(crate) struct Coordinator {
 
 /// Starts the tasks. `ready` hears once the store has been asked for the first time, with or without success.
 pub(crate) fn start(
-    home: Arc<Home>,
-    book: Arc<Book>,
+    context: Arc<RegistryContext>,
+    breakers: Arc<BreakerMap>,
     store: Arc<dyn Store>,
     ready: SyncSender<()>,
-) -> std::io::Result<mpsc::UnboundedSender<Request>> {
+) -> std::io::Result<mpsc::UnboundedSender<Command>> {
     let runtime = thread::runtime()?;
     let (sender, requests) = mpsc::unbounded_channel();
     let stream = Arc::new(Stream::default());
     let follower =
-        watch::follow(home.clone(), book.clone(), store.clone(), stream.clone(), sender.downgrade());
-    let now = home.clock.now();
+        stream::follow(context.clone(), breakers.clone(), store.clone(), stream.clone(), sender.downgrade());
+    let now = context.clock.now();
     let coordinator = Coordinator {
-        home,
-        book,
+        context,
+        breakers,
         store,
         stream,
         requests,
@@ -111,22 +110,22 @@ impl Coordinator {
         self.connect().await;
         let _ = ready.try_send(());
         loop {
-            let next = if self.home.store_up() {
+            let next = if self.context.store_up() {
                 self.reviewed_at.after(PACE)
             } else {
                 self.retry_at.min(self.reviewed_at.after(PACE))
             };
-            let home = self.home.clone();
+            let context = self.context.clone();
             tokio::select! {
                 biased;
                 request = self.requests.recv() => match request {
-                    Some(Request::Fleet(answer)) => {
+                    Some(Command::Fleet(answer)) => {
                         let rows = self.fleet().await;
                         let _ = answer.send(rows);
                     }
-                    Some(Request::Resync) => self.resync = true,
-                    Some(Request::Shutdown(done)) => {
-                        self.resign();
+                    Some(Command::Resync) => self.resync = true,
+                    Some(Command::Shutdown(done)) => {
+                        self.step_down();
                         self.tell_all().await;
                         self.end();
                         let _ = done.send(());
@@ -134,8 +133,8 @@ impl Coordinator {
                     }
                     None => return self.end(),
                 },
-                () = home.rung() => {}
-                () = home.clock.sleep_until(next) => {}
+                () = context.notified() => {}
+                () = context.clock.sleep_until(next) => {}
             }
             self.turn().await;
             self.begin_checks();
@@ -143,29 +142,29 @@ impl Coordinator {
     }
 
     fn begin_checks(&mut self) {
-        let now = self.home.clock.now();
+        let now = self.context.clock.now();
         if now < self.checked_at.after(PACE) {
             return;
         }
         self.checked_at = now;
-        for core in self.book.all() {
+        for core in self.breakers.all() {
             if let Some(check) = core.begin_check() {
-                tokio::spawn(checks::run(core, check));
+                tokio::spawn(health::run(core, check));
             }
         }
     }
 
     /// Others may make this instance's health checks from now on.
-    fn resign(&self) {
-        for core in self.book.all() {
-            core.resign();
+    fn step_down(&self) {
+        for core in self.breakers.all() {
+            core.step_down();
         }
     }
 
     async fn turn(&mut self) {
-        let now = self.home.clock.now();
-        let urgent = self.home.take_urgent();
-        if !self.home.store_up() {
+        let now = self.context.clock.now();
+        let urgent = self.context.take_urgent();
+        if !self.context.store_up() {
             self.review(now);
             if urgent || now >= self.retry_at {
                 self.connect().await;
@@ -183,9 +182,9 @@ impl Coordinator {
                 self.exchange(talkative).await;
             }
         } else if urgent || now >= self.exchanged_at.after(PACE) {
-            let flagged = self.home.take_flagged();
-            if !flagged.is_empty() {
-                self.exchange(flagged).await;
+            let dirty = self.context.take_dirty();
+            if !dirty.is_empty() {
+                self.exchange(dirty).await;
             }
         }
     }
@@ -194,9 +193,9 @@ impl Coordinator {
     fn review(&mut self, now: Moment) -> Vec<Arc<Core>> {
         self.reviewed_at = now;
         // All are looked at.
-        self.home.take_flagged();
-        self.book.sweep(now);
-        let mut all = self.book.all();
+        self.context.take_dirty();
+        self.breakers.sweep(now);
+        let mut all = self.breakers.all();
         all.retain(|core| core.review());
         all
     }
@@ -218,8 +217,8 @@ impl Coordinator {
             if rest.is_empty() {
                 return;
             }
-            if self.home.take_urgent() {
-                let mut late = self.home.take_flagged();
+            if self.context.take_urgent() {
+                let mut late = self.context.take_dirty();
                 late.append(&mut rest);
                 rest = urgent_first(late);
             }
@@ -228,12 +227,12 @@ impl Coordinator {
 
     /// One batch under the current number.
     async fn send(&mut self, mut cores: Vec<Arc<Core>>, retry: bool) -> Result<(), Error> {
-        // A breaker that was flagged twice has one entry: its evidence is one flight.
+        // A breaker that was dirty twice has one entry: its evidence is one flight.
         cores.sort_unstable_by_key(Arc::as_ptr);
         cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        let sent_at = self.home.clock.now();
+        let sent_at = self.context.clock.now();
         let batch = Batch {
-            instance: self.home.instance.clone(),
+            instance: self.context.instance.clone(),
             seq: self.seq,
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.entry(retry)).collect(),
@@ -260,23 +259,23 @@ impl Coordinator {
                 Err(problem) => core.refused(problem),
             }
         }
-        for problem in &answer.troubles {
-            self.stream.trouble(&self.home, problem);
+        for problem in &answer.warnings {
+            self.stream.trouble(&self.context, problem);
         }
         if self.stream.is_another(&answer.position) {
             self.resync = true;
-            self.home.ring();
+            self.context.wake();
         }
     }
 
     fn measure(&mut self, store_now: u64, sent_at: Moment) {
-        let skew = self.skew.measure(store_now, sent_at, self.home.clock.now());
-        self.home.set_skew(skew);
+        let skew = self.skew.measure(store_now, sent_at, self.context.clock.now());
+        self.context.set_skew(skew);
     }
 
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
-        let sent_at = self.home.clock.now();
+        let sent_at = self.context.clock.now();
         let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
             Ok(load) => self.loaded(&load, sent_at).await,
             Err(error) => Err(error),
@@ -284,10 +283,10 @@ impl Coordinator {
         match result {
             Ok(()) => {
                 self.retry_after = RETRY.0;
-                if !self.home.store_up() {
-                    self.home.set_store_up(true);
+                if !self.context.store_up() {
+                    self.context.set_store_up(true);
                     if self.ever_up || self.stream.was_lost() {
-                        self.home.outlet.emit(Event::StoreRestored);
+                        self.context.events.emit(Event::StoreRestored);
                     }
                     self.ever_up = true;
                     self.stream.resume();
@@ -300,13 +299,13 @@ impl Coordinator {
     async fn loaded(&mut self, load: &Load, sent_at: Moment) -> Result<(), Error> {
         self.measure(load.now_us, sent_at);
         self.stream.place(&load.position);
-        for problem in &load.troubles {
-            self.stream.trouble(&self.home, problem);
+        for problem in &load.warnings {
+            self.stream.trouble(&self.context, problem);
         }
         for (name, record) in &load.held {
             match record {
-                Ok(record) => self.book.adopt(name, record, self.home.clock.now()),
-                Err(problem) => self.home.outlet.error(Error::new(ErrorKind::Data {
+                Ok(record) => self.breakers.adopt(name, record, self.context.clock.now()),
+                Err(problem) => self.context.events.error(Error::new(ErrorKind::Data {
                     what: format!("breaker \"{name}\""),
                     problem: problem.clone(),
                 })),
@@ -315,7 +314,7 @@ impl Coordinator {
         if let Some(unknown) = self.unknown.take() {
             self.send(unknown, true).await?;
         }
-        let mut all = self.book.all();
+        let mut all = self.breakers.all();
         all.retain(|core| core.review() || core.has_history());
         while !all.is_empty() {
             let batch = all.drain(..all.len().min(MAX_ENTRIES)).collect();
@@ -327,22 +326,22 @@ impl Coordinator {
 
     /// The store has not answered: from now on this instance is on its own.
     fn lost(&mut self, error: &Error) {
-        self.retry_at = self.home.clock.now().after(self.retry_after);
+        self.retry_at = self.context.clock.now().after(self.retry_after);
         self.retry_after = (self.retry_after * 2).min(RETRY.1);
-        let was_up = self.home.store_up();
-        self.home.set_store_up(false);
+        let was_up = self.context.store_up();
+        self.context.set_store_up(false);
         self.stream.pause();
-        for core in self.book.all() {
+        for core in self.breakers.all() {
             core.store_lost(error);
         }
         if was_up || !self.stream.was_lost() {
             self.stream.set_lost();
-            self.home.outlet.emit(Event::StoreLost(error.clone()));
+            self.context.events.emit(Event::StoreLost(error.clone()));
         }
     }
 
     async fn fleet(&mut self) -> Result<Vec<FleetRow>, Error> {
-        if !self.home.store_up() {
+        if !self.context.store_up() {
             self.connect().await;
         }
         self.tell_all().await;
@@ -356,8 +355,8 @@ impl Coordinator {
     /// Twice, because what was decided before the first contact can be proposed only after it.
     async fn tell_all(&mut self) {
         for _ in 0..2 {
-            let now = self.home.clock.now();
-            let talkative = if self.home.store_up() { self.review(now) } else { Vec::new() };
+            let now = self.context.clock.now();
+            let talkative = if self.context.store_up() { self.review(now) } else { Vec::new() };
             if talkative.is_empty() {
                 return;
             }
@@ -367,13 +366,13 @@ impl Coordinator {
 
     /// Whoever waits for an answer, or would from now on, hears that there will be none.
     fn end(&mut self) {
-        self.resign();
-        self.home.end();
+        self.step_down();
+        self.context.end();
         let error = Error::new(ErrorKind::ShutDown);
-        for core in self.book.all() {
+        for core in self.breakers.all() {
             core.store_lost(&error);
         }
-        self.home.outlet.close();
+        self.context.events.close();
     }
 }
 

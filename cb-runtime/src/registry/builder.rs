@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Registry;
+use crate::breakers::MAX_KEYED;
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
-use crate::coordinator::book::GUESTS;
 use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
 use crate::store::Store;
@@ -42,7 +42,7 @@ impl Default for RegistryBuilder {
             config: RegistryConfig::default(),
             on_error: None,
             clock: Clock::system(),
-            max_breakers: GUESTS,
+            max_breakers: MAX_KEYED,
         }
     }
 }

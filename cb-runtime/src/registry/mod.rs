@@ -1,9 +1,9 @@
 //! One instance's breakers.
 
-#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
-mod absent;
 mod builder;
-mod refusals;
+#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
+mod missing_features;
+mod report_limiter;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use builder::RegistryBuilder;
 
-use crate::breaker::home::Home;
+use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
+use crate::breakers::{BreakerMap, KeyedBreaker, KeyedSite};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
-use crate::coordinator::book::{Book, Site, Visit};
-use crate::coordinator::{self, Request};
+use crate::coordinator::{self, Command};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Events, Outlet};
+use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
-use crate::publish;
+use crate::metrics;
 use crate::snapshot::FleetBreaker;
 use crate::store::{Record, Store};
-use refusals::Refusals;
+use report_limiter::ReportLimiter;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
@@ -48,15 +48,15 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// told the store then is lost, unless [`shutdown`](Self::shutdown) was awaited.
 pub struct Registry {
     id: u64,
-    home: Arc<Home>,
-    book: Arc<Book>,
-    requests: mpsc::UnboundedSender<Request>,
+    context: Arc<RegistryContext>,
+    breakers: Arc<BreakerMap>,
+    requests: mpsc::UnboundedSender<Command>,
     code: Code,
     /// Where the shared state lives, as far as the config said so.
     place: Place,
-    refusals: Refusals,
+    reports: ReportLimiter,
     #[cfg(feature = "metrics")]
-    published: publish::Enrolled,
+    published: metrics::Enrolled,
 }
 
 impl Registry {
@@ -119,30 +119,31 @@ impl Registry {
         let place = Place { redis: config.redis, namespace: builder.namespace };
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
-        let outlet = Arc::new(Outlet::new(on_error));
-        let cache = Registry::cache(&clock, &outlet, shared.then_some(&store), &store_up)?;
-        let home = Arc::new(Home::new(instance, clock, outlet, cache, store_up));
-        *home.layers_mut() = layers;
-        let book = Arc::new(Book::new(max_breakers, home.clock.now()));
+        let events = Arc::new(EventBus::new(on_error));
+        let cache = Registry::cache(&clock, &events, shared.then_some(&store), &store_up)?;
+        let context = Arc::new(RegistryContext::new(instance, clock, events, cache, store_up));
+        *context.layers_mut() = layers;
+        let breakers = Arc::new(BreakerMap::new(max_breakers, context.clock.now()));
         let (ready, first_look) = sync_channel(1);
-        let requests = coordinator::start(home.clone(), book.clone(), store, ready).map_err(no_thread)?;
+        let requests =
+            coordinator::start(context.clone(), breakers.clone(), store, ready).map_err(no_thread)?;
         #[cfg(feature = "metrics")]
-        let published = publish::enroll(publish::Source {
+        let published = metrics::enroll(metrics::Source {
             namespace: place.namespace.as_str().into(),
-            home: home.clone(),
-            book: book.clone(),
+            context: context.clone(),
+            breakers: breakers.clone(),
         })
         .map_err(no_thread)?;
         // Either way is fine: without the fleet's states the registry serves by itself.
         let _ = first_look.recv_timeout(FIRST_LOOK);
         Ok(Registry {
             id,
-            home,
-            book,
+            context,
+            breakers,
             requests,
             code,
             place,
-            refusals: Refusals::default(),
+            reports: ReportLimiter::default(),
             #[cfg(feature = "metrics")]
             published,
         })
@@ -151,12 +152,12 @@ impl Registry {
     /// The cached results of all breakers; in this process only, unless others share a store.
     fn cache(
         clock: &Clock,
-        outlet: &Arc<Outlet>,
+        events: &Arc<EventBus>,
         store: Option<&Arc<dyn Store>>,
         store_up: &Arc<AtomicBool>,
     ) -> Result<Cache, Error> {
-        let outlet = outlet.clone();
-        let cache = Cache::new(clock.clone(), Arc::new(move |event| outlet.emit(event)));
+        let events = events.clone();
+        let cache = Cache::new(clock.clone(), Arc::new(move |event| events.emit(event)));
         let Some(store) = store else { return Ok(cache) };
         let background = coordinator::thread::runtime().map_err(no_thread)?;
         Ok(cache.with_store(store, store_up.clone(), background.clone()))
@@ -164,9 +165,9 @@ impl Registry {
 
     /// The breaker of that name, if it is registered here or the fleet holds it in a state other than closed.
     pub fn breaker(&self, name: &str) -> Option<Breaker> {
-        match self.book.get(name) {
+        match self.breakers.get(name) {
             Some(core) => Some(Breaker::new(core)),
-            None if self.book.is_held(name) => Some(Breaker::new(self.look(name))),
+            None if self.breakers.is_held(name) => Some(Breaker::new(self.look(name))),
             None => None,
         }
     }
@@ -192,7 +193,7 @@ impl Registry {
             return Err(Error::config("name", "is empty; it must have at least one character"));
         }
         config.validate()?;
-        let layers = self.home.layers();
+        let layers = self.context.layers();
         layers.claim(name)?;
         layers.resolve(name, &config)?;
         drop(layers);
@@ -201,7 +202,7 @@ impl Registry {
 
     /// All breakers that are registered here, by name.
     pub fn breakers(&self) -> Vec<Breaker> {
-        let mut all: Vec<_> = self.book.all().into_iter().map(Breaker::new).collect();
+        let mut all: Vec<_> = self.breakers.all().into_iter().map(Breaker::new).collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }
@@ -213,7 +214,7 @@ impl Registry {
     pub async fn fleet(&self) -> Result<Vec<FleetBreaker>, Error> {
         let (answer, answered) = oneshot::channel();
         let gone = || Error::new(ErrorKind::ShutDown);
-        self.requests.send(Request::Fleet(answer)).map_err(|_| gone())?;
+        self.requests.send(Command::Fleet(answer)).map_err(|_| gone())?;
         let rows = answered.await.map_err(|_| gone())??;
         let mut fleet = Vec::with_capacity(rows.len());
         for row in rows {
@@ -230,7 +231,7 @@ impl Registry {
                     successes: counts.successes,
                     consecutive_failures: run,
                 }),
-                Err(problem) => self.home.outlet.error(Error::new(ErrorKind::Data {
+                Err(problem) => self.context.events.error(Error::new(ErrorKind::Data {
                     what: format!("breaker \"{}\"", row.name),
                     problem,
                 })),
@@ -269,9 +270,9 @@ impl Registry {
         self.place.stays(&config)?;
         let layers = Layers::new(&self.code, &config)?;
         // Nobody can register a breaker until this is done.
-        let mut current = self.home.layers_mut();
+        let mut current = self.context.layers_mut();
         let mut changes = Vec::new();
-        for core in self.book.all() {
+        for core in self.breakers.all() {
             layers.claim(core.name())?;
             let settings = core.resolve(&layers).map_err(|error| {
                 let key = format!("breakers.{}.{}", core.name(), error.field().unwrap_or_default());
@@ -289,20 +290,20 @@ impl Registry {
 
     /// All events from now on.
     pub fn subscribe(&self) -> Events {
-        self.home.outlet.subscribe()
+        self.context.events.subscribe()
     }
 
     /// The id under which this instance appears as originator of changes.
     pub fn instance(&self) -> &str {
-        &self.home.instance
+        &self.context.instance
     }
 
     /// Tells the store what it does not know yet, gives back what is held, and ends the background work.
     /// Calls go on, guarded by this instance alone. Cancelling abandons the wait, not the shutdown.
     pub async fn shutdown(&self) {
-        self.home.cache.flush(LAST_WRITES).await;
+        self.context.cache.flush(LAST_WRITES).await;
         let (done, is_done) = oneshot::channel();
-        if self.requests.send(Request::Shutdown(done)).is_ok() {
+        if self.requests.send(Command::Shutdown(done)).is_ok() {
             let _ = is_done.await;
         }
         #[cfg(feature = "metrics")]
@@ -318,32 +319,32 @@ impl Registry {
     /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
     /// fails: a config that cannot be meant is reported, and left out.
     pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
-        match self.book.keep(name) {
+        match self.breakers.pin(name) {
             Some(core) => self.registered_again(core, config),
-            None => self.made(name, config, |make| self.book.get_or_insert(name, make.make())),
+            None => self.made(name, config, |make| self.breakers.get_or_insert(name, make.make())),
         }
     }
 
     /// The same for a function whose name is made of its arguments.
     #[inline]
-    pub(crate) fn guest(&self, name: &str, config: &BreakerConfig, site: Site) -> Arc<Core> {
-        match self.book.visit(name, site) {
-            Some(Visit { core, first: false }) => core,
-            Some(Visit { core, first: true }) => self.registered_again(core, config),
+    pub(crate) fn keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
+        match self.breakers.get_keyed(name, site) {
+            Some(KeyedBreaker { core, first: false }) => core,
+            Some(KeyedBreaker { core, first: true }) => self.registered_again(core, config),
             None => self.new_guest(name, config, site),
         }
     }
 
     #[cold]
-    fn new_guest(&self, name: &str, config: &BreakerConfig, site: Site) -> Arc<Core> {
-        let admitted = |make: Maker| self.book.get_or_admit(name, site, make.make());
+    fn new_guest(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
+        let admitted = |make: Maker| self.breakers.get_or_admit(name, site, make.make());
         if !name.is_empty()
             && let Some(core) = self.made(name, config, admitted)
         {
             return core;
         }
-        if self.refusals.are_due(self.home.clock.now()) {
-            let (breaker, places) = (name.into(), self.book.places());
+        if self.reports.are_due(self.context.clock.now()) {
+            let (breaker, places) = (name.into(), self.breakers.places());
             self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
         }
         self.made(name, config, |make| make.detached(name.into()))
@@ -351,15 +352,15 @@ impl Registry {
 
     /// The breaker of that name for someone who only looks at it or steers it.
     fn look(&self, name: &str) -> Arc<Core> {
-        match self.book.get(name) {
+        match self.breakers.get(name) {
             Some(core) => core,
-            None => self.made(name, &BreakerConfig::default(), |make| self.book.look(name, make.make())),
+            None => self.made(name, &BreakerConfig::default(), |make| self.breakers.look(name, make.make())),
         }
     }
 
     fn registered_again(&self, core: Arc<Core>, config: &BreakerConfig) -> Arc<Core> {
         if config.is_about_the_breaker() {
-            let layers = self.home.layers();
+            let layers = self.context.layers();
             let (given, settings) = self.usable(&layers, core.name(), config);
             core.registered_again(&given, &settings);
         }
@@ -368,13 +369,18 @@ impl Registry {
 
     /// What `then` does with all that it takes to make the breaker of that name.
     fn made<T>(&self, name: &str, config: &BreakerConfig, then: impl FnOnce(Maker) -> T) -> T {
-        // Held until the breaker is in the book: a reload finds it there, or has been before.
-        let layers = self.home.layers();
+        // Held until the breaker is in the breakers: a reload finds it there, or has been before.
+        let layers = self.context.layers();
         if let Err(error) = layers.claim(name) {
             self.report(error);
         }
         let (given, settings) = self.usable(&layers, name, config);
-        then(Maker { given, settings, per_function: layers.per_function(name), home: self.home.clone() })
+        then(Maker {
+            given,
+            settings,
+            per_function: layers.per_function(name),
+            context: self.context.clone(),
+        })
     }
 
     /// A config that cannot be meant is reported, and left out.
@@ -392,7 +398,7 @@ impl Registry {
 
     /// Tells whoever listens for errors.
     pub(crate) fn report(&self, error: Error) {
-        self.home.outlet.error(error);
+        self.context.events.error(error);
     }
 }
 
@@ -401,17 +407,17 @@ struct Maker {
     given: BreakerConfig,
     settings: Settings,
     per_function: PerFunction,
-    home: Arc<Home>,
+    context: Arc<RegistryContext>,
 }
 
 impl Maker {
     fn make(self) -> impl FnOnce(Arc<str>, Option<(Record, Moment)>) -> Arc<Core> {
-        let Maker { given, settings, per_function, home } = self;
-        move |name, held| Core::new(name, given, settings, per_function, held, home)
+        let Maker { given, settings, per_function, context } = self;
+        move |name, held| Core::new(name, given, settings, per_function, held, context)
     }
 
     fn detached(self, name: Arc<str>) -> Arc<Core> {
-        Core::detached(name, self.given, self.settings, self.per_function, self.home)
+        Core::detached(name, self.given, self.settings, self.per_function, self.context)
     }
 }
 
@@ -447,7 +453,7 @@ fn no_thread(error: std::io::Error) -> Error {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
-            .field("instance", &self.home.instance)
+            .field("instance", &self.context.instance)
             .field("breakers", &self.breakers())
             .finish_non_exhaustive()
     }

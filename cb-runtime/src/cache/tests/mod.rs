@@ -203,7 +203,7 @@ impl Instance {
     }
 
     /// What was wrong since the last time.
-    fn troubles(&self) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let mut events = self.events.lock().unwrap();
         let taken: Vec<Event> = events.extract_if(.., |e| matches!(e, Event::Error(_))).collect();
         let text = |event: Event| match event {
@@ -218,9 +218,9 @@ impl Instance {
 
     /// The one thing that was wrong since the last time.
     fn trouble(&self) -> String {
-        let mut troubles = self.troubles();
-        assert_eq!(troubles.len(), 1, "{troubles:?}");
-        troubles.remove(0)
+        let mut warnings = self.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        warnings.remove(0)
     }
 }
 

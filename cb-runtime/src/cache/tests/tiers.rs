@@ -15,7 +15,7 @@ fn a_success_answers_later_failures_until_its_ttl() {
     assert_eq!(one.hits(), [(CacheTier::Local, 0), (CacheTier::Local, 299)]);
     fleet.hands.advance(SECOND);
     assert_eq!(one.recall::<String>(1), None);
-    assert_eq!(one.troubles(), [""; 0]);
+    assert_eq!(one.warnings(), [""; 0]);
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn an_instance_that_never_called_answers_with_the_fleets_result() {
     assert_eq!(fleet.shelf.gets(), 1, "the second time it was here");
     fleet.hands.advance(150 * SECOND);
     assert_eq!(other.recall::<String>(1), None, "reading it did not renew it");
-    assert_eq!(other.troubles(), [""; 0]);
+    assert_eq!(other.warnings(), [""; 0]);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn what_the_store_does_not_have_is_not_asked_for_at_every_call() {
     assert_eq!(one.recall::<String>(1), None);
     fleet.pace_hands.advance(shared::ASK_INTERVAL);
     assert_eq!(one.recall::<String>(1).as_deref(), Some("ann"));
-    assert_eq!(one.troubles(), [""; 0]);
+    assert_eq!(one.warnings(), [""; 0]);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn damage_in_the_store_is_a_miss_and_reported() {
         one.settle();
         fleet.pace_hands.advance(shared::ASK_INTERVAL);
         assert_eq!(other.recall::<String>(1).as_deref(), Some("ann"));
-        assert_eq!(one.troubles(), [""; 0]);
+        assert_eq!(one.warnings(), [""; 0]);
     }
 }
 
@@ -137,7 +137,7 @@ fn a_frozen_store_costs_one_call_its_deadline_and_the_next_nothing() {
         assert_eq!(other.recall::<String>(number), None);
     }
     assert_eq!(fleet.shelf.gets(), 1);
-    assert_eq!(other.troubles(), [""; 0]);
+    assert_eq!(other.warnings(), [""; 0]);
     fleet.pace_hands.advance(Duration::from_millis(1));
     assert_eq!(other.recall::<String>(1), None);
     assert_eq!(fleet.shelf.gets(), 2);
@@ -159,7 +159,7 @@ fn a_failing_store_is_reported_and_spared() {
     fleet.hands.advance(5 * SECOND);
     one.remember(2, "bob");
     one.settle();
-    assert_eq!(one.troubles(), [""; 0]);
+    assert_eq!(one.warnings(), [""; 0]);
     assert_eq!(other.recall::<String>(2).as_deref(), Some("bob"));
 }
 

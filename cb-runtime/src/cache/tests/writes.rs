@@ -194,9 +194,9 @@ fn while_the_store_is_away_a_bounded_number_of_writes_waits() {
     for number in 0..5000 {
         one.remember(number, "x");
     }
-    let troubles = one.troubles();
-    assert!((1..=20).contains(&troubles.len()), "{}", troubles.len());
-    assert!(troubles[0].contains("too many are waiting"), "{}", troubles[0]);
+    let warnings = one.warnings();
+    assert!((1..=20).contains(&warnings.len()), "{}", warnings.len());
+    assert!(warnings[0].contains("too many are waiting"), "{}", warnings[0]);
     assert_eq!(one.recall::<String>(4999).as_deref(), Some("x"), "this process has it all the same");
     one.up.store(true, Ordering::Relaxed);
     one.settle();
@@ -232,7 +232,7 @@ fn breakers_that_outlive_their_registry_do_not_keep_its_store() {
     one.settle();
     assert_eq!(one.recall::<String>(2).as_deref(), Some("bob"));
     assert_eq!(one.recall::<String>(3), None);
-    assert_eq!(one.troubles(), [""; 0]);
+    assert_eq!(one.warnings(), [""; 0]);
 }
 
 #[test]

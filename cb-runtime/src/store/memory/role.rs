@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::store::{MAX_ROLE_TERM_US, RoleView};
 
 #[derive(Default)]
-pub(super) struct Role {
+pub(super) struct StoredLeader {
     holder: Option<Arc<str>>,
     /// The last one that was given out.
     token: u64,
     until: u64,
 }
 
-impl Role {
+impl StoredLeader {
     fn holder(&self, now: u64) -> Option<&Arc<str>> {
         self.holder.as_ref().filter(|_| self.until > now)
     }

@@ -4,13 +4,13 @@ use crate::clock::micros;
 use crate::store::SAID_FOR;
 
 #[derive(Default)]
-pub(super) struct Settings {
+pub(super) struct StoredSettings {
     latest: String,
     /// What was said before that, and until when.
     before: Option<(String, u64)>,
 }
 
-impl Settings {
+impl StoredSettings {
     /// Answers with what others have said, if that is something else.
     pub(super) fn say(&mut self, said: &str, now: u64) -> Option<String> {
         if self.latest != said {

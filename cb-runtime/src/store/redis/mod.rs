@@ -40,7 +40,7 @@ use connect::{Dialer, Link};
 use keys::{Keys, decode};
 use script::Scripts;
 use watch::Watching;
-use wire::{BatchOut, EntryOut, Items, Odd};
+use wire::{BatchOut, DecodeError, EntryOut, ReplyReader};
 
 pub(crate) use connect::Target;
 
@@ -150,13 +150,17 @@ impl RedisStore {
         Err(Error::store(doing, problem))
     }
 
-    async fn run(&self, doing: &'static str, invocation: &mut ScriptInvocation<'_>) -> Result<Items, Error> {
+    async fn run(
+        &self,
+        doing: &'static str,
+        invocation: &mut ScriptInvocation<'_>,
+    ) -> Result<ReplyReader, Error> {
         #[cfg(test)]
         if let Some(clock) = &self.clock {
             invocation.arg(clock.now().0);
         }
         let answer = self.request(doing, &*invocation).await?;
-        Items::of(answer).map_err(|problem| Error::store(doing, problem))
+        ReplyReader::of(answer).map_err(|problem| Error::store(doing, problem))
     }
 
     async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
@@ -186,7 +190,7 @@ impl RedisStore {
         let json = serde_json::to_string(&out).map_err(|problem| Error::store(doing, problem))?;
         let mut answer = self.run(doing, invocation.arg(json)).await?;
         let decoded = (|| {
-            let (now_us, position, troubles) =
+            let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let mut rows = answer.list()?;
             let views = views.into_iter().map(|view| match view {
@@ -194,12 +198,12 @@ impl RedisStore {
                 None => Ok(match rows.row()? {
                     Some(Ok(row)) => Ok(row.view(now_us, &out.encoded)?),
                     Some(Err(problem)) => Err(problem),
-                    None => return Err(Odd("view")),
+                    None => return Err(DecodeError("view")),
                 }),
             });
-            Ok(Answer { now_us, position, views: views.collect::<Result<_, Odd>>()?, troubles })
+            Ok(Answer { now_us, position, views: views.collect::<Result<_, DecodeError>>()?, warnings })
         })();
-        decoded.map_err(|problem: Odd| Error::store(doing, problem))
+        decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
     }
 
     fn shared_keys(&self, invocation: &mut ScriptInvocation<'_>) {
@@ -214,11 +218,11 @@ impl RedisStore {
         invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
         let mut answer = self.run(doing, &mut invocation).await?;
         let decoded = (|| {
-            let (now_us, position, troubles) =
+            let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
-            Ok((Load { now_us, position, troubles, held: Vec::new() }, answer.list()?.texts()?))
+            Ok((Load { now_us, position, warnings, held: Vec::new() }, answer.list()?.texts()?))
         })();
-        decoded.map_err(|problem: Odd| Error::store(doing, problem))
+        decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
     }
 
     /// Breakers by name; those that are gone by now are left out. Not at one moment of time.
@@ -259,7 +263,7 @@ impl RedisStore {
                 }
                 Ok(())
             })();
-            decoded.map_err(|problem: Odd| Error::store(doing, problem))?;
+            decoded.map_err(|problem: DecodeError| Error::store(doing, problem))?;
         }
         rows.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(rows)
@@ -280,7 +284,7 @@ impl RedisStore {
     async fn fleet(&self) -> Result<Vec<FleetRow>, Error> {
         let doing = "reading the fleet's breakers";
         let (load, encoded) = self.roll(doing, "all").await?;
-        match load.troubles.first() {
+        match load.warnings.first() {
             None => self.rows(doing, encoded).await,
             Some(trouble) => Err(Error::new(ErrorKind::Data {
                 what: format!("namespace {}", self.keys.meta().trim_end_matches(":meta")),

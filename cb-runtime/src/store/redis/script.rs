@@ -9,17 +9,17 @@ pub(super) struct Scripts {
 }
 
 const EXCHANGE: &str = concat!(
-    include_str!("common.lua"),
-    include_str!("windows.lua"),
-    include_str!("leases.lua"),
-    include_str!("failing.lua"),
-    include_str!("last.lua"),
-    include_str!("role.lua"),
-    include_str!("settings.lua"),
-    include_str!("exchange.lua"),
+    include_str!("lua/common.lua"),
+    include_str!("lua/time_window.lua"),
+    include_str!("lua/leases.lua"),
+    include_str!("lua/failing.lua"),
+    include_str!("lua/count_window.lua"),
+    include_str!("lua/role.lua"),
+    include_str!("lua/settings.lua"),
+    include_str!("lua/exchange.lua"),
 );
-const LOAD: &str = concat!(include_str!("common.lua"), include_str!("load.lua"));
-const READ: &str = concat!(include_str!("common.lua"), include_str!("read.lua"));
+const LOAD: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/load.lua"));
+const READ: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/read.lua"));
 
 impl Scripts {
     pub(super) fn new() -> Self {
@@ -44,8 +44,8 @@ mod tests {
 
     use super::{EXCHANGE, LOAD, READ};
     use crate::store::{
-        IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_RUN,
-        MAX_SETTINGS, MAX_SPAN_US, SAID_FOR,
+        IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_SETTINGS,
+        MAX_SPAN_US, MAX_STREAK, SAID_FOR,
     };
 
     #[test]
@@ -56,7 +56,7 @@ mod tests {
             ("MAX_SPAN", MAX_SPAN_US),
             ("MAX_EVENTS", MAX_EVENTS as u64),
             ("MAX_REASON", MAX_REASON as u64),
-            ("MAX_RUN", MAX_RUN as u64),
+            ("MAX_STREAK", MAX_STREAK as u64),
             ("MAX_FAILING", MAX_FAILING as u64),
             ("MAX_ROLE_TERM", MAX_ROLE_TERM_US),
             ("MAX_SETTINGS", MAX_SETTINGS as u64),

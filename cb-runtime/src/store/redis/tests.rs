@@ -3,12 +3,12 @@
 #[cfg(feature = "cluster")]
 mod cluster;
 mod connections;
-mod hostile;
+mod corruption;
+mod corruption_fuzz;
+mod expiry;
 mod layout;
-mod lives;
 #[cfg(feature = "sentinel")]
 mod sentinel;
-mod spoilt;
 #[cfg(all(feature = "tls", any(feature = "cluster", feature = "sentinel")))]
 mod tls;
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
-    Batch, Counts, Entry, Kind, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US,
-    Position, Proposal, Record, RoleView, StreamEvent, View, WindowView, cut, cut_to,
+    Batch, Counts, Entry, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US,
+    OutcomeKind, Position, Proposal, Record, RoleView, StreamEvent, View, WindowView, cut, cut_to,
 };
 
 #[derive(Serialize)]
@@ -153,7 +153,7 @@ impl<'a> BatchOut<'a> {
 impl<'a> EntryOut<'a> {
     pub(super) fn new(entry: &'a Entry) -> Self {
         let delta = &entry.delta;
-        let pairs = delta.run.failures.iter().filter(|(_, count)| *count > 0);
+        let pairs = delta.streak.failures.iter().filter(|(_, count)| *count > 0);
         let buckets =
             delta.buckets.iter().filter(|(_, counts)| entry.window.is_some() && !counts.is_nothing());
         let calls = delta.calls.iter().filter(|(_, count)| entry.last.is_some() && *count > 0);
@@ -162,7 +162,7 @@ impl<'a> EntryOut<'a> {
             known: entry.known().map(KnownOut::new),
             something: entry.has_something_to_merge(),
             counts: (!delta.counts.is_nothing()).then(|| counts_out(&delta.counts)),
-            success: delta.run.success_age_us.map(whole),
+            success: delta.streak.success_age_us.map(whole),
             failures: pairs.map(|&(age, count)| (whole(age), whole(count))).collect(),
             window: entry.window.map(|ask| WindowOut {
                 length: whole(ask.length_us),
@@ -256,7 +256,7 @@ fn span(us: u64) -> u64 {
 }
 
 /// A call among the last ones, as it stands in Redis.
-fn letter(kind: Kind) -> char {
+fn letter(kind: OutcomeKind) -> char {
     match (kind.failed, kind.slow) {
         (false, false) => 's',
         (true, false) => 'f',
@@ -265,8 +265,8 @@ fn letter(kind: Kind) -> char {
     }
 }
 
-fn kind(letter: u8) -> Kind {
-    Kind { failed: letter.eq_ignore_ascii_case(&b'f'), slow: letter.is_ascii_uppercase() }
+fn kind(letter: u8) -> OutcomeKind {
+    OutcomeKind { failed: letter.eq_ignore_ascii_case(&b'f'), slow: letter.is_ascii_uppercase() }
 }
 
 /// From a list of failing instances, which the script has found to be in order, what it says of others than `own`.
@@ -286,55 +286,55 @@ fn counts_out(counts: &Counts) -> CountsOut {
 
 /// An answer that is not of the form that the scripts give it. Only a script that is not ours could do that.
 #[derive(Debug)]
-pub(super) struct Odd(pub(super) &'static str);
+pub(super) struct DecodeError(pub(super) &'static str);
 
-impl std::fmt::Display for Odd {
+impl std::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the script's answer has no {} where it should have", self.0)
     }
 }
 
 /// Takes an array's elements one by one.
-pub(super) struct Items(std::vec::IntoIter<Value>);
+pub(super) struct ReplyReader(std::vec::IntoIter<Value>);
 
-impl Items {
-    pub(super) fn of(value: Value) -> Result<Items, Odd> {
+impl ReplyReader {
+    pub(super) fn of(value: Value) -> Result<ReplyReader, DecodeError> {
         match value {
-            Value::Array(items) => Ok(Items(items.into_iter())),
-            _ => Err(Odd("list")),
+            Value::Array(items) => Ok(ReplyReader(items.into_iter())),
+            _ => Err(DecodeError("list")),
         }
     }
 
-    fn next(&mut self) -> Result<Value, Odd> {
-        self.0.next().ok_or(Odd("further element"))
+    fn next(&mut self) -> Result<Value, DecodeError> {
+        self.0.next().ok_or(DecodeError("further element"))
     }
 
-    pub(super) fn list(&mut self) -> Result<Items, Odd> {
-        Items::of(self.next()?)
+    pub(super) fn list(&mut self) -> Result<ReplyReader, DecodeError> {
+        ReplyReader::of(self.next()?)
     }
 
-    pub(super) fn number(&mut self) -> Result<u64, Odd> {
-        self.signed()?.ok_or(Odd("number of at least 0"))
+    pub(super) fn number(&mut self) -> Result<u64, DecodeError> {
+        self.signed()?.ok_or(DecodeError("number of at least 0"))
     }
 
     /// A number; negative means none.
-    fn signed(&mut self) -> Result<Option<u64>, Odd> {
+    fn signed(&mut self) -> Result<Option<u64>, DecodeError> {
         match self.next()? {
             Value::Int(number) => Ok(u64::try_from(number).ok()),
-            _ => Err(Odd("number")),
+            _ => Err(DecodeError("number")),
         }
     }
 
     /// Bytes that are not UTF-8 are replaced: somebody else has written them.
-    pub(super) fn text(&mut self) -> Result<String, Odd> {
+    pub(super) fn text(&mut self) -> Result<String, DecodeError> {
         match self.next()? {
             Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             Value::SimpleString(text) => Ok(text),
-            _ => Err(Odd("text")),
+            _ => Err(DecodeError("text")),
         }
     }
 
-    pub(super) fn texts(self) -> Result<Vec<String>, Odd> {
+    pub(super) fn texts(self) -> Result<Vec<String>, DecodeError> {
         let mut items = self;
         let mut texts = Vec::with_capacity(items.0.len());
         while !items.0.as_slice().is_empty() {
@@ -343,45 +343,45 @@ impl Items {
         Ok(texts)
     }
 
-    pub(super) fn counts(&mut self) -> Result<Counts, Odd> {
+    pub(super) fn counts(&mut self) -> Result<Counts, DecodeError> {
         Ok(Counts { successes: self.number()?, failures: self.number()?, slow: self.number()? })
     }
 
-    pub(super) fn position(&mut self) -> Result<Position, Odd> {
+    pub(super) fn position(&mut self) -> Result<Position, DecodeError> {
         let mut items = self.list()?;
         Ok(Position { incarnation: items.text()?, id: items.text()?, number: items.number()? })
     }
 
     /// One row of an answer: a list, the text of an error, or nothing.
-    pub(super) fn row(&mut self) -> Result<Option<Result<Items, String>>, Odd> {
+    pub(super) fn row(&mut self) -> Result<Option<Result<ReplyReader, String>>, DecodeError> {
         Ok(match self.next()? {
             Value::Nil => None,
-            Value::Array(items) => Some(Ok(Items(items.into_iter()))),
+            Value::Array(items) => Some(Ok(ReplyReader(items.into_iter()))),
             Value::BulkString(text) => Some(Err(String::from_utf8_lossy(&text).into_owned())),
-            _ => return Err(Odd("row")),
+            _ => return Err(DecodeError("row")),
         })
     }
 
-    pub(super) fn record(&mut self) -> Result<Record, Odd> {
+    pub(super) fn record(&mut self) -> Result<Record, DecodeError> {
         Ok(Record {
             epoch: self.number()?,
-            state: self.text()?.parse().map_err(|_| Odd("state"))?,
+            state: self.text()?.parse().map_err(|_| DecodeError("state"))?,
             reason: cut(&self.text()?).to_owned(),
             originator: self.text()?,
             actor: cut(&self.text()?).to_owned(),
             remaining_us: self.signed()?,
             since_us: self.number()?,
             reset_timeout_us: self.number()?,
-            attempt: u32::try_from(self.number()?).map_err(|_| Odd("number of 32 bits"))?,
+            attempt: u32::try_from(self.number()?).map_err(|_| DecodeError("number of 32 bits"))?,
         })
     }
 
     /// `own`: the asking instance, encoded.
-    pub(super) fn view(mut self, now_us: u64, own: &str) -> Result<View, Odd> {
-        let window = self.optional(Items::window)?;
+    pub(super) fn view(mut self, now_us: u64, own: &str) -> Result<View, DecodeError> {
+        let window = self.optional(ReplyReader::window)?;
         let won = self.number()? == 1;
         let granted = self.list()?.texts()?;
-        let granted = granted.iter().map(|id| id.parse().map_err(|_| Odd("id of a lease")));
+        let granted = granted.iter().map(|id| id.parse().map_err(|_| DecodeError("id of a lease")));
         // In the order in which they come.
         Ok(View {
             window,
@@ -398,27 +398,30 @@ impl Items {
             other_settings: self.optional_text()?,
             record: self.record()?,
             counts: self.counts()?,
-            run: self.number()?,
+            streak: self.number()?,
         })
     }
 
-    fn optional_text(&mut self) -> Result<Option<String>, Odd> {
+    fn optional_text(&mut self) -> Result<Option<String>, DecodeError> {
         match self.next()? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-            _ => Err(Odd("text")),
+            _ => Err(DecodeError("text")),
         }
     }
 
     /// A list, or nothing.
-    fn optional<T>(&mut self, read: impl FnOnce(Items) -> Result<T, Odd>) -> Result<Option<T>, Odd> {
+    fn optional<T>(
+        &mut self,
+        read: impl FnOnce(ReplyReader) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
         match self.next()? {
             Value::Nil => Ok(None),
-            list => read(Items::of(list)?).map(Some),
+            list => read(ReplyReader::of(list)?).map(Some),
         }
     }
 
-    fn last(&mut self, own: &str) -> Result<LastView, Odd> {
+    fn last(&mut self, own: &str) -> Result<LastView, DecodeError> {
         let place = self.number()?;
         let letters = self.text()?;
         let runs = letters.as_bytes().chunk_by(|one, next| one == next);
@@ -427,11 +430,11 @@ impl Items {
         Ok(LastView { place, outcomes, failing })
     }
 
-    fn role(&mut self) -> Result<RoleView, Odd> {
+    fn role(&mut self) -> Result<RoleView, DecodeError> {
         Ok(RoleView { mine: self.number()? == 1, token: self.number()?, remaining_us: self.number()? })
     }
 
-    fn window(mut self) -> Result<WindowView, Odd> {
+    fn window(mut self) -> Result<WindowView, DecodeError> {
         let late_merges = self.number()?;
         let mut list = self.list()?;
         let mut buckets = Vec::with_capacity(list.0.len());

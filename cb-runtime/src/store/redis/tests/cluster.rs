@@ -75,12 +75,12 @@ async fn a_node_that_is_away_is_an_error_and_is_found_again() {
     let store = RedisStore::new(Target::Cluster(cluster.urls()), "test").unwrap();
     let patient = self::store(&cluster, "test");
     say(&patient, forcing("x", State::Open)).await;
-    let home = cluster.nodes().iter().find(|node| !busy_keys(node).is_empty()).unwrap();
-    home.freeze();
+    let context = cluster.nodes().iter().find(|node| !busy_keys(node).is_empty()).unwrap();
+    context.freeze();
     for _ in 0..2 {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
-    home.thaw();
+    context.thaw();
     let start = std::time::Instant::now();
     while Store::exchange(&store, batch(vec![])).await.is_err() {
         assert!(start.elapsed() < PATIENCE);

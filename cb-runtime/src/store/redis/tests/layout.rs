@@ -13,15 +13,15 @@ use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Batch, Counts, Delta, Entry, Kind, LastAsk, LeaseAsk, Proposal, RoleAsk, Run, Store, WindowAsk,
+    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, RoleAsk, Store, Streak, WindowAsk,
 };
 
 fn counting(name: &str) -> Entry {
     let counts = Counts { successes: 7, failures: 3, slow: 1 };
-    let run = Run { success_age_us: Some(2_500_000), failures: vec![(SECOND, 2), (1, 1)] };
+    let streak = Streak { success_age_us: Some(2_500_000), failures: vec![(SECOND, 2), (1, 1)] };
     let buckets = vec![(SECOND, counts), (0, Counts { failures: 2, ..Counts::default() })];
     let window = Some(WindowAsk { length_us: 60 * SECOND, width_us: SECOND, since: 0 });
-    Entry { delta: Delta { counts, run, buckets, calls: Vec::new() }, window, ..about(name) }
+    Entry { delta: Delta { counts, streak, buckets, calls: Vec::new() }, window, ..about(name) }
 }
 
 /// One of everything that is ever written.
@@ -77,7 +77,7 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
     let expiring = Proposal { to: State::Disabled, remaining_us: Some(3600 * SECOND), ..holding };
     say(Entry { proposal: Some(expiring), ..about("disabled") }).await;
     let kinds = [(false, false), (true, false), (false, true), (true, true)];
-    let calls = kinds.map(|(failed, slow)| (Kind { failed, slow }, 2)).to_vec();
+    let calls = kinds.map(|(failed, slow)| (OutcomeKind { failed, slow }, 2)).to_vec();
     let whole = Entry {
         delta: Delta { calls, ..counting("").delta },
         failing: true,

@@ -1,0 +1,129 @@
+//! What the breakers of one registry share, and how they call the coordinator.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::Notify;
+
+use super::Core;
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::Layers;
+use crate::event::EventBus;
+use crate::sync::lock;
+
+pub(crate) struct RegistryContext {
+    /// The id of this instance; unique for every registry of every process.
+    pub(crate) instance: Arc<str>,
+    pub(crate) clock: Clock,
+    pub(crate) events: Arc<EventBus>,
+    pub(crate) cache: Cache,
+    /// What is said about breakers besides their attributes. Whoever registers one reads it until that is done: no breaker
+    /// slips through a reload.
+    layers: RwLock<Layers>,
+    /// The store's clock minus this instance's, in µs (wrapping).
+    skew: AtomicU64,
+    store_up: Arc<AtomicBool>,
+    notify: Notify,
+    urgent: AtomicBool,
+    dirty: Mutex<Vec<Arc<Core>>>,
+    /// The coordinator has ended: nobody answers any more.
+    ended: AtomicBool,
+}
+
+impl RegistryContext {
+    pub(crate) fn new(
+        instance: Arc<str>,
+        clock: Clock,
+        events: Arc<EventBus>,
+        cache: Cache,
+        store_up: Arc<AtomicBool>,
+    ) -> Self {
+        RegistryContext {
+            instance,
+            clock,
+            events,
+            cache,
+            layers: RwLock::default(),
+            skew: AtomicU64::new(0),
+            store_up,
+            notify: Notify::new(),
+            urgent: AtomicBool::new(false),
+            dirty: Mutex::default(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn layers_mut(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn skew(&self) -> u64 {
+        self.skew.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_skew(&self, skew: u64) {
+        self.skew.store(skew, Ordering::Relaxed);
+    }
+
+    /// The store answered the last time it was asked.
+    pub(crate) fn store_up(&self) -> bool {
+        self.store_up.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_store_up(&self, up: bool) {
+        self.store_up.store(up, Ordering::Release);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The coordinator ends. What it would have looked at is let go of: breakers know their context, too.
+    pub(crate) fn end(&self) {
+        self.set_store_up(false);
+        let mut dirty = lock(&self.dirty);
+        self.ended.store(true, Ordering::Release);
+        dirty.clear();
+    }
+
+    /// This breaker has something to tell the store: at once, or as soon as the pace allows.
+    pub(crate) fn mark_dirty(&self, core: Arc<Core>, urgent: bool) {
+        let mut dirty = lock(&self.dirty);
+        if self.has_ended() {
+            return;
+        }
+        dirty.push(core);
+        drop(dirty);
+        if urgent {
+            self.urgent.store(true, Ordering::Release);
+        }
+        self.notify.notify_one();
+    }
+
+    /// Wakes the coordinator's next turn.
+    pub(crate) fn wake(&self) {
+        self.urgent.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    pub(crate) async fn notified(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(crate) fn take_urgent(&self) -> bool {
+        self.urgent.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn take_dirty(&self) -> Vec<Arc<Core>> {
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
+        for core in &dirty {
+            core.clear_dirty();
+        }
+        dirty
+    }
+}

@@ -1,0 +1,252 @@
+//! Counters that calls add to without meeting each other: a cache line per thread and breaker.
+//!
+//! Successes carry no time, because reading a clock would cost more than all else. But the first one that a
+//! thread counts after an accounting notes when that was: so a lone success is known to the microsecond,
+//! and of any number of them a time at which, or after which, the latest happened.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use crossbeam_utils::CachePadded;
+
+use crate::clock::{Clock, Moment};
+use crate::snapshot::Outcomes;
+use crate::sync::lock;
+
+/// An outcome, as the index of its counter in a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Failure,
+    Ignored,
+    Cancelled,
+    Late,
+    Rejected,
+    RampRejected,
+    SlowSuccess,
+    SlowFailure,
+}
+
+const OUTCOMES: usize = 9;
+
+pub(crate) struct ShardedCounter {
+    /// One line per thread number, and the last one for all threads without a number.
+    lines: Box<[CachePadded<Line>]>,
+    /// Grows by one with every accounting that has found a noted time. Read by all, rarely written.
+    span: AtomicU64,
+}
+
+/// What a success touches lies in the first of two cache lines, which are a thread's own both.
+#[derive(Default)]
+#[repr(C)]
+struct Line {
+    counts: [AtomicU64; OUTCOMES],
+    /// The span in which a time was noted last, and that time.
+    noted_in: AtomicU64,
+    noted: AtomicU64,
+}
+
+impl Line {
+    /// Before the success is counted: so it has ended by then, whatever else happens in between.
+    #[cold]
+    fn note(&self, span: u64, now: Moment) {
+        self.noted.store(now.0, Ordering::Relaxed);
+        self.noted_in.store(span, Ordering::Release);
+    }
+}
+
+/// The successes so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Successes {
+    pub(crate) count: u64,
+    /// The latest of those that have been counted since the last accounting ended then, or later. `None`: unknown.
+    pub(crate) latest: Option<Moment>,
+}
+
+/// Threads with a line of their own: at least twice the cores, so that the workers of a runtime and some
+/// more have one; at most 32, so that a breaker stays below 10 KB.
+fn numbered_threads() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        (cores * 2).clamp(4, 32)
+    })
+}
+
+/// A thread's number while it has none (yet, or any more).
+const NONE: usize = usize::MAX;
+/// A thread's number when there was none left for it.
+const SHARED: usize = usize::MAX - 1;
+
+thread_local!(static NUMBER: Cell<usize> = const { Cell::new(NONE) });
+
+/// Numbers that no living thread has; the highest first.
+static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
+
+/// Gives the thread's number back when the thread ends. The lock makes the next owner see all that was counted.
+struct Owner(usize);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // What this thread may still count, in destructors that run later, goes to the shared line.
+        NUMBER.set(SHARED);
+        if let Some(free) = FREE.get() {
+            lock(free).push(self.0);
+        }
+    }
+}
+
+/// This thread's first count.
+#[cold]
+fn take_number() -> usize {
+    thread_local!(static OWNER: Cell<Option<Owner>> = const { Cell::new(None) });
+    let free = FREE.get_or_init(|| Mutex::new((0..numbered_threads()).rev().collect()));
+    NUMBER.set(SHARED);
+    // A thread that is ending already has nobody to give a number back, and gets none.
+    let _ = OWNER.try_with(|owner| {
+        if let Some(number) = lock(free).pop() {
+            owner.set(Some(Owner(number)));
+            NUMBER.set(number);
+        }
+    });
+    NUMBER.get()
+}
+
+impl ShardedCounter {
+    pub(crate) fn new() -> Self {
+        let lines = (0..=numbered_threads()).map(|_| CachePadded::default()).collect();
+        // Not the span that lines begin with.
+        ShardedCounter { lines, span: AtomicU64::new(1) }
+    }
+
+    /// One more success, which has just ended.
+    #[inline]
+    pub(crate) fn success(&self, clock: &Clock) {
+        let number = NUMBER.get();
+        match self.lines[..self.lines.len() - 1].get(number) {
+            Some(line) => {
+                self.note(line, clock);
+                let count = &line.counts[Outcome::Success as usize];
+                count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            None => self.success_without_number(number, clock),
+        }
+    }
+
+    #[cold]
+    fn success_without_number(&self, number: usize, clock: &Clock) {
+        if number == NONE && take_number() != SHARED {
+            return self.success(clock);
+        }
+        // Several threads may note a time here: any of them is one at which a success had ended.
+        self.note(self.shared(), clock);
+        self.add(Outcome::Success);
+    }
+
+    #[inline]
+    fn note(&self, line: &Line, clock: &Clock) {
+        let span = self.span.load(Ordering::Relaxed);
+        if line.noted_in.load(Ordering::Relaxed) != span {
+            line.note(span, clock.now());
+        }
+    }
+
+    fn shared(&self) -> &Line {
+        self.lines.last().expect("there is always the shared line")
+    }
+
+    /// All successes so far, to be accounted for now; one caller at a time.
+    pub(crate) fn drain(&self) -> Successes {
+        let span = self.span.load(Ordering::Relaxed);
+        let noted = self.lines.iter().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
+        let latest = noted.map(|line| Moment(line.noted.load(Ordering::Relaxed))).max();
+        let count = self.sum(Outcome::Success);
+        if latest.is_some() {
+            self.span.store(span + 1, Ordering::Relaxed);
+        }
+        Successes { count, latest }
+    }
+
+    /// One more. A thread that has its line to itself needs no atomic addition: nobody else writes there.
+    #[inline]
+    pub(crate) fn add(&self, outcome: Outcome) {
+        let number = NUMBER.get();
+        match self.lines[..self.lines.len() - 1].get(number) {
+            Some(line) => {
+                let count = &line.counts[outcome as usize];
+                count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            None => self.add_without_number(number, outcome),
+        }
+    }
+
+    #[cold]
+    fn add_without_number(&self, number: usize, outcome: Outcome) {
+        if number == NONE && take_number() != SHARED {
+            return self.add(outcome);
+        }
+        self.shared().counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The sum over all threads. Not a snapshot: calls go on while it is taken.
+    pub(crate) fn sum(&self, outcome: Outcome) -> u64 {
+        self.lines.iter().map(|line| line.counts[outcome as usize].load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn outcomes(&self) -> Outcomes {
+        Outcomes {
+            success: self.sum(Outcome::Success) + self.sum(Outcome::SlowSuccess),
+            failure: self.sum(Outcome::Failure) + self.sum(Outcome::SlowFailure),
+            slow: self.sum(Outcome::SlowSuccess) + self.sum(Outcome::SlowFailure),
+            ignored: self.sum(Outcome::Ignored),
+            cancelled: self.sum(Outcome::Cancelled),
+            late: self.sum(Outcome::Late),
+            rejected: self.sum(Outcome::Rejected),
+            ramp_rejected: self.sum(Outcome::RampRejected),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_between_threads_that_come_and_go() {
+        let counters = ShardedCounter::new();
+        // More at once than there are numbers, and again and again: numbers are shared, given back and taken over.
+        let crowd = 2 * numbered_threads() + 3;
+        for _ in 0..20 {
+            std::thread::scope(|scope| {
+                for _ in 0..crowd {
+                    scope.spawn(|| (0..500).for_each(|_| counters.add(Outcome::Success)));
+                }
+            });
+        }
+        assert_eq!(counters.sum(Outcome::Success), 20 * 500 * crowd as u64);
+        assert_eq!(counters.outcomes().failure, 0);
+    }
+
+    #[test]
+    fn the_first_success_after_an_accounting_notes_its_time() {
+        let (clock, hands) = Clock::manual();
+        let counters = ShardedCounter::new();
+        let begin = clock.now();
+        let pass = |seconds| hands.advance(std::time::Duration::from_secs(seconds));
+        let at = |seconds| Some(begin.after(std::time::Duration::from_secs(seconds)));
+
+        assert_eq!(counters.drain(), Successes { count: 0, latest: None });
+        pass(1);
+        counters.success(&clock);
+        pass(1);
+        counters.success(&clock);
+        assert_eq!(counters.drain(), Successes { count: 2, latest: at(1) });
+        assert_eq!(counters.drain(), Successes { count: 2, latest: None });
+        pass(1);
+        counters.success(&clock);
+        pass(1);
+        std::thread::scope(|scope| scope.spawn(|| counters.success(&clock)).join()).unwrap();
+        assert_eq!(counters.drain(), Successes { count: 4, latest: at(4) });
+    }
+}

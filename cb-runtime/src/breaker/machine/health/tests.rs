@@ -1,0 +1,408 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Backoff, BreakerConfig};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_millis(1);
+
+fn settings(idle: bool) -> Settings {
+    let config = BreakerConfig::default()
+        .health_check(async || ())
+        .health_check_interval(INTERVAL)
+        .backoff(Backoff::exponential(2.0).cap(Duration::from_secs(3)));
+    let config = if idle { config.idle_health_check_interval(IDLE) } else { config };
+    config.resolve().unwrap()
+}
+
+/// An instance and where it is.
+struct World {
+    settings: Settings,
+    standing: Standing,
+    generation: u64,
+    alone: bool,
+    now: Moment,
+    checks: Checks,
+}
+
+impl World {
+    fn new(idle: bool) -> World {
+        let now = Moment(1_000_000_000);
+        World {
+            settings: settings(idle),
+            standing: Standing::closed(now),
+            generation: 0,
+            alone: false,
+            now,
+            checks: Checks::default(),
+        }
+    }
+
+    fn open() -> World {
+        let mut world = World::new(false);
+        world.enter(State::Open);
+        world
+    }
+
+    fn enter(&mut self, state: State) {
+        let until = (state == State::Open).then(|| self.now.after(INTERVAL));
+        self.standing = Standing { state, until, attempt: 1, ..Standing::closed(self.now) };
+        self.generation += 1;
+    }
+
+    fn advance(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+    }
+
+    fn with<T>(&mut self, act: impl FnOnce(&mut Checks, CheckContext<'_>) -> T) -> T {
+        let context = CheckContext {
+            settings: &self.settings,
+            standing: &self.standing,
+            generation: self.generation,
+            alone: self.alone,
+            unconfirmed: false,
+            now: self.now,
+        };
+        act(&mut self.checks, context)
+    }
+
+    /// One exchange in which the store says who has the role.
+    fn exchange(&mut self, mine: bool, token: u64) -> Option<RoleAsk> {
+        let asked = self.with(Checks::ask);
+        let mine = mine && asked.is_some_and(|ask| ask.want);
+        let view = asked.map(|_| RoleView { mine, token, remaining_us: 0 });
+        self.with(|checks, context| checks.answered(view, context));
+        asked
+    }
+
+    fn begin(&mut self) -> Option<CheckOrder> {
+        self.with(Checks::begin)
+    }
+
+    fn end(&mut self, order: &CheckOrder, result: Result<(), &str>) -> CheckVerdict {
+        self.with(|checks, context| checks.end(&order.ticket, result.err(), context, 0.5))
+    }
+
+    /// The spans after which checks begin that all fail.
+    fn spans_between_failing_checks(&mut self, checks: usize) -> Vec<Duration> {
+        let mut spans = Vec::new();
+        let mut before = self.now;
+        while spans.len() < checks {
+            self.exchange(true, 7);
+            if let Some(order) = self.begin() {
+                assert_eq!(self.end(&order, Err("down")), CheckVerdict::Stay);
+                spans.push(self.now.since(before));
+                before = self.now;
+            }
+            self.advance(10 * STEP);
+        }
+        spans
+    }
+}
+
+#[test]
+fn the_first_check_comes_an_interval_after_the_opening_and_the_next_ones_back_off() {
+    let spans = World::open().spans_between_failing_checks(4);
+    assert_eq!(spans, [INTERVAL, 2 * INTERVAL, 3 * INTERVAL, 3 * INTERVAL]);
+}
+
+#[test]
+fn only_who_has_the_role_checks() {
+    let mut world = World::open();
+    world.exchange(false, 7);
+    world.advance(INTERVAL);
+    assert!(world.begin().is_none());
+    world.exchange(true, 8);
+    assert!(world.begin().is_some());
+    assert!(world.begin().is_none(), "one at a time");
+}
+
+#[test]
+fn a_role_that_cannot_be_renewed_ends_with_its_term() {
+    let mut world = World::open();
+    world.exchange(true, 7);
+    world.advance(TERM);
+    assert!(world.begin().is_none());
+}
+
+#[test]
+fn a_result_counts_only_in_the_role_it_was_made_in() {
+    let mut world = World::open();
+    world.advance(INTERVAL);
+    world.exchange(true, 7);
+    let order = world.begin().unwrap();
+    world.exchange(false, 8);
+    world.exchange(true, 9);
+    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+
+    world.advance(INTERVAL);
+    world.exchange(true, 9);
+    let order = world.begin().unwrap();
+    world.exchange(true, 9);
+    let reason = "health check passed".to_owned();
+    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Close { reason, token: Some(9) });
+}
+
+#[test]
+fn a_result_of_another_state_comes_too_late() {
+    let mut world = World::open();
+    world.advance(INTERVAL);
+    world.exchange(true, 7);
+    let order = world.begin().unwrap();
+    world.enter(State::ForcedOpen);
+    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+
+    world.enter(State::Open);
+    world.exchange(true, 7);
+    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+    world.advance(INTERVAL);
+    assert!(world.begin().is_some(), "nor does it keep the next one from being made");
+}
+
+#[test]
+fn where_nothing_is_to_be_checked_nobody_has_the_role() {
+    let mut world = World::new(false);
+    assert_eq!(world.exchange(true, 7), None, "closed");
+    world.enter(State::Open);
+    assert!(world.exchange(true, 7).unwrap().want);
+    for state in [State::Closed, State::ForcedOpen, State::Disabled, State::MetricsOnly, State::HalfOpen] {
+        world.enter(State::Open);
+        world.exchange(true, 7);
+        world.enter(state);
+        assert!(
+            world.with(|checks, context| checks.want_exchange(context)),
+            "{state}: it is given up at once"
+        );
+        assert!(!world.exchange(true, 7).unwrap().want);
+        assert_eq!(world.exchange(true, 7), None, "{state}: and that is all");
+    }
+}
+
+#[test]
+fn a_failed_idle_check_opens() {
+    let mut world = World::new(true);
+    world.exchange(true, 7);
+    assert!(world.begin().is_none());
+    world.advance(IDLE);
+    world.exchange(true, 7);
+    let order = world.begin().unwrap();
+    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Stay);
+    assert!(world.begin().is_none());
+
+    world.advance(IDLE);
+    world.exchange(true, 7);
+    let order = world.begin().unwrap();
+    let reason = "health check failed: down".to_owned();
+    assert_eq!(world.end(&order, Err("down")), CheckVerdict::Open { reason, token: Some(7) });
+}
+
+#[test]
+fn a_closed_circuit_with_idle_checks_renews_its_role_and_others_ask_for_it() {
+    let mut world = World::new(true);
+    let mut asked = |mine| {
+        world.exchange(mine, 7);
+        let mut waited = Duration::ZERO;
+        while !world.with(|checks, context| checks.want_exchange(context)) {
+            world.advance(STEP);
+            waited += STEP;
+        }
+        waited
+    };
+    assert_eq!((asked(true), asked(false)), (RENEWAL, QUESTION));
+}
+
+#[test]
+fn the_reason_tells_of_the_failures_before() {
+    for (failures, expected) in [(0, ""), (1, " after 1 failure"), (3, " after 3 failures")] {
+        let mut world = World::open();
+        world.spans_between_failing_checks(failures);
+        world.advance(3 * INTERVAL);
+        world.exchange(true, 7);
+        let order = world.begin().unwrap();
+        let reason = format!("health check passed{expected}");
+        assert_eq!(world.end(&order, Ok(())), CheckVerdict::Close { reason, token: Some(7) });
+    }
+}
+
+#[test]
+fn without_the_store_an_instance_checks_for_itself() {
+    let mut world = World::open();
+    world.alone = true;
+    world.checks.store_lost();
+    assert!(world.begin().is_none());
+    world.advance(INTERVAL);
+    let order = world.begin().unwrap();
+    assert!(matches!(world.end(&order, Ok(())), CheckVerdict::Close { token: None, .. }));
+
+    // What was found out alone is nothing to tell the fleet.
+    let mut world = World::open();
+    world.alone = true;
+    assert!(world.begin().is_none());
+    world.advance(INTERVAL);
+    let order = world.begin().unwrap();
+    world.alone = false;
+    world.exchange(true, 7);
+    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+}
+
+#[test]
+fn a_short_absence_of_the_store_makes_nobody_check() {
+    let mut world = World::open();
+    world.exchange(false, 7);
+    world.advance(3 * INTERVAL);
+    assert!(world.begin().is_none(), "another one has the role");
+    for _ in 0..3 {
+        world.alone = true;
+        world.checks.store_lost();
+        assert!(world.begin().is_none());
+        world.advance(INTERVAL.saturating_sub(STEP));
+        assert!(world.begin().is_none());
+        world.alone = false;
+        world.exchange(false, 7);
+        assert!(world.begin().is_none());
+    }
+}
+
+#[test]
+fn checks_that_are_stuck_are_few_and_the_next_one_still_fails() {
+    let mut world = World::open();
+    world.alone = true;
+    world.begin();
+    let mut stuck = Vec::new();
+    for _ in 0..MOST_STUCK {
+        world.advance(3 * INTERVAL);
+        let order = world.begin().unwrap();
+        world.end(&order, Err("no result"));
+        stuck.push(order.slot.expect("there is room"));
+    }
+    world.advance(3 * INTERVAL);
+    let order = world.begin().unwrap();
+    assert!(order.slot.is_none());
+    world.end(&order, Err("stuck"));
+    stuck.pop();
+    world.advance(3 * INTERVAL);
+    assert!(world.begin().unwrap().slot.is_some());
+}
+
+#[test]
+fn who_has_resigned_checks_no_more_and_gives_the_role_up() {
+    let mut world = World::open();
+    world.advance(INTERVAL);
+    world.exchange(true, 7);
+    let order = world.begin().unwrap();
+    world.checks.step_down();
+    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+    assert!(world.with(|checks, context| checks.want_exchange(context)));
+    assert!(!world.exchange(true, 7).unwrap().want);
+    world.advance(INTERVAL);
+    world.alone = true;
+    assert!(world.begin().is_none());
+}
+
+#[test]
+fn the_time_for_a_check_is_the_interval_within_bounds() {
+    let timeout = |interval| {
+        let config = BreakerConfig::default().health_check(async || ()).health_check_interval(interval);
+        config.resolve().unwrap().health.unwrap().timeout()
+    };
+    assert_eq!(timeout(Duration::from_millis(10)), Duration::from_millis(100));
+    assert_eq!(timeout(Duration::from_secs(3)), Duration::from_secs(3));
+    assert_eq!(timeout(Duration::from_secs(60)), Duration::from_secs(10));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    GateWord(u16),
+    Enter(State),
+    Alone(bool),
+    Exchange(bool),
+    Begin,
+    End(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..3000u16).prop_map(Step::GateWord),
+        proptest::sample::select(&State::ALL[..]).prop_map(Step::Enter),
+        any::<bool>().prop_map(Step::Alone),
+        proptest::bool::weighted(0.8).prop_map(Step::Exchange),
+        Just(Step::Begin),
+        Just(Step::Begin),
+        (0..8usize, any::<bool>()).prop_map(|(back, passed)| Step::End(back, passed)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_only_a_current_result_of_one_in_charge_changes_the_state(
+        idle in any::<bool>(),
+        steps in proptest::collection::vec(step(), 1..200),
+    ) {
+        let mut world = World::new(idle);
+        // The role as it was answered last: its token, and when it was asked for.
+        let mut role: Option<(u64, Moment)> = None;
+        let mut token = 0;
+        let mut orders: Vec<(CheckOrder, u64)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::GateWord(millis) => world.advance(u32::from(millis) * STEP),
+                Step::Enter(state) => world.enter(state),
+                Step::Alone(alone) => {
+                    world.alone = alone;
+                    if alone {
+                        world.checks.store_lost();
+                        role = None;
+                    }
+                }
+                Step::Exchange(_) if world.alone => {}
+                Step::Exchange(mine) => {
+                    token += u64::from(role.is_none_or(|(_, asked)| world.now >= asked.after(TERM)));
+                    let asked = world.exchange(mine, token);
+                    role = (mine && asked.is_some_and(|ask| ask.want)).then_some((token, world.now));
+                }
+                Step::Begin => {
+                    let Some(order) = world.begin() else { continue };
+                    let in_charge = role.is_some_and(|(_, asked)| world.now < asked.after(TERM));
+                    prop_assert!(world.alone || in_charge);
+                    prop_assert!(matches!(world.standing.state, State::Open | State::Closed));
+                    prop_assert!(world.standing.until.is_none_or(|until| until <= world.now));
+                    orders.push((order, world.generation));
+                }
+                Step::End(back, passed) => {
+                    if back >= orders.len() {
+                        continue;
+                    }
+                    let (order, generation) = orders.remove(orders.len() - 1 - back);
+                    let result = if passed { Ok(()) } else { Err("down") };
+                    let verdict = world.end(&order, result);
+                    let (token, to) = match verdict {
+                        CheckVerdict::Late | CheckVerdict::Stay => continue,
+                        CheckVerdict::Close { token, .. } => (token, State::Closed),
+                        CheckVerdict::Open { token, .. } => (token, State::Open),
+                    };
+                    prop_assert_eq!(generation, world.generation);
+                    prop_assert_eq!(passed, to == State::Closed);
+                    prop_assert!(world.standing.state != to);
+                    match token {
+                        None => prop_assert!(world.alone),
+                        Some(token) => prop_assert!(
+                            role.is_some_and(|(now, asked)| now == token && world.now < asked.after(TERM))
+                        ),
+                    }
+                    world.enter(to);
+                }
+            }
+        }
+        // From anywhere: an open circuit whose dependency works is closed again by whoever gets the role.
+        world.alone = false;
+        world.enter(State::Open);
+        orders.clear();
+        world.advance(3 * INTERVAL);
+        world.exchange(true, u64::MAX);
+        let order = world.begin().expect("a check is due");
+        let verdict = world.end(&order, Ok(()));
+        let closes = matches!(verdict, CheckVerdict::Close { .. });
+        prop_assert!(closes, "{verdict:?}");
+    }
+}

@@ -1,0 +1,365 @@
+//! What counts mean: pure decisions, from counts and settings to verdicts. No clock, no atomics, no I/O.
+//!
+//! This is the only place that decides. Stores merge, compare epochs and hand out leases.
+
+use std::time::Duration;
+
+use crate::config::{Settings, WindowKind};
+use crate::store::Counts;
+use crate::strategy::{Bucket, Calls, WindowCounts};
+
+/// What a closed breaker is judged by: the fleet's counts at the last exchange and this instance's since; or what this
+/// instance alone has seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TripInput {
+    /// Failures since the latest success.
+    pub(crate) streak: u64,
+    /// The window; all zero where no rule looks at one.
+    pub(crate) window: Counts,
+    /// How many instances these failures come from; counted only where that matters.
+    pub(crate) streak_instances: u32,
+    pub(crate) window_instances: u32,
+    /// The pieces of a time window, where somebody looks at them.
+    pub(crate) buckets: Vec<Bucket>,
+}
+
+/// Whether a closed breaker trips, and why: the rule, its figures, the limit. A rule counts only if what it looks at
+/// comes from at least so many instances.
+pub(crate) fn trip(settings: &Settings, input: &TripInput, instances: u32) -> Option<String> {
+    let streak_counts = instances <= 1 || input.streak_instances >= instances;
+    let window_counts = instances <= 1 || input.window_instances >= instances;
+    let reason = consecutive(settings, input)
+        .filter(|_| streak_counts)
+        .or_else(|| rates(settings, input).filter(|_| window_counts))
+        .or_else(|| own_strategy(settings, input).filter(|_| window_counts))?;
+    Some(if instances > 1 { format!("{reason}, on at least {instances} instances") } else { reason })
+}
+
+/// Whether this instance, which is alone with its failures, opens for itself.
+pub(crate) fn trip_alone(settings: &Settings, input: &TripInput) -> Option<String> {
+    let reason = trip(settings, input, 1)?;
+    Some(format!(
+        "{reason}, here alone (the fleet opens from {} instances on)",
+        settings.min_failing_instances
+    ))
+}
+
+fn consecutive(settings: &Settings, input: &TripInput) -> Option<String> {
+    let limit = settings.failure_threshold.filter(|limit| input.streak >= *limit)?;
+    Some(format!("{} consecutive failures (limit {limit})", input.streak))
+}
+
+fn rates(settings: &Settings, input: &TripInput) -> Option<String> {
+    let calls = Calls::from(input.window);
+    let total = calls.total();
+    if total < settings.minimum_calls {
+        return None;
+    }
+    let of = match settings.window? {
+        WindowKind::Time(span) => format!("{total} calls in {}", humantime::format_duration(span)),
+        WindowKind::Calls(_) => format!("the last {total} calls"),
+    };
+    let rate = calls.failure_rate();
+    let failed = settings.failure_rate.filter(|limit| rate >= *limit);
+    failed.map(|limit| share(rate, &of, "failed", limit)).or_else(|| slow(settings, calls, &of))
+}
+
+fn slow(settings: &Settings, calls: Calls, of: &str) -> Option<String> {
+    let (rule, rate) = (settings.slow?, calls.slow_rate());
+    let limit = rule.rate.filter(|limit| rate >= *limit)?;
+    let verb = format!("took longer than {}", humantime::format_duration(rule.duration));
+    Some(share(rate, of, &verb, limit))
+}
+
+fn share(rate: f64, of: &str, what: &str, limit: f64) -> String {
+    format!("{:.1} % of {of} {what} (limit {:.1} %)", rate * 100.0, limit * 100.0)
+}
+
+fn own_strategy(settings: &Settings, input: &TripInput) -> Option<String> {
+    settings.strategy.as_ref()?.trip(&WindowCounts {
+        calls: input.window.into(),
+        consecutive_failures: input.streak,
+        failing_instances: input.window_instances,
+        buckets: &input.buckets,
+    })
+}
+
+impl From<Counts> for Calls {
+    fn from(counts: Counts) -> Self {
+        Calls { successes: counts.successes, failures: counts.failures, slow: counts.slow }
+    }
+}
+
+/// What the probes of a half-open state amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeVerdict {
+    /// Not enough yet.
+    Wait,
+    Close(String),
+    Reopen(String),
+}
+
+/// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes, unless their share
+/// is asked for. Successes that are too slow do not close what they would open again.
+pub(crate) fn judge_probes(settings: &Settings, probes: Counts) -> ProbeVerdict {
+    let calls = Calls::from(probes);
+    match judge_results(settings, probes) {
+        ProbeVerdict::Close(reason) => {
+            let of = format!("{} probes", calls.total());
+            slow(settings, calls, &of).map_or(ProbeVerdict::Close(reason), ProbeVerdict::Reopen)
+        }
+        verdict => verdict,
+    }
+}
+
+fn judge_results(settings: &Settings, probes: Counts) -> ProbeVerdict {
+    if let Some((limit, sample)) = settings.recovery {
+        return judge_share(Calls::from(probes), limit, sample);
+    }
+    if probes.failures > 0 {
+        ProbeVerdict::Reopen("a probe failed".into())
+    } else if probes.successes >= settings.success_threshold {
+        ProbeVerdict::Close(format!(
+            "{} probes succeeded (needed {})",
+            probes.successes, settings.success_threshold
+        ))
+    } else {
+        ProbeVerdict::Wait
+    }
+}
+
+fn judge_share(probes: Calls, limit: f64, sample: u64) -> ProbeVerdict {
+    if probes.total() < sample {
+        return ProbeVerdict::Wait;
+    }
+    let share = 1.0 - probes.failure_rate();
+    let figures = format!(
+        "{:.1} % of {} probes succeeded (needed {:.1} %)",
+        share * 100.0,
+        probes.total(),
+        limit * 100.0
+    );
+    if share >= limit { ProbeVerdict::Close(figures) } else { ProbeVerdict::Reopen(figures) }
+}
+
+/// How long to stay open at the `attempt`-th opening in a row (1 = the first since it was last closed), until a probe is
+/// due, or the first health check. `roll`: a random number in [0, 1), for the jitter.
+pub(crate) fn open_for(settings: &Settings, attempt: u32, roll: f64) -> Duration {
+    let base = settings.health.as_ref().map_or(settings.reset_timeout, |health| health.interval);
+    settings.backoff.span(base, attempt, roll)
+}
+
+/// The share of calls that a circuit admits so long after it has recovered; `None`: all.
+pub(crate) fn admitted_share(ramp_up: Duration, recovered_for: Duration) -> Option<f64> {
+    let part = recovered_for.as_secs_f64() / ramp_up.as_secs_f64();
+    (part < 1.0).then_some(0.1 + 0.9 * part)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Backoff, BreakerConfig};
+    use crate::strategy::TripStrategy;
+
+    fn settings(config: BreakerConfig) -> Settings {
+        config.resolve().unwrap()
+    }
+
+    fn counts(successes: u64, failures: u64) -> Counts {
+        Counts { successes, failures, slow: 0 }
+    }
+
+    fn window(successes: u64, failures: u64) -> TripInput {
+        TripInput { streak: failures, window: counts(successes, failures), ..TripInput::default() }
+    }
+
+    fn streak(streak: u64) -> TripInput {
+        TripInput { streak, ..TripInput::default() }
+    }
+
+    #[test]
+    fn a_run_trips_at_its_limit_and_says_so() {
+        let settings = settings(BreakerConfig::default().failure_threshold(3));
+        assert_eq!(trip(&settings, &streak(2), 1), None);
+        assert_eq!(trip(&settings, &streak(3), 1).unwrap(), "3 consecutive failures (limit 3)");
+    }
+
+    #[test]
+    fn without_any_rule_five_in_a_row_trip() {
+        let settings = settings(BreakerConfig::default());
+        assert_eq!(trip(&settings, &window(0, 4), 1), None);
+        assert!(trip(&settings, &window(0, 5), 1).is_some());
+    }
+
+    #[test]
+    fn a_rate_trips_at_its_limit_from_the_minimum_of_calls_on() {
+        let settings = settings(BreakerConfig::default().failure_rate_threshold(0.4));
+        let reason = trip(&settings, &window(6, 4), 1).unwrap();
+        assert_eq!(reason, "40.0 % of 10 calls in 1m failed (limit 40.0 %)");
+        assert_eq!(trip(&settings, &window(7, 3), 1), None, "30 %");
+        assert_eq!(
+            trip(&settings, &window(0, 9), 1),
+            None,
+            "nine calls are too few; and no run is looked at"
+        );
+    }
+
+    #[test]
+    fn the_last_calls_are_enough_when_they_are_all_there() {
+        let settings = settings(BreakerConfig::default().failure_rate_threshold(0.5).window_calls(4));
+        assert_eq!(trip(&settings, &window(0, 3), 1), None);
+        assert_eq!(
+            trip(&settings, &window(2, 2), 1).unwrap(),
+            "50.0 % of the last 4 calls failed (limit 50.0 %)"
+        );
+    }
+
+    #[test]
+    fn slow_calls_trip_whether_they_succeed_or_fail() {
+        let config = BreakerConfig::default()
+            .slow_call_duration(Duration::from_millis(50))
+            .slow_call_rate_threshold(0.5)
+            .minimum_calls(4);
+        let settings = settings(config);
+        let slow =
+            |slow| TripInput { window: Counts { slow, ..counts(3, 1) }, streak: 9, ..TripInput::default() };
+        assert_eq!(trip(&settings, &slow(1), 1), None, "and no run is looked at");
+        assert_eq!(
+            trip(&settings, &slow(2), 1).unwrap(),
+            "50.0 % of 4 calls in 1m took longer than 50ms (limit 50.0 %)"
+        );
+    }
+
+    #[test]
+    fn given_several_rules_any_of_them_trips() {
+        struct Even;
+        impl TripStrategy for Even {
+            fn trip(&self, window: &WindowCounts<'_>) -> Option<String> {
+                (window.calls().total() == 42).then(|| "forty-two".into())
+            }
+        }
+        let config = BreakerConfig::default().failure_rate_threshold(0.9).failure_threshold(3).strategy(Even);
+        let settings = settings(config);
+        assert!(trip(&settings, &window(100, 3), 1).unwrap().starts_with("3 consecutive"));
+        let late = TripInput { streak: 1, ..window(1, 9) };
+        assert!(trip(&settings, &late, 1).unwrap().starts_with("90.0 %"));
+        assert_eq!(trip(&settings, &window(41, 1), 1).unwrap(), "forty-two");
+        assert_eq!(trip(&settings, &window(42, 1), 1), None);
+    }
+
+    #[test]
+    fn a_strategy_that_panics_does_not_trip() {
+        struct Broken;
+        impl TripStrategy for Broken {
+            fn trip(&self, _window: &WindowCounts<'_>) -> Option<String> {
+                panic!("on purpose")
+            }
+        }
+        let settings = settings(BreakerConfig::default().strategy(Broken));
+        assert_eq!(trip(&settings, &window(0, 100), 1), None);
+    }
+
+    #[test]
+    fn a_quorum_looks_at_the_instances_of_the_rule_that_trips() {
+        let config = BreakerConfig::default()
+            .failure_threshold(3)
+            .failure_rate_threshold(0.5)
+            .min_failing_instances(2);
+        let settings = settings(config);
+        let input = |streak_instances, window_instances| TripInput {
+            streak_instances,
+            window_instances,
+            ..window(4, 6)
+        };
+        assert_eq!(trip(&settings, &input(1, 1), 2), None);
+        assert_eq!(
+            trip(&settings, &input(2, 2), 2).unwrap(),
+            "6 consecutive failures (limit 3), on at least 2 instances"
+        );
+        assert!(trip(&settings, &input(1, 2), 2).unwrap().starts_with("60.0 %"));
+        assert_eq!(
+            trip_alone(&settings, &input(1, 1)).unwrap(),
+            "6 consecutive failures (limit 3), here alone (the fleet opens from 2 instances on)"
+        );
+    }
+
+    #[test]
+    fn one_failed_probe_outweighs_any_successes() {
+        let settings = settings(BreakerConfig::default().success_threshold(3));
+        let probes = |successes, failures| judge_probes(&settings, counts(successes, failures));
+        assert_eq!(probes(2, 0), ProbeVerdict::Wait);
+        assert!(matches!(probes(3, 0), ProbeVerdict::Close(_)));
+        assert!(matches!(probes(3, 1), ProbeVerdict::Reopen(_)));
+    }
+
+    #[test]
+    fn slow_probes_do_not_close_what_they_would_open() {
+        let config = BreakerConfig::default()
+            .slow_call_duration(Duration::from_millis(50))
+            .slow_call_rate_threshold(0.5)
+            .success_threshold(4);
+        let probes = |config: &BreakerConfig, successes, slow| {
+            judge_probes(&settings(config.clone()), Counts { slow, ..counts(successes, 0) })
+        };
+        assert_eq!(probes(&config, 3, 3), ProbeVerdict::Wait);
+        assert!(matches!(probes(&config, 4, 1), ProbeVerdict::Close(_)));
+        let reason = "50.0 % of 4 probes took longer than 50ms (limit 50.0 %)";
+        for config in [config.clone(), config.recovery_rate(0.5)] {
+            assert_eq!(probes(&config, 4, 2), ProbeVerdict::Reopen(reason.into()));
+        }
+    }
+
+    #[test]
+    fn a_share_decides_after_its_sample() {
+        let config = BreakerConfig::default().recovery_rate(0.5).half_open_max_calls(4);
+        let settings = settings(config);
+        let probes = |successes, failures| judge_probes(&settings, counts(successes, failures));
+        assert_eq!(probes(3, 0), ProbeVerdict::Wait);
+        assert_eq!(probes(0, 3), ProbeVerdict::Wait);
+        assert_eq!(probes(2, 2), ProbeVerdict::Close("50.0 % of 4 probes succeeded (needed 50.0 %)".into()));
+        assert_eq!(probes(1, 3), ProbeVerdict::Reopen("25.0 % of 4 probes succeeded (needed 50.0 %)".into()));
+    }
+
+    #[test]
+    fn the_ramp_goes_from_a_tenth_to_all() {
+        let second = Duration::from_secs(1);
+        let share = |half_seconds| admitted_share(second, second / 2 * half_seconds);
+        assert_eq!(share(0), Some(0.1));
+        assert!((share(1).unwrap() - 0.55).abs() < 1e-9);
+        assert_eq!(share(2), None);
+    }
+
+    proptest! {
+        /// Whatever the settings are, enough successes close a half-open circuit, and enough failures trip a closed one.
+        #[test]
+        fn there_is_always_a_way_on(
+            threshold in prop::option::of(1_u32..50), rate in prop::option::of(0.01_f64..=1.0), calls in prop::option::of(1_u32..100),
+            needed in 1_u32..20, recovery in prop::option::of(0.01_f64..=1.0), attempt in 1_u32.., roll in 0.0_f64..1.0, factor in 1.0_f64..10.0,
+        ) {
+            let mut config = BreakerConfig::default().success_threshold(needed).backoff(Backoff::exponential(factor).jitter(0.5));
+            (config.failure_threshold, config.failure_rate_threshold, config.recovery_rate) = (threshold, rate, recovery);
+            config.window_calls = calls.filter(|_| rate.is_some());
+            let settings = settings(config);
+            let failing = TripInput { streak: 100, window: counts(0, 100), ..TripInput::default() };
+            prop_assert!(trip(&settings, &failing, 1).is_some());
+            prop_assert!(matches!(judge_probes(&settings, counts(u64::from(needed), 0)), ProbeVerdict::Close(_)));
+            prop_assert!(matches!(judge_probes(&settings, counts(0, u64::from(needed))), ProbeVerdict::Reopen(_)));
+            let open_for = open_for(&settings, attempt, roll);
+            prop_assert!(open_for > Duration::ZERO && open_for <= Duration::from_secs(900));
+        }
+
+        /// More failures in the place of successes never make a breaker that trips stay closed.
+        #[test]
+        fn a_worse_picture_never_spares(
+            successes in 0_u64..50, failures in 0_u64..50, streak in 0_u64..10, threshold in 1_u32..10, rate in 0.01_f64..=1.0,
+        ) {
+            let config = BreakerConfig::default().failure_threshold(threshold).failure_rate_threshold(rate);
+            let settings = settings(config);
+            let input = TripInput { streak, window: counts(successes, failures), ..TripInput::default() };
+            let worse = TripInput { streak: streak + 1, window: counts(successes.saturating_sub(1), failures + 1), ..TripInput::default() };
+            prop_assert!(trip(&settings, &input, 1).is_none() || trip(&settings, &worse, 1).is_some());
+        }
+    }
+}

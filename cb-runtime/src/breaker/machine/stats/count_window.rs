@@ -1,0 +1,215 @@
+//! Outcomes in the order in which they came: what the last calls are.
+
+use std::collections::VecDeque;
+
+use crate::store::{Counts, LastAsk, LastView, OutcomeKind};
+
+/// Outcomes, oldest first, as runs of a kind; of more than it is bound to, the latest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct CountWindow {
+    runs: VecDeque<(OutcomeKind, u64)>,
+    len: u64,
+    most: u64,
+}
+
+impl CountWindow {
+    pub(crate) fn new(most: u64) -> Self {
+        CountWindow { most, ..CountWindow::default() }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn push(&mut self, kind: OutcomeKind, n: u64) {
+        let n = n.min(self.most);
+        match self.runs.back_mut() {
+            _ if n == 0 => return,
+            Some((last, sum)) if *last == kind => *sum += n,
+            _ => self.runs.push_back((kind, n)),
+        }
+        self.len += n;
+        while self.len > self.most
+            && let Some((_, oldest)) = self.runs.front_mut()
+        {
+            let beyond = (self.len - self.most).min(*oldest);
+            *oldest -= beyond;
+            self.len -= beyond;
+            if *oldest == 0 {
+                self.runs.pop_front();
+            }
+        }
+    }
+
+    pub(crate) fn extend(&mut self, later: &CountWindow) {
+        for &(kind, n) in &later.runs {
+            self.push(kind, n);
+        }
+    }
+
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (OutcomeKind, u64)> + '_ {
+        self.runs.iter().copied()
+    }
+
+    /// How many came after the latest failure; `None`: there is none.
+    pub(crate) fn since_failure(&self) -> Option<u64> {
+        let failure = self.runs.iter().rposition(|(kind, _)| kind.failed)?;
+        Some(self.runs.range(failure + 1..).map(|(_, n)| n).sum())
+    }
+}
+
+/// The counts of the latest `n` of these, one after the other.
+pub(crate) fn latest<'a>(n: u64, parts: impl DoubleEndedIterator<Item = &'a CountWindow>) -> Counts {
+    let mut left = n;
+    let mut counts = Counts::default();
+    for &(kind, n) in parts.rev().flat_map(|part| part.runs.iter().rev()) {
+        let n = n.min(left);
+        left -= n;
+        *if kind.failed { &mut counts.failures } else { &mut counts.successes } += n;
+        counts.slow += if kind.slow { n } else { 0 };
+    }
+    counts
+}
+
+/// The fleet's last calls, as the store had them at the last exchange.
+#[derive(Clone, Debug)]
+pub(crate) struct CountWindowTotals {
+    pub(crate) outcomes: CountWindow,
+    /// Of the latest of them; see [`LastView::place`].
+    pub(crate) place: u64,
+    /// The places of other instances' latest failures.
+    failing: Vec<u64>,
+    /// The place of this instance's own latest failure.
+    failed: Option<u64>,
+}
+
+impl CountWindowTotals {
+    pub(crate) fn new(calls: u32) -> Self {
+        let outcomes = CountWindow::new(u64::from(calls));
+        CountWindowTotals { outcomes, place: 0, failing: Vec::new(), failed: None }
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.outcomes.most
+    }
+
+    /// Begins anew, as every epoch does.
+    pub(crate) fn clear(&mut self) {
+        *self = CountWindowTotals {
+            outcomes: CountWindow::new(self.outcomes.most),
+            place: 0,
+            failing: Vec::new(),
+            failed: None,
+        };
+    }
+
+    pub(crate) fn ask(&self) -> LastAsk {
+        let calls = u32::try_from(self.outcomes.most).unwrap_or(u32::MAX);
+        LastAsk { calls, since: self.place }
+    }
+
+    /// Takes over the answer; `told` is what this instance has told of in the same exchange.
+    pub(crate) fn update(&mut self, view: &LastView, told: Option<&CountWindow>) {
+        let new: u64 = view.outcomes.iter().map(|(_, n)| n).sum();
+        if view.place.saturating_sub(new) != self.place {
+            self.clear();
+        }
+        for &(kind, n) in &view.outcomes {
+            self.outcomes.push(kind, n);
+        }
+        self.place = view.place;
+        self.failing.clone_from(&view.failing);
+        // What is told is appended last.
+        let failed = told.and_then(CountWindow::since_failure).map(|after| view.place.saturating_sub(after));
+        self.failed = failed.or(self.failed);
+    }
+
+    /// How many instances have failures among the last calls, if `more` come after those in the store, with (`true`) or
+    /// without a failure of this instance.
+    pub(crate) fn failing(&self, more: u64, fails: bool) -> u32 {
+        let begin = (self.place + more).saturating_sub(self.outcomes.most);
+        let others = self.failing.iter().filter(|place| **place > begin).count();
+        let own = fails || self.failed.is_some_and(|place| place > begin);
+        u32::try_from(others).unwrap_or(u32::MAX).saturating_add(u32::from(own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kind(number: u8) -> OutcomeKind {
+        OutcomeKind { failed: number & 1 == 1, slow: number & 2 == 2 }
+    }
+
+    fn counted(kinds: &[OutcomeKind]) -> Counts {
+        let count =
+            |wanted: fn(&OutcomeKind) -> bool| kinds.iter().filter(|kind| wanted(kind)).count() as u64;
+        Counts {
+            successes: count(|kind| !kind.failed),
+            failures: count(|kind| kind.failed),
+            slow: count(|kind| kind.slow),
+        }
+    }
+
+    proptest! {
+        /// Against a plain list of all outcomes.
+        #[test]
+        fn it_holds_the_latest_and_nothing_else(
+            pushes in prop::collection::vec((0_u8..4, 0_u64..20), 0..40), most in 1_u64..30, split in 0_usize..40, n in 0_u64..60,
+        ) {
+            let mut all = Vec::new();
+            let (mut first, mut second) = (CountWindow::new(most), CountWindow::new(most));
+            for (at, (number, times)) in pushes.into_iter().enumerate() {
+                if at < split { &mut first } else { &mut second }.push(kind(number), times);
+                all.extend((0..times).map(|_| kind(number)));
+            }
+            let n = n.min(most);
+            let newest = |n: u64| counted(&all[all.len() - usize::try_from(n).unwrap().min(all.len())..]);
+            prop_assert_eq!(latest(n, [&first, &second].into_iter()), newest(n));
+            first.extend(&second);
+            prop_assert_eq!(first.len(), most.min(all.len() as u64));
+            prop_assert_eq!(latest(n, std::iter::once(&first)), newest(n));
+            let since = all.iter().rev().take(usize::try_from(most).unwrap()).position(|kind| kind.failed);
+            prop_assert_eq!(first.since_failure(), since.map(|n| n as u64));
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_on_where_the_last_one_ended_or_begins_anew() {
+        let mut last = CountWindowTotals::new(4);
+        let view = |place, outcomes: &[(u8, u64)]| LastView {
+            place,
+            outcomes: outcomes.iter().map(|&(number, n)| (kind(number), n)).collect(),
+            failing: Vec::new(),
+        };
+        last.update(&view(3, &[(1, 3)]), None);
+        last.update(&view(5, &[(0, 2)]), None);
+        assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 2, failures: 2, slow: 0 });
+        assert_eq!(last.ask(), LastAsk { calls: 4, since: 5 });
+        // More has happened than is kept, or the store has begun anew.
+        last.update(&view(100, &[(0, 4)]), None);
+        assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 4, failures: 0, slow: 0 });
+        last.update(&view(1, &[(1, 1)]), None);
+        assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 0, failures: 1, slow: 0 });
+    }
+
+    #[test]
+    fn instances_count_as_failing_while_their_failure_is_among_the_last_calls() {
+        let mut last = CountWindowTotals::new(10);
+        let mut told = CountWindow::new(10);
+        told.push(kind(1), 1);
+        told.push(kind(0), 2);
+        last.update(
+            &LastView { place: 20, outcomes: vec![(kind(0), 10)], failing: vec![17, 11] },
+            Some(&told),
+        );
+        // Its own is at place 18.
+        assert_eq!(last.failing(0, false), 3);
+        assert_eq!(last.failing(1, false), 2, "place 11 has been pushed out");
+        assert_eq!(last.failing(8, false), 0);
+        assert_eq!(last.failing(8, true), 1);
+    }
+}

@@ -1,0 +1,72 @@
+//! The fleet's time window, as the store had it at the last exchange.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::clock::micros;
+use crate::store::{Counts, MAX_BUCKETS, WindowAsk, WindowView};
+
+/// A mirror of the store's buckets. All times here are the store's, in µs.
+#[derive(Clone, Debug)]
+pub(crate) struct TimeWindow {
+    length: u64,
+    width: u64,
+    buckets: BTreeMap<u64, Counts>,
+    late_merges: u64,
+    /// The next question is for this bucket and later ones; 0 = all.
+    since: u64,
+}
+
+impl TimeWindow {
+    /// A window of this length, in 60 buckets.
+    pub(crate) fn new(length: Duration) -> Self {
+        let length = micros(length);
+        let width = length.div_ceil(60);
+        debug_assert!(length / width <= MAX_BUCKETS);
+        TimeWindow { length, width, buckets: BTreeMap::new(), late_merges: 0, since: 0 }
+    }
+
+    pub(crate) fn width(&self) -> u64 {
+        self.width
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Begins anew, as every epoch does.
+    pub(crate) fn clear(&mut self) {
+        self.buckets.clear();
+        self.since = 0;
+    }
+
+    /// The question for the next exchange, which also tells of something that happened at `oldest`.
+    pub(crate) fn ask(&self, oldest: Option<u64>) -> WindowAsk {
+        let oldest = oldest.map_or(u64::MAX, |at| (at / self.width).saturating_sub(1));
+        WindowAsk { length_us: self.length, width_us: self.width, since: self.since.min(oldest) }
+    }
+
+    /// Takes over the answer to `ask`, given at the store's time `now`.
+    pub(crate) fn update(&mut self, ask: WindowAsk, view: &WindowView, now: u64) {
+        let _replaced = self.buckets.split_off(&ask.since);
+        self.buckets.extend(view.buckets.iter().copied());
+        let expired = now.saturating_sub(self.length) / self.width;
+        self.buckets = self.buckets.split_off(&expired);
+        // What is late has changed a bucket that was not asked for: ask for all of them once.
+        let stale = view.late_merges != self.late_merges && ask.since != 0;
+        self.late_merges = view.late_merges;
+        self.since = if stale { 0 } else { (now / self.width).saturating_sub(1) };
+    }
+
+    /// What lies within the window at the store's time `now`, by number of the bucket.
+    pub(crate) fn buckets(&self, now: u64) -> impl Iterator<Item = (u64, Counts)> + '_ {
+        let start = now.saturating_sub(self.length);
+        let inside = move |(index, _): &(&u64, &Counts)| (**index + 1) * self.width > start;
+        self.buckets.iter().filter(inside).map(|(index, counts)| (*index, *counts))
+    }
+
+    /// The sum of that.
+    pub(crate) fn sum(&self, now: u64) -> Counts {
+        self.buckets(now).fold(Counts::default(), |sum, (_, counts)| sum.plus(counts))
+    }
+}

@@ -1,0 +1,149 @@
+//! Reading a [`RegistryConfig`] from a file and the environment.
+//!
+//! The `config` crate parses and layers them, and knows of every value where it comes from. What the values mean, and
+//! what would be right where they mean nothing, is said here.
+
+mod names;
+mod table;
+mod variables;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use config::{Config, ConfigError, File, FileFormat};
+
+use super::registry::{Folded, RegistryConfig};
+use crate::error::{Error, ErrorKind, Misread};
+use table::{Problems, entries, read_breaker, read_text};
+use variables::{NameTable, Variables};
+
+impl RegistryConfig {
+    /// Reads a TOML or YAML file (`.toml`, `.yaml`, `.yml`), with the environment's variables over it; see
+    /// [`from_env`](Self::from_env) for these.
+    ///
+    /// ```toml
+    /// redis = "redis://127.0.0.1:6379"
+    /// namespace = "prod"
+    ///
+    /// [defaults]
+    /// reset_timeout = "10s"
+    ///
+    /// [breakers.user-service]
+    /// failure_threshold = 10
+    /// ```
+    ///
+    /// # Errors
+    /// A file that cannot be read; keys that do not exist, values that cannot be meant. All of them are named, each with its
+    /// file or variable and what would be right.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let shown = path.display().to_string();
+        let whole = |problem: String| Error::new(ErrorKind::Outside(vec![misread(&shown, "", problem)]));
+        let format = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("toml") => FileFormat::Toml,
+            Some("yaml" | "yml") => FileFormat::Yaml,
+            _ => {
+                return Err(whole(
+                    "ends neither in .toml nor in .yaml or .yml, so its format is not known".into(),
+                ));
+            }
+        };
+        let text =
+            std::fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+        read(Some((&shown, &text, format)), std::env::vars_os())
+    }
+
+    /// Reads the environment: `CB_REDIS_URL`, `CB_NAMESPACE`, `CB_DEFAULTS__RESET_TIMEOUT=10s`,
+    /// `CB_BREAKERS__USER_SERVICE__FAILURE_THRESHOLD=10`, and so on for every setting. The breaker may be
+    /// "user-service" or "User.Service": a variable spells `_` for everything that is neither letter nor digit. Where that may mean two breakers it
+    /// is an error.
+    ///
+    /// # Errors
+    /// Settings that do not exist, values that cannot be meant; each is named with its variable and what would be right. Other
+    /// variables that begin with `CB_` are not ours, and left alone, unless they are one letter or two away.
+    pub fn from_env() -> Result<Self, Error> {
+        read(None, std::env::vars_os())
+    }
+}
+
+fn misread(source: &str, key: &str, problem: String) -> Misread {
+    Misread { source: source.to_owned(), key: key.to_owned(), field: None, problem }
+}
+
+/// `file`: how it is called, what is in it, and in which format.
+fn read(
+    file: Option<(&str, &str, FileFormat)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<RegistryConfig, Error> {
+    let mut problems = Problems::new(file.map_or("", |(name, ..)| name));
+    let variables = Variables::new(environment, &mut problems);
+    let mut builder = Config::builder();
+    let mut names = Vec::new();
+    if let Some((name, text, format)) = file {
+        let file = File::from_str(text, format);
+        let parsed =
+            Config::builder().add_source(file.clone()).build().map_err(|error| unreadable(name, error))?;
+        names = entries(&parsed.cache)
+            .into_iter()
+            .find(|(key, _)| *key == "breakers")
+            .map_or_else(Vec::new, |(_, breakers)| {
+                entries(breakers).into_iter().map(|(name, _)| name.to_owned()).collect()
+            });
+        builder = builder.add_source(file);
+    }
+    let spelling = NameTable::new(&names, &variables, &mut problems);
+    let merged = builder.add_source(variables.clone().spelled(spelling)).build();
+    let merged = merged.map_err(|error| unreadable("the environment", error))?;
+    let mut config = RegistryConfig::default();
+    for (key, value) in entries(&merged.cache) {
+        match key {
+            "redis" => config.redis = read_text("redis", value, &mut problems),
+            "namespace" => config.namespace = read_text("namespace", value, &mut problems),
+            "defaults" => {
+                config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems);
+            }
+            "breakers" => {
+                problems.table("breakers", value);
+                for (name, value) in entries(value) {
+                    let table = format!("breakers.{name}");
+                    let said = read_breaker(&table, value, &mut config.sources, &mut problems);
+                    config.breakers.insert(name.to_owned(), said);
+                }
+            }
+            unknown => problems.unknown("", unknown, value, &["redis", "namespace", "defaults", "breakers"]),
+        }
+    }
+    config.by_variable = by_variable(&variables, &mut config, &mut problems);
+    problems.none()?;
+    Ok(config)
+}
+
+/// What the environment says of breakers, for those that the file does not name.
+fn by_variable(
+    variables: &Variables,
+    config: &mut RegistryConfig,
+    problems: &mut Problems,
+) -> BTreeMap<Folded, super::BreakerConfig> {
+    let mut said = BTreeMap::new();
+    for (folded, table) in variables.by_breaker() {
+        let named = config.breakers.keys().any(|name| Folded::new(name) == folded);
+        let key = format!("breakers.{}", folded.0);
+        // Of those that the file names the problems are known already.
+        let mut known = Problems::new("");
+        let problems = if named { &mut known } else { &mut *problems };
+        said.insert(folded, read_breaker(&key, &table, &mut config.sources, problems));
+    }
+    said
+}
+
+fn unreadable(name: &str, error: ConfigError) -> Error {
+    let problem = match error {
+        ConfigError::FileParse { cause, .. } => cause.to_string(),
+        other => other.to_string(),
+    };
+    Error::new(ErrorKind::Outside(vec![misread(name, "", problem.trim_end().to_owned())]))
+}
+
+#[cfg(test)]
+mod tests;

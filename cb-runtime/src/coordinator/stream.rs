@@ -1,0 +1,172 @@
+//! Following the event stream: every change of state, in order, none missed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::Command;
+use crate::breaker::context::RegistryContext;
+use crate::breakers::BreakerMap;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Transition};
+use crate::snapshot::State;
+use crate::store::{Position, Store, StreamEvent};
+use crate::sync::lock;
+
+/// How long one question to the stream may wait for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A stream that cannot be read is tried again after this; the states are learned another way meanwhile.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Where this instance stands in the stream; shared by the follower and the coordinator.
+#[derive(Default)]
+pub(crate) struct Stream {
+    position: Mutex<Position>,
+    running: AtomicBool,
+    lost: AtomicBool,
+    /// `running` or `position` has been set by the coordinator.
+    changed: Notify,
+    /// What has been reported already.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Stream {
+    /// After a load: a stream that is the same is read on from where it was left, so that nothing is
+    /// missed; another one from where it stands now.
+    pub(crate) fn place(&self, now: &Position) {
+        let mut position = lock(&self.position);
+        if position.incarnation != now.incarnation || position.number > now.number {
+            *position = now.clone();
+            drop(position);
+            self.changed.notify_one();
+        }
+    }
+
+    /// The store has another stream than the one that is being followed: it has lost its data.
+    pub(crate) fn is_another(&self, now: &Position) -> bool {
+        let position = lock(&self.position);
+        position.incarnation != now.incarnation || position.number > now.number
+    }
+
+    pub(super) fn position(&self) -> Position {
+        lock(&self.position).clone()
+    }
+
+    pub(crate) fn pause(&self) {
+        self.running.store(false, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.running.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn set_lost(&self) {
+        self.lost.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn was_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Something in the store that belongs to all breakers is damaged: told once per kind.
+    pub(crate) fn trouble(&self, context: &RegistryContext, problem: &str) {
+        let what = "what all breakers share".into();
+        self.report(context, Error::new(ErrorKind::Data { what, problem: problem.to_owned() }));
+    }
+
+    /// Told once, until something else goes wrong.
+    fn report(&self, context: &RegistryContext, error: Error) {
+        let text = error.to_string();
+        let mut last = lock(&self.trouble);
+        if last.as_ref() != Some(&text) {
+            *last = Some(text);
+            drop(last);
+            context.events.error(error);
+        }
+    }
+}
+
+/// Runs until it is aborted.
+pub(crate) async fn follow(
+    context: Arc<RegistryContext>,
+    breakers: Arc<BreakerMap>,
+    store: Arc<dyn Store>,
+    stream: Arc<Stream>,
+    requests: mpsc::WeakUnboundedSender<Command>,
+) {
+    loop {
+        if !stream.running.load(Ordering::Acquire) {
+            stream.changed.notified().await;
+            continue;
+        }
+        let from = stream.position();
+        let answer = tokio::select! {
+            answer = store.watch(from.clone(), PATIENCE) => answer,
+            () = stream.changed.notified() => continue,
+        };
+        match answer {
+            Ok(events) => {
+                for event in events {
+                    take(&context, &breakers, &stream, &requests, &event);
+                }
+            }
+            Err(error) => {
+                stream.report(&context, error);
+                if let Some(requests) = requests.upgrade() {
+                    let _ = requests.send(Command::Resync);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+pub(super) fn take(
+    context: &RegistryContext,
+    breakers: &BreakerMap,
+    stream: &Stream,
+    requests: &mpsc::WeakUnboundedSender<Command>,
+    event: &StreamEvent,
+) {
+    {
+        let mut position = lock(&stream.position);
+        let follows = event.position.incarnation == position.incarnation
+            && event.position.number == position.number + 1;
+        if !follows {
+            // Trimmed away, vanished or reborn: what was in between can only be learned from the states.
+            if let Some(requests) = requests.upgrade() {
+                let _ = requests.send(Command::Resync);
+            }
+        }
+        *position = event.position.clone();
+    }
+    let now = context.clock.now();
+    let mut record = event.record.clone();
+    let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
+    record.since_us = elapsed;
+    record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
+    breakers.adopt(&event.name, &record, now);
+    // Written back after the store had lost it: news for newcomers, but no change of state.
+    let Some(from) = event.from else { return };
+    #[cfg(feature = "metrics")]
+    if *record.originator != *context.instance {
+        context.events.meter.arrived(Duration::from_micros(elapsed));
+    }
+    context.events.emit(Event::Transition(Arc::new(Transition {
+        breaker: event.name.clone(),
+        epoch: record.epoch,
+        from,
+        to: record.state,
+        own: *record.originator == *context.instance,
+        reason: record.reason,
+        actor: record.actor,
+        originator: record.originator,
+        successes: event.evidence.successes,
+        failures: event.evidence.failures,
+        open_for: (record.state == State::Open).then(|| Duration::from_micros(record.reset_timeout_us)),
+    })));
+}

@@ -1,0 +1,44 @@
+//! More breakers have something to say than fit into one batch.
+
+use std::ops::Range;
+
+use super::*;
+use crate::coordinator::PACE;
+use crate::store::Entry;
+
+#[tokio::test]
+async fn a_trip_is_told_before_a_thousand_newcomers() {
+    let config = BreakerConfig::default().failure_threshold(1);
+    let mut fleet = Fleet::new(0, 1, &config);
+    fleet.turn(0).await;
+    let Instance { coordinator, core, wire, .. } = &mut fleet.instances[0];
+    let (breakers, context) = (coordinator.breakers.clone(), coordinator.context.clone());
+    let newcomers = move |numbers: Range<u32>| {
+        for number in numbers {
+            let (settings, context) = (config.resolve().unwrap(), context.clone());
+            breakers.get_or_insert(&format!("newcomer-{number}"), |name, held| {
+                Core::new(name, config.clone(), settings, PerFunction::default(), held, context)
+            });
+        }
+    };
+    newcomers(0..700);
+    let (batches, breaker) = (Arc::new(Mutex::new(Vec::new())), core.clone());
+    let log = batches.clone();
+    *lock(&wire.listener) = Some(Box::new(move |batch: &Batch| {
+        let opening = |entry: &Entry| entry.proposal.is_some() && *entry.name == **breaker.name();
+        let mut batches = lock(&log);
+        batches.push(batch.entries.iter().any(opening));
+        // While the first batch is under way.
+        if batches.len() == 1 {
+            newcomers(700..1000);
+            match breaker.admit() {
+                Admission::Go(permit) => permit.failure(),
+                _ => panic!("it is closed"),
+            }
+        }
+    }));
+    fleet.hands.advance(PACE);
+    fleet.instances[0].coordinator.turn().await;
+    let opens_in = lock(&batches).iter().position(|opens| *opens);
+    assert_eq!((opens_in, lock(&batches).len()), (Some(1), 8));
+}

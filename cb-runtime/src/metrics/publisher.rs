@@ -1,0 +1,150 @@
+//! One round of publishing.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ::metrics::{Label, SharedString};
+
+use super::reading::{Instance, Labels, Reading, Row, Source, StateReading};
+use super::table::{self, Metric, MetricKind};
+use crate::metrics::{By, Fact, Histogram, OUTCOMES};
+use crate::snapshot::State;
+
+/// What publishes the numbers of a process's registries.
+#[derive(Default)]
+pub(super) struct Publisher {
+    sources: Vec<Arc<Source>>,
+    /// Of registries that have left since the last round: what is new. Their namespaces are in it, and not degraded any more.
+    left: Reading,
+    /// Whose gauges are not zero, and whether one of them is an epoch: what is gone is set back.
+    shown: HashMap<Labels, bool>,
+}
+
+impl Publisher {
+    pub(super) fn enter(&mut self, source: Arc<Source>) {
+        self.sources.push(source);
+    }
+
+    pub(super) fn leave(&mut self, source: &Arc<Source>) {
+        self.left.read(source);
+        self.left.forget_standing();
+        self.sources.retain(|other| !Arc::ptr_eq(other, source));
+    }
+
+    /// Publishes what is new since the last round, and how everything stands. No lock is held while the user's recorder
+    /// runs; a panic of it loses the one number at hand.
+    pub(super) fn round(&mut self) {
+        let mut reading = std::mem::take(&mut self.left);
+        for source in &self.sources {
+            reading.read(source);
+        }
+        self.set_back(&mut reading);
+        // Handles are not kept, and descriptions are repeated: the recorder may have been installed just now.
+        table::ALL.into_iter().for_each(describe);
+        for ((namespace, breaker), row) in &reading.breakers {
+            publish_row([namespace, breaker], row);
+        }
+        for (namespace, Instance { degraded, arrivals }) in &reading.instances {
+            gauge(&table::STORE_DEGRADED, &[namespace], f64::from(*degraded));
+            histogram(&table::PROPAGATION, &[namespace], arrivals);
+        }
+    }
+
+    /// What was shown in the last round and has gone since stands at zero now.
+    fn set_back(&mut self, reading: &mut Reading) {
+        for (labels, had_epoch) in self.shown.drain() {
+            let gone = StateReading { epoch: had_epoch.then_some(0), ..StateReading::default() };
+            reading.breakers.entry(labels).or_default().standing.get_or_insert(gone);
+        }
+        for (labels, row) in &reading.breakers {
+            if let Some(StateReading { states, epoch }) = row.standing
+                && states != StateReading::default().states
+            {
+                self.shown.insert(labels.clone(), epoch.is_some());
+            }
+        }
+    }
+}
+
+fn publish_row([namespace, breaker]: [&SharedString; 2], row: &Row) {
+    let text = SharedString::const_str;
+    if row.standing.is_some() || row.calls != Row::default().calls {
+        for (outcome, count) in OUTCOMES.into_iter().zip(row.calls) {
+            counter(&table::CALLS, &[namespace, breaker, &text(outcome)], count);
+        }
+        let [.., slow] = row.calls;
+        counter(&table::SLOW_CALLS, &[namespace, breaker], slow);
+    }
+    if let Some(StateReading { states, epoch }) = row.standing {
+        for (state, count) in State::ALL.into_iter().zip(states) {
+            gauge(&table::STATE, &[namespace, breaker, &text(state.as_str())], f64::from(count));
+        }
+        if let Some(epoch) = epoch {
+            #[allow(
+                clippy::cast_precision_loss,
+                reason = "gauges are floats; exact for 10^15 changes of state"
+            )]
+            gauge(&table::EPOCH, &[namespace, breaker], epoch as f64);
+        }
+    }
+    for (fact, noted) in &row.facts.0 {
+        match *fact {
+            Fact::Transition { from, to, by } => {
+                let by = match by {
+                    By::This => "this",
+                    By::Another => "another",
+                    By::Alone => "alone",
+                };
+                let labels = [namespace, breaker, &text(from.as_str()), &text(to.as_str()), &text(by)];
+                counter(&table::TRANSITIONS, &labels, noted.count);
+            }
+            Fact::CacheHit { shared } => {
+                let labels = [namespace, breaker, &text(if shared { "shared" } else { "local" })];
+                counter(&table::CACHE_HITS, &labels, noted.count);
+                histogram(&table::CACHE_AGE, &labels, &noted.spans);
+            }
+            Fact::HealthCheck { passed } => {
+                let labels = [namespace, breaker, &text(if passed { "passed" } else { "failed" })];
+                counter(&table::HEALTH_CHECKS, &labels, noted.count);
+                histogram(&table::HEALTH_CHECK, &labels, &noted.spans);
+            }
+            Fact::WouldHaveOpened => {
+                counter(&table::WOULD_HAVE_OPENED, &[namespace, breaker], noted.count);
+            }
+        }
+    }
+}
+
+fn describe(metric: &'static Metric) {
+    guarded(|| match metric.kind {
+        MetricKind::Counter => ::metrics::describe_counter!(metric.name, metric.unit, metric.help),
+        MetricKind::Gauge => ::metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+        MetricKind::Histogram => ::metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+    });
+}
+
+/// Zero, too: so a counter is there before it has counted something, and a rate sees its first step.
+fn counter(metric: &'static Metric, values: &[&SharedString], count: u64) {
+    guarded(|| ::metrics::counter!(metric.name, labels(metric, values)).increment(count));
+}
+
+fn gauge(metric: &'static Metric, values: &[&SharedString], value: f64) {
+    guarded(|| ::metrics::gauge!(metric.name, labels(metric, values)).set(value));
+}
+
+fn histogram(metric: &'static Metric, values: &[&SharedString], spans: &Histogram) {
+    for (span, count) in spans.iter() {
+        guarded(|| ::metrics::histogram!(metric.name, labels(metric, values)).record_many(span, count));
+    }
+}
+
+fn labels(metric: &Metric, values: &[&SharedString]) -> Vec<Label> {
+    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
+    metric.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).clone())).collect()
+}
+
+/// A panic in the user's recorder is the user's.
+fn guarded(publish: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(publish));
+}

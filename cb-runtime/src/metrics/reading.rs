@@ -1,0 +1,100 @@
+//! What there is to publish, gathered from registries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ::metrics::SharedString;
+
+use crate::breaker::context::RegistryContext;
+use crate::breakers::BreakerMap;
+use crate::metrics::{Calls, Facts, Histogram, OTHERS};
+use crate::snapshot::State;
+
+/// A registry's numbers.
+pub(crate) struct Source {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) context: Arc<RegistryContext>,
+    pub(crate) breakers: Arc<BreakerMap>,
+}
+
+/// A breaker's labels: namespace, and name or what summed up names have in common.
+pub(super) type Labels = (SharedString, SharedString);
+
+/// Everything that is new, and how everything stands.
+#[derive(Default)]
+pub(super) struct Reading {
+    pub(super) breakers: HashMap<Labels, Row>,
+    pub(super) instances: HashMap<SharedString, Instance>,
+}
+
+#[derive(Default)]
+pub(super) struct Row {
+    /// Nobody has told what of it: only facts are known.
+    pub(super) standing: Option<StateReading>,
+    pub(super) calls: Calls,
+    pub(super) facts: Facts,
+}
+
+/// How the breakers of one row stand.
+#[derive(Clone, Copy, Default)]
+pub(super) struct StateReading {
+    /// How many are in each of [`State::ALL`].
+    pub(super) states: [u32; State::ALL.len()],
+    /// The highest, where it has a meaning.
+    pub(super) epoch: Option<u64>,
+}
+
+#[derive(Default)]
+pub(super) struct Instance {
+    /// Registries whose store is away.
+    pub(super) degraded: u32,
+    pub(super) arrivals: Histogram,
+}
+
+impl Reading {
+    /// Adds a registry's numbers.
+    pub(super) fn read(&mut self, source: &Source) {
+        let namespace = SharedString::from(source.namespace.clone());
+        // Before the breakers: what one of them does later has its label in the next round, too.
+        let mut notes = source.context.events.meter.take();
+        source.breakers.count(|counted| {
+            let label = match counted.pattern {
+                Some(pattern) => SharedString::const_str(pattern),
+                None => counted.name.clone().into(),
+            };
+            let row = self.row(&namespace, label);
+            let standing = row.standing.get_or_insert_default();
+            standing.states[counted.state as usize] += 1;
+            standing.epoch = standing.epoch.max(counted.epoch);
+            super::meter::add(&mut row.calls, counted.calls);
+            if let Some(facts) = notes.by_name.remove(counted.name) {
+                row.facts.absorb(facts);
+            }
+        });
+        for (sum, left) in notes.gone {
+            let row = self.row(&namespace, SharedString::const_str(sum));
+            super::meter::add(&mut row.calls, left.calls);
+            row.facts.absorb(left.facts);
+        }
+        for facts in notes.by_name.into_values() {
+            self.row(&namespace, SharedString::const_str(OTHERS)).facts.absorb(facts);
+        }
+        let instance = self.instances.entry(namespace).or_default();
+        instance.degraded += u32::from(!source.context.store_up() && !source.context.has_ended());
+        instance.arrivals.absorb(&notes.arrivals);
+    }
+
+    /// What is new remains; how things stand is not known any more.
+    pub(super) fn forget_standing(&mut self) {
+        for row in self.breakers.values_mut() {
+            row.standing = None;
+        }
+        for instance in self.instances.values_mut() {
+            instance.degraded = 0;
+        }
+    }
+
+    fn row(&mut self, namespace: &SharedString, label: SharedString) -> &mut Row {
+        self.breakers.entry((namespace.clone(), label)).or_default()
+    }
+}

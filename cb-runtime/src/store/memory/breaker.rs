@@ -1,0 +1,337 @@
+//! One breaker, as the memory store keeps it. The Redis store's `exchange.lua` does the same, step by step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::When;
+use super::count_window::StoredCountWindow;
+use super::failing::Failing;
+use super::role::StoredLeader;
+use super::settings::StoredSettings;
+use crate::clock::micros;
+use crate::snapshot::State;
+use crate::store::{
+    Counts, Entry, IDLE, LastAsk, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_SETTINGS, MAX_SPAN_US,
+    MAX_STREAK, Proposal, Record, Streak, WindowAsk, WindowView, cut, cut_to,
+};
+
+/// All instants are the store's, in microseconds.
+#[derive(Default)]
+pub(super) struct StoredBreaker {
+    epoch: u64,
+    state: Option<State>,
+    reason: String,
+    originator: String,
+    actor: String,
+    until: Option<u64>,
+    since: Option<u64>,
+    reset_timeout_us: u64,
+    attempt: u32,
+    counts: Counts,
+    success_at: Option<u64>,
+    /// (instant, count), oldest first.
+    failures: Vec<(u64, u64)>,
+    /// By the instant of each one's latest failure.
+    failing: Failing,
+    /// By (length, width).
+    windows: BTreeMap<(u64, u64), StoredWindow>,
+    /// By how many they are.
+    lasts: BTreeMap<u32, StoredCountWindow>,
+    /// Until when.
+    leases: BTreeMap<(Arc<str>, LeaseId), u64>,
+    role: StoredLeader,
+    settings: StoredSettings,
+    kept: bool,
+    touched_at: u64,
+}
+
+#[derive(Default)]
+struct StoredWindow {
+    buckets: BTreeMap<u64, Counts>,
+    late_merges: u64,
+    merged_at: u64,
+}
+
+impl StoredBreaker {
+    pub(super) fn state(&self) -> State {
+        self.state.unwrap_or(State::Closed)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(super) fn streak(&self) -> u64 {
+        self.failures.iter().fold(0, |sum: u64, &(_, count)| sum.saturating_add(count)).min(MAX_COUNT)
+    }
+
+    /// Something has been written to it, so it must not be dropped.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    pub(super) fn touch(&mut self, now: u64) {
+        self.touched_at = now;
+    }
+
+    pub(super) fn is_idle(&self, now: u64, idle: u64) -> bool {
+        self.state() == State::Closed && now.saturating_sub(self.touched_at) >= idle
+    }
+
+    pub(super) fn record(&self, now: u64) -> Record {
+        let remaining = self.until.map(|until| until.saturating_sub(now));
+        Record {
+            epoch: self.epoch,
+            state: self.state(),
+            reason: self.reason.clone(),
+            originator: self.originator.clone(),
+            actor: self.actor.clone(),
+            remaining_us: self.state().remaining(remaining, self.reset_timeout_us),
+            since_us: self.since.map_or(0, |since| now.saturating_sub(since)),
+            reset_timeout_us: self.reset_timeout_us,
+            attempt: self.attempt,
+        }
+    }
+
+    /// Returns whether there was something to write back.
+    pub(super) fn write_back(&mut self, known: &Record, now: u64) -> bool {
+        let lost = known.epoch > self.epoch;
+        if lost {
+            self.begin(known, now);
+        }
+        lost
+    }
+
+    /// Takes a state over, with nothing counted in it yet. Who has the role, and what is said of settings, are not
+    /// the epoch's.
+    fn begin(&mut self, record: &Record, now: u64) {
+        let reset_timeout_us = record.reset_timeout_us.min(MAX_SPAN_US);
+        let remaining = record.state.remaining(record.remaining_us, reset_timeout_us);
+        *self = StoredBreaker {
+            epoch: record.epoch,
+            state: Some(record.state),
+            reason: cut(&record.reason).to_owned(),
+            originator: record.originator.clone(),
+            actor: cut(&record.actor).to_owned(),
+            until: remaining.map(|span| now.saturating_add(span)),
+            since: Some(now.saturating_sub(record.since_us)),
+            reset_timeout_us,
+            attempt: record.attempt,
+            role: std::mem::take(&mut self.role),
+            settings: std::mem::take(&mut self.settings),
+            kept: true,
+            ..StoredBreaker::default()
+        };
+    }
+
+    pub(super) fn merge(&mut self, instance: &Arc<str>, entry: &Entry, when: When) {
+        let timely = match entry.known() {
+            Some(known) => known.epoch == self.epoch,
+            None => matches!(self.state(), State::Closed | State::MetricsOnly),
+        };
+        if !timely || !entry.has_something_to_merge() {
+            return;
+        }
+        self.kept = true;
+        self.counts.add(&entry.delta.counts);
+        if let Some(age) = entry.delta.failure_age_us().filter(|_| entry.failing) {
+            self.failing.note(instance, when.base.saturating_sub(age));
+        }
+        self.merge_run(&entry.delta.streak, when.base);
+        if let Some(ask) = entry.window {
+            self.merge_buckets(ask, &entry.delta.buckets, when);
+        }
+        if let Some(ask) = entry.last
+            && entry.delta.calls.iter().any(|&(_, count)| count > 0)
+        {
+            let last = self.lasts.entry(ask.calls).or_default();
+            let failed_at = last.append(&entry.delta.calls, u64::from(ask.calls));
+            if let Some(place) = failed_at.filter(|_| entry.failing) {
+                last.failing.note(instance, place);
+            }
+        }
+    }
+
+    pub(super) fn success_age_us(&self, now: u64) -> Option<u64> {
+        self.success_at.map(|at| now.saturating_sub(at))
+    }
+
+    pub(super) fn failing(&self, instance: &str, now: u64) -> Vec<u64> {
+        self.failing.of_others(instance).map(|at| now.saturating_sub(at)).collect()
+    }
+
+    /// With the failing ones of others than `instance`, if there is one.
+    pub(super) fn last(&mut self, ask: LastAsk, instance: Option<&str>, now: u64) -> LastView {
+        if let Some(asked) = self.lasts.get_mut(&ask.calls) {
+            asked.asked_at = now;
+        }
+        // A number of calls that nobody asks for any more.
+        self.lasts.retain(|_, last| now.saturating_sub(last.asked_at) < micros(IDLE));
+        match self.lasts.get(&ask.calls) {
+            Some(last) => last.view(ask, instance),
+            None => LastView { place: 0, outcomes: Vec::new(), failing: Vec::new() },
+        }
+    }
+
+    fn merge_run(&mut self, streak: &Streak, base: u64) {
+        let success_at = streak.success_age_us.map(|age| base.saturating_sub(age));
+        self.success_at = self.success_at.max(success_at);
+        let more = streak.failures.iter().filter(|&&(_, count)| count > 0);
+        self.failures.extend(more.map(|&(age, count)| (base.saturating_sub(age), count)));
+        self.failures.retain(|&(at, _)| Some(at) >= self.success_at);
+        self.failures.sort_by_key(|&(at, _)| at);
+        self.failures.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                earlier.1 = earlier.1.saturating_add(later.1).min(MAX_COUNT);
+            }
+            same
+        });
+        let beyond = self.failures.len().saturating_sub(MAX_STREAK);
+        let older: u64 = self.failures.drain(..beyond).map(|(_, count)| count).sum();
+        if let Some(oldest) = self.failures.first_mut() {
+            oldest.1 = oldest.1.saturating_add(older).min(MAX_COUNT);
+        }
+    }
+
+    fn merge_buckets(&mut self, ask: WindowAsk, buckets: &[(u64, Counts)], when: When) {
+        let first = first_bucket(ask, when.now);
+        let current = when.now / ask.width_us;
+        // Longer than its length: what is in it is of no use any more.
+        self.windows.retain(|&(length, _), window| when.now - window.merged_at <= length + micros(MARGIN));
+        let mut late = false;
+        for (age, counts) in buckets {
+            let bucket = when.base.saturating_sub(*age) / ask.width_us;
+            if bucket < first || counts.is_nothing() {
+                continue;
+            }
+            let window = self.windows.entry((ask.length_us, ask.width_us)).or_default();
+            window.merged_at = when.now;
+            window.buckets.retain(|&bucket, _| bucket >= first);
+            window.buckets.entry(bucket).or_default().add(counts);
+            late |= bucket + 1 < current;
+        }
+        if late && let Some(window) = self.windows.get_mut(&(ask.length_us, ask.width_us)) {
+            window.late_merges += 1;
+        }
+    }
+
+    pub(super) fn window(&self, ask: WindowAsk, now: u64) -> WindowView {
+        let first = first_bucket(ask, now).max(ask.since);
+        match self.windows.get(&(ask.length_us, ask.width_us)) {
+            None => WindowView { buckets: Vec::new(), late_merges: 0 },
+            Some(window) => WindowView {
+                buckets: window.buckets.range(first..).map(|(&bucket, &counts)| (bucket, counts)).collect(),
+                late_merges: window.late_merges,
+            },
+        }
+    }
+
+    /// Takes back, prolongs, and lets go what has lapsed.
+    pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseAsk, now: u64) {
+        self.leases.retain(|_, until| *until > now);
+        for &id in &ask.release {
+            self.leases.remove(&(instance.clone(), id));
+        }
+        for &id in &ask.renew {
+            if let Some(until) = self.leases.get_mut(&(instance.clone(), id)) {
+                *until = now + ask.term_us.min(MAX_SPAN_US);
+            }
+        }
+    }
+
+    /// The ids that were given, and how long until the first of those that are out lapses if some were not.
+    pub(super) fn hand_out(
+        &mut self,
+        instance: &Arc<str>,
+        ask: &LeaseAsk,
+        now: u64,
+    ) -> (Vec<LeaseId>, Option<u64>) {
+        if self.state() != State::HalfOpen {
+            return (Vec::new(), None);
+        }
+        let mut granted = Vec::new();
+        for &id in &ask.want {
+            let lease = (instance.clone(), id);
+            if self.leases.contains_key(&lease) || self.leases.len() < ask.limit as usize {
+                self.leases.insert(lease, now + ask.term_us.min(MAX_SPAN_US));
+                granted.push(id);
+            }
+        }
+        let denied = granted.len() < ask.want.len();
+        let first = self.leases.values().min().filter(|_| denied);
+        let wait = first.map(|until| until.saturating_sub(now));
+        (granted, wait)
+    }
+
+    pub(super) fn take_role(&mut self, instance: &Arc<str>, term_us: u64, now: u64) {
+        self.kept |= self.role.take(instance, term_us, now);
+    }
+
+    pub(super) fn role(&mut self) -> &mut StoredLeader {
+        &mut self.role
+    }
+
+    /// Keeps what is said, if the breaker is kept.
+    pub(super) fn settle_settings(&mut self, said: &str, now: u64) -> Option<String> {
+        if said.is_empty() || !self.kept {
+            return None;
+        }
+        self.settings.say(cut_to(said, MAX_SETTINGS), now)
+    }
+
+    pub(super) fn propose(
+        &mut self,
+        proposal: &Proposal,
+        known_epoch: Option<u64>,
+        instance: &str,
+        now: u64,
+    ) -> bool {
+        if proposal.token.is_some_and(|token| !self.role.is_held(instance, token, now)) {
+            return false;
+        }
+        let current = self.record(now);
+        let reset_timeout_us = proposal.reset_timeout_us.min(MAX_SPAN_US);
+        let reason = cut(&proposal.reason);
+        let remaining_us = proposal.to.remaining(proposal.remaining_us, reset_timeout_us);
+        let wins = if proposal.force {
+            let nothing_counted = self.counts.is_nothing() && self.failures.is_empty();
+            let changes_nothing = current.state == proposal.to
+                && current.reason == reason
+                && current.remaining_us.is_none()
+                && remaining_us.is_none()
+                && (current.state != State::Closed || nothing_counted);
+            !changes_nothing
+        } else {
+            let bound =
+                current.state.is_manual() || (current.state == State::Open && proposal.to == State::HalfOpen);
+            let over = current.remaining_us == Some(0);
+            known_epoch == Some(self.epoch) && (!bound || over)
+        };
+        if wins {
+            let next = Record {
+                epoch: self.epoch + 1,
+                state: proposal.to,
+                reason: reason.to_owned(),
+                originator: instance.to_owned(),
+                actor: cut(&proposal.actor).to_owned(),
+                remaining_us,
+                since_us: 0,
+                reset_timeout_us,
+                attempt: proposal.attempt,
+            };
+            self.begin(&next, now);
+        }
+        wins
+    }
+}
+
+/// What a window is kept for beyond its length, as its key in Redis is.
+const MARGIN: Duration = Duration::from_secs(600);
+
+/// The oldest bucket that is in the window now.
+fn first_bucket(ask: WindowAsk, now: u64) -> u64 {
+    let buckets = ask.length_us.div_ceil(ask.width_us);
+    (now / ask.width_us + 1).saturating_sub(buckets)
+}

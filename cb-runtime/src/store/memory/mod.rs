@@ -1,0 +1,307 @@
+//! The store inside one process.
+//!
+//! Several registries may share one (through an `Arc`): they are then the instances of a fleet that
+//! lives in one process. Time is the clock's, so a test may move it by hand; only `watch` waits in
+//! real time.
+
+mod breaker;
+mod count_window;
+mod failing;
+mod role;
+mod settings;
+mod shelf;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::ready;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{
+    Answer, Batch, BoxFuture, Cached, Counts, Entry, FleetRow, IDLE, Load, MAX_EVENTS, Position, Record,
+    Store, StreamEvent, View,
+};
+use crate::clock::{Clock, micros};
+use crate::error::Error;
+use crate::snapshot::State;
+use breaker::StoredBreaker;
+use shelf::Shelf;
+
+pub(crate) struct MemoryStore {
+    clock: Clock,
+    space: Mutex<Space>,
+    /// Told after an event has been added.
+    news: Notify,
+}
+
+/// All that is kept.
+struct Space {
+    incarnation: String,
+    /// The number of the last event.
+    number: u64,
+    /// Of the last event's id. Unlike the number it never starts anew, so that whoever waits behind
+    /// an old position hears of the events of a new incarnation.
+    serial: u64,
+    events: VecDeque<StreamEvent>,
+    breakers: BTreeMap<Arc<str>, StoredBreaker>,
+    /// By instance: the highest number of a batch, and when it came.
+    sequences: HashMap<Arc<str>, (u64, u64)>,
+    cached: Shelf,
+    swept_at: u64,
+}
+
+/// How often what has lain idle is looked for.
+const SWEEP: Duration = Duration::from_secs(300);
+
+impl MemoryStore {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let swept_at = clock.now().0;
+        let space = Space {
+            incarnation: new_incarnation(),
+            number: 0,
+            serial: 0,
+            events: VecDeque::new(),
+            breakers: BTreeMap::new(),
+            sequences: HashMap::new(),
+            cached: Shelf::default(),
+            swept_at,
+        };
+        MemoryStore { clock, space: Mutex::new(space), news: Notify::new() }
+    }
+
+    /// [`Store::exchange`] without a future, for what is simulated step by step.
+    pub(crate) fn exchange_now(&self, batch: &Batch) -> Answer {
+        let (answer, heard) = {
+            let mut space = self.lock();
+            // Inside the lock: of two exchanges, the later one must not have the earlier time.
+            let now = self.clock.now().0;
+            let serial = space.serial;
+            (space.exchange(batch, now), space.serial != serial)
+        };
+        if heard {
+            self.news.notify_waiters();
+        }
+        answer
+    }
+
+    /// Loses everything, as a Redis does at FLUSHALL.
+    #[cfg(test)]
+    pub(crate) fn forget_everything(&self) {
+        let mut space = self.lock();
+        space.incarnation = new_incarnation();
+        space.number = 0;
+        space.events.clear();
+        space.breakers.clear();
+        space.sequences.clear();
+        space.cached = Shelf::default();
+    }
+
+    /// Nothing under the lock can panic halfway through a change, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn events_after(&self, from: &Position) -> Vec<StreamEvent> {
+        let serial = from.id.split('-').next().and_then(|serial| serial.parse().ok()).unwrap_or(0);
+        let is_later = |event: &&StreamEvent| serial_of(event) > serial;
+        self.lock().events.iter().filter(is_later).cloned().collect()
+    }
+}
+
+impl Space {
+    fn exchange(&mut self, batch: &Batch, now: u64) -> Answer {
+        self.sweep(now);
+        let last = self.sequences.get(&batch.instance).map(|&(seq, _)| seq);
+        let retry = last.is_some_and(|last| batch.seq <= last);
+        self.sequences.insert(batch.instance.clone(), (batch.seq.max(last.unwrap_or(0)), now));
+
+        let second = micros(Duration::from_secs(1));
+        let base = batch.as_of_us.filter(|at| (now.saturating_sub(second)..=now).contains(at)).unwrap_or(now);
+        let views = batch
+            .entries
+            .iter()
+            .map(|entry| {
+                let when = When { now, base, retry };
+                self.entry(&batch.instance, entry, when)
+            })
+            .collect();
+        Answer { now_us: now, position: self.position(), views, warnings: Vec::new() }
+    }
+
+    fn announce(
+        &mut self,
+        name: &Arc<str>,
+        from: Option<State>,
+        record: Record,
+        evidence: Counts,
+        at_us: u64,
+    ) {
+        let position = self.next_position();
+        let record = Record { since_us: 0, ..record };
+        self.events.push_back(StreamEvent { position, name: name.clone(), from, record, evidence, at_us });
+        while self.events.len() > MAX_EVENTS {
+            self.events.pop_front();
+        }
+    }
+
+    fn entry(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> Result<View, String> {
+        entry.check()?;
+        let now = when.now;
+        // A breaker that is only asked after is not kept, so it is put back only if it says so.
+        let mut breaker = self.breakers.remove(&entry.name).unwrap_or_default();
+        if let Some(known) = entry.known() {
+            let restored = breaker.write_back(known, now);
+            if restored && known.state != State::Closed {
+                let record = breaker.record(now);
+                self.announce(&entry.name, None, record, Counts::default(), now);
+            }
+        }
+        if !when.retry {
+            breaker.merge(instance, entry, when);
+        }
+        breaker.settle_leases(instance, &entry.leases, now);
+        if let Some(role) = entry.role.filter(|role| role.want) {
+            breaker.take_role(instance, role.term_us, now);
+        }
+        let from = breaker.state();
+        let won = entry.proposal.as_ref().is_some_and(|proposal| {
+            breaker.propose(proposal, entry.known().map(|known| known.epoch), instance, now)
+        });
+        if won && let Some(proposal) = &entry.proposal {
+            self.announce(&entry.name, Some(from), breaker.record(now), proposal.evidence, now);
+        }
+        if entry.role.is_some_and(|role| !role.want) {
+            breaker.role().give_up(instance);
+        }
+        let (granted, lease_wait_us) = breaker.hand_out(instance, &entry.leases, now);
+        let view = View {
+            record: breaker.record(now),
+            counts: breaker.counts(),
+            streak: breaker.streak(),
+            window: entry.window.map(|ask| breaker.window(ask, now)),
+            won,
+            granted,
+            lease_wait_us,
+            success_age_us: breaker.success_age_us(now),
+            failing: if entry.failing { breaker.failing(instance, now) } else { Vec::new() },
+            last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**instance), now)),
+            role: entry.role.map(|_| breaker.role().view(instance, now)),
+            other_settings: breaker.settle_settings(&entry.settings, now),
+        };
+        if breaker.is_kept() {
+            breaker.touch(now);
+            self.breakers.insert(entry.name.clone(), breaker);
+        }
+        Ok(view)
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            incarnation: self.incarnation.clone(),
+            id: if self.number == 0 { "0-0".into() } else { format!("{}-0", self.serial) },
+            number: self.number,
+        }
+    }
+
+    fn next_position(&mut self) -> Position {
+        self.serial += 1;
+        self.number += 1;
+        self.position()
+    }
+
+    fn sweep(&mut self, now: u64) {
+        if now.saturating_sub(self.swept_at) < micros(SWEEP) {
+            return;
+        }
+        self.swept_at = now;
+        let idle = micros(IDLE);
+        self.breakers.retain(|_, breaker| !breaker.is_idle(now, idle));
+        self.sequences.retain(|_, &mut (_, at)| now.saturating_sub(at) < idle);
+        self.cached.sweep(now);
+    }
+}
+
+/// The times that one batch is judged by.
+#[derive(Clone, Copy)]
+struct When {
+    now: u64,
+    /// What ages are counted back from.
+    base: u64,
+    retry: bool,
+}
+
+fn serial_of(event: &StreamEvent) -> u64 {
+    event.position.id.split('-').next().and_then(|serial| serial.parse().ok()).unwrap_or(0)
+}
+
+fn new_incarnation() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("memory-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Store for MemoryStore {
+    fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(ready(Ok(self.exchange_now(&batch))))
+    }
+
+    fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
+        let space = self.lock();
+        let now_us = self.clock.now().0;
+        let held = |(name, breaker): (&Arc<str>, &StoredBreaker)| {
+            (breaker.state() != State::Closed).then(|| (name.clone(), Ok(breaker.record(now_us))))
+        };
+        let load = Load {
+            now_us,
+            position: space.position(),
+            held: space.breakers.iter().filter_map(held).collect(),
+            warnings: Vec::new(),
+        };
+        Box::pin(ready(Ok(load)))
+    }
+
+    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(async move {
+            let deadline = Instant::now().checked_add(patience);
+            loop {
+                // Before looking: what comes between looking and waiting is then not missed.
+                let news = self.news.notified();
+                let events = self.events_after(&from);
+                if !events.is_empty() {
+                    return Ok(events);
+                }
+                match deadline {
+                    None => news.await,
+                    Some(deadline) => {
+                        if tokio::time::timeout_at(deadline, news).await.is_err() {
+                            return Ok(self.events_after(&from));
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+        let space = self.lock();
+        let now = self.clock.now().0;
+        let row = |(name, breaker): (&Arc<str>, &StoredBreaker)| FleetRow {
+            name: name.clone(),
+            view: Ok((breaker.record(now), breaker.counts(), breaker.streak())),
+        };
+        Box::pin(ready(Ok(space.breakers.iter().map(row).collect())))
+    }
+
+    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
+        let now = self.clock.now().0;
+        Box::pin(ready(Ok(self.lock().cached.get(&key, now))))
+    }
+
+    fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        let now = self.clock.now();
+        self.lock().cached.put(key, value, now.0, now.after(ttl).0);
+        Box::pin(ready(Ok(())))
+    }
+}

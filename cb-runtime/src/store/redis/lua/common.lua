@@ -1,0 +1,320 @@
+-- What all scripts share. Scripts merge, compare epochs and hand out leases; they decide nothing.
+--
+-- Numbers: instants are microseconds since 1970 and need 16 digits, more than tostring() gives; so
+-- they are written by whole(). All that is read is checked: anybody can write to a Redis.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+local MAX_COUNT = 9007199254740991
+local MAX_SPAN = 3155760000000000
+local MAX_EPOCH = 1000000000000000
+local MAX_EVENTS = 1000
+local MAX_STREAK = 64
+local MAX_REASON = 200
+local MAX_FAILING = 32
+local MAX_ROLE_TERM = 300000000
+local MAX_SETTINGS = 600
+local IDLE = 3600
+local SAID_FOR = 180
+-- Time to live is renewed at most this often, in microseconds.
+local RENEW = 300000000
+
+local STATES = {
+  ['closed'] = true, ['open'] = true, ['half-open'] = true,
+  ['forced-open'] = true, ['disabled'] = true, ['metrics-only'] = true,
+}
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function failure(reply)
+  return type(reply) == 'table' and reply.err
+end
+
+-- Ends the work on one entry; nothing of it may have been written yet.
+local function give_up(text)
+  error({ text = text }, 0)
+end
+
+local function use(key, reply)
+  local err = failure(reply)
+  if err then
+    if string.find(err, '^WRONGTYPE') then
+      give_up(key .. ' holds something else than it should; delete it: DEL ' .. key)
+    end
+    give_up(key .. ' cannot be used: ' .. err)
+  end
+  return reply
+end
+
+local function shown(text)
+  return string.format('%q', string.sub(text, 1, 40))
+end
+
+local function odd(key, field, text, right)
+  give_up(key .. ' has the ' .. field .. ' ' .. shown(text) .. ', which is not ' .. right ..
+    '; set it right or delete the key: DEL ' .. key)
+end
+
+-- A field that is missing is nil.
+local function number(key, field, text, limit)
+  if not text or text == '' then
+    return nil
+  end
+  local value = tonumber(text)
+  -- What is not a number at all is neither at least 0 nor less.
+  if not value or not (value >= 0 and value <= limit) or value % 1 ~= 0 then
+    odd(key, field, text, 'a whole number up to ' .. whole(limit))
+  end
+  return value
+end
+
+-- Milliseconds with at most three decimals, as microseconds.
+local function span(key, field, text)
+  if not text or text == '' then
+    return nil
+  end
+  local value = tonumber(text)
+  if not value or not (value >= 0 and value * 1000 <= MAX_SPAN) then
+    odd(key, field, text, 'a number of milliseconds up to ' .. whole(MAX_SPAN / 1000))
+  end
+  return math.floor(value * 1000 + 0.5)
+end
+
+local function milliseconds(us)
+  if us % 1000 == 0 then
+    return whole(us / 1000)
+  end
+  return string.format('%.3f', us / 1000)
+end
+
+-- A run: "<success>|<failure>*<count>;<failure>*<count>;…", instants ascending. A clock that was set
+-- back (a failover) must not leave instants in the future, which nothing could ever come after.
+local function read_run(key, text, sum)
+  local run = { failures = {}, sum = 0 }
+  if not text or text == '' or text == '|' then
+    text = '|'
+    if sum == 0 then
+      return run
+    end
+  end
+  local success, rest = string.match(text, '^(%d*)|([%d*;]*)$')
+  if not success or #text > 5000 then
+    odd(key, 'run', text, 'what this library writes there')
+  end
+  success = number(key, 'run', success, MAX_COUNT)
+  run.success = success and math.min(success, now)
+  local length = 0
+  for at, count in string.gmatch(rest, '(%d+)%*(%d+);') do
+    length = length + #at + #count + 2
+    at = math.min(number(key, 'run', at, MAX_COUNT), now)
+    count = number(key, 'run', count, MAX_COUNT)
+    run.failures[#run.failures + 1] = { at, count }
+    run.sum = math.min(run.sum + count, MAX_COUNT)
+  end
+  if length ~= #rest or run.sum ~= sum then
+    odd(key, 'run', text, 'complete: its sum and consecutive_failures differ')
+  end
+  return run
+end
+
+local function written_run(run)
+  local parts = { run.success and whole(run.success) or '', '|' }
+  for _, pair in ipairs(run.failures) do
+    parts[#parts + 1] = whole(pair[1]) .. '*' .. whole(pair[2]) .. ';'
+  end
+  return table.concat(parts)
+end
+
+local FIELDS = {
+  'state', 'epoch', 'reason', 'by', 'attempt', 'reset_timeout_ms', 'since_us', 'until_us',
+  'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at', 'actor',
+}
+
+local function joined(...)
+  local all = {}
+  for _, list in ipairs({ ... }) do
+    for _, one in ipairs(list) do
+      all[#all + 1] = one
+    end
+  end
+  return all
+end
+
+-- "<epoch>|<text>": an instance that does not know such a field begins an epoch without clearing it, and it must
+-- not be taken for that epoch's. What is of another epoch is nothing.
+local function of_epoch(key, field, text, epoch)
+  if not text or text == '' then
+    return ''
+  end
+  local written, rest = string.match(text, '^(%d+)|(.*)$')
+  if not written then
+    odd(key, field, text, 'what this library writes there')
+  end
+  return number(key, field, written, MAX_EPOCH) == epoch and rest or ''
+end
+
+local function read_actor(key, text, epoch)
+  local actor = of_epoch(key, 'actor', text, epoch)
+  if #actor > MAX_REASON then
+    odd(key, 'actor', actor, 'at most ' .. MAX_REASON .. ' bytes long')
+  end
+  return actor
+end
+
+-- `fields` are FIELDS and, after them, those that are handed on as they are.
+local function read_breaker(key, fields)
+  local f = use(key, redis.pcall('HMGET', key, unpack(fields)))
+  local exists = false
+  for i = 1, #fields do
+    exists = exists or f[i]
+  end
+  local state = f[1] or 'closed'
+  if not STATES[state] then
+    odd(key, 'state', state, 'one of closed, open, half-open, forced-open, disabled, metrics-only')
+  end
+  local sum = number(key, 'consecutive_failures', f[12], MAX_COUNT) or 0
+  local epoch = number(key, 'epoch', f[2], MAX_EPOCH) or 0
+  local b = {
+    exists = exists and true or false,
+    state = state,
+    epoch = epoch,
+    reason = string.sub(f[3] or '', 1, MAX_REASON),
+    by = string.sub(f[4] or '', 1, 1000),
+    attempt = number(key, 'attempt', f[5], 4294967295) or 0,
+    reset = span(key, 'reset_timeout_ms', f[6]) or 0,
+    since = number(key, 'since_us', f[7], MAX_COUNT),
+    ends = number(key, 'until_us', f[8], MAX_COUNT),
+    successes = number(key, 'successes', f[9], MAX_COUNT) or 0,
+    failures = number(key, 'failures', f[10], MAX_COUNT) or 0,
+    slow = number(key, 'slow', f[11], MAX_COUNT) or 0,
+    run = read_run(key, f[13], sum),
+    touched = (number(key, 'touched_at', f[14], MAX_COUNT / 1000) or 0) * 1000,
+    actor = f[15] and read_actor(key, f[15], epoch) or '',
+    actor_written = f[15],
+  }
+  if fields ~= FIELDS then
+    for i = #FIELDS + 1, #fields do
+      b[fields[i]] = f[i]
+    end
+  end
+  return b
+end
+
+-- See Record::remaining_us.
+local function fitted(state, remaining, reset)
+  if state == 'closed' or state == 'half-open' then
+    return nil
+  elseif state == 'open' then
+    return math.min(remaining or 0, reset > 0 and reset or MAX_SPAN)
+  end
+  return remaining and math.min(remaining, MAX_SPAN)
+end
+
+local function remaining(b)
+  return fitted(b.state, b.ends and math.max(b.ends - now, 0), b.reset)
+end
+
+-- A breaker as it is answered: a record and what has been counted. What Rust decodes by position.
+local function answer(b)
+  return b.epoch, b.state, b.reason, b.by, b.actor, remaining(b) or -1,
+    b.since and math.max(now - b.since, 0) or 0, b.reset, b.attempt,
+    b.successes, b.failures, b.slow, b.run.sum
+end
+
+-- Keys that all breakers share hold nothing that could not be found again. One that somebody else has
+-- written to is therefore put right and reported, rather than reported again and again.
+local warnings = {}
+
+local function mended(key, doing, mend)
+  local reply = doing()
+  local err = failure(reply)
+  if err and (string.find(err, '^WRONGTYPE') or string.find(err, '^ERR The ID specified in XADD')
+    or string.find(err, '^ERR The stream has exhausted')) then
+    warnings[#warnings + 1] = key .. ' could not be used (' .. err .. ') and has been made anew'
+    redis.pcall('DEL', key)
+    if mend then
+      mend()
+    end
+    reply = doing()
+    err = failure(reply)
+  end
+  if err then
+    warnings[#warnings + 1] = key .. ' cannot be used: ' .. err
+    return nil
+  end
+  return reply
+end
+
+-- Where the stream stands. An incarnation begins where there is none: at first, and after a loss.
+local function stand(meta, events, fresh)
+  local function begin(problem)
+    if problem then
+      warnings[#warnings + 1] = meta .. ' could not be used (' .. problem .. ') and has been made anew'
+    end
+    redis.pcall('DEL', meta, events)
+    redis.call('HSET', meta, 'incarnation', fresh, 'number', 0, 'last_id', '0-0',
+      'touched_at', whole(now / 1000))
+    return { incarnation = fresh, number = 0, id = '0-0', due = true }
+  end
+  local f = redis.pcall('HMGET', meta, 'incarnation', 'number', 'last_id', 'touched_at')
+  if failure(f) then
+    return begin(f.err)
+  elseif not (f[1] or f[2] or f[3]) then
+    return begin(nil)
+  end
+  local ok, place = pcall(function()
+    return {
+      incarnation = f[1],
+      number = number(meta, 'number', f[2], MAX_EPOCH),
+      id = f[3],
+      touched = (number(meta, 'touched_at', f[4], MAX_COUNT / 1000) or 0) * 1000,
+    }
+  end)
+  if not ok or not place.incarnation or not place.number or #place.incarnation > 100
+    or not place.id or #place.id > 50 or not string.find(place.id, '^%d+%-%d+$') then
+    return begin(not ok and place.text or 'an incarnation, a number or a last_id is missing or odd')
+  end
+  place.due = math.abs(now - place.touched) > RENEW
+  if place.due then
+    redis.pcall('HSET', meta, 'touched_at', whole(now / 1000))
+  end
+  return place
+end
+
+-- The held set, found again: names of breakers that are held have an infinite score.
+local function find_held(held, names, prefix)
+  local known = redis.pcall('ZRANGEBYSCORE', names, '+inf', '+inf')
+  if failure(known) then
+    return
+  end
+  for _, name in ipairs(known) do
+    local state = redis.pcall('HGET', prefix .. name, 'state')
+    if type(state) == 'string' and state ~= 'closed' then
+      redis.pcall('SADD', held, name)
+    elseif not failure(state) then
+      redis.pcall('ZADD', names, whole(now / 1000), name)
+    end
+  end
+end
+
+-- What is shared lives as long as something is held, and an hour after.
+local function keep(meta, held, names, prefix)
+  local count = mended(held, function() return redis.pcall('SCARD', held) end,
+    function() find_held(held, names, prefix) end)
+  -- Somebody may have taken a name away, or all of them.
+  local expected = redis.pcall('ZCOUNT', names, '+inf', '+inf')
+  if count and type(expected) == 'number' and count < expected then
+    find_held(held, names, prefix)
+    count = redis.pcall('SCARD', held)
+  end
+  for _, key in ipairs({ meta, names }) do
+    if count and count > 0 then
+      redis.pcall('PERSIST', key)
+    else
+      redis.pcall('EXPIRE', key, IDLE)
+    end
+  end
+end

@@ -1,0 +1,368 @@
+-- One exchange: see Store::exchange, and Batch for what the fields mean.
+-- KEYS: meta, events, held, names, the instance's sequence; then for each entry its breaker, its leases
+-- and, if it asks for them, its window and its last calls. ARGV[1]: the batch, as JSON.
+local meta, events, held, names, sequence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local batch = cjson.decode(ARGV[1])
+
+-- This is the first write: a Redis that takes none (a replica, out of memory) says so here, before anything
+-- has been done; after it, no write in this script is turned down for such a reason.
+local function remember(seq)
+  return redis.pcall('SET', sequence, whole(seq), 'EX', IDLE, 'GET')
+end
+local last = remember(batch.seq)
+if failure(last) then
+  if not string.find(last.err, '^WRONGTYPE') then
+    return last
+  end
+  warnings[#warnings + 1] = sequence .. ' could not be used (' .. last.err .. ') and has been made anew'
+  redis.call('DEL', sequence)
+  last = remember(batch.seq)
+end
+local retry = false
+if type(last) == 'string' then
+  local ok, seq = pcall(number, sequence, 'value', last, MAX_COUNT)
+  if ok and seq then
+    retry = batch.seq <= seq
+    if batch.seq < seq then
+      remember(seq)
+    end
+  else
+    warnings[#warnings + 1] = sequence .. ' was not a number and has been made anew'
+  end
+end
+
+local place = stand(meta, events, batch.fresh)
+local announced = false
+local shared_due = place.due
+local base = now
+if batch.as_of and batch.as_of <= now and batch.as_of >= now - 1000000 then
+  base = batch.as_of
+end
+
+local NONE = {}
+
+local function instant(age)
+  return math.max(base - age, 0)
+end
+
+-- Merges in what came later or earlier; both as instants.
+local function merge_run(run, success, failures)
+  if success then
+    run.success = math.max(run.success or success, success)
+  end
+  local all = run.failures
+  for _, pair in ipairs(failures) do
+    all[#all + 1] = pair
+  end
+  table.sort(all, function(one, other) return one[1] < other[1] end)
+  local kept = {}
+  for _, pair in ipairs(all) do
+    local newest = kept[#kept]
+    if run.success and pair[1] < run.success then
+      -- before the latest success
+    elseif newest and newest[1] == pair[1] then
+      newest[2] = math.min(newest[2] + pair[2], MAX_COUNT)
+    else
+      kept[#kept + 1] = pair
+    end
+  end
+  while #kept > MAX_STREAK do
+    kept[2][2] = math.min(kept[2][2] + kept[1][2], MAX_COUNT)
+    table.remove(kept, 1)
+  end
+  run.failures, run.sum = kept, 0
+  for _, pair in ipairs(kept) do
+    run.sum = math.min(run.sum + pair[2], MAX_COUNT)
+  end
+end
+
+-- Takes a state over, with nothing counted in it yet.
+local function begin(b, record)
+  local reset = math.min(record.reset, MAX_SPAN)
+  local left = fitted(record.state, record.remaining, reset)
+  b.leases_end = b.leases_end or b.state == 'half-open' or record.state == 'half-open'
+  b.epoch, b.state, b.reason, b.by = record.epoch, record.state, record.reason, record.by
+  b.since, b.ends, b.reset = math.max(now - record.since, 0), left and now + left, reset
+  b.attempt, b.actor = record.attempt, record.actor or ''
+  b.successes, b.failures, b.slow = 0, 0, 0
+  b.failing = b.failing and ''
+  b.run = { failures = {}, sum = 0 }
+  b.begun = true
+end
+
+local function wins(b, e)
+  local p = e.proposal
+  if p.token and not (has_role(b.role, batch.instance) and b.role.token == p.token) then
+    return false
+  end
+  local left = remaining(b)
+  if p.force then
+    local nothing_counted = b.successes + b.failures + b.slow == 0 and #b.run.failures == 0
+    return b.state ~= p.state or b.reason ~= p.reason or left ~= nil
+      or fitted(p.state, p.remaining, math.min(p.reset, MAX_SPAN)) ~= nil
+      or (b.state == 'closed' and not nothing_counted)
+  end
+  local bound = b.state == 'forced-open' or b.state == 'disabled' or b.state == 'metrics-only'
+    or (b.state == 'open' and p.state == 'half-open')
+  return e.known ~= nil and e.known.epoch == b.epoch and (not bound or left == 0)
+end
+
+local function announce(e, b, from, evidence)
+  place.number = place.number + 1
+  announced = true
+  local id = mended(events, function()
+    return redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*',
+      'incarnation', place.incarnation, 'number', whole(place.number),
+      'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
+      'reason', b.reason, 'by', b.by, 'actor', b.actor, 'at_us', whole(now),
+      'remaining_us', b.ends and whole(b.ends - now) or '',
+      'reset_timeout_us', whole(b.reset), 'attempt', whole(b.attempt),
+      'successes', whole(evidence[1]), 'failures', whole(evidence[2]), 'slow', whole(evidence[3]))
+  end)
+  if id then
+    place.id = id
+    redis.call('EXPIRE', events, IDLE)
+  end
+end
+
+local function write_breaker(key, e, b, merged)
+  local set = {}
+  local function put(field, value)
+    set[#set + 1], set[#set + 2] = field, value
+  end
+  local kept = b.exists or b.begun or merged or (b.role and b.role.taken)
+  local due = b.state == 'closed' and kept and math.abs(now - b.touched) > RENEW
+  if b.begun or (kept and not b.exists) then
+    put('state', b.state)
+    put('epoch', whole(b.epoch))
+  end
+  if b.begun then
+    put('reason', b.reason)
+    put('by', b.by)
+    put('attempt', whole(b.attempt))
+    put('reset_timeout_ms', milliseconds(b.reset))
+    put('since_us', whole(b.since))
+    put('until_us', b.ends and whole(b.ends) or '')
+    if b.state == 'open' then
+      put('opened_at', whole(b.since / 1000))
+    end
+    if b.actor ~= '' then
+      put('actor', whole(b.epoch) .. '|' .. b.actor)
+    elseif b.actor_written then
+      put('actor', '')
+    end
+  end
+  if b.noted and b.failing ~= '' then
+    put('failing', whole(b.epoch) .. '|' .. b.failing)
+  end
+  if b.role then
+    put_role(b.role, put)
+  end
+  if b.said and kept then
+    say_settings(b.said, e.settings)
+    put_settings(b.said, put)
+  end
+  if b.begun or merged then
+    if b.begun or merged.failures then
+      put('failures', whole(b.failures))
+    end
+    if b.begun or merged.successes then
+      put('successes', whole(b.successes))
+    end
+    if b.begun or merged.slow then
+      put('slow', whole(b.slow))
+    end
+    if b.begun or merged.run then
+      put('consecutive_failures', whole(b.run.sum))
+      put('run', written_run(b.run))
+    end
+    if b.last_failure then
+      put('last_failure_at', whole(b.last_failure / 1000))
+    end
+  end
+  if due then
+    put('touched_at', whole(now / 1000))
+  end
+  if #set > 0 then
+    redis.call('HSET', key, unpack(set))
+  end
+
+  if b.begun and b.state ~= 'closed' then
+    redis.call('PERSIST', key)
+    mended(held, function() return redis.pcall('SADD', held, e.name) end,
+      function() find_held(held, names, batch.prefix) end)
+    mended(names, function() return redis.pcall('ZADD', names, '+inf', e.name) end)
+    shared_due = true
+  elseif b.begun or due then
+    redis.call('EXPIRE', key, IDLE)
+    mended(names, function() return redis.pcall('ZADD', names, whole(now / 1000), e.name) end)
+    redis.pcall('ZREMRANGEBYSCORE', names, '-inf', whole((now - RENEW) / 1000 - IDLE * 1000))
+    if b.begun then
+      mended(held, function() return redis.pcall('SREM', held, e.name) end,
+        function() find_held(held, names, batch.prefix) end)
+    end
+    shared_due = true
+  end
+end
+
+-- Everything is read, and found to be in order, before the first write.
+local function exchange(e, key, leases_key, window_key, last_key)
+  local roles = e.role or (e.proposal and e.proposal.token)
+  local b
+  if roles or e.settings or e.failing then
+    b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
+      e.settings and SETTINGS_FIELDS or NONE))
+    b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
+    b.role = roles and read_role(key, b)
+    b.said = e.settings and read_settings(key, b)
+  else
+    b = read_breaker(key, FIELDS)
+  end
+  local restored = false
+  if e.known and e.known.epoch > b.epoch then
+    begin(b, e.known)
+    restored = b.state ~= 'closed'
+  end
+  local failed, buckets, asks = e.failures or NONE, e.buckets or NONE, e.leases
+  for _, pair in ipairs(failed) do
+    pair[1] = instant(pair[1])
+  end
+  if e.window then
+    for _, bucket in ipairs(buckets) do
+      bucket[1] = math.floor(instant(bucket[1]) / e.window.width)
+    end
+  end
+  local window = e.window and read_window(window_key, e.window, b.epoch, buckets)
+  local last = e.last and read_last(last_key, e.last, b.epoch)
+  local leases = asks and b.state == 'half-open'
+  if leases and not b.leases_end then
+    use(leases_key, redis.pcall('ZREMRANGEBYSCORE', leases_key, '-inf', whole(now)))
+  end
+
+  local merged
+  local timely
+  if e.known then
+    timely = e.known.epoch == b.epoch
+  else
+    timely = b.state == 'closed' or b.state == 'metrics-only'
+  end
+  if timely and not retry and e.something then
+    local counts = e.counts or { 0, 0, 0 }
+    local successes, failures, slow = counts[1], counts[2], counts[3]
+    merged = {
+      successes = successes > 0, failures = failures > 0, slow = slow > 0,
+      run = e.success ~= nil or #failed > 0,
+    }
+    b.successes = math.min(b.successes + successes, MAX_COUNT)
+    b.failures = math.min(b.failures + failures, MAX_COUNT)
+    b.slow = math.min(b.slow + slow, MAX_COUNT)
+    if merged.run then
+      merge_run(b.run, e.success and instant(e.success), failed)
+    end
+    if #failed > 0 then
+      b.last_failure = failed[#failed][1]
+    elseif failures > 0 then
+      b.last_failure = base
+    end
+    if b.failing and b.last_failure then
+      local at = b.last_failure
+      for _, pair in ipairs(failed) do
+        at = math.max(at, pair[1])
+      end
+      b.failing = note_failing(b.failing, batch.encoded, at, now)
+      b.noted = true
+    end
+    if window then
+      merge_buckets(window, buckets)
+    end
+    if last and e.calls then
+      append_calls(last, e.calls, e.failing and batch.encoded)
+    end
+  end
+
+  if leases and not b.leases_end then
+    settle_leases(leases_key, batch.instance, asks)
+  end
+  -- Not before here: everything has been read, so nothing can go wrong that would undo it.
+  if restored then
+    announce(e, b, '', { 0, 0, 0 })
+  end
+  if e.role and e.role.want then
+    take_role(b.role, batch.instance, e.role.term)
+  end
+  local won = false
+  if e.proposal and wins(b, e) then
+    won = true
+    local from = b.state
+    local p = e.proposal
+    begin(b, {
+      epoch = b.epoch + 1, state = p.state, reason = p.reason, by = batch.instance,
+      remaining = p.remaining, since = 0, reset = p.reset, attempt = p.attempt, actor = p.actor,
+    })
+    announce(e, b, from, p.evidence)
+  end
+  if e.role and not e.role.want then
+    give_role_up(b.role, batch.instance)
+  end
+  if b.leases_end then
+    redis.call('DEL', leases_key)
+  end
+  local granted, wait = {}, -1
+  if asks and b.state == 'half-open' then
+    granted, wait = hand_out(leases_key, batch.instance, asks)
+  end
+  if won and window then
+    -- The window that was read is the last epoch's.
+    window.slots, window.late = {}, 0
+  elseif window then
+    write_window(window, e.window, b.epoch)
+  end
+  if won and last then
+    last.place, last.outcomes, last.failing = 0, '', ''
+  elseif last then
+    write_last(last, b.epoch)
+  end
+  write_breaker(key, e, b, merged)
+
+  return {
+    window and seen_buckets(window) or false, won and 1 or 0, granted, wait,
+    b.run.success and math.max(now - b.run.success, 0) or -1,
+    b.failing or false,
+    last and seen_calls(last, e.failing) or false,
+    e.role and seen_role(b.role, batch.instance) or false,
+    b.said and seen_settings(b.said) or false,
+    answer(b)
+  }
+end
+
+local views = {}
+local at = 6
+for i, e in ipairs(batch.entries) do
+  local window_key, last_key
+  local key, leases_key = KEYS[at], KEYS[at + 1]
+  at = at + 2
+  if e.window then
+    window_key = KEYS[at]
+    at = at + 1
+  end
+  if e.last then
+    last_key = KEYS[at]
+    at = at + 1
+  end
+  local ok, result = pcall(exchange, e, key, leases_key, window_key, last_key)
+  if ok then
+    views[i] = result
+  elseif type(result) == 'table' then
+    views[i] = result.text or result.err
+  else
+    views[i] = key .. ' could not be used: ' .. tostring(result)
+  end
+end
+
+if announced then
+  redis.call('HSET', meta, 'number', whole(place.number), 'last_id', place.id)
+end
+if shared_due then
+  keep(meta, held, names, batch.prefix)
+end
+return { now, { place.incarnation, place.id, place.number }, warnings, views }

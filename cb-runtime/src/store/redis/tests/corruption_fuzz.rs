@@ -1,0 +1,538 @@
+//! Anybody can write to a Redis. What cannot be ours is reported, and touches nobody else.
+
+use std::time::Duration;
+
+use cb_testkit::RedisServer;
+
+use super::{SECOND, about, counting, exchange, forcing, say, store};
+use crate::error::Error;
+use crate::snapshot::State;
+use crate::store::{
+    Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Position, RoleAsk, Store, Streak, StreamEvent,
+    WindowAsk,
+};
+
+const WINDOW: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
+const WINDOW_KEY: &str = "cb1:{test}:w:10000000/5000000:x";
+const LAST_KEY: &str = "cb1:{test}:n:3:x";
+
+/// Something of everything, so that all of a breaker's keys are used.
+pub(super) fn busy(name: &str) -> Entry {
+    let counts = Counts { successes: 1, failures: 2, slow: 1 };
+    let streak = Streak { success_age_us: Some(9), failures: vec![(5, 1), (2, 1)] };
+    let leases =
+        LeaseAsk { want: vec![1], limit: 99, term_us: 60 * SECOND, renew: vec![2], release: vec![3] };
+    let failure = OutcomeKind { failed: true, slow: false };
+    let delta = Delta { counts, streak, buckets: vec![(0, counts)], calls: vec![(failure, 2)] };
+    Entry {
+        delta,
+        window: Some(WINDOW),
+        failing: true,
+        last: Some(LastAsk { calls: 3, since: 0 }),
+        leases,
+        role: Some(RoleAsk { want: true, term_us: 60 * SECOND }),
+        settings: "failure_threshold 5".into(),
+        ..about(name)
+    }
+}
+
+pub(super) async fn watch(
+    store: &crate::store::redis::RedisStore,
+    id: &str,
+) -> Result<Vec<StreamEvent>, Error> {
+    let from = Position { id: id.into(), ..Position::default() };
+    Store::watch(store, from, Duration::ZERO).await
+}
+
+#[tokio::test]
+async fn odd_fields_are_named_with_what_to_do_and_nothing_is_done() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    for (field, value) in [
+        ("state", "ajar"),
+        ("state", ""),
+        ("epoch", "abc"),
+        ("epoch", "-1"),
+        ("epoch", "1.5"),
+        ("epoch", "9007199254740993"),
+        ("epoch", "99999999999999999999999999"),
+        ("epoch", "nan"),
+        ("epoch", "5 apples"),
+        ("slow", "1e300"),
+        ("reset_timeout_ms", "nan"),
+        ("touched_at", "-1"),
+        ("failures", "many"),
+        ("successes", "inf"),
+        ("attempt", "4294967296"),
+        ("reset_timeout_ms", "-5"),
+        ("reset_timeout_ms", "99999999999999999"),
+        ("since_us", "yesterday"),
+        ("until_us", "\u{0}"),
+        ("run", "1700|"),
+        ("run", "1700000000000000|17"),
+        ("run", "|1700000000000000*2"),
+        ("run", "|1700000000000000*2;x"),
+        ("run", "|1700000000000000*3;"),
+        ("run", ""),
+        ("consecutive_failures", "7"),
+        ("actor", "alice"),
+        ("actor", "x|alice"),
+        ("actor", &format!("0|{}", "a".repeat(201))),
+    ] {
+        server.cli(&["FLUSHALL"]);
+        say(&store, busy("x")).await;
+        let streak = server.cli(&["HGET", key, "run"]);
+        if (field, value) == ("run", "1700|") {
+            assert!(streak.len() > value.len(), "{streak}");
+        }
+        server.cli(&["HSET", key, field, value]);
+        let before = server.command(&["HGETALL", key]);
+        let window_before = server.command(&["HGETALL", WINDOW_KEY]);
+        let answer = exchange(&store, vec![busy("y"), busy("x"), forcing("x", State::Open), busy("y")]).await;
+        for view in &answer.views[1..3] {
+            let problem = view.as_ref().unwrap_err();
+            assert!(
+                problem.contains(key) && problem.contains(&format!("DEL {key}")),
+                "{field}={value}: {problem}"
+            );
+        }
+        assert_eq!(answer.views[3].as_ref().unwrap().counts.failures, 4);
+        assert_eq!(answer.warnings, [""; 0]);
+        assert_eq!(server.command(&["HGETALL", key]), before, "{field}={value}");
+        assert_eq!(server.command(&["HGETALL", WINDOW_KEY]), window_before, "{field}={value}");
+        let fleet = Store::fleet(&store).await.unwrap();
+        assert_eq!(fleet.len(), 2);
+        assert!(fleet[0].view.as_ref().unwrap_err().contains(key));
+        assert!(fleet[1].view.is_ok());
+        server.cli(&["SADD", "cb1:{test}:held", "x"]);
+        let load = Store::load(&store).await.unwrap();
+        assert!(load.held[0].1.as_ref().unwrap_err().contains(key));
+    }
+}
+
+#[tokio::test]
+async fn odd_fields_are_named_to_those_who_ask_for_them_and_nothing_is_done() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    for (field, value) in [
+        ("failing", "junk"),
+        ("failing", "0|host*5"),
+        ("failing", "0| host*soon"),
+        ("failing", "0| host*5 "),
+        ("failing", &format!("0|{}", " host*5".repeat(33))),
+        ("leader", &"a".repeat(1001)),
+        ("leader_token", "-1"),
+        ("leader_token", "9007199254740991"),
+        ("leader_until_us", "soon"),
+        ("leader_until_us", "99999999999999999999"),
+        ("settings", &"a".repeat(601)),
+        ("settings_before", "junk"),
+        ("settings_before", &format!("5|{}", "a".repeat(601))),
+        ("settings_before", "99999999999999999999|limit 3"),
+    ] {
+        server.cli(&["FLUSHALL"]);
+        say(&store, busy("x")).await;
+        server.cli(&["HSET", key, field, value]);
+        let all = || [key, WINDOW_KEY, LAST_KEY].map(|key| server.command(&["HGETALL", key]));
+        let before = all();
+        let answer = exchange(&store, vec![busy("y"), busy("x"), about("x"), busy("y")]).await;
+        let problem = answer.views[1].as_ref().expect_err(value);
+        let named = [key, field, &format!("DEL {key}")].iter().all(|part| problem.contains(part));
+        assert!(named, "{field}={value}: {problem}");
+        assert!(answer.views[2].is_ok(), "{field}={value}: who does not ask for it is not affected");
+        assert_eq!(answer.views[3].as_ref().unwrap().counts.failures, 4);
+        assert_eq!(answer.warnings, [""; 0]);
+        assert_eq!(all(), before, "{field}={value}");
+        assert!(Store::fleet(&store).await.unwrap().iter().all(|row| row.view.is_ok()));
+    }
+}
+
+#[tokio::test]
+async fn odd_last_calls_are_named_and_nothing_is_done() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, busy("x")).await;
+    assert_eq!(server.cli(&["HGET", LAST_KEY, "outcomes"]), "ff");
+    let before = server.command(&["HGETALL", "cb1:{test}:b:x"]);
+    for (field, value) in [
+        ("epoch", "x"),
+        ("place", "-1"),
+        ("place", "many"),
+        ("place", "1"),
+        ("place", "3"),
+        ("outcomes", ""),
+        ("outcomes", "f"),
+        ("outcomes", "fx"),
+        ("outcomes", "f\u{0}"),
+        ("outcomes", "ffffffff"),
+        ("failing", "junk"),
+        ("failing", " host*5 "),
+        ("touched_at", "-1"),
+    ] {
+        let right = server.cli(&["HGET", LAST_KEY, field]);
+        // As bytes: an argument of a process cannot have a NUL in it.
+        server.command(&["HSET", LAST_KEY, field, value]);
+        let answer = exchange(&store, vec![busy("x"), about("x"), busy("y")]).await;
+        let problem = answer.views[0].as_ref().expect_err(value);
+        assert!(problem.contains(LAST_KEY) && problem.contains(field), "{field}={value:?}: {problem}");
+        assert!(answer.views[1].is_ok() && answer.views[2].is_ok());
+        assert_eq!(server.command(&["HGETALL", "cb1:{test}:b:x"]), before, "{field}={value:?}");
+        server.cli(&["HSET", LAST_KEY, field, &right]);
+    }
+    assert_eq!(say(&store, busy("x")).await.last.unwrap().place, 4);
+}
+
+#[tokio::test]
+async fn an_instance_of_the_earlier_layout_leaves_nothing_behind_that_is_taken_for_its_own() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    say(&store, busy("x")).await;
+    let mut ordered = forcing("x", State::ForcedOpen);
+    ordered.proposal.as_mut().unwrap().actor = "alice".into();
+    let held = say(&store, ordered).await.record;
+    assert_eq!(held.actor, "alice");
+    let reporting = Entry { known: Some(held), role: None, ..busy("x") };
+    say(&store, reporting).await;
+    let asking = || Entry { failing: true, ..about("x") };
+    assert_eq!(say(&store, asking()).await.failing.len(), 1);
+    // It begins an epoch, and knows no more fields than these.
+    server.cli(&[
+        "HSET",
+        key,
+        "state",
+        "half-open",
+        "epoch",
+        "2",
+        "reason",
+        "due",
+        "by",
+        "older",
+        "until_us",
+        "",
+    ]);
+    server.cli(&["HSET", key, "failures", "0", "successes", "0", "slow", "0", "consecutive_failures", "0"]);
+    server.cli(&["HSET", key, "run", "|"]);
+    let view = say(&store, asking()).await;
+    assert_eq!((view.record.epoch, view.record.originator.as_str()), (2, "older"));
+    assert_eq!((view.record.actor.as_str(), view.failing.as_slice()), ("", &[][..]));
+    // And it tells of it without an actor.
+    let (events, last) = ("cb1:{test}:events", watch(&store, "0-0").await.unwrap().pop().unwrap());
+    assert_eq!(last.record.actor, "alice");
+    let told = server.command(&["XRANGE", events, &last.position.id, &last.position.id]).items().remove(0);
+    let fields: Vec<_> = told.items().remove(1).items().iter().map(cb_testkit::Reply::text).collect();
+    let kept = fields.chunks(2).filter(|pair| pair[0] != "actor").flatten().map(String::as_str);
+    let command: Vec<_> = ["XADD", events, "*"].into_iter().chain(kept).collect();
+    server.cli(&command);
+    let older = watch(&store, &last.position.id).await.unwrap().remove(0);
+    assert_eq!((older.record.epoch, older.record.actor.as_str()), (1, ""));
+}
+
+#[tokio::test]
+async fn what_is_said_can_be_done() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let known = say(&store, forcing("x", State::Open)).await.record;
+    server.cli(&["HSET", "cb1:{test}:b:x", "epoch", "many"]);
+    exchange(&store, vec![about("x")]).await.views[0].as_ref().unwrap_err();
+    server.cli(&["DEL", "cb1:{test}:b:x"]);
+    let view = say(&store, Entry { known: Some(known), ..about("x") }).await;
+    assert_eq!((view.record.state, view.record.epoch), (State::Open, 1));
+}
+
+#[tokio::test]
+async fn a_breakers_key_of_another_type_is_named_and_left_alone() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    for key in ["cb1:{test}:b:x", "cb1:{test}:l:x", WINDOW_KEY, LAST_KEY] {
+        server.cli(&["FLUSHALL"]);
+        let known = Some(say(&store, forcing("x", State::HalfOpen)).await.record);
+        say(&store, busy("x")).await;
+        server.cli(&["SET", key, "something else", "KEEPTTL"]);
+        let counts = || server.command(&["HMGET", "cb1:{test}:b:x", "failures", "run"]);
+        let before = counts();
+        let answer = exchange(&store, vec![Entry { known, ..busy("x") }, busy("y")]).await;
+        let problem = answer.views[0].as_ref().unwrap_err();
+        assert!(problem.contains(key) && problem.contains(&format!("DEL {key}")), "{problem}");
+        assert!(answer.views[1].is_ok());
+        assert_eq!(server.cli(&["GET", key]), "something else");
+        assert_eq!(counts(), before, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn odd_windows_are_named_and_nothing_is_done() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, busy("x")).await;
+    let ring = server.cli(&["HKEYS", WINDOW_KEY]);
+    let slot = ring.lines().find(|field| field.parse::<u64>().is_ok()).unwrap();
+    let text = server.cli(&["HGET", WINDOW_KEY, slot]);
+    let bucket = text.split(':').next().unwrap();
+    let other = bucket.parse::<u64>().unwrap() + 1;
+    for (field, value) in [
+        (slot, "1"),
+        (slot, "1:2,3"),
+        (slot, &format!("{other}:1,1,1")),
+        (slot, &format!("{bucket}:1,1,-1")),
+        (slot, &format!("{bucket}:1,1,99999999999999999999")),
+        ("late", "often"),
+        ("epoch", "x"),
+        ("touched_at", "-1"),
+    ] {
+        let right = server.cli(&["HGET", WINDOW_KEY, field]);
+        server.cli(&["HSET", WINDOW_KEY, field, value]);
+        let answer = exchange(&store, vec![busy("x"), busy("y")]).await;
+        let problem = answer.views[0].as_ref().expect_err(value);
+        assert!(problem.contains(WINDOW_KEY), "{problem}");
+        assert!(answer.views[1].is_ok());
+        server.cli(&["HSET", WINDOW_KEY, field, &right]);
+    }
+    assert_eq!(say(&store, about("x")).await.counts.failures, 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_stops_nothing() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let (key, hour) = ("cb1:{test}:b:x", 3600 * SECOND);
+    say(&store, counting("x", 1, 0)).await;
+    let future = exchange(&store, vec![]).await.now_us + hour;
+    // A success and a failure an hour from now, and a window of then.
+    let streak = format!("{future}|{future}*1;");
+    server.cli(&["HSET", key, "run", &streak, "consecutive_failures", "1", "since_us", &future.to_string()]);
+    server.cli(&["HSET", key, "touched_at", &(future / 1000).to_string()]);
+    let failing = || {
+        let streak = Streak { success_age_us: None, failures: vec![(0, 1)] };
+        let one = Counts { failures: 1, ..Counts::default() };
+        Entry {
+            delta: Delta { counts: one, streak, buckets: vec![(0, one)], calls: Vec::new() },
+            window: Some(WINDOW),
+            ..about("x")
+        }
+    };
+    let later = future / WINDOW.width_us;
+    for slot in 0..2 {
+        let bucket = later + (slot + 2 - later % 2) % 2;
+        server.cli(&["HSET", WINDOW_KEY, &slot.to_string(), &format!("{bucket}:0,9,0"), "epoch", "0"]);
+    }
+    let view = say(&store, failing()).await;
+    assert_eq!((view.streak, view.record.since_us), (2, 0));
+    assert_eq!(view.window.unwrap().buckets.iter().map(|(_, counts)| counts.failures).sum::<u64>(), 1);
+    assert_eq!(say(&store, failing()).await.streak, 3);
+    // Who was noted then failed just now, and nobody has a role for longer than a term.
+    let failing = format!("0| gone*{future}");
+    server.cli(&["HSET", key, "failing", &failing, "leader", "gone", "leader_token", "7"]);
+    server.cli(&["HSET", key, "leader_until_us", &future.to_string()]);
+    let role = Some(RoleAsk { want: true, term_us: SECOND });
+    let view = say(&store, Entry { failing: true, role, ..about("x") }).await;
+    assert_eq!(view.failing, [0]);
+    assert!(view.role.unwrap().mine && view.role.unwrap().token > 7);
+    // An open state does not last longer than it was opened for.
+    say(&store, forcing("x", State::Open)).await;
+    server.cli(&["HSET", key, "until_us", &future.to_string()]);
+    assert_eq!(say(&store, about("x")).await.record.remaining_us, Some(60 * SECOND));
+}
+
+#[tokio::test]
+async fn shared_keys_are_put_right_and_reported_once() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    for key in ["meta", "events", "held", "names"] {
+        let key = format!("cb1:{{test}}:{key}");
+        for wrong in [
+            &["SET", &key, "junk"][..],
+            &["LPUSH", &key, "junk"],
+            &["SADD", &key, "junk"],
+            &["HSET", &key, "junk", "1"],
+        ] {
+            let right_type =
+                matches!((wrong[0], key.as_str()), ("SADD", "cb1:{test}:held") | ("HSET", "cb1:{test}:meta"));
+            if right_type {
+                continue;
+            }
+            server.cli(&["FLUSHALL"]);
+            exchange(&store, vec![forcing("x", State::Open), counting("y", 1, 1)]).await;
+            server.cli(&["DEL", &key]);
+            server.cli(wrong);
+            let answer = exchange(&store, vec![forcing("z", State::Open), counting("y", 1, 1)]).await;
+            assert!(answer.views.iter().all(Result::is_ok), "{wrong:?} {answer:?}");
+            assert!(
+                answer.warnings.iter().any(|trouble| trouble.contains(&key)),
+                "{wrong:?} {:?}",
+                answer.warnings
+            );
+            let answer = exchange(&store, vec![forcing("y", State::Open)]).await;
+            assert_eq!(answer.warnings, [""; 0], "{wrong:?}");
+            let load = Store::load(&store).await.unwrap();
+            assert_eq!(load.warnings, [""; 0], "{wrong:?}");
+            if key != "cb1:{test}:names" {
+                let held: Vec<_> = load.held.iter().map(|(name, _)| &**name).collect();
+                assert_eq!(held, ["x", "y", "z"], "{wrong:?}");
+            }
+            let events = watch(&store, "0-0").await.unwrap();
+            assert_eq!(events.last().map(|event| &*event.name), Some("y"), "{wrong:?}");
+            assert_eq!(events.last().unwrap().position, answer.position);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_puts_shared_keys_right_too() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    for key in ["meta", "events", "held"] {
+        let key = format!("cb1:{{test}}:{key}");
+        server.cli(&["FLUSHALL"]);
+        say(&store, forcing("x", State::Open)).await;
+        server.cli(&["SET", &key, "junk"]);
+        let load = Store::load(&store).await.unwrap();
+        assert!(load.warnings[0].contains(&key), "{load:?}");
+        assert_eq!(load.held.len(), 1, "{key}");
+        assert_eq!(Store::load(&store).await.unwrap().warnings, [""; 0]);
+    }
+    server.cli(&["SET", "cb1:{test}:names", "junk"]);
+    let error = Store::fleet(&store).await.unwrap_err();
+    assert!(error.is_data() && error.to_string().contains("cb1:{test}:names"), "{error}");
+    assert_eq!(Store::fleet(&store).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn held_names_that_somebody_took_away_are_found_again() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let held = "cb1:{test}:held";
+    exchange(&store, vec![forcing("x", State::Open), forcing("y", State::Open), forcing("z", State::Open)])
+        .await;
+    let found = async || Store::load(&store).await.unwrap().held.len();
+    server.cli(&["SREM", held, "y"]);
+    assert_eq!(found().await, 3);
+    server.cli(&["DEL", held]);
+    assert_eq!(found().await, 3);
+    // By whoever changes something, too.
+    server.cli(&["DEL", held]);
+    say(&store, forcing("z", State::Closed)).await;
+    assert_eq!(server.cli(&["SCARD", held]), "2");
+    // What is not held any more is not looked for again.
+    server.cli(&["DEL", "cb1:{test}:b:x", held]);
+    assert_eq!(found().await, 1);
+    assert_eq!(server.cli(&["ZCOUNT", "cb1:{test}:names", "+inf", "+inf"]), "1");
+}
+
+#[tokio::test]
+async fn an_odd_position_begins_a_new_incarnation() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let mut last = String::new();
+    for (field, value) in [
+        ("number", "many"),
+        ("number", "-1"),
+        ("number", "99999999999999999999"),
+        ("last_id", "x"),
+        ("last_id", ""),
+        ("incarnation", &"i".repeat(1000)),
+        ("touched_at", "never"),
+    ] {
+        say(&store, forcing("x", State::Open)).await;
+        server.cli(&["HSET", "cb1:{test}:meta", field, value]);
+        let answer = exchange(&store, vec![about("x")]).await;
+        assert!(answer.warnings[0].contains("cb1:{test}:meta"), "{field}={value} {:?}", answer.warnings);
+        assert!(answer.views[0].is_ok());
+        assert_ne!(answer.position.incarnation, last);
+        assert_eq!((answer.position.number, answer.position.id.as_str()), (0, "0-0"));
+        last = answer.position.incarnation;
+    }
+    server.cli(&["HDEL", "cb1:{test}:meta", "number"]);
+    assert!(!exchange(&store, vec![]).await.warnings.is_empty());
+}
+
+#[tokio::test]
+async fn a_sequence_that_is_none_is_begun_anew() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:s:a";
+    for (i, wrong) in [&["SET", key, "x"][..], &["SET", key, ""], &["SET", key, "-5"], &["LPUSH", key, "1"]]
+        .into_iter()
+        .enumerate()
+    {
+        server.cli(&["DEL", key]);
+        server.cli(wrong);
+        for _ in 0..2 {
+            let batch = crate::store::Batch {
+                instance: "a".into(),
+                seq: 7,
+                as_of_us: None,
+                entries: vec![counting("x", 1, 0)],
+            };
+            let answer = Store::exchange(&store, batch).await.unwrap();
+            assert_eq!(answer.views[0].as_ref().unwrap().counts.successes, i as u64 + 1, "{wrong:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_odd_entry_of_the_stream_is_an_error_once() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let events = "cb1:{test}:events";
+    say(&store, forcing("x", State::Open)).await;
+    server.cli(&["XADD", events, "*", "junk", "1"]);
+    server.cli(&["XADD", events, "*", "name", "%zz", "number", "-1"]);
+    let first = watch(&store, "0-0").await.unwrap();
+    assert_eq!(first.len(), 1, "what comes before it can be read");
+    let at = &first[0].position.id;
+    let error = watch(&store, at).await.unwrap_err();
+    assert!(error.is_data() && error.to_string().contains(events), "{error}");
+    for _ in 0..3 {
+        assert_eq!(watch(&store, at).await.unwrap(), []);
+    }
+    say(&store, forcing("y", State::Open)).await;
+    let next = watch(&store, at).await.unwrap();
+    assert_eq!(
+        next.iter().map(|event| (&*event.name, event.position.number)).collect::<Vec<_>>(),
+        [("y", 2)]
+    );
+    assert_eq!(watch(&store, &next[0].position.id).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_stream_that_can_take_no_more_is_begun_anew() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, forcing("x", State::Open)).await;
+    server.cli(&["XADD", "cb1:{test}:events", "18446744073709551615-18446744073709551615", "junk", "1"]);
+    let answer = exchange(&store, vec![forcing("y", State::Open)]).await;
+    assert!(answer.views[0].as_ref().unwrap().won);
+    assert!(answer.warnings[0].contains("cb1:{test}:events"), "{:?}", answer.warnings);
+    assert_eq!(watch(&store, "0-0").await.unwrap()[0].position, answer.position);
+}
+
+#[tokio::test]
+async fn who_waits_behind_an_odd_entry_hears_of_a_stream_that_was_begun_anew() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, forcing("x", State::Open)).await;
+    let at = &watch(&store, "0-0").await.unwrap()[0].position.id;
+    server.cli(&["XADD", "cb1:{test}:events", "18446744073709551615-18446744073709551615", "junk", "1"]);
+    assert!(watch(&store, at).await.unwrap_err().is_data());
+    say(&store, forcing("y", State::Open)).await;
+    // Nothing can come behind the last id of all; the event is before it.
+    assert_eq!(watch(&store, at).await.unwrap(), []);
+    assert_eq!(&*watch(&store, at).await.unwrap()[0].name, "y");
+}
+
+#[tokio::test]
+async fn names_that_are_none_are_reported() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, forcing("x", State::Open)).await;
+    server.cli(&["SADD", "cb1:{test}:held", "two words", "%zz", "gone"]);
+    server.cli(&[&b"SADD"[..], b"cb1:{test}:held", b"\xff\xfe"]);
+    let load = Store::load(&store).await.unwrap();
+    let (right, odd): (Vec<_>, Vec<_>) = load.held.iter().partition(|(_, record)| record.is_ok());
+    assert_eq!(right.len(), 1);
+    assert_eq!(odd.len(), 3);
+    assert!(odd.iter().all(|(_, problem)| problem.as_ref().unwrap_err().contains("cb1:{test}:held")));
+}

@@ -1,0 +1,274 @@
+//! Time as Redis has it: its own clock, and how long keys live.
+
+use std::time::Duration;
+
+use cb_testkit::{PATIENCE, RedisServer, Reply, wait_until};
+
+use super::{SECOND, Target, about, batch, counting, exchange, forcing, say, store};
+use crate::snapshot::State;
+use crate::store::{Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, RoleAsk, Store, Streak, WindowAsk};
+
+const WINDOW: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
+
+fn ttl(server: &RedisServer, key: &str) -> i64 {
+    match server.command(&["TTL", key]) {
+        Reply::Number(-2) => panic!("there is no {key}"),
+        Reply::Number(ttl) => ttl,
+        other => panic!("TTL {key}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn time_is_the_servers_own() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let time = server.cli(&["TIME"]);
+    let (seconds, micros) = time.split_once('\n').unwrap();
+    let before = seconds.parse::<u64>().unwrap() * SECOND + micros.parse::<u64>().unwrap();
+    let opened = say(&store, forcing("x", State::Open)).await.record;
+    assert_eq!((opened.remaining_us, opened.since_us), (Some(60 * SECOND), 0));
+    let now = exchange(&store, vec![]).await.now_us;
+    assert!((before..before + 60 * SECOND).contains(&now));
+    // It goes on by itself, and both spans add up to what there was.
+    let mut later = say(&store, about("x")).await.record;
+    while later.since_us == 0 {
+        later = say(&store, about("x")).await.record;
+    }
+    assert_eq!(later.remaining_us.unwrap() + later.since_us, 60 * SECOND);
+}
+
+#[tokio::test]
+async fn a_lease_lapses_by_the_servers_clock() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, forcing("x", State::HalfOpen)).await;
+    let asking = |term_us| {
+        let leases = LeaseAsk { want: vec![1], limit: 1, term_us, ..LeaseAsk::default() };
+        Entry { leases, ..about("x") }
+    };
+    assert_eq!(say(&store, asking(50_000)).await.granted, [1]);
+    // Another instance, until it succeeds.
+    let start = std::time::Instant::now();
+    loop {
+        let view = say(&store, asking(60 * SECOND)).await;
+        if view.granted == [1] {
+            break;
+        }
+        assert!(view.lease_wait_us.unwrap() <= 50_000);
+        assert!(start.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_micros(view.lease_wait_us.unwrap())).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_closed_lives_for_an_hour_and_what_is_held_for_ever() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let counting = Entry { window: Some(WINDOW), ..counting("x", 1, 1) };
+    let buckets = vec![(0, counting.delta.counts)];
+    let streak = Streak { success_age_us: None, failures: vec![(0, 1)] };
+    let counting = Entry { delta: Delta { streak, buckets, ..counting.delta }, ..counting };
+    say(&store, counting.clone()).await;
+    let hour = 3590..=3600;
+    for key in ["cb1:{test}:b:x", "cb1:{test}:meta", "cb1:{test}:names"] {
+        assert!(hour.contains(&ttl(&server, key)), "{key}");
+    }
+    let window = "cb1:{test}:w:10000000/1000000:x";
+    assert!((600..=610).contains(&ttl(&server, window)));
+    let every_sequence = server.cli(&["KEYS", "cb1:{test}:s:*"]);
+    assert!(hour.contains(&ttl(&server, &every_sequence)));
+
+    for state in [State::Open, State::HalfOpen, State::ForcedOpen, State::Disabled, State::MetricsOnly] {
+        say(&store, forcing("x", state)).await;
+        say(
+            &store,
+            Entry {
+                leases: LeaseAsk { want: vec![1], limit: 1, term_us: 10 * SECOND, ..LeaseAsk::default() },
+                ..counting.clone()
+            },
+        )
+        .await;
+        for key in ["cb1:{test}:b:x", "cb1:{test}:meta", "cb1:{test}:names", "cb1:{test}:held"] {
+            assert_eq!(ttl(&server, key), -1, "{key} {state}");
+        }
+        if state == State::HalfOpen {
+            assert!((9..=11).contains(&ttl(&server, "cb1:{test}:l:x")));
+        }
+    }
+    assert!(hour.contains(&ttl(&server, "cb1:{test}:events")));
+
+    say(&store, forcing("y", State::Open)).await;
+    say(&store, forcing("x", State::Closed)).await;
+    assert!(hour.contains(&ttl(&server, "cb1:{test}:b:x")));
+    assert_eq!(ttl(&server, "cb1:{test}:meta"), -1, "y is held still");
+    say(&store, forcing("y", State::Closed)).await;
+    let keys = server.cli(&["KEYS", "*"]);
+    for key in keys.lines() {
+        assert!((1..=3600).contains(&ttl(&server, key)), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn last_calls_live_for_an_hour_after_somebody_has_asked_for_them() {
+    let server = RedisServer::start();
+    let (clock, hands) = crate::clock::Clock::manual();
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
+    let (key, hour) = ("cb1:{test}:n:10:x", 3590..=3600);
+    let asking = || Entry { last: Some(LastAsk { calls: 10, since: 0 }), ..about("x") };
+    say(&store, asking()).await;
+    assert_eq!(server.cli(&["KEYS", "*:n:*"]), "", "to ask after them does not make them");
+    let calls = vec![(OutcomeKind { failed: true, slow: false }, 1)];
+    let delta = Delta { calls, ..Delta::default() };
+    say(&store, Entry { delta, ..asking() }).await;
+    assert!(hour.contains(&ttl(&server, key)));
+    server.cli(&["EXPIRE", key, "100"]);
+    hands.advance(Duration::from_secs(299));
+    say(&store, asking()).await;
+    assert!(ttl(&server, key) <= 100, "not at every sync");
+    hands.advance(Duration::from_secs(2));
+    assert_eq!(say(&store, asking()).await.last.unwrap().place, 1);
+    assert!(hour.contains(&ttl(&server, key)));
+    // Also while the breaker is held.
+    say(&store, forcing("x", State::HalfOpen)).await;
+    assert_eq!(say(&store, asking()).await.last.unwrap().place, 0);
+    assert!(ttl(&server, key) > 0);
+}
+
+#[tokio::test]
+async fn a_role_keeps_its_breaker_as_long_as_it_is_renewed() {
+    let server = RedisServer::start();
+    let (clock, hands) = crate::clock::Clock::manual();
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
+    let key = "cb1:{test}:b:x";
+    let ask = async |want| {
+        let entry = Entry { role: Some(RoleAsk { want, term_us: 60 * SECOND }), ..about("x") };
+        let batch = crate::store::Batch { instance: "a".into(), ..batch(vec![entry]) };
+        Store::exchange(&store, batch).await.unwrap().views.remove(0).unwrap()
+    };
+    ask(false).await;
+    assert_eq!(server.cli(&["KEYS", "cb1:{test}:b:*"]), "", "there is nothing to give up");
+    ask(true).await;
+    assert!((3590..=3600).contains(&ttl(&server, key)));
+    assert_eq!(server.cli(&["ZRANGE", "cb1:{test}:names", "0", "-1"]), "x");
+    server.cli(&["EXPIRE", key, "100"]);
+    hands.advance(Duration::from_secs(301));
+    ask(true).await;
+    assert!((3590..=3600).contains(&ttl(&server, key)));
+    ask(false).await;
+    assert_eq!(server.cli(&["HGET", key, "leader"]), "");
+    assert!(ttl(&server, key) > 0, "and goes as any other");
+}
+
+#[tokio::test]
+async fn a_written_back_state_is_held_for_ever_too() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let known = say(&store, forcing("x", State::ForcedOpen)).await.record;
+    server.cli(&["FLUSHALL"]);
+    say(&store, counting("x", 1, 0)).await;
+    assert!(ttl(&server, "cb1:{test}:b:x") > 0);
+    say(&store, Entry { known: Some(known), ..about("x") }).await;
+    for key in ["cb1:{test}:b:x", "cb1:{test}:meta", "cb1:{test}:names", "cb1:{test}:held"] {
+        assert_eq!(ttl(&server, key), -1, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn use_prolongs_a_life_but_not_at_every_sync() {
+    let server = RedisServer::start();
+    let (clock, hands) = crate::clock::Clock::manual();
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
+    let key = "cb1:{test}:b:x";
+    say(&store, counting("x", 1, 0)).await;
+    server.cli(&["EXPIRE", key, "100"]);
+    hands.advance(Duration::from_secs(299));
+    say(&store, counting("x", 1, 0)).await;
+    assert!(ttl(&server, key) <= 100);
+    hands.advance(Duration::from_secs(2));
+    say(&store, about("x")).await;
+    assert!(ttl(&server, key) > 3500, "asking after it is use enough");
+    assert!(ttl(&server, "cb1:{test}:meta") > 3500);
+}
+
+#[tokio::test]
+async fn the_list_of_names_forgets_those_that_are_gone() {
+    let server = RedisServer::start();
+    let (clock, hands) = crate::clock::Clock::manual();
+    let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
+    say(&store, counting("gone", 1, 0)).await;
+    say(&store, forcing("held", State::Open)).await;
+    hands.advance(Duration::from_secs(2 * 3600));
+    say(&store, counting("new", 1, 0)).await;
+    assert_eq!(server.cli(&["ZRANGE", "cb1:{test}:names", "0", "-1"]), "new\nheld");
+}
+
+#[tokio::test]
+async fn a_thousand_idle_breakers_leave_nothing_behind() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let entries = (0..1000).map(|i| Entry { window: Some(WINDOW), ..counting(&format!("b{i}"), 1, 0) });
+    exchange(&store, entries.collect()).await;
+    let keys = server.cli(&["KEYS", "*"]);
+    assert!(keys.lines().count() > 1000);
+    for key in keys.lines() {
+        assert!(ttl(&server, key) > 0, "{key}");
+        server.cli(&["PEXPIRE", key, "1"]);
+    }
+    wait_until(PATIENCE, "all have expired", || server.cli(&["KEYS", "*"]).is_empty());
+    assert_eq!(Store::fleet(&store).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_sync_of_successes_costs_few_commands_inside_the_script() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let many = |count: usize, window: Option<WindowAsk>| {
+        let entry = |i| {
+            let buckets = vec![(0, counting("", 3, 0).delta.counts)];
+            let streak = Streak { success_age_us: Some(0), failures: vec![] };
+            let delta = Delta { streak, buckets, ..counting("", 3, 0).delta };
+            let since = if window.is_some() { u64::MAX } else { 0 };
+            let window = window.map(|ask| WindowAsk { since, ..ask });
+            Entry { delta, window, ..about(&format!("x{i}")) }
+        };
+        batch((0..count).map(entry).collect())
+    };
+    // One INFO and one EVALSHA are in between.
+    let cost = async |batch: crate::store::Batch| {
+        let before = server.commands_processed();
+        Store::exchange(&store, batch).await.unwrap();
+        server.commands_processed() - before - 2
+    };
+    let steady = Some(WindowAsk { length_us: 10_000 * SECOND, width_us: 1_000 * SECOND, since: 0 });
+    for window in [None, steady] {
+        cost(many(50, window)).await;
+    }
+    assert_eq!(cost(many(1, None)).await, 5);
+    assert_eq!(cost(many(50, None)).await, 5 + 49 * 2);
+    assert_eq!(cost(many(1, steady)).await, 7);
+    assert_eq!(cost(many(50, steady)).await, 7 + 49 * 4);
+    // Roles, settings and failing instances stand in the breaker's own hash.
+    let with_all = |count| {
+        let role = Some(RoleAsk { want: true, term_us: 10 * SECOND });
+        let mut batch = many(count, None);
+        for entry in &mut batch.entries {
+            *entry = Entry { role, failing: true, settings: "limit 3".into(), ..entry.clone() };
+        }
+        batch
+    };
+    assert_eq!(cost(with_all(50)).await, 5 + 49 * 2);
+}
+
+#[tokio::test]
+async fn a_cached_result_ends() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    store.cache_put("k".into(), vec![1], Duration::from_secs(300)).await.unwrap();
+    assert!((290..=300).contains(&ttl(&server, "cb1:test:c:k")));
+    store.cache_put("k".into(), vec![2], Duration::from_millis(1)).await.unwrap();
+    wait_until(PATIENCE, "it is gone", || server.cli(&["EXISTS", "cb1:test:c:k"]) == "0");
+    assert_eq!(store.cache_get("k".into()).await.unwrap(), None);
+    for odd in [Duration::ZERO, Duration::MAX] {
+        store.cache_put("k".into(), vec![2], odd).await.unwrap();
+    }
+}

@@ -1,0 +1,191 @@
+//! The contract, as tests: every rule is run against the memory store and against a real Redis.
+//!
+//! Both stores run on a clock that is moved by hand. For Redis that means that its scripts read this
+//! clock in place of TIME, and nothing else is different; what TIME itself does is tested beside
+//! the Redis store.
+
+mod counts;
+mod failing;
+mod last;
+mod leases;
+#[cfg(feature = "redis")]
+mod random;
+mod roles;
+mod settings;
+mod stream;
+mod transitions;
+mod windows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, ManualClock};
+use crate::snapshot::State;
+use crate::store::memory::MemoryStore;
+use crate::store::{
+    Answer, Batch, Counts, Delta, Entry, LeaseAsk, LeaseId, Position, Proposal, Record, Store, Streak,
+    StreamEvent, View,
+};
+
+/// One store under test.
+struct Bench<'a> {
+    store: Arc<dyn Store>,
+    hands: ManualClock,
+    lose_everything: Box<dyn Fn() + Send + Sync + 'a>,
+}
+
+impl Bench<'_> {
+    fn memory() -> Bench<'static> {
+        let (clock, hands) = Clock::manual();
+        let store = Arc::new(MemoryStore::new(clock));
+        let same = store.clone();
+        Bench { store, hands, lose_everything: Box::new(move || same.forget_everything()) }
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis<'a>(server: &'a cb_testkit::RedisServer, namespace: &str) -> Bench<'a> {
+        let target = crate::store::redis::Target::Single(server.unix_url());
+        Bench::remote(target, namespace, || drop(server.cli(&["FLUSHALL"])))
+    }
+
+    #[cfg(feature = "cluster")]
+    fn cluster<'a>(cluster: &'a cb_testkit::RedisCluster, namespace: &str) -> Bench<'a> {
+        let target = crate::store::redis::Target::Cluster(cluster.urls());
+        Bench::remote(target, namespace, || {
+            for node in cluster.nodes() {
+                node.cli(&["FLUSHALL"]);
+            }
+        })
+    }
+
+    #[cfg(feature = "redis")]
+    fn remote<'a>(
+        target: crate::store::redis::Target,
+        namespace: &str,
+        lose_everything: impl Fn() + Send + Sync + 'a,
+    ) -> Bench<'a> {
+        let (clock, hands) = Clock::manual();
+        let store = crate::store::redis::RedisStore::on_clock(target, namespace, clock);
+        Bench { store: Arc::new(store), hands, lose_everything: Box::new(lose_everything) }
+    }
+
+    fn instance<'a>(&'a self, name: &str) -> Instance<'a> {
+        Instance { bench: self, name: name.into(), seq: 0 }
+    }
+
+    fn pass(&self, span: Duration) {
+        self.hands.advance(span);
+    }
+
+    /// The whole stream, however often the store has been emptied.
+    async fn events(&self) -> Vec<StreamEvent> {
+        self.store.watch(Position::default(), Duration::ZERO).await.unwrap()
+    }
+}
+
+/// Speaks to the store as one instance does, with ever higher numbers.
+struct Instance<'a> {
+    bench: &'a Bench<'a>,
+    name: Arc<str>,
+    seq: u64,
+}
+
+impl Instance<'_> {
+    fn batch(&mut self, entries: Vec<Entry>) -> Batch {
+        self.seq += 1;
+        Batch { instance: self.name.clone(), seq: self.seq, as_of_us: None, entries }
+    }
+
+    async fn exchange(&mut self, entries: Vec<Entry>) -> Answer {
+        let batch = self.batch(entries);
+        self.bench.store.exchange(batch).await.unwrap()
+    }
+
+    async fn say(&mut self, entry: Entry) -> View {
+        let mut views = self.exchange(vec![entry]).await.views;
+        assert_eq!(views.len(), 1);
+        views.remove(0).unwrap()
+    }
+
+    async fn ask(&mut self, name: &str) -> View {
+        self.say(about(name)).await
+    }
+
+    /// By an operator's word, whatever is there.
+    async fn force(&mut self, name: &str, to: State, reason: &str) -> View {
+        self.say(Entry { proposal: Some(forced(to, reason)), ..about(name) }).await
+    }
+}
+
+const SECOND: u64 = 1_000_000;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn about(name: &str) -> Entry {
+    Entry { name: name.into(), ..Entry::default() }
+}
+
+fn counts(successes: u64, failures: u64) -> Counts {
+    Counts { successes, failures, slow: 0 }
+}
+
+fn delta(successes: u64, failures: u64) -> Delta {
+    Delta { counts: counts(successes, failures), ..Delta::default() }
+}
+
+fn streak(success_age_us: Option<u64>, failures: &[(u64, u64)]) -> Delta {
+    Delta { streak: Streak { success_age_us, failures: failures.to_vec() }, ..Delta::default() }
+}
+
+fn proposal(to: State) -> Proposal {
+    Proposal {
+        to,
+        reason: "test".into(),
+        remaining_us: (to == State::Open).then_some(30 * SECOND),
+        reset_timeout_us: 30 * SECOND,
+        attempt: 1,
+        force: false,
+        token: None,
+        actor: String::new(),
+        evidence: counts(6, 4),
+    }
+}
+
+fn forced(to: State, reason: &str) -> Proposal {
+    Proposal { force: true, reason: reason.into(), ..proposal(to) }
+}
+
+/// An entry of one who knows `record` and proposes.
+fn propose(name: &str, record: &Record, proposal: Proposal) -> Entry {
+    Entry { known: Some(record.clone()), proposal: Some(proposal), ..about(name) }
+}
+
+fn want(ids: &[LeaseId], limit: u32) -> LeaseAsk {
+    LeaseAsk { want: ids.to_vec(), limit, term_us: 10 * SECOND, ..LeaseAsk::default() }
+}
+
+/// Instantiates each rule for both stores.
+macro_rules! rules {
+    ($($rule:ident)*) => {
+        mod memory {
+            $(#[tokio::test] async fn $rule() { super::$rule(&crate::store::tests::contract::Bench::memory()).await; })*
+        }
+        #[cfg(feature = "redis")]
+        mod redis {
+            $(#[tokio::test] async fn $rule() {
+                let server = cb_testkit::RedisServer::start();
+                super::$rule(&crate::store::tests::contract::Bench::redis(&server, "contract")).await;
+            })*
+        }
+        /// Each in a namespace, and so mostly in a slot, of its own.
+        #[cfg(feature = "cluster")]
+        #[tokio::test]
+        async fn all_rules_hold_in_a_cluster() {
+            let cluster = cb_testkit::RedisCluster::start(3);
+            $($rule(&crate::store::tests::contract::Bench::cluster(&cluster, stringify!($rule))).await;)*
+        }
+    };
+}
+use rules;

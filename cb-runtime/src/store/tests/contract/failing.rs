@@ -1,0 +1,118 @@
+//! Which instances report failures, and when the latest success was.
+
+use super::{Bench, Entry, SECOND, about, counts, delta, proposal, propose, rules, seconds, streak};
+use crate::snapshot::State;
+use crate::store::{Batch, Delta, MAX_FAILING, Streak};
+
+rules! {
+    the_age_of_the_latest_success_is_told
+    other_instances_that_have_failed_are_told_by_their_latest_failure
+    a_failure_without_a_time_happened_just_now
+    an_older_failure_reported_later_changes_nothing
+    who_has_failed_is_forgotten_with_the_epoch
+    a_late_or_repeated_report_makes_nobody_failing
+    only_the_latest_failing_instances_are_told_apart
+    who_does_not_judge_by_it_is_neither_noted_nor_told
+}
+
+const NOBODY: [u64; 0] = [];
+
+fn quorum(name: &str) -> Entry {
+    Entry { failing: true, ..about(name) }
+}
+
+async fn failing(bench: &Bench<'_>, reader: &str) -> Vec<u64> {
+    let batch = Batch { instance: reader.into(), entries: vec![quorum("x")], ..Batch::default() };
+    bench.store.exchange(batch).await.unwrap().views.remove(0).unwrap().failing
+}
+
+async fn the_age_of_the_latest_success_is_told(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    assert_eq!(a.ask("x").await.success_age_us, None);
+    let view = a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..quorum("x") }).await;
+    assert_eq!(view.success_age_us, None);
+    let view = a.say(Entry { delta: streak(Some(3 * SECOND), &[]), ..quorum("x") }).await;
+    assert_eq!(view.success_age_us, Some(3 * SECOND));
+    bench.pass(seconds(2));
+    let mut b = bench.instance("b");
+    let view = b.say(Entry { delta: streak(Some(9 * SECOND), &[]), ..quorum("x") }).await;
+    assert_eq!(view.success_age_us, Some(5 * SECOND), "an older one changes nothing");
+    let open = b.say(propose("x", &view.record, proposal(State::Open))).await;
+    assert_eq!(open.success_age_us, None, "of the epoch");
+}
+
+async fn other_instances_that_have_failed_are_told_by_their_latest_failure(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a {odd} *"), bench.instance("b"));
+    let view = a.say(Entry { delta: streak(None, &[(7 * SECOND, 2), (4 * SECOND, 1)]), ..quorum("x") }).await;
+    assert_eq!(view.failing, NOBODY, "its own are none of the others'");
+    bench.pass(seconds(1));
+    let failed = Delta { counts: counts(2, 1), ..streak(Some(0), &[(SECOND, 0), (3 * SECOND, 1)]) };
+    assert_eq!(b.say(Entry { delta: failed, ..quorum("x") }).await.failing, [5 * SECOND]);
+    bench.instance("c").say(Entry { delta: delta(5, 0), ..quorum("x") }).await;
+    assert_eq!(failing(bench, "c").await, [3 * SECOND, 5 * SECOND], "newest first");
+    assert_eq!(failing(bench, "b").await, [5 * SECOND]);
+    bench.pass(seconds(1));
+    assert_eq!(failing(bench, "a {odd} *").await, [4 * SECOND]);
+    a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..quorum("x") }).await;
+    assert_eq!(failing(bench, "c").await, [SECOND, 4 * SECOND]);
+    assert_eq!(bench.instance("c").say(quorum("y")).await.failing, NOBODY);
+}
+
+async fn a_failure_without_a_time_happened_just_now(bench: &Bench<'_>) {
+    bench.instance("a").say(Entry { delta: delta(0, 1), ..quorum("x") }).await;
+    bench.pass(seconds(2));
+    assert_eq!(failing(bench, "b").await, [2 * SECOND]);
+}
+
+async fn an_older_failure_reported_later_changes_nothing(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..quorum("x") }).await;
+    a.say(Entry { delta: streak(None, &[(9 * SECOND, 1)]), ..quorum("x") }).await;
+    assert_eq!(failing(bench, "b").await, [SECOND]);
+}
+
+async fn who_has_failed_is_forgotten_with_the_epoch(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let closed = a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..quorum("x") }).await.record;
+    let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
+    assert_eq!(failing(bench, "b").await, NOBODY);
+    // In the next one, everybody starts anew.
+    let streak = Streak { success_age_us: None, failures: vec![(5 * SECOND, 1)] };
+    let delta = Delta { streak, ..Delta::default() };
+    a.say(Entry { known: Some(open), delta, ..quorum("x") }).await;
+    assert_eq!(failing(bench, "b").await, [5 * SECOND]);
+}
+
+async fn a_late_or_repeated_report_makes_nobody_failing(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let closed = a.ask("x").await.record;
+    let open = a.force("x", State::Open, "test").await.record;
+    let late = Entry { known: Some(closed), delta: delta(0, 1), ..quorum("x") };
+    a.say(late).await;
+    assert_eq!(failing(bench, "b").await, NOBODY);
+    let retry = Batch {
+        instance: "a".into(),
+        seq: 1,
+        entries: vec![Entry { known: Some(open), delta: delta(0, 1), ..quorum("x") }],
+        ..Batch::default()
+    };
+    bench.store.exchange(retry).await.unwrap();
+    assert_eq!(failing(bench, "b").await, NOBODY);
+}
+
+async fn only_the_latest_failing_instances_are_told_apart(bench: &Bench<'_>) {
+    let many = MAX_FAILING as u64 + 3;
+    for i in 1..=many {
+        let mut reporter = bench.instance(&format!("instance {i}"));
+        reporter.say(Entry { delta: streak(None, &[(i * SECOND, 1)]), ..quorum("x") }).await;
+    }
+    let seen = failing(bench, "reader").await;
+    assert_eq!(seen, (1..=MAX_FAILING as u64).map(|i| i * SECOND).collect::<Vec<_>>());
+    assert_eq!(failing(bench, "instance 1").await.len(), MAX_FAILING - 1);
+}
+
+async fn who_does_not_judge_by_it_is_neither_noted_nor_told(bench: &Bench<'_>) {
+    bench.instance("a").say(Entry { delta: delta(0, 1), ..quorum("x") }).await;
+    assert_eq!(bench.instance("b").say(Entry { delta: delta(0, 1), ..about("x") }).await.failing, NOBODY);
+    assert_eq!(failing(bench, "c").await, [0], "a alone");
+}

@@ -1,0 +1,217 @@
+//! The last calls.
+
+use super::{Bench, Entry, Instance, about, delta, proposal, propose, rules, seconds};
+use crate::snapshot::State;
+use crate::store::{
+    Batch, Delta, IDLE, LastAsk, LastView, MAX_COUNT, MAX_FAILING, MAX_LAST, OutcomeKind, View,
+};
+
+rules! {
+    the_last_calls_stand_in_the_order_of_the_exchanges
+    more_than_the_last_calls_are_not_kept
+    only_what_is_later_than_the_place_asked_for_is_answered
+    last_calls_of_different_numbers_do_not_mix
+    every_epoch_has_last_calls_of_its_own
+    a_retry_appends_nothing
+    who_does_not_ask_for_last_calls_appends_none
+    a_number_of_last_calls_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done
+    the_most_last_calls_that_may_be_kept_are_kept
+    places_stop_at_the_largest_whole_number
+    who_has_failed_among_the_last_calls_is_told_by_its_latest_place
+    only_the_instances_that_failed_last_are_told_apart
+    who_does_not_judge_by_failing_instances_is_neither_noted_nor_told
+    last_calls_are_kept_as_long_as_they_are_asked_for
+}
+
+const S: OutcomeKind = OutcomeKind { failed: false, slow: false };
+const F: OutcomeKind = OutcomeKind { failed: true, slow: false };
+const SLOW: OutcomeKind = OutcomeKind { failed: false, slow: true };
+const SLOW_F: OutcomeKind = OutcomeKind { failed: true, slow: true };
+
+const NOTHING: LastView = LastView { place: 0, outcomes: vec![], failing: vec![] };
+
+fn asking(calls: u32, since: u64) -> Entry {
+    Entry { failing: true, last: Some(LastAsk { calls, since }), ..about("x") }
+}
+
+fn appending(calls: u32, outcomes: &[(OutcomeKind, u64)]) -> Entry {
+    Entry { delta: Delta { calls: outcomes.to_vec(), ..Delta::default() }, ..asking(calls, 0) }
+}
+
+async fn append(instance: &mut Instance<'_>, calls: u32, outcomes: &[(OutcomeKind, u64)]) -> LastView {
+    last(&instance.say(appending(calls, outcomes)).await)
+}
+
+fn last(view: &View) -> LastView {
+    view.last.clone().unwrap()
+}
+
+async fn the_last_calls_stand_in_the_order_of_the_exchanges(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
+    assert!(bench.store.fleet().await.unwrap().is_empty(), "asking after them makes no breaker");
+    append(&mut a, 10, &[(S, 2), (F, 1)]).await;
+    append(&mut b, 10, &[(F, 1), (SLOW, 1), (SLOW_F, 2)]).await;
+    let view = append(&mut a, 10, &[(SLOW_F, 1), (S, 0), (SLOW_F, 1)]).await;
+    let expected = vec![(S, 2), (F, 2), (SLOW, 1), (SLOW_F, 4)];
+    assert_eq!((view.place, view.outcomes), (9, expected), "one kind's calls come as one");
+}
+
+async fn more_than_the_last_calls_are_not_kept(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let view = append(&mut a, 3, &[(F, 2), (S, 2), (SLOW, 1_000_000), (F, 1)]).await;
+    assert_eq!((view.place, view.outcomes), (1_000_005, vec![(SLOW, 2), (F, 1)]));
+    let view = append(&mut a, 3, &[(S, 1)]).await;
+    assert_eq!((view.place, view.outcomes), (1_000_006, vec![(SLOW, 1), (F, 1), (S, 1)]));
+    let view = append(&mut a, 3, &[(S, 7)]).await;
+    assert_eq!((view.place, view.outcomes), (1_000_013, vec![(S, 3)]));
+}
+
+async fn only_what_is_later_than_the_place_asked_for_is_answered(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    append(&mut a, 4, &[(F, 3), (S, 2), (F, 1)]).await;
+    for (since, expected) in [
+        (0, vec![(F, 1), (S, 2), (F, 1)]),
+        (1, vec![(F, 1), (S, 2), (F, 1)]),
+        (2, vec![(F, 1), (S, 2), (F, 1)]),
+        (3, vec![(S, 2), (F, 1)]),
+        (4, vec![(S, 1), (F, 1)]),
+        (5, vec![(F, 1)]),
+        (6, vec![]),
+        (7, vec![(F, 1), (S, 2), (F, 1)]),
+        (u64::MAX, vec![(F, 1), (S, 2), (F, 1)]),
+    ] {
+        let view = last(&a.say(asking(4, since)).await);
+        assert_eq!((view.place, view.outcomes), (6, expected), "since {since}");
+    }
+}
+
+async fn last_calls_of_different_numbers_do_not_mix(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    append(&mut a, 2, &[(F, 5)]).await;
+    append(&mut b, 20, &[(S, 5)]).await;
+    assert_eq!(append(&mut b, 2, &[]).await.outcomes, [(F, 2)]);
+    assert_eq!(append(&mut a, 20, &[]).await.outcomes, [(S, 5)]);
+    assert_eq!(append(&mut a, 21, &[]).await, NOTHING);
+}
+
+async fn every_epoch_has_last_calls_of_its_own(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let closed = a.say(appending(10, &[(F, 5)])).await.record;
+    let opening = Entry { known: Some(closed.clone()), ..appending(10, &[(F, 1)]) };
+    let view = a.say(Entry { proposal: Some(proposal(State::Open)), ..opening }).await;
+    assert!(view.won);
+    assert_eq!(last(&view), NOTHING);
+    let late = Entry { known: Some(closed), ..appending(10, &[(F, 1)]) };
+    assert_eq!(last(&a.say(late).await), NOTHING);
+    let timely = Entry { known: Some(view.record), ..appending(10, &[(S, 1)]) };
+    let view = last(&a.say(timely).await);
+    assert_eq!((view.place, view.outcomes), (1, vec![(S, 1)]));
+    // Whoever has failed in the last epoch has not in this one.
+    assert!(last(&bench.instance("b").say(asking(10, 0)).await).failing.is_empty());
+}
+
+async fn a_retry_appends_nothing(bench: &Bench<'_>) {
+    let batch = || Batch {
+        instance: "a".into(),
+        seq: 5,
+        as_of_us: None,
+        entries: vec![appending(10, &[(F, 1), (S, 2)])],
+    };
+    for _ in 0..2 {
+        let view = bench.store.exchange(batch()).await.unwrap().views.remove(0).unwrap();
+        assert_eq!((last(&view).place, last(&view).outcomes), (3, vec![(F, 1), (S, 2)]));
+    }
+}
+
+async fn who_does_not_ask_for_last_calls_appends_none(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let view = a.say(Entry { last: None, ..appending(10, &[(F, 1)]) }).await;
+    assert_eq!(view.last, None);
+    assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
+    assert!(bench.store.fleet().await.unwrap().is_empty());
+    append(&mut a, 10, &[(F, 0)]).await;
+    assert!(bench.store.fleet().await.unwrap().is_empty(), "none at all are nothing");
+    append(&mut a, 10, &[(F, 1)]).await;
+    assert_eq!(bench.store.fleet().await.unwrap().len(), 1);
+}
+
+async fn a_number_of_last_calls_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done(
+    bench: &Bench<'_>,
+) {
+    let mut a = bench.instance("a");
+    for calls in [0, MAX_LAST + 1, u32::MAX] {
+        let impossible = Entry { delta: delta(1, 1), ..asking(calls, 0) };
+        let views = a.exchange(vec![impossible, about("y")]).await.views;
+        assert!(views[0].as_ref().unwrap_err().contains("last"), "{views:?}");
+        assert!(views[1].is_ok());
+    }
+    assert!(bench.store.fleet().await.unwrap().is_empty());
+}
+
+async fn the_most_last_calls_that_may_be_kept_are_kept(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let most = u64::from(MAX_LAST);
+    append(&mut a, MAX_LAST, &[(F, 3), (S, most - 1)]).await;
+    let view = append(&mut a, MAX_LAST, &[]).await;
+    assert_eq!((view.place, view.outcomes), (most + 2, vec![(F, 1), (S, most - 1)]));
+    // No two neighbours alike.
+    let mixed: Vec<_> = (0..MAX_LAST).map(|i| ([S, F, SLOW][i as usize % 3], 1)).collect();
+    assert_eq!(append(&mut a, MAX_LAST, &mixed).await.outcomes, mixed);
+}
+
+async fn places_stop_at_the_largest_whole_number(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    for outcomes in [[(F, 1), (S, MAX_COUNT - 2)], [(S, 1), (F, 1)], [(F, u64::MAX), (S, 1)]] {
+        append(&mut a, 2, &outcomes).await;
+    }
+    let view = last(&bench.instance("b").say(asking(2, MAX_COUNT - 1)).await);
+    assert_eq!((view.place, view.outcomes, view.failing), (MAX_COUNT, vec![(S, 1)], vec![MAX_COUNT]));
+    assert_eq!(append(&mut a, 2, &[]).await.outcomes, [(F, 1), (S, 1)]);
+}
+
+async fn who_has_failed_among_the_last_calls_is_told_by_its_latest_place(bench: &Bench<'_>) {
+    let mut names = ["a", "b {odd} *", "c/1"].map(|name| bench.instance(name));
+    append(&mut names[0], 10, &[(F, 1), (S, 3), (F, 2), (S, 1)]).await;
+    append(&mut names[1], 10, &[(S, 9)]).await;
+    append(&mut names[2], 10, &[(SLOW, 2), (SLOW_F, 1)]).await;
+    assert_eq!(append(&mut names[0], 10, &[]).await.failing, [19]);
+    assert_eq!(append(&mut names[1], 10, &[]).await.failing, [19, 6]);
+    assert_eq!(append(&mut names[1], 10, &[(F, 1)]).await.failing, [19, 6]);
+    assert_eq!(append(&mut names[0], 10, &[(F, 1), (S, 1)]).await.failing, [20, 19]);
+    assert_eq!(append(&mut names[2], 10, &[]).await.failing, [21, 20]);
+    // That these have long been pushed out changes nothing.
+    assert_eq!(append(&mut names[2], 10, &[(S, 100)]).await.failing, [21, 20]);
+}
+
+async fn only_the_instances_that_failed_last_are_told_apart(bench: &Bench<'_>) {
+    let many = MAX_FAILING as u64 + 3;
+    for i in 1..=many {
+        append(&mut bench.instance(&i.to_string()), 10, &[(F, 1)]).await;
+    }
+    let view = append(&mut bench.instance("reader"), 10, &[]).await;
+    assert_eq!(view.failing, (4..=many).rev().collect::<Vec<_>>());
+    let mut latest = bench.instance(&many.to_string());
+    latest.seq = 1;
+    assert_eq!(append(&mut latest, 10, &[]).await.failing, (4..many).rev().collect::<Vec<_>>());
+}
+
+async fn who_does_not_judge_by_failing_instances_is_neither_noted_nor_told(bench: &Bench<'_>) {
+    append(&mut bench.instance("a"), 10, &[(F, 1)]).await;
+    let view = bench.instance("b").say(Entry { failing: false, ..appending(10, &[(F, 1)]) }).await;
+    assert_eq!((last(&view).failing, last(&view).outcomes), (vec![], vec![(F, 2)]));
+    assert_eq!(append(&mut bench.instance("c"), 10, &[]).await.failing, [1], "a alone");
+}
+
+async fn last_calls_are_kept_as_long_as_they_are_asked_for(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let known = a.say(appending(10, &[(F, 1)])).await.record;
+    for _ in 0..4 {
+        bench.pass(IDLE / 2);
+        assert_eq!(last(&a.say(Entry { known: Some(known.clone()), ..asking(10, 0) }).await).place, 1);
+    }
+    bench.pass(seconds(1));
+    let opening = propose("x", &known, proposal(State::Open));
+    assert!(a.say(opening).await.won);
+    assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
+}

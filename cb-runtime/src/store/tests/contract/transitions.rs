@@ -1,0 +1,248 @@
+//! Proposals, epochs, and what is written back after a loss.
+
+use super::{
+    Bench, Entry, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds, streak, want,
+};
+use crate::snapshot::State;
+use crate::store::{Delta, MAX_EPOCH, MAX_REASON, MAX_SPAN_US, Position, Proposal, Record};
+
+rules! {
+    a_change_of_state_starts_a_new_epoch_with_nothing_counted
+    of_many_that_propose_one_wins
+    who_does_not_know_the_epoch_cannot_propose
+    open_becomes_half_open_only_when_its_time_is_over
+    a_state_held_by_hand_is_left_only_when_it_has_expired
+    an_operators_word_always_wins_unless_it_would_change_nothing
+    remaining_times_are_made_to_fit_the_state
+    a_long_reason_is_cut_between_two_characters
+    a_lost_state_is_written_back
+    a_written_back_state_starts_with_nothing_counted
+    an_older_record_changes_nothing
+    a_record_beyond_belief_is_none
+}
+
+async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let counting = Delta { counts: counts(1, 4), ..streak(None, &[(SECOND, 4)]) };
+    let closed = a.say(Entry { delta: counting.clone(), ..about("x") }).await;
+    assert_eq!((closed.counts, closed.streak), (counts(1, 4), 4));
+    let opening = Proposal { attempt: 7, ..proposal(State::Open) };
+    let view = a.say(Entry { delta: counting, ..propose("x", &closed.record, opening) }).await;
+    assert!(view.won);
+    let expected = Record {
+        epoch: 1,
+        state: State::Open,
+        reason: "test".into(),
+        originator: "a".into(),
+        actor: String::new(),
+        remaining_us: Some(30 * SECOND),
+        since_us: 0,
+        reset_timeout_us: 30 * SECOND,
+        attempt: 7,
+    };
+    assert_eq!((view.record, view.counts, view.streak), (expected.clone(), counts(0, 0), 0));
+    bench.pass(seconds(10));
+    let later = Record { remaining_us: Some(20 * SECOND), since_us: 10 * SECOND, ..expected };
+    assert_eq!(bench.instance("b").ask("x").await.record, later);
+    assert_eq!(bench.store.load().await.unwrap().held, [("x".into(), Ok(later))]);
+}
+
+async fn of_many_that_propose_one_wins(bench: &Bench<'_>) {
+    let known = bench.instance("z").ask("x").await.record;
+    let mut won = Vec::new();
+    for name in ["a", "b", "c"] {
+        let view = bench.instance(name).say(propose("x", &known, proposal(State::Open))).await;
+        assert_eq!((view.record.epoch, view.record.originator.as_str()), (1, "a"));
+        won.push(view.won);
+    }
+    assert_eq!(won, [true, false, false]);
+    assert_eq!(bench.events().await.len(), 1);
+}
+
+async fn who_does_not_know_the_epoch_cannot_propose(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let view = a.say(Entry { proposal: Some(proposal(State::Open)), ..about("x") }).await;
+    assert!(!view.won);
+    let old = view.record;
+    a.force("x", State::Closed, "anew").await;
+    let view = a.say(propose("x", &old, proposal(State::Open))).await;
+    assert!(!view.won);
+    assert_eq!((view.record.epoch, view.record.state), (1, State::Closed));
+}
+
+async fn open_becomes_half_open_only_when_its_time_is_over(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let closed = a.ask("x").await.record;
+    let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
+    bench.pass(std::time::Duration::from_micros(30 * SECOND - 1));
+    let view = a.say(propose("x", &open, proposal(State::HalfOpen))).await;
+    assert_eq!((view.won, view.record.remaining_us), (false, Some(1)));
+    bench.pass(std::time::Duration::from_micros(1));
+    let view = a.say(propose("x", &open, proposal(State::HalfOpen))).await;
+    assert_eq!((view.won, view.record.state, view.record.remaining_us), (true, State::HalfOpen, None));
+    // Anything else may follow an open state at once.
+    let open = a.say(propose("x", &view.record, proposal(State::Open))).await.record;
+    assert!(a.say(propose("x", &open, proposal(State::Closed))).await.won);
+}
+
+async fn a_state_held_by_hand_is_left_only_when_it_has_expired(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    for state in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
+        let name = state.as_str();
+        let held = a.force(name, state, "for ever").await.record;
+        assert_eq!(held.remaining_us, None);
+        bench.pass(seconds(1_000_000));
+        assert!(!a.say(propose(name, &held, proposal(State::Closed))).await.won);
+        let expiring = Proposal { remaining_us: Some(60 * SECOND), ..forced(state, "for a minute") };
+        let held = a.say(Entry { proposal: Some(expiring), ..about(name) }).await.record;
+        assert_eq!(held.remaining_us, Some(60 * SECOND));
+        bench.pass(seconds(59));
+        assert!(!a.say(propose(name, &held, proposal(State::Closed))).await.won);
+        bench.pass(seconds(2));
+        assert_eq!(a.ask(name).await.record.remaining_us, Some(0));
+        assert!(a.say(propose(name, &held, proposal(State::Closed))).await.won);
+    }
+}
+
+async fn an_operators_word_always_wins_unless_it_would_change_nothing(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    assert!(a.force("x", State::ForcedOpen, "because").await.won);
+    assert!(!a.force("x", State::ForcedOpen, "because").await.won);
+    assert!(a.force("x", State::ForcedOpen, "for another reason").await.won);
+    let expiring = Proposal { remaining_us: Some(SECOND), ..forced(State::ForcedOpen, "for another reason") };
+    for _ in 0..2 {
+        assert!(a.say(Entry { proposal: Some(expiring.clone()), ..about("x") }).await.won);
+    }
+    assert!(a.force("x", State::ForcedOpen, "for another reason").await.won, "takes the expiry away");
+    let view = a.force("x", State::Closed, "released").await;
+    assert_eq!((view.won, view.record.epoch), (true, 6));
+    // Whatever it knows.
+    let old = Record { epoch: 2, ..view.record };
+    assert!(a.say(propose("x", &old, forced(State::Open, "again"))).await.won);
+
+    // Closing what is closed changes something as long as something has been counted.
+    assert!(a.force("y", State::Closed, "reset").await.won);
+    assert!(!a.force("y", State::Closed, "reset").await.won);
+    let known = Some(a.ask("y").await.record);
+    a.say(Entry { known: known.clone(), delta: delta(1, 0), ..about("y") }).await;
+    assert!(a.force("y", State::Closed, "reset").await.won);
+    let known = Some(a.ask("y").await.record);
+    a.say(Entry { known, delta: streak(None, &[(0, 1)]), ..about("y") }).await;
+    assert!(a.force("y", State::Closed, "reset").await.won);
+    assert_eq!(a.ask("y").await.streak, 0);
+}
+
+async fn remaining_times_are_made_to_fit_the_state(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    for (i, (to, given, reset_timeout_us, made)) in [
+        (State::Closed, Some(SECOND), SECOND, None),
+        (State::HalfOpen, Some(SECOND), SECOND, None),
+        (State::Open, None, SECOND, Some(0)),
+        (State::Open, Some(2 * SECOND), SECOND, Some(SECOND)),
+        (State::Open, Some(SECOND), 2 * SECOND, Some(SECOND)),
+        (State::Open, Some(SECOND), 0, Some(SECOND)),
+        (State::Open, Some(u64::MAX), u64::MAX, Some(MAX_SPAN_US)),
+        (State::ForcedOpen, Some(2 * SECOND), SECOND, Some(2 * SECOND)),
+        (State::Disabled, Some(u64::MAX), 0, Some(MAX_SPAN_US)),
+        (State::MetricsOnly, None, SECOND, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("x{i}");
+        let forcing = Proposal { remaining_us: given, reset_timeout_us, ..forced(to, "test") };
+        let view = a.say(Entry { proposal: Some(forcing), ..about(&name) }).await;
+        assert_eq!(view.record.remaining_us, made, "{to} {given:?} {reset_timeout_us}");
+        assert_eq!(view.record.reset_timeout_us, reset_timeout_us.min(MAX_SPAN_US));
+        // The same where it is written back.
+        let name = format!("y{i}");
+        let known = Record { remaining_us: given, reset_timeout_us, ..view.record.clone() };
+        let view = a.say(Entry { known: Some(known), ..about(&name) }).await;
+        assert_eq!(view.record.remaining_us, made, "{to} {given:?} {reset_timeout_us}");
+    }
+}
+
+async fn a_long_reason_is_cut_between_two_characters(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let long = format!("{}ß and more", "a".repeat(MAX_REASON - 1));
+    let view = a.force("x", State::Open, &long).await;
+    assert_eq!(view.record.reason, "a".repeat(MAX_REASON - 1));
+    assert!(
+        !a.say(Entry {
+            proposal: Some(Proposal { remaining_us: None, ..forced(State::HalfOpen, &long) }),
+            ..about("x")
+        })
+        .await
+        .record
+        .reason
+        .is_empty()
+    );
+    let odd = "quote \" backslash \\ newline \n nul \u{0} percent %s {} ß \u{1f980}";
+    assert_eq!(a.force("y", State::Open, odd).await.record.reason, odd);
+    assert_eq!(a.ask("y").await.record.reason, odd);
+}
+
+async fn a_lost_state_is_written_back(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.force("x", State::Open, "first").await;
+    let open = a.force("x", State::Open, "second").await.record;
+    let held = a.force("y", State::ForcedOpen, "by hand").await.record;
+    let closed = a.force("z", State::Closed, "well").await.record;
+    let before = bench.store.load().await.unwrap().position;
+    assert_eq!(before.number, 4);
+    (bench.lose_everything)();
+    bench.pass(seconds(5));
+
+    assert_eq!(bench.instance("b").ask("x").await.record.epoch, 0);
+    let mut c = bench.instance("c");
+    let knows = |name: &str, record: &Record| Entry { known: Some(record.clone()), ..about(name) };
+    let answer = c.exchange(vec![knows("x", &open), knows("y", &held), knows("z", &closed)]).await;
+    assert_ne!(answer.position.incarnation, before.incarnation);
+    let start = Position { number: 0, id: "0-0".into(), ..answer.position.clone() };
+    let told = bench.store.watch(start, std::time::Duration::ZERO).await.unwrap();
+    let told: Vec<_> = told.iter().map(|event| (&*event.name, event.from, event.record.state)).collect();
+    assert_eq!(told, [("x", None, State::Open), ("y", None, State::ForcedOpen)], "and not that z is closed");
+    for (view, record) in answer.views.into_iter().zip([&open, &held, &closed]) {
+        assert_eq!(view.unwrap().record, *record, "as it was told, from now on");
+    }
+    let load = bench.store.load().await.unwrap();
+    assert_eq!(load.position, answer.position);
+    assert_eq!(load.held, [("x".into(), Ok(open.clone())), ("y".into(), Ok(held))]);
+    // And it goes on from there.
+    bench.pass(seconds(30));
+    assert_eq!(c.say(propose("x", &open, proposal(State::HalfOpen))).await.record.epoch, 3);
+}
+
+async fn a_written_back_state_starts_with_nothing_counted(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let half_open = a.force("x", State::HalfOpen, "test").await.record;
+    let known = Entry { known: Some(half_open.clone()), ..about("x") };
+    let view = a.say(Entry { delta: delta(2, 1), leases: want(&[1, 2], 2), ..known.clone() }).await;
+    assert_eq!((view.counts, view.granted), (counts(2, 1), vec![1, 2]));
+    (bench.lose_everything)();
+    bench.instance("b").say(Entry { delta: delta(0, 9), ..about("x") }).await;
+    let view = a.say(Entry { delta: delta(1, 0), leases: want(&[3, 4], 2), ..known }).await;
+    assert_eq!((view.record, view.counts), (half_open, counts(1, 0)), "but its own delta is merged");
+    assert_eq!(view.granted, [3, 4]);
+}
+
+async fn an_older_record_changes_nothing(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let open = a.force("x", State::Open, "test").await.record;
+    let closed = a.force("x", State::Closed, "test").await.record;
+    for known in [open, Record { reason: "another".into(), ..closed.clone() }] {
+        let view = bench.instance("b").say(Entry { known: Some(known), ..about("x") }).await;
+        assert_eq!(view.record, closed);
+    }
+}
+
+async fn a_record_beyond_belief_is_none(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let open = a.force("x", State::Open, "test").await.record;
+    (bench.lose_everything)();
+    let beyond = Entry { known: Some(Record { epoch: MAX_EPOCH + 1, ..open.clone() }), ..about("x") };
+    assert_eq!(a.say(Entry { delta: delta(1, 1), ..beyond }).await.record.epoch, 0);
+    assert_eq!(a.ask("x").await.counts, counts(1, 1));
+    let largest = Record { epoch: MAX_EPOCH, ..open };
+    assert_eq!(a.say(Entry { known: Some(largest.clone()), ..about("x") }).await.record, largest);
+}

@@ -1,0 +1,3 @@
+//! What every store must do, run against each of them.
+
+pub(super) mod contract;

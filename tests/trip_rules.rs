@@ -1,0 +1,166 @@
+//! What a circuit may be opened by, besides failures in a row and a rate over a span of time.
+
+mod common;
+
+use std::time::Duration;
+
+use cb_runtime::State;
+use cb_testkit::RedisServer;
+use serde_json::{Value, json};
+
+use common::protocol::{Act, Event};
+use common::{Instance, T, all, instances, within, within_t};
+
+const NAME: &str = "orders";
+
+/// Waits until the fleet has counted so many calls.
+#[track_caller]
+fn told(instance: &Instance, calls: u64) {
+    within_t("the fleet has counted all", || {
+        let fleet = instance.fleet(NAME);
+        fleet.failures + fleet.successes == calls
+    });
+}
+
+fn last_ten() -> Value {
+    json!({"failure_rate_threshold": 0.5, "window_calls": 10, "minimum_calls": 5})
+}
+
+#[test]
+fn half_of_the_last_ten_calls_open_from_the_fifth_on() {
+    let redis = RedisServer::start();
+    let [a] = instances(&redis, NAME, &last_ten());
+    a.fail(NAME, 2);
+    a.succeed(NAME, 2);
+    told(&a, 4);
+    assert_eq!(a.state(NAME), State::Closed);
+    a.fail(NAME, 1);
+    assert_eq!(a.state(NAME), State::Open);
+    assert_eq!(a.look(NAME).reason, "60.0 % of the last 5 calls failed (limit 50.0 %)");
+}
+
+#[test]
+fn after_a_million_successes_five_failures_of_the_last_ten_open_everywhere() {
+    let redis = RedisServer::start();
+    let [a, b, c] = instances(&redis, NAME, &last_ten());
+    a.succeed(NAME, 1_000_000);
+    told(&a, 1_000_000);
+    a.fail(NAME, 2);
+    told(&a, 1_000_002);
+    b.fail(NAME, 2);
+    told(&a, 1_000_004);
+    assert_eq!(a.state(NAME), State::Closed);
+    a.fail(NAME, 1);
+    all(NAME, &[a, b, c], State::Open);
+}
+
+#[test]
+fn what_has_left_the_last_calls_does_not_count() {
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, NAME, &last_ten());
+    a.fail(NAME, 4);
+    told(&a, 4);
+    b.succeed(NAME, 9);
+    told(&a, 13);
+    // Of the last ten, one failed.
+    b.fail(NAME, 3);
+    told(&a, 16);
+    assert_eq!([a.state(NAME), b.state(NAME)], [State::Closed; 2]);
+    b.fail(NAME, 2);
+    all(NAME, &[a, b], State::Open);
+}
+
+#[test]
+fn two_slow_and_two_quick_successes_open() {
+    let redis = RedisServer::start();
+    let config = json!({"slow_call_duration": "50ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 4});
+    let [a, b] = instances(&redis, NAME, &config);
+    let slow = Act::After(60, Box::new(Act::Succeed(None)));
+    a.call(NAME, slow.clone(), 1);
+    a.succeed(NAME, 1);
+    b.succeed(NAME, 1);
+    told(&a, 3);
+    assert_eq!(a.state(NAME), State::Closed);
+    b.call(NAME, slow, 1);
+    assert_eq!([a.look(NAME).slow, b.look(NAME).slow], [1, 1]);
+    within_t("all are open", || a.is(NAME, State::Open) && b.is(NAME, State::Open));
+    let reason = "50.0 % of 4 calls in 1m took longer than 50ms (limit 50.0 %)";
+    assert_eq!(a.look(NAME).reason, reason);
+}
+
+#[test]
+fn a_slow_failure_is_both() {
+    let redis = RedisServer::start();
+    let config = json!({
+        "failure_rate_threshold": 0.9,
+        "slow_call_duration": "50ms",
+        "slow_call_rate_threshold": 0.25,
+        "minimum_calls": 4,
+    });
+    let [a] = instances(&redis, NAME, &config);
+    a.succeed(NAME, 3);
+    a.call(NAME, Act::After(60, Box::new(Act::Fail)), 1);
+    let seen = a.look(NAME);
+    assert_eq!((seen.state, seen.slow, seen.failures), (State::Open, 1, 1));
+    assert!(seen.reason.contains("took longer than 50ms"), "{}", seen.reason);
+}
+
+fn quorum() -> Value {
+    json!({"failure_threshold": 3, "min_failing_instances": 2, "reset_timeout": "500ms", "success_threshold": 1})
+}
+
+#[test]
+fn one_instance_that_alone_is_bad_opens_for_itself_and_recovers_by_itself() {
+    let redis = RedisServer::start();
+    let [a, b, c] = instances(&redis, NAME, &quorum());
+    // The successes of the others are told between its failures, and do not hide them.
+    for round in 1..=3 {
+        b.succeed(NAME, 1);
+        a.fail(NAME, 1);
+        told(&b, round * 2);
+    }
+    let seen = a.look(NAME);
+    assert_eq!((seen.state, seen.local, seen.epoch), (State::Open, true, 0));
+    assert!(seen.reason.contains("here alone"), "{}", seen.reason);
+    assert!(a.succeed(NAME, 1).all_rejected());
+    let is_local = |told: &Event| matches!(told, Event::Local(change) if change.to == State::Open);
+    assert_eq!(a.events().iter().filter(|told| is_local(told)).count(), 1, "visible as such");
+
+    within(Duration::from_millis(500) + T, "its time is over", || a.look(NAME).retry_after_us == Some(0));
+    assert_eq!(a.succeed(NAME, 1).rejected(), 0);
+    let seen = a.look(NAME);
+    assert_eq!((seen.state, seen.local), (State::Closed, false));
+    assert_eq!([b.state(NAME), c.state(NAME), b.fleet(NAME).state], [State::Closed; 3]);
+    assert!(b.transitions(NAME).is_empty(), "the fleet has been left alone");
+}
+
+#[test]
+fn failures_on_two_instances_are_enough_for_a_quorum_of_two() {
+    let redis = RedisServer::start();
+    let fleet: [Instance; 3] = instances(&redis, NAME, &quorum());
+    fleet[0].fail(NAME, 2);
+    told(&fleet[0], 2);
+    fleet[1].fail(NAME, 1);
+    within_t("all are open", || fleet.iter().all(|instance| instance.is(NAME, State::Open)));
+    within_t("by the fleet's word", || fleet.iter().all(|instance| !instance.look(NAME).local));
+    let reason = fleet[2].look(NAME).reason;
+    assert_eq!(reason, "3 consecutive failures (limit 3), on at least 2 instances");
+}
+
+#[test]
+fn a_bad_instance_is_joined_by_the_fleet_when_a_second_one_fails() {
+    let redis = RedisServer::start();
+    let [a, b, c] = instances(&redis, NAME, &json!({"failure_threshold": 3, "min_failing_instances": 2}));
+    a.fail(NAME, 3);
+    told(&a, 3);
+    assert_eq!([a.state(NAME), b.state(NAME)], [State::Open, State::Closed]);
+    b.fail(NAME, 1);
+    let fleet = [a, b, c];
+    all(NAME, &fleet, State::Open);
+    within_t("one epoch for all", || {
+        fleet.iter().all(|instance| {
+            let seen = instance.look(NAME);
+            seen.epoch == 1 && !seen.local
+        })
+    });
+}
