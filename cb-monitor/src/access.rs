@@ -9,7 +9,7 @@ use crate::problem::Problem;
 use crate::sync::lock;
 
 /// A shorter token could be guessed.
-const MIN_TOKEN: usize = 16;
+pub(crate) const MIN_TOKEN: usize = 16;
 
 /// Tokens, of which only digests are kept. Digests are compared in constant time.
 #[derive(Default)]
@@ -47,10 +47,6 @@ impl Access {
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.act.is_none()
-    }
-
-    pub(crate) fn reading_needs_a_token(&self) -> bool {
-        self.read.is_some()
     }
 
     /// Whether the request may read.
@@ -112,7 +108,9 @@ fn bearer(value: &str) -> Option<&str> {
 /// nothing by itself; this is the second lock on that door.
 fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let foreign = || {
-        Problem::forbidden("the request comes from a page of another origin; act from the monitor's own page or from cbctl")
+        Problem::forbidden(
+            "the request comes from a page of another origin; act from the monitor's own page or from cbctl",
+        )
     };
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     if !matches!(text("sec-fetch-site"), None | Some("same-origin" | "none")) {

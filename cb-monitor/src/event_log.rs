@@ -106,7 +106,9 @@ pub(crate) fn describe(event: &Event, at: SystemTime) -> Option<(&'static str, V
             ("store-lost", json!({ "event": "store-lost", "at": at, "error": error.to_string() }))
         }
         Event::StoreRestored => ("store-restored", json!({ "event": "store-restored", "at": at })),
-        Event::Error(error) => ("problem", json!({ "event": "problem", "at": at, "error": error.to_string() })),
+        Event::Error(error) => {
+            ("problem", json!({ "event": "problem", "at": at, "error": error.to_string() }))
+        }
         _ => return None,
     })
 }

@@ -231,7 +231,8 @@ impl Entry {
             };
             let failures = more(reading.failures, old.failures);
             let calls = failures + more(reading.successes, old.successes);
-            let rejected = reading.rejected.map(|rejected| more(rejected, old.rejected.unwrap_or(rejected)) / seconds);
+            let rejected =
+                reading.rejected.map(|rejected| more(rejected, old.rejected.unwrap_or(rejected)) / seconds);
             self.rates = Rates { calls: calls / seconds, failures: failures / seconds, rejected };
             if self.trend.len() == TREND {
                 self.trend.pop_front();

@@ -108,8 +108,6 @@ pub(crate) struct Order {
 pub(crate) enum Refusal {
     /// What is asked for is invalid.
     Invalid(String),
-    /// The namespace has no such breaker.
-    Unknown(String),
     /// The store does not answer; nothing was changed.
     StoreAway(String),
     /// The store's answer did not come; the order may have been carried out.
@@ -118,10 +116,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     pub(crate) fn message(&self) -> &str {
-        let (Refusal::Invalid(message)
-        | Refusal::Unknown(message)
-        | Refusal::StoreAway(message)
-        | Refusal::InDoubt(message)) = self;
+        let (Refusal::Invalid(message) | Refusal::StoreAway(message) | Refusal::InDoubt(message)) = self;
         message
     }
 }
@@ -171,7 +166,9 @@ fn span(text: &str) -> Result<Duration, Refusal> {
     match humantime::parse_duration(text.trim()) {
         Ok(span) if span >= Duration::from_secs(1) => Ok(span),
         Ok(_) => Err(Refusal::Invalid("\"for\" must be at least 1s, as in \"30m\" or \"2h\"".into())),
-        Err(error) => Err(Refusal::Invalid(format!("\"for\" must be a span such as \"30m\" or \"2h\": {error}"))),
+        Err(error) => {
+            Err(Refusal::Invalid(format!("\"for\" must be a span such as \"30m\" or \"2h\": {error}")))
+        }
     }
 }
 
@@ -232,7 +229,7 @@ impl Source {
             false => breaker.by(&format!("{}: {}", order.actor, order.reason)),
         };
         let breaker = match order.expires_in {
-            Some(span) => breaker.for_at_most(span),
+            Some(span) => breaker.expires_in(span),
             None => breaker,
         };
         let carried_out = async {

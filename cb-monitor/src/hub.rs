@@ -16,6 +16,8 @@ use crate::sync::lock;
 const PACE: Duration = Duration::from_secs(1);
 /// this many times as old as reading them took: a large namespace costs Redis a twentieth of a core at most.
 const SHARE: u32 = 20;
+/// Of the latest readings, the quickest tells what a reading costs; the others may have waited for a busy machine.
+const LATEST: usize = 3;
 /// They are never older than this while somebody looks.
 const SLOWEST: Duration = Duration::from_secs(15);
 /// A store that does not answer within this time is away.
@@ -39,7 +41,8 @@ pub(crate) struct Hub {
 /// The latest reading, successful or not.
 struct Attempt {
     ended: Instant,
-    took: Duration,
+    /// How long it and those before it took, latest last.
+    took: Vec<Duration>,
     problem: Option<Problem>,
 }
 
@@ -116,6 +119,9 @@ impl Hub {
             Err(_) => Some(format!("the store has not answered within {READ_LIMIT:?}")),
         };
         let mut last = lock(&self.last);
+        let mut spans = last.as_ref().map_or_else(Vec::new, |last| last.took.clone());
+        spans.push(took);
+        let spans = spans[spans.len().saturating_sub(LATEST)..].to_vec();
         let problem = problem.map(|text| {
             let since = last.as_ref().and_then(|last| last.problem.as_ref()).map(|problem| problem.since);
             Problem { text, since: since.unwrap_or_else(SystemTime::now) }
@@ -125,18 +131,20 @@ impl Hub {
             let local = self.source.local_readings(|name| figures.state(name));
             figures.overlay(local, Instant::now());
         }
-        *last = Some(Attempt { ended: Instant::now(), took, problem });
+        *last = Some(Attempt { ended: Instant::now(), took: spans, problem });
     }
 
     fn is_fresh(&self) -> bool {
         let last = lock(&self.last);
-        last.as_ref().is_some_and(|last| last.ended.elapsed() < pace(last.took))
+        last.as_ref().is_some_and(|last| last.ended.elapsed() < pace(&last.took))
     }
 
     /// Reads at the next request, however fresh the figures are: something was just changed.
     pub(crate) fn expire(&self) {
         let mut last = lock(&self.last);
-        *last = last.take().filter(|last| last.problem.is_some());
+        if last.as_ref().is_some_and(|last| last.problem.is_none()) {
+            *last = None;
+        }
     }
 
     /// Why the store cannot be read, if so.
@@ -146,14 +154,14 @@ impl Hub {
 
     pub(crate) fn overview(&self) -> Overview {
         let (took, problem) = match &*lock(&self.last) {
-            Some(last) => (last.took, last.problem.clone()),
-            None => (Duration::ZERO, None),
+            Some(last) => (last.took.clone(), last.problem.clone()),
+            None => (Vec::new(), None),
         };
         let figures = lock(&self.figures);
         Overview {
             now: seconds(SystemTime::now()),
             as_of: figures.as_of().map(seconds),
-            pace: pace(took).as_secs_f64(),
+            pace: pace(&took).as_secs_f64(),
             total: figures.len(),
             states: figures.counts(),
             per_second: figures.rates(),
@@ -161,7 +169,7 @@ impl Hub {
                 up: problem.is_none(),
                 since: problem.as_ref().map(|problem| seconds(problem.since)),
                 problem: problem.map(|problem| problem.text),
-                took_ms: took.as_secs_f64() * 1000.0,
+                took_ms: took.last().copied().unwrap_or_default().as_secs_f64() * 1000.0,
             },
             instances: self.source.instances(),
         }
@@ -204,6 +212,7 @@ impl Hub {
     }
 }
 
-fn pace(took: Duration) -> Duration {
-    (took * SHARE).clamp(PACE, SLOWEST)
+fn pace(took: &[Duration]) -> Duration {
+    let quickest = took.iter().min().copied().unwrap_or_default();
+    (quickest * SHARE).clamp(PACE, SLOWEST)
 }

@@ -28,6 +28,13 @@
 //!
 //! docs/monitor.md has the details: every field, every status, every limit.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people: rates, shares, and times to the millisecond"
+)]
+
 mod access;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

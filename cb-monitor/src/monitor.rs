@@ -61,7 +61,8 @@ impl Monitor {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
         let prefix = prefix.trim_end_matches('/');
         assert!(
-            prefix.is_empty() || prefix.starts_with('/') && prefix.chars().all(plain) && !prefix.contains("//"),
+            prefix.is_empty()
+                || prefix.starts_with('/') && prefix.chars().all(plain) && !prefix.contains("//"),
             "a monitor's prefix must be a plain path such as \"/circuits\", not {prefix:?}"
         );
         self.prefix = prefix.into();

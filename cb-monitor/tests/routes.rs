@@ -39,7 +39,10 @@ async fn stats_has_every_breaker_of_the_namespace_worst_first() {
     let answer = fleet.until("/stats", settled).await;
     assert_eq!(answer.headers["x-total-count"], "3");
     let rows = answer.json();
-    assert_eq!((&rows[0]["state"], &rows[0]["reason"]), (&json!("open"), &json!("3 consecutive failures (limit 3)")));
+    assert_eq!(
+        (&rows[0]["state"], &rows[0]["reason"]),
+        (&json!("open"), &json!("3 consecutive failures (limit 3)"))
+    );
     let retry_after = rows[0]["retry_after"].as_f64().unwrap();
     assert!((0.0..=30.0).contains(&retry_after), "{retry_after}");
     for field in ["last_failure_time", "last_state_change", "failure_count", "success_count", "epoch"] {
@@ -100,14 +103,21 @@ async fn an_action_is_carried_out_and_recorded_with_its_actor_and_reason() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.json(), json!({"breaker": "orders", "action": "open", "state": "forced-open"}));
     let row = &fleet.get("/stats").await.json()[0];
-    assert_eq!((&row["state"], &row["reason"], &row["actor"]), (&json!("forced-open"), &json!("migration"), &json!("alice")));
+    assert_eq!(
+        (&row["state"], &row["reason"], &row["actor"]),
+        (&json!("forced-open"), &json!("migration"), &json!("alice"))
+    );
     let expiry = row["retry_after"].as_f64().unwrap();
     assert!((1700.0..=1800.0).contains(&expiry), "{expiry}");
-    let detail = fleet.until("/breakers/orders", |answer| answer.json()["timeline"][0]["actor"] == "alice").await;
+    let detail =
+        fleet.until("/breakers/orders", |answer| answer.json()["timeline"][0]["actor"] == "alice").await;
     assert_eq!(detail.json()["timeline"][0]["to"], "forced-open");
-    for (action, state) in
-        [("metrics-only", "metrics-only"), ("disable", "disabled"), ("release", "closed"), ("reset", "closed")]
-    {
+    for (action, state) in [
+        ("metrics-only", "metrics-only"),
+        ("disable", "disabled"),
+        ("release", "closed"),
+        ("reset", "closed"),
+    ] {
         let order = json!({"reason": "a test", "actor": "bob"});
         let answer = fleet.post(&format!("/breakers/orders/{action}"), &order).await;
         assert_eq!(answer.status, 200, "{action}: {}", answer.text);
@@ -151,7 +161,12 @@ async fn routes_are_where_the_prefix_and_the_nesting_put_them() {
     assert_eq!(get(&address, "/ops/breakers/live").await.status, 200);
     let redirect = get(&address, "/ops/breakers").await;
     assert_eq!((redirect.status, redirect.headers["location"].to_str().unwrap()), (308, "breakers/"));
-    assert!(get(&address, "/ops/breakers/").await.headers["content-type"].to_str().unwrap().starts_with("text/html"));
+    assert!(
+        get(&address, "/ops/breakers/").await.headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/html")
+    );
     let address = serve(Monitor::new(registry).prefix("")).await;
     assert_eq!(get(&address, "/live").await.status, 200);
     assert_eq!(get(&address, "/").await.status, 200);

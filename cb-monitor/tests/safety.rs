@@ -36,7 +36,10 @@ async fn a_wrong_token_is_401_and_many_of_them_are_429_but_the_right_one_still_a
     let url = fleet.url("/breakers/orders/open");
     let order = json!({"reason": "guessing"});
     let none = answer(fleet.http.post(&url).json(&order)).await;
-    assert_eq!((none.status, &*none.headers["www-authenticate"].to_str().unwrap()), (401, "Bearer realm=\"circuits\""));
+    assert_eq!(
+        (none.status, &*none.headers["www-authenticate"].to_str().unwrap()),
+        (401, "Bearer realm=\"circuits\"")
+    );
     assert!(none.error().contains("Authorization: Bearer <token>"), "{}", none.error());
     let basic = answer(fleet.http.post(&url).basic_auth("alice", Some(TOKEN)).json(&order)).await;
     assert_eq!(basic.status, 401);
@@ -76,10 +79,12 @@ async fn a_page_of_another_origin_cannot_act_even_with_the_token() {
     let form = fleet.http.post(&url).bearer_auth(TOKEN).header("content-type", "text/plain");
     assert_eq!(answer(form.body(r#"{"reason": "form"}"#)).await.status, 415);
     // No other origin may read an answer, either.
-    let preflight = fleet.http.request(reqwest::Method::OPTIONS, &url).header("origin", "https://evil.example");
+    let preflight =
+        fleet.http.request(reqwest::Method::OPTIONS, &url).header("origin", "https://evil.example");
     assert!(!answer(preflight).await.headers.contains_key("access-control-allow-origin"));
     nothing_has_changed(&fleet).await;
-    let own = order().header("origin", format!("http://{}", fleet.address)).header("sec-fetch-site", "same-origin");
+    let own =
+        order().header("origin", format!("http://{}", fleet.address)).header("sec-fetch-site", "same-origin");
     assert_eq!(answer(own).await.status, 200);
 }
 

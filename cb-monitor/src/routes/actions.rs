@@ -36,12 +36,16 @@ pub(super) async fn act(
     let Path((name, action)) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let Some(action) = Action::parse(&action) else {
         let known = Action::ALL.map(Action::as_str).join(", ");
-        return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no such action; there are {known}")));
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no such action; there are {known}"),
+        ));
     };
     let order = order(action, &headers, body)?;
     hub.refresh().await;
     if let Some(problem) = hub.problem() {
-        let error = format!("the store is away ({problem}), so nothing was changed; try again when it is back");
+        let error =
+            format!("the store is away ({problem}), so nothing was changed; try again when it is back");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1));
     }
     if lock(&hub.figures).state(&name).is_none() {
@@ -65,7 +69,9 @@ fn order(action: Action, headers: &HeaderMap, body: Result<Bytes, BytesRejection
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {MAX_BODY} bytes; it has only \"reason\", \"actor\" and \"for\""),
+            format!(
+                "the body is larger than {MAX_BODY} bytes; it has only \"reason\", \"actor\" and \"for\""
+            ),
         ),
         status => Problem::new(status, rejection.body_text()),
     })?;
@@ -82,7 +88,6 @@ fn refused(refusal: Refusal) -> Problem {
     let message = refusal.message().to_owned();
     match refusal {
         Refusal::Invalid(_) => Problem::invalid(message),
-        Refusal::Unknown(_) => Problem::new(StatusCode::NOT_FOUND, message),
         Refusal::StoreAway(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1),
         Refusal::InDoubt(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, message),
     }

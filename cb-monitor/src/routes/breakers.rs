@@ -44,5 +44,8 @@ pub(super) fn unknown(hub: &Hub, name: &str) -> Problem {
         None => format!("look at the names in stats; there are {}", figures.len()),
     };
     let shown: String = name.chars().take(100).collect();
-    Problem::new(StatusCode::NOT_FOUND, format!("no breaker of this namespace is called \"{shown}\": {advice}"))
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("no breaker of this namespace is called \"{shown}\": {advice}"),
+    )
 }

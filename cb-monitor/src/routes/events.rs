@@ -80,7 +80,9 @@ impl Reader {
             match last_id.map(|id| log.resume(id)) {
                 Some(Resumption::From(next)) => next,
                 Some(Resumption::Gap(next)) => {
-                    ready.push_back(gap("events before this one are no longer kept; read stats for what holds now"));
+                    ready.push_back(gap(
+                        "events before this one are no longer kept; read stats for what holds now",
+                    ));
                     next
                 }
                 None => log.next(),
@@ -127,7 +129,9 @@ impl Reader {
         self.news.borrow_and_update();
         let log = lock(&self.hub.log);
         if self.next < log.oldest() {
-            self.ready.push_back(gap("this reader was too slow: events were dropped; read stats for what holds now"));
+            self.ready.push_back(gap(
+                "this reader was too slow: events were dropped; read stats for what holds now",
+            ));
             self.next = log.oldest();
         }
         for event in log.since(self.next, CHUNK) {

@@ -16,7 +16,9 @@ const MAX_BREAKERS: usize = 2000;
 
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) async fn metrics(State(Context { hub, .. }): State<Context>) -> ([(HeaderName, &'static str); 1], String) {
+pub(super) async fn metrics(
+    State(Context { hub, .. }): State<Context>,
+) -> ([(HeaderName, &'static str); 1], String) {
     hub.refresh().await;
     let overview = hub.overview();
     let mut rows: Vec<Row> = lock(&hub.figures).rows(Instant::now()).collect();
@@ -38,7 +40,11 @@ fn text(overview: &Overview, rows: &[Row], left_out: usize) -> String {
     for (state, count) in &overview.states {
         text.line("breakers", &[("state", state)], *count as f64);
     }
-    text.family("breakers_left_out", "gauge", "Closed breakers that have no series of their own, as there are too many");
+    text.family(
+        "breakers_left_out",
+        "gauge",
+        "Closed breakers that have no series of their own, as there are too many",
+    );
     text.line("breakers_left_out", &[], left_out as f64);
     text.family("state", "gauge", "1 for the state that the breaker is in; its other states have no series");
     for row in rows {
@@ -48,7 +54,11 @@ fn text(overview: &Overview, rows: &[Row], left_out: usize) -> String {
     for row in rows {
         text.line("epoch_total", &[("breaker", &row.name)], row.epoch as f64);
     }
-    text.family("calls", "counter", "Outcomes of this epoch, fleet-wide; begins anew with every change of state");
+    text.family(
+        "calls",
+        "counter",
+        "Outcomes of this epoch, fleet-wide; begins anew with every change of state",
+    );
     for row in rows {
         for (outcome, count) in [("success", row.success_count), ("failure", row.failure_count)] {
             text.line("calls_total", &[("breaker", &row.name), ("outcome", outcome)], count as f64);
@@ -58,7 +68,11 @@ fn text(overview: &Overview, rows: &[Row], left_out: usize) -> String {
     for row in rows {
         text.line("consecutive_failures", &[("breaker", &row.name)], row.consecutive_failures as f64);
     }
-    text.family("retry_after_seconds", "gauge", "Until a probe may be made, or until a manual override expires");
+    text.family(
+        "retry_after_seconds",
+        "gauge",
+        "Until a probe may be made, or until a manual override expires",
+    );
     for row in rows {
         if let Some(span) = row.retry_after {
             text.line("retry_after_seconds", &[("breaker", &row.name)], span);

@@ -82,7 +82,9 @@ impl Asked {
         });
         let limit = self.limit.unwrap_or(LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::bad_request(format!("limit must be from 1 to {MAX_LIMIT}; use offset for the rest")));
+            return Err(Problem::bad_request(format!(
+                "limit must be from 1 to {MAX_LIMIT}; use offset for the rest"
+            )));
         }
         Ok(Filter {
             states: states.collect::<Result<_, _>>()?,
