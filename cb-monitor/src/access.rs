@@ -77,8 +77,8 @@ impl Access {
         };
         let token = blake3::hash(token.as_bytes());
         // No early end: how long it takes does not tell which one matched.
-        let known = accepted.iter().flatten().fold(false, |known, hash| known | (*hash == token));
-        if known {
+        let matches: u8 = accepted.iter().flatten().map(|hash| u8::from(*hash == token)).sum();
+        if matches > 0 {
             return Ok(());
         }
         // Bounds the noise, not the guessing, which the token's length does: to refuse the right token, too, would let

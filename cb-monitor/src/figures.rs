@@ -225,9 +225,9 @@ impl Entry {
             let old = &self.reading;
             // Counts begin anew with every epoch, and where the store has lost them.
             let continues = old.epoch == reading.epoch && !old.local;
-            let more = |new: u64, old: u64| match continues && new >= old {
-                true => (new - old) as f64,
-                false => new as f64,
+            let more = |new: u64, old: u64| {
+                let gone = if continues && new >= old { old } else { 0 };
+                (new - gone) as f64
             };
             let failures = more(reading.failures, old.failures);
             let calls = failures + more(reading.successes, old.successes);
@@ -239,9 +239,10 @@ impl Entry {
             }
             self.trend.push_back(self.failure_rate().map(|rate| rate as f32));
         }
-        let since = match self.reading.epoch == reading.epoch {
-            true => reading.since.or(self.reading.since),
-            false => reading.since,
+        let since = if self.reading.epoch == reading.epoch {
+            reading.since.or(self.reading.since)
+        } else {
+            reading.since
         };
         self.reading = Reading { since, ..reading };
         self.read_at = now;

@@ -223,10 +223,11 @@ impl Source {
                 .try_get_or_create(name, BreakerConfig::default())
                 .map_err(|error| Refusal::Invalid(error.to_string()))?,
         };
-        let breaker = match order.action.takes_an_expiry() {
-            true => breaker.by(&order.actor),
+        let breaker = if order.action.takes_an_expiry() {
+            breaker.by(&order.actor)
+        } else {
             // The runtime records no reason with these two.
-            false => breaker.by(&format!("{}: {}", order.actor, order.reason)),
+            breaker.by(&format!("{}: {}", order.actor, order.reason))
         };
         let breaker = match order.expires_in {
             Some(span) => breaker.expires_in(span),

@@ -37,7 +37,7 @@ async fn a_wrong_token_is_401_and_many_of_them_are_429_but_the_right_one_still_a
     let order = json!({"reason": "guessing"});
     let none = answer(fleet.http.post(&url).json(&order)).await;
     assert_eq!(
-        (none.status, &*none.headers["www-authenticate"].to_str().unwrap()),
+        (none.status, none.headers["www-authenticate"].to_str().unwrap()),
         (401, "Bearer realm=\"circuits\"")
     );
     assert!(none.error().contains("Authorization: Bearer <token>"), "{}", none.error());

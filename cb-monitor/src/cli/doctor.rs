@@ -185,9 +185,10 @@ async fn clock(redis: &mut MultiplexedConnection, findings: &mut Findings) {
     spans.sort();
     let (median, slowest) = (spans[2], spans[4]);
     let message = format!("a round trip takes {median:.1?} (slowest of five: {slowest:.1?})");
-    match slowest > Duration::from_millis(100) {
-        true => findings.notice("latency", format!("{message}; instances are slow to agree")),
-        false => findings.fine("latency", message),
+    if slowest > Duration::from_millis(100) {
+        findings.notice("latency", format!("{message}; instances are slow to agree"));
+    } else {
+        findings.fine("latency", message);
     }
     if skew.abs() > SKEW {
         let message =

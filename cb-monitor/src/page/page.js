@@ -245,18 +245,23 @@ function change(event, withName) {
 
 /** What cannot be new must not look new. */
 function isStale() {
-  if (!overview) return true;
-  return !overview.store.up || performance.now() - heard > 1000 * Math.max(3.5, 1.5 * overview.pace + 2);
+  return isSilent() || !overview.store.up;
 }
 
+/** Nothing was heard of the monitor for a while, or its rows could not be read. */
+const isSilent = () => {
+  const oldest = Math.min(heard, readAt || heard);
+  return !overview || performance.now() - oldest > 4000;
+};
+
 function freshness() {
-  const silent = !overview || performance.now() - heard > 3500;
+  const silent = isSilent();
   const live = $("live");
   live.className = `live ${overview ? (silent || !overview.store.up ? "off" : "on") : ""}`;
   const banner = $("banner");
   if (overview && silent) {
     say(live.lastChild, "Not connected");
-    say(banner, `No connection to the monitor since ${clock(serverNow() - (performance.now() - heard) / 1000)}. What you see is from then; trying again.`);
+    say(banner, `No connection to the monitor since ${clock(serverNow() - (performance.now() - Math.min(heard, readAt || heard)) / 1000)}. What you see is from then; trying again.`);
     banner.className = "banner";
   } else if (overview && !overview.store.up) {
     say(live.lastChild, "Redis is away");

@@ -15,9 +15,10 @@ pub(super) async fn health(State(Context { hub, .. }): State<Context>) -> (Statu
     let problem = hub.problem();
     let figures = lock(&hub.figures);
     let open = figures.open();
-    let (status, word) = match open.is_empty() {
-        true => (StatusCode::OK, "healthy"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
+    let (status, word) = if open.is_empty() {
+        (StatusCode::OK, "healthy")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "degraded")
     };
     let mut body = json!({ "status": word });
     if !open.is_empty() {
