@@ -1,7 +1,7 @@
 //! A fleet in trouble, to look at: a Redis of its own, twelve services' circuits under load, and the page.
 //!
-//! `cargo run -p cb-monitor --example showcase`, then open the address that it prints. The token is in the output, too.
-//! With a number as its argument, there are that many circuits of tenants beside them.
+//! `cargo run -p cb-monitor --example showcase`, then open the address that it prints. The token is in the
+//! output, too. With a number as its argument, there are that many circuits of tenants beside them.
 
 use std::time::Duration;
 

@@ -81,8 +81,8 @@ impl Access {
         if matches > 0 {
             return Ok(());
         }
-        // Bounds the noise, not the guessing, which the token's length does: to refuse the right token, too, would let
-        // an attacker lock the operators out.
+        // Bounds the noise, not the guessing, which the token's length does: to refuse the right token,
+        // too, would let an attacker lock the operators out.
         self.limits.wrong_tokens.take("attempts with a wrong token")?;
         if self.act == Some(token) || self.read == Some(token) {
             return Err(Problem::forbidden("this token may read, but not act; use the one that may"));
@@ -104,8 +104,8 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// A page of another origin must not act through its visitor's browser. The token is no cookie, so a browser adds it to
-/// nothing by itself; this is the second lock on that door.
+/// A page of another origin must not act through its visitor's browser. The token is no cookie, so a
+/// browser adds it to nothing by itself; this is the second lock on that door.
 fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let foreign = || {
         Problem::forbidden(
@@ -122,7 +122,7 @@ fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     if host.is_some() && host == ours { Ok(()) } else { Err(foreign()) }
 }
 
-/// A bucket of tokens: so many at once, and so many a second in the long run.
+/// A token bucket: `size` requests at once, and `per_second` in the long run.
 struct Bucket {
     size: f64,
     per_second: f64,

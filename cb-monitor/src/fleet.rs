@@ -193,7 +193,8 @@ impl Source {
         Ok(self.registry.fleet().await?.into_iter().map(Reading::from).collect())
     }
 
-    /// Breakers whose state here is not the one that the fleet has as far as `known`; none but while the store is away.
+    /// Breakers whose state here is not the one that the fleet has as far as `known`; none but while the
+    /// store is away.
     pub(crate) fn local_readings(&self, known: impl Fn(&str) -> Option<State>) -> Vec<Reading> {
         let differs = |breaker: &Breaker| known(breaker.name()) != Some(breaker.state());
         let local = self.registry.breakers().into_iter().filter(differs);
@@ -215,7 +216,7 @@ impl Source {
     /// # Errors
     /// Says whether anything may have changed.
     pub(crate) async fn obey(&self, name: &str, order: &Order) -> Result<(), Refusal> {
-        // Without settings of its own: whoever watches judges by none.
+        // Without settings of its own: a program that only watches judges by none.
         let breaker = match self.registry.breaker(name) {
             Some(breaker) => breaker,
             None => self

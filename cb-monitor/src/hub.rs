@@ -16,7 +16,8 @@ use crate::sync::lock;
 const PACE: Duration = Duration::from_secs(1);
 /// this many times as old as reading them took: a large namespace costs Redis a twentieth of a core at most.
 const SHARE: u32 = 20;
-/// Of the latest readings, the quickest tells what a reading costs; the others may have waited for a busy machine.
+/// Of the latest readings, the quickest tells what a reading costs; the others may have waited for a busy
+/// machine.
 const LATEST: usize = 3;
 /// They are never older than this while somebody looks.
 const SLOWEST: Duration = Duration::from_secs(15);

@@ -12,8 +12,9 @@ use crate::routes;
 
 /// Routes that show a registry's whole namespace, and a page; see the [crate's documentation](crate).
 ///
-/// It starts read-only: nobody can change anything until there is a [`token`](Self::token). It asks nobody who may read, unless
-/// there is a [`read_token`](Self::read_token): bind it to loopback, or nest it behind the service's own authentication.
+/// It starts read-only: nobody can change anything until there is a [`token`](Self::token). It asks nobody
+/// who may read, unless there is a [`read_token`](Self::read_token): bind it to loopback, or nest it behind
+/// the service's own authentication.
 #[must_use = "a monitor does nothing until its router is served"]
 pub struct Monitor {
     registry: Handle,
@@ -42,8 +43,8 @@ impl Monitor {
         self
     }
 
-    /// Reading needs this token, or the one that may act. Without it, everybody who reaches the routes may read. The page
-    /// itself, which has no figures in it, and `/live` are open all the same.
+    /// Reading needs this token, or the one that may act. Without it, everybody who reaches the routes may
+    /// read. The page itself, which has no figures in it, and `/live` are open all the same.
     ///
     /// # Panics
     /// If it has fewer than 16 characters.
@@ -55,7 +56,8 @@ impl Monitor {
     /// Where the routes are; default `/circuits`. An empty prefix puts the page at `/`.
     ///
     /// # Panics
-    /// If it neither is empty nor begins with `/`, or if it has characters that are special in a route or a URL.
+    /// If it neither is empty nor begins with `/`, or if it has characters that are special in a route or a
+    /// URL.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Monitor {
         let prefix = prefix.into();
         let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use common::{Fleet, TOKEN, fail, succeed};
 
-/// One browser with one page. Tests take turns: two browsers at once would be slow, not parallel, on a small machine.
+/// One browser with one page. Tests take turns: two browsers at once would be slow, not parallel, on a
+/// small machine.
 struct Browser {
     process: Child,
     orders: ChildStdin,
@@ -163,7 +164,7 @@ async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
     browser.click("#order-go");
     browser.until(&row("payments"), "a migration — maria");
     browser.until("#detail", "forced open");
-    // The same token serves for the next one.
+    // The token serves for the next order, too.
     browser.click("#detail button[data-action=release]");
     browser.fill("#order-reason", "it is over");
     browser.click("#order-go");
@@ -190,6 +191,8 @@ async fn without_a_token_the_page_offers_no_action() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_breakers_are_scrolled_searched_and_filtered_smoothly() {
     const BREAKERS: usize = 10_000;
+    // First, so that no other test's browser computes while the fleet is set up.
+    let mut browser = Browser::start().await;
     let fleet = Fleet::start(|monitor| monitor).await;
     for tenant in 0..BREAKERS {
         fail(&fleet.breaker(&format!("tenant-{tenant:05}")), 1).await;
@@ -198,7 +201,6 @@ async fn ten_thousand_breakers_are_scrolled_searched_and_filtered_smoothly() {
     fleet
         .until("/stats?limit=1", |answer| answer.headers.get("x-total-count").is_some_and(|n| n == "10000"))
         .await;
-    let mut browser = Browser::start().await;
     browser.open(&fleet, "");
     browser.until("#found", "10\u{202f}000 circuits");
     browser.until("#rows .row[aria-rowindex='2']", "tenant-07777");

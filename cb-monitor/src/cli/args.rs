@@ -175,8 +175,8 @@ pub(super) struct Serve {
     /// A file with the token that may act; or CB_MONITOR_TOKEN. Without any, nobody may.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
-    /// A file with the token that reading needs; or CB_MONITOR_READ_TOKEN. Without any, everybody who reaches the
-    /// address may read.
+    /// A file with the token that reading needs; or CB_MONITOR_READ_TOKEN. Without any, everybody who
+    /// reaches the address may read.
     #[arg(long, value_name = "FILE")]
     pub(super) read_token_file: Option<PathBuf>,
     /// Listen beyond this machine without a token for reading.

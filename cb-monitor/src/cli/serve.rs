@@ -56,8 +56,8 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
     }
 }
 
-/// A page elsewhere whose name was made to lead to this address (DNS rebinding) could read everything: its requests
-/// tell another host.
+/// A page elsewhere whose name was made to lead to this address (DNS rebinding) could read everything: its
+/// requests tell another host.
 async fn known_hosts(allowed: Arc<Vec<String>>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| {

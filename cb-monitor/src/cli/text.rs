@@ -7,8 +7,8 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
 use crate::figures::Row;
 
-/// Names and reasons come from anywhere: control characters, and those that turn the direction of writing, are
-/// shown, not sent to the terminal.
+/// Names and reasons come from anywhere: control characters, and those that turn the direction of writing,
+/// are shown, not sent to the terminal.
 pub(super) fn plain(text: &str) -> String {
     let dangerous = |c: char| {
         c.is_control()

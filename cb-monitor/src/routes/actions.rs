@@ -25,7 +25,8 @@ struct Body {
     expires_in: Option<String>,
 }
 
-/// Carries an action out, or says why not. Everything that can be checked is checked before the store is asked.
+/// Carries an action out, or says why not. Everything that can be checked is checked before the store is
+/// asked.
 pub(super) async fn act(
     State(Context { hub, access }): State<Context>,
     path: Result<Path<(String, String)>, PathRejection>,

@@ -11,7 +11,8 @@ use crate::figures::{Row, seconds};
 use crate::hub::Overview;
 use crate::sync::lock;
 
-/// Breakers that have series of their own: a Prometheus pays for every one. Those that are not closed come first.
+/// Breakers that have series of their own: a Prometheus pays for every one. Those that are not closed come
+/// first.
 const MAX_BREAKERS: usize = 2000;
 
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
