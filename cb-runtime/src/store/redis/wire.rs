@@ -14,7 +14,7 @@ use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
     Batch, Counts, Entry, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US,
-    OutcomeKind, Position, Proposal, Record, RoleView, StreamEvent, View, WindowView, cut, cut_to,
+    OutcomeKind, Position, Proposal, Record, Retention, RoleView, StreamEvent, View, WindowView, cut, cut_to,
 };
 
 #[derive(Serialize)]
@@ -28,6 +28,9 @@ pub(super) struct BatchOut<'a> {
     /// What the incarnation is called if one begins with this batch.
     fresh: String,
     prefix: &'a str,
+    /// How many events are kept, and for how many seconds; left out where it is what the script has built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention: Option<(usize, u64)>,
     pub(super) entries: Vec<EntryOut<'a>>,
 }
 
@@ -137,7 +140,7 @@ struct WindowOut {
 }
 
 impl<'a> BatchOut<'a> {
-    pub(super) fn new(batch: &'a Batch, fresh: String, prefix: &'a str) -> Self {
+    pub(super) fn new(batch: &'a Batch, fresh: String, prefix: &'a str, retention: Retention) -> Self {
         BatchOut {
             instance: &batch.instance,
             encoded: encode(&batch.instance),
@@ -145,6 +148,8 @@ impl<'a> BatchOut<'a> {
             as_of: batch.as_of_us.map(whole),
             fresh,
             prefix,
+            retention: (retention != Retention::default())
+                .then_some((retention.events, retention.age.as_secs())),
             entries: Vec::with_capacity(batch.entries.len()),
         }
     }

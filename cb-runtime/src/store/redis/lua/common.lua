@@ -300,8 +300,8 @@ local function find_held(held, names, prefix)
   end
 end
 
--- What is shared lives as long as something is held, and an hour after.
-local function keep(meta, held, names, prefix)
+-- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as long.
+local function keep(meta, held, names, prefix, retention)
   local count = mended(held, function() return redis.pcall('SCARD', held) end,
     function() find_held(held, names, prefix) end)
   -- Somebody may have taken a name away, or all of them.
@@ -314,7 +314,7 @@ local function keep(meta, held, names, prefix)
     if count and count > 0 then
       redis.pcall('PERSIST', key)
     else
-      redis.pcall('EXPIRE', key, IDLE)
+      redis.pcall('EXPIRE', key, key == meta and math.max(IDLE, retention) or IDLE)
     end
   end
 end

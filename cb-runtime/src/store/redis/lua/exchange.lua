@@ -31,6 +31,7 @@ if type(last) == 'string' then
   end
 end
 
+local retention = batch.retention or { MAX_EVENTS, IDLE }
 local place = stand(meta, events, batch.fresh)
 local announced = false
 local shared_due = place.due
@@ -111,7 +112,7 @@ local function announce(e, b, from, evidence)
   place.number = place.number + 1
   announced = true
   local id = mended(events, function()
-    return redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*',
+    return redis.pcall('XADD', events, 'MAXLEN', '~', retention[1], '*',
       'incarnation', place.incarnation, 'number', whole(place.number),
       'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
       'reason', b.reason, 'by', b.by, 'actor', b.actor, 'at_us', whole(now),
@@ -121,7 +122,7 @@ local function announce(e, b, from, evidence)
   end)
   if id then
     place.id = id
-    redis.call('EXPIRE', events, IDLE)
+    redis.call('EXPIRE', events, retention[2])
   end
 end
 
@@ -363,6 +364,6 @@ if announced then
   redis.call('HSET', meta, 'number', whole(place.number), 'last_id', place.id)
 end
 if shared_due then
-  keep(meta, held, names, batch.prefix)
+  keep(meta, held, names, batch.prefix, retention[2])
 end
 return { now, { place.incarnation, place.id, place.number }, warnings, views }

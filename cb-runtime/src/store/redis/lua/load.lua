@@ -1,10 +1,11 @@
 -- What a newcomer needs, or (ARGV[3] = 'all') the names of all breakers.
--- KEYS: meta, events, held, names. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
+-- KEYS: meta, events, held, names. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked, for how many seconds
+-- the stream is kept.
 local meta, events, held, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 
 local place = stand(meta, events, fresh)
-keep(meta, held, names, prefix)
+keep(meta, held, names, prefix, tonumber(ARGV[4]))
 mended(events, function() return redis.pcall('XLEN', events) end)
 local found = mended(held, function() return redis.pcall('SMEMBERS', held) end,
   function() find_held(held, names, prefix) end) or {}
