@@ -31,10 +31,7 @@ const CIRCUITS: [(&str, f64, f64); 12] = [
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tenants: usize = std::env::args().nth(1).map_or(Ok(0), |number| number.parse())?;
     let redis = RedisServer::start();
-    let mut instances: Vec<&'static Registry> = Vec::new();
-    for _ in 0..4 {
-        instances.push(Box::leak(Box::new(registry(&redis)?)));
-    }
+    let instances = (0..4).map(|_| registry(&redis)).collect::<Result<Vec<_>, _>>()?;
     for (name, per_second, failing) in CIRCUITS {
         for registry in &instances {
             let breaker = registry.get_or_create(name, config());
@@ -45,17 +42,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let breaker = instances[0].get_or_create(&format!("tenant-{tenant:05}"), config());
         call(&breaker, tenant % 50 == 0).await;
     }
-    let steer = async |name: &str| instances[0].get_or_create(name, config()).by("maria");
+    let steer = |name: &str| instances[0].control(name).by("maria");
     steer("legacy-billing")
-        .await
         .expires_in(Duration::from_secs(5400))
         .force_open("database migration, see OPS-212")
         .await?;
-    steer("image-resizer").await.disable("new version is being rolled out").await?;
-    steer("shipping-quotes").await.metrics_only("watching the new limits first").await?;
+    steer("image-resizer").disable("new version is being rolled out").await?;
+    steer("shipping-quotes").metrics_only("watching the new limits first").await?;
 
-    let watching = Box::leak(Box::new(registry(&redis)?));
-    let router = Monitor::new(watching).token(TOKEN).into_router();
+    let router = Monitor::new(registry(&redis)?).token(TOKEN).into_router();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/circuits/ token {TOKEN}", listener.local_addr()?);
     axum::serve(listener, router).await?;

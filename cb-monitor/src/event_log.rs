@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cb_runtime::{Event, Transition};
+use cb_runtime::{Cursor, Event, Transition};
 use serde_json::{Value, json};
 
 use crate::figures::seconds;
@@ -18,6 +18,8 @@ pub(crate) struct Logged {
     pub(crate) number: u64,
     pub(crate) kind: &'static str,
     pub(crate) data: Arc<Value>,
+    /// The place in the fleet's history of the latest transition up to this event.
+    place: Option<Cursor>,
 }
 
 /// The latest events.
@@ -41,11 +43,17 @@ impl EventLog {
         EventLog { origin, events: VecDeque::new(), next: 1 }
     }
 
-    pub(crate) fn push(&mut self, kind: &'static str, data: Value) {
+    /// Adds an event; `place` is a transition's in the fleet's history.
+    pub(crate) fn push(&mut self, kind: &'static str, data: Value, place: Option<Cursor>) {
+        if place.is_some() && self.events.iter().any(|event| event.kind == kind && event.place == place) {
+            // The history that was read at the start had it already.
+            return;
+        }
         if self.events.len() == CAPACITY {
             self.events.pop_front();
         }
-        self.events.push_back(Logged { number: self.next, kind, data: Arc::new(data) });
+        let place = place.or_else(|| self.events.back().and_then(|event| event.place.clone()));
+        self.events.push_back(Logged { number: self.next, kind, data: Arc::new(data), place });
         self.next += 1;
     }
 
@@ -58,18 +66,39 @@ impl EventLog {
         self.events.front().map_or(self.next, |event| event.number)
     }
 
-    /// What `Last-Event-ID` says about an event.
+    /// What `Last-Event-ID` says about an event: its number here, and its place in the fleet's history, which another
+    /// process knows, too.
     pub(crate) fn id(&self, number: u64) -> String {
-        format!("{}/{number}", self.origin)
+        let place = self.get(number).and_then(|event| event.place.as_ref());
+        let place = place.map_or_else(String::new, Cursor::to_string);
+        format!("{}/{number}/{place}", self.origin)
     }
 
     /// Where a reader goes on that has last seen the event of this id.
     pub(crate) fn resume(&self, id: &str) -> Resumption {
-        let number = id.rsplit_once('/').filter(|(origin, _)| *origin == self.origin);
-        match number.and_then(|(_, number)| number.parse::<u64>().ok()) {
-            Some(number) if number + 1 >= self.oldest() && number < self.next => Resumption::From(number + 1),
-            _ => Resumption::Gap(self.oldest()),
+        let mut parts = id.splitn(3, '/');
+        let (origin, number) =
+            (parts.next().unwrap_or_default(), parts.next().and_then(|number| number.parse::<u64>().ok()));
+        if origin == self.origin {
+            return match number {
+                Some(number) if number + 1 >= self.oldest() && number < self.next => {
+                    Resumption::From(number + 1)
+                }
+                _ => Resumption::Gap(self.oldest()),
+            };
         }
+        let place: Option<Cursor> = parts.next().and_then(|place| place.parse().ok());
+        let seen = self.events.iter().rev().find(|event| place.is_some() && event.place == place);
+        seen.map_or(Resumption::Gap(self.oldest()), |event| Resumption::From(event.number + 1))
+    }
+
+    fn get(&self, number: u64) -> Option<&Logged> {
+        self.events.get(usize::try_from(number.checked_sub(self.oldest())?).ok()?)
+    }
+
+    /// The latest events, latest first.
+    pub(crate) fn latest(&self, limit: usize) -> Vec<Arc<Value>> {
+        self.events.iter().rev().take(limit).map(|event| event.data.clone()).collect()
     }
 
     /// Up to `limit` events from this number on.
@@ -89,8 +118,8 @@ impl EventLog {
 pub(crate) fn describe(event: &Event, at: SystemTime) -> Option<(&'static str, Value)> {
     let at = seconds(at);
     Some(match event {
-        Event::Transition(change) => ("transition", transition("transition", change, at)),
-        Event::LocalTransition(change) => ("local-transition", transition("local-transition", change, at)),
+        Event::Transition(change) => ("transition", transition("transition", change)),
+        Event::LocalTransition(change) => ("local-transition", transition("local-transition", change)),
         Event::WouldHaveOpened { breaker, reason } => (
             "would-have-opened",
             json!({ "event": "would-have-opened", "at": at, "breaker": breaker, "reason": reason }),
@@ -113,10 +142,10 @@ pub(crate) fn describe(event: &Event, at: SystemTime) -> Option<(&'static str, V
     })
 }
 
-fn transition(kind: &str, change: &Transition, at: f64) -> Value {
+pub(crate) fn transition(kind: &str, change: &Transition) -> Value {
     json!({
         "event": kind,
-        "at": at,
+        "at": seconds(change.at),
         "breaker": change.breaker,
         "epoch": change.epoch,
         "from": change.from,

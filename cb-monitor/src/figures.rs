@@ -19,6 +19,8 @@ pub(crate) struct Figures {
     entries: BTreeMap<Arc<str>, Entry>,
     /// When the store was last read successfully, on both clocks.
     taken: Option<(Instant, SystemTime)>,
+    /// When a breaker came to an epoch, as far as transitions have told.
+    times: HashMap<Arc<str>, (u64, SystemTime)>,
 }
 
 struct Entry {
@@ -105,7 +107,10 @@ impl Figures {
         let span = self.taken.map(|(taken, _)| now.duration_since(taken));
         let names: HashSet<_> = readings.iter().map(|reading| reading.name.clone()).collect();
         self.entries.retain(|name, _| names.contains(name));
-        for reading in readings {
+        self.times.retain(|name, _| names.contains(name));
+        for mut reading in readings {
+            let known = self.times.get(&reading.name).filter(|(epoch, _)| *epoch == reading.epoch);
+            reading.since = reading.since.or(known.map(|(_, at)| *at));
             match self.entries.get_mut(&reading.name) {
                 Some(entry) => entry.update(reading, now, span),
                 None => {
@@ -128,13 +133,21 @@ impl Figures {
     }
 
     /// A change of state that was heard of before the next reading.
-    pub(crate) fn apply(&mut self, transition: &Transition, local: bool, now: Instant, wall: SystemTime) {
+    pub(crate) fn apply(&mut self, transition: &Transition, local: bool, now: Instant) {
+        if !local {
+            self.note(transition);
+        }
         let entry = self.entries.entry(transition.breaker.clone());
         let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
         if entry.reading.epoch <= transition.epoch {
-            entry.reading = Reading { since: Some(wall), local, ..Reading::of(transition) };
+            entry.reading = Reading { since: Some(transition.at), local, ..Reading::of(transition) };
             entry.read_at = now;
         }
+    }
+
+    /// Remembers when a transition of the past happened.
+    pub(crate) fn note(&mut self, transition: &Transition) {
+        self.times.insert(transition.breaker.clone(), (transition.epoch, transition.at));
     }
 
     pub(crate) fn state(&self, name: &str) -> Option<State> {
@@ -239,12 +252,7 @@ impl Entry {
             }
             self.trend.push_back(self.failure_rate().map(|rate| rate as f32));
         }
-        let since = if self.reading.epoch == reading.epoch {
-            reading.since.or(self.reading.since)
-        } else {
-            reading.since
-        };
-        self.reading = Reading { since, ..reading };
+        self.reading = reading;
         self.read_at = now;
     }
 

@@ -5,11 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cb_runtime::{Breaker, BreakerConfig, Error, Events, FleetBreaker, Registry, Snapshot, State};
+use cb_runtime::{Breaker, Error, Events, FleetBreaker, Registry, Snapshot, State, StoreStatus, Transition};
 use serde::Serialize;
-
-/// How a registry is held.
-pub(crate) type Handle = &'static Registry;
 
 /// An operator's order takes longer than this only where the store does not answer.
 const ORDER_LIMIT: Duration = Duration::from_secs(5);
@@ -19,7 +16,7 @@ const MAX_TEXT: usize = 200;
 /// A registry, asked for what the monitor shows.
 #[derive(Clone)]
 pub(crate) struct Source {
-    registry: Handle,
+    registry: Registry,
 }
 
 /// One breaker's figures for the whole fleet, as the store has them.
@@ -173,7 +170,7 @@ fn span(text: &str) -> Result<Duration, Refusal> {
 }
 
 impl Source {
-    pub(crate) fn new(registry: Handle) -> Source {
+    pub(crate) fn new(registry: Registry) -> Source {
         Source { registry }
     }
 
@@ -211,36 +208,47 @@ impl Source {
         names.filter_map(find).collect()
     }
 
-    /// Carries an order out, once the fleet is known to have a breaker of this name.
+    /// The latest transitions that the store keeps, oldest first.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(crate) async fn history(&self, limit: usize) -> Result<Vec<Transition>, Error> {
+        let mut history = self.registry.history(limit).await?;
+        history.reverse();
+        Ok(history)
+    }
+
+    pub(crate) fn store_status(&self) -> StoreStatus {
+        self.registry.store_status()
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        self.registry.namespace()
+    }
+
+    /// Carries an order out.
     ///
     /// # Errors
     /// Says whether anything may have changed.
     pub(crate) async fn obey(&self, name: &str, order: &Order) -> Result<(), Refusal> {
-        // Without settings of its own: a program that only watches judges by none.
-        let breaker = match self.registry.breaker(name) {
-            Some(breaker) => breaker,
-            None => self
-                .registry
-                .try_get_or_create(name, BreakerConfig::default())
-                .map_err(|error| Refusal::Invalid(error.to_string()))?,
-        };
-        let breaker = if order.action.takes_an_expiry() {
-            breaker.by(&order.actor)
+        let control = self.registry.control(name);
+        let control = if order.action.takes_an_expiry() {
+            control.by(&order.actor)
         } else {
             // The runtime records no reason with these two.
-            breaker.by(&format!("{}: {}", order.actor, order.reason))
+            control.by(&format!("{}: {}", order.actor, order.reason))
         };
-        let breaker = match order.expires_in {
-            Some(span) => breaker.expires_in(span),
-            None => breaker,
+        let control = match order.expires_in {
+            Some(span) => control.expires_in(span),
+            None => control,
         };
         let carried_out = async {
             match order.action {
-                Action::Open => breaker.force_open(&order.reason).await,
-                Action::Disable => breaker.disable(&order.reason).await,
-                Action::MetricsOnly => breaker.metrics_only(&order.reason).await,
-                Action::Release => breaker.release().await,
-                Action::Reset => breaker.reset().await,
+                Action::Open => control.force_open(&order.reason).await,
+                Action::Disable => control.disable(&order.reason).await,
+                Action::MetricsOnly => control.metrics_only(&order.reason).await,
+                Action::Release => control.release().await,
+                Action::Reset => control.reset().await,
             }
         };
         match tokio::time::timeout(ORDER_LIMIT, carried_out).await {
@@ -249,7 +257,8 @@ impl Source {
                 "the store did not take the order ({error}); look at the breaker, then try again"
             ))),
             Err(_) => Err(Refusal::InDoubt(
-                "the store has not answered in time; look at the breaker before trying again: the order may have arrived"
+                "the store has not answered in time; look at the breaker before trying again: the order may have \
+                 arrived"
                     .into(),
             )),
         }
@@ -291,8 +300,8 @@ impl From<Snapshot> for Reading {
             successes: snapshot.successes,
             consecutive_failures: snapshot.consecutive_failures,
             rejected: None,
-            since: None,
-            last_failure_at: None,
+            since: snapshot.since,
+            last_failure_at: snapshot.last_failure_at,
             local: snapshot.local,
         }
     }

@@ -1,13 +1,13 @@
 //! What all readers share: one reading of the fleet, one log of events. Nothing is read while nobody asks.
 
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use cb_runtime::Event;
+use cb_runtime::{Event, StoreStatus};
 use serde::Serialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
-use crate::event_log::{EventLog, describe};
+use crate::event_log::{EventLog, describe, transition};
 use crate::figures::{Figures, Rates, seconds};
 use crate::fleet::{Instances, Source};
 use crate::sync::lock;
@@ -23,6 +23,8 @@ const LATEST: usize = 3;
 const SLOWEST: Duration = Duration::from_secs(15);
 /// A store that does not answer within this time is away.
 const READ_LIMIT: Duration = Duration::from_secs(3);
+/// Transitions of the past that are read at the start.
+const HISTORY: usize = 300;
 /// Streams that are open at once.
 pub(crate) const MAX_STREAMS: usize = 64;
 
@@ -36,7 +38,7 @@ pub(crate) struct Hub {
     pub(crate) streams: Arc<Semaphore>,
     reading: tokio::sync::Mutex<()>,
     last: Mutex<Option<Attempt>>,
-    listening: OnceLock<()>,
+    listening: OnceCell<()>,
 }
 
 /// The latest reading, successful or not.
@@ -56,6 +58,7 @@ struct Problem {
 /// What the page's header shows.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overview {
+    pub(crate) namespace: String,
     pub(crate) now: f64,
     /// When the store was last read.
     pub(crate) as_of: Option<f64>,
@@ -71,6 +74,8 @@ pub(crate) struct Overview {
 /// Whether the store answers.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StoreView {
+    /// `false` where state lives in this process alone.
+    pub(crate) shared: bool,
     pub(crate) up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
@@ -91,13 +96,13 @@ impl Hub {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             reading: tokio::sync::Mutex::default(),
             last: Mutex::default(),
-            listening: OnceLock::new(),
+            listening: OnceCell::new(),
         }
     }
 
     /// Reads the fleet's figures, unless they are fresh. Of many that ask at once, one reads.
     pub(crate) async fn refresh(self: &Arc<Self>) {
-        self.listen();
+        self.listen().await;
         if self.is_fresh() {
             return;
         }
@@ -119,6 +124,12 @@ impl Hub {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("the store has not answered within {READ_LIMIT:?}")),
         };
+        // A reading that takes too long is old, not false; the registry knows whether the store answers at all.
+        let problem = match (problem, self.source.store_status()) {
+            (Some(_), StoreStatus::Lost { error, .. }) => Some(error.to_string()),
+            (problem @ Some(_), _) if self.is_outdated() => problem,
+            _ => None,
+        };
         let mut last = lock(&self.last);
         let mut spans = last.as_ref().map_or_else(Vec::new, |last| last.took.clone());
         spans.push(took);
@@ -133,6 +144,12 @@ impl Hub {
             figures.overlay(local, Instant::now());
         }
         *last = Some(Attempt { ended: Instant::now(), took: spans, problem });
+    }
+
+    /// Nothing could be read for so long that the figures must not pass for the present ones.
+    fn is_outdated(&self) -> bool {
+        let as_of = lock(&self.figures).as_of();
+        as_of.is_none_or(|as_of| as_of.elapsed().is_ok_and(|age| age > SLOWEST))
     }
 
     fn is_fresh(&self) -> bool {
@@ -160,6 +177,7 @@ impl Hub {
         };
         let figures = lock(&self.figures);
         Overview {
+            namespace: self.source.namespace().to_owned(),
             now: seconds(SystemTime::now()),
             as_of: figures.as_of().map(seconds),
             pace: pace(&took).as_secs_f64(),
@@ -167,6 +185,7 @@ impl Hub {
             states: figures.counts(),
             per_second: figures.rates(),
             store: StoreView {
+                shared: !matches!(self.source.store_status(), StoreStatus::InMemory),
                 up: problem.is_none(),
                 since: problem.as_ref().map(|problem| seconds(problem.since)),
                 problem: problem.map(|problem| problem.text),
@@ -177,15 +196,24 @@ impl Hub {
     }
 
     /// Changes when there is a new event.
-    pub(crate) fn news(self: &Arc<Self>) -> watch::Receiver<u64> {
-        self.listen();
+    pub(crate) async fn news(self: &Arc<Self>) -> watch::Receiver<u64> {
+        self.listen().await;
         self.news.subscribe()
     }
 
-    /// Takes down the registry's events from the first request on: they come from this process' memory.
-    fn listen(self: &Arc<Self>) {
-        self.listening.get_or_init(|| {
+    /// Takes down the registry's events from the first request on: they come from this process' memory. What happened
+    /// before is read once.
+    async fn listen(self: &Arc<Self>) {
+        let begin = async {
+            // First, so that nothing is missed between what is read and what is heard.
             let mut events = self.source.subscribe();
+            if let Ok(Ok(past)) = tokio::time::timeout(READ_LIMIT, self.source.history(HISTORY)).await {
+                let (mut figures, mut log) = (lock(&self.figures), lock(&self.log));
+                for change in past {
+                    figures.note(&change);
+                    log.push("transition", transition("transition", &change), change.cursor.clone());
+                }
+            }
             let hub = Arc::downgrade(self);
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
@@ -193,21 +221,26 @@ impl Hub {
                     hub.take_down(&event);
                 }
             });
-        });
+        };
+        self.listening.get_or_init(|| begin).await;
     }
 
     fn take_down(&self, event: &Event) {
-        let wall = SystemTime::now();
-        if let Event::Transition(change) | Event::LocalTransition(change) = event {
-            let local = matches!(event, Event::LocalTransition(_));
-            lock(&self.figures).apply(change, local, Instant::now(), wall);
-        }
-        if matches!(event, Event::StoreLost(_) | Event::StoreRestored) {
-            lock(&self.last).take();
-        }
-        if let Some((kind, data)) = describe(event, wall) {
+        let place = match event {
+            Event::Transition(change) | Event::LocalTransition(change) => {
+                let local = matches!(event, Event::LocalTransition(_));
+                lock(&self.figures).apply(change, local, Instant::now());
+                change.cursor.clone()
+            }
+            Event::StoreLost(_) | Event::StoreRestored => {
+                lock(&self.last).take();
+                None
+            }
+            _ => None,
+        };
+        if let Some((kind, data)) = describe(event, SystemTime::now()) {
             let mut log = lock(&self.log);
-            log.push(kind, data);
+            log.push(kind, data, place);
             self.news.send_replace(log.next());
         }
     }

@@ -1,12 +1,14 @@
 //! How a monitor is set up.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
+use cb_runtime::Registry;
 
 use crate::access::Access;
-use crate::fleet::{Handle, Source};
+use crate::fleet::Source;
 use crate::hub::Hub;
 use crate::routes;
 
@@ -17,15 +19,15 @@ use crate::routes;
 /// the service's own authentication.
 #[must_use = "a monitor does nothing until its router is served"]
 pub struct Monitor {
-    registry: Handle,
+    registry: Registry,
     prefix: String,
     access: Access,
 }
 
 impl Monitor {
-    /// A monitor of the namespace that this registry is in.
-    pub fn new(registry: Handle) -> Monitor {
-        Monitor { registry, prefix: "/circuits".into(), access: Access::default() }
+    /// A monitor of the namespace that this registry is in: a `Registry`, or a reference to one.
+    pub fn new(registry: impl Borrow<Registry>) -> Monitor {
+        Monitor { registry: registry.borrow().clone(), prefix: "/circuits".into(), access: Access::default() }
     }
 
     /// Nobody may act. This is the default; it takes an earlier [`token`](Self::token) back.

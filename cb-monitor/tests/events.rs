@@ -104,6 +104,31 @@ async fn a_stream_goes_on_behind_the_last_event_that_was_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_at_another_monitor_of_the_fleet() {
+    let mut fleet = Fleet::start(|monitor| monitor).await;
+    let mut stream = Stream::open(&fleet, "", None).await;
+    fleet.trip("first").await;
+    let (seen, _) = stream.of_kind("transition").await;
+    drop(stream);
+    fleet.trip("second").await;
+    // As after a deploy: the new process knows the history from the store only.
+    fleet.address = common::serve(cb_monitor::Monitor::new(common::registry(&fleet.redis))).await;
+    let mut resumed = Stream::open(&fleet, "", Some(&seen.id)).await;
+    assert_eq!(resumed.of_kind("transition").await.1["breaker"], "second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_before_the_first_reader_came_is_told() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    fleet.trip("payments").await;
+    let told = |answer: &common::Answer| answer.json()["timeline"][0]["to"] == "open";
+    let detail = fleet.until("/breakers/payments", told).await.json();
+    let at = detail["timeline"][0]["at"].as_f64().unwrap();
+    assert_eq!(detail["last_state_change"], at, "the store's time, not the one at which it was read");
+    assert_eq!(fleet.get("/history?limit=5").await.json()[0]["breaker"], "payments");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_overview_is_sent_every_second_to_those_who_ask() {
     let fleet = Fleet::start(|monitor| monitor).await;
     let mut stream = Stream::open(&fleet, "?overview=true", None).await;

@@ -157,7 +157,7 @@ async fn routes_are_where_the_prefix_and_the_nesting_put_them() {
     let registry = common::registry(&redis);
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let get = async |address: &str, path: &str| answer(http.get(format!("http://{address}{path}"))).await;
-    let address = serve(Monitor::new(registry).prefix("/ops/breakers/")).await;
+    let address = serve(Monitor::new(&registry).prefix("/ops/breakers/")).await;
     assert_eq!(get(&address, "/ops/breakers/live").await.status, 200);
     let redirect = get(&address, "/ops/breakers").await;
     assert_eq!((redirect.status, redirect.headers["location"].to_str().unwrap()), (308, "breakers/"));
@@ -167,10 +167,10 @@ async fn routes_are_where_the_prefix_and_the_nesting_put_them() {
             .unwrap()
             .starts_with("text/html")
     );
-    let address = serve(Monitor::new(registry).prefix("")).await;
+    let address = serve(Monitor::new(&registry).prefix("")).await;
     assert_eq!(get(&address, "/live").await.status, 200);
     assert_eq!(get(&address, "/").await.status, 200);
-    let nested = axum::Router::new().nest("/admin", Monitor::new(registry).into_router());
+    let nested = axum::Router::new().nest("/admin", Monitor::new(&registry).into_router());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move { axum::serve(listener, nested).await });
@@ -183,7 +183,7 @@ async fn without_the_store_the_last_figures_are_marked_and_this_process_still_sa
     let redis = RedisServer::start();
     let registry = common::registry(&redis);
     let fleet = Fleet {
-        address: serve(Monitor::new(registry).token(TOKEN)).await,
+        address: serve(Monitor::new(&registry).token(TOKEN)).await,
         redis,
         application: registry,
         http: reqwest::Client::new(),

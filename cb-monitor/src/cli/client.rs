@@ -8,14 +8,14 @@ use cb_runtime::Registry;
 use super::Failure;
 use super::args::Connection;
 use crate::figures::Figures;
-use crate::fleet::{Handle, Source};
+use crate::fleet::Source;
 use crate::sync::lock;
 
 /// A store that has not answered by then is away.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Client {
-    pub(super) registry: Handle,
+    pub(super) registry: Registry,
     pub(super) source: Source,
     /// The latest error in the background, which says more than "no answer".
     error: Arc<Mutex<Option<String>>>,
@@ -37,9 +37,7 @@ impl Client {
             }
         };
         let registry = builder.build().map_err(|error| Failure::Usage(error.to_string()))?;
-        // A command's registry lives as long as its process.
-        let registry: Handle = Box::leak(Box::new(registry));
-        Ok(Client { registry, source: Source::new(registry), error })
+        Ok(Client { source: Source::new(registry.clone()), registry, error })
     }
 
     /// Reads the fleet into `figures`.

@@ -3,19 +3,20 @@
 use std::io::Write;
 use std::time::SystemTime;
 
+use cb_runtime::Event;
 use serde_json::Value;
 
 use super::Failure;
 use super::client::Client;
 use super::text;
-use crate::event_log::describe;
-use crate::figures::Figures;
+use crate::event_log::{describe, transition};
 
 pub(super) async fn events(client: &Client, follow: bool, number: usize, json: bool) -> Result<(), Failure> {
     let mut events = client.source.subscribe();
-    // Tells a Redis that is away from a quiet fleet.
-    client.read(&mut Figures::default()).await?;
-    let _ = number;
+    let past = client.source.history(number).await.map_err(|error| client.away(&error.to_string()))?;
+    for change in &past {
+        print(&transition("transition", change), json)?;
+    }
     if !follow {
         return Ok(());
     }
@@ -25,6 +26,10 @@ pub(super) async fn events(client: &Client, follow: bool, number: usize, json: b
             _ = tokio::signal::ctrl_c() => return Ok(()),
         };
         let Some(event) = event else { return Ok(()) };
+        if matches!(&event, Event::Transition(change) if past.iter().any(|known| known.cursor == change.cursor))
+        {
+            continue;
+        }
         if let Some((_, event)) = describe(&event, SystemTime::now()) {
             print(&event, json)?;
         }

@@ -26,7 +26,7 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
             options.listen
         )));
     }
-    let mut monitor = Monitor::new(client.registry).prefix(&options.prefix);
+    let mut monitor = Monitor::new(&client.registry).prefix(&options.prefix);
     if let Some(token) = &act {
         monitor = monitor.token(token);
     }

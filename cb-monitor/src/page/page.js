@@ -192,12 +192,26 @@ function receive(text) {
     soon(0);
   } else if (kind === "hello") {
     soon(0);
+    readChanges();
   } else if (kind === "gap") {
     soon(0);
   } else {
     happened(event);
   }
 }
+
+/** What happened before this page was opened, or while it was not connected. */
+async function readChanges() {
+  try {
+    const response = await fetch(`history?limit=${CHANGES}`, { headers: headers() });
+    if (!response.ok) return;
+    const shown = (await response.json()).filter(isShown);
+    $("changes").replaceChildren(...shown.map((event) => change(event, true)));
+    $("no-changes").hidden = shown.length > 0;
+  } catch { /* the stream says that the monitor is away */ }
+}
+
+const isShown = (event) => event.event !== "health-check" && event.event !== "problem";
 
 function happened(event) {
   if (event.event === "transition" || event.event === "local-transition") {
@@ -206,7 +220,7 @@ function happened(event) {
     say($("announce"), `${event.breaker} is ${WORDS[event.to] ?? event.to}${event.reason ? `: ${event.reason}` : ""}`);
     soon();
   }
-  if (event.event === "health-check" || event.event === "problem") return;
+  if (!isShown(event)) return;
   $("no-changes").hidden = true;
   const list = $("changes");
   list.prepend(change(event, true));
@@ -285,7 +299,9 @@ function drawOverview() {
     : `${count(open, "circuit is open", "circuits are open")}`);
   headline.className = `headline ${open ? "bad" : overview.total ? "good" : ""}`;
   document.title = open ? `(${open} open) Circuits` : "Circuits";
-  fact("fact-store", overview.store.up ? `${Math.max(1, Math.round(overview.store.took_ms))}` : "away", overview.store.up ? "ms" : "");
+  say($("namespace"), overview.namespace);
+  if (!overview.store.shared) fact("fact-store", "none", "(in memory)");
+  else fact("fact-store", overview.store.up ? `${Math.max(1, Math.round(overview.store.took_ms))}` : "away", overview.store.up ? "ms" : "");
   instances(overview.instances);
   fact("fact-calls", rate(flow.calls), "/ s");
   fact("fact-failures", rate(flow.failures), "/ s");

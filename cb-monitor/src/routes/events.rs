@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -11,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -50,7 +51,8 @@ pub(super) async fn events(
     })?;
     let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let last_id = last_id.map(str::to_owned).or(asked.last_event_id);
-    let reader = Reader::new(hub, permit, last_id.as_deref(), asked.overview);
+    let news = hub.news().await;
+    let reader = Reader::new(hub, news, permit, last_id.as_deref(), asked.overview);
     let stream = stream::unfold(reader, |mut reader| async move {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(event), reader))
@@ -58,6 +60,23 @@ pub(super) async fn events(
     // For proxies that would hold events back until a buffer is full.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((unbuffered, Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(10)))))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskedHistory {
+    limit: Option<usize>,
+}
+
+/// The latest events, latest first.
+pub(super) async fn history(
+    State(Context { hub, .. }): State<Context>,
+    asked: Result<Query<AskedHistory>, QueryRejection>,
+) -> Result<Json<Vec<Arc<Value>>>, Problem> {
+    let Query(asked) = asked
+        .map_err(|rejection| Problem::bad_request(format!("{}; there is limit", rejection.body_text())))?;
+    hub.news().await;
+    Ok(Json(lock(&hub.log).latest(asked.limit.unwrap_or(100))))
 }
 
 /// One open stream.
@@ -72,8 +91,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(hub: Arc<Hub>, permit: OwnedSemaphorePermit, last_id: Option<&str>, overview: bool) -> Reader {
-        let news = hub.news();
+    fn new(
+        hub: Arc<Hub>,
+        news: watch::Receiver<u64>,
+        permit: OwnedSemaphorePermit,
+        last_id: Option<&str>,
+        overview: bool,
+    ) -> Reader {
         let mut ready = std::collections::VecDeque::new();
         let next = {
             let log = lock(&hub.log);

@@ -39,6 +39,7 @@ pub(crate) fn router(prefix: &str, hub: Arc<Hub>, access: Access) -> Router {
         .route(&format!("{prefix}/overview"), get(stats::overview))
         .route(&format!("{prefix}/metrics"), get(metrics::metrics))
         .route(&format!("{prefix}/events"), get(events::events))
+        .route(&format!("{prefix}/history"), get(events::history))
         .route(&format!("{prefix}/breakers/{{name}}"), get(breakers::breaker))
         .layer(middleware::from_fn_with_state(context.clone(), readers_only));
     let mut open = Router::new()
@@ -74,7 +75,7 @@ async fn readers_only(State(context): State<Context>, request: Request, next: Ne
 async fn unknown() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "there is nothing here; there are health, live, stats, overview, metrics, events, breakers/{name} and the page",
+        "there is nothing here; there are health, live, stats, overview, metrics, events, history, breakers/{name} and the page",
     )
 }
 

@@ -16,7 +16,7 @@ pub const NAMESPACE: &str = "tests";
 /// A monitor's routes on a free port, and an instance that makes calls.
 pub struct Fleet {
     pub redis: RedisServer,
-    pub application: &'static Registry,
+    pub application: Registry,
     pub address: String,
     pub http: reqwest::Client,
 }
@@ -41,10 +41,9 @@ impl Answer {
     }
 }
 
-/// An instance of its own. Lives as long as the test process.
-pub fn registry(redis: &RedisServer) -> &'static Registry {
-    let registry = Registry::builder().redis(redis.url()).namespace(NAMESPACE).build().expect("a registry");
-    Box::leak(Box::new(registry))
+/// An instance of its own.
+pub fn registry(redis: &RedisServer) -> Registry {
+    Registry::builder().redis(redis.url()).namespace(NAMESPACE).build().expect("a registry")
 }
 
 impl Fleet {
@@ -65,6 +64,11 @@ impl Fleet {
         let breaker = self.breaker(name);
         fail(&breaker, 3).await;
         assert_eq!(breaker.state(), cb_runtime::State::Open);
+    }
+
+    /// Steers a breaker by its name.
+    pub fn control(&self, name: &str) -> cb_runtime::Control {
+        self.application.control(name)
     }
 
     pub fn url(&self, path: &str) -> String {
