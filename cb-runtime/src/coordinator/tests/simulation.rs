@@ -32,7 +32,8 @@ use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Store, StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Report, Store,
+    StreamEvent,
 };
 use crate::sync::lock;
 
@@ -71,6 +72,9 @@ impl Store for Wire {
             listener(&batch);
         }
         Box::pin(self.through(async move { Ok(self.store.exchange_now(&batch)) }))
+    }
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        Box::pin(self.through(async move { Ok(self.store.report_now(&report)) }))
     }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         Box::pin(self.through(self.store.load()))
