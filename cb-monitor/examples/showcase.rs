@@ -34,8 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let instances = (0..4).map(|_| registry(&redis)).collect::<Result<Vec<_>, _>>()?;
     for (name, per_second, failing) in CIRCUITS {
         for registry in &instances {
-            let breaker = registry.get_or_create(name, config());
-            tokio::spawn(load(breaker, per_second / instances.len() as f64, failing));
+            tokio::spawn(load(registry.get_or_create(name, config()), per_second / 4.0, failing));
         }
     }
     for tenant in 0..tenants {
@@ -69,11 +68,8 @@ fn config() -> BreakerConfig {
 }
 
 async fn load(breaker: Breaker, per_second: f64, failing: f64) {
-    let mut random = 0x2545_f491_u64 ^ (per_second * 1000.0) as u64 ^ breaker.name().len() as u64;
     loop {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let share = (random >> 33) as f64 / f64::from(u32::MAX >> 1);
-        call(&breaker, share < failing).await;
+        call(&breaker, fastrand::f64() < failing).await;
         tokio::time::sleep(Duration::from_secs_f64(1.0 / per_second)).await;
     }
 }
