@@ -17,6 +17,9 @@ use crate::value::Value;
 /// variables: nobody else has one of that name.
 const SITE: &str = "__CIRCUIT_BREAKER_SITE";
 
+/// Where a function keeps what tells its cached results from those of others; an item, too.
+const CACHE_SITE: &str = "__CIRCUIT_BREAKER_CACHE";
+
 /// The item as it was, and what is wrong with it.
 pub(crate) fn untouched(item: TokenStream, error: &Error) -> TokenStream {
     let mut tokens = error.to_compile_error();
@@ -186,11 +189,20 @@ impl Guarded<'_> {
             let allowed = allowed_for(&self.function.args);
             quote_spanned!(Span::mixed_site()=> #allowed { #(#parts)* })
         };
+        let site = Ident::new(CACHE_SITE, Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
+            let function = {
+                static #site: #rt::CacheSite = #rt::CacheSite::new(
+                    #rt::module_path!(),
+                    #rt::option_env!("CARGO_PKG_VERSION"),
+                    #rt::option_env!("CARGO_BIN_NAME"),
+                );
+                #rt::cached_function(&#site, || {})
+            };
             let key = {
-                let mut key = #rt::key(&|| {}, #version);
+                let mut key = #rt::key(&breaker, #version);
                 #parts
-                key.finish()
+                #rt::key_of(&breaker, function, &key)
             };
         }
     }
@@ -378,7 +390,7 @@ impl Guarded<'_> {
         let codec = self.call_with(self.function.output_span(), "codec", "output, form");
         quote_spanned! {Span::mixed_site()=>
             let codec = #codec;
-            let ended = #rt::cached(&breaker, key, codec, form, ended).await;
+            let ended = #rt::cached(&breaker, function, key, codec, form, ended).await;
         }
     }
 

@@ -9,12 +9,20 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         { __CIRCUIT_BREAKER_SITE.global(settings) }
     };
+    let function = {
+        static __CIRCUIT_BREAKER_CACHE: ::cb_runtime::__private::CacheSite = ::cb_runtime::__private::CacheSite::new(
+            ::cb_runtime::__private::module_path!(),
+            ::cb_runtime::__private::option_env!("CARGO_PKG_VERSION"),
+            ::cb_runtime::__private::option_env!("CARGO_BIN_NAME"),
+        );
+        ::cb_runtime::__private::cached_function(&__CIRCUIT_BREAKER_CACHE, || {})
+    };
     let key = {
-        let mut key = ::cb_runtime::__private::key(&|| {}, "");
+        let mut key = ::cb_runtime::__private::key(&breaker, "");
         {
             ::cb_runtime::__private::key_part(&mut key, &id);
         }
-        key.finish()
+        ::cb_runtime::__private::key_of(&breaker, function, &key)
     };
     let ended = {
         let body = ::cb_runtime::__private::pin!(async move {
@@ -45,6 +53,14 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         output.form()
     };
     let codec = ::cb_runtime::__private::codec(output, form);
-    let ended = ::cb_runtime::__private::cached(&breaker, key, codec, form, ended).await;
+    let ended = ::cb_runtime::__private::cached(
+            &breaker,
+            function,
+            key,
+            codec,
+            form,
+            ended,
+        )
+        .await;
     ::cb_runtime::__private::settle(form, ended)
 }

@@ -11,17 +11,20 @@ mod site;
 pub use std::boxed::Box;
 
 pub use core::format_args;
+pub use core::module_path;
 pub use core::option::Option;
+pub use core::option_env;
 pub use core::pin::pin;
 pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::Permit;
+pub use crate::cache::CacheSite;
 pub use crate::call::{CallError, Ended};
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
-pub use cached::{cached, codec, key, key_part};
+pub use cached::{cached, cached_function, codec, key, key_of, key_part};
 pub use ended::{Settled, by_predicate, by_type, opening, settle, settle_any, settle_error, settle_open};
 pub use fallback::{Given, call, call_forever, reply, spare};
 pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, never, returning};

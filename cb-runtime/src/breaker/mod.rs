@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 pub use handle::Breaker;
 
+use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, Layers, PerFunction, Settings};
 use crate::error::{Error, ErrorKind};
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
     next_check: AtomicU64,
     per_function: PerFunction,
+    /// This breaker's part of the keys of cached results.
+    cache_scope: u64,
     counters: ShardedCounter,
     context: Arc<RegistryContext>,
     me: Weak<Core>,
@@ -163,6 +166,7 @@ impl Core {
         let gate = Gate::new(machine.state(), closed(&machine, now));
         let ramp = Ramp::default();
         ramp.set(ramping);
+        let cache_scope = context.cache.scope(&name);
         Arc::new_cyclic(|me| Core {
             name,
             gate,
@@ -172,6 +176,7 @@ impl Core {
             checked_every_us: AtomicU64::new(checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
             per_function,
+            cache_scope,
             counters: ShardedCounter::new(),
             context,
             me: me.clone(),
@@ -295,6 +300,15 @@ impl Core {
     #[inline]
     pub(crate) fn cache_ttl(&self, given: Option<Duration>) -> Option<Duration> {
         self.per_function.cache_ttl.pick(given)
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.context.cache
+    }
+
+    /// This breaker's part of the keys of cached results.
+    pub(crate) fn cache_scope(&self) -> u64 {
+        self.cache_scope
     }
 
     /// Lets calls meet the machine's state, as a new generation. Under the inner's lock.
