@@ -28,7 +28,7 @@ impl Ticks {
     #[inline]
     pub(super) fn now(clock: &Clock) -> Self {
         const PER_TICK: u32 = 22;
-        const { assert!(COARSE * 1_000_000 >> PER_TICK == 1024) };
+        const { assert!((COARSE * 1_000_000) >> PER_TICK == 1024) };
         Ticks(clock.coarse() >> PER_TICK)
     }
 

@@ -219,7 +219,9 @@ pub(super) mod tests {
 
     fn arguments<T: Serialize + ?Sized>(list: &[&T]) -> Arguments {
         let mut arguments = Arguments::new("1");
-        list.iter().for_each(|value| arguments.add(*value));
+        for value in list {
+            arguments.add(*value);
+        }
         arguments
     }
 
@@ -286,7 +288,9 @@ pub(super) mod tests {
             (1, "b", "ab", ["", "de"]),
         ] {
             let mut arguments = Arguments::new(version);
-            list.iter().for_each(|value| arguments.add(*value));
+            for value in list {
+                arguments.add(value);
+            }
             let local = secret.key(FunctionId(function), secret.hash(breaker), &arguments.buffer);
             let store = StoreKey::new(&[u8::try_from(function).unwrap(); 32], breaker, &arguments.buffer);
             assert!(

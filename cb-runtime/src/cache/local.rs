@@ -13,64 +13,66 @@ use super::key::LocalKey;
 /// How much the tier holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CacheLimits {
-    pub(crate) max_entries: usize,
-    pub(crate) max_bytes: usize,
+    /// The most entries.
+    pub(crate) entries: usize,
+    /// The most bytes that they take.
+    pub(crate) bytes: usize,
     /// The longest text of one result.
-    pub(crate) max_result_bytes: usize,
+    pub(crate) result_bytes: usize,
 }
 
 impl Default for CacheLimits {
     /// A longer result would hold its call up for milliseconds while it is written as text.
     fn default() -> Self {
-        CacheLimits { max_entries: 10_000, max_bytes: 16 << 20, max_result_bytes: 256 << 10 }
+        CacheLimits { entries: 10_000, bytes: 16 << 20, result_bytes: 256 << 10 }
     }
 }
 
 pub(super) struct LocalTier {
-    entries: Cache<LocalKey, Arc<CachedEntry>, AtLeast, Unhashed, Forgets>,
+    cache: Cache<LocalKey, Arc<CachedEntry>, AtLeast, Unhashed, Forgets>,
 }
 
 impl LocalTier {
     /// Takes the stamps of entries that are evicted out of `fresh`.
     pub(super) fn new(limits: CacheLimits, fresh: Arc<FreshnessTable>) -> Self {
-        let CacheLimits { max_entries, max_bytes, max_result_bytes } = limits;
+        let CacheLimits { entries, bytes, result_bytes } = limits;
         // Threads wait for each other per shard, but no entry is larger than its shard, and small shards evict unevenly.
-        let shards = (max_bytes / (4 * max_result_bytes)).min(max_entries / 64).clamp(1, 16);
+        let shards = (bytes / (4 * result_bytes)).min(entries / 64).clamp(1, 16);
         let options = OptionsBuilder::new()
             .shards(1 << shards.ilog2())
-            .estimated_items_capacity(max_entries)
-            .weight_capacity(max_bytes as u64)
+            .estimated_items_capacity(entries)
+            .weight_capacity(bytes as u64)
             // Entries that have been kept again, which are those of arguments that recur, have half of the tier; the other
             // half is for arguments that may not come again.
             .hot_allocation(0.5)
             .build()
             .expect("all options are set");
-        let weighter = AtLeast((max_bytes / max_entries).max(1) as u64);
-        LocalTier { entries: Cache::with_options(options, weighter, Unhashed, Forgets(fresh)) }
+        let weighter = AtLeast((bytes / entries).max(1) as u64);
+        LocalTier { cache: Cache::with_options(options, weighter, Unhashed, Forgets(fresh)) }
     }
 
     /// The entry under this key. Counts as use.
     pub(super) fn get(&self, key: LocalKey) -> Option<Arc<CachedEntry>> {
-        self.entries.get(&key)
+        self.cache.get(&key)
     }
 
     /// The entry under this key, without counting as use.
     pub(super) fn peek(&self, key: LocalKey) -> Option<Arc<CachedEntry>> {
-        self.entries.peek(&key)
+        self.cache.peek(&key)
     }
 
     pub(super) fn insert(&self, entry: Arc<CachedEntry>) {
-        self.entries.insert(entry.key, entry);
+        self.cache.insert(entry.key, entry);
     }
 
     /// Removes this entry, unless another has replaced it.
     pub(super) fn remove(&self, entry: &Arc<CachedEntry>) -> bool {
-        self.entries.remove_if(&entry.key, |found| Arc::ptr_eq(found, entry)).is_some()
+        self.cache.remove_if(&entry.key, |found| Arc::ptr_eq(found, entry)).is_some()
     }
 
     /// The size of the largest entry that the tier takes.
     pub(super) fn max_entry_size(&self) -> usize {
-        usize::try_from(self.entries.shard_capacity()).unwrap_or(usize::MAX)
+        usize::try_from(self.cache.shard_capacity()).unwrap_or(usize::MAX)
     }
 }
 
@@ -144,9 +146,9 @@ mod tests {
         Arc::new(CachedEntry::new(owner, key(number), payload, TTL, Duration::ZERO, Moment(1)))
     }
 
-    fn tier(max_entries: usize, max_bytes: usize) -> (LocalTier, Arc<FreshnessTable>) {
+    fn tier(entries: usize, bytes: usize) -> (LocalTier, Arc<FreshnessTable>) {
         let fresh = Arc::new(FreshnessTable::new(1 << 16));
-        let limits = CacheLimits { max_entries, max_bytes, ..CacheLimits::default() };
+        let limits = CacheLimits { entries, bytes, ..CacheLimits::default() };
         (LocalTier::new(limits, fresh.clone()), fresh)
     }
 
@@ -156,15 +158,15 @@ mod tests {
 
     #[test]
     fn entries_and_bytes_are_bounded_and_mostly_used() {
-        for (max_entries, max_bytes, len) in
+        for (entries, bytes, len) in
             [(3, 1 << 20, 1), (1000, 16 << 20, 10), (1000, 1 << 20, 5000), (10_000, 16 << 20, 10_000)]
         {
-            let (tier, _) = tier(max_entries, max_bytes);
+            let (tier, _) = tier(entries, bytes);
             (0..4000).for_each(|number| tier.insert(entry(number, len)));
             let held = held(&tier, 0..4000);
             let bytes: usize = held.iter().map(|entry| entry.size()).sum();
-            assert!(held.len() <= max_entries && bytes <= max_bytes + 16, "{} {bytes}", held.len());
-            assert!(held.len() * 2 > max_entries || bytes * 2 > max_bytes, "{} {bytes}", held.len());
+            assert!(held.len() <= entries && bytes <= bytes + 16, "{} {bytes}", held.len());
+            assert!(held.len() * 2 > entries || bytes * 2 > bytes, "{} {bytes}", held.len());
         }
     }
 

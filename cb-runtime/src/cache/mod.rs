@@ -196,7 +196,7 @@ impl Cache {
             return;
         }
         let unchecked = caller.function.is_unchecked();
-        let payload = match Payload::write(value, self.limits.max_result_bytes, unchecked) {
+        let payload = match Payload::write(value, self.limits.result_bytes, unchecked) {
             Ok(payload) => payload,
             Err(refusal) => {
                 self.fresh.set(slot, ticks, false);
@@ -236,17 +236,19 @@ impl Cache {
 
     fn refused(&self, caller: Caller<'_>, refusal: &Refusal) {
         let function = caller.function.path();
-        match refusal {
-            Refusal::TooLarge => self.reports.problem(Problem::Full, caller.breaker, || {
-                let most = self.limits.max_result_bytes;
+        let kind = match refusal {
+            Refusal::TooLarge => Problem::Full,
+            Refusal::Unfaithful(_) => Problem::Unserializable,
+        };
+        self.reports.problem(kind, caller.breaker, || match refusal {
+            Refusal::TooLarge => {
+                let most = self.limits.result_bytes;
                 format!("a result of {function} is not cached: it takes more than {most} bytes as text")
-            }),
-            Refusal::Unfaithful(problem) => {
-                self.reports.problem(Problem::Unserializable, caller.breaker, || {
-                    format!("a result of {function} is not cached, as it could not be read back: {problem}")
-                })
             }
-        }
+            Refusal::Unfaithful(problem) => {
+                format!("a result of {function} is not cached, as it could not be read back: {problem}")
+            }
+        });
     }
 
     /// The kept result, if this process has one that is younger than `ttl`.

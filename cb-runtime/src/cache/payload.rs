@@ -197,6 +197,7 @@ impl Sink for Pieces {
 }
 
 #[cfg(test)]
+#[allow(clippy::option_option, reason = "that is what is tested")]
 mod tests {
     use std::collections::{BTreeMap, HashMap, HashSet};
     use std::fmt::Debug;

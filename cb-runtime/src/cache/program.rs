@@ -14,15 +14,10 @@ static DIGEST: OnceLock<Option<[u8; 32]>> = OnceLock::new();
 /// the first call starts it.
 pub(super) fn digest(background: &Handle) -> Option<&'static [u8; 32]> {
     static BEGUN: AtomicBool = AtomicBool::new(false);
-    match DIGEST.get() {
-        Some(digest) => digest.as_ref(),
-        None => {
-            if !BEGUN.swap(true, Ordering::Relaxed) {
-                background.spawn_blocking(|| DIGEST.get_or_init(|| read().ok()));
-            }
-            None
-        }
+    if DIGEST.get().is_none() && !BEGUN.swap(true, Ordering::Relaxed) {
+        background.spawn_blocking(|| DIGEST.get_or_init(|| read().ok()));
     }
+    DIGEST.get()?.as_ref()
 }
 
 fn read() -> io::Result<[u8; 32]> {

@@ -89,7 +89,8 @@ impl Reports {
             None => {}
             Some(0) => self.error(breaker, problem()),
             Some(more) => {
-                self.error(breaker, format!("{} ({more} more like this were not reported)", problem()))
+                let problem = problem();
+                self.error(breaker, format!("{problem} ({more} more like this were not reported)"));
             }
         }
     }

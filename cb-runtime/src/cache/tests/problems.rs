@@ -218,7 +218,7 @@ fn a_result_that_is_too_large_is_not_kept_and_is_reported() {
     let one = fleet.instance();
     one.remember_text(1, "ann");
     fleet.hands.advance(5 * SECOND);
-    let large = "x".repeat(CacheLimits::default().max_result_bytes);
+    let large = "x".repeat(CacheLimits::default().result_bytes);
     for _ in 0..3 {
         one.remember_text(1, &large);
     }
@@ -231,7 +231,7 @@ fn a_result_that_is_too_large_is_not_kept_and_is_reported() {
 #[test]
 fn a_result_that_this_process_has_no_room_for_is_still_shared() {
     let fleet = Fleet::new();
-    let limits = CacheLimits { max_bytes: 10_000, ..CacheLimits::default() };
+    let limits = CacheLimits { bytes: 10_000, ..CacheLimits::default() };
     let (one, other) = (fleet.limited(limits), fleet.instance());
     let text = "x".repeat(20_000);
     for _ in 0..3 {

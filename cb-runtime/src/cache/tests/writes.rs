@@ -128,7 +128,7 @@ fn of_many_successes_at_once_one_writes() {
 #[test]
 fn more_hot_keys_than_the_table_has_places_are_still_written_once_per_interval() {
     let fleet = Fleet::new();
-    let limits = CacheLimits { max_entries: 200_000, max_bytes: 1 << 30, ..CacheLimits::default() };
+    let limits = CacheLimits { entries: 200_000, bytes: 1 << 30, ..CacheLimits::default() };
     let one = Instance::limited(fleet.clock.clone(), limits);
     let (value, keys) = (Counted::default(), 2 * FRESH_PLACES);
     for _ in 0..3 {
@@ -142,7 +142,7 @@ fn more_hot_keys_than_the_table_has_places_are_still_written_once_per_interval()
 #[test]
 fn an_entry_that_was_evicted_is_kept_again_at_the_next_success() {
     let fleet = Fleet::new();
-    let limits = CacheLimits { max_entries: 10, ..CacheLimits::default() };
+    let limits = CacheLimits { entries: 10, ..CacheLimits::default() };
     let one = Instance::limited(fleet.clock.clone(), limits);
     (0..100).for_each(|number| one.remember(number, &number));
     let lost = (0..100).find(|number| one.recall::<u64>(*number).is_none()).unwrap();
@@ -258,9 +258,10 @@ fn a_cache_that_is_gone_takes_its_writer_along() {
     one.settle();
     one.up.store(false, Ordering::Relaxed);
     one.remember_text(2, "bob");
-    assert_eq!(fleet.background.metrics().num_alive_tasks(), 1);
+    let tasks = || fleet.background.metrics().num_alive_tasks();
+    eventually("the worker is alone", || tasks() == 1);
     drop(one);
-    eventually("the worker ends", || fleet.background.metrics().num_alive_tasks() == 0);
+    eventually("the worker ends", || tasks() == 0);
 }
 
 #[test]
@@ -283,7 +284,7 @@ fn what_waits_for_the_store_waits_once() {
 #[test]
 fn the_bytes_that_wait_are_bounded() {
     let fleet = Fleet::new();
-    let limits = CacheLimits { max_bytes: 1 << 30, ..CacheLimits::default() };
+    let limits = CacheLimits { bytes: 1 << 30, ..CacheLimits::default() };
     let one = fleet.limited(limits);
     one.up.store(false, Ordering::Relaxed);
     let text = "x".repeat(200_000);
