@@ -1,33 +1,34 @@
 async fn get_user(id: u64) -> Result<User, FetchError> {
+    use ::cb_runtime::__private as __circuit_breaker;
     let breaker = {
-        static __CIRCUIT_BREAKER_SITE: ::cb_runtime::__private::Site = ::cb_runtime::__private::Site::new(
+        static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "user-service",
         );
-        let settings: fn() -> ::cb_runtime::__private::BreakerConfig = || {
-            ::cb_runtime::__private::settings()
-                .cache_ttl(::cb_runtime::__private::Duration::new(300u64, 0u32))
+        let settings: __circuit_breaker::MakeSettings = || {
+            __circuit_breaker::settings()
+                .cache_ttl(__circuit_breaker::Duration::new(300u64, 0u32))
         };
-        { __CIRCUIT_BREAKER_SITE.global(settings) }
+        __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
     let function = {
-        static __CIRCUIT_BREAKER_CACHE: ::cb_runtime::__private::CacheSite = ::cb_runtime::__private::CacheSite::new(
-            ::cb_runtime::__private::module_path!(),
-            ::cb_runtime::__private::option_env!("CARGO_PKG_VERSION"),
-            ::cb_runtime::__private::option_env!("CARGO_BIN_NAME"),
+        static __CIRCUIT_BREAKER_CACHE: __circuit_breaker::CacheSite = __circuit_breaker::CacheSite::new(
+            __circuit_breaker::module_path!(),
+            __circuit_breaker::option_env!("CARGO_PKG_VERSION"),
+            __circuit_breaker::option_env!("CARGO_BIN_NAME"),
         );
-        ::cb_runtime::__private::cached_function(&__CIRCUIT_BREAKER_CACHE, || {})
+        __circuit_breaker::cached_function(&__CIRCUIT_BREAKER_CACHE, || {})
     };
     let key = {
-        let mut key = ::cb_runtime::__private::key(&breaker, "");
+        let mut key = __circuit_breaker::key(breaker, "");
         {
-            ::cb_runtime::__private::key_part(&mut key, &id);
+            __circuit_breaker::key_part(&mut key, &id);
         }
-        ::cb_runtime::__private::key_of(&breaker, function, &key)
+        __circuit_breaker::key_of(breaker, function, &key)
     };
     let ended = {
-        let body = ::cb_runtime::__private::pin!(async move {
+        let body = __circuit_breaker::pin!(async move {
             if false {
-                return ::cb_runtime::__private::never::<Result<User, FetchError>>();
+                return __circuit_breaker::never::<Result<User, FetchError>>();
             }
             let _ = &id;
             match () {
@@ -35,32 +36,25 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             }
         });
         let judge = {
-            let output = ::cb_runtime::__private::Output::of(&body);
-            let form = {
+            let output = __circuit_breaker::Output::of(&body);
+            let kind = {
                 #[allow(unused_imports)]
-                use ::cb_runtime::__private::OtherOutput as _;
-                output.form()
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
             };
-            ::cb_runtime::__private::can_fail(output, form);
-            ::cb_runtime::__private::by_type(form)
+            __circuit_breaker::can_fail(output, kind);
+            __circuit_breaker::by_type(kind)
         };
-        breaker.run(body, judge).await
+        __circuit_breaker::run(breaker, body, judge).await
     };
-    let output = ::cb_runtime::__private::Output::of_ended(&ended);
-    let form = {
+    let output = __circuit_breaker::Output::of_ended(&ended);
+    let kind = {
         #[allow(unused_imports)]
-        use ::cb_runtime::__private::OtherOutput as _;
-        output.form()
+        use __circuit_breaker::OtherOutput as _;
+        output.circuit_breaker_return_kind()
     };
-    let codec = ::cb_runtime::__private::codec(output, form);
-    let ended = ::cb_runtime::__private::cached(
-            &breaker,
-            function,
-            key,
-            codec,
-            form,
-            ended,
-        )
+    let codec = __circuit_breaker::codec(output, kind);
+    let ended = __circuit_breaker::cached(breaker, function, key, codec, kind, ended)
         .await;
-    ::cb_runtime::__private::settle(form, ended)
+    return __circuit_breaker::into_return(kind, ended);
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Ended;
-use super::form::{Form, Output};
+use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
 use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
@@ -107,9 +107,9 @@ type Recalling<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
 
 /// The codec of what a function returns.
 #[inline]
-pub fn codec<'a, R, F: Form<R>>(_output: Output<R>, _form: F) -> Codec<'a, F::Value>
+pub fn codec<'a, R, K: ReturnKind<R>>(_output: Output<R>, _kind: K) -> Codec<'a, K::Value>
 where
-    F::Value: Cacheable + 'a,
+    K::Value: Cacheable + 'a,
 {
     Codec {
         keep: |core, caller, key, ttl, value| core.cache().keep(caller, key, ttl, value),
@@ -120,12 +120,12 @@ where
 
 /// Keeps a success; puts the kept result in place of a failure or a rejection.
 #[inline]
-pub async fn cached<'a, R, F: Form<R>, Inside>(
+pub async fn cached<'a, R, K: ReturnKind<R>, Inside>(
     breaker: &'a SiteBreaker,
     function: CachedFunction<Inside>,
     key: Option<CacheKey>,
-    codec: Codec<'a, F::Value>,
-    _form: F,
+    codec: Codec<'a, K::Value>,
+    _kind: K,
     ended: Ended<R>,
 ) -> Ended<R> {
     let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return ended };
@@ -133,7 +133,7 @@ pub async fn cached<'a, R, F: Form<R>, Inside>(
     match &ended {
         Ended::Ignored(_) => return ended,
         Ended::Success(value) => {
-            if let Some(value) = F::cacheable(value)
+            if let Some(value) = K::cacheable(value)
                 && !core.cache().is_fresh(&key, ttl)
             {
                 (codec.keep)(core, function.caller(core), key, ttl, value);
@@ -150,7 +150,7 @@ pub async fn cached<'a, R, F: Form<R>, Inside>(
         Here::Nothing(store) => (codec.recall_shared)(core, caller, key.with_store(store), ttl).await,
     };
     match value {
-        Some(value) => Ended::Success(F::restore(value)),
+        Some(value) => Ended::Success(K::restore(value)),
         None => ended,
     }
 }
