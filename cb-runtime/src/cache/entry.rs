@@ -14,7 +14,7 @@ use crate::clock::Moment;
 pub(super) struct CachedEntry {
     pub(super) owner: Owner,
     pub(super) key: LocalKey,
-    pub(super) store_key: Option<StoreKey>,
+    pub(super) store_key: Option<Box<StoreKey>>,
     pub(super) payload: Payload,
     /// How long the function that returned the result wants it to be kept.
     pub(super) ttl: Duration,

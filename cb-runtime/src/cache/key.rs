@@ -57,15 +57,15 @@ impl StoreKey {
 }
 
 /// Both keys of one call's result.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CacheKey {
     pub(super) local: LocalKey,
-    /// Missing where this process holds the result already, and the key with it.
-    pub(super) store: Option<StoreKey>,
+    /// Missing where this process holds the result already, and the key with it. Boxed, because every call's future holds it.
+    pub(super) store: Option<Box<StoreKey>>,
 }
 
 impl CacheKey {
-    pub(crate) fn with_store(self, store: Option<StoreKey>) -> Self {
+    pub(crate) fn with_store(self, store: Option<Box<StoreKey>>) -> Self {
         CacheKey { store, ..self }
     }
 }
@@ -238,7 +238,7 @@ pub(super) mod tests {
     pub(in crate::cache) fn key(number: u64) -> CacheKey {
         let arguments = arguments(&[&number]);
         let local = Secret(1, 2).key(FunctionId(1), 3, &arguments.buffer);
-        CacheKey { local, store: Some(store_key(&arguments)) }
+        CacheKey { local, store: Some(Box::new(store_key(&arguments))) }
     }
 
     /// Everything that serde knows to say.

@@ -35,7 +35,7 @@ use freshness::{FreshnessTable, Interval, Ticks};
 pub use function::CacheSite;
 pub(crate) use function::{Function, FunctionId};
 pub(crate) use key::{Arguments, CacheKey};
-use key::{Secret, StoreKey};
+use key::{LocalKey, Secret, StoreKey};
 pub(crate) use local::CacheLimits;
 use local::LocalTier;
 use payload::{Payload, Refusal};
@@ -88,7 +88,7 @@ pub(crate) enum Here<T> {
     /// Something that is not what the function returns.
     Undecodable,
     /// The store may have it, under this key.
-    Nothing(Option<StoreKey>),
+    Nothing(Option<Box<StoreKey>>),
 }
 
 /// The age up to which a kept result is fresh.
@@ -180,8 +180,8 @@ impl Cache {
         }
         let (ttl, slot) = (ttl.min(LONGEST_TTL), key.local.slot());
         let (now, ticks) = (self.clock.now(), Ticks::now(&self.clock));
-        let replaced = self.held(caller, key);
-        let store_key = key.store.or(replaced.as_ref().and_then(|entry| entry.store_key));
+        let replaced = self.held(caller, key.local);
+        let store_key = key.store.or_else(|| replaced.as_ref()?.store_key.clone());
         // The key for the store is found again with the entry, so the next call need not make it.
         let held = store_key.is_some() || self.remote.is_none();
         // The table forgets; the entry knows.
@@ -206,18 +206,18 @@ impl Cache {
         if unchecked {
             caller.function.check_passed();
         }
-        let key = CacheKey { store: store_key, ..key };
+        let key = CacheKey { local: key.local, store: store_key };
         let entry = CachedEntry::new(caller.owner(), key, payload, ttl, Duration::ZERO, now);
         let entry = Arc::new(entry);
         self.keep_here(&entry, ticks, held);
-        if let (Some(remote), Some(_)) = (&self.remote, store_key) {
+        if let (Some(remote), Some(_)) = (&self.remote, &entry.store_key) {
             remote.writer.write(&entry, replaced.as_deref());
         }
     }
 
     /// The entry under the key, if it is this caller's.
-    fn held(&self, caller: Caller<'_>, key: CacheKey) -> Option<Arc<CachedEntry>> {
-        self.local.get(key.local).filter(|entry| entry.is_of(caller.breaker, caller.function.id()))
+    fn held(&self, caller: Caller<'_>, key: LocalKey) -> Option<Arc<CachedEntry>> {
+        self.local.get(key).filter(|entry| entry.is_of(caller.breaker, caller.function.id()))
     }
 
     fn keep_here(&self, entry: &Arc<CachedEntry>, stamp: Ticks, held: bool) {
@@ -259,16 +259,16 @@ impl Cache {
         ttl: Duration,
     ) -> Here<T> {
         let now = self.clock.now();
-        let Some(entry) = self.held(caller, *key) else {
+        let Some(entry) = self.held(caller, key.local) else {
             if key.store.is_none() {
                 // The entry has been evicted since the key was made. The next call makes both keys.
                 self.fresh.clear(key.local.slot());
             }
-            return Here::Nothing(key.store);
+            return Here::Nothing(key.store.clone());
         };
         let age = entry.age(now);
         if age >= ttl {
-            return Here::Nothing(key.store.or(entry.store_key));
+            return Here::Nothing(key.store.clone().or_else(|| entry.store_key.clone()));
         }
         match entry.payload.read() {
             Ok(value) => {
@@ -293,11 +293,12 @@ impl Cache {
         key: CacheKey,
         ttl: Duration,
     ) -> Option<T> {
-        let (shared, store_key) = (&self.remote.as_ref()?.shared, key.store?);
+        let (shared, store_key) = (&self.remote.as_ref()?.shared, **key.store.as_ref()?);
         let found = shared.fetch(caller.breaker, store_key, key.local.slot()).await?;
+        let slot = key.local.slot();
         let value = self.read_shared(caller, key, ttl, &found);
         if value.is_none() {
-            shared.has_nothing_for(key.local.slot());
+            shared.has_nothing_for(slot);
         }
         value
     }
@@ -343,7 +344,7 @@ impl Cache {
 
     fn keep_found(&self, caller: Caller<'_>, key: CacheKey, found: &shared::Opened, now: Moment) {
         let age = found.age(now);
-        if self.held(caller, key).is_some_and(|held| held.age(now) <= age) {
+        if self.held(caller, key.local).is_some_and(|held| held.age(now) <= age) {
             return;
         }
         let entry =
@@ -376,8 +377,8 @@ impl Cache {
 
 impl Remote {
     #[cold]
-    fn store_key(&self, breaker: &str, function: &Function, arguments: &Arguments) -> Option<StoreKey> {
+    fn store_key(&self, breaker: &str, function: &Function, arguments: &Arguments) -> Option<Box<StoreKey>> {
         let function = function.store_key(self.shared.background())?;
-        Some(StoreKey::new(function, breaker, &arguments.buffer))
+        Some(Box::new(StoreKey::new(function, breaker, &arguments.buffer)))
     }
 }
