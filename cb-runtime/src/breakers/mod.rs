@@ -83,6 +83,10 @@ impl BreakerMap {
         self.places
     }
 
+    pub(crate) fn has_keyed(&self) -> bool {
+        self.read().keyed > 0
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Core>> {
         self.read().cores.get(name).map(|entry| entry.core.clone())
     }
