@@ -79,6 +79,7 @@ impl StateMachine {
             epoch: self.epoch(),
             counts,
             success_age_us: streak.success_age_us,
+            by_streak: self.settings.failure_threshold.is_some(),
             failure_age_us: streak.failures.last().map(|(age, _)| *age),
             window: sent.window,
             buckets,
