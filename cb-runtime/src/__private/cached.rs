@@ -150,7 +150,10 @@ pub async fn cached<'a, R, K: ReturnKind<R>, Inside>(
         Here::Nothing(store) => (codec.recall_shared)(core, caller, key.with_store(store), ttl).await,
     };
     match value {
-        Some(value) => Ended::Success(K::restore(value)),
+        Some(value) => {
+            core.answered_from_cache();
+            Ended::Success(K::restore(value))
+        }
         None => ended,
     }
 }
