@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use super::breaker::value_tokens;
 use super::{Guarded, allowed_for, call_with, ours_at, runtime};
 use crate::signature::Arg;
+use crate::tokens::mentions;
 use crate::validate::Cache;
 
 /// Where a function keeps what tells its cached results from those of others.
@@ -21,10 +22,16 @@ impl Guarded<'_> {
         let parts = if let Some(key) = &cache.key {
             let bindings = self.bindings_for(&key.to_token_stream());
             let (rt, at) = (runtime(key.span()), ours_at(key.span()));
-            // In a closure that may only borrow, so that a key which moves an argument is reported at the key and not at
-            // the body.
-            let part = quote_spanned!(at=> #rt::borrowing(&mut key, |key| #rt::key_part(key, &(#key))));
-            quote_spanned!(Span::mixed_site()=> { #bindings #part; })
+            let part = quote_spanned!(at=> #rt::key_part(&mut key, &(#key)));
+            // A key that moves an argument is reported here, at the key, and not where the body uses the argument.
+            let tokens = key.to_token_stream();
+            let borrowed = self.function.args.iter().filter(|arg| mentions(&tokens, &arg.ident)).map(|arg| {
+                let (ident, allowed) = (&arg.ident, allowed_for([arg]));
+                let mut ident = ident.clone();
+                ident.set_span(ident.span().located_at(key.span()));
+                quote_spanned!(at=> #allowed let _ = &#ident;)
+            });
+            quote_spanned!(Span::mixed_site()=> { #bindings #part; #(#borrowed)* })
         } else {
             let parts = self.function.args.iter().map(|Arg { ident, type_span, cfgs, .. }| {
                 let rt = runtime(*type_span);
