@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use cb_runtime::{State, Transition};
+use cb_runtime::{State, Transition, WindowSnapshot};
 use serde::Serialize;
 
 use crate::fleet::Reading;
@@ -13,14 +13,21 @@ use crate::fleet::Reading;
 /// A trend has this many points, one per reading.
 const TREND: usize = 40;
 
+/// Instances tell of rejected calls only while the fleet is looked at, and not all of them at once: what they had counted
+/// before must not look like the calls of one second.
+const UNSETTLED: Duration = Duration::from_secs(8);
+/// After a pause between readings, instances have stopped telling.
+const PAUSE: Duration = Duration::from_secs(9);
+
 /// All breakers of the namespace.
 #[derive(Default)]
 pub(crate) struct Figures {
     entries: BTreeMap<Arc<str>, Entry>,
     /// When the store was last read successfully, on both clocks.
     taken: Option<(Instant, SystemTime)>,
-    /// When a breaker came to an epoch, as far as transitions have told.
-    times: HashMap<Arc<str>, (u64, SystemTime)>,
+    /// Since when the store has been read without a pause.
+    watched: Option<Instant>,
+    drifting: HashSet<String>,
 }
 
 struct Entry {
@@ -60,6 +67,18 @@ pub(crate) struct Row {
     /// Of the calls between the last two readings.
     pub(crate) failure_rate: Option<f64>,
     pub(crate) per_second: Rates,
+    /// Calls of this state that took longer than `slow_call_duration`.
+    pub(crate) slow_count: u64,
+    /// Of the window that the fleet judges by.
+    pub(crate) window: Option<WindowSnapshot>,
+    /// Probes that are under way.
+    pub(crate) probes: u32,
+    /// How often the circuit has opened in a row.
+    pub(crate) openings: u32,
+    /// The instance that makes the health checks.
+    pub(crate) leader: Option<String>,
+    /// Not all instances judge by the same settings.
+    pub(crate) drift: bool,
     /// This process alone has decided on this state, as the store is away.
     pub(crate) local: bool,
     /// The failure rates of the latest readings, oldest first; `null` where there was no call.
@@ -107,12 +126,15 @@ impl Figures {
         let span = self.taken.map(|(taken, _)| now.duration_since(taken));
         let names: HashSet<_> = readings.iter().map(|reading| reading.name.clone()).collect();
         self.entries.retain(|name, _| names.contains(name));
-        self.times.retain(|name, _| names.contains(name));
-        for mut reading in readings {
-            let known = self.times.get(&reading.name).filter(|(epoch, _)| *epoch == reading.epoch);
-            reading.since = reading.since.or(known.map(|(_, at)| *at));
+        let watched = match (self.watched, span) {
+            (Some(watched), Some(span)) if span < PAUSE => watched,
+            _ => now,
+        };
+        self.watched = Some(watched);
+        let settled = now.duration_since(watched) > UNSETTLED;
+        for reading in readings {
             match self.entries.get_mut(&reading.name) {
-                Some(entry) => entry.update(reading, now, span),
+                Some(entry) => entry.update(reading, now, span, settled),
                 None => {
                     self.entries.insert(reading.name.clone(), Entry::new(reading, now));
                 }
@@ -134,20 +156,19 @@ impl Figures {
 
     /// A change of state that was heard of before the next reading.
     pub(crate) fn apply(&mut self, transition: &Transition, local: bool, now: Instant) {
-        if !local {
-            self.note(transition);
-        }
         let entry = self.entries.entry(transition.breaker.clone());
         let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
         if entry.reading.epoch <= transition.epoch {
-            entry.reading = Reading { since: Some(transition.at), local, ..Reading::of(transition) };
+            let rejected = entry.reading.rejected;
+            entry.reading =
+                Reading { since: Some(transition.at), local, rejected, ..Reading::of(transition) };
             entry.read_at = now;
         }
     }
 
-    /// Remembers when a transition of the past happened.
-    pub(crate) fn note(&mut self, transition: &Transition) {
-        self.times.insert(transition.breaker.clone(), (transition.epoch, transition.at));
+    /// The breakers that not all instances judge by the same settings.
+    pub(crate) fn set_drifting(&mut self, names: &[String]) {
+        self.drifting = names.iter().cloned().collect();
     }
 
     pub(crate) fn state(&self, name: &str) -> Option<State> {
@@ -191,7 +212,11 @@ impl Figures {
     }
 
     pub(crate) fn row(&self, name: &str, now: Instant) -> Option<Row> {
-        self.entries.get(name).map(|entry| entry.row(now, true))
+        self.entries.get(name).map(|entry| self.marked(entry.row(now, true)))
+    }
+
+    fn marked(&self, row: Row) -> Row {
+        Row { drift: self.drifting.contains(&*row.name), ..row }
     }
 
     pub(crate) fn rows(&self, now: Instant) -> impl Iterator<Item = Row> + '_ {
@@ -216,7 +241,8 @@ impl Figures {
         }
         let total = found.len();
         let page = found.into_iter().skip(filter.offset).take(filter.limit);
-        (page.map(|entry| entry.row(now, filter.with_trend)).collect(), total)
+        let row = |entry: &Entry| self.marked(entry.row(now, filter.with_trend));
+        (page.map(row).collect(), total)
     }
 
     /// The known name that is most like this one, if any is.
@@ -233,7 +259,7 @@ impl Entry {
         Entry { reading, read_at: now, rates: Rates::default(), trend: VecDeque::new() }
     }
 
-    fn update(&mut self, reading: Reading, now: Instant, span: Option<Duration>) {
+    fn update(&mut self, reading: Reading, now: Instant, span: Option<Duration>, settled: bool) {
         if let Some(seconds) = span.map(|span| span.as_secs_f64()).filter(|seconds| *seconds > 0.0) {
             let old = &self.reading;
             // Counts begin anew with every epoch, and where the store has lost them.
@@ -244,8 +270,8 @@ impl Entry {
             };
             let failures = more(reading.failures, old.failures);
             let calls = failures + more(reading.successes, old.successes);
-            let rejected =
-                reading.rejected.map(|rejected| more(rejected, old.rejected.unwrap_or(rejected)) / seconds);
+            let rejected = reading.rejected.saturating_sub(old.rejected) as f64 / seconds;
+            let rejected = settled.then_some(rejected);
             self.rates = Rates { calls: calls / seconds, failures: failures / seconds, rejected };
             if self.trend.len() == TREND {
                 self.trend.pop_front();
@@ -292,6 +318,12 @@ impl Entry {
             retry_after: retry_after.map(|span| span.saturating_sub(elapsed).as_secs_f64()),
             failure_rate: self.failure_rate(),
             per_second: self.rates,
+            slow_count: self.reading.slow,
+            window: self.reading.window,
+            probes: self.reading.probes,
+            openings: self.reading.openings,
+            leader: self.reading.leader.clone(),
+            drift: false,
             local: self.reading.local,
             trend: if with_trend { self.trend.iter().copied().collect() } else { Vec::new() },
             limit: None,
@@ -313,7 +345,12 @@ impl Reading {
             failures: 0,
             successes: 0,
             consecutive_failures: 0,
-            rejected: None,
+            slow: 0,
+            rejected: 0,
+            window: None,
+            probes: 0,
+            openings: 0,
+            leader: None,
             since: None,
             last_failure_at: None,
             local: false,

@@ -5,11 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cb_runtime::{Breaker, Error, Events, FleetBreaker, Registry, Snapshot, State, StoreStatus, Transition};
+use cb_runtime::{
+    Breaker, Error, Events, FleetBreaker, FleetQuery, InstanceInfo, InstanceSettings, Registry, Snapshot,
+    State, StoreStatus, Transition, WindowSnapshot,
+};
 use serde::Serialize;
 
 /// An operator's order takes longer than this only where the store does not answer.
 const ORDER_LIMIT: Duration = Duration::from_secs(5);
+/// Breakers that are read at once.
+const PAGE: usize = 1000;
 /// A longer reason or actor would be cut by the store.
 const MAX_TEXT: usize = 200;
 
@@ -32,19 +37,35 @@ pub(crate) struct Reading {
     pub(crate) failures: u64,
     pub(crate) successes: u64,
     pub(crate) consecutive_failures: u64,
-    /// Calls that were not made, fleet-wide, where the runtime knows.
-    pub(crate) rejected: Option<u64>,
+    pub(crate) slow: u64,
+    /// Calls that were not made, by all instances since their start. Known some seconds after the first reading.
+    pub(crate) rejected: u64,
+    pub(crate) window: Option<WindowSnapshot>,
+    /// Probes that are under way.
+    pub(crate) probes: u32,
+    /// How often the circuit has opened in a row.
+    pub(crate) openings: u32,
+    /// The instance that makes the health checks.
+    pub(crate) leader: Option<String>,
     pub(crate) since: Option<SystemTime>,
     pub(crate) last_failure_at: Option<SystemTime>,
     /// What this process alone has decided, while the store is away.
     pub(crate) local: bool,
 }
 
-/// Instances of the fleet, by their signs of life.
+/// Instances of the fleet, by their signs of life, and what they disagree on.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Instances {
     /// The id of this process.
     pub(crate) own: String,
+    /// How many give signs of life.
+    pub(crate) alive: usize,
+    /// How many have been silent for 15 seconds: gone, or cut off and deciding by themselves.
+    pub(crate) silent: usize,
+    /// Breakers that not all instances judge by the same settings.
+    pub(crate) drifting: Vec<String>,
+    #[serde(skip)]
+    pub(crate) list: Vec<InstanceInfo>,
 }
 
 /// What an operator can order.
@@ -178,16 +199,48 @@ impl Source {
         self.registry.subscribe()
     }
 
-    pub(crate) fn instances(&self) -> Instances {
-        Instances { own: self.registry.instance().into() }
+    /// The id of this process.
+    pub(crate) fn own(&self) -> &str {
+        self.registry.instance()
+    }
+
+    /// The fleet's instances.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(crate) async fn instances(&self) -> Result<Instances, Error> {
+        let list = self.registry.instances().await?;
+        let drifting = self.registry.drifting().await?;
+        let silent = list.iter().filter(|instance| instance.degraded).count();
+        Ok(Instances { own: self.own().into(), alive: list.len() - silent, silent, drifting, list })
+    }
+
+    /// What each instance judges a breaker by.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(crate) async fn settings(&self, breaker: &str) -> Result<Vec<InstanceSettings>, Error> {
+        self.registry.settings(breaker).await
     }
 
     /// Every breaker of the namespace, as the store has it.
     ///
+    /// By pages, as one reading of ten thousand would keep this process' own exchanges waiting. A breaker that changes
+    /// its state meanwhile may be on two pages, or on none until the next reading.
+    ///
     /// # Errors
     /// If the store does not answer.
     pub(crate) async fn read(&self) -> Result<Vec<Reading>, Error> {
-        Ok(self.registry.fleet().await?.into_iter().map(Reading::from).collect())
+        let mut readings = Vec::new();
+        let mut query = FleetQuery::default().limit(PAGE);
+        loop {
+            let page = self.registry.fleet_page(&query).await?;
+            readings.extend(page.breakers.into_iter().map(Reading::from));
+            match page.next {
+                Some(next) => query = query.after(next),
+                None => return Ok(readings),
+            }
+        }
     }
 
     /// Breakers whose state here is not the one that the fleet has as far as `known`; none but while the
@@ -278,9 +331,14 @@ impl From<FleetBreaker> for Reading {
             failures: breaker.failures,
             successes: breaker.successes,
             consecutive_failures: breaker.consecutive_failures,
-            rejected: None,
-            since: None,
-            last_failure_at: None,
+            slow: breaker.slow,
+            rejected: breaker.outcomes.rejected + breaker.outcomes.ramp_rejected,
+            window: breaker.window,
+            probes: breaker.probes,
+            openings: breaker.openings,
+            leader: breaker.leader,
+            since: breaker.since,
+            last_failure_at: breaker.last_failure_at,
             local: false,
         }
     }
@@ -299,7 +357,12 @@ impl From<Snapshot> for Reading {
             failures: snapshot.failures,
             successes: snapshot.successes,
             consecutive_failures: snapshot.consecutive_failures,
-            rejected: None,
+            slow: 0,
+            rejected: snapshot.outcomes.rejected + snapshot.outcomes.ramp_rejected,
+            window: snapshot.window,
+            probes: 0,
+            openings: 0,
+            leader: None,
             since: snapshot.since,
             last_failure_at: snapshot.last_failure_at,
             local: snapshot.local,

@@ -25,6 +25,8 @@ const SLOWEST: Duration = Duration::from_secs(15);
 const READ_LIMIT: Duration = Duration::from_secs(3);
 /// Transitions of the past that are read at the start.
 const HISTORY: usize = 300;
+/// Instances are counted this often: they give a sign of life every five seconds.
+const INSTANCES_PACE: Duration = Duration::from_secs(5);
 /// Streams that are open at once.
 pub(crate) const MAX_STREAMS: usize = 64;
 
@@ -38,6 +40,8 @@ pub(crate) struct Hub {
     pub(crate) streams: Arc<Semaphore>,
     reading: tokio::sync::Mutex<()>,
     last: Mutex<Option<Attempt>>,
+    /// As they were counted last, and when.
+    instances: Mutex<Option<(Instant, Instances)>>,
     listening: OnceCell<()>,
 }
 
@@ -68,7 +72,7 @@ pub(crate) struct Overview {
     pub(crate) states: std::collections::BTreeMap<&'static str, usize>,
     pub(crate) per_second: Rates,
     pub(crate) store: StoreView,
-    pub(crate) instances: Instances,
+    pub(crate) instances: Option<Instances>,
 }
 
 /// Whether the store answers.
@@ -87,7 +91,7 @@ pub(crate) struct StoreView {
 
 impl Hub {
     pub(crate) fn new(source: Source) -> Hub {
-        let instance = source.instances().own;
+        let instance = source.own().to_owned();
         Hub {
             source,
             figures: Mutex::default(),
@@ -96,6 +100,7 @@ impl Hub {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             reading: tokio::sync::Mutex::default(),
             last: Mutex::default(),
+            instances: Mutex::default(),
             listening: OnceCell::new(),
         }
     }
@@ -109,7 +114,26 @@ impl Hub {
         let _one = self.reading.lock().await;
         if !self.is_fresh() {
             self.read().await;
+            self.count_instances().await;
         }
+    }
+
+    async fn count_instances(&self) {
+        if lock(&self.instances).as_ref().is_some_and(|(counted, _)| counted.elapsed() < INSTANCES_PACE) {
+            return;
+        }
+        // Where that fails, the store is away, which is shown; the old number is not.
+        let counted = tokio::time::timeout(READ_LIMIT, self.source.instances()).await;
+        let instances = counted.ok().and_then(Result::ok);
+        if let Some(instances) = &instances {
+            lock(&self.figures).set_drifting(&instances.drifting);
+        }
+        *lock(&self.instances) = instances.map(|instances| (Instant::now(), instances));
+    }
+
+    /// The fleet's instances, as they were counted last.
+    pub(crate) fn instances(&self) -> Option<Instances> {
+        lock(&self.instances).as_ref().map(|(_, instances)| instances.clone())
     }
 
     async fn read(&self) {
@@ -191,7 +215,7 @@ impl Hub {
                 problem: problem.map(|problem| problem.text),
                 took_ms: took.last().copied().unwrap_or_default().as_secs_f64() * 1000.0,
             },
-            instances: self.source.instances(),
+            instances: self.instances(),
         }
     }
 
@@ -208,9 +232,8 @@ impl Hub {
             // First, so that nothing is missed between what is read and what is heard.
             let mut events = self.source.subscribe();
             if let Ok(Ok(past)) = tokio::time::timeout(READ_LIMIT, self.source.history(HISTORY)).await {
-                let (mut figures, mut log) = (lock(&self.figures), lock(&self.log));
+                let mut log = lock(&self.log);
                 for change in past {
-                    figures.note(&change);
                     log.push("transition", transition("transition", &change), change.cursor.clone());
                 }
             }

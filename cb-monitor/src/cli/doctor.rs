@@ -10,6 +10,7 @@ use super::args::Connection;
 use super::client::Client;
 use super::{Failure, text};
 use crate::figures::Figures;
+use crate::fleet::Instances;
 
 /// Nothing may take longer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -245,8 +246,40 @@ async fn fleet(connection: &Connection, findings: &mut Findings) -> Result<(), F
         }
         Err(failure) => findings.problem("fleet", failure.message().unwrap_or_default()),
     }
+    if let Ok(instances) = client.source.instances().await {
+        instances_and_drift(&instances, findings);
+    }
     client.close().await;
     Ok(())
+}
+
+fn instances_and_drift(instances: &Instances, findings: &mut Findings) {
+    // Not this command itself.
+    let others: Vec<_> = instances.list.iter().filter(|instance| !instance.own).collect();
+    let alive = others.iter().filter(|instance| !instance.degraded).count();
+    let silent: Vec<_> =
+        others.iter().filter(|instance| instance.degraded).map(|instance| &*instance.node).collect();
+    if others.is_empty() {
+        findings.notice("instances", "none has given a sign of life within the hour");
+    } else if silent.is_empty() {
+        findings.fine("instances", format!("{alive} give signs of life"));
+    } else {
+        findings.notice("instances", format!("{alive} give signs of life, silent are {}", silent.join(", ")));
+    }
+    let versions: std::collections::BTreeSet<_> = others.iter().map(|instance| &*instance.version).collect();
+    if versions.len() > 1 {
+        let versions = versions.into_iter().collect::<Vec<_>>().join(", ");
+        findings.notice("versions", format!("instances run different versions: {versions}"));
+    }
+    if instances.drifting.is_empty() {
+        findings.fine("settings", "all instances judge by the same settings");
+    } else {
+        let names = instances.drifting.join(", ");
+        findings.notice(
+            "settings",
+            format!("instances disagree on the settings of {names}; `cbctl show` says which"),
+        );
+    }
 }
 
 fn print(findings: &[Finding], json: bool) {

@@ -11,8 +11,11 @@ use crate::figures::{Figures, Row, seconds};
 
 pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), Failure> {
     let row = find(client, name).await?;
+    let settings = client.source.settings(name).await.unwrap_or_default();
     if json {
-        println!("{}", serde_json::json!(row));
+        let mut answer = serde_json::json!(row);
+        answer["instances"] = serde_json::json!(settings);
+        println!("{answer}");
         return Ok(());
     }
     let now = seconds(SystemTime::now());
@@ -36,12 +39,29 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
         ("failures", row.failure_count.to_string()),
         ("successes", row.success_count.to_string()),
         ("in a row", row.consecutive_failures.to_string()),
+        ("probes", row.probes.to_string()),
+        ("openings", row.openings.to_string()),
+        ("checks health", text::plain(row.leader.as_deref().unwrap_or_default())),
     ] {
         if !value.is_empty() {
             line(label, Cell::new(value));
         }
     }
     println!("{}", table.trim_fmt());
+    if !settings.is_empty() {
+        let mut table = text::table(&["node", "instance", "settings"]);
+        for instance in &settings {
+            let given = instance.settings.iter().map(|(name, value)| format!("{name} = {value}"));
+            let given = text::plain(&given.collect::<Vec<_>>().join(", "));
+            let mark = if instance.drift { "differs: " } else { "" };
+            table.add_row([
+                text::plain(&instance.node),
+                text::plain(&instance.instance),
+                format!("{mark}{given}"),
+            ]);
+        }
+        println!("\n{}", table.trim_fmt());
+    }
     Ok(())
 }
 

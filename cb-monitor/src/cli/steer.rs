@@ -13,7 +13,9 @@ pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: 
         Order::new(action, &asked.reason, &asked.actor, asked.expires_in.as_deref()).map_err(failure)?;
     let row = show::find(client, &asked.name).await?;
     if !asked.yes {
-        confirm(action, &row, &order)?;
+        let instances =
+            client.source.instances().await.map_or(0, |instances| instances.alive.saturating_sub(1));
+        confirm(action, &row, &order, instances)?;
     }
     client.source.obey(&asked.name, &order).await.map_err(failure)?;
     let (name, state) = (text::plain(&asked.name), action.leads_to());
@@ -28,17 +30,17 @@ pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: 
 }
 
 /// Says what the order would do, and waits for a yes.
-fn confirm(action: Action, row: &Row, order: &Order) -> Result<(), Failure> {
+fn confirm(action: Action, row: &Row, order: &Order, instances: usize) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         let error = "nobody can be asked for confirmation here; add --yes if you are sure";
         return Err(Failure::Unconfirmed(error.into()));
     }
     let effect = match action {
-        Action::Open => "every instance of the fleet will reject all calls",
-        Action::Disable => "every instance will make all calls, and count nothing",
-        Action::MetricsOnly => "every instance will make all calls, and reject none",
-        Action::Release => "the manual override ends on every instance",
-        Action::Reset => "the circuit closes on every instance, and counts from nothing",
+        Action::Open => "will reject all calls",
+        Action::Disable => "will make all calls, and count nothing",
+        Action::MetricsOnly => "will make all calls, and reject none",
+        Action::Release => "will end the manual override",
+        Action::Reset => "will close the circuit, and count from nothing",
     };
     let until = match order.expires_in {
         Some(span) => format!(", for {}", humantime::format_duration(span)),
@@ -46,7 +48,7 @@ fn confirm(action: Action, row: &Row, order: &Order) -> Result<(), Failure> {
         None => String::new(),
     };
     eprint!(
-        "\"{}\" is {}. {}: {effect}{until}. Go on? [y/N] ",
+        "\"{}\" is {}. {}: {instances} instances {effect}{until}. Go on? [y/N] ",
         text::plain(&row.name),
         row.state,
         action.as_str()

@@ -302,7 +302,7 @@ function drawOverview() {
   say($("namespace"), overview.namespace);
   if (!overview.store.shared) fact("fact-store", "none", "(in memory)");
   else fact("fact-store", overview.store.up ? `${Math.max(1, Math.round(overview.store.took_ms))}` : "away", overview.store.up ? "ms" : "");
-  instances(overview.instances);
+  instances(overview.instances ?? {});
   fact("fact-calls", rate(flow.calls), "/ s");
   fact("fact-failures", rate(flow.failures), "/ s");
   $("rejected-box").hidden = flow.rejected === undefined;
@@ -323,7 +323,6 @@ function instances(known) {
   if (known.alive === undefined) return;
   const trouble = [];
   if (known.silent) trouble.push(`${known.silent} silent`);
-  if (known.alone) trouble.push(`${known.alone} on their own`);
   fact("fact-instances", `${known.alive}`, ["alive", ...trouble].join(", "));
 }
 
@@ -424,6 +423,7 @@ function drawRows() {
 
 function blank(node) {
   node.className = "row";
+  delete node.querySelector(".name").dataset.tags;
   node.dataset.name = "";
   for (const text of node.querySelectorAll(".name, .sub, .rate b, .badge span, .number div")) say(text, "");
   say(node.querySelector(".name"), "…");
@@ -440,9 +440,10 @@ function fill(node, row, age, stale) {
   say(state.firstChild.children[1], WORDS[row.state] ?? row.state);
   state.firstChild.className = `badge ${row.state}`;
   const title = circuit.children[0];
-  if (title.firstChild?.nodeValue !== row.name || (title.children.length > 0) !== row.local) {
-    title.replaceChildren(document.createTextNode(row.name));
-    if (row.local) title.append(element("span", "tag", "this instance only"));
+  const tags = [row.local && "this instance only", row.drift && "settings differ"].filter(Boolean);
+  if (title.dataset.tags !== `${row.name}\n${tags}`) {
+    title.dataset.tags = `${row.name}\n${tags}`;
+    title.replaceChildren(document.createTextNode(row.name), ...tags.map((tag) => element("span", "tag", tag)));
   }
   circuit.title = row.name;
   say(circuit.children[1], reason(row));
@@ -524,7 +525,13 @@ async function readDetail() {
     if (selected !== name) return;
     const answer = await response.json();
     if (selected !== name) return;
-    if (response.ok) { detail = answer; detail.read = performance.now(); drawDetail(); }
+    if (response.ok) {
+      detail = answer;
+      detail.read = performance.now();
+      const usual = Number(answer.instances.find((instance) => !instance.drift)?.settings.failure_rate_threshold);
+      if (answer.failure_rate_limit === undefined && usual > 0) detail.failure_rate_limit = usual;
+      drawDetail();
+    }
     else { detail = null; drawProblem(name, answer.error); }
   } catch { /* the stream says that the monitor is away */ }
 }
@@ -548,7 +555,7 @@ function drawProblem(name, error) {
 let drawnDetail = "";
 function drawDetail() {
   const box = $("detail"), row = detail, stale = isStale();
-  const key = JSON.stringify([row.name, row.state, row.epoch, row.reason, row.actor, row.timeline.length, row.can_act, row.local, !!row.here, row.limit]);
+  const key = JSON.stringify([row.name, row.state, row.epoch, row.reason, row.actor, row.timeline.length, row.can_act, row.local, !!row.here, row.limit, row.instances, row.leader, !!row.window]);
   if (box.hidden || drawnDetail !== key || box.dataset.name !== row.name) {
     // Built anew only where its shape changes: focus stays where it is otherwise.
     const inside = box.contains(document.activeElement) ? document.activeElement.dataset.action ?? "close" : null;
@@ -567,7 +574,9 @@ function drawDetail() {
   set("calls", stale ? "–" : `${rate(row.per_second.calls)} / s`);
   set("failures", `${row.failure_count}`);
   set("streak", `${row.consecutive_failures}`);
-  if (row.here?.window) set("window", `${row.here.window.failures} of ${row.here.window.calls} failed (${percent(row.here.window.failure_rate)})`);
+  set("rejected", stale || row.per_second.rejected === undefined ? "–" : `${rate(row.per_second.rejected)} / s`);
+  set("probes", row.state === "half-open" ? `${row.probes}` : `${row.openings} times`);
+  if (row.window) set("window", `${row.window.failures} of ${row.window.calls} calls failed (${percent(row.window.failure_rate)})`);
   trend(box.querySelector(".spark"), row);
 }
 
@@ -589,10 +598,16 @@ function buildDetail(box, row) {
   const cards = element("dl", "cards");
   const manual = ["forced-open", "disabled", "metrics-only"].includes(row.state);
   cards.append(card(`${WORDS[row.state] ?? row.state} since`, "since"), card(manual ? "Override" : "Next probe", "next"),
-    card("Failure rate", "rate"), card("Calls", "calls"), card("Failures in this state", "failures"), card("In a row", "streak"));
+    card("Failure rate", "rate"), card("Calls", "calls"), card("Failures in this state", "failures"), card("In a row", "streak"),
+    card("Rejected", "rejected"), card(row.state === "half-open" ? "Probes under way" : "Opened in a row", "probes"));
   const chart = element("div", "wide-spark");
   chart.append(spark());
   const parts = [head(row.name), lead, cards, element("h3", "", "Failure rate, latest readings"), chart];
+  if (row.window) {
+    const window = element("p", "muted");
+    window.dataset.figure = "window";
+    parts.push(window);
+  }
   if (row.limit) parts.push(element("p", "muted", `Trips at ${row.limit}`));
   if (row.can_act) {
     const actions = element("div", "actions");
@@ -629,13 +644,35 @@ function buildDetail(box, row) {
     }
     table.append(body);
     parts.push(element("h3", "", "Settings of this instance"), table);
-    if (row.here.window) {
-      const window = element("p", "muted");
-      window.dataset.figure = "window";
-      parts.push(element("h3", "", "Window"), window);
-    }
   }
+  if (row.instances.length) parts.push(element("h3", "", "What instances judge by"), judges(row.instances));
+  if (row.leader) parts.push(element("p", "muted", `Health checks are made by ${row.leader}.`));
   box.replaceChildren(...parts);
+}
+
+/** Settings by instance; those that are the same stand once. */
+function judges(instances) {
+  const groups = new Map();
+  for (const { node, settings, drift } of instances) {
+    const text = Object.entries(settings).map(([name, value]) => `${name} ${value}`).join(", ") || "the built-in settings";
+    const group = groups.get(text) ?? { nodes: [], drift };
+    group.nodes.push(node);
+    groups.set(text, group);
+  }
+  const table = element("table", "table");
+  const body = element("tbody");
+  for (const [text, { nodes, drift }] of groups) {
+    const line = element("tr");
+    const names = element("th", "", `${nodes.length} × `);
+    names.scope = "row";
+    names.title = nodes.join(", ");
+    const what = element("td", "", text);
+    if (drift) what.append(element("span", "tag", "differs"));
+    line.append(names, what);
+    body.append(line);
+  }
+  table.append(body);
+  return table;
 }
 
 // ---- Acting -------------------------------------------------------------------------------------------------------
@@ -648,7 +685,7 @@ function ask(action, name) {
   say($("order-title"), `${about.title}: ${name}`);
   say($("order-what"), about.text);
   const calls = detail ? `${rate(detail.per_second.calls)} calls a second` : "its calls";
-  const fleet = overview?.instances.alive;
+  const fleet = overview?.instances?.alive;
   say($("order-radius"), `This concerns ${fleet === undefined ? "every instance of the fleet" : count(fleet, "instance", "instances")}, and ${calls} at the moment.`);
   $("order-for-box").hidden = !about.expires;
   $("order-reason").value = "";

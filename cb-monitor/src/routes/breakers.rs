@@ -31,6 +31,7 @@ pub(super) async fn breaker(
     let mut answer = json!(row);
     answer["timeline"] = json!(timeline);
     answer["can_act"] = json!(!access.is_read_only());
+    answer["instances"] = json!(hub.source.settings(&name).await.unwrap_or_default());
     // What this process alone knows, where it has the breaker registered.
     answer["here"] = json!(snapshots.get(&*name));
     Ok(Json(answer))

@@ -34,5 +34,5 @@ pub(super) async fn health(State(Context { hub, .. }): State<Context>) -> (Statu
 
 /// 200 as long as the process answers: an open circuit is no reason to restart an instance.
 pub(super) async fn live(State(Context { hub, .. }): State<Context>) -> Json<Value> {
-    Json(json!({ "status": "alive", "instance": hub.source.instances().own }))
+    Json(json!({ "status": "alive", "instance": hub.source.own() }))
 }

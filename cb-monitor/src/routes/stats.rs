@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use cb_runtime::State as Circuit;
+use cb_runtime::{InstanceInfo, State as Circuit};
 use serde::Deserialize;
 
 use super::Context;
@@ -71,6 +71,12 @@ pub(super) async fn stats(
 pub(super) async fn overview(State(Context { hub, .. }): State<Context>) -> Json<Overview> {
     hub.refresh().await;
     Json(hub.overview())
+}
+
+/// The fleet's instances, by their signs of life.
+pub(super) async fn instances(State(Context { hub, .. }): State<Context>) -> Json<Vec<InstanceInfo>> {
+    hub.refresh().await;
+    Json(hub.instances().unwrap_or_default().list)
 }
 
 impl Asked {
