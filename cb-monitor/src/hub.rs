@@ -148,7 +148,8 @@ impl Hub {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("the store has not answered within {READ_LIMIT:?}")),
         };
-        // A reading that takes too long is old, not false; the registry knows whether the store answers at all.
+        // A reading that takes too long is old, not false; the registry knows whether the store answers at
+        // all.
         let problem = match (problem, self.source.store_status()) {
             (Some(_), StoreStatus::Lost { error, .. }) => Some(error.to_string()),
             (problem @ Some(_), _) if self.is_outdated() => problem,
@@ -170,7 +171,7 @@ impl Hub {
         *last = Some(Attempt { ended: Instant::now(), took: spans, problem });
     }
 
-    /// Nothing could be read for so long that the figures must not pass for the present ones.
+    /// Whether the figures are too old to be shown as current.
     fn is_outdated(&self) -> bool {
         let as_of = lock(&self.figures).as_of();
         as_of.is_none_or(|as_of| as_of.elapsed().is_ok_and(|age| age > SLOWEST))
@@ -225,8 +226,8 @@ impl Hub {
         self.news.subscribe()
     }
 
-    /// Takes down the registry's events from the first request on: they come from this process' memory. What happened
-    /// before is read once.
+    /// Takes down the registry's events from the first request on: they come from this process' memory. What
+    /// happened before is read once.
     async fn listen(self: &Arc<Self>) {
         let begin = async {
             // First, so that nothing is missed between what is read and what is heard.

@@ -21,13 +21,14 @@ pub(crate) struct RegistryContext {
     /// A name that stays the same when this instance is started again; the host's unless it is given.
     pub(crate) node: Arc<str>,
     pub(crate) connection: Connection,
-    /// The store is one that a fleet shares. Its clock counts from 1970; the memory store's is this instance's.
+    /// The store is one that a fleet shares. Its clock counts from 1970; the memory store's is this
+    /// instance's.
     has_shared_store: bool,
     pub(crate) clock: Clock,
     pub(crate) events: Arc<EventBus>,
     pub(crate) cache: Cache,
-    /// What is said about breakers besides their attributes. Whoever registers one reads it until that is done: no breaker
-    /// slips through a reload.
+    /// The layers of settings besides attributes. A registration holds the read lock until it is done, so
+    /// that a reload misses no breaker.
     layers: RwLock<Layers>,
     /// The store's clock minus this instance's, in µs (wrapping).
     skew: AtomicU64,
@@ -92,7 +93,8 @@ impl RegistryContext {
         at_us.saturating_add(epoch_us)
     }
 
-    /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until then.
+    /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until
+    /// then.
     pub(crate) fn wall(&self, at: Moment) -> SystemTime {
         match self.skew() {
             0 if self.has_shared_store => wall(at.0.saturating_add(self.clock.epoch_us())),

@@ -33,8 +33,8 @@ pub(crate) enum Admission<'a> {
 pub struct Permit<'a> {
     core: &'a Core,
     word: GateWord,
-    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in it
-    /// when the call has ended, and was slow.
+    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in
+    /// it when the call has ended, and was slow.
     lease: LeaseId,
     /// Whole words throughout: a byte that is written just before the word around it is copied stalls the
     /// processor for longer than all the rest of the fast path takes.
@@ -61,15 +61,14 @@ impl<'a> Permit<'a> {
         self.core
     }
 
-    /// How long the call may take: the operator's word, else what the function was `given` by its
-    /// attribute, else the registry's default.
+    /// The call's timeout: the operator's, else the attribute's (`given`), else the registry's default.
     #[inline]
     pub fn call_timeout(&self, given: Option<Duration>) -> Option<Duration> {
         self.core.call_timeout(given)
     }
 
-    /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even if the call
-    /// never ends.
+    /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even
+    /// if the call never ends.
     pub(crate) fn limit(&self, limit: Duration) {
         if self.lease != 0 {
             self.core.limit_probe(self.lease & !SLOW, limit);
@@ -125,7 +124,7 @@ impl<'a> Permit<'a> {
         self.core.record(self.word, self.lease, outcome);
     }
 
-    /// The same for a failure that says for how long the circuit must be open.
+    /// Ends the call as a failure that opens the circuit for `span`.
     #[cold]
     pub(crate) fn end_opening(&mut self, span: Duration) {
         self.stage = ENDED;
