@@ -57,6 +57,8 @@ mod coordinator;
 mod error;
 mod event;
 mod health;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod registry;
@@ -66,7 +68,11 @@ mod status;
 mod store;
 mod strategy;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod text;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use breaker::Breaker;
 pub use call::CallError;
