@@ -75,6 +75,7 @@ mod sync;
 mod text;
 
 pub use breaker::Breaker;
+pub use cache::CacheLimits;
 pub use call::CallError;
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]
