@@ -276,7 +276,7 @@ pub(super) mod tests {
         let key = StoreKey::new(&FUNCTION, "user-service", &arguments.buffer);
         assert_eq!(
             key.text("user-service"),
-            "user-service:1fcd86e7265911ca161682e482218659a4a017140d8db20a5693a4ed20697994"
+            "user-service:8e6b6d98a8d5a5b2678988965a2115515b8932dbdc2b90deba801a84e890751f"
         );
     }
 
