@@ -84,6 +84,7 @@ mod text;
 pub mod tower;
 
 pub use breaker::Breaker;
+pub use cache::CacheLimits;
 pub use call::CallError;
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]
