@@ -70,6 +70,10 @@ pub(crate) struct Core {
     me: Weak<Core>,
     /// Already in the context's list of breakers that have something to exchange.
     dirty: AtomicBool,
+    /// Already in the context's list of breakers that have counted successes.
+    counted: AtomicBool,
+    /// When the coordinator will look at it again, in the clock's µs; 0 = when it is dirty.
+    look_at: AtomicU64,
     /// Its exchange cannot wait: it goes before others.
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
@@ -183,6 +187,8 @@ impl Core {
             context,
             me: me.clone(),
             dirty: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            look_at: AtomicU64::new(0),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             is_observed: AtomicBool::new(false),
@@ -266,8 +272,25 @@ impl Core {
         }
     }
 
+    /// The first success since the counters were drained last.
+    #[cold]
+    pub(crate) fn mark_counted(&self) {
+        if !self.counted.swap(true, Ordering::AcqRel) {
+            self.context.mark_counted(self.me.clone());
+        }
+    }
+
+    pub(crate) fn clear_counted(&self) {
+        self.counted.store(false, Ordering::Release);
+    }
+
     pub(crate) fn clear_dirty(&self) {
         self.dirty.store(false, Ordering::Release);
+    }
+
+    /// Whether its exchange cannot wait.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Acquire)
     }
 
     /// Whether its exchange cannot wait. Clears the mark: the caller is about to make that exchange.

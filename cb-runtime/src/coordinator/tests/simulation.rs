@@ -24,9 +24,9 @@ use crate::breakers::{BreakerMap, Place};
 use crate::cache::{Cache, CacheLimits};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
-use crate::coordinator::skew::Skew;
+use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::{self, Stream};
-use crate::coordinator::{Command, Coordinator, RETRY};
+use crate::coordinator::{Command, Coordinator};
 use crate::error::Error;
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
@@ -146,24 +146,9 @@ impl Fleet {
                 };
                 let core = breakers.entry("b").insert(Place::Pinned, make);
                 let (asked, requests) = mpsc::unbounded_channel();
-                let now = clock.now();
-                let coordinator = Coordinator {
-                    context,
-                    breakers,
-                    store: wire.clone(),
-                    stream: Arc::new(Stream::default()),
-                    requests,
-                    skew: Skew::default(),
-                    seq: 0,
-                    unknown: None,
-                    exchanged_at: now,
-                    reviewed_at: now,
-                    checked_at: now,
-                    retry_at: now,
-                    retry_after: RETRY.0,
-                    resync: false,
-                    ever_up: false,
-                };
+                let pace = Pace::steady(clock.now());
+                let stream = Arc::new(Stream::default());
+                let coordinator = Coordinator::new(context, breakers, wire.clone(), stream, requests, pace);
                 Instance { wire, core, coordinator, asked, events, told: Vec::new() }
             })
             .collect();
