@@ -6,6 +6,7 @@
 
 mod backoff;
 pub(crate) mod drift;
+pub(crate) mod environment;
 mod layers;
 mod registry;
 mod settings;
@@ -73,6 +74,16 @@ macro_rules! settings {
                     _ => false,
                 };
                 removed.then_some(rest)
+            }
+
+            /// These settings without the invalid ones, and what is wrong with each of those.
+            pub(crate) fn valid_part(&self) -> (BreakerConfig, Vec<Error>) {
+                let (mut rest, mut errors) = (self.clone(), Vec::new());
+                while let Err(error) = rest.validate() {
+                    rest = error.field().and_then(|field| rest.without(field)).unwrap_or_default();
+                    errors.push(error);
+                }
+                (rest, errors)
             }
 
             fn or(self, below: BreakerConfig) -> BreakerConfig {
