@@ -1,6 +1,6 @@
 //! The cached result: its key, before the call, and its use, after it.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 
@@ -10,8 +10,11 @@ use crate::signature::Arg;
 use crate::tokens::mentions;
 use crate::validate::Cache;
 
+/// Where a function keeps what tells its cached results from those of others.
+const CACHE_SITE: &str = "__CIRCUIT_BREAKER_CACHE";
+
 impl Guarded<'_> {
-    /// `let key`: what tells this call's result from others, before the body takes the arguments.
+    /// `let function` and `let key`: what tells this call's result from others, before the body takes the arguments.
     pub(super) fn key(&self, cache: &Cache) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let version =
@@ -37,11 +40,20 @@ impl Guarded<'_> {
             let allowed = allowed_for(&self.function.args);
             quote_spanned!(Span::mixed_site()=> #allowed { #(#parts)* })
         };
+        let (breaker, site) = (self.breaker_ref(), Ident::new(CACHE_SITE, Span::mixed_site()));
         quote_spanned! {Span::mixed_site()=>
+            let function = {
+                static #site: #rt::CacheSite = #rt::CacheSite::new(
+                    #rt::module_path!(),
+                    #rt::option_env!("CARGO_PKG_VERSION"),
+                    #rt::option_env!("CARGO_BIN_NAME"),
+                );
+                #rt::cached_function(&#site, || {})
+            };
             let key = {
-                let mut key = #rt::key(&|| {}, #version);
+                let mut key = #rt::key(#breaker, #version);
                 #parts
-                key.finish()
+                #rt::key_of(#breaker, function, &key)
             };
         }
     }
@@ -53,7 +65,7 @@ impl Guarded<'_> {
         let breaker = self.breaker_ref();
         quote_spanned! {Span::mixed_site()=>
             let codec = #codec;
-            let ended = #rt::cached(#breaker, key, codec, kind, ended).await;
+            let ended = #rt::cached(#breaker, function, key, codec, kind, ended).await;
         }
     }
 }

@@ -125,7 +125,7 @@ impl Core {
     #[inline]
     pub(crate) fn record(&self, word: GateWord, lease: LeaseId, outcome: Outcome) {
         if outcome == Outcome::Success && lease == 0 && word.admits_all() && self.gate.is_unchanged(word) {
-            self.counters.success(&self.context.clock);
+            self.counters.success(&self.context.clock, || self.mark_counted());
         } else {
             self.record_slowly(word, lease, outcome, None);
         }
@@ -158,7 +158,9 @@ impl Core {
         let plain = matches!(outcome, Outcome::Success | Outcome::Ignored | Outcome::Cancelled);
         if plain && !probing {
             match outcome {
-                Outcome::Success if self.gate.is_current(word) => self.counters.success(&self.context.clock),
+                Outcome::Success if self.gate.is_current(word) => {
+                    self.counters.success(&self.context.clock, || self.mark_counted())
+                }
                 Outcome::Success => self.counters.add(Outcome::Late),
                 _ => self.counters.add(outcome),
             }

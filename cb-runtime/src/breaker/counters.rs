@@ -117,34 +117,45 @@ impl ShardedCounter {
 
     /// One more success, which has just ended.
     #[inline]
-    pub(crate) fn success(&self, clock: &Clock) {
+    ///
+    /// `first` is called for the first success that a thread counts after a drain, and not for the others.
+    pub(crate) fn success(&self, clock: &Clock, first: impl FnOnce()) {
         let number = NUMBER.get();
         match self.lines[..self.lines.len() - 1].get(number) {
             Some(line) => {
-                self.note(line, clock);
+                let noted = self.note(line, clock);
                 let count = &line.counts[Outcome::Success as usize];
                 count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                // After it has been counted: a drain that this call leads to finds it.
+                if noted {
+                    first();
+                }
             }
-            None => self.success_without_number(number, clock),
+            None => self.success_without_number(number, clock, first),
         }
     }
 
     #[cold]
-    fn success_without_number(&self, number: usize, clock: &Clock) {
+    fn success_without_number(&self, number: usize, clock: &Clock, first: impl FnOnce()) {
         if number == NONE && take_number() != SHARED {
-            return self.success(clock);
+            return self.success(clock, first);
         }
         // Several threads may note a time here: any of them is one at which a success had ended.
-        self.note(self.shared(), clock);
+        let noted = self.note(self.shared(), clock);
         self.add(Outcome::Success);
+        if noted {
+            first();
+        }
     }
 
     #[inline]
-    fn note(&self, line: &Line, clock: &Clock) {
+    fn note(&self, line: &Line, clock: &Clock) -> bool {
         let span = self.span.load(Ordering::Relaxed);
-        if line.noted_in.load(Ordering::Relaxed) != span {
+        let first = line.noted_in.load(Ordering::Relaxed) != span;
+        if first {
             line.note(span, clock.now());
         }
+        first
     }
 
     fn shared(&self) -> &Line {
@@ -234,15 +245,15 @@ mod tests {
 
         assert_eq!(counters.drain(), Successes { count: 0, latest: None });
         pass(1);
-        counters.success(&clock);
+        counters.success(&clock, || ());
         pass(1);
-        counters.success(&clock);
+        counters.success(&clock, || ());
         assert_eq!(counters.drain(), Successes { count: 2, latest: at(1) });
         assert_eq!(counters.drain(), Successes { count: 2, latest: None });
         pass(1);
-        counters.success(&clock);
+        counters.success(&clock, || ());
         pass(1);
-        std::thread::scope(|scope| scope.spawn(|| counters.success(&clock)).join()).unwrap();
+        std::thread::scope(|scope| scope.spawn(|| counters.success(&clock, || ())).join()).unwrap();
         assert_eq!(counters.drain(), Successes { count: 4, latest: at(4) });
     }
 }

@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 pub use handle::Breaker;
 
+use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::error::Error;
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
     next_check: AtomicU64,
     per_function: PerFunction,
+    /// This breaker's part of the keys of cached results.
+    cache_scope: u64,
     /// When the circuit opened last, and when a call failed last, in the clock's µs; 0 = never.
     opened_at: AtomicU64,
     last_failure: AtomicU64,
@@ -68,6 +71,10 @@ pub(crate) struct Core {
     me: Weak<Core>,
     /// Already in the context's list of breakers that have something to exchange.
     dirty: AtomicBool,
+    /// Already in the context's list of breakers that have counted successes.
+    counted: AtomicBool,
+    /// When the coordinator will look at it again, in the clock's µs; 0 = when it is dirty.
+    look_at: AtomicU64,
     /// Its exchange cannot wait: it goes before others.
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
@@ -166,6 +173,7 @@ impl Core {
         let opened_at = if machine.state() == State::Open { machine.record().since().0 } else { 0 };
         let ramp = Ramp::default();
         ramp.set(machine.ramp(now));
+        let cache_scope = context.cache.scope(&name);
         Arc::new_cyclic(|me| Core {
             name,
             gate: Gate::new(machine.state(), closed(&machine, now)),
@@ -175,12 +183,15 @@ impl Core {
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
             per_function,
+            cache_scope,
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(),
             context,
             me: me.clone(),
             dirty: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            look_at: AtomicU64::new(0),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             is_observed: AtomicBool::new(false),
@@ -206,6 +217,15 @@ impl Core {
 
     pub(crate) fn context(&self) -> &RegistryContext {
         &self.context
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.context.cache
+    }
+
+    /// This breaker's part of the keys of cached results.
+    pub(crate) fn cache_scope(&self) -> u64 {
+        self.cache_scope
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -256,8 +276,25 @@ impl Core {
         }
     }
 
+    /// The first success since the counters were drained last.
+    #[cold]
+    pub(crate) fn mark_counted(&self) {
+        if !self.counted.swap(true, Ordering::AcqRel) {
+            self.context.mark_counted(self.me.clone());
+        }
+    }
+
+    pub(crate) fn clear_counted(&self) {
+        self.counted.store(false, Ordering::Release);
+    }
+
     pub(crate) fn clear_dirty(&self) {
         self.dirty.store(false, Ordering::Release);
+    }
+
+    /// Whether its exchange cannot wait.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Acquire)
     }
 
     /// Whether its exchange cannot wait. Clears the mark: the caller is about to make that exchange.

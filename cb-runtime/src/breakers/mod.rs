@@ -94,6 +94,10 @@ impl BreakerMap {
         self.places
     }
 
+    pub(crate) fn has_keyed(&self) -> bool {
+        self.read().keyed > 0
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Core>> {
         self.read().registered.get(name).map(|breaker| breaker.core.clone())
     }

@@ -193,7 +193,7 @@ impl StoredBreaker {
                 self.merge_buckets(ask, &entry.buckets, when);
             }
         }
-        self.streak_seen
+        self.streak_seen && entry.by_streak
     }
 
     /// At the end of an exchange: those who report from now on are told that there is a streak to end.

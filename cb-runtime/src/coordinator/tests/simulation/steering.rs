@@ -171,6 +171,9 @@ fn reload_keeps_counts_and_state() {
             assert!(fleet.call(at, true).await);
             fleet.settle().await;
         }
+        // Reports tell, and do not ask.
+        fleet.instances[size - 1].core.exchange_next();
+        fleet.settle().await;
         let snapshot = fleet.instances[size - 1].core.snapshot();
         assert_eq!((snapshot.failures, snapshot.successes), (failures, successes + size as u64));
         assert_eq!((snapshot.state, snapshot.epoch), (State::Closed, 0));
