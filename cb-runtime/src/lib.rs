@@ -63,6 +63,8 @@ mod coordinator;
 mod error;
 mod event;
 mod health;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod registry;
@@ -72,7 +74,11 @@ mod status;
 mod store;
 mod strategy;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod text;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use breaker::Breaker;
 pub use call::CallError;

@@ -45,6 +45,10 @@ impl PatternSite {
     /// The breaker of that name in the global registry. `settings` is called once for each type of a generic function.
     #[inline]
     pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(registry) = crate::testing::scoped() {
+            return self.within(&registry, name, settings);
+        }
         self.within(Registry::global(), name, settings)
     }
 

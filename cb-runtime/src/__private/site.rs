@@ -64,6 +64,10 @@ impl Site {
     /// This function's breaker in the global registry. `settings` is called once.
     #[inline]
     pub fn global(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(scoped) = self.scoped(settings) {
+            return scoped;
+        }
         match self.first.get() {
             Some(entry) => &entry.breaker,
             None => &self.first(Registry::global(), settings).breaker,
@@ -74,6 +78,10 @@ impl Site {
     /// called with. `settings` is called once for each.
     #[inline]
     pub fn global_by_type(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(scoped) = self.scoped(settings) {
+            return scoped;
+        }
         match self.first.get() {
             Some(entry) if fn_addr_eq(entry.settings, settings) => &entry.breaker,
             _ => self.other(Registry::global(), settings),
@@ -103,13 +111,22 @@ impl Site {
 
     #[cold]
     fn other(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteBreaker {
-        let is_it = |entry: &Entry| entry.registry == registry.id() && fn_addr_eq(entry.settings, settings);
         let first = self.first(registry, settings);
-        if is_it(first) {
+        if first.is_of(registry, settings) {
             return &first.breaker;
         }
+        self.find_or_leak(registry, settings)
+    }
+
+    /// This function's breaker in the registry of the test that it is called in.
+    #[cfg(feature = "test-util")]
+    fn scoped(&'static self, settings: MakeSettings) -> Option<&'static SiteBreaker> {
+        crate::testing::scoped().map(|registry| self.find_or_leak(&registry, settings))
+    }
+
+    fn find_or_leak(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteBreaker {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = others.iter().find(|entry| is_it(entry)) {
+        if let Some(found) = others.iter().find(|entry| entry.is_of(registry, settings)) {
             return &found.breaker;
         }
         let entry: &'static Entry = Box::leak(Box::new(Entry::new(self, registry, settings)));
@@ -119,6 +136,10 @@ impl Site {
 }
 
 impl Entry {
+    fn is_of(&self, registry: &Registry, settings: MakeSettings) -> bool {
+        self.registry == registry.id() && fn_addr_eq(self.settings, settings)
+    }
+
     fn new(site: &Site, registry: &Registry, settings: MakeSettings) -> Self {
         let breaker = SiteBreaker::new(site.name, registry, settings, site.at);
         Entry { registry: registry.id(), settings, breaker }
@@ -128,9 +149,10 @@ impl Entry {
 impl SiteBreaker {
     fn new(name: &str, registry: &Registry, settings: MakeSettings, at: Place) -> Self {
         let settings = settings();
-        // The registry reports the invalid ones.
+        let core = registry.core(name, &settings, at);
+        // The registry has reported invalid settings, and left them out.
         let (valid, _) = settings.valid_part();
-        SiteBreaker::of(registry.core(name, &settings, at), &valid)
+        SiteBreaker::of(core, &valid)
     }
 
     pub(super) fn of(core: Arc<Core>, settings: &BreakerConfig) -> Self {

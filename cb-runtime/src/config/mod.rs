@@ -76,16 +76,6 @@ macro_rules! settings {
                 removed.then_some(rest)
             }
 
-            /// These settings without the invalid ones, and what is wrong with each of those.
-            pub(crate) fn valid_part(&self) -> (BreakerConfig, Vec<Error>) {
-                let (mut rest, mut errors) = (self.clone(), Vec::new());
-                while let Err(error) = rest.validate() {
-                    rest = error.field().and_then(|field| rest.without(field)).unwrap_or_default();
-                    errors.push(error);
-                }
-                (rest, errors)
-            }
-
             fn or(self, below: BreakerConfig) -> BreakerConfig {
                 BreakerConfig { $($name: self.$name.or(below.$name),)+ }
             }
@@ -377,6 +367,16 @@ impl BreakerConfig {
             ));
         }
         Ok(())
+    }
+
+    /// These settings without those that are invalid, and an error for each of these.
+    pub(crate) fn valid_part(mut self) -> (BreakerConfig, Vec<Error>) {
+        let mut errors = Vec::new();
+        while let Err(error) = self.validate() {
+            self = error.field().and_then(|field| self.without(field)).unwrap_or_default();
+            errors.push(error);
+        }
+        (self, errors)
     }
 
     /// Whether the layer sets more than the settings of one function.
