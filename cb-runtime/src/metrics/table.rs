@@ -50,6 +50,11 @@ pub(super) static EPOCH: Metric = gauge(
     &["namespace", "breaker"],
     "The number of the fleet's last change of state that this instance knows",
 );
+pub(super) static FAILURE_RATE: Metric = gauge(
+    "circuit_breaker_failure_rate",
+    &["namespace", "breaker"],
+    "The share of failures, from 0 to 1, in the window of a breaker that judges by one; not of keyed breakers",
+);
 pub(super) static TRANSITIONS: Metric = counter(
     "circuit_breaker_transitions_total",
     &["namespace", "breaker", "from", "to", "by"],
@@ -91,11 +96,12 @@ pub(super) static WOULD_HAVE_OPENED: Metric = counter(
     "How often a metrics-only breaker would have opened",
 );
 
-pub(super) static ALL: [&Metric; 12] = [
+pub(super) static ALL: [&Metric; 13] = [
     &CALLS,
     &SLOW_CALLS,
     &STATE,
     &EPOCH,
+    &FAILURE_RATE,
     &TRANSITIONS,
     &PROPAGATION,
     &STORE_DEGRADED,
