@@ -21,7 +21,8 @@ const SHARE: u32 = 20;
 const LATEST: usize = 3;
 /// They are never older than this while somebody looks.
 const SLOWEST: Duration = Duration::from_secs(15);
-/// What reading the history or the instances may take. The breakers' pages are bounded by the runtime, one by one.
+/// What reading the history or the instances may take. The breakers' pages are bounded by the runtime, one
+/// by one.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// A request waits this long for new figures; if there are older ones, it gets them then, with their time.
 const WAIT: Duration = Duration::from_secs(1);
@@ -160,7 +161,8 @@ impl Hub {
             }
             Err(error) => Some(error.to_string()),
         };
-        // A reading that takes too long is old, not false; the registry knows whether the store answers at all.
+        // A reading that takes too long is old, not false; the registry knows whether the store answers at
+        // all.
         let problem = match (problem, self.source.store_status()) {
             (Some(_), StoreStatus::Lost { error, .. }) => Some(error.to_string()),
             (problem @ Some(_), _) if self.is_outdated() => problem,
@@ -237,8 +239,8 @@ impl Hub {
         self.news.subscribe()
     }
 
-    /// Takes down the registry's events from the first request on: they come from this process' memory. What happened
-    /// before is read once.
+    /// Takes down the registry's events from the first request on: they come from this process' memory.
+    /// What happened before is read once.
     async fn listen(self: &Arc<Self>) {
         let begin = async {
             // First, so that nothing is missed between what is read and what is heard.

@@ -190,7 +190,8 @@ async fn twenty_readers_cost_redis_no_more_than_one_and_nobody_costs_nothing() {
     let twenty = commands().await.min(commands().await);
     eprintln!("commands in two seconds: {idle} without a reader, {one} with one, {twenty} with twenty");
     assert!(twenty <= one + one / 2 + 20, "twenty readers: {twenty} commands, one: {one}");
-    // An instance that exchanges at the pace of a tense breaker: ten scripts a second of some twenty commands.
+    // An instance that exchanges at the pace of a tense breaker: ten scripts a second of some twenty
+    // commands.
     assert!(one <= idle + 2 * 10 * 20, "one reader: {one} commands, without one: {idle}");
     drop(streams);
     let mut after = commands().await;

@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 
 use super::fleet::NAMESPACE;
 
-/// Serves the page on a free port for as long as the demo runs, and says where. The token that may act is another one
-/// at every start.
+/// Serves the page on a free port for as long as the demo runs, and says where. The token that may act is
+/// another one at every start.
 ///
 /// # Errors
 /// If no port is free.
