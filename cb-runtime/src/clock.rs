@@ -73,6 +73,11 @@ impl Clock {
         (Clock(Source::Manual(hands.clone())), ManualClock(hands))
     }
 
+    /// It moves only by hand, so that a span on it says nothing about the machine's threads.
+    pub(crate) fn is_manual(&self) -> bool {
+        matches!(self.0, Source::Manual(_))
+    }
+
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         match &self.0 {

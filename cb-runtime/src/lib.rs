@@ -54,6 +54,7 @@ mod call;
 pub mod clock;
 mod config;
 mod coordinator;
+mod deadline;
 mod error;
 mod event;
 mod health;
@@ -65,7 +66,7 @@ mod store;
 mod strategy;
 mod sync;
 
-pub use breaker::Breaker;
+pub use breaker::{Breaker, Permit};
 pub use call::CallError;
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]

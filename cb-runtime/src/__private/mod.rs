@@ -16,7 +16,7 @@ pub use core::pin::pin;
 pub use core::result::Result;
 pub use core::time::Duration;
 
-pub use crate::breaker::permit::Permit;
+pub use crate::breaker::permit::CallPermit;
 pub use crate::call::{CallError, Ended};
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::breaker::Core;
-use crate::breaker::permit::Permit;
+use crate::breaker::permit::CallPermit;
 use crate::call::{self, Ended, Guarded, Judge};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
@@ -110,7 +110,7 @@ impl SiteBreaker {
 
     /// Asks for leave, for a body that can be made only once there is leave.
     #[inline]
-    pub fn admitted(&self) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
+    pub fn admitted(&self) -> impl Future<Output = Result<CallPermit<'_>, BreakerError>> {
         call::admitted(&self.core)
     }
 
@@ -118,7 +118,7 @@ impl SiteBreaker {
     #[inline]
     pub fn permitted<'a, F: Future>(
         &'a self,
-        permit: Permit<'a>,
+        permit: CallPermit<'a>,
         body: Pin<&'a mut F>,
         judge: impl Judge<F::Output>,
     ) -> impl Future<Output = Ended<F::Output>> {

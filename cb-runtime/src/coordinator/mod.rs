@@ -110,6 +110,7 @@ impl Coordinator {
         self.connect().await;
         let _ = ready.try_send(());
         loop {
+            self.context.sign_of_life();
             let next = if self.context.store_up() {
                 self.reviewed_at.after(PACE)
             } else {
@@ -230,6 +231,7 @@ impl Coordinator {
         // A breaker that was dirty twice has one entry: its evidence is one flight.
         cores.sort_unstable_by_key(Arc::as_ptr);
         cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        self.context.sign_of_life();
         let sent_at = self.context.clock.now();
         let batch = Batch {
             instance: self.context.instance.clone(),
@@ -275,6 +277,7 @@ impl Coordinator {
 
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
+        self.context.sign_of_life();
         let sent_at = self.context.clock.now();
         let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
             Ok(load) => self.loaded(&load, sent_at).await,

@@ -106,6 +106,8 @@ pub(crate) struct StateMachine {
     probes: Probes,
     health: HealthChecks,
     exchanged_at: Option<Moment>,
+    /// The highest epoch that an event has told the listeners of.
+    announced: u64,
     /// Metrics-only, and the rules have been in favour of opening.
     would_open: bool,
     effects: Effects,
@@ -131,6 +133,7 @@ impl StateMachine {
             probes: Probes::default(),
             health: HealthChecks::default(),
             exchanged_at: None,
+            announced: 0,
             would_open: false,
             effects: Effects::default(),
         }
