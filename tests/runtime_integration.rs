@@ -23,8 +23,8 @@ fn good() -> Act {
     Act::Succeed(None)
 }
 
-/// Asserts that every instance observed each transition exactly once and in the order of epochs, that each begins in the
-/// state in which the previous one ended, and that exactly one instance is its originator.
+/// Asserts that every instance observed each transition exactly once and in the order of epochs, that each
+/// begins in the state in which the previous one ended, and that exactly one instance is its originator.
 #[track_caller]
 fn assert_observed_alike(fleet: &[&Instance], epochs: u64) {
     within_t(&format!("all have observed {epochs} transitions"), || {
@@ -167,7 +167,9 @@ fn shutdown_returns_held_probes() {
     let held = a.hold_one(NAME);
     within_t("B is half-open", || b.is(NAME, State::HalfOpen));
     let () = a.ask(&Request::Shutdown);
-    within_t("B's probe runs", || b.call(NAME, good(), 1).ran == 1);
+    // Were they not given back, their leases would lapse after two seconds. (T / 2 is due; a busy machine gets T.)
+    let took = within_t("B's probe runs", || b.call(NAME, good(), 1).ran == 1);
+    assert!(took < T, "a held probe was free only after {took:?}");
     a.drop_calls(held);
 }
 

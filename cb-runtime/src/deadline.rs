@@ -80,11 +80,11 @@ fn run(receiver: &Receiver<Pending>) {
     let mut all = BinaryHeap::new();
     loop {
         let next = all.peek().map(|Reverse(pending): &Reverse<Pending>| pending.at);
-        let received = match next {
+        let next = match next {
             None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
-        match received {
+        match next {
             Ok(pending) => all.push(Reverse(pending)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,

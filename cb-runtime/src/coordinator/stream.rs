@@ -44,10 +44,14 @@ impl Stream {
         }
     }
 
-    /// The store has another stream than the one that is being followed: it has lost its data.
-    pub(crate) fn is_another(&self, now: &Position) -> bool {
-        let position = lock(&self.position);
-        position.incarnation != now.incarnation || position.number > now.number
+    /// Whether an answer tells of a store that has lost data: of another stream than the one that is followed, or of
+    /// one that has gone back. `before`: where this instance stood when it asked. The follower may be ahead of an answer
+    /// by then.
+    pub(super) fn is_another(&self, answered: &Position, before: &Position) -> bool {
+        if answered.incarnation == before.incarnation {
+            return answered.number < before.number;
+        }
+        answered.incarnation != lock(&self.position).incarnation
     }
 
     pub(super) fn position(&self) -> Position {

@@ -43,6 +43,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Two entries may name the same breaker; the second finds what the first has left.
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>>;
 
+    /// Counts of closed breakers that are far from every limit: added, and answered only where the instance has to
+    /// exchange. It costs a store a tenth of an exchange. An entry is dropped unless the store's state is closed in that
+    /// epoch.
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>>;
+
     /// Everything a newcomer must know before its first call: the breakers that are held in another
     /// state than closed, and where the event stream stands.
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>>;

@@ -66,6 +66,47 @@ pub(crate) struct Entry {
     pub(crate) settings: Arc<str>,
 }
 
+/// What one instance has counted on closed breakers that are far from every limit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Report {
+    pub(crate) instance: Arc<str>,
+    /// Reports and batches are numbered together, and a number that the store has seen is a retry, as in [`Batch`].
+    pub(crate) seq: u64,
+    /// As in [`Batch`].
+    pub(crate) as_of_us: Option<u64>,
+    /// Some hundred at most; an entry takes Redis 3 to 5 µs. None: the report only asks whether the store is the same.
+    pub(crate) entries: Vec<Reported>,
+}
+
+/// One breaker's part of a report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Reported {
+    pub(crate) name: Arc<str>,
+    /// Of the closed state that this was counted in.
+    pub(crate) epoch: u64,
+    pub(crate) counts: Counts,
+    /// Age of the latest success: it ends the fleet's streak, as one that is told in a batch does.
+    pub(crate) success_age_us: Option<u64>,
+    /// Age of the latest failure, for people. Failures of a breaker that counts failures in a row travel in a batch.
+    pub(crate) failure_age_us: Option<u64>,
+    /// The window that the instance judges by; `since` means nothing here.
+    pub(crate) window: Option<WindowAsk>,
+    /// As in [`Delta`].
+    pub(crate) buckets: Vec<(u64, Counts)>,
+}
+
+/// The store's answer to a report.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Acknowledged {
+    pub(crate) now_us: u64,
+    pub(crate) position: Position,
+    /// Which entries should be exchanged instead: the store has another state or epoch, and has dropped what was
+    /// reported; or it holds a streak of failures, which this instance's successes may end.
+    pub(crate) exchange: Vec<usize>,
+    /// As in [`Answer`].
+    pub(crate) warnings: Vec<String>,
+}
+
 /// A breaker's shared state.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
@@ -424,14 +465,10 @@ pub(crate) struct RoleView {
     pub(crate) remaining_us: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WindowView {
     /// Buckets with something in them, ascending, `since` and later, none older than the window.
     pub(crate) buckets: Vec<(u64, Counts)>,
-    /// Grows by one when an entry merges something into a bucket before the one current then or its predecessor:
-    /// an instance that sees it changed asks for the whole window again. 0 again in every epoch, and
-    /// after the window has lain idle for longer than its length.
-    pub(crate) late_merges: u64,
 }
 
 /// A place in the event stream; the default is before everything.

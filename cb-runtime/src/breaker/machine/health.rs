@@ -21,7 +21,7 @@ const RENEWAL: Duration = Duration::from_millis(400);
 const REQUEST: Duration = Duration::from_millis(800);
 /// One breaker has at most this many unfinished checks. A further one is not made, and counts as failed.
 const MAX_UNFINISHED: usize = 3;
-/// A leader whose checks fail this often in a row steps down: the fault may be its own.
+/// A leader whose checks go on failing after this many in a row steps down: the fault may be its own.
 const MAX_FAILURES: u32 = 3;
 /// It does not lead again for this long, so that others try.
 const ABSTENTION: Duration = TERM.saturating_mul(3);
@@ -367,7 +367,7 @@ impl HealthChecks {
             self.failures_as_leader = if error.is_some() { self.failures_as_leader + 1 } else { 0 };
         }
         let unconfirmed = token.is_some() && context.settings.min_failing_instances > 1;
-        if self.failures_as_leader >= MAX_FAILURES
+        if self.failures_as_leader > MAX_FAILURES
             || unconfirmed && error.is_some() && context.record.state() == State::Closed
         {
             self.step_down(context.now);

@@ -78,6 +78,10 @@ impl Store for Shelf {
         unreachable!("the cache does not exchange")
     }
 
+    fn report(&self, _: crate::store::Report) -> BoxFuture<'_, Result<crate::store::Acknowledged, Error>> {
+        unreachable!("the cache does not report")
+    }
+
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         unreachable!("the cache does not load")
     }

@@ -31,7 +31,9 @@ use crate::error::Error;
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
-use crate::store::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Store, StreamEvent};
+use crate::store::{
+    Acknowledged, Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Report, Store, StreamEvent,
+};
 use crate::sync::lock;
 
 /// One instance's way to the store.
@@ -69,6 +71,9 @@ impl Store for Wire {
             listener(&batch);
         }
         Box::pin(self.through(async move { Ok(self.store.exchange_now(&batch)) }))
+    }
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        Box::pin(self.through(async move { Ok(self.store.report_now(&report)) }))
     }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         Box::pin(self.through(self.store.load()))

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Batch, BoxFuture, Cached, Counts, Entry, FleetRow, IDLE, Load, MAX_EVENTS, Position, Record,
-    Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, FleetRow, IDLE, Load, MAX_EVENTS,
+    Position, Record, Report, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -87,6 +87,13 @@ impl MemoryStore {
         answer
     }
 
+    /// [`Store::report`] without a future.
+    pub(crate) fn report_now(&self, report: &Report) -> Acknowledged {
+        let mut space = self.lock();
+        let now = self.clock.now().0;
+        space.report(report, now)
+    }
+
     /// Loses everything, as a Redis does at FLUSHALL.
     #[cfg(test)]
     pub(crate) fn forget_everything(&self) {
@@ -113,22 +120,36 @@ impl MemoryStore {
 
 impl Space {
     fn exchange(&mut self, batch: &Batch, now: u64) -> Answer {
-        self.sweep(now);
-        let last = self.sequences.get(&batch.instance).map(|&(seq, _)| seq);
-        let retry = last.is_some_and(|last| batch.seq <= last);
-        self.sequences.insert(batch.instance.clone(), (batch.seq.max(last.unwrap_or(0)), now));
-
-        let second = micros(Duration::from_secs(1));
-        let base = batch.as_of_us.filter(|at| (now.saturating_sub(second)..=now).contains(at)).unwrap_or(now);
-        let views = batch
-            .entries
-            .iter()
-            .map(|entry| {
-                let when = When { now, base, retry };
-                self.entry(&batch.instance, entry, when)
-            })
-            .collect();
+        let when = self.begin(&batch.instance, batch.seq, batch.as_of_us, now);
+        let views = batch.entries.iter().map(|entry| self.entry(&batch.instance, entry, when)).collect();
         Answer { now_us: now, position: self.position(), views, warnings: Vec::new() }
+    }
+
+    fn report(&mut self, report: &Report, now: u64) -> Acknowledged {
+        let when = self.begin(&report.instance, report.seq, report.as_of_us, now);
+        let mut exchange = Vec::new();
+        for (at, entry) in report.entries.iter().enumerate() {
+            let mut breaker = self.breakers.remove(&entry.name).unwrap_or_default();
+            if breaker.report(entry, when) {
+                exchange.push(at);
+            }
+            if breaker.is_kept() {
+                breaker.touch(now);
+                self.breakers.insert(entry.name.clone(), breaker);
+            }
+        }
+        Acknowledged { now_us: now, position: self.position(), exchange, warnings: Vec::new() }
+    }
+
+    /// Notes the number of a batch or report.
+    fn begin(&mut self, instance: &Arc<str>, seq: u64, as_of_us: Option<u64>, now: u64) -> When {
+        self.sweep(now);
+        let last = self.sequences.get(instance).map(|&(seq, _)| seq);
+        let retry = last.is_some_and(|last| seq <= last);
+        self.sequences.insert(instance.clone(), (seq.max(last.unwrap_or(0)), now));
+        let second = micros(Duration::from_secs(1));
+        let base = as_of_us.filter(|at| (now.saturating_sub(second)..=now).contains(at)).unwrap_or(now);
+        When { now, base, retry }
     }
 
     fn announce(
@@ -191,6 +212,7 @@ impl Space {
             role: entry.role.map(|_| breaker.role().view(instance, now)),
             other_settings: breaker.settle_settings(&entry.settings, now),
         };
+        breaker.note_streak();
         if breaker.is_kept() {
             breaker.touch(now);
             self.breakers.insert(entry.name.clone(), breaker);
@@ -245,6 +267,10 @@ fn new_incarnation() -> String {
 impl Store for MemoryStore {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
         Box::pin(ready(Ok(self.exchange_now(&batch))))
+    }
+
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        Box::pin(ready(Ok(self.report_now(&report))))
     }
 
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
