@@ -1,12 +1,12 @@
 //! Where time comes from: the machine's monotonic clock, or one that a test moves by hand.
 //!
 //! Nothing in this crate compares wall clocks. An instance measures spans on its own monotonic
-//! clock; instants that several instances compare are the store's.
+//! clock; instants that several instances compare are the store's. Wall-clock times are made only for people to read.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
@@ -34,15 +34,29 @@ pub(crate) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a microsecond has of the coarse clock's units, which are 2⁻³² s: to a hundred-thousandth.
+/// A time of the wall clock, from microseconds since 1970.
+pub(crate) fn wall(us: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_micros(us)).unwrap_or(UNIX_EPOCH)
+}
+
+fn unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros)
+}
+
+/// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.
 pub(crate) const COARSE: u64 = 4295;
 
 /// What a registry measures time with.
 ///
-/// The default is the machine's monotonic clock. [`Clock::manual`] gives one for tests: it stands
-/// still until it is told to move, so a `reset_timeout` of an hour takes no time to pass.
+/// The default is the machine's monotonic clock. [`Clock::manual`] makes one for tests: it stands
+/// still until the test moves it, so a `reset_timeout` of an hour takes no time to elapse.
 #[derive(Clone)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    /// The wall clock at moment zero, in microseconds since 1970. Read once, when the clock is made: so one moment has
+    /// one wall-clock time, however often it is asked for.
+    epoch_us: u64,
+}
 
 #[derive(Clone)]
 enum Source {
@@ -62,35 +76,41 @@ pub struct ManualClock(Arc<Hands>);
 impl Clock {
     /// The machine's monotonic clock.
     pub fn system() -> Self {
-        Clock(Source::System(Instant::now()))
+        Clock { source: Source::System(Instant::now()), epoch_us: unix_us() }
     }
 
     /// A clock that stands still until [`ManualClock::advance`] moves it.
     pub fn manual() -> (Self, ManualClock) {
         // Not zero: "a moment before now" must exist for a clock that has just been made.
-        let now = AtomicU64::new(micros(Duration::from_secs(86_400)));
-        let hands = Arc::new(Hands { now, moved: Notify::new() });
-        (Clock(Source::Manual(hands.clone())), ManualClock(hands))
+        let start = micros(Duration::from_secs(86_400));
+        let hands = Arc::new(Hands { now: AtomicU64::new(start), moved: Notify::new() });
+        let epoch_us = unix_us().saturating_sub(start);
+        (Clock { source: Source::Manual(hands.clone()), epoch_us }, ManualClock(hands))
+    }
+
+    /// The wall clock at moment zero, in microseconds since 1970.
+    pub(crate) fn epoch_us(&self) -> u64 {
+        self.epoch_us
     }
 
     /// It moves only by hand, so that a span on it says nothing about the machine's threads.
     pub(crate) fn is_manual(&self) -> bool {
-        matches!(self.0, Source::Manual(_))
+        matches!(self.source, Source::Manual(_))
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Moment {
-        match &self.0 {
+        match &self.source {
             Source::System(start) => Moment(micros(start.elapsed()).saturating_add(1)),
             Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
         }
     }
 
-    /// The time to some milliseconds, in [`COARSE`]ths of a microsecond and on another scale than [`now`](Self::now): for
-    /// differences only. Costs a fifth of it on Linux.
+    /// The time to about four milliseconds, in units of which [`COARSE`] make a microsecond. Its zero is not that of
+    /// [`now`](Self::now), so only differences mean something. On Linux it costs a fifth of `now`.
     #[inline]
     pub(crate) fn coarse(&self) -> u64 {
-        match &self.0 {
+        match &self.source {
             // (Its plain `now` writes to a word that all threads share.)
             Source::System(_) => coarsetime::Instant::now_without_cache_update().as_ticks(),
             Source::Manual(hands) => hands.now.load(Ordering::Acquire) * COARSE,
@@ -99,7 +119,7 @@ impl Clock {
 
     /// Returns once `until` has come. Needs a tokio runtime with a timer; cancelling loses nothing.
     pub(crate) async fn sleep_until(&self, until: Moment) {
-        match &self.0 {
+        match &self.source {
             Source::System(start) => {
                 let deadline = start.checked_add(Duration::from_micros(until.0));
                 match deadline {
@@ -134,7 +154,7 @@ impl Default for Clock {
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.source {
             Source::System(_) => "Clock::system",
             Source::Manual(_) => "Clock::manual",
         })

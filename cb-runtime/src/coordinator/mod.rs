@@ -7,7 +7,7 @@
 
 mod health;
 mod skew;
-mod stream;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod thread;
@@ -356,7 +356,7 @@ impl Coordinator {
         self.retry_at = self.context.clock.now().after(self.retry_after);
         self.retry_after = (self.retry_after * 2).min(RETRY.1);
         let was_up = self.context.store_up();
-        self.context.set_store_up(false);
+        self.context.store_failed(error);
         self.stream.pause();
         for core in self.breakers.all() {
             core.store_lost(error);

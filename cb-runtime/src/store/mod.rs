@@ -61,6 +61,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// time: a second one waits for the first.
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 
+    /// What the stream still has: at most `limit` events. Those that cannot be read are left out.
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
+
     /// Every breaker that the store knows, with its counts, by name.
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::snapshot::State;
+pub(super) use crate::text::cut as cut_to;
 
 /// A cached result as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +144,7 @@ pub(crate) const MAX_SPAN_US: u64 = 36_525 * 86_400 * 1_000_000;
 /// A batch is one piece of work, during which a Redis serves nobody else: about 25 µs for each entry
 /// without a window, up to 100 µs with all of one. A store does take more.
 pub(crate) const MAX_ENTRIES: usize = 128;
-/// The event stream keeps at least so many.
+/// The event stream keeps at least so many, unless the [`Retention`] is another.
 pub(crate) const MAX_EVENTS: usize = 1000;
 /// What was said of settings is told for so long after something else was said: time enough for all who differ to speak in
 /// turn, and so short that those who come after a deploy hear nothing of the one before.
@@ -368,16 +369,8 @@ impl State {
 }
 
 /// A reason, or an actor, as it is kept: at most [`MAX_REASON`] bytes of it.
-pub(super) fn cut(reason: &str) -> &str {
+pub(crate) fn cut(reason: &str) -> &str {
     cut_to(reason, MAX_REASON)
-}
-
-pub(super) fn cut_to(text: &str, bytes: usize) -> &str {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// Names one permit of a half-open state; unique within its instance. Epoch-bound: a change of
@@ -480,6 +473,30 @@ pub(crate) struct Position {
     pub(crate) id: String,
     /// The last event's number: events are numbered 1, 2, 3, … without gaps.
     pub(crate) number: u64,
+}
+
+/// A part of the event stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EventsAt {
+    /// The latest, newest first.
+    Newest,
+    /// Those before the event with this id, newest first.
+    Before(String),
+    /// Those after the event with this id, oldest first.
+    After(String),
+}
+
+/// How much of the event stream is kept: at least so many events, for so long after the latest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    pub(crate) events: usize,
+    pub(crate) age: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { events: MAX_EVENTS, age: IDLE }
+    }
 }
 
 /// One change of state, as the stream tells it.

@@ -17,7 +17,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, StreamEvent};
+use crate::store::{Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, StreamEvent};
 
 const TTL: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
@@ -88,6 +88,10 @@ impl Store for Shelf {
 
     fn watch(&self, _: Position, _: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         unreachable!("the cache does not watch")
+    }
+
+    fn history(&self, _: EventsAt, _: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        unreachable!("the cache does not look at the history")
     }
 
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {

@@ -20,7 +20,7 @@ use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::{Admission, CallPermit};
-use crate::breakers::BreakerMap;
+use crate::breakers::{BreakerMap, Place};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
@@ -32,7 +32,8 @@ use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Report, Store, StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Report, Store,
+    StreamEvent,
 };
 use crate::sync::lock;
 
@@ -80,6 +81,9 @@ impl Store for Wire {
     }
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         self.store.watch(from, patience)
+    }
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(self.through(self.store.history(at, limit)))
     }
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         Box::pin(self.through(self.store.fleet()))
@@ -140,7 +144,7 @@ impl Fleet {
                         context.clone(),
                     )
                 };
-                let core = breakers.get_or_insert("b", make);
+                let core = breakers.entry("b").insert(Place::Pinned, make);
                 let (asked, requests) = mpsc::unbounded_channel();
                 let now = clock.now();
                 let coordinator = Coordinator {

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, FleetRow, IDLE, Load, MAX_EVENTS,
-    Position, Record, Report, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position,
+    Record, Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -46,6 +46,7 @@ struct Space {
     /// an old position hears of the events of a new incarnation.
     serial: u64,
     events: VecDeque<StreamEvent>,
+    retention: Retention,
     breakers: BTreeMap<Arc<str>, StoredBreaker>,
     /// By instance: the highest number of a batch, and when it came.
     sequences: HashMap<Arc<str>, (u64, u64)>,
@@ -64,12 +65,18 @@ impl MemoryStore {
             number: 0,
             serial: 0,
             events: VecDeque::new(),
+            retention: Retention::default(),
             breakers: BTreeMap::new(),
             sequences: HashMap::new(),
             cached: Shelf::default(),
             swept_at,
         };
         MemoryStore { clock, space: Mutex::new(space), news: Notify::new() }
+    }
+
+    pub(crate) fn retaining(self, retention: Retention) -> Self {
+        self.lock().retention = retention;
+        self
     }
 
     /// [`Store::exchange`] without a future, for what is simulated step by step.
@@ -163,7 +170,7 @@ impl Space {
         let position = self.next_position();
         let record = Record { since_us: 0, ..record };
         self.events.push_back(StreamEvent { position, name: name.clone(), from, record, evidence, at_us });
-        while self.events.len() > MAX_EVENTS {
+        while self.events.len() > self.retention.events {
             self.events.pop_front();
         }
     }
@@ -308,6 +315,23 @@ impl Store for MemoryStore {
                 }
             }
         })
+    }
+
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        let space = self.lock();
+        let serial =
+            |id: &str| id.split('-').next().and_then(|serial| serial.parse::<u64>().ok()).unwrap_or(0);
+        let kept = space.events.iter();
+        let events = match at {
+            EventsAt::Newest => kept.rev().take(limit).cloned().collect(),
+            EventsAt::Before(id) => {
+                kept.rev().filter(|event| serial_of(event) < serial(&id)).take(limit).cloned().collect()
+            }
+            EventsAt::After(id) => {
+                kept.filter(|event| serial_of(event) > serial(&id)).take(limit).cloned().collect()
+            }
+        };
+        Box::pin(ready(Ok(events)))
     }
 
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {

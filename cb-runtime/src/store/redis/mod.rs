@@ -32,8 +32,8 @@ use redis::{
 use tokio::time::timeout;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, FleetRow, Load, MAX_COUNT, Position, Report, Store,
-    StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, MAX_COUNT, Position, Report,
+    Retention, Store, StreamEvent,
 };
 #[cfg(test)]
 use crate::clock::Clock;
@@ -72,6 +72,7 @@ pub(crate) struct RedisStore {
     moves: AtomicU64,
     /// The address has proven right: somebody has answered who speaks our language.
     answered: AtomicBool,
+    retention: Retention,
     response_timeout: Duration,
     watch_margin: Duration,
     #[cfg(test)]
@@ -93,11 +94,16 @@ impl RedisStore {
             generation: AtomicU64::new(0),
             moves: AtomicU64::new(0),
             answered: AtomicBool::new(false),
+            retention: Retention::default(),
             response_timeout: RESPONSE_TIMEOUT,
             watch_margin: WATCH_MARGIN,
             #[cfg(test)]
             clock: None,
         })
+    }
+
+    pub(crate) fn retaining(self, retention: Retention) -> Self {
+        RedisStore { retention, ..self }
     }
 
     /// Reads `clock` wherever the scripts read TIME, so that time can be moved by hand.
@@ -170,7 +176,13 @@ impl RedisStore {
 
     async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
         let doing = "exchanging counts";
-        let mut out = BatchOut::new(batch, fresh_incarnation(), &self.breaker_prefix, &self.window_prefix);
+        let mut out = BatchOut::new(
+            batch,
+            fresh_incarnation(),
+            &self.breaker_prefix,
+            &self.window_prefix,
+            self.retention,
+        );
         let mut invocation = self.scripts.exchange.prepare_invoke();
         self.shared_keys(&mut invocation);
         invocation.key(self.keys.sequence(&batch.instance)).key(self.keys.quiet());
@@ -377,6 +389,10 @@ impl Store for RedisStore {
 
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         Box::pin(self.watch_stream(from, patience))
+    }
+
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(self.read_history(at, limit))
     }
 
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {

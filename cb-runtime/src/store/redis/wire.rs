@@ -14,7 +14,8 @@ use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
     Batch, Counts, Entry, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US,
-    OutcomeKind, Position, Proposal, Record, Reported, RoleView, StreamEvent, View, WindowView, cut, cut_to,
+    OutcomeKind, Position, Proposal, Record, Reported, Retention, RoleView, StreamEvent, View, WindowView,
+    cut, cut_to,
 };
 
 #[derive(Serialize)]
@@ -30,6 +31,9 @@ pub(super) struct BatchOut<'a> {
     prefix: &'a str,
     /// What a window's shape and bucket are appended to.
     windows: &'a str,
+    /// How many events are kept, and for how many seconds; left out where it is what the script has built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention: Option<(usize, u64)>,
     pub(super) entries: Vec<EntryOut<'a>>,
 }
 
@@ -139,7 +143,13 @@ struct WindowOut {
 }
 
 impl<'a> BatchOut<'a> {
-    pub(super) fn new(batch: &'a Batch, fresh: String, prefix: &'a str, windows: &'a str) -> Self {
+    pub(super) fn new(
+        batch: &'a Batch,
+        fresh: String,
+        prefix: &'a str,
+        windows: &'a str,
+        retention: Retention,
+    ) -> Self {
         BatchOut {
             instance: &batch.instance,
             encoded: encode(&batch.instance),
@@ -148,6 +158,8 @@ impl<'a> BatchOut<'a> {
             fresh,
             prefix,
             windows,
+            retention: (retention != Retention::default())
+                .then_some((retention.events, retention.age.as_secs())),
             entries: Vec::with_capacity(batch.entries.len()),
         }
     }

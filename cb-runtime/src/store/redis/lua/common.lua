@@ -331,7 +331,13 @@ local function find_held(held, names, prefix)
   end
 end
 
--- What is shared lives as long as something is held, and an hour after.
+-- For how many seconds the stream is kept, if that was ever another time than IDLE.
+local function stream_kept_for(meta)
+  local kept_for = redis.pcall('HGET', meta, 'kept_for')
+  return type(kept_for) == 'string' and tonumber(kept_for) or 0
+end
+
+-- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as long.
 local function keep(meta, held, names, prefix)
   local count = mended(held, function() return redis.pcall('SCARD', held) end,
     function() find_held(held, names, prefix) end)
@@ -345,7 +351,7 @@ local function keep(meta, held, names, prefix)
     if count and count > 0 then
       redis.pcall('PERSIST', key)
     else
-      redis.pcall('EXPIRE', key, IDLE)
+      redis.pcall('EXPIRE', key, key == meta and math.max(IDLE, stream_kept_for(meta)) or IDLE)
     end
   end
 end

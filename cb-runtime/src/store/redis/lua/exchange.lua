@@ -8,6 +8,7 @@ local retry, refused = settle_sequence(sequence, batch.seq)
 if refused then
   return refused
 end
+local retention = batch.retention or { MAX_EVENTS, IDLE }
 local place = stand(meta, events, batch.fresh)
 local announced = false
 local shared_due = place.due
@@ -82,7 +83,7 @@ local function announce(e, b, from, evidence)
   place.number = place.number + 1
   announced = true
   local id = mended(events, function()
-    return redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*',
+    return redis.pcall('XADD', events, 'MAXLEN', '~', retention[1], '*',
       'incarnation', place.incarnation, 'number', whole(place.number),
       'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
       'reason', b.reason, 'by', b.by, 'actor', b.actor, 'at_us', whole(now),
@@ -92,7 +93,7 @@ local function announce(e, b, from, evidence)
   end)
   if id then
     place.id = id
-    redis.call('EXPIRE', events, IDLE)
+    redis.call('EXPIRE', events, retention[2])
   end
 end
 
@@ -375,6 +376,9 @@ write_buckets()
 write_quiet(quiet, without_quiet)
 if announced then
   redis.call('HSET', meta, 'number', whole(place.number), 'last_id', place.id)
+  if batch.retention then
+    redis.call('HSET', meta, 'kept_for', whole(retention[2]))
+  end
 end
 if shared_due then
   keep(meta, held, names, batch.prefix)
