@@ -166,8 +166,8 @@ impl StateMachine {
     /// Another instance has seen a call or a check fail since about the leader's previous check.
     fn others_confirm(&self, now: Now) -> bool {
         let idle = self.settings.health.as_ref().and_then(|health| health.idle_interval).unwrap_or_default();
-        let since = now.at.before(idle.saturating_mul(2).max(ABSTENTION));
-        self.stats.others_failing_since(since) > 0
+        let span = micros(idle.saturating_mul(2).max(ABSTENTION));
+        self.stats.others_failing_since(Moment(now.at.0.saturating_sub(span))) > 0
     }
 
     /// When the next check is due, if this instance has made one in this state.
