@@ -60,6 +60,7 @@ mod call;
 pub mod clock;
 mod config;
 mod coordinator;
+mod deadline;
 mod error;
 mod event;
 mod health;
@@ -74,7 +75,7 @@ mod strategy;
 mod sync;
 mod text;
 
-pub use breaker::Breaker;
+pub use breaker::{Breaker, Permit};
 pub use call::CallError;
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]

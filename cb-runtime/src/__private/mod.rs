@@ -20,7 +20,7 @@ pub use core::pin::pin;
 pub use core::result::Result;
 pub use core::time::Duration;
 
-pub use crate::breaker::permit::Permit;
+pub use crate::breaker::permit::CallPermit;
 pub use crate::cache::CacheSite;
 pub use crate::call::{CallError, Ended};
 pub use crate::config::BreakerConfig;
