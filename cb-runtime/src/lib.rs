@@ -80,7 +80,8 @@ pub use event::{CacheTier, Cursor, Event, Events, ParseCursorError, Transition};
 pub use health::Healthy;
 pub use registry::{Control, Registry, RegistryBuilder};
 pub use snapshot::{
-    FleetBreaker, Origin, Outcomes, ParseStateError, Setting, Snapshot, State, StoreStatus, WindowSnapshot,
+    FleetBreaker, FleetPage, FleetQuery, InstanceInfo, InstanceSettings, Origin, Outcomes, ParseStateError,
+    Setting, Snapshot, State, StateCounts, StoreStatus, WindowSnapshot,
 };
 pub use strategy::{Bucket, Calls, TripStrategy, WindowCounts};
 

@@ -99,7 +99,7 @@ pub struct Calls {
 impl Calls {
     /// The sum of successes and failures.
     pub fn total(self) -> u64 {
-        self.successes + self.failures
+        self.successes.saturating_add(self.failures)
     }
 
     /// The share of failures; 0 without calls.

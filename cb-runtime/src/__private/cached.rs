@@ -101,7 +101,10 @@ pub async fn cached<'a, R, F: ReturnKind<R>>(
         Ended::Failed(_) | Ended::Rejected(_) | Ended::TimedOut(_) => {}
     }
     match (codec.recall)(breaker.core(), key, ttl).await {
-        Some(value) => Ended::Success(F::restore(value)),
+        Some(value) => {
+            breaker.core().answered_from_cache();
+            Ended::Success(F::restore(value))
+        }
         None => ended,
     }
 }

@@ -83,8 +83,13 @@ impl RegistryContext {
 
     /// The wall-clock time of an instant of the store's.
     pub(crate) fn wall_of_store(&self, at_us: u64) -> SystemTime {
+        wall(self.unix_us(at_us))
+    }
+
+    /// An instant of the store's as microseconds since 1970.
+    pub(crate) fn unix_us(&self, at_us: u64) -> u64 {
         let epoch_us = if self.has_shared_store { 0 } else { self.clock.epoch_us() };
-        wall(at_us.saturating_add(epoch_us))
+        at_us.saturating_add(epoch_us)
     }
 
     /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until then.

@@ -27,9 +27,11 @@ pub(crate) enum Outcome {
     RampRejected,
     SlowSuccess,
     SlowFailure,
+    /// No outcome of its own: a failed or rejected call that a cached result has answered.
+    Cached,
 }
 
-const OUTCOMES: usize = 9;
+const OUTCOMES: usize = 10;
 
 pub(crate) struct ShardedCounter {
     /// One line per thread number, and the last one for all threads without a number.
@@ -208,6 +210,7 @@ impl ShardedCounter {
             late: self.sum(Outcome::Late),
             rejected: self.sum(Outcome::Rejected),
             ramp_rejected: self.sum(Outcome::RampRejected),
+            cached: self.sum(Outcome::Cached),
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::snapshot::{Outcomes, Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Record};
 use crate::strategy::Calls;
 use context::RegistryContext;
-use counters::ShardedCounter;
+use counters::{Outcome, ShardedCounter};
 use gate::{Closed, Gate};
 use machine::state::DatedRecord;
 use machine::{OverrideId, StateMachine};
@@ -296,9 +296,27 @@ impl Core {
         self.transact(|inner, _| inner.machine.epoch())
     }
 
-    #[cfg(feature = "metrics")]
     pub(crate) fn outcomes(&self) -> Outcomes {
         self.counters.outcomes()
+    }
+
+    /// The window that it judges by, if it judges by one.
+    pub(crate) fn window(&self) -> Option<Calls> {
+        self.transact(|inner, now| {
+            let machine = &inner.machine;
+            machine.settings().window.map(|_| machine.trip_input(now).window.into())
+        })
+    }
+
+    /// What it judges by, as one line; `None` if this instance only looks at it.
+    pub(crate) fn settings_line(&self) -> Option<Arc<str>> {
+        let is_observed = self.is_observed.load(Ordering::Acquire);
+        (!is_observed).then(|| self.transact(|inner, _| inner.line.text()))
+    }
+
+    /// A cached result has answered one of its calls.
+    pub(crate) fn answered_from_cache(&self) {
+        self.counters.add(Outcome::Cached);
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -307,7 +325,6 @@ impl Core {
         self.transact(|inner, now| {
             let machine = &inner.machine;
             let (known, counts, input) = (machine.record(), machine.counts(), machine.trip_input(now));
-            let window = Calls::from(input.window);
             let record = &known.record;
             Snapshot {
                 name: self.name.to_string(),
@@ -323,13 +340,7 @@ impl Core {
                 failures: counts.failures,
                 successes: counts.successes,
                 consecutive_failures: input.streak,
-                window: machine.settings().window.map(|_| WindowSnapshot {
-                    calls: window.total(),
-                    failures: window.failures,
-                    failure_rate: window.failure_rate(),
-                    slow: window.slow,
-                    slow_rate: window.slow_rate(),
-                }),
+                window: machine.settings().window.map(|_| WindowSnapshot::from(Calls::from(input.window))),
                 outcomes: self.counters.outcomes(),
                 settings: layers.shown(&self.name, &inner.given, machine.settings()),
             }

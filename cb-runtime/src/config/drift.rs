@@ -54,6 +54,12 @@ pub(crate) fn differences(here: &str, elsewhere: &str) -> String {
     known.join(", ")
 }
 
+/// The settings of a line, by name; those that are built in are not in it.
+pub(crate) fn parsed(line: &str) -> std::collections::BTreeMap<String, String> {
+    let parts = line.split(BETWEEN).filter_map(|part| part.split_once('='));
+    parts.map(|(name, value)| (one_line(name), one_line(value))).collect()
+}
+
 fn value(line: &str, name: &str) -> String {
     let said = line.split(BETWEEN).filter_map(|part| part.split_once('=')).find(|(said, _)| *said == name);
     match said {

@@ -25,7 +25,7 @@ pub(crate) const OTHERS: &str = "(others)";
 const NAMES: usize = 16_384;
 
 pub(crate) fn calls(outcomes: Outcomes) -> Calls {
-    let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected } = outcomes;
+    let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, .. } = outcomes;
     [success, failure, ignored, cancelled, late, rejected, ramp_rejected, slow]
 }
 

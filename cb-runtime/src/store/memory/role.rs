@@ -13,7 +13,7 @@ pub(super) struct StoredLeader {
 }
 
 impl StoredLeader {
-    fn holder(&self, now: u64) -> Option<&Arc<str>> {
+    pub(super) fn holder(&self, now: u64) -> Option<&Arc<str>> {
         self.holder.as_ref().filter(|_| self.until > now)
     }
 

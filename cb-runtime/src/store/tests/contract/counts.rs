@@ -210,7 +210,7 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
     // A failure half a second ago, and a success just before it that is reported half a second later.
     let mut cases = Vec::new();
     for (name, as_of_us, counted) in [
-        ("now", Some(now), true),
+        ("when sent", Some(now), true),
         ("a second ago", Some(now - SECOND / 2), true),
         ("earlier than that", Some(now - SECOND / 2 - 1), false),
         ("now", Some(now + SECOND / 2), false),
