@@ -159,7 +159,7 @@ impl Core {
         if plain && !probing {
             match outcome {
                 Outcome::Success if self.gate.is_current(word) => {
-                    self.counters.success(&self.context.clock, || self.mark_counted())
+                    self.counters.success(&self.context.clock, || self.mark_counted());
                 }
                 Outcome::Success => self.counters.add(Outcome::Late),
                 _ => self.counters.add(outcome),

@@ -2,17 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Core;
-use super::machine::Agenda;
+use super::machine::{Agenda, Want};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::store::{Entry, Record, Reported, View};
 
+/// A breaker whose keys cannot be read is exchanged again after this time.
+const RETRY: Duration = Duration::from_millis(400);
+
 impl Core {
     /// Judges what has been counted. Returns what there is to do with the store, and when to look again.
     pub(crate) fn review(&self) -> Agenda {
-        self.transact(|inner, now| inner.machine.review(now))
+        let agenda = self.transact(|inner, now| inner.machine.review(now));
+        if !self.damaged.load(Ordering::Relaxed) {
+            return agenda;
+        }
+        // Until its keys can be read again.
+        let retry = self.context.clock.now().after(RETRY);
+        Agenda { want: Want::Exchange, again: Some(agenda.again.map_or(retry, |again| again.min(retry))) }
     }
 
     /// Sets when the coordinator looks at this breaker again. Returns whether that is new: an earlier time stands.

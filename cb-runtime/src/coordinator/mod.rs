@@ -411,6 +411,9 @@ impl Coordinator {
         for core in answer.exchange.iter().filter_map(|at| told.get(*at)) {
             core.exchange_next();
         }
+        for core in answer.suspects.iter().filter_map(|name| self.breakers.get(name)) {
+            core.exchange_next();
+        }
         self.heard(&answer.warnings, &answer.position, &before);
         Ok(())
     }
