@@ -286,7 +286,8 @@ fn deploys_with_different_thresholds_use_their_own_and_report_once() {
             instance.fleet(NAME);
         }
     }
-    let text = "breaker \"orders\" has other settings elsewhere in the fleet, and each instance judges by its own: ";
+    let text =
+        "breaker \"orders\" has other settings elsewhere in the fleet, and each instance judges by its own: ";
     let of_old =
         format!("{text}failure_threshold is 5 here and 3 there, reset_timeout is 30s here and 1m there");
     let of_new =

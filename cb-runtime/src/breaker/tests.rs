@@ -15,7 +15,7 @@ use super::Core;
 use super::context::RegistryContext;
 use super::counters::Outcome;
 use super::permit::{Admission, CallPermit, Waiting};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
 use crate::error::Error;
@@ -39,7 +39,7 @@ impl Instance {
     fn new(id: &str, config: &BreakerConfig, clock: &Clock, store: &Arc<MemoryStore>) -> Self {
         let bus = Arc::new(EventBus::new(None));
         let events = bus.subscribe();
-        let cache = Cache::new(clock.clone(), Arc::new(|_| ()));
+        let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
         let up = Arc::new(AtomicBool::new(true));
         let context = RegistryContext::new(id.into(), clock.clone(), bus, cache, up.clone());
         let context = Arc::new(context);

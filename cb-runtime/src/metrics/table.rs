@@ -70,11 +70,8 @@ pub(super) static CACHE_HITS: Metric = counter(
     &["namespace", "breaker", "tier"],
     "Failed or rejected calls answered by a cached result, by its tier",
 );
-pub(super) static CACHE_AGE: Metric = histogram(
-    "circuit_breaker_cache_age_seconds",
-    &["namespace", "breaker", "tier"],
-    "Age of those results",
-);
+pub(super) static CACHE_AGE: Metric =
+    histogram("circuit_breaker_cache_age_seconds", &["namespace", "breaker", "tier"], "Age of those results");
 pub(super) static HEALTH_CHECKS: Metric = counter(
     "circuit_breaker_health_checks_total",
     &["namespace", "breaker", "result"],

@@ -1,5 +1,7 @@
 //! The exchange with the store: what an entry reports and requests, and what its answer changes.
 
+use std::time::Duration;
+
 use super::health::HealthChecks;
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
 use super::stats::Sent;

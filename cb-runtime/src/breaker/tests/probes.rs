@@ -1,6 +1,7 @@
 //! Probes that hang, lapse, are given back, or whose caller has gone.
 
 use super::*;
+use crate::breaker::machine::Want;
 use crate::breaker::machine::policy::PROBE_GRACE;
 
 const LONGEST: Duration = Duration::from_secs(10);
@@ -127,7 +128,7 @@ fn step_down_gives_held_probes_back_with_the_next_exchange() {
     let mut held = probe(&mut bench.a);
     bench.b.exchange();
     bench.a.core.step_down();
-    assert!(bench.a.core.review(), "there is something to exchange");
+    assert_eq!(bench.a.core.review().want, Want::Exchange);
     bench.a.exchange();
     let other = probe(&mut bench.b);
     held.end(Outcome::Failure);
