@@ -64,6 +64,8 @@ mod deadline;
 mod error;
 mod event;
 mod health;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod registry;
@@ -73,9 +75,14 @@ mod status;
 mod store;
 mod strategy;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod text;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use breaker::{Breaker, Permit};
+pub use cache::CacheLimits;
 pub use call::CallError;
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]

@@ -37,6 +37,10 @@ impl PatternSite {
     /// The breaker of that name in the global registry. `settings` is called once for each type of a generic function.
     #[inline]
     pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(registry) = crate::testing::scoped() {
+            return self.within(&registry, name, settings);
+        }
         self.within(Registry::global(), name, settings)
     }
 
@@ -75,10 +79,9 @@ impl PatternSite {
 impl KeyedSettings {
     fn new(pattern: &'static str, registry: &Registry, made_by: MakeSettings) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
-        let mut config = made_by();
-        if let Err(error) = config.validate() {
+        let (config, errors) = made_by().valid_part();
+        for error in errors {
             registry.report(error);
-            config = BreakerConfig::default();
         }
         let bit = 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64);
         KeyedSettings { made_by, config, site: KeyedSite { bit, pattern } }

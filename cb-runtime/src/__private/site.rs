@@ -58,6 +58,10 @@ impl Site {
     /// This function's breaker in the global registry. `settings` is called once.
     #[inline]
     pub fn global(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(scoped) = self.scoped(settings) {
+            return scoped;
+        }
         match self.first.get() {
             Some(entry) => &entry.breaker,
             None => &self.first(Registry::global(), settings).breaker,
@@ -68,6 +72,10 @@ impl Site {
     /// called with. `settings` is called once for each.
     #[inline]
     pub fn global_by_type(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(scoped) = self.scoped(settings) {
+            return scoped;
+        }
         match self.first.get() {
             Some(entry) if fn_addr_eq(entry.settings, settings) => &entry.breaker,
             _ => self.other(Registry::global(), settings),
@@ -97,13 +105,22 @@ impl Site {
 
     #[cold]
     fn other(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteBreaker {
-        let is_it = |entry: &Entry| entry.registry == registry.id() && fn_addr_eq(entry.settings, settings);
         let first = self.first(registry, settings);
-        if is_it(first) {
+        if first.is_of(registry, settings) {
             return &first.breaker;
         }
+        self.find_or_leak(registry, settings)
+    }
+
+    /// This function's breaker in the registry of the test that it is called in.
+    #[cfg(feature = "test-util")]
+    fn scoped(&'static self, settings: MakeSettings) -> Option<&'static SiteBreaker> {
+        crate::testing::scoped().map(|registry| self.find_or_leak(&registry, settings))
+    }
+
+    fn find_or_leak(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteBreaker {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = others.iter().find(|entry| is_it(entry)) {
+        if let Some(found) = others.iter().find(|entry| entry.is_of(registry, settings)) {
             return &found.breaker;
         }
         let entry: &'static Entry = Box::leak(Box::new(Entry::new(self.name, registry, settings)));
@@ -113,6 +130,10 @@ impl Site {
 }
 
 impl Entry {
+    fn is_of(&self, registry: &Registry, settings: MakeSettings) -> bool {
+        self.registry == registry.id() && fn_addr_eq(self.settings, settings)
+    }
+
     fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
         Entry { registry: registry.id(), settings, breaker: SiteBreaker::new(name, registry, settings) }
     }
@@ -122,9 +143,9 @@ impl SiteBreaker {
     fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
         let settings = settings();
         let core = registry.core(name, &settings);
-        // The registry reports settings that contradict themselves and leaves them out; so does this.
-        let usable = if settings.validate().is_ok() { settings } else { BreakerConfig::default() };
-        SiteBreaker::of(core, &usable)
+        // The registry has reported invalid settings, and left them out.
+        let (valid, _) = settings.valid_part();
+        SiteBreaker::of(core, &valid)
     }
 
     pub(super) fn of(core: Arc<Core>, settings: &BreakerConfig) -> Self {

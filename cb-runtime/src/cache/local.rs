@@ -9,24 +9,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use super::entry::CachedEntry;
 use super::freshness::FreshnessTable;
 use super::key::LocalKey;
-
-/// How much the tier holds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CacheLimits {
-    /// The most entries.
-    pub(crate) entries: usize,
-    /// The most bytes that they take.
-    pub(crate) bytes: usize,
-    /// The longest text of one result.
-    pub(crate) result_bytes: usize,
-}
-
-impl Default for CacheLimits {
-    /// A longer result would hold its call up for milliseconds while it is written as text.
-    fn default() -> Self {
-        CacheLimits { entries: 10_000, bytes: 16 << 20, result_bytes: 256 << 10 }
-    }
-}
+use super::limits::CacheLimits;
 
 pub(super) struct LocalTier {
     cache: Cache<LocalKey, Arc<CachedEntry>, AtLeast, Unhashed, Forgets>,

@@ -368,6 +368,16 @@ impl BreakerConfig {
         Ok(())
     }
 
+    /// These settings without those that are invalid, and an error for each of these.
+    pub(crate) fn valid_part(mut self) -> (BreakerConfig, Vec<Error>) {
+        let mut errors = Vec::new();
+        while let Err(error) = self.validate() {
+            self = error.field().and_then(|field| self.without(field)).unwrap_or_default();
+            errors.push(error);
+        }
+        (self, errors)
+    }
+
     /// Whether the layer sets more than the settings of one function.
     pub(crate) fn is_about_the_breaker(&self) -> bool {
         let for_one_function = BreakerConfig {

@@ -140,13 +140,22 @@ impl Registry {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let RegistryBuilder {
-            code, config, on_error, clock, max_breakers, connect_timeout, retention, ..
+            code,
+            config,
+            on_error,
+            clock,
+            max_breakers,
+            cache_limits,
+            connect_timeout,
+            retention,
+            ..
         } = builder;
         let address = Address { redis: config.redis, namespace: builder.namespace };
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let events = Arc::new(EventBus::new(on_error));
-        let cache = Registry::cache(&clock, &events, has_shared_store.then_some(&store), &store_up)?;
+        let cache =
+            Registry::cache(&clock, cache_limits, &events, has_shared_store.then_some(&store), &store_up)?;
         let context = RegistryContext::new(instance, clock, events, cache, store_up)
             .with_node(node::name(config.node.or(builder.node)))
             .with_shared_store(has_shared_store);
@@ -189,13 +198,13 @@ impl Registry {
     /// The cached results of all breakers; in this process only, unless there is a store to share them through.
     fn cache(
         clock: &Clock,
+        limits: CacheLimits,
         events: &Arc<EventBus>,
         store: Option<&Arc<dyn Store>>,
         store_up: &Arc<AtomicBool>,
     ) -> Result<Cache, Error> {
         let events = events.clone();
-        let cache =
-            Cache::new(clock.clone(), CacheLimits::default(), Arc::new(move |event| events.emit(event)));
+        let cache = Cache::new(clock.clone(), limits, Arc::new(move |event| events.emit(event)));
         let Some(store) = store else { return Ok(cache) };
         let background = coordinator::thread::runtime().map_err(no_thread)?;
         Ok(cache.with_store(store, store_up.clone(), background.clone()))

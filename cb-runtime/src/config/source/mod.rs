@@ -15,7 +15,7 @@ use config::{Config, ConfigError, File, FileFormat};
 
 use super::registry::{Folded, RegistryConfig};
 use crate::error::{Error, ErrorKind, Misread};
-use table::{Problems, entries, read_breaker, read_text};
+use table::{Problems, entries, read_breaker, read_table, read_text};
 use variables::{NameTable, Variables};
 
 impl RegistryConfig {
@@ -102,6 +102,7 @@ fn read(
             "redis" => config.redis = read_text("redis", value, &mut problems),
             "namespace" => config.namespace = read_text("namespace", value, &mut problems),
             "node" => config.node = read_text("node", value, &mut problems),
+            "cache_limits" => config.cache_limits = read_table("cache_limits", value, &mut problems),
             "defaults" => {
                 config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems);
             }
@@ -114,7 +115,7 @@ fn read(
                 }
             }
             unknown => {
-                let known = ["redis", "namespace", "node", "defaults", "breakers"];
+                let known = ["redis", "namespace", "node", "cache_limits", "defaults", "breakers"];
                 problems.unknown("", unknown, value, &known);
             }
         }
