@@ -95,6 +95,16 @@ impl<E: Error> Error for CallError<E> {
     }
 }
 
+/// What the closure of [`Breaker::call`] returns. An `async` closure implements `FnOnce` with such a future.
+#[diagnostic::on_unimplemented(
+    message = "the closure of `Breaker::call` returns `{Self}`, which is not a future of a `Result`",
+    label = "write `async || …`"
+)]
+pub trait ResultFuture<T, E>: Future<Output = Result<T, E>> {}
+
+#[diagnostic::do_not_recommend]
+impl<T, E, F: Future<Output = Result<T, E>>> ResultFuture<T, E> for F {}
+
 impl Breaker {
     /// Makes a call under this breaker's guard: the same as the attribute does, without fallback and cache.
     /// `Ok` counts as a success, `Err` as a failure.
@@ -107,7 +117,10 @@ impl Breaker {
     /// # Errors
     /// [`CallError::Rejected`] without having called `call`, [`CallError::TimedOut`] after dropping it,
     /// [`CallError::Failed`] with its own error.
-    pub async fn call<T, E>(&self, call: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+    pub async fn call<T, E, F: ResultFuture<T, E>>(
+        &self,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, CallError<E>> {
         let core = self.core();
         let ended = {
             let body = pin!(async move { call().await });

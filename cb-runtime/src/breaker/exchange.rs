@@ -61,9 +61,10 @@ impl Core {
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {
             let entry = inner.machine.encode(retry, now);
-            let settings = match self.is_observed.load(Ordering::Acquire) {
-                true => Arc::default(),
-                false => inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at),
+            let settings = if self.is_observed.load(Ordering::Acquire) {
+                Arc::default()
+            } else {
+                inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at)
             };
             Entry { name: self.name.clone(), settings, ..entry }
         })

@@ -22,6 +22,7 @@ pub(crate) mod stopwatch;
 mod tests;
 mod transact;
 
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -102,6 +103,8 @@ struct Inner {
     published: u64,
     /// The settings of the attribute, or of the call that registered the breaker.
     given: BreakerConfig,
+    /// Where that stands.
+    given_at: Option<&'static Location<'static>>,
     line: SettingsLine,
     /// Callers that wait for a probe.
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
@@ -202,6 +205,7 @@ impl Core {
                 published: machine.generation(),
                 machine,
                 given,
+                given_at: None,
                 line,
                 callers: Vec::new(),
                 overrides: Vec::new(),

@@ -1,8 +1,9 @@
 //! What tells one cached result from all others.
 //!
-//! Two different calls that had one key would hand one user the data of another, and arguments may come from someone who
-//! tries for that. So both keys are cryptographic: in this process a hash under a secret, which is quick; in the store, where
-//! all instances must agree without a secret, a digest. The text of the arguments is kept nowhere.
+//! Two different calls that had one key would hand one user the data of another, and arguments may come from
+//! someone who tries for that. So both keys are cryptographic: in this process a hash under a secret, which
+//! is quick; in the store, where all instances must agree without a secret, a digest. The text of the
+//! arguments is kept nowhere.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -37,8 +38,9 @@ impl std::hash::Hash for LocalKey {
 pub(crate) struct StoreKey([u8; 32]);
 
 impl StoreKey {
-    /// `function`: the key of the function. The breaker's name is part of the digest, because a breaker whose name is made of
-    /// arguments, and whose `cache_key` leaves those out, has one key for results that differ.
+    /// `function`: the key of the function. The breaker's name is part of the digest, because a breaker whose
+    /// name is made of arguments, and whose `cache_key` leaves those out, has one key for results that
+    /// differ.
     pub(super) fn new(function: &[u8; 32], breaker: &str, arguments: &KeyBuffer) -> Self {
         let mut all = KeyBuffer::new();
         Encoder(&mut all).text(breaker);
@@ -48,7 +50,8 @@ impl StoreKey {
         StoreKey(*blake3::keyed_hash(function, all.bytes()).as_bytes())
     }
 
-    /// The tail of the store's own key. The name in front of the digest is for people: it may be cut, the digest holds all of it.
+    /// The tail of the store's own key. The name in front of the digest is for people: it may be cut, the
+    /// digest holds all of it.
     pub(super) fn text(&self, breaker: &str) -> String {
         let mut text = escaped(breaker);
         text.push(':');
@@ -61,7 +64,8 @@ impl StoreKey {
 #[derive(Clone, Debug)]
 pub struct CacheKey {
     pub(super) local: LocalKey,
-    /// Missing where this process holds the result already, and the key with it. Boxed, because every call's future holds it.
+    /// Missing where this process holds the result already, and the key with it. Boxed, because every call's
+    /// future holds it.
     pub(super) store: Option<Box<StoreKey>>,
 }
 
@@ -100,8 +104,8 @@ impl Secret {
     }
 }
 
-/// Collects what is encoded, without allocating. Whenever the buffer is full, a digest takes the place of its content. Small,
-/// because it is moved on the path of every call.
+/// Collects what is encoded, without allocating. Whenever the buffer is full, a digest takes the place of its
+/// content. Small, because it is moved on the path of every call.
 pub(super) struct KeyBuffer {
     bytes: [u8; ROOM],
     len: usize,
@@ -158,9 +162,9 @@ impl Sink for KeyBuffer {
 
 /// Encodes the arguments of one call.
 ///
-/// The key is the same in every build and on every platform, as far as the arguments' `Serialize` is: a `HashMap` or
-/// `HashSet` iterates in an order of its own each time, so it wants a `cache_key` that sorts. What a type leaves out when it
-/// is serialized is not part of the key.
+/// The key is the same in every build and on every platform, as far as the arguments' `Serialize` is: a
+/// `HashMap` or `HashSet` iterates in an order of its own each time, so it wants a `cache_key` that sorts.
+/// What a type leaves out when it is serialized is not part of the key.
 pub(crate) struct Arguments {
     pub(super) buffer: KeyBuffer,
     problem: Option<Box<Unserializable>>,
@@ -193,9 +197,9 @@ impl Arguments {
     }
 }
 
-/// A name for use inside of a key: letters, digits, `.`, `_` and `-` as they are, the rest as `%XX`. So it contains no hash
-/// tag, which would gather a cluster's keys in one slot, no separator, and nothing that a terminal obeys. A name beyond
-/// [`LONGEST_NAME`] is cut, and ends with `~`.
+/// A name for use inside of a key: letters, digits, `.`, `_` and `-` as they are, the rest as `%XX`. So it
+/// contains no hash tag, which would gather a cluster's keys in one slot, no separator, and nothing that a
+/// terminal obeys. A name beyond [`LONGEST_NAME`] is cut, and ends with `~`.
 fn escaped(name: &str) -> String {
     const LONGEST_NAME: usize = 80;
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');

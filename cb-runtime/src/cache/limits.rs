@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use crate::error::Error;
 
-/// Bounds of the cached results in one process: for [`RegistryBuilder::cache_limits`](crate::RegistryBuilder::cache_limits), or
-/// read by `serde`.
+/// Bounds of the cached results in one process: for
+/// [`RegistryBuilder::cache_limits`](crate::RegistryBuilder::cache_limits), or read by `serde`.
 ///
 /// ```
 /// use cb_runtime::{CacheLimits, Registry};
@@ -35,16 +35,16 @@ impl CacheLimits {
         self
     }
 
-    /// The most bytes that they take, as text and with what it takes to hold them. Default 16 MiB. A small result counts as
-    /// its share, `bytes / entries`.
+    /// The most bytes that they take, as text and with what it takes to hold them. Default 16 MiB. A small
+    /// result counts as its share, `bytes / entries`.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// The most bytes that one result takes as text. Default 256 KiB. A larger one is not cached, which is reported. A result is
-    /// written as text within its call, once per `min(cache_ttl / 10, 5 s)` and arguments: a large one takes milliseconds. Writing
-    /// stops at this limit.
+    /// The most bytes that one result takes as text. Default 256 KiB. A larger one is not cached, which is
+    /// reported. A result is written as text within its call, once per `min(cache_ttl / 10, 5 s)` and
+    /// arguments: a large one takes milliseconds. Writing stops at this limit.
     pub fn result_bytes(mut self, bytes: usize) -> Self {
         self.result_bytes = bytes;
         self

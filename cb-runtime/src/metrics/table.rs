@@ -50,6 +50,11 @@ pub(super) static EPOCH: Metric = gauge(
     &["namespace", "breaker"],
     "The epoch of the fleet's state, as known to this instance",
 );
+pub(super) static FAILURE_RATE: Metric = gauge(
+    "circuit_breaker_failure_rate",
+    &["namespace", "breaker"],
+    "The share of failures, from 0 to 1, in the window of a breaker that judges by one; not of keyed breakers",
+);
 pub(super) static TRANSITIONS: Metric = counter(
     "circuit_breaker_transitions_total",
     &["namespace", "breaker", "from", "to", "by"],
@@ -88,11 +93,12 @@ pub(super) static WOULD_HAVE_OPENED: Metric = counter(
     "Trips that a metrics-only breaker would have made",
 );
 
-pub(super) static ALL: [&Metric; 12] = [
+pub(super) static ALL: [&Metric; 13] = [
     &CALLS,
     &SLOW_CALLS,
     &STATE,
     &EPOCH,
+    &FAILURE_RATE,
     &TRANSITIONS,
     &PROPAGATION,
     &STORE_DEGRADED,
