@@ -136,10 +136,8 @@ where
             };
             let error = match ended {
                 Ended::Success(result) | Ended::Ignored(result) => return result.map_err(CallError::Failed),
-                Ended::Failed(Ok(response)) => match F::ANSWERS {
-                    true => CallError::Unacceptable,
-                    false => return Ok(response),
-                },
+                Ended::Failed(Ok(response)) if !F::ANSWERS => return Ok(response),
+                Ended::Failed(Ok(_)) => CallError::Unacceptable,
                 Ended::Failed(Err(error)) => CallError::Failed(error),
                 Ended::Rejected(error) => CallError::Rejected(error),
                 Ended::TimedOut(error) => CallError::TimedOut(error),

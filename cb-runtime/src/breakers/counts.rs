@@ -52,7 +52,7 @@ impl Registered {
     }
 
     fn failure_rate(&self) -> Option<f64> {
-        if self.keyed { None } else { self.core.window().map(|window| window.failure_rate()) }
+        if self.keyed { None } else { self.core.window().map(crate::strategy::Calls::failure_rate) }
     }
 
     fn pattern(&self) -> Option<&'static str> {

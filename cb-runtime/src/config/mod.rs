@@ -6,6 +6,7 @@
 
 mod backoff;
 pub(crate) mod drift;
+pub(crate) mod environment;
 mod layers;
 mod registry;
 mod settings;

@@ -24,7 +24,7 @@ use crate::store::Batch;
 use crate::store::memory::MemoryStore;
 use recorded::Recorded;
 
-const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}" };
+const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}", at: std::panic::Location::caller() };
 
 /// A registry without a coordinator.
 struct Instance {

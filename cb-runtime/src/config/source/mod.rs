@@ -49,6 +49,7 @@ impl RegistryConfig {
                 ));
             }
         };
+        super::environment::report_unknown();
         let text =
             std::fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
         read(Some((&shown, &text, format)), std::env::vars_os())
@@ -64,6 +65,7 @@ impl RegistryConfig {
     /// Other variables that begin with `CB_` are ignored, unless they are one or two letters away from a
     /// known one.
     pub fn from_env() -> Result<Self, Error> {
+        super::environment::report_unknown();
         read(None, std::env::vars_os())
     }
 }
