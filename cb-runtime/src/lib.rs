@@ -63,6 +63,7 @@ mod call;
 pub mod clock;
 mod config;
 mod coordinator;
+mod deadline;
 mod error;
 mod event;
 mod health;
@@ -83,7 +84,7 @@ mod text;
 #[cfg(feature = "tower")]
 pub mod tower;
 
-pub use breaker::Breaker;
+pub use breaker::{Breaker, Permit};
 pub use cache::CacheLimits;
 pub use call::CallError;
 #[cfg(feature = "macros")]

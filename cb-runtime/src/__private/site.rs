@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::breaker::Core;
-use crate::breaker::permit::Permit;
+use crate::breaker::permit::CallPermit;
 use crate::call::{self, Ended, Guarded, Judge};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
@@ -182,7 +182,7 @@ pub fn run<'a, F: Future>(
 
 /// Asks for a permit, for a body that takes arguments which a fallback would take instead.
 #[inline]
-pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
+pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<CallPermit<'_>, BreakerError>> {
     call::admitted(&breaker.core)
 }
 
@@ -190,7 +190,7 @@ pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<Permit<'_>, B
 #[inline]
 pub fn run_permitted<'a, F: Future>(
     breaker: &'a SiteBreaker,
-    permit: Permit<'a>,
+    permit: CallPermit<'a>,
     body: Pin<&'a mut F>,
     judge: impl Judge<F::Output>,
 ) -> impl Future<Output = Ended<F::Output>> {

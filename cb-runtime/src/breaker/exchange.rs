@@ -2,17 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Core;
-use super::machine::Agenda;
+use super::machine::{Agenda, Want};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::store::{Entry, Record, Reported, View};
 
+/// A breaker whose keys cannot be read is exchanged again after this time.
+const RETRY: Duration = Duration::from_millis(400);
+
 impl Core {
     /// Judges what has been counted. Returns what there is to do with the store, and when to look again.
     pub(crate) fn review(&self) -> Agenda {
-        self.transact(|inner, now| inner.machine.review(now))
+        let agenda = self.transact(|inner, now| inner.machine.review(now));
+        if !self.damaged.load(Ordering::Relaxed) {
+            return agenda;
+        }
+        // Until its keys can be read again.
+        let retry = self.context.clock.now().after(RETRY);
+        Agenda { want: Want::Exchange, again: Some(agenda.again.map_or(retry, |again| again.min(retry))) }
     }
 
     /// Sets when the coordinator looks at this breaker again. Returns whether that is new: an earlier time stands.
@@ -77,6 +87,12 @@ impl Core {
         self.transact(|inner, now| inner.machine.adopt(record, now));
     }
 
+    /// An event of the store tells of this epoch. Returns whether the listeners are to hear of it: a store that has lost
+    /// writes in a failover may give one number twice.
+    pub(crate) fn announce(&self, epoch: u64) -> bool {
+        self.transact(|inner, _| inner.machine.announce(epoch))
+    }
+
     /// The store has refused this breaker's entry, because it cannot read the breaker's keys.
     pub(crate) fn receive_error(&self, problem: &str) {
         let what = format!("breaker \"{}\"", self.name);
@@ -92,8 +108,8 @@ impl Core {
     /// The store does not answer: callers that wait for it stop waiting, overrides fail, this instance goes on alone.
     /// The flag that says so has been lowered before, so that no caller begins to wait after this.
     pub(crate) fn store_lost(&self, error: &Error) {
-        debug_assert!(!self.store_up(), "a caller that comes now would wait for the store");
-        let failed = self.transact(|inner, _| {
+        let failed = self.transact(|inner, now| {
+            debug_assert!(!now.store_up, "a caller that comes now would wait for the store");
             inner.machine.store_lost();
             std::mem::take(&mut inner.overrides)
         });

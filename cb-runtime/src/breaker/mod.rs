@@ -5,6 +5,7 @@
 //! [`transact`](Core::transact), the one door to the lock, `exchange` and `health` (what the coordinator does with a
 //! breaker), and `machine`, which makes all decisions and has no clock, no atomics and no I/O.
 
+mod acquired;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use acquired::Permit;
 pub use handle::Breaker;
 
 use crate::cache::Cache;

@@ -106,6 +106,9 @@ pub(crate) struct Acknowledged {
     /// Which entries should be exchanged instead: the store has another state or epoch, and has dropped what was
     /// reported; or it holds a streak of failures, which this instance's successes may end.
     pub(crate) exchange: Vec<usize>,
+    /// Breakers that should be held in some state other than closed, and whose keys are gone or cannot be read: an
+    /// instance that knows them had better exchange them. The store looks at some of them with every report.
+    pub(crate) suspects: Vec<Arc<str>>,
     /// As in [`Answer`].
     pub(crate) warnings: Vec<String>,
 }

@@ -111,6 +111,8 @@ pub(crate) struct StateMachine {
     received_at: Option<Moment>,
     /// A report is not enough: the store, or a decision here, needs the figures of both.
     exchange_next: bool,
+    /// The highest epoch that an event has told the listeners of.
+    announced: u64,
     /// Metrics-only, and the rules have been in favour of opening.
     would_open: bool,
     effects: Effects,
@@ -138,6 +140,7 @@ impl StateMachine {
             exchanged_at: None,
             received_at: None,
             exchange_next: false,
+            announced: 0,
             would_open: false,
             effects: Effects::default(),
         }

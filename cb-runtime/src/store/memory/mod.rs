@@ -148,7 +148,13 @@ impl Space {
                 self.breakers.insert(entry.name.clone(), breaker);
             }
         }
-        Acknowledged { now_us: now, position: self.position(), exchange, warnings: Vec::new() }
+        Acknowledged {
+            now_us: now,
+            position: self.position(),
+            exchange,
+            suspects: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Notes the number of a batch or report.

@@ -241,7 +241,16 @@ impl RedisStore {
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let places = answer.list()?.numbers()?;
             let exchange = places.into_iter().filter_map(|place| usize::try_from(place).ok()?.checked_sub(1));
-            Ok(Acknowledged { now_us, position, exchange: exchange.collect(), warnings })
+            let exchange = exchange.collect();
+            let suspects = answer.list()?.texts()?;
+            let suspects = suspects.iter().filter_map(|name| decode(name));
+            Ok(Acknowledged {
+                now_us,
+                position,
+                exchange,
+                suspects: suspects.map(Into::into).collect(),
+                warnings,
+            })
         })();
         decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
     }

@@ -86,4 +86,14 @@ end
 if place.due then
   keep(meta, held, names, breakers)
 end
-return { now, { place.incarnation, place.id, place.number }, warnings, answered }
+-- Nobody speaks of a breaker that stays open. With every report one of them is looked at: whether it can be read, and is
+-- there at all.
+local suspects = {}
+local sample = redis.pcall('SRANDMEMBER', held)
+if type(sample) == 'string' then
+  local ok, b = pcall(read_breaker, breakers .. sample, FIELDS)
+  if not ok or b.state == 'closed' then
+    suspects[1] = sample
+  end
+end
+return { now, { place.incarnation, place.id, place.number }, warnings, answered, suspects }

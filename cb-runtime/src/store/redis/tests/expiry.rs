@@ -278,8 +278,8 @@ async fn a_report_costs_as_many_commands_for_fifty_breakers_as_for_one() {
         server.commands_processed() - before - 2
     };
     cost(50).await;
-    assert_eq!(cost(1).await, 10);
-    assert_eq!(cost(50).await, 10);
+    assert_eq!(cost(1).await, 11);
+    assert_eq!(cost(50).await, 11);
 }
 
 #[tokio::test]
