@@ -113,6 +113,8 @@ pub(crate) struct StateMachine {
     exchange_next: bool,
     /// Metrics-only, and the rules have been in favour of opening.
     would_open: bool,
+    /// Until when a call has asked for that.
+    would_open_until: Moment,
     effects: Effects,
 }
 
@@ -139,6 +141,7 @@ impl StateMachine {
             received_at: None,
             exchange_next: false,
             would_open: false,
+            would_open_until: Moment::default(),
             effects: Effects::default(),
         }
     }
