@@ -1,5 +1,5 @@
 async fn get_user(id: u64) -> Result<User, FetchError> {
-    use ::cb_runtime::__private as __circuit_breaker;
+    use ::cb_runtime::attribute as __circuit_breaker;
     let breaker = {
         static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "user-service",
@@ -10,12 +10,20 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
+    let function = {
+        static __CIRCUIT_BREAKER_CACHE: __circuit_breaker::CacheSite = __circuit_breaker::CacheSite::new(
+            __circuit_breaker::module_path!(),
+            __circuit_breaker::option_env!("CARGO_PKG_VERSION"),
+            __circuit_breaker::option_env!("CARGO_BIN_NAME"),
+        );
+        __circuit_breaker::cached_function(&__CIRCUIT_BREAKER_CACHE, || {})
+    };
     let key = {
-        let mut key = __circuit_breaker::key(&|| {}, "");
+        let mut key = __circuit_breaker::key(breaker, "");
         {
             __circuit_breaker::key_part(&mut key, &id);
         }
-        key.finish()
+        __circuit_breaker::key_of(breaker, function, &key)
     };
     let ended = {
         let body = __circuit_breaker::pin!(async move {
@@ -34,7 +42,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 use __circuit_breaker::OtherOutput as _;
                 output.circuit_breaker_return_kind()
             };
-            __circuit_breaker::can_fail(output, kind);
+            __circuit_breaker::CanFail::can_fail(output);
             __circuit_breaker::by_type(kind)
         };
         __circuit_breaker::run(breaker, body, judge).await
@@ -46,6 +54,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         output.circuit_breaker_return_kind()
     };
     let codec = __circuit_breaker::codec(output, kind);
-    let ended = __circuit_breaker::cached(breaker, key, codec, kind, ended).await;
-    return __circuit_breaker::into_return(kind, ended);
+    let ended = __circuit_breaker::cached(breaker, function, key, codec, kind, ended)
+        .await;
+    return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
 }

@@ -1,7 +1,7 @@
 impl Directory {
     #[allow(clippy::implicit_return)]
     fn find(&self, id: u64) -> BoxFuture<'static, Result<User, HttpError>> {
-        use ::cb_runtime::__private as __circuit_breaker;
+        use ::cb_runtime::attribute as __circuit_breaker;
         let breaker = {
             static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
                 "directory",
@@ -9,34 +9,51 @@ impl Directory {
             let settings: __circuit_breaker::MakeSettings = || __circuit_breaker::settings();
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
-        let body = (move || -> BoxFuture<'static, Result<User, HttpError>> {
-            {
-                let client = self.client.clone();
-                Box::pin(async move { client.get(id).await })
-            }
-        })();
-        __circuit_breaker::Box::pin(async move {
-            let ended = {
-                let body = __circuit_breaker::pin!(body);
-                let judge = {
-                    let output = __circuit_breaker::Output::of(&body);
-                    let kind = {
-                        #[allow(unused_imports)]
-                        use __circuit_breaker::OtherOutput as _;
-                        output.circuit_breaker_return_kind()
+        let body = {
+            let __circuit_breaker_body = move || -> BoxFuture<
+                'static,
+                Result<User, HttpError>,
+            > {
+                {
+                    let client = self.client.clone();
+                    Box::pin(async move { client.get(id).await })
+                }
+            };
+            <BoxFuture<
+                'static,
+                Result<User, HttpError>,
+            > as __circuit_breaker::BoxedFuture>::into_pinned(__circuit_breaker_body())
+        };
+        <BoxFuture<
+            'static,
+            Result<User, HttpError>,
+        > as __circuit_breaker::BoxedFuture>::of_pinned(
+            __circuit_breaker::boxed(async move {
+                let ended = {
+                    let body = __circuit_breaker::pin!(body);
+                    let judge = {
+                        let output = __circuit_breaker::Output::of(&body);
+                        let kind = {
+                            #[allow(unused_imports)]
+                            use __circuit_breaker::OtherOutput as _;
+                            output.circuit_breaker_return_kind()
+                        };
+                        __circuit_breaker::CanFail::can_fail(output);
+                        __circuit_breaker::by_type(kind)
                     };
-                    __circuit_breaker::can_fail(output, kind);
-                    __circuit_breaker::by_type(kind)
+                    __circuit_breaker::run(breaker, body, judge).await
                 };
-                __circuit_breaker::run(breaker, body, judge).await
-            };
-            let output = __circuit_breaker::Output::of_ended(&ended);
-            let kind = {
-                #[allow(unused_imports)]
-                use __circuit_breaker::OtherOutput as _;
-                output.circuit_breaker_return_kind()
-            };
-            return __circuit_breaker::into_return(kind, ended);
-        })
+                let output = __circuit_breaker::Output::of_ended(&ended);
+                let kind = {
+                    #[allow(unused_imports)]
+                    use __circuit_breaker::OtherOutput as _;
+                    output.circuit_breaker_return_kind()
+                };
+                return __circuit_breaker::into_return(
+                    ended,
+                    __circuit_breaker::Reject::reject,
+                );
+            }),
+        )
     }
 }

@@ -1,7 +1,7 @@
-//! The last good answer, in the place of a bad one.
+//! The cached fallback: the last good result in place of a failure.
 
-use std::any::type_name_of_val;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::Ended;
 use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
-use crate::cache::{CacheKey, KeyHasher, Unkeyable};
+use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
 
 /// A result that can be kept and read back, in this process and in another.
 #[diagnostic::on_unimplemented(
@@ -25,7 +25,7 @@ pub trait Cacheable: Serialize + DeserializeOwned {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Cacheable for T {}
 
-/// What can tell one call's result from another's.
+/// A part of what tells one call's result from another's.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a part of the cache key",
     label = "does not implement `serde::Serialize`",
@@ -36,74 +36,123 @@ pub trait KeyPart: Serialize {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> KeyPart for T {}
 
-/// Begins the key of a function, which it knows by a closure inside of it: its type's name is the path of
-/// the function, with the type that it is implemented for and the types that it is generic over.
+/// The function that a cached result is of. `Inside` is the type of a closure in the function: no two functions, and no two
+/// instances of a generic function, have the same.
+pub struct CachedFunction<Inside> {
+    site: &'static CacheSite,
+    inside: PhantomData<fn() -> Inside>,
+}
+
+impl<Inside> Clone for CachedFunction<Inside> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Inside> Copy for CachedFunction<Inside> {}
+
+/// The function in which the closure stands.
 #[inline]
-pub fn key<Inside>(inside: &Inside, version: &str) -> KeyHasher {
-    KeyHasher::new(type_name_of_val(inside).trim_end_matches("::{{closure}}"), version)
+pub fn cached_function<Inside>(site: &'static CacheSite, _inside: Inside) -> CachedFunction<Inside> {
+    CachedFunction { site, inside: PhantomData }
+}
+
+impl<Inside> CachedFunction<Inside> {
+    fn caller(self, core: &Core) -> Caller<'_> {
+        Caller { breaker: core.name(), function: self.site.function::<Inside>() }
+    }
+}
+
+/// The key of one call while its arguments are added.
+pub struct Key(Option<Arguments>);
+
+/// Begins a call's key, if results of this function are cached.
+#[inline]
+pub fn key(breaker: &SiteBreaker, version: &str) -> Key {
+    Key(breaker.cache_ttl().map(|_| Arguments::new(version)))
 }
 
 /// Adds an argument, or what the attribute gives in place of all.
 #[inline]
-pub fn key_part<T: KeyPart + ?Sized>(key: &mut KeyHasher, part: &T) {
-    key.arg(part);
+pub fn key_part<T: KeyPart + ?Sized>(key: &mut Key, part: &T) {
+    if let Some(arguments) = &mut key.0 {
+        arguments.add(part);
+    }
+}
+
+/// Ends a call's key. `None`: the call does without a cache.
+#[inline]
+pub fn key_of<Inside>(
+    breaker: &SiteBreaker,
+    function: CachedFunction<Inside>,
+    key: &Key,
+) -> Option<CacheKey> {
+    let arguments = key.0.as_ref()?;
+    let core = breaker.core();
+    let function = (FunctionId::of::<Inside>(), || function.site.function::<Inside>());
+    core.cache().key(core.name(), core.cache_scope(), function, arguments)
 }
 
 /// How to keep and to read back a `T`.
 ///
-/// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one
-/// mistake three times, as the bound is part of the type of what is awaited.
+/// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one mistake three times, as
+/// the bound is part of the type of what is awaited.
 pub struct Codec<'a, T> {
-    remember: fn(&Core, &CacheKey, Duration, &T),
-    recall: fn(&'a Core, CacheKey, Duration) -> Recalling<'a, T>,
+    keep: fn(&Core, Caller<'_>, CacheKey, Duration, &T),
+    recall_here: fn(&Core, Caller<'_>, &CacheKey, Duration) -> Here<T>,
+    recall_shared: fn(&'a Core, Caller<'a>, CacheKey, Duration) -> Recalling<'a, T>,
 }
 
 type Recalling<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
 
 /// The codec of what a function returns.
 #[inline]
-pub fn codec<'a, R, F: ReturnKind<R>>(_output: Output<R>, _form: F) -> Codec<'a, F::Value>
+pub fn codec<'a, R, K: ReturnKind<R>>(_output: Output<R>, _kind: K) -> Codec<'a, K::Value>
 where
-    F::Value: Cacheable + 'a,
+    K::Value: Cacheable + 'a,
 {
-    Codec { remember: Core::remember::<F::Value>, recall: |core, key, ttl| Box::pin(recall(core, key, ttl)) }
+    Codec {
+        keep: |core, caller, key, ttl, value| core.cache().keep(caller, key, ttl, value),
+        recall_here: |core, caller, key, ttl| core.cache().recall_here(caller, key, ttl),
+        recall_shared: |core, caller, key, ttl| Box::pin(core.cache().recall_shared(caller, key, ttl)),
+    }
 }
 
-async fn recall<T: Cacheable>(core: &Core, key: CacheKey, ttl: Duration) -> Option<T> {
-    core.recall(&key, ttl).await
-}
-
-/// Keeps a success; puts the kept one in the place of a failure or a rejection.
+/// Keeps a success; puts the kept result in place of a failure or a rejection.
 #[inline]
-pub async fn cached<'a, R, F: ReturnKind<R>>(
+pub async fn cached<'a, R, K: ReturnKind<R>, Inside>(
     breaker: &'a SiteBreaker,
-    key: Result<CacheKey, Unkeyable>,
-    codec: Codec<'a, F::Value>,
-    _form: F,
+    function: CachedFunction<Inside>,
+    key: Option<CacheKey>,
+    codec: Codec<'a, K::Value>,
+    _kind: K,
     ended: Ended<R>,
 ) -> Ended<R> {
-    let Some(ttl) = breaker.cache_ttl() else { return ended };
-    let key = match key {
-        Ok(key) => key,
-        Err(problem) => {
-            breaker.core().unkeyable(&problem);
-            return ended;
-        }
-    };
+    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return ended };
+    let core = breaker.core();
     match &ended {
         Ended::Ignored(_) => return ended,
         Ended::Success(value) => {
-            if let Some(value) = F::cacheable(value) {
-                (codec.remember)(breaker.core(), &key, ttl, value);
+            if let Some(value) = K::cacheable(value)
+                && !core.cache().is_fresh(&key, ttl)
+            {
+                (codec.keep)(core, function.caller(core), key, ttl, value);
             }
             return ended;
         }
         Ended::Failed(_) | Ended::Rejected(_) | Ended::TimedOut(_) => {}
     }
-    match (codec.recall)(breaker.core(), key, ttl).await {
+    let caller = function.caller(core);
+    let value = match (codec.recall_here)(core, caller, &key, ttl) {
+        Here::Found(value) => Some(value),
+        // The store would have the same.
+        Here::Undecodable | Here::Nothing(None) => None,
+        Here::Nothing(store) => (codec.recall_shared)(core, caller, key.with_store(store), ttl).await,
+    };
+    match value {
         Some(value) => {
-            breaker.core().answered_from_cache();
-            Ended::Success(F::restore(value))
+            core.answered_from_cache();
+            Ended::Success(K::restore(value))
         }
         None => ended,
     }

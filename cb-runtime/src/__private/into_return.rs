@@ -1,17 +1,15 @@
-//! What an annotated function returns once its call has ended.
+//! What an annotated function returns once its call has ended. `reject` makes a return value of a rejection.
 
-use super::return_kind::{Reject, ReturnKind};
+use super::return_kind::ReturnKind;
 use super::{CallError, Ended};
+use crate::error::BreakerError;
 
 /// The return value of a function without a fallback.
 #[inline]
-pub fn into_return<R, K: ReturnKind<R>>(_kind: K, ended: Ended<R>) -> R
-where
-    K::This: Reject<R>,
-{
+pub fn into_return<R>(ended: Ended<R>, reject: impl FnOnce(BreakerError) -> R) -> R {
     match ended {
         Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value) => value,
-        Ended::Rejected(error) | Ended::TimedOut(error) => K::This::reject(error),
+        Ended::Rejected(error) | Ended::TimedOut(error) => reject(error),
     }
 }
 
@@ -39,14 +37,12 @@ pub fn into_return_or_error<R, K: ReturnKind<R>, Args>(
     _kind: K,
     ended: Ended<R>,
     args: Args,
-) -> ReturnOr<R, K, Args>
-where
-    K::This: Reject<R>,
-{
+    reject: impl FnOnce(BreakerError) -> R,
+) -> ReturnOr<R, K, Args> {
     match ended {
         Ended::Success(value) | Ended::Ignored(value) => Ok(value),
         Ended::Failed(value) => Err((args, K::reason(value))),
-        Ended::Rejected(error) => Ok(K::This::reject(error)),
+        Ended::Rejected(error) => Ok(reject(error)),
         Ended::TimedOut(error) => Err((args, CallError::TimedOut(error))),
     }
 }
@@ -57,13 +53,11 @@ pub fn into_return_or_open<R, K: ReturnKind<R>, Args>(
     _kind: K,
     ended: Ended<R>,
     args: Option<Args>,
-) -> ReturnOr<R, K, Args>
-where
-    K::This: Reject<R>,
-{
+    reject: impl FnOnce(BreakerError) -> R,
+) -> ReturnOr<R, K, Args> {
     match (ended, args) {
         (Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value), _) => Ok(value),
         (Ended::Rejected(error), Some(args)) => Err((args, CallError::Rejected(error))),
-        (Ended::Rejected(error) | Ended::TimedOut(error), _) => Ok(K::This::reject(error)),
+        (Ended::Rejected(error) | Ended::TimedOut(error), _) => Ok(reject(error)),
     }
 }

@@ -1,4 +1,5 @@
-//! What the expansion of `#[circuit_breaker]` names. Not a public interface: it changes with the macro, without notice.
+//! What the expansion of `#[circuit_breaker]` names, as `cb_runtime::attribute`. Not a public interface: it changes with the macro,
+//! without notice.
 
 mod cached;
 mod classify;
@@ -12,25 +13,30 @@ mod site;
 pub use std::boxed::Box;
 
 pub use core::format_args;
+pub use core::module_path;
 pub use core::option::Option;
+pub use core::option_env;
 pub use core::pin::pin;
 pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::Permit;
+pub use crate::cache::CacheSite;
 pub use crate::call::{CallError, Ended};
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
-pub use cached::{cached, codec, key, key_part};
+pub use cached::{Cacheable, KeyPart, cached, cached_function, codec, key, key_of, key_part};
 pub use classify::{by_predicate, by_type, opening};
-pub use fallback::{Arguments, call, clone_arg};
+pub use fallback::*;
 pub use into_return::{ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open};
 pub use pattern_site::PatternSite;
-pub use reply::{IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Reply, answer, call_forever};
+pub use reply::{
+    Answer, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,
+    OkValueLater, Reply, Whole, WholeLater, call_forever,
+};
 pub use return_kind::{
-    BoxedFuture, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind, can_fail, never, returning,
+    BoxedFuture, CanFail, FromBreakerError, OtherOutput, Output, Reject, ResultKind, ReturnKind, Returns,
+    ValueKind, boxed, never, returning,
 };
-pub use site::{
-    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admit, base, borrowing, run, run_permitted, settings,
-};
+pub use site::{MakeSettings, Site, SiteBreaker, SiteBreakerRef, admit, run, run_permitted, settings};

@@ -47,11 +47,6 @@ pub fn settings() -> BreakerConfig {
     BreakerConfig::default()
 }
 
-/// The settings of an attribute with `config`.
-pub fn base(config: BreakerConfig) -> BreakerConfig {
-    config
-}
-
 impl Site {
     /// # Panics
     /// While compiling, if the name is empty.
@@ -172,12 +167,6 @@ pub fn run_permitted<'a, F: Future>(
     judge: impl Judge<F::Output>,
 ) -> impl Future<Output = Ended<F::Output>> {
     Guarded::permitted(permit, breaker.call_timeout, body, judge)
-}
-
-/// Calls a closure that may borrow what it mentions, and not move it.
-#[inline]
-pub fn borrowing<T>(value: &mut T, add: impl Fn(&mut T)) {
-    add(value);
 }
 
 /// A breaker in the registry that was asked for.

@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 pub use handle::Breaker;
 
+use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::error::Error;
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
     next_check: AtomicU64,
     per_function: PerFunction,
+    /// This breaker's part of the keys of cached results.
+    cache_scope: u64,
     /// When the circuit opened last, and when a call failed last, in the clock's µs; 0 = never.
     opened_at: AtomicU64,
     last_failure: AtomicU64,
@@ -167,6 +170,7 @@ impl Core {
         let opened_at = if machine.state() == State::Open { machine.record().since().0 } else { 0 };
         let ramp = Ramp::default();
         ramp.set(machine.ramp(now));
+        let cache_scope = context.cache.scope(&name);
         Arc::new_cyclic(|me| Core {
             name,
             gate: Gate::new(machine.state(), closed(&machine, now)),
@@ -176,6 +180,7 @@ impl Core {
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
             per_function,
+            cache_scope,
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(),
@@ -208,6 +213,15 @@ impl Core {
 
     pub(crate) fn context(&self) -> &RegistryContext {
         &self.context
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.context.cache
+    }
+
+    /// This breaker's part of the keys of cached results.
+    pub(crate) fn cache_scope(&self) -> u64 {
+        self.cache_scope
     }
 
     pub(crate) fn clock(&self) -> &Clock {

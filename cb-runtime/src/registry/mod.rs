@@ -26,7 +26,7 @@ pub use control::Control;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
 use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, Steered};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
 use crate::coordinator::{self, Command};
@@ -194,7 +194,8 @@ impl Registry {
         store_up: &Arc<AtomicBool>,
     ) -> Result<Cache, Error> {
         let events = events.clone();
-        let cache = Cache::new(clock.clone(), Arc::new(move |event| events.emit(event)));
+        let cache =
+            Cache::new(clock.clone(), CacheLimits::default(), Arc::new(move |event| events.emit(event)));
         let Some(store) = store else { return Ok(cache) };
         let background = coordinator::thread::runtime().map_err(no_thread)?;
         Ok(cache.with_store(store, store_up.clone(), background.clone()))

@@ -21,7 +21,7 @@ use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::{Admission, Permit};
 use crate::breakers::{BreakerMap, Place};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
 use crate::coordinator::pace::Pace;
@@ -129,7 +129,7 @@ impl Fleet {
                 });
                 let bus = Arc::new(EventBus::new(None));
                 let events = bus.subscribe();
-                let cache = Cache::new(clock.clone(), Arc::new(|_| ()));
+                let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
                 let name = format!("instance-{number}").into();
                 let up = Arc::new(AtomicBool::new(false));
                 let context = Arc::new(RegistryContext::new(name, clock.clone(), bus, cache, up));
