@@ -1,4 +1,4 @@
-//! What is said from outside the code: files, variables, reloads, and two deploys that do not agree.
+//! External configuration: files, environment variables, reloads, and deploys that differ.
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{Instance, within_t};
 
 const NAME: &str = "orders";
 
-/// A file that tests write anew.
+/// A configuration file that a test rewrites.
 struct File(TempDir);
 
 impl File {
@@ -42,14 +42,14 @@ fn assert_setting(settings: &Settings, name: &str, value: &str, origin: &str) {
     assert_eq!(settings[name], (value.to_owned(), origin.to_owned()), "{name}");
 }
 
-/// What was said about settings that differ.
+/// The reported differences of settings.
 fn drift(instance: &Instance) -> Vec<String> {
     let conflicts = instance.errors().into_iter().filter(|trouble| trouble.is_conflict);
     conflicts.map(|trouble| trouble.text).collect()
 }
 
 #[test]
-fn a_file_and_the_environment_over_it_win_over_the_code_and_say_so() {
+fn environment_and_file_take_precedence_over_code() {
     let redis = RedisServer::start();
     let file = File::new(
         "[defaults]\nreset_timeout = '10s'\nsuccess_threshold = 1\n\
@@ -70,7 +70,7 @@ fn a_file_and_the_environment_over_it_win_over_the_code_and_say_so() {
     assert_setting(&settings, "success_threshold", "1", "defaults");
     assert_setting(&settings, "backoff", "off", "built-in");
     assert_setting(&settings, "call_timeout", "off", "built-in");
-    // And it is true.
+    // The shown settings are in force.
     assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
     assert_eq!(a.state("plain"), State::Open);
     let left = a.look("plain").retry_after_us.unwrap();
@@ -80,7 +80,7 @@ fn a_file_and_the_environment_over_it_win_over_the_code_and_say_so() {
 }
 
 #[test]
-fn without_any_install_the_environment_is_read_all_the_same() {
+fn environment_is_read_without_install() {
     let a = Instance::with_environment(&[
         ("CB_BREAKERS__PLAIN__FAILURE_THRESHOLD", "2"),
         ("CB_BREAKERS__PLAIN__RESET_TIMEOUT", "1h"),
@@ -89,11 +89,11 @@ fn without_any_install_the_environment_is_read_all_the_same() {
         assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
     }
     let Ended::Rejected { retry_after_us: Some(left) } = a.run(Function::Plain, 1, Act::Fail) else {
-        panic!("the third call was made")
+        panic!("the third call was not rejected")
     };
     assert!(left > 3_000_000_000, "{left}");
 
-    // What cannot be meant is left out, and the application serves.
+    // Invalid settings are left out, and the application serves.
     let b = Instance::with_environment(&[("CB_BREAKERS__PLAIN__FAILURE_THRESHOLD", "none")]);
     for _ in 0..5 {
         assert_eq!(b.run(Function::Plain, 1, Act::Fail), Ended::Failed);
@@ -102,7 +102,7 @@ fn without_any_install_the_environment_is_read_all_the_same() {
 }
 
 #[test]
-fn a_variable_that_turns_out_to_mean_two_breakers_holds_for_the_first_and_is_reported() {
+fn ambiguous_variable_applies_to_the_first_breaker_and_is_reported() {
     let redis = RedisServer::start();
     let file = File::new("");
     let a = Instance::configured(&redis.url(), &file.path(), &[("CB_BREAKERS__USER_SERVICE__WINDOW", "2m")]);
@@ -119,7 +119,7 @@ fn a_variable_that_turns_out_to_mean_two_breakers_holds_for_the_first_and_is_rep
 }
 
 #[test]
-fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have() {
+fn reload_keeps_counts_and_state() {
     let redis = RedisServer::start();
     let file = File::new("[breakers.orders]\nfailure_threshold = 10\n");
     let [a, b] = [(); 2].map(|()| file.instance(&redis));
@@ -149,17 +149,17 @@ fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have
     within_t("B has four", || b.look(NAME).streak == 4);
     assert_eq!((b.state(NAME), b.look(NAME).failures), (State::Closed, 4));
     b.fail(NAME, 1);
-    assert_eq!(b.state(NAME), State::Open, "the fifth of the fleet");
+    assert_eq!(b.state(NAME), State::Open, "the fleet's fifth failure");
     for instance in [&a, &b] {
         instance.fleet(NAME);
-        assert_eq!(drift(instance), Vec::<String>::new(), "both have the same settings, as they had before");
+        assert_eq!(drift(instance), Vec::<String>::new(), "both have equal settings, as before");
     }
     within_t("A follows", || a.is(NAME, State::Open));
     let seen = a.look(NAME);
     assert!(seen.retry_after_us.unwrap() > 7_000_000_000, "{seen:?}");
     assert_eq!(a.transitions(NAME).len(), 1);
 
-    // What the file does not say any more is the attribute's again; an open circuit stays as it is.
+    // A setting that the file no longer has is the attribute's again. An open circuit stays open.
     file.write("");
     a.reload(&file.path()).unwrap();
     assert_setting(&a.settings(NAME), "failure_threshold", "2", "attribute");
@@ -168,7 +168,7 @@ fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have
 }
 
 #[test]
-fn windows_that_a_reload_makes_longer_or_shorter_lose_nothing_that_fits_into_them() {
+fn reload_of_a_window_keeps_what_fits_it() {
     for (before, after) in [
         ("window = '1m'", "window = '30s'"),
         ("window = '30s'", "window = '1m'"),
@@ -186,7 +186,7 @@ fn windows_that_a_reload_makes_longer_or_shorter_lose_nothing_that_fits_into_the
         }
         a.fail(NAME, 2);
         b.fail(NAME, 2);
-        within_t("both know of all six", || {
+        within_t("both have all six outcomes", || {
             [&a, &b].iter().all(|i| {
                 let fleet = i.fleet(NAME);
                 let seen = i.look(NAME);
@@ -199,7 +199,11 @@ fn windows_that_a_reload_makes_longer_or_shorter_lose_nothing_that_fits_into_the
         }
         a.fail(NAME, 1);
         b.fleet(NAME);
-        assert_eq!((a.state(NAME), b.state(NAME)), (State::Closed, State::Closed), "seven calls are too few");
+        assert_eq!(
+            (a.state(NAME), b.state(NAME)),
+            (State::Closed, State::Closed),
+            "seven calls are below the minimum"
+        );
         a.fail(NAME, 1);
         assert_eq!(a.state(NAME), State::Open, "6 of 8: {before} became {after}");
         let reason = a.look(NAME).reason;
@@ -209,7 +213,7 @@ fn windows_that_a_reload_makes_longer_or_shorter_lose_nothing_that_fits_into_the
 }
 
 #[test]
-fn annotated_functions_follow_a_reload_with_their_timeout() {
+fn reload_applies_to_timeouts_of_annotated_functions() {
     let redis = RedisServer::start();
     let file = File::new("");
     let a = file.instance(&redis);
@@ -226,7 +230,7 @@ fn annotated_functions_follow_a_reload_with_their_timeout() {
 }
 
 #[test]
-fn a_reload_that_cannot_be_meant_says_why_and_changes_nothing() {
+fn invalid_reload_is_an_error_and_changes_nothing() {
     let redis = RedisServer::start();
     let file = File::new("[defaults]\nreset_timeout = '10s'\n");
     let a = file.instance(&redis);
@@ -235,18 +239,18 @@ fn a_reload_that_cannot_be_meant_says_why_and_changes_nothing() {
     let shown = file.path().display().to_string();
     for (text, problem) in [
         ("[defaults]\nreset_timout = '20s'\n", format!("{shown}: defaults.reset_timout: there is no such key; did you mean `reset_timeout`?")),
-        // Good by itself, and for all breakers but one.
+        // Valid by itself, but not for one breaker.
         (
             "[defaults]\nreset_timeout = '20s'\n[breakers.orders]\nminimum_calls = 20\n",
             format!("{shown}: breakers.orders.minimum_calls: 20 is more than the window ever holds (window_calls = 10)"),
         ),
         (
             "namespace = 'another'\n[defaults]\nreset_timeout = '20s'\n",
-            "namespace: it cannot change while the registry runs; build another one, or start again".into(),
+            "namespace: it cannot change while the registry runs; build another one, or restart".into(),
         ),
         (
             "redis = 'redis://localhost:1'\n",
-            "redis: the address of the store cannot change while the registry runs; build another one, or start again".into(),
+            "redis: the address of the store cannot change while the registry runs; build another one, or restart".into(),
         ),
     ] {
         file.write(text);
@@ -261,7 +265,7 @@ fn a_reload_that_cannot_be_meant_says_why_and_changes_nothing() {
 }
 
 #[test]
-fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once() {
+fn deploys_with_different_thresholds_use_their_own_and_report_once() {
     let redis = RedisServer::start();
     let old = [(); 2].map(|()| Instance::on(&redis.url()));
     for instance in &old {
@@ -271,7 +275,7 @@ fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once
         assert_eq!(
             drift(instance),
             Vec::<String>::new(),
-            "what belongs to functions, or is built in, may differ"
+            "settings of functions and built-in ones may differ"
         );
     }
     let new = Instance::on(&redis.url());
@@ -282,28 +286,29 @@ fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once
             instance.fleet(NAME);
         }
     }
-    let text = "breaker \"orders\" has other settings elsewhere in the fleet, and each judges by its own: ";
+    let text =
+        "breaker \"orders\" has other settings elsewhere in the fleet, and each instance judges by its own: ";
     let of_old =
         format!("{text}failure_threshold is 5 here and 3 there, reset_timeout is 30s here and 1m there");
     let of_new =
         format!("{text}failure_threshold is 3 here and 5 there, reset_timeout is 1m here and 30s there");
     for (instance, reported) in [(&old[0], &of_old), (&old[1], &of_old), (&new, &of_new)] {
-        within_t("it is reported", || !drift(instance).is_empty());
+        within_t("the difference is reported", || !drift(instance).is_empty());
         assert_eq!(drift(instance), std::slice::from_ref(reported));
-        let told: Vec<_> =
+        let reports: Vec<_> =
             instance.events().into_iter().filter(|event| matches!(event, Event::Error(_))).collect();
-        let Event::Error(ErrorReport { text, .. }) = &told[0] else { panic!("{told:?}") };
-        assert_eq!((told.len(), text), (1, reported));
+        let Event::Error(ErrorReport { text, .. }) = &reports[0] else { panic!("{reports:?}") };
+        assert_eq!((reports.len(), text), (1, reported));
     }
-    // Four failures are enough for the new one alone.
+    // Four failures reach only the new deploy's threshold.
     old[0].fail(NAME, 3);
     within_t("they are counted", || old[0].fleet(NAME).streak == 3);
     for instance in &old {
         assert_eq!(instance.state(NAME), State::Closed);
     }
     new.fail(NAME, 1);
-    within_t("the new one judges by its own", || new.is(NAME, State::Open));
-    within_t("and the fleet follows", || old.iter().all(|instance| instance.is(NAME, State::Open)));
+    within_t("the new deploy uses its own threshold", || new.is(NAME, State::Open));
+    within_t("the fleet follows", || old.iter().all(|instance| instance.is(NAME, State::Open)));
     let change = &old[0].transitions(NAME)[0];
     assert_eq!((&*change.originator, &*change.reason), (new.id(), "4 consecutive failures (limit 3)"));
     let reset_timeout = new.look(NAME).retry_after_us.unwrap();
@@ -314,7 +319,7 @@ fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once
 }
 
 #[test]
-fn who_has_not_followed_a_reload_says_so_and_who_is_alone_hears_of_nothing() {
+fn difference_after_a_partial_reload_is_reported() {
     let redis = RedisServer::start();
     let file = File::new("[breakers.orders]\nfailure_threshold = 7\n");
     let [a, b] = [(); 2].map(|()| file.instance(&redis));
@@ -329,7 +334,7 @@ fn who_has_not_followed_a_reload_says_so_and_who_is_alone_hears_of_nothing() {
     }
     a.succeed("alone", 1);
     a.fleet("alone");
-    assert_eq!(drift(&a), Vec::<String>::new(), "what it has said itself is nobody else's opinion");
+    assert_eq!(drift(&a), Vec::<String>::new(), "an instance does not differ from itself");
 
     let both_speak = || {
         for instance in [&a, &b] {
@@ -347,18 +352,21 @@ fn who_has_not_followed_a_reload_says_so_and_who_is_alone_hears_of_nothing() {
     b.reload(&file.path()).unwrap();
     both_speak();
     both_speak();
-    assert_eq!((drift(&a).len(), drift(&b).len()), (0, 1), "and they agree");
+    assert_eq!((drift(&a).len(), drift(&b).len()), (0, 1), "the instances agree");
 }
 
-/// The documentation's file, and every variable that its table names.
+/// Reads the file in docs/configuration.md and every variable in its table.
 #[test]
-fn the_documentations_file_and_variables_are_what_is_read() {
+fn documented_file_and_variables_are_valid() {
     let page =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
     let toml = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a file");
-    let yaml =
-        page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the same in YAML");
-    // The instance's own store and fleet are said by the test.
+    let yaml = page
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("the page has the file in YAML");
+    // The test sets the store and the namespace.
     let redis = RedisServer::start();
     let toml = toml.replace("redis://127.0.0.1:6379", &redis.url()).replace("\"prod\"", "\"tests\"");
     let file = File::new(&toml);
@@ -394,13 +402,13 @@ fn the_documentations_file_and_variables_are_what_is_read() {
     assert_setting(&settings, "reset_timeout", "10s", "defaults");
     assert_setting(&settings, "failure_threshold", "10", "operator");
     assert_setting(&settings, "backoff", "×2 up to 10m", "defaults");
-    // The address is one that nobody listens at: the registry takes it, and goes on alone.
+    // No server listens at the address. The registry accepts it and acts locally.
     let fleet: Result<FleetRows, String> = b.try_ask(&Request::Fleet);
     fleet.unwrap_err();
 }
 
 #[test]
-fn the_operator_may_say_what_only_makes_sense_with_the_attributes_word() {
+fn operator_setting_may_depend_on_the_attribute() {
     let redis = RedisServer::start();
     let file = File::new(
         "[defaults]\nslow_call_rate_threshold = 0.5\n\
@@ -414,18 +422,18 @@ fn the_operator_may_say_what_only_makes_sense_with_the_attributes_word() {
         a.call(name, Act::After(35, Box::new(Act::Succeed(None))), 1);
         assert_eq!(a.state(name), State::Open);
     }
-    // What the attribute has meant for a longer window is no more than this one holds.
+    // The attribute's minimum for a longer window is limited to what this window holds.
     a.create("short", json!({"failure_rate_threshold": 0.8, "window": "30s", "minimum_calls": 20}));
     a.succeed("short", 1);
     a.fail("short", 3);
     assert_eq!(a.state("short"), State::Closed);
     a.fail("short", 1);
     assert_eq!(a.state("short"), State::Open);
-    // Where nobody says what is slow, a default says nothing, and the operator's word is a mistake.
+    // Without a slow call duration, a default threshold is dropped, and an operator's threshold is an error.
     a.create("unmeasured", json!({"failure_threshold": 3}));
     assert_setting(&a.settings("unmeasured"), "slow_call_rate_threshold", "off", "built-in");
     file.write("[breakers.unmeasured]\nslow_call_rate_threshold = 0.25\n");
-    let problem = "breakers.unmeasured.slow_call_rate_threshold: means nothing without slow_call_duration";
+    let problem = "breakers.unmeasured.slow_call_rate_threshold: needs slow_call_duration";
     let error = a.reload(&file.path()).unwrap_err();
     assert!(error.contains(problem), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Very many breakers in one process: names that are made of arguments, and what a breaker costs.
+//! Many breakers in one process: keyed breakers, and the memory of a breaker.
 
 mod common;
 
@@ -11,21 +11,21 @@ use serde_json::json;
 use common::protocol::{Act, Calls, Ended, ErrorReport, Function, Request};
 use common::{Instance, T, within, within_t};
 
-/// As many breakers with names made of arguments as a registry has by default.
-const PLACES: usize = 10_000;
-/// What one breaker may take of a process' memory.
+/// The default limit of keyed breakers.
+const MAX_KEYED: usize = 10_000;
+/// The limit of one breaker's memory, in bytes.
 const BREAKER: u64 = 10 * 1024;
-/// What else may grow meanwhile: results on their way to the test, buffers, the allocator's reserves.
+/// The limit of other growth: results for the test, buffers, and the allocator's reserves.
 const SLACK: u64 = 24 * 1024 * 1024;
 
 const OTHER: &str = "orders";
 
-/// Bytes of a process that are in memory.
+/// The resident memory of an instance, in bytes.
 fn memory(instance: &Instance) -> u64 {
     let pid = instance.pid().to_string();
-    let said = std::process::Command::new("ps").args(["-o", "rss=", "-p", &pid]).output();
-    let said = said.expect("ps can be run; install procps");
-    let kilobytes = String::from_utf8_lossy(&said.stdout).trim().parse::<u64>();
+    let output = std::process::Command::new("ps").args(["-o", "rss=", "-p", &pid]).output();
+    let output = output.expect("ps can be run; install procps");
+    let kilobytes = String::from_utf8_lossy(&output.stdout).trim().parse::<u64>();
     kilobytes.expect("ps prints the resident set's size") * 1024
 }
 
@@ -33,16 +33,16 @@ fn registered(instance: &Instance) -> usize {
     instance.ask(&Request::Registered)
 }
 
-/// Calls the function for a thousand tenants.
-fn thousand(instance: &Instance, thousand: u64) {
+/// Calls the function for the n-th thousand tenants.
+fn call_a_thousand(instance: &Instance, thousand: u64) {
     let (function, act) = (Function::Tenant, Act::Succeed(None));
     let calls: Calls = instance.ask(&Request::Each { function, first: thousand * 1000, count: 1000, act });
     assert_eq!((calls.ran, calls.ended.len()), (1000, 1000));
     assert!(calls.ended.iter().all(|ended| *ended == Ended::Value(None)));
 }
 
-/// What A finds out, B learns, and what B is told, A.
-fn heard_by_each_other(a: &Instance, b: &Instance) {
+/// Asserts that a transition of each instance reaches the other.
+fn assert_transitions_propagate(a: &Instance, b: &Instance) {
     assert!(a.fail(OTHER, 3).ran == 3 && a.call(OTHER, Act::Succeed(None), 1).all_rejected());
     within_t("B is open", || b.is(OTHER, State::Open));
     b.steer(OTHER, &common::protocol::Override::Reset);
@@ -50,7 +50,7 @@ fn heard_by_each_other(a: &Instance, b: &Instance) {
 }
 
 #[test]
-fn a_hundred_thousand_names_neither_exhaust_memory_nor_slow_other_breakers() {
+fn hundred_thousand_names_exhaust_no_memory_and_delay_no_other_breaker() {
     let redis = RedisServer::start();
     let [a, b] = [(); 2].map(|()| {
         let instance = Instance::on(&redis.url());
@@ -59,39 +59,39 @@ fn a_hundred_thousand_names_neither_exhaust_memory_nor_slow_other_breakers() {
     });
     let empty = memory(&a);
     let mut full = 0;
-    let told = |names: u64| {
+    let reported = |names: u64| {
         redis.cli(&["ZCOUNT", "cb1:{tests}:names", "-inf", "+inf"]).parse::<u64>().unwrap() >= names
     };
     for number in 0..100 {
-        // As fast as they can be told to the store: all are guarded.
-        within_t("the store knows every name", || told(number * 1000));
-        within_t("there are places for more", || registered(&a) <= PLACES - 1000);
-        thousand(&a, number);
+        // At a rate at which names are reported and evicted in time, all calls are guarded.
+        within_t("the store knows every name", || reported(number * 1000));
+        within_t("there is room for more", || registered(&a) <= MAX_KEYED - 1000);
+        call_a_thousand(&a, number);
         if number % 10 == 9 {
-            heard_by_each_other(&a, &b);
+            assert_transitions_propagate(&a, &b);
         }
         if number == 19 {
             full = memory(&a);
         }
     }
-    within_t("the store knows every name", || told(100_001));
-    // On a busy machine an exchange may take too long, and is told again.
+    within_t("the store knows every name", || reported(100_001));
+    // On a busy machine an exchange may time out, which is reported.
     let others = |trouble: &ErrorReport| !trouble.is_store;
     assert_eq!(a.errors().into_iter().filter(others).collect::<Vec<_>>(), []);
 
-    // And faster than that.
+    // At a higher rate, calls beyond the limit are unguarded.
     for number in 100..140 {
-        thousand(&a, number);
+        call_a_thousand(&a, number);
         if number % 10 == 9 {
-            heard_by_each_other(&a, &b);
+            assert_transitions_propagate(&a, &b);
         }
-        assert!(registered(&a) <= PLACES + 1, "{}", registered(&a));
+        assert!(registered(&a) <= MAX_KEYED + 1, "{}", registered(&a));
     }
     let end = memory(&a);
     eprintln!("memory: {empty} without names, {full} after 20,000, {end} after 140,000");
-    assert!(full - empty < PLACES as u64 * BREAKER, "{empty} → {full}");
+    assert!(full - empty < MAX_KEYED as u64 * BREAKER, "{empty} → {full}");
     assert!(end < full + SLACK, "{full} → {end}");
-    within(5 * T, "there are places again", || registered(&a) <= PLACES - 1000);
+    within(5 * T, "there is room again", || registered(&a) <= MAX_KEYED - 1000);
     let tenant = |act| a.run(Function::Tenant, 1_000_000, act);
     for _ in 0..5 {
         assert_eq!(tenant(Act::Fail), Ended::Failed);
@@ -100,7 +100,7 @@ fn a_hundred_thousand_names_neither_exhaust_memory_nor_slow_other_breakers() {
 }
 
 #[test]
-fn a_breaker_takes_less_than_ten_kilobytes() {
+fn breaker_takes_less_than_ten_kilobytes() {
     let count = 3000;
     let redis = RedisServer::start();
     let a = Instance::on(&redis.url());
@@ -111,7 +111,7 @@ fn a_breaker_takes_less_than_ten_kilobytes() {
         a.succeed(&name, 3);
         a.fail(&name, 3);
     };
-    // What the process takes for itself.
+    // Memory that the process needs once.
     (0..100).for_each(used);
     let before = memory(&a);
     (100..100 + count).for_each(used);
@@ -124,10 +124,10 @@ fn a_breaker_takes_less_than_ten_kilobytes() {
 }
 
 #[test]
-fn a_thousand_idle_breakers_are_all_about_to_leave_the_store() {
+fn thousand_idle_breakers_expire_from_the_store() {
     let redis = RedisServer::start();
     let a = Instance::on(&redis.url());
-    thousand(&a, 0);
+    call_a_thousand(&a, 0);
     within_t("the store knows all", || redis.cli(&["ZCARD", "cb1:{tests}:names"]) == "1000");
     let left = |key: &str| match redis.command(&["PTTL", key]) {
         Reply::Number(left) => left,
@@ -137,14 +137,14 @@ fn a_thousand_idle_breakers_are_all_about_to_leave_the_store() {
     let ends: Vec<_> = keys.lines().map(|key| (key, left(key))).collect();
     assert_eq!(ends.len(), 1000);
     assert!(ends.iter().all(|(_, left)| (1..=3_600_000).contains(left)), "{ends:?}");
-    // An instance that has nothing to say of them, and lives, does not prolong their lives.
+    // An idle instance's heartbeat does not extend their TTL.
     let (first, at) = ends[0];
     let heartbeat = Duration::from_secs(6);
     within(heartbeat, "a heartbeat later", || left(first) + 6000 < at);
     for (key, before) in &ends {
-        assert!(left(key) + 5000 < *before, "{key} lives on");
+        assert!(left(key) + 5000 < *before, "the TTL of {key} was extended");
     }
     for key in redis.cli(&["KEYS", "*"]).lines() {
-        assert!((1..=3_600_000).contains(&left(key)), "{key} has no end");
+        assert!((1..=3_600_000).contains(&left(key)), "{key} has no TTL");
     }
 }

@@ -66,8 +66,8 @@ impl EventLog {
         self.events.front().map_or(self.next, |event| event.number)
     }
 
-    /// What `Last-Event-ID` says about an event: its number here, and its place in the fleet's history, which another
-    /// process knows, too.
+    /// What `Last-Event-ID` says about an event: its number here, and its place in the fleet's history,
+    /// which another process knows, too.
     pub(crate) fn id(&self, number: u64) -> String {
         let place = self.get(number).and_then(|event| event.place.as_ref());
         let place = place.map_or_else(String::new, Cursor::to_string);

@@ -13,8 +13,8 @@ use crate::fleet::Reading;
 /// A trend has this many points, one per reading.
 const TREND: usize = 40;
 
-/// Instances tell of rejected calls only while the fleet is looked at, and not all of them at once: what they had counted
-/// before must not look like the calls of one second.
+/// Instances tell of rejected calls only while the fleet is looked at, and not all of them at once: what
+/// they had counted before must not look like the calls of one second.
 const UNSETTLED: Duration = Duration::from_secs(8);
 /// After a pause between readings, instances have stopped telling.
 const PAUSE: Duration = Duration::from_secs(9);

@@ -38,7 +38,8 @@ pub(crate) struct Reading {
     pub(crate) successes: u64,
     pub(crate) consecutive_failures: u64,
     pub(crate) slow: u64,
-    /// Calls that were not made, by all instances since their start. Known some seconds after the first reading.
+    /// Calls that were not made, by all instances since their start. Known some seconds after the first
+    /// reading.
     pub(crate) rejected: u64,
     pub(crate) window: Option<WindowSnapshot>,
     /// Probes that are under way.
@@ -225,8 +226,8 @@ impl Source {
 
     /// Every breaker of the namespace, as the store has it.
     ///
-    /// By pages, as one reading of ten thousand would keep this process' own exchanges waiting. A breaker that changes
-    /// its state meanwhile may be on two pages, or on none until the next reading.
+    /// By pages, as one reading of ten thousand would keep this process' own exchanges waiting. A breaker
+    /// that changes its state meanwhile may be on two pages, or on none until the next reading.
     ///
     /// # Errors
     /// If the store does not answer.

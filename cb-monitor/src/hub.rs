@@ -21,8 +21,11 @@ const SHARE: u32 = 20;
 const LATEST: usize = 3;
 /// They are never older than this while somebody looks.
 const SLOWEST: Duration = Duration::from_secs(15);
-/// A store that does not answer within this time is away.
-const READ_LIMIT: Duration = Duration::from_secs(3);
+/// What reading the history or the instances may take. The breakers' pages are bounded by the runtime, one
+/// by one.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// A request waits this long for new figures; if there are older ones, it gets them then, with their time.
+const WAIT: Duration = Duration::from_secs(1);
 /// Transitions of the past that are read at the start.
 const HISTORY: usize = 300;
 /// Instances are counted this often: they give a sign of life every five seconds.
@@ -105,8 +108,19 @@ impl Hub {
         }
     }
 
-    /// Reads the fleet's figures, unless they are fresh. Of many that ask at once, one reads.
+    /// Reads the fleet's figures, unless they are fresh, and does not wait long where there are older ones.
     pub(crate) async fn refresh(self: &Arc<Self>) {
+        if lock(&self.figures).as_of().is_none() {
+            return self.refresh_fully().await;
+        }
+        // A task of its own: it goes on where this request stops waiting.
+        let hub = self.clone();
+        let reading = tokio::spawn(async move { hub.refresh_fully().await });
+        let _ = tokio::time::timeout(WAIT, reading).await;
+    }
+
+    /// Reads the fleet's figures, unless they are fresh. Of many that ask at once, one reads.
+    pub(crate) async fn refresh_fully(self: &Arc<Self>) {
         self.listen().await;
         if self.is_fresh() {
             return;
@@ -138,17 +152,17 @@ impl Hub {
 
     async fn read(&self) {
         let started = Instant::now();
-        let answer = tokio::time::timeout(READ_LIMIT, self.source.read()).await;
+        let answer = self.source.read().await;
         let took = started.elapsed();
         let problem = match answer {
-            Ok(Ok(readings)) => {
+            Ok(readings) => {
                 lock(&self.figures).update(readings, Instant::now(), SystemTime::now());
                 None
             }
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("the store has not answered within {READ_LIMIT:?}")),
+            Err(error) => Some(error.to_string()),
         };
-        // A reading that takes too long is old, not false; the registry knows whether the store answers at all.
+        // A reading that takes too long is old, not false; the registry knows whether the store answers at
+        // all.
         let problem = match (problem, self.source.store_status()) {
             (Some(_), StoreStatus::Lost { error, .. }) => Some(error.to_string()),
             (problem @ Some(_), _) if self.is_outdated() => problem,
@@ -173,7 +187,7 @@ impl Hub {
     /// Nothing could be read for so long that the figures must not pass for the present ones.
     fn is_outdated(&self) -> bool {
         let as_of = lock(&self.figures).as_of();
-        as_of.is_none_or(|as_of| as_of.elapsed().is_ok_and(|age| age > SLOWEST))
+        as_of.is_none_or(|as_of| as_of.elapsed().is_ok_and(|age| age > SLOWEST + READ_LIMIT))
     }
 
     fn is_fresh(&self) -> bool {
@@ -225,8 +239,8 @@ impl Hub {
         self.news.subscribe()
     }
 
-    /// Takes down the registry's events from the first request on: they come from this process' memory. What happened
-    /// before is read once.
+    /// Takes down the registry's events from the first request on: they come from this process' memory.
+    /// What happened before is read once.
     async fn listen(self: &Arc<Self>) {
         let begin = async {
             // First, so that nothing is missed between what is read and what is heard.

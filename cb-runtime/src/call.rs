@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use crate::breaker::counters::Outcome;
-use crate::breaker::permit::{Admission, Permit, Waiting};
+use crate::breaker::permit::{Admission, CallPermit, Waiting};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breaker::{Breaker, Core};
+use crate::deadline::block_on;
 use crate::error::BreakerError;
 
 /// Why a guarded call has no good result: what [`Breaker::call`] returns, and what a fallback may take
@@ -94,6 +95,16 @@ impl<E: Error> Error for CallError<E> {
     }
 }
 
+/// What the closure of [`Breaker::call`] returns. An `async` closure implements `FnOnce` with such a future.
+#[diagnostic::on_unimplemented(
+    message = "the closure of `Breaker::call` returns `{Self}`, which is not a future of a `Result`",
+    label = "write `async || …`"
+)]
+pub trait ResultFuture<T, E>: Future<Output = Result<T, E>> {}
+
+#[diagnostic::do_not_recommend]
+impl<T, E, F: Future<Output = Result<T, E>>> ResultFuture<T, E> for F {}
+
 impl Breaker {
     /// Makes a call under this breaker's guard: the same as the attribute does, without fallback and cache.
     /// `Ok` counts as a success, `Err` as a failure.
@@ -106,7 +117,10 @@ impl Breaker {
     /// # Errors
     /// [`CallError::Rejected`] without having called `call`, [`CallError::TimedOut`] after dropping it,
     /// [`CallError::Failed`] with its own error.
-    pub async fn call<T, E>(&self, call: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+    pub async fn call<T, E, F: ResultFuture<T, E>>(
+        &self,
+        call: impl FnOnce() -> F,
+    ) -> Result<T, CallError<E>> {
         let core = self.core();
         let ended = {
             let body = pin!(async move { call().await });
@@ -119,6 +133,47 @@ impl Breaker {
             Ended::Rejected(error) => Err(CallError::Rejected(error)),
             Ended::TimedOut(error) => Err(CallError::TimedOut(error)),
         }
+    }
+}
+
+impl Breaker {
+    /// Makes a blocking call under this breaker's guard, on this thread and without a runtime. `Ok` counts as a success,
+    /// `Err` as a failure, a panic as a failure that goes on to the caller.
+    ///
+    /// Blocks for the call itself; beyond that only if a probe is due, for the store's answer, two seconds at most. A
+    /// `call_timeout` cannot interrupt it; a probe that takes longer counts as failed nevertheless.
+    ///
+    /// ```
+    /// use cb_runtime::{BreakerConfig, CallError, Registry};
+    ///
+    /// # fn main() -> Result<(), cb_runtime::Error> {
+    /// let registry = Registry::builder().build()?;
+    /// let breaker = registry.get_or_create("files", BreakerConfig::default().failure_threshold(1));
+    /// let read = || std::fs::read("/no/such/file");
+    /// assert!(matches!(breaker.call_blocking(read), Err(CallError::Failed(_))));
+    /// assert!(breaker.call_blocking(read).unwrap_err().is_rejected());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::Rejected`] without having called `call`, [`CallError::Failed`] with its own error.
+    pub fn call_blocking<T, E>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
+        let core = self.core();
+        let mut permit = match core.admit() {
+            Admission::Go(permit) => permit,
+            Admission::Wait(waiting) => block_on(waiting)?,
+            Admission::No(error) => return Err(CallError::Rejected(error)),
+        };
+        if let Some(limit) = permit.call_timeout(self.given_call_timeout()) {
+            permit.limit(limit);
+        }
+        let watch = core.stopwatch();
+        permit.running(true);
+        let result = call();
+        permit.took(watch);
+        permit.end(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
+        result.map_err(CallError::Failed)
     }
 }
 
@@ -171,7 +226,7 @@ impl<T, E> Judge<Result<T, E>> for ResultItself {
 
 /// Asks for leave to make a call; waits for the store's word where a probe is due.
 #[inline]
-pub(crate) async fn admitted(core: &Core) -> Result<Permit<'_>, BreakerError> {
+pub(crate) async fn admitted(core: &Core) -> Result<CallPermit<'_>, BreakerError> {
     match core.admit() {
         Admission::Go(permit) => Ok(permit),
         Admission::Wait(waiting) => waiting.await,
@@ -192,14 +247,14 @@ pub(crate) struct Guarded<'a, F: Future, J> {
 enum Stage<'a> {
     New,
     Waiting(Waiting<'a>),
-    Permitted(Permit<'a>),
+    Permitted(CallPermit<'a>),
     /// The body has been polled. Its permit is here between polls.
-    Running(Option<Permit<'a>>, Stopwatch, Option<Box<Deadline>>),
+    Running(Option<CallPermit<'a>>, Stopwatch, Option<Box<Deadline>>),
     Ended,
 }
 
 /// Leave to poll a body.
-type Leave<'a> = (Permit<'a>, Stopwatch);
+type Leave<'a> = (CallPermit<'a>, Stopwatch);
 
 /// What does not depend on the body's type: compiled once, and not with every guarded function.
 impl<'a> Stage<'a> {
@@ -279,7 +334,7 @@ impl<'a, F: Future, J> Guarded<'a, F, J> {
     /// A call that there is leave for.
     #[inline]
     pub(crate) fn permitted(
-        permit: Permit<'a>,
+        permit: CallPermit<'a>,
         call_timeout: Option<Duration>,
         body: Pin<&'a mut F>,
         judge: J,
@@ -294,7 +349,7 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     #[inline]
     fn run(
         &mut self,
-        mut permit: Permit<'a>,
+        mut permit: CallPermit<'a>,
         watch: Stopwatch,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<F::Output>> {
@@ -315,7 +370,7 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
     /// Gives the outcome back.
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
     #[inline(always)]
-    fn finish(&mut self, permit: &mut Permit<'a>, value: F::Output) -> Ended<F::Output> {
+    fn finish(&mut self, permit: &mut CallPermit<'a>, value: F::Output) -> Ended<F::Output> {
         let judge = self.judge.take().expect("a call ends once");
         // The predicate is the user's code as much as the body is: a panic in it counts as one.
         permit.running(true);
@@ -334,7 +389,7 @@ impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
 /// Gives the outcome back, and the value on.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
 #[inline(always)]
-fn end<R>(permit: &mut Permit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
+fn end<R>(permit: &mut CallPermit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
     match verdict {
         Verdict::Success => {
             permit.end(Outcome::Success);

@@ -89,6 +89,11 @@ impl Clock {
         self.epoch_us
     }
 
+    /// It moves only by hand, so that a span on it says nothing about the machine's threads.
+    pub(crate) fn is_manual(&self) -> bool {
+        matches!(self.source, Source::Manual(_))
+    }
+
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         match &self.source {

@@ -40,10 +40,13 @@
 //! [`RegistryBuilder`] for the set-up, [`Event`] for what can be listened to.
 //!
 //! # Features
-//! `macros` (default): the attribute. `redis` (default): the Redis store. `cluster`, `sentinel`, `tls`: Redis Cluster, a
-//! master found through Sentinel, `rediss://`. `config`: settings from a
-//! TOML or YAML file and from environment variables ([`RegistryConfig`]). `metrics`: counters, gauges and histograms
-//! through the [`metrics` facade](https://docs.rs/metrics), in the background; docs/metrics.md lists them.
+//! - `macros` (default): the attribute
+//! - `redis` (default): the Redis store; `cluster`, `sentinel`, `tls`: Redis Cluster, a master found through Sentinel, `rediss://`
+//! - `config`: settings from a TOML or YAML file and from environment variables ([`RegistryConfig`])
+//! - `metrics`: counters, gauges and histograms through the [`metrics` facade](https://docs.rs/metrics), in the
+//!   background; docs/metrics.md lists them
+//! - `tower`: a layer for [`tower`](https://docs.rs/tower) services; `http`: which status codes are failures, and `Retry-After`
+//! - `test-util`: a registry and a clock for each test of a guarded function
 
 /// What an expansion of the attribute names. Not a public interface: it changes with the macro, without notice. The compiler's
 /// messages contain this path, so it reads well.
@@ -60,9 +63,12 @@ mod call;
 pub mod clock;
 mod config;
 mod coordinator;
+mod deadline;
 mod error;
 mod event;
 mod health;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod registry;
@@ -72,9 +78,14 @@ mod status;
 mod store;
 mod strategy;
 mod sync;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod text;
+#[cfg(feature = "tower")]
+pub mod tower;
 
-pub use breaker::Breaker;
+pub use breaker::{Breaker, Permit};
+pub use cache::CacheLimits;
 pub use call::CallError;
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]

@@ -172,10 +172,10 @@ async fn blocked_checks_hold_at_most_three_threads() {
         scenario.timed_out_after(INTERVAL).await;
     }
     scenario.time.advance(INTERVAL);
-    let stuck = || Err("earlier checks are stuck, no further one is made".into());
-    assert_eq!(scenario.ended().await, stuck());
+    let blocked = || Err("earlier checks are blocked; this one was not started".into());
+    assert_eq!(scenario.ended().await, blocked());
     scenario.time.advance(INTERVAL);
-    assert_eq!(scenario.ended().await, stuck());
+    assert_eq!(scenario.ended().await, blocked());
     assert_eq!(scenario.made(), 3);
 }
 

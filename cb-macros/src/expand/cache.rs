@@ -14,7 +14,8 @@ use crate::validate::Cache;
 const CACHE_SITE: &str = "__CIRCUIT_BREAKER_CACHE";
 
 impl Guarded<'_> {
-    /// `let function` and `let key`: what tells this call's result from others, before the body takes the arguments.
+    /// `let function` and `let key`: what tells this call's result from others, before the body takes the
+    /// arguments.
     pub(super) fn key(&self, cache: &Cache) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let version =
@@ -23,7 +24,8 @@ impl Guarded<'_> {
             let bindings = self.bindings_for(&key.to_token_stream());
             let (rt, at) = (runtime(key.span()), ours_at(key.span()));
             let part = quote_spanned!(at=> #rt::key_part(&mut key, &(#key)));
-            // A key that moves an argument is reported here, at the key, and not where the body uses the argument.
+            // A key that moves an argument is reported here, at the key, and not where the body uses the
+            // argument.
             let tokens = key.to_token_stream();
             let borrowed = self.function.args.iter().filter(|arg| mentions(&tokens, &arg.ident)).map(|arg| {
                 let (ident, allowed) = (&arg.ident, allowed_for([arg]));

@@ -12,7 +12,7 @@ use crate::fleet::Source;
 use crate::sync::lock;
 
 /// A store that has not answered by then is away.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Client {
     pub(super) registry: Registry,

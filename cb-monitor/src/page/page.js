@@ -308,6 +308,7 @@ function drawOverview() {
   $("rejected-box").hidden = flow.rejected === undefined;
   if (flow.rejected !== undefined) fact("fact-rejected", rate(flow.rejected), "/ s");
   chips(states);
+  readInstances();
   freshness();
 }
 
@@ -324,6 +325,28 @@ function instances(known) {
   const trouble = [];
   if (known.silent) trouble.push(`${known.silent} silent`);
   fact("fact-instances", `${known.alive}`, ["alive", ...trouble].join(", "));
+}
+
+let instancesRead = -Infinity;
+/** The list beside the rows; instances give a sign of life every five seconds. */
+async function readInstances() {
+  if (performance.now() - instancesRead < 5000) return;
+  instancesRead = performance.now();
+  try {
+    const response = await fetch("instances", { headers: headers() });
+    if (!response.ok) return;
+    const list = await response.json();
+    $("instances-title").hidden = list.length === 0;
+    $("instances").replaceChildren(...list.slice(0, 200).map((instance) => {
+      const item = element("li", instance.degraded ? "open" : "closed");
+      const name = element("span", "node", instance.node);
+      name.title = `${instance.id}, ${instance.host}, process ${instance.pid}, version ${instance.version}`;
+      item.append(mark(instance.degraded ? "open" : "closed"), name);
+      if (instance.own) item.append(element("span", "tag", "this monitor"));
+      item.append(element("span", "muted", instance.degraded ? "silent" : `version ${instance.version}`));
+      return item;
+    }));
+  } catch { /* the stream says that the monitor is away */ }
 }
 
 function chips(states) {
@@ -473,6 +496,7 @@ function trend(svg, row) {
   const key = `${row.name} ${row.failure_rate_limit ?? ""} ${points.join()}`;
   if (svg.dataset.key === key) return;
   svg.dataset.key = key;
+  svg.classList.toggle("calm", points.every((value) => !value));
   const step = 100 / 39, left = 100 - (points.length - 1) * step;
   let line = "", area = "", start = null;
   points.forEach((value, place) => {

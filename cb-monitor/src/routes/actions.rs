@@ -43,7 +43,7 @@ pub(super) async fn act(
         ));
     };
     let order = order(action, &headers, body)?;
-    hub.refresh().await;
+    hub.refresh_fully().await;
     if let Some(problem) = hub.problem() {
         let error =
             format!("the store is away ({problem}), so nothing was changed; try again when it is back");

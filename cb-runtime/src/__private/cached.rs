@@ -36,8 +36,8 @@ pub trait KeyPart: Serialize {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> KeyPart for T {}
 
-/// The function that a cached result is of. `Inside` is the type of a closure in the function: no two functions, and no two
-/// instances of a generic function, have the same.
+/// The function that a cached result is of. `Inside` is the type of a closure in the function: no two
+/// functions, and no two instances of a generic function, have the same.
 pub struct CachedFunction<Inside> {
     site: &'static CacheSite,
     inside: PhantomData<fn() -> Inside>,
@@ -95,8 +95,8 @@ pub fn key_of<Inside>(
 
 /// How to keep and to read back a `T`.
 ///
-/// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one mistake three times, as
-/// the bound is part of the type of what is awaited.
+/// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one mistake
+/// three times, as the bound is part of the type of what is awaited.
 pub struct Codec<'a, T> {
     keep: fn(&Core, Caller<'_>, CacheKey, Duration, &T),
     recall_here: fn(&Core, Caller<'_>, &CacheKey, Duration) -> Here<T>,

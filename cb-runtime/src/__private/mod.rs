@@ -20,13 +20,15 @@ pub use core::pin::pin;
 pub use core::result::Result;
 pub use core::time::Duration;
 
-pub use crate::breaker::permit::Permit;
+pub use crate::breaker::permit::CallPermit;
 pub use crate::cache::CacheSite;
 pub use crate::call::{CallError, Ended};
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
-pub use cached::{Cacheable, KeyPart, cached, cached_function, codec, key, key_of, key_part};
+pub use cached::{
+    Cacheable, CachedFunction, Key, KeyPart, cached, cached_function, codec, key, key_of, key_part,
+};
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;
 pub use into_return::{ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open};

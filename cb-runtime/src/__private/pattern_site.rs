@@ -1,6 +1,7 @@
 //! What an annotated function keeps whose breaker's name is made of its arguments: everything but the breaker.
 
 use std::fmt::{self, Write};
+use std::panic::Location;
 use std::ptr::fn_addr_eq;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -16,6 +17,7 @@ use crate::registry::Registry;
 pub struct PatternSite {
     /// The name as it stands in the attribute.
     pattern: &'static str,
+    at: &'static Location<'static>,
     first: OnceLock<KeyedSettings>,
     /// The settings of a generic function's other types; see `Site::others`.
     others: Mutex<Vec<&'static KeyedSettings>>,
@@ -30,13 +32,23 @@ struct KeyedSettings {
 
 impl PatternSite {
     /// The site of a function with that name in its attribute.
+    #[track_caller]
     pub const fn new(pattern: &'static str) -> Self {
-        PatternSite { pattern, first: OnceLock::new(), others: Mutex::new(Vec::new()) }
+        PatternSite {
+            pattern,
+            at: Location::caller(),
+            first: OnceLock::new(),
+            others: Mutex::new(Vec::new()),
+        }
     }
 
     /// The breaker of that name in the global registry. `settings` is called once for each type of a generic function.
     #[inline]
     pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(registry) = crate::testing::scoped() {
+            return self.within(&registry, name, settings);
+        }
         self.within(Registry::global(), name, settings)
     }
 
@@ -57,7 +69,7 @@ impl PatternSite {
 
     #[cold]
     fn make(&'static self, registry: &Registry, settings: MakeSettings) -> &'static KeyedSettings {
-        let new = || KeyedSettings::new(self.pattern, registry, settings);
+        let new = || KeyedSettings::new(self, registry, settings);
         let first = self.first.get_or_init(new);
         if fn_addr_eq(first.made_by, settings) {
             return first;
@@ -73,15 +85,14 @@ impl PatternSite {
 }
 
 impl KeyedSettings {
-    fn new(pattern: &'static str, registry: &Registry, made_by: MakeSettings) -> Self {
+    fn new(site: &PatternSite, registry: &Registry, made_by: MakeSettings) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
-        let mut config = made_by();
-        if let Err(error) = config.validate() {
+        let (config, errors) = made_by().valid_part();
+        for error in errors {
             registry.report(error);
-            config = BreakerConfig::default();
         }
         let bit = 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64);
-        KeyedSettings { made_by, config, site: KeyedSite { bit, pattern } }
+        KeyedSettings { made_by, config, site: KeyedSite { bit, pattern: site.pattern, at: site.at } }
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::ops::Deref;
+use std::panic::Location;
 use std::pin::Pin;
 use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::breaker::Core;
-use crate::breaker::permit::Permit;
+use crate::breaker::permit::CallPermit;
 use crate::call::{self, Ended, Guarded, Judge};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
@@ -18,9 +19,13 @@ use crate::registry::Registry;
 /// settings function for each of them.
 pub type MakeSettings = fn() -> BreakerConfig;
 
+/// Where an attribute stands.
+type Place = &'static Location<'static>;
+
 /// The static beside an annotated function whose breaker has a fixed name.
 pub struct Site {
     name: &'static str,
+    at: Place,
     /// The breaker of the first call. Mostly there is no other.
     first: OnceLock<Entry>,
     /// The breakers of a generic function's other types, in the registry of the first call. They are never dropped, as the
@@ -50,14 +55,19 @@ pub fn settings() -> BreakerConfig {
 impl Site {
     /// # Panics
     /// While compiling, if the name is empty.
+    #[track_caller]
     pub const fn new(name: &'static str) -> Self {
         assert!(!name.is_empty(), "the breaker's name is empty");
-        Site { name, first: OnceLock::new(), others: Mutex::new(Vec::new()) }
+        Site { name, at: Location::caller(), first: OnceLock::new(), others: Mutex::new(Vec::new()) }
     }
 
     /// This function's breaker in the global registry. `settings` is called once.
     #[inline]
     pub fn global(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(scoped) = self.scoped(settings) {
+            return scoped;
+        }
         match self.first.get() {
             Some(entry) => &entry.breaker,
             None => &self.first(Registry::global(), settings).breaker,
@@ -68,6 +78,10 @@ impl Site {
     /// called with. `settings` is called once for each.
     #[inline]
     pub fn global_by_type(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
+        #[cfg(feature = "test-util")]
+        if let Some(scoped) = self.scoped(settings) {
+            return scoped;
+        }
         match self.first.get() {
             Some(entry) if fn_addr_eq(entry.settings, settings) => &entry.breaker,
             _ => self.other(Registry::global(), settings),
@@ -82,7 +96,7 @@ impl Site {
             None => self.first(registry, settings),
         };
         if entry.registry != registry.id() {
-            SiteBreakerRef::Owned(Box::new(SiteBreaker::new(self.name, registry, settings)))
+            SiteBreakerRef::Owned(Box::new(SiteBreaker::new(self.name, registry, settings, self.at)))
         } else if fn_addr_eq(entry.settings, settings) {
             SiteBreakerRef::Static(&entry.breaker)
         } else {
@@ -92,39 +106,53 @@ impl Site {
 
     #[cold]
     fn first(&'static self, registry: &Registry, settings: MakeSettings) -> &'static Entry {
-        self.first.get_or_init(|| Entry::new(self.name, registry, settings))
+        self.first.get_or_init(|| Entry::new(self, registry, settings))
     }
 
     #[cold]
     fn other(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteBreaker {
-        let is_it = |entry: &Entry| entry.registry == registry.id() && fn_addr_eq(entry.settings, settings);
         let first = self.first(registry, settings);
-        if is_it(first) {
+        if first.is_of(registry, settings) {
             return &first.breaker;
         }
+        self.find_or_leak(registry, settings)
+    }
+
+    /// This function's breaker in the registry of the test that it is called in.
+    #[cfg(feature = "test-util")]
+    fn scoped(&'static self, settings: MakeSettings) -> Option<&'static SiteBreaker> {
+        crate::testing::scoped().map(|registry| self.find_or_leak(&registry, settings))
+    }
+
+    fn find_or_leak(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteBreaker {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = others.iter().find(|entry| is_it(entry)) {
+        if let Some(found) = others.iter().find(|entry| entry.is_of(registry, settings)) {
             return &found.breaker;
         }
-        let entry: &'static Entry = Box::leak(Box::new(Entry::new(self.name, registry, settings)));
+        let entry: &'static Entry = Box::leak(Box::new(Entry::new(self, registry, settings)));
         others.push(entry);
         &entry.breaker
     }
 }
 
 impl Entry {
-    fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
-        Entry { registry: registry.id(), settings, breaker: SiteBreaker::new(name, registry, settings) }
+    fn is_of(&self, registry: &Registry, settings: MakeSettings) -> bool {
+        self.registry == registry.id() && fn_addr_eq(self.settings, settings)
+    }
+
+    fn new(site: &Site, registry: &Registry, settings: MakeSettings) -> Self {
+        let breaker = SiteBreaker::new(site.name, registry, settings, site.at);
+        Entry { registry: registry.id(), settings, breaker }
     }
 }
 
 impl SiteBreaker {
-    fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
+    fn new(name: &str, registry: &Registry, settings: MakeSettings, at: Place) -> Self {
         let settings = settings();
-        let core = registry.core(name, &settings);
-        // The registry reports settings that contradict themselves and leaves them out; so does this.
-        let usable = if settings.validate().is_ok() { settings } else { BreakerConfig::default() };
-        SiteBreaker::of(core, &usable)
+        let core = registry.core(name, &settings, at);
+        // The registry has reported invalid settings, and left them out.
+        let (valid, _) = settings.valid_part();
+        SiteBreaker::of(core, &valid)
     }
 
     pub(super) fn of(core: Arc<Core>, settings: &BreakerConfig) -> Self {
@@ -154,7 +182,7 @@ pub fn run<'a, F: Future>(
 
 /// Asks for a permit, for a body that takes arguments which a fallback would take instead.
 #[inline]
-pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
+pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<CallPermit<'_>, BreakerError>> {
     call::admitted(&breaker.core)
 }
 
@@ -162,7 +190,7 @@ pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<Permit<'_>, B
 #[inline]
 pub fn run_permitted<'a, F: Future>(
     breaker: &'a SiteBreaker,
-    permit: Permit<'a>,
+    permit: CallPermit<'a>,
     body: Pin<&'a mut F>,
     judge: impl Judge<F::Output>,
 ) -> impl Future<Output = Ended<F::Output>> {

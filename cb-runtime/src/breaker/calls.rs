@@ -9,7 +9,7 @@ use super::Core;
 use super::counters::Outcome;
 use super::gate::{Closed, GateWord};
 use super::machine::{CallResult, ProbeAdmission};
-use super::permit::{Admission, Permit, SLOW, Waiting};
+use super::permit::{Admission, CallPermit, SLOW, Waiting};
 use super::ramp::Ramped;
 use crate::clock::Moment;
 use crate::error::{BreakerError, RefusalKind};
@@ -19,22 +19,22 @@ use crate::store::LeaseId;
 impl Core {
     /// The fast path of [`admit`](Self::admit).
     #[inline]
-    pub(crate) fn admit_closed(&self) -> Option<Permit<'_>> {
+    pub(crate) fn admit_closed(&self) -> Option<CallPermit<'_>> {
         let word = self.gate.word();
-        word.is_plain().then(|| Permit::new(self, word, None))
+        word.is_plain().then(|| CallPermit::new(self, word, None))
     }
 
     /// The fast path of [`admit`](Self::admit) for a circuit whose calls are measured.
     #[inline]
-    pub(crate) fn admit_measured(&self) -> Option<Permit<'_>> {
+    pub(crate) fn admit_measured(&self) -> Option<CallPermit<'_>> {
         let word = self.gate.word();
-        word.is_measuring().then(|| Permit::new(self, word, None))
+        word.is_measuring().then(|| CallPermit::new(self, word, None))
     }
 
     pub(crate) fn admit(&self) -> Admission<'_> {
         let word = self.gate.word();
         if word.admits_all() {
-            return Admission::Go(Permit::new(self, word, None));
+            return Admission::Go(CallPermit::new(self, word, None));
         }
         self.admit_unclosed(word)
     }
@@ -43,7 +43,7 @@ impl Core {
     fn admit_unclosed(&self, word: GateWord) -> Admission<'_> {
         match word.state() {
             _ if word.is_ramping() => self.admit_ramping(word),
-            state if state.admits() => Admission::Go(Permit::new(self, word, None)),
+            state if state.admits() => Admission::Go(CallPermit::new(self, word, None)),
             State::Open
                 if !self.is_checked() && self.context.clock.now().0 >= self.due.load(Ordering::Relaxed) =>
             {
@@ -63,7 +63,7 @@ impl Core {
                 return Admission::No(BreakerError::new(self.name.clone(), RefusalKind::RampingUp, None));
             }
         }
-        Admission::Go(Permit::new(self, word, None))
+        Admission::Go(CallPermit::new(self, word, None))
     }
 
     fn closed_after_ramp(&self) -> Closed {
@@ -85,8 +85,8 @@ impl Core {
         });
         match admission {
             (_, Some(answer)) => Admission::Wait(Waiting::new(self, answer)),
-            (ProbeAdmission::Admitted, _) => Admission::Go(Permit::new(self, word, None)),
-            (ProbeAdmission::Granted(id), _) => Admission::Go(Permit::new(self, word, Some(id))),
+            (ProbeAdmission::Admitted, _) => Admission::Go(CallPermit::new(self, word, None)),
+            (ProbeAdmission::Granted(id), _) => Admission::Go(CallPermit::new(self, word, Some(id))),
             (ProbeAdmission::Requested(_) | ProbeAdmission::Denied, None) => Admission::No(self.rejection()),
         }
     }
@@ -100,9 +100,9 @@ impl Core {
     }
 
     /// Admits a caller whose request for a probe came to nothing because the circuit has closed meanwhile.
-    pub(crate) fn admit_late(&self) -> Result<Permit<'_>, BreakerError> {
+    pub(crate) fn admit_late(&self) -> Result<CallPermit<'_>, BreakerError> {
         let word = self.gate.word();
-        if word.state().admits() { Ok(Permit::new(self, word, None)) } else { Err(self.rejection()) }
+        if word.state().admits() { Ok(CallPermit::new(self, word, None)) } else { Err(self.rejection()) }
     }
 
     /// The error of a call that is not made; counts it.

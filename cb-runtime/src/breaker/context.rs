@@ -1,8 +1,8 @@
-//! What the breakers of one registry share, and how they call the coordinator.
+//! What the breakers of one registry share, and how they wake the coordinator.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -15,8 +15,11 @@ use crate::event::EventBus;
 use crate::status::Connection;
 use crate::sync::lock;
 
+/// A coordinator that has given no sign of life for this long is gone, and the store with it.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+
 pub(crate) struct RegistryContext {
-    /// The id of this instance; unique for every registry of every process.
+    /// The id of this instance: unique for every registry of every process.
     pub(crate) instance: Arc<str>,
     /// A name that stays the same when this instance is started again; the host's unless it is given.
     pub(crate) node: Arc<str>,
@@ -26,18 +29,20 @@ pub(crate) struct RegistryContext {
     pub(crate) clock: Clock,
     pub(crate) events: Arc<EventBus>,
     pub(crate) cache: Cache,
-    /// What is said about breakers besides their attributes. Whoever registers one reads it until that is done: no breaker
-    /// slips through a reload.
+    /// The settings that do not come from attributes. A registration holds the read lock until it is done, so that no
+    /// breaker misses a reload.
     layers: RwLock<Layers>,
     /// The store's clock minus this instance's, in µs (wrapping).
     skew: AtomicU64,
     store_up: Arc<AtomicBool>,
+    /// When the coordinator has given its latest sign of life, in the clock's µs.
+    alive_at: AtomicU64,
     notify: Notify,
     urgent: AtomicBool,
     dirty: Mutex<Vec<Arc<Core>>>,
     /// Breakers that have counted successes since they were looked at last.
     counted: Mutex<Vec<Weak<Core>>>,
-    /// The coordinator has ended: nobody answers any more.
+    /// The coordinator has ended: no request is answered any more.
     ended: AtomicBool,
 }
 
@@ -49,6 +54,7 @@ impl RegistryContext {
         cache: Cache,
         store_up: Arc<AtomicBool>,
     ) -> Self {
+        let alive_at = AtomicU64::new(clock.now().0);
         RegistryContext {
             node: instance.clone(),
             connection: Connection::default(),
@@ -60,6 +66,7 @@ impl RegistryContext {
             layers: RwLock::default(),
             skew: AtomicU64::new(0),
             store_up,
+            alive_at,
             notify: Notify::new(),
             urgent: AtomicBool::new(false),
             dirty: Mutex::default(),
@@ -127,6 +134,17 @@ impl RegistryContext {
         self.store_up.load(Ordering::Acquire)
     }
 
+    /// The coordinator, which alone talks to the store, is gone: this process was forked, or the coordinator panicked.
+    pub(crate) fn is_abandoned(&self, now: Moment) -> bool {
+        let alive_at = Moment(self.alive_at.load(Ordering::Relaxed));
+        !self.clock.is_manual() && now.since(alive_at) >= SILENCE
+    }
+
+    /// The coordinator is alive: to be called well within every [`SILENCE`].
+    pub(crate) fn sign_of_life(&self) {
+        self.alive_at.store(self.clock.now().0, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_store_up(&self, up: bool) {
         self.store_up.store(up, Ordering::Release);
         if up {
@@ -144,7 +162,7 @@ impl RegistryContext {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The coordinator ends. What it would have looked at is let go of: breakers know their context, too.
+    /// The coordinator ends. The dirty list is cleared, because breakers and their context keep each other alive through it.
     pub(crate) fn end(&self) {
         self.store_failed(&Error::new(ErrorKind::ShutDown));
         let mut dirty = lock(&self.dirty);
@@ -152,7 +170,7 @@ impl RegistryContext {
         dirty.clear();
     }
 
-    /// This breaker has something to tell the store: at once, or as soon as the pace allows.
+    /// This breaker has something to exchange with the store: at once, or as soon as the pace allows.
     pub(crate) fn mark_dirty(&self, core: Arc<Core>, urgent: bool) {
         let mut dirty = lock(&self.dirty);
         if self.has_ended() {

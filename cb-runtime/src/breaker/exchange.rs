@@ -61,9 +61,10 @@ impl Core {
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {
             let entry = inner.machine.encode(retry, now);
-            let settings = match self.is_observed.load(Ordering::Acquire) {
-                true => Arc::default(),
-                false => inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at),
+            let settings = if self.is_observed.load(Ordering::Acquire) {
+                Arc::default()
+            } else {
+                inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at)
             };
             Entry { name: self.name.clone(), settings, ..entry }
         })
@@ -86,6 +87,12 @@ impl Core {
         self.transact(|inner, now| inner.machine.adopt(record, now));
     }
 
+    /// An event of the store tells of this epoch. Returns whether the listeners are to hear of it: a store that has lost
+    /// writes in a failover may give one number twice.
+    pub(crate) fn announce(&self, epoch: u64) -> bool {
+        self.transact(|inner, _| inner.machine.announce(epoch))
+    }
+
     /// The store has refused this breaker's entry, because it cannot read the breaker's keys.
     pub(crate) fn receive_error(&self, problem: &str) {
         let what = format!("breaker \"{}\"", self.name);
@@ -101,8 +108,8 @@ impl Core {
     /// The store does not answer: callers that wait for it stop waiting, overrides fail, this instance goes on alone.
     /// The flag that says so has been lowered before, so that no caller begins to wait after this.
     pub(crate) fn store_lost(&self, error: &Error) {
-        debug_assert!(!self.store_up(), "a caller that comes now would wait for the store");
-        let failed = self.transact(|inner, _| {
+        let failed = self.transact(|inner, now| {
+            debug_assert!(!now.store_up, "a caller that comes now would wait for the store");
             inner.machine.store_lost();
             std::mem::take(&mut inner.overrides)
         });

@@ -43,6 +43,12 @@ impl GateWord {
         }
     }
 
+    /// Grows with every change of state.
+    #[cfg(test)]
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> 3
+    }
+
     /// Closed, and nothing else to do: what the fast path serves.
     #[inline]
     pub(crate) fn is_plain(self) -> bool {

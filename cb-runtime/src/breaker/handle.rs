@@ -1,13 +1,17 @@
 //! What users hold: a breaker by name.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::Core;
 use crate::clock::micros;
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Snapshot, State};
 use crate::store::{Counts, MAX_SPAN_US, Proposal, Record, cut};
@@ -39,6 +43,10 @@ impl Breaker {
 
     pub(crate) fn core(&self) -> &Core {
         &self.core
+    }
+
+    pub(super) fn shared(&self) -> Arc<Core> {
+        self.core.clone()
     }
 
     /// The name it was registered under.
@@ -141,7 +149,11 @@ impl Breaker {
             return Err(Error::config("expires_in", "0 is not a span of time; it must be longer"));
         }
         let mut pending = self.pending(to, reason);
-        pending.to.remaining_us = self.expiry.map(|span| micros(span).clamp(1, MAX_SPAN_US));
+        if let Some(span) = self.expiry {
+            let span = micros(span).clamp(1, MAX_SPAN_US);
+            // The whole span as well: by it, an instance finds out that the store's clock was set back.
+            (pending.to.remaining_us, pending.to.reset_timeout_us) = (Some(span), span);
+        }
         self.place(pending, false).taken().await
     }
 
@@ -165,13 +177,27 @@ impl Breaker {
     }
 }
 
+/// The coordinator answers, or gives up on the store, well within this time, unless it is gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// An override on its way to the store.
 pub(crate) struct Placed(oneshot::Receiver<Result<(), Error>>);
 
 impl Placed {
     /// Returns once the store has it.
     pub(crate) async fn taken(self) -> Result<(), Error> {
-        self.0.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
+        let Placed(mut answer) = self;
+        let mut deadline = Deadline::after(PATIENCE);
+        poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
+            Poll::Ready(answer) => {
+                Poll::Ready(answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown))))
+            }
+            Poll::Pending => Pin::new(&mut deadline).poll(cx).map(|()| {
+                let problem = format!("the coordinator has not answered within {PATIENCE:?}");
+                Err(Error::store("overriding the state", problem))
+            }),
+        })
+        .await
     }
 }
 

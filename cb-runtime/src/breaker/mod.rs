@@ -5,6 +5,7 @@
 //! [`transact`](Core::transact), the one door to the lock, `exchange` and `health` (what the coordinator does with a
 //! breaker), and `machine`, which makes all decisions and has no clock, no atomics and no I/O.
 
+mod acquired;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
@@ -21,12 +22,14 @@ pub(crate) mod stopwatch;
 mod tests;
 mod transact;
 
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use acquired::Permit;
 pub use handle::Breaker;
 
 use crate::cache::Cache;
@@ -100,6 +103,8 @@ struct Inner {
     published: u64,
     /// The settings of the attribute, or of the call that registered the breaker.
     given: BreakerConfig,
+    /// Where that stands.
+    given_at: Option<&'static Location<'static>>,
     line: SettingsLine,
     /// Callers that wait for a probe.
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
@@ -200,6 +205,7 @@ impl Core {
                 published: machine.generation(),
                 machine,
                 given,
+                given_at: None,
                 line,
                 callers: Vec::new(),
                 overrides: Vec::new(),

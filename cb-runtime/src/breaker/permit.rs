@@ -1,4 +1,4 @@
-//! Leave to make one call. It gives the call's outcome back exactly once, whatever becomes of the call.
+//! The permit of one call. It gives the call's outcome back exactly once, however the call ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,35 +9,35 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Core;
+use super::context::SILENCE;
 use super::counters::Outcome;
 use super::gate::GateWord;
 use super::stopwatch::Stopwatch;
+use crate::deadline::Deadline;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
-/// What a breaker says to a call that wants to be made.
+/// A breaker's answer to a call that wants to be made.
 pub(crate) enum Admission<'a> {
-    /// Make it.
-    Go(Permit<'a>),
-    /// A probe may be due: the store is being asked for leave.
+    Go(CallPermit<'a>),
+    /// A probe may be due: the store is being asked for a lease.
     Wait(Waiting<'a>),
-    /// Don't.
     No(BreakerError),
 }
 
-/// Leave to make one call.
+/// Permits one call.
 ///
 /// Dropped without an outcome it counts as cancelled; dropped while the call is running (it
 /// panicked) as a failure.
 #[must_use]
-pub struct Permit<'a> {
+pub struct CallPermit<'a> {
     core: &'a Core,
     word: GateWord,
     /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in it
     /// when the call has ended, and was slow.
     lease: LeaseId,
-    /// Whole words throughout: a byte that is written just before the word around it is copied stalls the
-    /// processor for longer than all the rest of the fast path takes.
+    /// A whole word: a byte that is written just before the word around it is copied stalls the processor for longer than
+    /// all the rest of the fast path takes.
     stage: usize,
 }
 
@@ -51,17 +51,17 @@ const RUNNING: usize = 1;
 /// The outcome has been given back.
 const ENDED: usize = 2;
 
-impl<'a> Permit<'a> {
+impl<'a> CallPermit<'a> {
     #[inline]
     pub(crate) fn new(core: &'a Core, word: GateWord, lease: Option<LeaseId>) -> Self {
-        Permit { core, word, lease: lease.unwrap_or(0), stage: IDLE }
+        CallPermit { core, word, lease: lease.unwrap_or(0), stage: IDLE }
     }
 
     pub(crate) fn core(&self) -> &'a Core {
         self.core
     }
 
-    /// How long the call may take: the operator's word, else what the function was `given` by its
+    /// How long the call may take: the operator's setting, else what the function was `given` by its
     /// attribute, else the registry's default.
     #[inline]
     pub fn call_timeout(&self, given: Option<Duration>) -> Option<Duration> {
@@ -83,7 +83,7 @@ impl<'a> Permit<'a> {
         self.stage = if running { RUNNING } else { IDLE };
     }
 
-    /// The call has been measured, and ends now, whatever that is going to mean.
+    /// Stops the timer; the outcome is classified later.
     #[inline]
     pub(crate) fn took(&mut self, watch: Stopwatch) {
         if self.core.was_slow(watch) {
@@ -102,7 +102,7 @@ impl<'a> Permit<'a> {
         self.end(Outcome::Failure);
     }
 
-    /// The call returned something that says nothing about the dependency.
+    /// The call returned a value that says nothing about the dependency.
     #[inline]
     pub fn ignored(mut self) {
         self.end(Outcome::Ignored);
@@ -125,7 +125,7 @@ impl<'a> Permit<'a> {
         self.core.record(self.word, self.lease, outcome);
     }
 
-    /// The same for a failure that says for how long the circuit must be open.
+    /// Gives a failure back that says for how long the circuit is to be open.
     #[cold]
     pub(crate) fn end_opening(&mut self, span: Duration) {
         self.stage = ENDED;
@@ -133,7 +133,15 @@ impl<'a> Permit<'a> {
     }
 }
 
-impl Drop for Permit<'_> {
+impl CallPermit<'_> {
+    /// For an owned permit, which from now on gives the outcome back.
+    pub(crate) fn into_parts(mut self) -> (GateWord, LeaseId) {
+        self.stage = ENDED;
+        (self.word, self.lease)
+    }
+}
+
+impl Drop for CallPermit<'_> {
     #[inline]
     fn drop(&mut self) {
         match self.stage {
@@ -144,11 +152,12 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Waits for the answer to a request for a probe: one round trip to the store at most, with a
-/// deadline that the coordinator keeps. Dropped early, the probe goes back.
+/// Waits for the answer to a request for a probe: for one round trip to the store at most, which the coordinator bounds.
+/// Bounded here as well, in case the coordinator is gone. Dropped early, the probe goes back.
 pub(crate) struct Waiting<'a> {
     core: &'a Core,
     answer: oneshot::Receiver<Grant>,
+    deadline: Deadline,
 }
 
 /// A probe that has been granted and not been taken yet; goes back if it is dropped.
@@ -174,21 +183,30 @@ impl Drop for Grant {
 
 impl<'a> Waiting<'a> {
     pub(crate) fn new(core: &'a Core, answer: oneshot::Receiver<Grant>) -> Self {
-        Waiting { core, answer }
+        Waiting { core, answer, deadline: Deadline::after(SILENCE) }
     }
 }
 
 impl<'a> Future for Waiting<'a> {
-    type Output = Result<Permit<'a>, BreakerError>;
+    type Output = Result<CallPermit<'a>, BreakerError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
-        Poll::Ready(match answer {
-            // The state may have changed between the granting and now; the grant then goes back.
-            Ok(mut grant) if self.core.is_current(grant.word) => {
-                Ok(Permit::new(self.core, grant.word, grant.lease.take()))
-            }
-            _ => self.core.admit_late(),
+        if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(cx) {
+            return Poll::Ready(match answer {
+                // The state may have changed between the granting and now; the grant then goes back.
+                Ok(mut grant) if self.core.is_current(grant.word) => {
+                    Ok(CallPermit::new(self.core, grant.word, grant.lease.take()))
+                }
+                _ => self.core.admit_late(),
+            });
+        }
+        std::task::ready!(Pin::new(&mut self.deadline).poll(cx));
+        self.answer.close();
+        // By now this instance knows that it has no store: it may probe on its own.
+        Poll::Ready(match self.core.admit() {
+            Admission::Go(permit) => Ok(permit),
+            Admission::No(error) => Err(error),
+            Admission::Wait(_) => self.core.admit_late(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The settings that a breaker judges by: registrations, reloads, and what other instances judge by.
 
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,26 +62,32 @@ impl SettingsLine {
 }
 
 impl Core {
-    /// Another registration of the same name. The first settings stand; a difference is reported once.
-    pub(crate) fn registered_again(&self, given: &BreakerConfig, settings: &Settings) {
-        let first = self.transact(|inner, now| {
+    /// The settings come from the registration at this place.
+    pub(crate) fn settings_are_from(&self, at: &'static Location<'static>) {
+        self.transact(|inner, _| inner.given_at = Some(at));
+    }
+
+    /// Another registration of one name. The first settings stand; a difference is reported once.
+    pub(crate) fn registered_again(
+        &self,
+        given: &BreakerConfig,
+        settings: &Settings,
+        at: &'static Location<'static>,
+    ) {
+        let problem = self.transact(|inner, now| {
             if self.provisional.swap(false, Ordering::AcqRel) {
                 inner.given = given.over(&inner.given);
+                inner.given_at = Some(at);
                 self.judge_by(inner, settings.clone(), now);
                 return None;
             }
             let first = inner.machine.settings();
             let disputed = first != settings && !self.disputed.swap(true, Ordering::AcqRel);
-            disputed.then(|| format!("{first:?}"))
+            disputed.then(|| conflict(first, inner.given_at, settings, at))
         });
-        if let Some(first) = first {
-            self.context.events.error(Error::new(ErrorKind::Conflict {
-                breaker: self.name.clone(),
-                problem: format!(
-                    "registered again with other settings, which have no effect; use one config for one name. \
-                     In force: {first}; left out: {settings:?}"
-                ),
-            }));
+        if let Some(problem) = problem {
+            let breaker = self.name.clone();
+            self.context.events.error(Error::new(ErrorKind::Conflict { breaker, problem }));
         }
     }
 
@@ -122,6 +129,25 @@ impl Core {
         let known = self.drift_reported.swap(true, Ordering::AcqRel);
         (!known).then(|| Error::new(ErrorKind::Drift { breaker: self.name.clone(), differences }))
     }
+}
+
+/// How the settings of a second registration differ from those in force, with the places of both.
+fn conflict(
+    first: &Settings,
+    first_at: Option<&Location<'_>>,
+    second: &Settings,
+    second_at: &Location<'_>,
+) -> String {
+    let pairs = first.written().into_iter().zip(second.written());
+    let differences: Vec<_> = pairs
+        .filter(|(first, second)| first != second)
+        .map(|((name, first), (_, second))| format!("{name} is {first} and not {second}"))
+        .collect();
+    let first_at = first_at.map(|at| format!(", from {at},")).unwrap_or_default();
+    format!(
+        "registered again with other settings at {second_at}; the first ones{first_at} stay in force: {}",
+        differences.join(", ")
+    )
 }
 
 pub(super) fn slow_us(settings: &Settings) -> u64 {

@@ -37,14 +37,19 @@ impl Core {
     /// As [`transact`](Self::transact); also returns the gate's word as it was before the lock was released.
     pub(super) fn transact_at_gate<T>(&self, act: impl FnOnce(&mut Inner, Now) -> T) -> (T, GateWord) {
         let mut inner = lock(&self.inner);
+        let at = self.context.clock.now();
+        let abandoned = self.context.is_abandoned(at);
         let now = Now {
-            at: self.context.clock.now(),
+            at,
             skew: self.context.skew(),
             // Read under the lock: a loss of the store lowers the flag first and takes this lock then, so it finds
             // every proposal and every waiting caller that relied on the flag.
-            store_up: self.store_up(),
+            store_up: self.store_up() && !abandoned,
             random: fastrand::f64(),
         };
+        if abandoned {
+            inner.machine.detach();
+        }
         inner.machine.absorb(self.counters.drain(), now);
         // What `act` does may depend on the gate.
         self.publish(&mut inner, now.at);
@@ -57,8 +62,8 @@ impl Core {
         (result, word)
     }
 
-    /// The store answers, and this breaker's keys in it can be used.
-    pub(super) fn store_up(&self) -> bool {
+    /// The store can be asked, and this breaker's keys in it can be used.
+    fn store_up(&self) -> bool {
         self.context.store_up() && !self.damaged.load(Ordering::Relaxed)
     }
 

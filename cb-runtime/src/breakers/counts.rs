@@ -15,6 +15,8 @@ pub(crate) struct BreakerCounts<'a> {
     pub(crate) state: State,
     /// `None` for keyed breakers, which are summed up.
     pub(crate) epoch: Option<u64>,
+    /// The share of failures in its window; `None` if it judges by no window, and for keyed breakers.
+    pub(crate) failure_rate: Option<f64>,
     /// Its calls by outcome since they were asked for the last time.
     pub(crate) calls: Calls,
 }
@@ -33,6 +35,7 @@ impl BreakerMap {
                         pattern: breaker.pattern(),
                         state: breaker.core.state(),
                         epoch: (!breaker.keyed).then(|| breaker.core.epoch()),
+                        failure_rate: breaker.failure_rate(),
                         calls: breaker.new_calls(),
                     });
                 }
@@ -46,6 +49,10 @@ impl Registered {
     pub(super) fn count_out(&self, name: &Arc<str>) {
         let sum = self.pattern().unwrap_or(OTHERS);
         self.core.context().events.meter.leave(name, sum, self.new_calls());
+    }
+
+    fn failure_rate(&self) -> Option<f64> {
+        if self.keyed { None } else { self.core.window().map(crate::strategy::Calls::failure_rate) }
     }
 
     fn pattern(&self) -> Option<&'static str> {

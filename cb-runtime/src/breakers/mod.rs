@@ -10,6 +10,7 @@ mod entry;
 mod eviction;
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -68,6 +69,8 @@ pub(crate) struct KeyedSite {
     pub(crate) bit: u64,
     /// The name as it stands in the attribute: `"tenant-{id}"`.
     pub(crate) pattern: &'static str,
+    /// Where the attribute stands.
+    pub(crate) at: &'static Location<'static>,
 }
 
 /// A keyed breaker that a function has looked up.

@@ -1,14 +1,15 @@
 //! A value as bytes that tell it from every other value of its type: a serde serializer.
 //!
-//! No common format serves. JSON, MessagePack and CBOR write `None` and `Some(None)` alike. Postcard and bincode write
-//! neither types nor fields' names, so a struct that leaves out one of two fields, or an untagged enum, gives two values the
-//! same bytes, and a variant that is moved takes over another's place. A wrong answer would be the consequence.
-//! Here two values of one type have the same bytes only if serde's data model cannot tell them apart. Every value starts
-//! with a [`Tag`] that says where the value ends, so values follow each other without separators.
+//! No common format serves. JSON, MessagePack and CBOR write `None` and `Some(None)` alike. Postcard and
+//! bincode write neither types nor fields' names, so a struct that leaves out one of two fields, or an
+//! untagged enum, gives two values the same bytes, and a variant that is moved takes over another's place. A
+//! wrong answer would be the consequence. Here two values of one type have the same bytes only if serde's
+//! data model cannot tell them apart. Every value starts with a [`Tag`] that says where the value ends, so
+//! values follow each other without separators.
 //!
-//! Frozen: a change here makes every cached result unreachable for the other half of a rolling deploy. Integers are encoded
-//! by value, not by width, and enum variants by name, not by position, so that a program may widen a type or move a
-//! variant.
+//! Frozen: a change here makes every cached result unreachable for the other half of a rolling deploy.
+//! Integers are encoded by value, not by width, and enum variants by name, not by position, so that a program
+//! may widen a type or move a variant.
 
 use std::fmt;
 

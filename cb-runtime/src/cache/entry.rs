@@ -25,7 +25,8 @@ pub(super) struct CachedEntry {
     taken: AtomicBool,
 }
 
-/// Whose result it is. Compared before the result is used, so that the hashes have to tell arguments apart and nothing else.
+/// Whose result it is. Compared before the result is used, so that the hashes have to tell arguments apart
+/// and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) breaker: Arc<str>,

@@ -1,9 +1,11 @@
 //! A result as it is sent: JSON, with what a reader must know before it looks at the result.
 //!
-//! `{"v":1,"stored_at_ms":1700000000000,"ttl_ms":300000,"value":…}`, or in place of `value` a `ron` with a text in it.
+//! `{"v":1,"stored_at_ms":1700000000000,"ttl_ms":300000,"value":…}`, or in place of `value` a `ron` with a
+//! text in it.
 //!
-//! `stored_at_ms` is a wall clock's and for people only; the age of a result comes from `ttl_ms` and from what the store says is
-//! left of it. Frozen: a change of layout is a new `v`, and a reader takes another `v` for a miss.
+//! `stored_at_ms` is a wall clock's and for people only; the age of a result comes from `ttl_ms` and from
+//! what the store says is left of it. Frozen: a change of layout is a new `v`, and a reader takes another `v`
+//! for a miss.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -62,7 +64,8 @@ fn seal_at(payload: &Payload, ttl: Duration, stored_at: Duration) -> Vec<u8> {
     bytes
 }
 
-/// Reads what another instance has sealed; it may be anything. The duration is how long its writer wanted it to be kept.
+/// Reads what another instance has sealed; it may be anything. The duration is how long its writer wanted it
+/// to be kept.
 pub(super) fn open(bytes: &[u8]) -> Result<(Payload, Duration), String> {
     let fields: Fields<'_> = match serde_json::from_slice(bytes) {
         Ok(fields) => fields,

@@ -7,9 +7,9 @@ use crate::clock::{COARSE, Clock};
 
 /// For each slot the time of its last stamp; a slot that falls on the place of another takes it over.
 ///
-/// A forgotten stamp costs its caller a longer way. Two slots that agree in 32 random bits and in their place, or 24 days
-/// without a stamp to the millisecond, show a stamp that was never made; it costs one interval. Nothing that must be
-/// right may depend on a stamp.
+/// A forgotten stamp costs its caller a longer way. Two slots that agree in 32 random bits and in their
+/// place, or 24 days without a stamp to the millisecond, show a stamp that was never made; it costs one
+/// interval. Nothing that must be right may depend on a stamp.
 pub(super) struct FreshnessTable(Box<[AtomicU64]>);
 
 /// The place of a result's stamp, and what tells it from others of that place: random bits.
@@ -114,7 +114,8 @@ impl FreshnessTable {
         self.place(slot).store(Stamp::new(slot, at, held).0, Ordering::Relaxed);
     }
 
-    /// Stamps the slot unless it has a stamp younger than the interval: of many callers at once, one gets `true`.
+    /// Stamps the slot unless it has a stamp younger than the interval: of many callers at once, one gets
+    /// `true`.
     pub(super) fn claim(&self, slot: Slot, now: Ticks, interval: Interval) -> bool {
         let claim = |old| {
             let stamp = Stamp(old);

@@ -1,11 +1,12 @@
 //! Which function a cached result is of.
 //!
-//! Two functions never share a result. In this process a function's own [`TypeId`] tells it from all others, those of the
-//! same name in other blocks included, and so are the instances of a generic function. In the store the same identity must
-//! hold for another build, too: a rolling deploy shares results. There a function goes by its path, where the path belongs
-//! to one function only. Where several functions can have it (inside of blocks, for closures and local types as generic
-//! arguments), by its path, its `TypeId` and the digest of the executable: instances that run the same build share results,
-//! others do not, because another build may give the same path and `TypeId` to another function.
+//! Two functions never share a result. In this process a function's own [`TypeId`] tells it from all others,
+//! those of the same name in other blocks included, and so are the instances of a generic function. In the
+//! store the same identity must hold for another build, too: a rolling deploy shares results. There a
+//! function goes by its path, where the path belongs to one function only. Where several functions can have
+//! it (inside of blocks, for closures and local types as generic arguments), by its path, its `TypeId` and
+//! the digest of the executable: instances that run the same build share results, others do not, because
+//! another build may give the same path and `TypeId` to another function.
 
 use std::any::TypeId;
 use std::hash::{Hash, Hasher};
@@ -22,8 +23,8 @@ pub struct CacheSite {
     package: Package,
     /// The function itself, or the first instance of a generic one.
     first: OnceLock<Function>,
-    /// The other instances. They are never dropped, as the static is not, and there are no more than the program is
-    /// compiled for.
+    /// The other instances. They are never dropped, as the static is not, and there are no more than the
+    /// program is compiled for.
     others: Mutex<Vec<&'static Function>>,
 }
 
@@ -129,8 +130,8 @@ impl Function {
         self.path
     }
 
-    /// The key under which arguments are hashed for the store. `None`: the function's path is not its own, and the
-    /// executable's digest is not known yet, or cannot be.
+    /// The key under which arguments are hashed for the store. `None`: the function's path is not its own,
+    /// and the executable's digest is not known yet, or cannot be.
     pub(super) fn store_key(&self, background: &Handle) -> Option<&[u8; 32]> {
         if let Some(key) = self.store_key.get() {
             return Some(key);
@@ -176,12 +177,12 @@ fn compatible(version: &str) -> &str {
     version
 }
 
-/// Whether one function at most can have this path (a [type's name](std::any::type_name) without the closures inside of the
-/// function). `module`: the module in which the function stands.
+/// Whether one function at most can have this path (a [type's name](std::any::type_name) without the closures
+/// inside of the function). `module`: the module in which the function stands.
 ///
-/// Of all names in the path it must be certain that they belong to items of a module, as these are unique, and not to items
-/// of a block: to the module itself, its ancestors, or the standard library. Of other modules nothing is known here: what
-/// looks like a module may be a function with blocks in it.
+/// Of all names in the path it must be certain that they belong to items of a module, as these are unique,
+/// and not to items of a block: to the module itself, its ancestors, or the standard library. Of other
+/// modules nothing is known here: what looks like a module may be a function with blocks in it.
 fn is_unique(path: &str, module: &str) -> bool {
     // A closure, an anonymous constant, a lifetime or a character.
     if path.contains(['{', '\'']) {

@@ -1,8 +1,9 @@
 //! What tells one cached result from all others.
 //!
-//! Two different calls that had one key would hand one user the data of another, and arguments may come from someone who
-//! tries for that. So both keys are cryptographic: in this process a hash under a secret, which is quick; in the store, where
-//! all instances must agree without a secret, a digest. The text of the arguments is kept nowhere.
+//! Two different calls that had one key would hand one user the data of another, and arguments may come from
+//! someone who tries for that. So both keys are cryptographic: in this process a hash under a secret, which
+//! is quick; in the store, where all instances must agree without a secret, a digest. The text of the
+//! arguments is kept nowhere.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -37,17 +38,20 @@ impl std::hash::Hash for LocalKey {
 pub(crate) struct StoreKey([u8; 32]);
 
 impl StoreKey {
-    /// `function`: the key of the function. The breaker's name is part of the digest, because a breaker whose name is made of
-    /// arguments, and whose `cache_key` leaves those out, has one key for results that differ.
+    /// `function`: the key of the function. The breaker's name is part of the digest, because a breaker whose
+    /// name is made of arguments, and whose `cache_key` leaves those out, has one key for results that
+    /// differ.
     pub(super) fn new(function: &[u8; 32], breaker: &str, arguments: &KeyBuffer) -> Self {
         let mut all = KeyBuffer::new();
         Encoder(&mut all).text(breaker);
         all.put(&[u8::from(arguments.is_long())]);
-        arguments.with_bytes(|bytes| all.put(bytes));
-        StoreKey(all.with_bytes(|bytes| *blake3::keyed_hash(function, bytes).as_bytes()))
+        all.put(arguments.bytes());
+        all.put(&[u8::from(all.is_long())]);
+        StoreKey(*blake3::keyed_hash(function, all.bytes()).as_bytes())
     }
 
-    /// The tail of the store's own key. The name in front of the digest is for people: it may be cut, the digest holds all of it.
+    /// The tail of the store's own key. The name in front of the digest is for people: it may be cut, the
+    /// digest holds all of it.
     pub(super) fn text(&self, breaker: &str) -> String {
         let mut text = escaped(breaker);
         text.push(':');
@@ -60,7 +64,8 @@ impl StoreKey {
 #[derive(Clone, Debug)]
 pub struct CacheKey {
     pub(super) local: LocalKey,
-    /// Missing where this process holds the result already, and the key with it. Boxed, because every call's future holds it.
+    /// Missing where this process holds the result already, and the key with it. Boxed, because every call's
+    /// future holds it.
     pub(super) store: Option<Box<StoreKey>>,
 }
 
@@ -84,7 +89,7 @@ impl Secret {
     #[inline]
     pub(super) fn key(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> LocalKey {
         let mut hasher = SipHasher13::new_with_keys(self.0 ^ function.0, self.1 ^ breaker);
-        arguments.with_bytes(|bytes| hasher.write(bytes));
+        hasher.write(arguments.bytes());
         if arguments.is_long() {
             hasher.write(&[0]);
         }
@@ -99,41 +104,46 @@ impl Secret {
     }
 }
 
-/// Collects what is encoded, without allocating. What is longer than the buffer is kept as a digest.
+/// Collects what is encoded, without allocating. Whenever the buffer is full, a digest takes the place of its
+/// content. Small, because it is moved on the path of every call.
 pub(super) struct KeyBuffer {
     bytes: [u8; ROOM],
     len: usize,
-    before: Option<blake3::Hasher>,
+    /// The buffer begins with a digest.
+    long: bool,
 }
 
 /// Enough for most calls' arguments.
-const ROOM: usize = 256;
+const ROOM: usize = 128;
 
 impl KeyBuffer {
     #[inline]
     pub(super) fn new() -> Self {
-        KeyBuffer { bytes: [0; ROOM], len: 0, before: None }
+        KeyBuffer { bytes: [0; ROOM], len: 0, long: false }
     }
 
     fn is_long(&self) -> bool {
-        self.before.is_some()
+        self.long
     }
 
-    /// What was collected, or a digest of it.
+    /// What was collected, or the digest of its beginning and the rest.
     #[inline]
-    fn with_bytes<T>(&self, then: impl FnOnce(&[u8]) -> T) -> T {
-        let bytes = &self.bytes[..self.len];
-        match &self.before {
-            None => then(bytes),
-            Some(before) => then(before.clone().update(bytes).finalize().as_bytes()),
-        }
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 
+    /// The places at which the buffer is full do not depend on the pieces.
     #[cold]
-    fn overflow(&mut self, piece: &[u8]) {
-        let before = self.before.get_or_insert_with(blake3::Hasher::new);
-        before.update(&self.bytes[..self.len]).update(piece);
-        self.len = 0;
+    fn overflow(&mut self, mut piece: &[u8]) {
+        while self.len + piece.len() > ROOM {
+            let (now, later) = piece.split_at(ROOM - self.len);
+            self.bytes[self.len..].copy_from_slice(now);
+            let digest = blake3::Hasher::new().update(&[u8::from(self.long)]).update(&self.bytes).finalize();
+            self.bytes[..blake3::OUT_LEN].copy_from_slice(digest.as_bytes());
+            (self.len, self.long, piece) = (blake3::OUT_LEN, true, later);
+        }
+        self.bytes[self.len..self.len + piece.len()].copy_from_slice(piece);
+        self.len += piece.len();
     }
 }
 
@@ -152,9 +162,9 @@ impl Sink for KeyBuffer {
 
 /// Encodes the arguments of one call.
 ///
-/// The key is the same in every build and on every platform, as far as the arguments' `Serialize` is: a `HashMap` or
-/// `HashSet` iterates in an order of its own each time, so it wants a `cache_key` that sorts. What a type leaves out when it
-/// is serialized is not part of the key.
+/// The key is the same in every build and on every platform, as far as the arguments' `Serialize` is: a
+/// `HashMap` or `HashSet` iterates in an order of its own each time, so it wants a `cache_key` that sorts.
+/// What a type leaves out when it is serialized is not part of the key.
 pub(crate) struct Arguments {
     pub(super) buffer: KeyBuffer,
     problem: Option<Box<Unserializable>>,
@@ -187,9 +197,9 @@ impl Arguments {
     }
 }
 
-/// A name for use inside of a key: letters, digits, `.`, `_` and `-` as they are, the rest as `%XX`. So it contains no hash
-/// tag, which would gather a cluster's keys in one slot, no separator, and nothing that a terminal obeys. A name beyond
-/// [`LONGEST_NAME`] is cut, and ends with `~`.
+/// A name for use inside of a key: letters, digits, `.`, `_` and `-` as they are, the rest as `%XX`. So it
+/// contains no hash tag, which would gather a cluster's keys in one slot, no separator, and nothing that a
+/// terminal obeys. A name beyond [`LONGEST_NAME`] is cut, and ends with `~`.
 fn escaped(name: &str) -> String {
     const LONGEST_NAME: usize = 80;
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
@@ -253,7 +263,7 @@ pub(super) mod tests {
     #[test]
     fn keys_are_frozen() {
         let key = digest(&42_u64);
-        let bytes = b"\x0c\x01b\0\x0c\x011\0\x06\x2a\0\0\0\0\0\0\0";
+        let bytes = b"\x0c\x01b\0\x0c\x011\0\x06\x2a\0\0\0\0\0\0\0\0";
         assert_eq!(key.0, *blake3::keyed_hash(&FUNCTION, bytes).as_bytes());
         let mut arguments = Arguments::new("");
         arguments.add("text");
@@ -270,7 +280,7 @@ pub(super) mod tests {
         let key = StoreKey::new(&FUNCTION, "user-service", &arguments.buffer);
         assert_eq!(
             key.text("user-service"),
-            "user-service:1fcd86e7265911ca161682e482218659a4a017140d8db20a5693a4ed20697994"
+            "user-service:8e6b6d98a8d5a5b2678988965a2115515b8932dbdc2b90deba801a84e890751f"
         );
     }
 
@@ -345,7 +355,7 @@ pub(super) mod tests {
     #[test]
     fn a_long_argument_is_not_taken_for_its_digest() {
         let long = arguments(&["x".repeat(1000).as_str()]);
-        let digest = long.buffer.with_bytes(<[u8]>::to_vec);
+        let digest = long.buffer.bytes().to_vec();
         let mut short = KeyBuffer::new();
         short.put(&digest);
         let key = |buffer| StoreKey::new(&FUNCTION, "b", buffer);

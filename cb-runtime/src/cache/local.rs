@@ -9,24 +9,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use super::entry::CachedEntry;
 use super::freshness::FreshnessTable;
 use super::key::LocalKey;
-
-/// How much the tier holds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CacheLimits {
-    /// The most entries.
-    pub(crate) entries: usize,
-    /// The most bytes that they take.
-    pub(crate) bytes: usize,
-    /// The longest text of one result.
-    pub(crate) result_bytes: usize,
-}
-
-impl Default for CacheLimits {
-    /// A longer result would hold its call up for milliseconds while it is written as text.
-    fn default() -> Self {
-        CacheLimits { entries: 10_000, bytes: 16 << 20, result_bytes: 256 << 10 }
-    }
-}
+use super::limits::CacheLimits;
 
 pub(super) struct LocalTier {
     cache: Cache<LocalKey, Arc<CachedEntry>, AtLeast, Unhashed, Forgets>,
@@ -36,14 +19,15 @@ impl LocalTier {
     /// Takes the stamps of entries that are evicted out of `fresh`.
     pub(super) fn new(limits: CacheLimits, fresh: Arc<FreshnessTable>) -> Self {
         let CacheLimits { entries, bytes, result_bytes } = limits;
-        // Threads wait for each other per shard, but no entry is larger than its shard, and small shards evict unevenly.
+        // Threads wait for each other per shard, but no entry is larger than its shard, and small shards
+        // evict unevenly.
         let shards = (bytes / (4 * result_bytes)).min(entries / 64).clamp(1, 16);
         let options = OptionsBuilder::new()
             .shards(1 << shards.ilog2())
             .estimated_items_capacity(entries)
             .weight_capacity(bytes as u64)
-            // Entries that have been kept again, which are those of arguments that recur, have half of the tier; the other
-            // half is for arguments that may not come again.
+            // Entries that have been kept again, which are those of arguments that recur, have half of the
+            // tier; the other half is for arguments that may not come again.
             .hot_allocation(0.5)
             .build()
             .expect("all options are set");
@@ -76,7 +60,8 @@ impl LocalTier {
     }
 }
 
-/// Weighs entries in bytes, and small ones as their share of the tier: so one weight bounds the bytes and the number.
+/// Weighs entries in bytes, and small ones as their share of the tier: so one weight bounds the bytes and the
+/// number.
 #[derive(Clone)]
 struct AtLeast(u64);
 

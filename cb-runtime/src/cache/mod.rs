@@ -1,8 +1,9 @@
 //! The last good result of a function, for calls that fail.
 //!
-//! *Stale-if-error* (RFC 5861), never memoization: a success is remembered, and answers only where a later call fails or is
-//! rejected. There are two tiers: this process, and the store that the fleet shares. A success finds out by one load that
-//! the kept result is fresh, and is done; everything else is off the path of calls that succeed.
+//! *Stale-if-error* (RFC 5861), never memoization: a success is remembered, and answers only where a later
+//! call fails or is rejected. There are two tiers: this process, and the store that the fleet shares. A
+//! success finds out by one load that the kept result is fresh, and is done; everything else is off the path
+//! of calls that succeed.
 
 mod encoding;
 mod entry;
@@ -10,6 +11,7 @@ mod envelope;
 mod freshness;
 mod function;
 mod key;
+mod limits;
 mod local;
 mod payload;
 mod program;
@@ -36,7 +38,7 @@ pub use function::CacheSite;
 pub(crate) use function::{Function, FunctionId};
 pub(crate) use key::{Arguments, CacheKey};
 use key::{LocalKey, Secret, StoreKey};
-pub(crate) use local::CacheLimits;
+pub use limits::CacheLimits;
 use local::LocalTier;
 use payload::{Payload, Refusal};
 pub(crate) use reports::Reporter;
@@ -48,7 +50,8 @@ use writer::Writer;
 const FRESH: Duration = Duration::from_secs(5);
 /// No result is kept for longer; this also keeps every store's arithmetic far from its limits.
 const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Places for remembering what is fresh. If more keys than that are hot at one time, some take the longer way.
+/// Places for remembering what is fresh. If more keys than that are hot at one time, some take the longer
+/// way.
 const FRESH_PLACES: usize = 1 << 14;
 
 /// One registry's cached results, of all its breakers.
@@ -111,8 +114,8 @@ impl Cache {
         }
     }
 
-    /// Adds the tier that the fleet shares. Everything that waits for `store` runs on `background`. While `store_up` is false,
-    /// and once the store has no other owner, it is neither read nor written.
+    /// Adds the tier that the fleet shares. Everything that waits for `store` runs on `background`. While
+    /// `store_up` is false, and once the store has no other owner, it is neither read nor written.
     pub(crate) fn with_store(
         mut self,
         store: &Arc<dyn Store>,
@@ -133,7 +136,8 @@ impl Cache {
         self.secret.hash(breaker)
     }
 
-    /// The key of a call's result. `None`: the call does without a cache, which is reported once per function.
+    /// The key of a call's result. `None`: the call does without a cache, which is reported once per
+    /// function.
     #[inline]
     pub(crate) fn key(
         &self,
@@ -157,7 +161,8 @@ impl Cache {
         Some(CacheKey { local, store })
     }
 
-    /// Whether the kept result is certainly younger than `min(ttl / 10, 5 s)`, so that a success has nothing to do.
+    /// Whether the kept result is certainly younger than `min(ttl / 10, 5 s)`, so that a success has nothing
+    /// to do.
     #[inline]
     pub(crate) fn is_fresh(&self, key: &CacheKey, ttl: Duration) -> bool {
         const LONGEST: Interval = Interval::of(FRESH);
@@ -165,8 +170,8 @@ impl Cache {
         self.fresh.is_younger(key.local.slot(), Ticks::now(&self.clock), interval)
     }
 
-    /// Keeps a successful result, unless the one that is kept is younger than `min(ttl / 10, 5 s)`. Never waits for anything,
-    /// never fails: problems are reported.
+    /// Keeps a successful result, unless the one that is kept is younger than `min(ttl / 10, 5 s)`. Never
+    /// waits for anything, never fails: problems are reported.
     #[cold]
     pub(crate) fn keep<T: Serialize + DeserializeOwned>(
         &self,
@@ -190,8 +195,8 @@ impl Cache {
         {
             return self.fresh.set(slot, ticks.before(age), held);
         }
-        // Of many calls that find the result stale at once, one goes on. The claim stands also where the value cannot be
-        // written: that is tried once per interval, not once per call.
+        // Of many calls that find the result stale at once, one goes on. The claim stands also where the
+        // value cannot be written: that is tried once per interval, not once per call.
         if !self.fresh.claim(slot, ticks, Interval::of(interval(ttl))) {
             return;
         }
@@ -285,8 +290,8 @@ impl Cache {
         }
     }
 
-    /// The kept result, if the store has one that is younger than `ttl` and gives it in time. Works in any executor. Cancelling
-    /// loses nothing but the answer.
+    /// The kept result, if the store has one that is younger than `ttl` and gives it in time. Works in any
+    /// executor. Cancelling loses nothing but the answer.
     pub(crate) async fn recall_shared<T: DeserializeOwned>(
         &self,
         caller: Caller<'_>,
@@ -364,8 +369,8 @@ impl Cache {
         });
     }
 
-    /// Returns once everything kept has been written to the store or given up, after `limit` at the latest, and at once if the
-    /// store is away. Works in any executor. Cancelling leaves the writing as it is.
+    /// Returns once everything kept has been written to the store or given up, after `limit` at the latest,
+    /// and at once if the store is away. Works in any executor. Cancelling leaves the writing as it is.
     pub(crate) async fn flush(&self, limit: Duration) {
         if let Some(Remote { shared, writer }) = &self.remote
             && !shared.is_away()

@@ -1,11 +1,12 @@
 //! A result as text: JSON where that carries it, RON where JSON would change it.
 //!
-//! JSON writes `None`, `Some(None)`, `()` and NaN all as `null`, and has maps with text as keys only. A result comes back as
-//! it was, or it is refused with a reason when it is written, and never comes back changed. So a result that JSON may not
-//! carry is read back at once and compared; if it has changed, RON gets its chance, which tells these apart.
-//! JSON comes first because people and other languages read it, and because it forgives a field that another version of the
-//! type has added or dropped. A compact format without names (Postcard, bincode) would read another version's bytes as
-//! something else; MessagePack and CBOR have the one `null`, too.
+//! JSON writes `None`, `Some(None)`, `()` and NaN all as `null`, and has maps with text as keys only. A
+//! result comes back as it was, or it is refused with a reason when it is written, and never comes back
+//! changed. So a result that JSON may not carry is read back at once and compared; if it has changed, RON
+//! gets its chance, which tells these apart. JSON comes first because people and other languages read it, and
+//! because it forgives a field that another version of the type has added or dropped. A compact format
+//! without names (Postcard, bincode) would read another version's bytes as something else; MessagePack and
+//! CBOR have the one `null`, too.
 
 use std::cell::Cell;
 use std::fmt::{self, Display};
@@ -41,8 +42,8 @@ pub(super) enum Refusal {
 }
 
 impl Payload {
-    /// Writes `value`, for `limit` bytes at most: writing stops there, so a large result costs its call no more than that.
-    /// `unchecked`: no result of this function has been read back yet.
+    /// Writes `value`, for `limit` bytes at most: writing stops there, so a large result costs its call no
+    /// more than that. `unchecked`: no result of this function has been read back yet.
     pub(super) fn write<T: Serialize + DeserializeOwned>(
         value: &T,
         limit: usize,

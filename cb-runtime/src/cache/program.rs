@@ -10,8 +10,8 @@ use tokio::runtime::Handle;
 /// `None`: the executable cannot be read.
 static DIGEST: OnceLock<Option<[u8; 32]>> = OnceLock::new();
 
-/// The digest of this process' executable, once it is known. Reading the file takes up to a second, on a thread of its own;
-/// the first call starts it.
+/// The digest of this process' executable, once it is known. Reading the file takes up to a second, on a
+/// thread of its own; the first call starts it.
 pub(super) fn digest(background: &Handle) -> Option<&'static [u8; 32]> {
     static BEGUN: AtomicBool = AtomicBool::new(false);
     if DIGEST.get().is_none() && !BEGUN.swap(true, Ordering::Relaxed) {

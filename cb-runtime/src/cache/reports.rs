@@ -14,8 +14,8 @@ use crate::sync::lock;
 /// Takes the cache's events. Called from calls and from the background, never under a lock.
 pub(crate) type Reporter = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Problems of one kind are reported this many times at once, and then once per [`PER_REPORT`]: ten thousand users whose
-/// results cannot be read are one problem, not ten thousand.
+/// Problems of one kind are reported this many times at once, and then once per [`PER_REPORT`]: ten thousand
+/// users whose results cannot be read are one problem, not ten thousand.
 const BURST: u32 = 16;
 const PER_REPORT: Duration = Duration::from_secs(1);
 

@@ -19,8 +19,8 @@ use crate::sync::lock;
 
 /// How long a failed call waits for the store at most.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How long the store is not asked again for what it did not have: a crowd of failing calls must not become a crowd of
-/// commands.
+/// How long the store is not asked again for what it did not have: a crowd of failing calls must not become a
+/// crowd of commands.
 pub(super) const ASK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long nothing is asked of a store that has let a call wait in vain.
 pub(super) const QUIET: Duration = Duration::from_secs(1);
@@ -71,8 +71,8 @@ pub(super) struct SharedTier {
 
 type Waiter = oneshot::Sender<Option<Arc<Found>>>;
 
-/// A result as the store gave it, for all calls that waited for it. The first of them opens it rather than the background, which
-/// must stay quick for everyone else.
+/// A result as the store gave it, for all calls that waited for it. The first of them opens it rather than
+/// the background, which must stay quick for everyone else.
 pub(super) struct Found {
     cached: Cached,
     asked_at: Moment,
@@ -139,8 +139,8 @@ impl SharedTier {
         self.link.store().is_none()
     }
 
-    /// The result, if the store has one and answers in time. The background keeps the deadline, so this works in any executor.
-    /// Cancelling abandons the answer for this caller only.
+    /// The result, if the store has one and answers in time. The background keeps the deadline, so this works
+    /// in any executor. Cancelling abandons the answer for this caller only.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         breaker: &Arc<str>,

@@ -22,8 +22,8 @@ use crate::store::Store;
 pub(super) const MAX_WRITES: usize = 1024;
 /// How many bytes may wait. As a rule the local tier holds the same bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
-/// How many writes, and how many bytes, are under way at a time. One connection carries them all: this many share a round
-/// trip, and what the breakers have to say waits behind no more than this.
+/// How many writes, and how many bytes, are under way at a time. One connection carries them all: this many
+/// share a round trip, and what the breakers have to say waits behind no more than this.
 const BATCH: (usize, usize) = (32, 1 << 20);
 /// The worker gathers writes for this long, so that a crowd of successes wakes it once, and not each of them.
 const GATHER: Duration = Duration::from_millis(5);
@@ -68,8 +68,8 @@ impl Writer {
         Writer { messages, bytes, reports, background }
     }
 
-    /// Leaves the entry to be written. Never waits. `replaced`: the entry that it has replaced in this process; as long as that
-    /// one waits, the worker will find this one in its place.
+    /// Leaves the entry to be written. Never waits. `replaced`: the entry that it has replaced in this
+    /// process; as long as that one waits, the worker will find this one in its place.
     pub(super) fn write(&self, entry: &Arc<CachedEntry>, replaced: Option<&CachedEntry>) {
         if replaced.is_some_and(|replaced| replaced.store_key.is_some() && !replaced.is_taken()) {
             return;
@@ -95,8 +95,8 @@ impl Writer {
         }
     }
 
-    /// Returns once everything that waits has been written or given up, and after `limit` at the latest. The background keeps
-    /// the time, so this works in any executor.
+    /// Returns once everything that waits has been written or given up, and after `limit` at the latest. The
+    /// background keeps the time, so this works in any executor.
     pub(super) async fn flush(&self, limit: Duration) {
         let (done, is_done) = oneshot::channel();
         let messages = self.messages.clone();
@@ -187,17 +187,19 @@ impl Worker {
         while let Some(done) = puts.join_next().await {
             all_well &= done.unwrap_or(false);
         }
-        // What failed is not tried again: the next success brings it anew, and what the store refuses for a reason of its
-        // own would stand in the way for ever.
+        // What failed is not tried again: the next success brings it anew, and what the store refuses for a
+        // reason of its own would stand in the way for ever.
         if !all_well {
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// The entry that has taken this one's place in this process, if any. `None`: it has been written already.
+    /// The entry that has taken this one's place in this process, if any. `None`: it has been written
+    /// already.
     fn latest(&self, mut entry: Arc<CachedEntry>) -> Option<Arc<CachedEntry>> {
         let mut is_first = entry.take();
-        // Taken before looking: a success that replaces an entry which it finds not taken relies on being found here.
+        // Taken before looking: a success that replaces an entry which it finds not taken relies on being
+        // found here.
         while let Some(found) = self.local.upgrade().and_then(|local| local.peek(entry.key))
             && !Arc::ptr_eq(&found, &entry)
             && found.owner == entry.owner

@@ -86,6 +86,13 @@ impl Layers {
         Err(Error::config("name", problem).at(&variable, ""))
     }
 
+    /// The breakers that the operator has settings for. One that only variables name is spelled as they do, until it is registered.
+    pub(crate) fn configured(&self) -> Vec<String> {
+        let claimed = lock(&self.meant);
+        let by_variable = self.by_variable.keys().filter(|folded| !claimed.contains_key(folded));
+        self.operator.keys().cloned().chain(by_variable.map(|folded| folded.0.clone())).collect()
+    }
+
     /// The operator's settings of this breaker.
     pub(crate) fn operator(&self, name: &str) -> BreakerConfig {
         let said = self.operator.get(name).cloned().unwrap_or_default();

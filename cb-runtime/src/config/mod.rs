@@ -6,6 +6,7 @@
 
 mod backoff;
 pub(crate) mod drift;
+pub(crate) mod environment;
 mod layers;
 mod registry;
 mod settings;
@@ -366,6 +367,16 @@ impl BreakerConfig {
             ));
         }
         Ok(())
+    }
+
+    /// These settings without those that are invalid, and an error for each of these.
+    pub(crate) fn valid_part(mut self) -> (BreakerConfig, Vec<Error>) {
+        let mut errors = Vec::new();
+        while let Err(error) = self.validate() {
+            self = error.field().and_then(|field| self.without(field)).unwrap_or_default();
+            errors.push(error);
+        }
+        (self, errors)
     }
 
     /// Whether the layer sets more than the settings of one function.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::BreakerConfig;
+use crate::cache::CacheLimits;
 use crate::error::Error;
 
 /// An operator's settings of a registry and its breakers: readable by `serde` from any format, and by
@@ -40,6 +41,8 @@ pub struct RegistryConfig {
     pub namespace: Option<String>,
     /// See [`RegistryBuilder::node`](crate::RegistryBuilder::node). Read when the registry is built.
     pub node: Option<String>,
+    /// See [`RegistryBuilder::cache_limits`](crate::RegistryBuilder::cache_limits). Read when the registry is built.
+    pub cache_limits: Option<CacheLimits>,
     /// Settings of every breaker that neither its attribute nor the operator sets.
     pub defaults: BreakerConfig,
     /// The operator's settings of breakers, by name.

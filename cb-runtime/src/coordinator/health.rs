@@ -1,7 +1,8 @@
-//! Makes health checks: users' code, on threads of its own, so that one that blocks or panics harms nobody else.
+//! Executes health checks on threads of their own, so that user code that blocks or panics affects nothing
+//! else.
 //!
-//! Each check has a thread of a small pool to itself, which drives it on a runtime that only checks use. Its time is
-//! measured elsewhere: on the coordinator's thread, where nothing of the user's runs.
+//! Each check has a thread of a small pool, which polls it on a runtime for checks only. Its timeout runs on
+//! the coordinator's thread, where no user code runs.
 
 use std::any::Any;
 use std::io;
@@ -15,41 +16,41 @@ use crate::breaker::Core;
 use crate::breaker::health::Check;
 use crate::health::HealthCheck;
 
-/// So many checks can be under way in one process, those included that are stuck; further ones wait, within
-/// their time.
+/// The number of concurrent checks in one process, including blocked ones. Further checks wait, within their
+/// timeout.
 const THREADS: usize = 64;
 
-/// What checks run on; started with the first one, it lives as long as the process.
+/// The runtime of the checks. It starts with the first check and lives as long as the process.
 fn runtime() -> io::Result<&'static Handle> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime.handle());
     }
-    // The workers serve timers and sockets, and what checks spawn; checks themselves run on the blocking pool.
+    // The workers serve timers, sockets and spawned tasks. The checks themselves run on the blocking pool.
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(THREADS)
         .thread_name("cb-checks")
         .enable_all()
         .build()?;
-    // The loser of two first checks at once must not wait for its threads here.
+    // If two first checks get here concurrently, one runtime is shut down without waiting for its threads.
     if let Err(second) = RUNTIME.set(runtime) {
         second.shutdown_background();
     }
     Ok(RUNTIME.get().expect("just set").handle())
 }
 
-/// Makes one check of this breaker, and tells it the result. On the coordinator's runtime.
+/// Runs a check of this breaker, on the coordinator's runtime, and reports its result.
 pub(super) async fn run(core: Arc<Core>, mut check: Check) {
     let clock = core.context().clock.clone();
     let begun = clock.now();
     let result = match check.slot.take() {
-        None => Err("earlier checks are stuck, no further one is made".into()),
+        None => Err("earlier checks are blocked; this one was not started".into()),
         Some(slot) => match start(check.what.clone(), slot) {
-            Err(error) => Err(format!("no threads for checks: {error}")),
+            Err(error) => Err(format!("starting the threads for checks failed: {error}")),
             Ok((ended, _cancel)) => tokio::select! {
                 biased;
-                result = ended => result.unwrap_or_else(|_| Err("was not made".into())),
+                result = ended => result.unwrap_or_else(|_| Err("was not started".into())),
                 () = clock.sleep_until(begun.after(check.timeout)) => {
                     Err(format!("no result within {:?}", check.timeout))
                 }
@@ -61,7 +62,7 @@ pub(super) async fn run(core: Arc<Core>, mut check: Check) {
 
 type Ended = oneshot::Receiver<Result<(), String>>;
 
-/// Begins it. Dropping the second value ends a check that awaits something.
+/// Starts a check. Dropping the second value ends it at its next await.
 fn start(what: HealthCheck, slot: Arc<()>) -> io::Result<(Ended, oneshot::Sender<()>)> {
     let runtime = runtime()?;
     let (cancel, cancelled) = oneshot::channel();
@@ -79,7 +80,7 @@ fn start(what: HealthCheck, slot: Arc<()>) -> io::Result<(Ended, oneshot::Sender
         let result =
             catch_unwind(AssertUnwindSafe(checking)).unwrap_or_else(|payload| Some(Err(said(payload))));
         if let Some(result) = result {
-            // It may have been given up just now.
+            // Fails if the check has just timed out.
             let _ = end.send(result);
         }
         drop(slot);
@@ -87,7 +88,7 @@ fn start(what: HealthCheck, slot: Arc<()>) -> io::Result<(Ended, oneshot::Sender
     Ok((ended, cancel))
 }
 
-/// What a panic says. Its payload ends here: it is the user's, too.
+/// The message of a panic. The payload is dropped here, because its destructor is user code, too.
 fn said(payload: Box<dyn Any + Send>) -> String {
     let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => format!("panicked: {text}"),

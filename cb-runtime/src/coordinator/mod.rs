@@ -183,6 +183,7 @@ impl Coordinator {
         self.connect().await;
         let _ = ready.try_send(());
         loop {
+            self.context.sign_of_life();
             let next = self.next_turn();
             let context = self.context.clone();
             tokio::select! {
@@ -353,6 +354,7 @@ impl Coordinator {
 
     /// One request under the current number.
     async fn send(&mut self, sent: Sent, retry: bool) -> Result<(), Error> {
+        self.context.sign_of_life();
         let result = match &sent {
             Sent::Batch(cores) => self.send_batch(&once_each(cores), retry).await,
             Sent::Report(cores) => self.send_report(&once_each(cores), retry).await,
@@ -436,6 +438,7 @@ impl Coordinator {
 
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
+        self.context.sign_of_life();
         let sent_at = self.context.clock.now();
         let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
             Ok(load) => self.loaded(&load, sent_at).await,

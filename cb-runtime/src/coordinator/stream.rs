@@ -156,6 +156,9 @@ pub(super) fn take(
     breakers.adopt(&event.name, &record, now);
     // Written back after the store had lost it: news for newcomers, but no change of state.
     let Some(from) = event.from else { return };
+    if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
+        return;
+    }
     #[cfg(feature = "metrics")]
     if *record.originator != *context.instance {
         context.events.meter.arrived(Duration::from_micros(elapsed));

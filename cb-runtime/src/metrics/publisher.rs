@@ -20,7 +20,7 @@ pub(super) struct Publisher {
     left: Reading,
     /// The labels with non-zero gauges, and whether they have an epoch. Gauges of gone breakers are reset to
     /// zero.
-    shown: HashMap<Labels, bool>,
+    shown: HashMap<Labels, (bool, bool)>,
 }
 
 impl Publisher {
@@ -56,15 +56,20 @@ impl Publisher {
 
     /// Resets the gauges of breakers that have gone since the last round.
     fn set_back(&mut self, reading: &mut Reading) {
-        for (labels, had_epoch) in self.shown.drain() {
-            let gone = StateReading { epoch: had_epoch.then_some(0), ..StateReading::default() };
+        for (labels, (had_epoch, had_rate)) in self.shown.drain() {
+            let gone = StateReading {
+                epoch: had_epoch.then_some(0),
+                failure_rate: had_rate.then_some(0.0),
+                ..StateReading::default()
+            };
             reading.breakers.entry(labels).or_default().standing.get_or_insert(gone);
         }
         for (labels, row) in &reading.breakers {
-            if let Some(StateReading { states, epoch }) = row.standing
-                && states != StateReading::default().states
+            if let Some(standing) = row.standing
+                && standing.states != StateReading::default().states
             {
-                self.shown.insert(labels.clone(), epoch.is_some());
+                self.shown
+                    .insert(labels.clone(), (standing.epoch.is_some(), standing.failure_rate.is_some()));
             }
         }
     }
@@ -79,7 +84,10 @@ fn publish_row([namespace, breaker]: [&SharedString; 2], row: &Row) {
         let [.., slow] = row.calls;
         counter(&table::SLOW_CALLS, &[namespace, breaker], slow);
     }
-    if let Some(StateReading { states, epoch }) = row.standing {
+    if let Some(StateReading { states, epoch, failure_rate }) = row.standing {
+        if let Some(rate) = failure_rate {
+            gauge(&table::FAILURE_RATE, &[namespace, breaker], rate);
+        }
         for (state, count) in State::ALL.into_iter().zip(states) {
             gauge(&table::STATE, &[namespace, breaker, &text(state.as_str())], f64::from(count));
         }

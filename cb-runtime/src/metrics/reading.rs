@@ -42,6 +42,8 @@ pub(super) struct StateReading {
     pub(super) states: [u32; State::ALL.len()],
     /// The highest epoch, if it has a meaning.
     pub(super) epoch: Option<u64>,
+    /// The highest share of failures in a window, if there is one.
+    pub(super) failure_rate: Option<f64>,
 }
 
 #[derive(Default)]
@@ -67,6 +69,10 @@ impl Reading {
             let standing = row.standing.get_or_insert_default();
             standing.states[counted.state as usize] += 1;
             standing.epoch = standing.epoch.max(counted.epoch);
+            standing.failure_rate = match (standing.failure_rate, counted.failure_rate) {
+                (Some(one), Some(other)) => Some(one.max(other)),
+                (one, other) => one.or(other),
+            };
             super::meter::add(&mut row.calls, counted.calls);
             if let Some(facts) = notes.by_name.remove(counted.name) {
                 row.facts.absorb(facts);

@@ -33,69 +33,72 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'
 pub(super) static CALLS: Metric = counter(
     "circuit_breaker_calls_total",
     &["namespace", "breaker", "outcome"],
-    "What has become of this instance's calls",
+    "Calls on this instance, by outcome",
 );
 pub(super) static SLOW_CALLS: Metric = counter(
     "circuit_breaker_slow_calls_total",
     &["namespace", "breaker"],
-    "Successes and failures that took longer than slow_call_duration; they are in circuit_breaker_calls_total, too",
+    "Successes and failures that took longer than slow_call_duration; circuit_breaker_calls_total includes them",
 );
 pub(super) static STATE: Metric = gauge(
     "circuit_breaker_state",
     &["namespace", "breaker", "state"],
-    "How many breakers of this label are in this state: 1 or 0, or more where names made of arguments are summed up",
+    "Breakers of this label in this state: 1 or 0, or more for keyed breakers, which are aggregated",
 );
 pub(super) static EPOCH: Metric = gauge(
     "circuit_breaker_epoch",
     &["namespace", "breaker"],
-    "The number of the fleet's last change of state that this instance knows",
+    "The epoch of the fleet's state, as known to this instance",
+);
+pub(super) static FAILURE_RATE: Metric = gauge(
+    "circuit_breaker_failure_rate",
+    &["namespace", "breaker"],
+    "The share of failures, from 0 to 1, in the window of a breaker that judges by one; not of keyed breakers",
 );
 pub(super) static TRANSITIONS: Metric = counter(
     "circuit_breaker_transitions_total",
     &["namespace", "breaker", "from", "to", "by"],
-    "Changes of state, by who brought them about: this instance, another one, or this one for itself alone",
+    "Transitions by originator: this instance, another one, or this one locally",
 );
 pub(super) static PROPAGATION: Metric = histogram(
     "circuit_breaker_propagation_seconds",
     &["namespace"],
-    "From the store's taking another instance's change of state to its arrival here",
+    "Time from the store's acceptance of another instance's transition to its arrival here",
 );
 pub(super) static STORE_DEGRADED: Metric = gauge(
     "circuit_breaker_store_degraded",
     &["namespace"],
-    "1 while the store does not answer and this instance decides by itself, else 0",
+    "1 while the store does not answer and this instance decides locally, else 0",
 );
 pub(super) static CACHE_HITS: Metric = counter(
     "circuit_breaker_cache_hits_total",
     &["namespace", "breaker", "tier"],
-    "Failed or rejected calls that a cached result has answered, by where it was",
+    "Failed or rejected calls answered by a cached result, by its tier",
 );
-pub(super) static CACHE_AGE: Metric = histogram(
-    "circuit_breaker_cache_age_seconds",
-    &["namespace", "breaker", "tier"],
-    "How old those results were",
-);
+pub(super) static CACHE_AGE: Metric =
+    histogram("circuit_breaker_cache_age_seconds", &["namespace", "breaker", "tier"], "Age of those results");
 pub(super) static HEALTH_CHECKS: Metric = counter(
     "circuit_breaker_health_checks_total",
     &["namespace", "breaker", "result"],
-    "Health checks that this instance has made",
+    "Health checks made by this instance",
 );
 pub(super) static HEALTH_CHECK: Metric = histogram(
     "circuit_breaker_health_check_seconds",
     &["namespace", "breaker", "result"],
-    "How long those health checks took",
+    "Duration of those health checks",
 );
 pub(super) static WOULD_HAVE_OPENED: Metric = counter(
     "circuit_breaker_would_have_opened_total",
     &["namespace", "breaker"],
-    "How often a metrics-only breaker would have opened",
+    "Trips that a metrics-only breaker would have made",
 );
 
-pub(super) static ALL: [&Metric; 12] = [
+pub(super) static ALL: [&Metric; 13] = [
     &CALLS,
     &SLOW_CALLS,
     &STATE,
     &EPOCH,
+    &FAILURE_RATE,
     &TRANSITIONS,
     &PROPAGATION,
     &STORE_DEGRADED,

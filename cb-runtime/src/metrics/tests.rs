@@ -24,7 +24,7 @@ use crate::store::Batch;
 use crate::store::memory::MemoryStore;
 use recorded::Recorded;
 
-const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}" };
+const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}", at: std::panic::Location::caller() };
 
 /// A registry without a coordinator.
 struct Instance {
@@ -134,6 +134,29 @@ fn transition(own: bool) -> Transition {
         failures: 1,
         open_for: None,
     }
+}
+
+#[test]
+fn failure_rate_of_a_window_is_published_and_set_back() {
+    let here = Instance::new();
+    let config = BreakerConfig::default().failure_rate_threshold(0.9).minimum_calls(100);
+    let settings = config.resolve().unwrap();
+    let context = here.source.context.clone();
+    let orders = here.source.breakers.entry("orders").insert(Place::Pinned, |name, _| {
+        Core::new(name, config, settings, PerFunction::default(), None, context)
+    });
+    here.kept("no window");
+    calls(&orders, Outcome::Failure, 1);
+    calls(&orders, Outcome::Success, 3);
+    let mut publisher = publisher(&[&here]);
+    let mut recorded = Recorded::new();
+    let of_orders = "circuit_breaker_failure_rate breaker=orders namespace=test";
+    recorded.round(&mut publisher);
+    assert_eq!(recorded.gauge(of_orders), Some(0.25));
+    assert_eq!(recorded.gauge("circuit_breaker_failure_rate breaker=no window namespace=test"), None);
+    publisher.leave(&here.source);
+    recorded.round(&mut publisher);
+    assert_eq!(recorded.gauge(of_orders), Some(0.0));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Registry;
 use crate::breakers::MAX_KEYED;
+use crate::cache::CacheLimits;
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
 use crate::error::{Error, ErrorKind};
@@ -25,6 +26,7 @@ pub struct RegistryBuilder {
     pub(super) on_error: Option<OnError>,
     pub(super) clock: Clock,
     pub(super) max_breakers: usize,
+    pub(super) cache_limits: CacheLimits,
     pub(super) node: Option<String>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) retention: Retention,
@@ -47,6 +49,7 @@ impl Default for RegistryBuilder {
             on_error: None,
             clock: Clock::system(),
             max_breakers: MAX_KEYED,
+            cache_limits: CacheLimits::default(),
             node: None,
             connect_timeout: None,
             retention: Retention::default(),
@@ -124,6 +127,12 @@ impl RegistryBuilder {
         self
     }
 
+    /// How many cached results this process holds, and how large they may be.
+    pub fn cache_limits(mut self, limits: CacheLimits) -> Self {
+        self.cache_limits = limits;
+        self
+    }
+
     /// Settings from outside the code. They take precedence over those given to this builder by [`redis`](Self::redis),
     /// [`namespace`](Self::namespace), [`node`](Self::node), [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
     pub fn config(mut self, config: RegistryConfig) -> Self {
@@ -193,6 +202,8 @@ impl RegistryBuilder {
         if self.namespace.is_empty() {
             return Err(Error::config("namespace", "is empty; it must have at least one character"));
         }
+        self.cache_limits = self.config.cache_limits.unwrap_or(self.cache_limits);
+        self.cache_limits.validate()?;
         if self.max_breakers == 0 {
             return Err(Error::config("max_breakers", "0 would guard nothing; it must be at least 1"));
         }

@@ -1,4 +1,4 @@
-//! Methods of the builder that this build does not have. They are there to name the feature that brings them: the
+//! Functions that this build does not have. They are there to name the feature that brings them: the
 //! compiler alone would say that there is no such method.
 #![allow(missing_docs, reason = "nobody can call them")]
 
@@ -30,6 +30,23 @@ pub trait FeatureCluster {}
     note = "in Cargo.toml, add `features = [\"sentinel\"]`"
 )]
 pub trait FeatureSentinel {}
+
+/// Implemented by nothing.
+#[cfg(not(feature = "config"))]
+#[diagnostic::on_unimplemented(
+    message = "the feature `config` of cb-runtime is missing",
+    label = "this build reads neither files nor the environment",
+    note = "in Cargo.toml, add `features = [\"config\"]`"
+)]
+pub trait FeatureConfig {}
+
+#[cfg(not(feature = "config"))]
+#[doc(hidden)]
+impl crate::RegistryConfig {
+    pub fn load<Path: FeatureConfig>(_path: Path) -> Result<Self, crate::Error> {
+        Ok(Self::default())
+    }
+}
 
 #[doc(hidden)]
 impl RegistryBuilder {

@@ -4,13 +4,15 @@ mod builder;
 mod control;
 mod fleet;
 mod history;
-#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
+#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel", feature = "config")))]
 mod missing_features;
 mod node;
 mod presence;
 mod report_limiter;
+mod unregistered;
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -28,7 +30,7 @@ use crate::breaker::{Breaker, Core};
 use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, Steered};
 use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
-use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
+use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings, environment};
 use crate::coordinator::{self, Command};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventBus, Events};
@@ -37,6 +39,7 @@ use crate::metrics;
 use crate::snapshot::StoreStatus;
 use crate::store::{Overview, Retention, Store};
 use report_limiter::ReportLimiter;
+use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
@@ -72,6 +75,7 @@ struct Shared {
     code: Code,
     address: Address,
     unguarded: ReportLimiter,
+    unregistered: Unregistered,
     #[cfg(feature = "metrics")]
     published: metrics::Enrolled,
 }
@@ -99,6 +103,7 @@ impl Registry {
     }
 
     fn from_environment() -> Registry {
+        environment::report_unknown();
         let mut builder = Registry::builder();
         if let Ok(namespace) = std::env::var("CB_NAMESPACE")
             && !namespace.is_empty()
@@ -140,13 +145,22 @@ impl Registry {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let RegistryBuilder {
-            code, config, on_error, clock, max_breakers, connect_timeout, retention, ..
+            code,
+            config,
+            on_error,
+            clock,
+            max_breakers,
+            cache_limits,
+            connect_timeout,
+            retention,
+            ..
         } = builder;
         let address = Address { redis: config.redis, namespace: builder.namespace };
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let events = Arc::new(EventBus::new(on_error));
-        let cache = Registry::cache(&clock, &events, has_shared_store.then_some(&store), &store_up)?;
+        let cache =
+            Registry::cache(&clock, cache_limits, &events, has_shared_store.then_some(&store), &store_up)?;
         let context = RegistryContext::new(instance, clock, events, cache, store_up)
             .with_node(node::name(config.node.or(builder.node)))
             .with_shared_store(has_shared_store);
@@ -180,22 +194,24 @@ impl Registry {
             code,
             address,
             unguarded: ReportLimiter::default(),
+            unregistered: Unregistered::default(),
             #[cfg(feature = "metrics")]
             published,
         };
+        shared.unregistered.report_later(&context, &breakers);
         Ok(Registry { id, context, breakers, shared: Arc::new(shared) })
     }
 
     /// The cached results of all breakers; in this process only, unless there is a store to share them through.
     fn cache(
         clock: &Clock,
+        limits: CacheLimits,
         events: &Arc<EventBus>,
         store: Option<&Arc<dyn Store>>,
         store_up: &Arc<AtomicBool>,
     ) -> Result<Cache, Error> {
         let events = events.clone();
-        let cache =
-            Cache::new(clock.clone(), CacheLimits::default(), Arc::new(move |event| events.emit(event)));
+        let cache = Cache::new(clock.clone(), limits, Arc::new(move |event| events.emit(event)));
         let Some(store) = store else { return Ok(cache) };
         let background = coordinator::thread::runtime().map_err(no_thread)?;
         Ok(cache.with_store(store, store_up.clone(), background.clone()))
@@ -227,6 +243,7 @@ impl Registry {
     ///
     /// # Errors
     /// If `config` is invalid, alone or together with the operator's settings and the defaults.
+    #[track_caller]
     pub fn try_get_or_create(&self, name: &str, config: BreakerConfig) -> Result<Breaker, Error> {
         check_name(name)?;
         config.validate()?;
@@ -234,7 +251,7 @@ impl Registry {
         layers.claim(name)?;
         layers.resolve(name, &config)?;
         drop(layers);
-        Ok(Breaker::new(self.core(name, &config)).with_call_timeout(config.call_timeout))
+        Ok(Breaker::new(self.core(name, &config, Location::caller())).with_call_timeout(config.call_timeout))
     }
 
     /// All breakers that are registered here, by name.
@@ -279,6 +296,8 @@ impl Registry {
             core.configure(settings, &per_function);
         }
         *current = layers;
+        drop(current);
+        self.shared.unregistered.report_later(&self.context, &self.breakers);
         Ok(())
     }
 
@@ -343,15 +362,20 @@ impl Registry {
 
     /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
     /// fails: an invalid setting is reported and left out.
-    pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
+    pub(crate) fn core(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        at: &'static Location<'static>,
+    ) -> Arc<Core> {
         if let Some(core) = self.breakers.pin(name) {
-            return self.registered_again(core, config);
+            return self.registered_again(core, config, at);
         }
         let blueprint = self.blueprint(name, config);
         let mut entry = self.breakers.entry(name);
         match entry.pin() {
             Some(core) => core,
-            None => entry.insert(Place::Pinned, |name, held| blueprint.core(name, held)),
+            None => entry.insert(Place::Pinned, |name, held| blueprint.core(name, held, at)),
         }
     }
 
@@ -360,7 +384,7 @@ impl Registry {
     pub(crate) fn keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
         match self.breakers.get_keyed(name, site) {
             Some(KeyedBreaker { core, first: false }) => core,
-            Some(KeyedBreaker { core, first: true }) => self.registered_again(core, config),
+            Some(KeyedBreaker { core, first: true }) => self.registered_again(core, config, site.at),
             None => self.new_keyed(name, config, site),
         }
     }
@@ -374,7 +398,7 @@ impl Registry {
                 return core;
             }
             if entry.has_room() {
-                return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held));
+                return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held, site.at));
             }
         }
         if self.shared.unguarded.is_due(self.context.clock.now()) {
@@ -404,12 +428,17 @@ impl Registry {
         (Breaker::new(steered.core().clone()), Some(steered))
     }
 
-    fn registered_again(&self, core: Arc<Core>, config: &BreakerConfig) -> Arc<Core> {
+    fn registered_again(
+        &self,
+        core: Arc<Core>,
+        config: &BreakerConfig,
+        at: &'static Location<'static>,
+    ) -> Arc<Core> {
         core.registered();
         if config.is_about_the_breaker() {
             let layers = self.context.layers();
             let (given, settings) = self.usable(&layers, core.name(), config);
-            core.registered_again(&given, &settings);
+            core.registered_again(&given, &settings, at);
         }
         core
     }
@@ -451,8 +480,10 @@ struct Blueprint<'a> {
 }
 
 impl Blueprint<'_> {
-    fn core(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
-        Core::new(name, self.given, self.settings, self.per_function, held, self.context.clone())
+    fn core(self, name: Arc<str>, held: Option<Held>, at: &'static Location<'static>) -> Arc<Core> {
+        let core = Core::new(name, self.given, self.settings, self.per_function, held, self.context.clone());
+        core.settings_are_from(at);
+        core
     }
 
     fn observed(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {

@@ -155,9 +155,7 @@ pub(super) async fn announce(
     let started_us = context.clock.epoch_us().saturating_add(context.clock.now().0);
     let mut told = Told::default();
     while !context.has_ended() {
-        let pace = if !context.store_up() {
-            PAUSE
-        } else {
+        let pace = if context.store_up() {
             let was_watched = told.watched;
             let posts = told.posts(&context, &breakers, started_us);
             match overview.post(context.instance.clone(), posts).await {
@@ -171,6 +169,8 @@ pub(super) async fn announce(
                 (true, true) => WATCHED_PACE,
                 (_, false) => PACE,
             }
+        } else {
+            PAUSE
         };
         // So that a fleet that was started at once does not tell at once for ever.
         tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;

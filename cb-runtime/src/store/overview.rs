@@ -41,6 +41,9 @@ impl Topic {
     pub(crate) const ALL: [Topic; 3] = [Topic::About, Topic::Figures, Topic::Settings];
 }
 
+/// By instance.
+pub(crate) type Posts = Vec<(Arc<str>, String)>;
+
 pub(crate) trait Overview: Send + Sync + 'static {
     fn names(&self) -> BoxFuture<'_, Result<Names, Error>>;
 
@@ -54,7 +57,7 @@ pub(crate) trait Overview: Send + Sync + 'static {
     fn post(&self, instance: Arc<str>, posts: Vec<(Topic, String)>) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// What all instances have told about this topic.
-    fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Vec<(Arc<str>, String)>, Error>>;
+    fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Posts, Error>>;
 
     /// Removes what these instances have told.
     fn forget(&self, instances: Vec<Arc<str>>) -> BoxFuture<'_, Result<(), Error>>;

@@ -1,12 +1,17 @@
 //! The exchange with the store: what an entry reports and requests, and what its answer changes.
 
+use std::time::Duration;
+
 use super::health::HealthChecks;
-use super::state::{DatedRecord, LocalState, Scope};
+use super::state::{DatedRecord, LocalChange, LocalState, Scope};
 use super::stats::Sent;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, Reported, View};
+
+/// No answer travels for longer.
+const TRAVEL: Duration = Duration::from_secs(1);
 
 /// An entry between its encoding and its answer. If no answer comes, its fate is unknown, and the outcomes in it are
 /// sent once more under the same number.
@@ -109,7 +114,7 @@ impl StateMachine {
         // Without a known epoch there is nothing to compare: the answer to this exchange will bring one.
         self.confirmed.as_ref()?;
         let (to, evidence, token) = match &self.local {
-            Some(LocalState { record, evidence, scope: Scope::Pending, token }) => {
+            Some(LocalState { record, evidence, scope: Scope::Pending, token, .. }) => {
                 (record.at(now), *evidence, *token)
             }
             None if self.wants_probes() && self.record().is_due(now) => {
@@ -159,8 +164,12 @@ impl StateMachine {
             // The epoch is the same, and yet the store has refused: this instance is not the leader any more.
             Some(Scope::Pending) if proposed && !view.won && self.is_fenced() => self.give_up_local(now.at),
             Some(Scope::Pending) => {}
-            // The outcomes have been merged: do the fleet's counts support this state?
-            Some(_) if self.fleet_would_open(now) || self.left_by_expiry(now.at) => {
+            // The outcomes have been merged: do the fleet's counts support this state, or does it not rest on counts?
+            Some(_)
+                if self.fleet_would_open(now)
+                    || self.left_by_expiry(now.at)
+                    || self.stays_proposed(now.at) =>
+            {
                 self.local.as_mut().expect("just seen").scope = Scope::Pending;
             }
             Some(Scope::Isolated) => {}
@@ -217,6 +226,16 @@ impl StateMachine {
         expired && self.state() == State::Closed
     }
 
+    /// Open on its own because of what no count can show, while the fleet is closed. Under a health check's token the store
+    /// refuses it if another instance leads by now.
+    fn stays_proposed(&self, now: Moment) -> bool {
+        self.confirmed_state() == State::Closed
+            && !self.record().is_due(now)
+            && self.local.as_ref().is_some_and(|local| {
+                local.uncounted && local.scope == Scope::StoreDown && local.record.state() == State::Open
+            })
+    }
+
     /// Open on its own, and the others do not see what this instance sees.
     fn stays_isolated(&self, now: Moment) -> bool {
         let own = self.stats.own_trip_input(now).filter(|_| self.settings.min_failing_instances > 1);
@@ -232,19 +251,28 @@ impl StateMachine {
         }
     }
 
-    /// The store is away. What was proposed to it is meant for this instance alone from now on.
+    /// The store is away: what was requested of it is given up.
     pub(crate) fn store_lost(&mut self) {
-        self.probes.store_lost();
-        self.health.store_lost();
+        self.detach();
         self.overrides.clear();
         if let Some(in_flight) = &mut self.in_flight {
-            in_flight.leases.clear();
             in_flight.manual = None;
+        }
+    }
+
+    /// No exchange takes place. Probes that were requested are denied; what was proposed is meant for this instance alone
+    /// from now on.
+    pub(crate) fn detach(&mut self) {
+        self.probes.store_lost();
+        self.health.store_lost();
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.leases.clear();
         }
         let from = self.confirmed_state();
         if let Some(local) = self.local.as_mut().filter(|local| local.scope == Scope::Pending) {
             local.scope = Scope::StoreDown;
-            local.token = None;
+            // What rests on counts is judged by counts when the store is back, and not by a leader's word.
+            local.token = local.token.filter(|_| local.uncounted);
             self.report_local_change(from);
         }
     }
@@ -255,6 +283,7 @@ impl StateMachine {
         if idle && self.local.is_none() && self.confirmed.is_some() && self.confirmed_state() == State::Closed
         {
             self.confirmed = None;
+            self.announced = 0;
             self.initial = DatedRecord::new(Record::closed(), now);
         }
     }
@@ -276,21 +305,38 @@ impl StateMachine {
         match &mut self.confirmed {
             Some(known) if known.record.epoch > record.epoch => return,
             Some(known) if known.record.epoch == record.epoch && known.state() == record.state => {
-                // An answer that has travelled for longer puts the same end later; the earliest is the most exact.
-                let until = known.until().zip(adopted.until()).map(|(known, adopted)| known.min(adopted));
-                *known = adopted.ending_at(until);
+                // An answer that has travelled for longer puts the same end later: the earliest is the most exact. One that
+                // is much earlier comes of a clock that was set, and what this instance has measured itself stands.
+                if let (Some(end), Some(told)) = (known.until(), adopted.until())
+                    && told < end
+                    && end.since(told) <= TRAVEL
+                {
+                    known.end_at(told);
+                }
                 return;
             }
             _ => {}
         }
         let first = self.confirmed.is_none();
         let before = self.state();
+        // A failover that has lost writes has begun this epoch twice, in different states.
+        let is_divergent = self.epoch() == record.epoch && self.announced >= record.epoch;
         let own = record.originator == self.instance;
         self.confirmed = Some(adopted);
         match &self.local {
             // The store has carried out this instance's proposal; calls have been meeting that state since.
             Some(local) if own && local.record.state() == record.state => {
                 self.local = None;
+                self.begin_epoch(in_flight, now);
+                return;
+            }
+            // It has carried out the close, and this instance has tripped again since.
+            Some(_)
+                if own
+                    && in_flight.proposed == Some(State::Closed)
+                    && record.state == State::Closed
+                    && in_flight.manual.is_none() =>
+            {
                 self.begin_epoch(in_flight, now);
                 return;
             }
@@ -310,6 +356,21 @@ impl StateMachine {
         self.stats.forget_decided();
         self.begin_epoch(in_flight, now);
         self.generation += 1;
+        if is_divergent && !first {
+            self.effects.local_changes.push(LocalChange {
+                from: before,
+                to: record.clone(),
+                epoch: record.epoch,
+                evidence: Counts::default(),
+            });
+        }
+    }
+
+    /// An event of the store tells of this epoch. Returns whether the listeners have not heard of it yet.
+    pub(crate) fn announce(&mut self, epoch: u64) -> bool {
+        let is_news = epoch > self.announced;
+        self.announced = self.announced.max(epoch);
+        is_news
     }
 
     fn begin_epoch(&mut self, in_flight: &mut InFlight, now: Moment) {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::state::DatedRecord;
-use super::{Now, StateMachine};
+use super::{Now, StateMachine, Wake};
 use crate::clock::{Moment, micros};
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
@@ -21,6 +21,12 @@ const RENEWAL: Duration = Duration::from_millis(400);
 const REQUEST: Duration = Duration::from_millis(800);
 /// One breaker has at most this many unfinished checks. A further one is not made, and counts as failed.
 const MAX_UNFINISHED: usize = 3;
+/// A leader whose checks go on failing after this many in a row steps down: the fault may be its own.
+const MAX_FAILURES: u32 = 3;
+/// It does not lead again for this long, so that others try.
+const ABSTENTION: Duration = TERM.saturating_mul(3);
+/// Unless no other instance has taken the lease by then: others request it within [`REQUEST`].
+const TAKEOVER: Duration = REQUEST.saturating_mul(2);
 /// Bounds for the time that one check may take.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -51,6 +57,10 @@ pub(crate) struct HealthChecks {
     seen_at: Moment,
     /// Failed checks in a row, in this generation.
     failures: u32,
+    /// Those that this instance has made since it became the leader.
+    failures_as_leader: u32,
+    /// When it stepped down, if it lets others lead.
+    stepped_down_at: Option<Moment>,
     /// `None`: no check has been made in this generation, nor have its settings changed.
     next: Option<Moment>,
     under_way: Option<CheckTicket>,
@@ -116,6 +126,8 @@ pub(crate) enum CheckVerdict {
     Open {
         reason: String,
         token: Option<u64>,
+        /// The fleet opens only if another instance has seen failures, too.
+        unconfirmed: bool,
     },
 }
 
@@ -137,10 +149,25 @@ impl StateMachine {
     pub(crate) fn end_check(&mut self, ticket: &CheckTicket, error: Option<&str>, now: Now) {
         let verdict = self.with_health(now, |health, context| health.end(ticket, error, context, now.random));
         match verdict {
-            CheckVerdict::Late | CheckVerdict::Stay => {}
+            CheckVerdict::Late => {}
+            CheckVerdict::Stay => {
+                if self.health.abstains(now.at) && self.health.may_lead {
+                    self.wake(Wake::AtOnce);
+                }
+            }
             CheckVerdict::Close { reason, token } => self.close_after_check(reason, token, now),
-            CheckVerdict::Open { reason, token } => self.open_after_check(reason, token, now),
+            CheckVerdict::Open { reason, unconfirmed: true, .. } if !self.others_confirm(now) => {
+                self.open_unconfirmed(&reason, now);
+            }
+            CheckVerdict::Open { reason, token, .. } => self.open_after_check(reason, token, now),
         }
+    }
+
+    /// Another instance has seen a call or a check fail since about the leader's previous check.
+    fn others_confirm(&self, now: Now) -> bool {
+        let idle = self.settings.health.as_ref().and_then(|health| health.idle_interval).unwrap_or_default();
+        let span = micros(idle.saturating_mul(2).max(ABSTENTION));
+        self.stats.others_failing_since(Moment(now.at.0.saturating_sub(span))) > 0
     }
 
     /// When the next check is due, if this instance has made one in this state.
@@ -192,9 +219,11 @@ impl HealthChecks {
             self.may_lead = true;
         } else {
             self.lease = None;
-            if !std::mem::take(&mut self.may_lead) {
+            // One that lets others lead asks whether another does.
+            if !std::mem::take(&mut self.may_lead) && !self.could_lead(context) {
                 return None;
             }
+            self.requested_at = context.now;
         }
         Some(RoleAsk { want, term_us: micros(TERM) })
     }
@@ -204,6 +233,12 @@ impl HealthChecks {
         self.follow(context);
         let Some(view) = view else { return };
         self.may_lead = view.mine;
+        if !view.mine {
+            self.failures_as_leader = 0;
+        }
+        if view.remaining_us == 0 {
+            self.stepped_down_at = self.stepped_down_at.filter(|at| context.now < at.after(TAKEOVER));
+        }
         let until = self.requested_at.after(TERM);
         self.lease = view.mine.then_some(LeaderLease { token: view.token, until });
     }
@@ -211,6 +246,13 @@ impl HealthChecks {
     pub(super) fn store_lost(&mut self) {
         self.lease = None;
         self.may_lead = false;
+        self.stepped_down_at = None;
+    }
+
+    /// Lets other instances lead.
+    fn step_down(&mut self, now: Moment) {
+        self.failures_as_leader = 0;
+        self.stepped_down_at = Some(now);
     }
 
     /// No more checks here, and others may lead at once.
@@ -220,7 +262,7 @@ impl HealthChecks {
 
     /// Whether the store is to be asked about the lease now.
     pub(super) fn want_exchange(&self, context: CheckContext<'_>) -> bool {
-        if !self.wants_lease(context) {
+        if !self.wants_lease(context) && (self.may_lead || !self.could_lead(context)) {
             return self.may_lead;
         }
         let interval = if self.lease.is_some() { RENEWAL } else { REQUEST };
@@ -229,6 +271,15 @@ impl HealthChecks {
 
     /// Where nothing is to be checked, there is no leader.
     fn wants_lease(&self, context: CheckContext<'_>) -> bool {
+        self.could_lead(context) && !self.abstains(context.now)
+    }
+
+    /// It has stepped down lately.
+    fn abstains(&self, now: Moment) -> bool {
+        self.stepped_down_at.is_some_and(|at| now < at.after(ABSTENTION))
+    }
+
+    fn could_lead(&self, context: CheckContext<'_>) -> bool {
         !self.shut_down && !context.alone && context.interval().is_some()
     }
 
@@ -239,7 +290,7 @@ impl HealthChecks {
         }
         self.lease
             .as_ref()
-            .filter(|lease| context.now < lease.until)
+            .filter(|lease| context.now < lease.until && !self.abstains(context.now))
             .map(|lease| CheckAuthority::Fleet(lease.token))
     }
 
@@ -312,6 +363,15 @@ impl HealthChecks {
             _ => return CheckVerdict::Late,
         };
         self.next = Some(ticket.begun_at.after(interval));
+        if token.is_some() {
+            self.failures_as_leader = if error.is_some() { self.failures_as_leader + 1 } else { 0 };
+        }
+        let unconfirmed = token.is_some() && context.settings.min_failing_instances > 1;
+        if self.failures_as_leader > MAX_FAILURES
+            || unconfirmed && error.is_some() && context.record.state() == State::Closed
+        {
+            self.step_down(context.now);
+        }
         match (context.record.state(), error) {
             (State::Open, None) => {
                 let reason = match self.failures {
@@ -329,7 +389,9 @@ impl HealthChecks {
                 CheckVerdict::Stay
             }
             (_, None) => CheckVerdict::Stay,
-            (_, Some(error)) => CheckVerdict::Open { reason: format!("health check failed: {error}"), token },
+            (_, Some(error)) => {
+                CheckVerdict::Open { reason: format!("health check failed: {error}"), token, unconfirmed }
+            }
         }
     }
 }

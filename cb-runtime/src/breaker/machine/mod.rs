@@ -111,6 +111,8 @@ pub(crate) struct StateMachine {
     received_at: Option<Moment>,
     /// A report is not enough: the store, or a decision here, needs the figures of both.
     exchange_next: bool,
+    /// The highest epoch that an event has told the listeners of.
+    announced: u64,
     /// Metrics-only, and the rules have been in favour of opening.
     would_open: bool,
     /// Until when a call has asked for that.
@@ -140,6 +142,7 @@ impl StateMachine {
             exchanged_at: None,
             received_at: None,
             exchange_next: false,
+            announced: 0,
             would_open: false,
             would_open_until: Moment::default(),
             effects: Effects::default(),

@@ -14,7 +14,12 @@ pub(crate) struct DatedRecord {
 }
 
 impl DatedRecord {
-    pub(crate) fn new(record: Record, as_of: Moment) -> Self {
+    /// An end that lies further ahead than the state's whole span comes of a clock that was set back. It is moved to that
+    /// span.
+    pub(crate) fn new(mut record: Record, as_of: Moment) -> Self {
+        if record.reset_timeout_us > 0 {
+            record.remaining_us = record.remaining_us.map(|left| left.min(record.reset_timeout_us));
+        }
         DatedRecord { record, as_of }
     }
 
@@ -36,9 +41,8 @@ impl DatedRecord {
         self.record.clone().aged(micros(now.since(self.as_of)))
     }
 
-    pub(super) fn ending_at(mut self, until: Option<Moment>) -> Self {
-        self.record.remaining_us = until.map(|until| micros(until.since(self.as_of)));
-        self
+    pub(super) fn end_at(&mut self, until: Moment) {
+        self.record.remaining_us = Some(micros(until.since(self.as_of)));
     }
 
     /// A manual override whose expiry has passed.
@@ -62,6 +66,8 @@ pub(super) struct LocalState {
     /// The fencing token of the health check that led to it: the store refuses the change unless this instance is
     /// still the leader under that token.
     pub(super) token: Option<u64>,
+    /// It is open for a reason that no count shows: a call's `open_for`, or a health check.
+    pub(super) uncounted: bool,
 }
 
 /// For whom a local state is meant.

@@ -107,6 +107,8 @@ impl StateMachine {
             self.wake(Wake::AtOnce);
         }
         if let Some((success, slow)) = result.filter(|_| valid) {
+            // The counters hold it as well, from where it must not be absorbed as a call's success.
+            self.absorbed = self.absorbed.wrapping_add(u64::from(success && !slow));
             self.count_probe(success, slow);
             match open_for {
                 Some(span) => self.open_on_request(span.min(Duration::from_micros(MAX_SPAN_US)), now),
@@ -178,6 +180,9 @@ impl StateMachine {
         let evidence = Counts { failures: 1, ..Counts::default() };
         let scope = self.scope(now.store_up);
         self.open_until(open_for_reason(span), evidence, self.next_attempt(now.at), span, now.at, scope);
+        if let Some(local) = &mut self.local {
+            local.uncounted = true;
+        }
     }
 
     /// Evaluates everything that is known, and changes the state if the rules say so.
@@ -266,6 +271,19 @@ impl StateMachine {
         let scope = self.scope(now.store_up);
         self.open(reason, self.counts(), scope, now);
         self.fence(token);
+        if let Some(local) = &mut self.local {
+            // A check that this instance has made for itself says nothing about the others.
+            local.uncounted = token.is_some();
+        }
+    }
+
+    /// A health check of this instance has failed while closed, under a quorum, and no other instance has seen failures.
+    /// The others learn of it as of a failed call; the next leader's check confirms it or not.
+    pub(super) fn open_unconfirmed(&mut self, reason: &str, now: Now) {
+        self.stats.failure(false, self.absorbed_at);
+        let reason = format!("{reason}, on this instance only (the fleet opens if another one confirms it)");
+        self.open(reason, self.counts(), Scope::Isolated, now);
+        self.wake(Wake::AtOnce);
     }
 
     fn fence(&mut self, token: Option<u64>) {
@@ -342,7 +360,7 @@ impl StateMachine {
             _ => {}
         }
         self.begin_probes(state == State::HalfOpen);
-        self.local = Some(LocalState { record: to, evidence, scope, token: None });
+        self.local = Some(LocalState { record: to, evidence, scope, token: None, uncounted: false });
         self.generation += 1;
         if scope == Scope::Pending {
             self.wake(Wake::AtOnce);

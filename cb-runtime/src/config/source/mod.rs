@@ -15,7 +15,7 @@ use config::{Config, ConfigError, File, FileFormat};
 
 use super::registry::{Folded, RegistryConfig};
 use crate::error::{Error, ErrorKind, Misread};
-use table::{Problems, entries, read_breaker, read_text};
+use table::{Problems, entries, read_breaker, read_table, read_text};
 use variables::{NameTable, Variables};
 
 impl RegistryConfig {
@@ -49,6 +49,7 @@ impl RegistryConfig {
                 ));
             }
         };
+        super::environment::report_unknown();
         let text =
             std::fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
         read(Some((&shown, &text, format)), std::env::vars_os())
@@ -64,6 +65,7 @@ impl RegistryConfig {
     /// Other variables that begin with `CB_` are ignored, unless they are one or two letters away from a
     /// known one.
     pub fn from_env() -> Result<Self, Error> {
+        super::environment::report_unknown();
         read(None, std::env::vars_os())
     }
 }
@@ -102,6 +104,7 @@ fn read(
             "redis" => config.redis = read_text("redis", value, &mut problems),
             "namespace" => config.namespace = read_text("namespace", value, &mut problems),
             "node" => config.node = read_text("node", value, &mut problems),
+            "cache_limits" => config.cache_limits = read_table("cache_limits", value, &mut problems),
             "defaults" => {
                 config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems);
             }
@@ -114,7 +117,7 @@ fn read(
                 }
             }
             unknown => {
-                let known = ["redis", "namespace", "node", "defaults", "breakers"];
+                let known = ["redis", "namespace", "node", "cache_limits", "defaults", "breakers"];
                 problems.unknown("", unknown, value, &known);
             }
         }

@@ -1,6 +1,7 @@
 //! Reads the tables and values of a file or the environment.
 
 use config::{Value, ValueKind};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::names::advice;
@@ -75,6 +76,21 @@ pub(super) fn read_text(key: &str, value: &Value, problems: &mut Problems) -> Op
         _ => problems.at(key, value, None, "must be a text".into()),
     }
     None
+}
+
+/// Reads a table whose keys are the fields of `T`.
+pub(super) fn read_table<T: DeserializeOwned>(
+    key: &str,
+    table: &Value,
+    problems: &mut Problems,
+) -> Option<T> {
+    match table.clone().try_deserialize() {
+        Ok(read) => Some(read),
+        Err(error) => {
+            problems.at(key, table, None, error.to_string());
+            None
+        }
+    }
 }
 
 /// Reads the settings of a breaker or the defaults from the table `name`.

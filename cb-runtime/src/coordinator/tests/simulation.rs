@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
-use crate::breaker::permit::{Admission, Permit};
+use crate::breaker::permit::{Admission, CallPermit};
 use crate::breakers::{BreakerMap, Place};
 use crate::cache::{Cache, CacheLimits};
 use crate::clock::{Clock, ManualClock};
@@ -179,7 +179,7 @@ impl Fleet {
     }
 
     /// Leave for a call on this instance.
-    async fn permit<'c>(&mut self, at: usize, core: &'c Core) -> Option<Permit<'c>> {
+    async fn permit<'c>(&mut self, at: usize, core: &'c Core) -> Option<CallPermit<'c>> {
         match core.admit() {
             Admission::Go(permit) => Some(permit),
             Admission::No(_) => None,

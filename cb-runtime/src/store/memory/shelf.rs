@@ -1,18 +1,18 @@
-//! Cached results: bounded in bytes; what ends first goes first.
+//! Cached results, bounded in bytes. The one that expires first is evicted first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::store::Cached;
 
-/// All keys and values together stay below this, so that a function with ever new arguments cannot
-/// fill the process.
+/// The limit of all keys and values together, so that a function with ever new arguments cannot exhaust
+/// memory.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct Shelf {
     results: HashMap<String, (u64, Vec<u8>)>,
-    /// The same by the time they end.
+    /// The keys by expiry.
     ends: BTreeSet<(u64, String)>,
     bytes: usize,
 }
@@ -23,7 +23,7 @@ impl Shelf {
         Some(Cached { value: value.clone(), remaining: Some(Duration::from_micros(end - now)) })
     }
 
-    /// Does not keep what would need the whole shelf for itself.
+    /// Stores a result, unless it alone exceeds the limit.
     pub(super) fn put(&mut self, key: String, value: Vec<u8>, now: u64, end: u64) {
         self.remove(&key);
         self.sweep(now);
@@ -57,7 +57,7 @@ impl Shelf {
     }
 }
 
-/// With something for the tables' own cost.
+/// The size of an entry, including the tables' overhead.
 fn size(key: &str, value: &[u8]) -> usize {
     2 * key.len() + value.len() + 128
 }

@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind};
 const RIGHT: &str = "write redis://[user:password@]host[:port][/database], rediss:// for TLS, \
      or unix:///path/to/socket; characters such as @ : / # % in a password are percent-encoded";
 
+const SCHEMES: &[&str] = &["redis", "rediss", "unix", "valkey", "valkeys", "redis+unix", "valkey+unix"];
+
 /// Parses `url`. The error shows the valid forms.
 pub(super) fn check(url: &str) -> Result<ConnectionInfo, Error> {
     check_in(url, cfg!(feature = "tls"))
@@ -17,6 +19,10 @@ fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
     let wrong = |problem: String| Error::new(ErrorKind::Url { problem });
     let shown = shown(url);
     let Some((scheme, _)) = url.split_once("://") else {
+        let scheme = url.split(':').next().unwrap_or_default();
+        if url.contains(":/") && SCHEMES.contains(&scheme) {
+            return Err(wrong(format!("\"{shown}\" needs `//` after `{scheme}:`; {RIGHT}")));
+        }
         return Err(wrong(format!("\"{shown}\" has no scheme; {RIGHT}")));
     };
     match scheme {
@@ -80,6 +86,9 @@ mod tests {
             ("redi://localhost", "scheme \"redi\""),
             ("http://localhost:6379", "must be redis, rediss or unix"),
             ("localhost:6379", "no scheme"),
+            ("redis:/localhost", "\"redis:/localhost\" needs `//` after `redis:`"),
+            ("rediss:/:secret@localhost", "needs `//` after `rediss:`"),
+            ("unix:/run/redis.sock", "needs `//` after `unix:`"),
             ("", "no scheme"),
             ("redis://", "redis://[user:password@]host"),
             ("redis://host:99999", "redis://host:99999"),

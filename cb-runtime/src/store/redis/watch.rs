@@ -1,4 +1,4 @@
-//! Reading the event stream, on a connection of its own: a blocking read holds up what comes after it.
+//! Reads the event stream on a connection of its own, because a blocking read delays later commands.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use super::{RedisStore, is_an_answer, wire};
 use crate::error::{Error, ErrorKind};
 use crate::store::{EventsAt, Position, StreamEvent};
 
-/// How long is waited behind entries that cannot be read, before it is made sure that they are still there.
+/// The wait behind unreadable entries before their existence is checked again.
 const SKIP_PATIENCE: Duration = Duration::from_millis(500);
-/// Events that are read at once.
+/// The number of events per read.
 const EVENTS_AT_ONCE: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Watching {
     link: Option<(u64, Link)>,
-    /// Entries that cannot be read: from the id that the caller stands at to the last of them.
+    /// Unreadable entries: from the caller's position to the last of them.
     skip: Option<(String, String)>,
 }
 
@@ -32,7 +32,8 @@ impl RedisStore {
     ) -> Result<Vec<StreamEvent>, Error> {
         let doing = "reading the event stream";
         let mut watching = self.watching.lock().await;
-        // Taken out while it is in use: if this future is dropped, the read that goes on must not be waited for.
+        // Taken out while in use: if this future is dropped, a later watch must not wait for the pending
+        // read.
         let moves = self.moves.load(Ordering::Relaxed);
         let mut link = match watching.link.take() {
             Some((then, link)) if then == moves => link,
@@ -47,7 +48,7 @@ impl RedisStore {
         let key = self.keys.events();
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(EVENTS_AT_ONCE);
-        // BLOCK 0 would block for ever.
+        // BLOCK 0 would block without a limit.
         if let Ok(milliseconds @ 1..) = u64::try_from(patience.as_millis()) {
             command.arg("BLOCK").arg(milliseconds);
         }
@@ -68,7 +69,7 @@ impl RedisStore {
         if entries.is_empty()
             && let Some(skip) = skip
         {
-            // A stream that has been begun anew may never reach the id that is waited behind.
+            // A new stream may never reach the id of the unreadable entries.
             let newest = redis::cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg(1).to_owned();
             let newest: RedisResult<StreamRangeReply> =
                 timeout(self.response_timeout, newest.query_async(&mut link)).await.map_err(|_| {
@@ -84,10 +85,10 @@ impl RedisStore {
         let mut odd: Option<(String, Error)> = None;
         for entry in entries {
             match wire::event(entry.id.clone(), &entry.map) {
-                // What cannot be read comes first; whoever has heard of it goes on behind it.
+                // Unreadable entries come first: they are reported, and the next watch continues behind them.
                 Ok(_) if odd.is_some() => break,
                 Ok(event) => events.push(event),
-                // What could be read comes first; whoever stands behind it meets this one.
+                // Readable entries come first: the next watch begins at this one.
                 Err(_) if !events.is_empty() => break,
                 Err(problem) => {
                     let what = format!("{key}, entry {},", entry.id);
@@ -107,7 +108,7 @@ impl RedisStore {
 }
 
 impl RedisStore {
-    /// A part of the stream, on the connection for commands.
+    /// Reads a part of the stream on the connection for commands.
     pub(super) async fn read_history(&self, at: EventsAt, limit: usize) -> Result<Vec<StreamEvent>, Error> {
         let doing = "reading the history";
         let key = self.keys.events();

@@ -112,7 +112,7 @@ impl Instance<'_> {
         self.say(about(name)).await
     }
 
-    /// By an operator's word, whatever is there.
+    /// Sets a state by an override, from any state.
     async fn force(&mut self, name: &str, to: State, reason: &str) -> View {
         self.say(Entry { proposal: Some(forced(to, reason)), ..about(name) }).await
     }

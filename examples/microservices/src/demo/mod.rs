@@ -4,6 +4,7 @@
 pub mod agreement;
 pub mod fleet;
 pub mod load;
+pub mod monitor;
 pub mod paint;
 pub mod process;
 pub mod promises;
@@ -59,7 +60,15 @@ pub async fn run(mode: Mode) -> anyhow::Result<bool> {
         screen: Screen::take(),
         recording: record.map(|file| (file, Recording::default())),
         scene: watch::Sender::new(None),
+        page: match &mode {
+            Mode::Interactive => Some(monitor::serve(&stage.fleet.redis.url()).await?),
+            // Nobody looks, and the promises are about the services' instances alone.
+            Mode::Once { .. } => None,
+        },
     };
+    if let (None, Some(page)) = (&show.screen, &show.page) {
+        println!("  {page}");
+    }
     let (notes, problem) = match &mode {
         Mode::Interactive => show.watched(&stage).await?,
         Mode::Once { .. } => show.once(&stage).await?,
@@ -91,6 +100,8 @@ struct Show {
     screen: Option<Screen>,
     recording: Option<(PathBuf, Recording)>,
     scene: watch::Sender<Option<Scene>>,
+    /// Where the fleet's page is, in a sentence.
+    page: Option<String>,
 }
 
 impl Show {
@@ -159,7 +170,7 @@ impl Show {
         }
         let scene = *self.scene.borrow();
         let caption = scene.map_or(MANUAL, Scene::explanation);
-        let lines = view::draw(stage, &Frame { scene, caption, keys });
+        let lines = view::draw(stage, &Frame { scene, caption, keys, page: self.page.as_deref() });
         if let Some(screen) = &self.screen {
             screen.show(&lines);
         }

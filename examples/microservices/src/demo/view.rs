@@ -45,6 +45,8 @@ pub struct Frame<'a> {
     pub caption: &'a str,
     /// The available keys, for the last line.
     pub keys: &'a str,
+    /// Where the fleet's page is, if it is served.
+    pub page: Option<&'a str>,
 }
 
 /// The number of columns of the timeline.
@@ -74,6 +76,9 @@ pub fn draw(stage: &Stage, frame: &Frame<'_>) -> Vec<Line> {
     lines.push(vec![]);
     lines.extend(changes(&observation, stage.started_us));
     lines.push(vec![]);
+    if let Some(page) = frame.page {
+        lines.push(vec![indent(), (page.into(), Tone::Plain)]);
+    }
     lines.push(vec![indent(), (frame.keys.into(), Tone::Dim)]);
     lines
 }

@@ -199,7 +199,10 @@ fn failed_idle_check_opens() {
     world.exchange(true, 7);
     let ticket = world.begin().unwrap();
     let reason = "health check failed: down".to_owned();
-    assert_eq!(world.end(&ticket, Err("down")), CheckVerdict::Open { reason, token: Some(7) });
+    assert_eq!(
+        world.end(&ticket, Err("down")),
+        CheckVerdict::Open { reason, token: Some(7), unconfirmed: false }
+    );
 }
 
 #[test]

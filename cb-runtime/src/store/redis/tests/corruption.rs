@@ -1,4 +1,4 @@
-//! The same with whatever comes to a random mind.
+//! Random damage to keys.
 
 use std::sync::Arc;
 

@@ -425,11 +425,11 @@ async fn held_names_that_somebody_took_away_are_found_again() {
     assert_eq!(found().await, 3);
     server.cli(&["DEL", held]);
     assert_eq!(found().await, 3);
-    // By whoever changes something, too.
+    // A transition restores the set, too.
     server.cli(&["DEL", held]);
     say(&store, forcing("z", State::Closed)).await;
     assert_eq!(server.cli(&["SCARD", held]), "2");
-    // What is not held any more is not looked for again.
+    // A closed breaker is not added again.
     server.cli(&["DEL", "cb1:{test}:b:x", held]);
     assert_eq!(found().await, 1);
     assert_eq!(server.cli(&["ZCOUNT", "cb1:{test}:names", "+inf", "+inf"]), "1");

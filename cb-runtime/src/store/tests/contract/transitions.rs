@@ -156,7 +156,7 @@ async fn remaining_times_are_made_to_fit_the_state(bench: &Bench<'_>) {
         let view = a.say(Entry { proposal: Some(forcing), ..about(&name) }).await;
         assert_eq!(view.record.remaining_us, made, "{to} {given:?} {reset_timeout_us}");
         assert_eq!(view.record.reset_timeout_us, reset_timeout_us.min(MAX_SPAN_US));
-        // The same where it is written back.
+        // A written-back record is adjusted in the same way.
         let name = format!("y{i}");
         let known = Record { remaining_us: given, reset_timeout_us, ..view.record.clone() };
         let view = a.say(Entry { known: Some(known), ..about(&name) }).await;

@@ -1,0 +1,106 @@
+//! A permit that its holder keeps: for guarded work that is no future.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::counters::Outcome;
+use super::gate::GateWord;
+use super::permit::SLOW;
+use super::stopwatch::Stopwatch;
+use super::{Breaker, Core};
+use crate::call::admitted;
+use crate::error::BreakerError;
+use crate::store::LeaseId;
+
+/// Permits one call, whose outcome its holder reports. From [`Breaker::acquire`].
+///
+/// For work that is no future: a stream, a connection's driver, a callback. The work's duration, from the permit to its
+/// outcome, counts where a rule looks at slow calls. A permit is a probe's lease while the circuit is half-open: it lapses
+/// when the work takes longer than the `call_timeout` of the handle, or than max(`reset_timeout`, 10 s) where there is none. The
+/// probe then counts as failed, and its outcome changes nothing any more.
+///
+/// A permit that is dropped counts as cancelled: neither success nor failure. One that is dropped by a panic counts as a
+/// failure.
+#[must_use = "a permit that is dropped counts as a cancelled call"]
+pub struct Permit {
+    core: Arc<Core>,
+    word: GateWord,
+    /// 0 = none: only a probe has one.
+    lease: LeaseId,
+    watch: Stopwatch,
+    ended: bool,
+}
+
+impl Breaker {
+    /// Waits for a permit to make one call, whose outcome is reported to the permit. Returns at once, unless a probe is
+    /// due: then it waits for the store's answer, two seconds at most.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cb_runtime::{BreakerConfig, Registry};
+    ///
+    /// let registry = Registry::builder().build()?;
+    /// let breaker = registry.get_or_create("stream", BreakerConfig::default().failure_threshold(1));
+    /// let permit = breaker.acquire().await?;
+    /// // … the connection breaks …
+    /// permit.failure();
+    /// assert!(breaker.acquire().await.unwrap_err().is_open());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// If the call is not to be made: the circuit is open, or half-open with all its probes under way.
+    pub async fn acquire(&self) -> Result<Permit, BreakerError> {
+        let (word, lease) = admitted(self.core()).await?.into_parts();
+        let core = self.shared();
+        if lease != 0
+            && let Some(limit) = core.call_timeout(self.given_call_timeout())
+        {
+            core.limit_probe(lease, limit);
+        }
+        let watch = core.stopwatch().suspended(core.clock());
+        Ok(Permit { core, word, lease, watch, ended: false })
+    }
+}
+
+impl Permit {
+    /// The work has succeeded.
+    pub fn success(mut self) {
+        self.end(Outcome::Success);
+    }
+
+    /// The work has failed. If that trips the breaker, it is open when this returns.
+    pub fn failure(mut self) {
+        self.end(Outcome::Failure);
+    }
+
+    /// The work has ended in a way that says nothing about the dependency.
+    pub fn ignore(mut self) {
+        self.end(Outcome::Ignored);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.ended = true;
+        let measured = matches!(outcome, Outcome::Success | Outcome::Failure);
+        let slow = measured && self.core.was_slow(self.watch);
+        self.core.record(self.word, self.lease | if slow { SLOW } else { 0 }, outcome);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(if std::thread::panicking() { Outcome::Failure } else { Outcome::Cancelled });
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("breaker", self.core.name()).finish_non_exhaustive()
+    }
+}

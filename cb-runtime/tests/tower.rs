@@ -1,0 +1,100 @@
+//! The layer around `tower` services.
+
+mod common;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cb_runtime::tower::{CircuitBreakerLayer, Verdict};
+use cb_runtime::{Breaker, BreakerConfig, CallError, Registry, State};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+fn breaker(config: BreakerConfig) -> (Registry, Breaker) {
+    let registry = Registry::builder().build().unwrap();
+    let breaker = registry.get_or_create("upstream", config.failure_threshold(2));
+    (registry, breaker)
+}
+
+#[tokio::test]
+async fn errors_open_the_circuit_and_then_the_service_is_not_called() {
+    let (_registry, breaker) = breaker(BreakerConfig::default());
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = calls.clone();
+    let service = service_fn(move |()| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Err::<(), _>("down") }
+    });
+    let mut service = CircuitBreakerLayer::new(breaker.clone()).layer(service);
+    for _ in 0..2 {
+        let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+        assert!(matches!(error, CallError::Failed("down")), "{error:?}");
+    }
+    let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+    assert!(error.is_rejected(), "{error:?}");
+    assert_eq!((breaker.state(), calls.load(Ordering::Relaxed)), (State::Open, 2));
+}
+
+#[tokio::test]
+async fn responses_are_classified_and_one_that_is_a_failure_passes_through() {
+    let (_registry, breaker) = breaker(BreakerConfig::default());
+    let classify = |result: &Result<u16, Infallible>| match result {
+        Ok(404) => Verdict::Ignored,
+        Ok(429) => Verdict::Opening(Duration::from_secs(3600)),
+        Ok(500..) => Verdict::Failure,
+        _ => Verdict::Success,
+    };
+    let layer = CircuitBreakerLayer::new(breaker.clone()).classify(classify);
+    let mut service = layer.layer(service_fn(async |status: u16| Ok::<_, Infallible>(status)));
+    for status in [200, 404, 503] {
+        assert_eq!(service.ready().await.unwrap().call(status).await.unwrap(), status);
+    }
+    let outcomes = breaker.snapshot().outcomes;
+    assert_eq!((outcomes.success, outcomes.ignored, outcomes.failure), (1, 1, 1));
+    assert_eq!(service.ready().await.unwrap().call(429).await.unwrap(), 429);
+    assert!(breaker.snapshot().retry_after.is_some_and(|left| left > Duration::from_secs(3000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fallback_answers_failures_rejections_and_timeouts_with_the_reason() {
+    let (_registry, breaker) = breaker(BreakerConfig::default().call_timeout(Duration::from_secs(1)));
+    let layer = CircuitBreakerLayer::new(breaker)
+        .classify(|result: &Result<&str, &str>| match result {
+            Ok("bad") | Err(_) => Verdict::Failure,
+            Ok(_) => Verdict::Success,
+        })
+        .fallback(async |reason: CallError<&'static str>| match reason {
+            CallError::Unacceptable => "unacceptable",
+            CallError::Failed(_) => "failed",
+            CallError::TimedOut(_) => "timed out",
+            _ => "rejected",
+        });
+    let mut service = layer.layer(service_fn(async |say: &'static str| {
+        if say == "hang" {
+            std::future::pending::<()>().await;
+        }
+        if say == "error" { Err(say) } else { Ok(say) }
+    }));
+    for (say, answer) in [
+        ("bad", "unacceptable"),
+        ("good", "good"),
+        ("hang", "timed out"),
+        ("error", "failed"),
+        ("good", "rejected"),
+    ] {
+        assert_eq!(service.ready().await.unwrap().call(say).await.unwrap(), answer, "{say}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_request_is_cancelled_and_clones_share_the_breaker() {
+    let (_registry, breaker) = breaker(BreakerConfig::default());
+    let mut service = CircuitBreakerLayer::new(breaker.clone())
+        .layer(service_fn(async |()| std::future::pending::<Result<(), Infallible>>().await));
+    let mut clone = service.clone();
+    for service in [&mut service, &mut clone] {
+        assert!(common::poll_once(service.ready().await.unwrap().call(())).is_pending());
+    }
+    assert_eq!(breaker.snapshot().outcomes.cancelled, 2);
+}
