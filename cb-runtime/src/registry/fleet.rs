@@ -76,17 +76,17 @@ impl Registry {
             .await?;
         let matches = |name: &str| query.matches(name);
         let mut by_state = StateCounts::default();
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<PageEntry> = Vec::new();
         let mut rows: HashMap<Arc<str>, FleetRow> = HashMap::new();
         for row in held.into_iter().filter(|row| matches(&row.name)) {
             let Ok((record, ..)) = &row.view else { continue };
             by_state.add(record.state);
-            places.push(Place::of(record.state, &row.name));
+            places.push(PageEntry::of(record.state, &row.name));
             rows.insert(row.name.clone(), row);
         }
         for name in names.closed.iter().filter(|name| matches(name)) {
             by_state.add(State::Closed);
-            places.push(Place::of(State::Closed, name));
+            places.push(PageEntry::of(State::Closed, name));
         }
         places.retain(|place| query.wants(place.state));
         places.sort_unstable();
@@ -95,7 +95,7 @@ impl Registry {
             places.partition_point(|place| place.compare(rank, name) != Ordering::Greater)
         });
         let end = begun.saturating_add(query.size()).min(total);
-        let next = places[begun..end].last().filter(|_| end < total).map(Place::cursor);
+        let next = places[begun..end].last().filter(|_| end < total).map(PageEntry::cursor);
         let missing = places[begun..end].iter().filter(|place| !rows.contains_key(&place.name));
         let missing: Vec<_> = missing.map(|place| place.name.clone()).collect();
         let overview = self.shared.overview.clone();
@@ -271,14 +271,14 @@ impl Registry {
 
 /// Where a breaker stands in the order of pages.
 #[derive(PartialEq, Eq)]
-struct Place {
+struct PageEntry {
     state: State,
     name: Arc<str>,
 }
 
-impl Place {
+impl PageEntry {
     fn of(state: State, name: &Arc<str>) -> Self {
-        Place { state, name: name.clone() }
+        PageEntry { state, name: name.clone() }
     }
 
     fn compare(&self, other_rank: u8, name: &str) -> Ordering {
@@ -290,13 +290,13 @@ impl Place {
     }
 }
 
-impl Ord for Place {
+impl Ord for PageEntry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.compare(rank(other.state), &other.name)
     }
 }
 
-impl PartialOrd for Place {
+impl PartialOrd for PageEntry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
