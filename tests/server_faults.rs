@@ -149,7 +149,7 @@ fn open_circuit_survives_a_sentinel_failover_that_loses_its_opening() {
     master.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
     a.fail(3);
     agree(&[&a, &b], State::Open);
-    assert_eq!(replica.cli(&["HGET", "cb1:{faults}:b:orders", "state"]).as_str(), "", "the opening is lost");
+    assert_ne!(replica.cli(&["HGET", "cb1:{faults}:b:orders", "state"]), "open", "the opening is lost");
     master.stop();
 
     wait_until(LIMIT, "the replica is the master", || replica.info("replication", "role") == "master");
@@ -192,9 +192,10 @@ fn read_only_replica_disturbs_no_call() {
         a.assert_undisturbed();
         matches!(events.try_recv(), Some(Event::StoreLost(_)))
     });
+    // Before the failures: a success after them would end the streak that the fleet is to judge.
+    b.assert_undisturbed();
     a.fail(3);
     assert_eq!(a.breaker.state(), State::Open, "an instance without a store protects itself");
-    b.assert_undisturbed();
 
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     // Three failures in a row have been reported by now: the fleet judges them.

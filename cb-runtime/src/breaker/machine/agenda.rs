@@ -13,7 +13,7 @@ use crate::snapshot::State;
 /// Tense breakers are exchanged at this interval.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
 /// Leases are renewed at this interval, a fifth of their term. A state that only this instance is in is compared with
-/// the fleet's as often.
+/// the fleet's as often, and where it is metrics-only the fleet's counts are asked for.
 const RENEWAL: Duration = Duration::from_millis(400);
 /// A quiet breaker that is in use is exchanged this often: its keys live on, and differing settings are noticed.
 const CONFIRMATION: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ impl StateMachine {
         let Some(silent_for) = self.silent_for(now.at) else { return true };
         // Proposed until the store's clock agrees.
         let expired = self.local.is_none() && self.record().has_expired(now.at) && silent_for >= PACE;
-        let renews = self.probes.hold_leases() || self.local.is_some();
+        let renews = self.probes.hold_leases() || self.local.is_some() || self.state() == State::MetricsOnly;
         self.proposes()
             || expired
             || self.exchange_next
@@ -136,7 +136,7 @@ impl StateMachine {
             || self.probes.are_held()
             || self.settings.health.is_some()
             || self.follow_up(now.at).is_some()
-            || self.would_open
+            || self.state() == State::MetricsOnly
             || self.state() == State::Closed && self.nears_limit(now);
         let expiry = self.record().until().filter(|_| self.state().is_manual()).map(|until| until.max(pace));
         let counted = self.stats.has_news().then(|| now.at.after(AGAIN));

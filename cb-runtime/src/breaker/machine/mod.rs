@@ -115,6 +115,8 @@ pub(crate) struct StateMachine {
     announced: u64,
     /// Metrics-only, and the rules have been in favour of opening.
     would_open: bool,
+    /// Until when a call has asked for that.
+    would_open_until: Moment,
     effects: Effects,
 }
 
@@ -142,6 +144,7 @@ impl StateMachine {
             exchange_next: false,
             announced: 0,
             would_open: false,
+            would_open_until: Moment::default(),
             effects: Effects::default(),
         }
     }

@@ -82,6 +82,9 @@ impl StateMachine {
             self.wake(Wake::Paced);
         }
         if self.state() == State::MetricsOnly {
+            if let Some(span) = requested {
+                self.would_open_until = now.at.after(span);
+            }
             return self.watch(requested.map(open_for_reason), now);
         }
         match requested {
@@ -219,7 +222,8 @@ impl StateMachine {
         let watching = self.state() == State::MetricsOnly;
         let verdict = || self.verdict(now).filter(|_| watching).map(|(reason, ..)| reason);
         let reason = requested.or_else(verdict);
-        let before = std::mem::replace(&mut self.would_open, reason.is_some());
+        let holds = self.would_open && now.at < self.would_open_until;
+        let before = std::mem::replace(&mut self.would_open, holds || reason.is_some());
         if !before && reason.is_some() {
             self.effects.would_open = reason;
         }
