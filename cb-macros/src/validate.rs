@@ -70,8 +70,8 @@ pub(crate) enum On {
     Error,
 }
 
-/// `errors` are those of reading the arguments. If there are any, missing arguments are not reported: they may be there,
-/// misspelled.
+/// `errors` are those of reading the arguments. If there are any, missing arguments are not reported: they
+/// may be there, misspelled.
 pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Result<Plan> {
     let all_read = errors.is_empty();
     let mut values: HashMap<&str, Value> = HashMap::new();

@@ -1,4 +1,5 @@
-//! What HTTP says of a dependency's health (feature `http`): which status codes are failures, and when to try again.
+//! What HTTP says of a dependency's health (feature `http`): which status codes are failures, and when to try
+//! again.
 //!
 //! ```
 //! use std::time::Duration;
@@ -12,21 +13,22 @@
 //! assert_eq!(retry_after(&headers), Some(Duration::from_secs(120)));
 //! ```
 //!
-//! With the attribute: `is_failure = |result| …is_server_failure(…)` and `open_for = |result| …retry_after(…)`.
+//! With the attribute: `is_failure = |result| …is_server_failure(…)` and `open_for = |result|
+//! …retry_after(…)`.
 
 use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 
-/// Whether the status says that the server cannot serve: 5xx, and 429 (Too Many Requests). Any other 4xx is an answer, such as
-/// 404: the server works, and the request was wrong.
+/// Whether the status says that the server cannot serve: 5xx, and 429 (Too Many Requests). Any other 4xx is
+/// an answer, such as 404: the server works, and the request was wrong.
 pub fn is_server_failure(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// How long the server asks to be left alone, by its `Retry-After` header: in seconds or as a date (RFC 9110, 10.2.3). A
-/// date that has passed is zero. `None` without the header, and if it is neither.
+/// How long the server asks to be left alone, by its `Retry-After` header: in seconds or as a date (RFC 9110,
+/// 10.2.3). A date that has passed is zero. `None` without the header, and if it is neither.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     retry_after_at(headers, SystemTime::now())
 }

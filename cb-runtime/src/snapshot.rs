@@ -106,7 +106,8 @@ pub struct Snapshot {
     pub epoch: u64,
     /// Whether only this instance is in this state, because the store has not confirmed it (yet).
     pub local: bool,
-    /// When this state began, by the store's clock; `None` if the breaker has never left its first state, closed.
+    /// When this state began, by the store's clock; `None` if the breaker has never left its first state,
+    /// closed.
     #[serde(serialize_with = "serial::option_time")]
     pub since: Option<SystemTime>,
     /// When the circuit opened last, as far as this instance has seen it open.
@@ -158,7 +159,8 @@ pub enum Origin {
     Operator,
     /// The attribute, or what was given to [`get_or_create`](crate::Registry::get_or_create).
     Attribute,
-    /// The registry's defaults, from a file, the environment or [the builder](crate::RegistryBuilder::defaults).
+    /// The registry's defaults, from a file, the environment or [the
+    /// builder](crate::RegistryBuilder::defaults).
     Defaults,
     /// No layer gives it.
     BuiltIn,
@@ -210,7 +212,8 @@ pub struct Outcomes {
     pub late: u64,
     /// Not made: the circuit did not admit them.
     pub rejected: u64,
-    /// Not made: the circuit is closed, but has just recovered and admits only a part of the calls (`ramp_up`).
+    /// Not made: the circuit is closed, but has just recovered and admits only a part of the calls
+    /// (`ramp_up`).
     pub ramp_rejected: u64,
     /// How many of the failed and rejected calls a cached result answered.
     pub cached: u64,
@@ -232,7 +235,8 @@ impl Outcomes {
     }
 }
 
-/// A registry's connection to its store, as [`Registry::store_status`](crate::Registry::store_status) tells it from memory.
+/// A registry's connection to its store, as [`Registry::store_status`](crate::Registry::store_status) tells
+/// it from memory.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -300,11 +304,12 @@ pub struct FleetBreaker {
     pub slow: u64,
     /// Failures since the latest success, fleet-wide.
     pub consecutive_failures: u64,
-    /// The window that the fleet judges by, as the instance that knows most of it sees it. See `outcomes` for when it is known.
+    /// The window that the fleet judges by, as the instance that knows most of it sees it. See `outcomes` for
+    /// when it is known.
     pub window: Option<WindowSnapshot>,
-    /// The calls of all living instances since each of them was started. Instances tell of their calls only while somebody asks
-    /// for them: the first answer may have this instance's alone, and from five seconds later on they are a second
-    /// old. An instance with more than 2,000 breakers tells of 2,000.
+    /// The calls of all living instances since each of them was started. Instances tell of their calls only
+    /// while somebody asks for them: the first answer may have this instance's alone, and from five seconds
+    /// later on they are a second old. An instance with more than 2,000 breakers tells of 2,000.
     pub outcomes: Outcomes,
     /// How often it has opened in a row, which is what its backoff goes by.
     pub openings: u32,
@@ -381,7 +386,8 @@ pub struct FleetPage {
     pub by_state: StateCounts,
 }
 
-/// A number of breakers for each [`State`]: `counts[State::Open]`. `serde` writes it as an object: `{"open": 2, …}`.
+/// A number of breakers for each [`State`]: `counts[State::Open]`. `serde` writes it as an object: `{"open":
+/// 2, …}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts([usize; State::ALL.len()]);
 
@@ -425,7 +431,8 @@ pub struct InstanceInfo {
     /// Its last sign of life, by the store's clock. It gives one every five seconds.
     #[serde(serialize_with = "serial::time")]
     pub last_seen: SystemTime,
-    /// It has been silent for more than 15 seconds: it is gone, or cannot reach the store and decides by itself.
+    /// It has been silent for more than 15 seconds: it is gone, or cannot reach the store and decides by
+    /// itself.
     pub degraded: bool,
     /// It is the one that has been asked.
     pub own: bool,

@@ -43,8 +43,9 @@ pub type CallFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, CallError<E>>>
 
 /// Puts a breaker around a service. All services that it is applied to share the breaker, as do all requests.
 ///
-/// `Ok` counts as a success and `Err` as a failure, unless [`classify`](Self::classify) says otherwise. A service whose
-/// circuit is open is not called; its readiness is asked for all the same. A request that is dropped counts as cancelled.
+/// `Ok` counts as a success and `Err` as a failure, unless [`classify`](Self::classify) says otherwise. A
+/// service whose circuit is open is not called; its readiness is asked for all the same. A request that is
+/// dropped counts as cancelled.
 #[derive(Clone)]
 pub struct CircuitBreakerLayer<C = ByResult, F = NoFallback> {
     breaker: Breaker,
@@ -61,13 +62,14 @@ impl CircuitBreakerLayer {
 
 impl<C, F> CircuitBreakerLayer<C, F> {
     /// What a response, or an error, says of the service: `Fn(&Result<Response, Error>) -> Verdict`. A
-    /// [`Verdict::Opening`] opens the circuit of the whole fleet for that time, as a `Retry-After` asks for. A panic counts as a failure.
+    /// [`Verdict::Opening`] opens the circuit of the whole fleet for that time, as a `Retry-After` asks for.
+    /// A panic counts as a failure.
     pub fn classify<New>(self, classify: New) -> CircuitBreakerLayer<New, F> {
         CircuitBreakerLayer { breaker: self.breaker, classify: Arc::new(classify), fallback: self.fallback }
     }
 
-    /// What answers in place of a rejected or failed call: `Fn(CallError<Error>) -> impl Future<Output = Response>`. Without
-    /// one, the caller gets the error, or the response that counted as a failure.
+    /// What answers in place of a rejected or failed call: `Fn(CallError<Error>) -> impl Future<Output =
+    /// Response>`. Without one, the caller gets the error, or the response that counted as a failure.
     pub fn fallback<New>(self, fallback: New) -> CircuitBreakerLayer<C, New> {
         CircuitBreakerLayer { breaker: self.breaker, classify: self.classify, fallback: Arc::new(fallback) }
     }

@@ -1,4 +1,5 @@
-//! Settings that the compiler could not check: the invalid one is reported and left out, all others are in force.
+//! Settings that the compiler could not check: the invalid one is reported and left out, all others are in
+//! force.
 
 mod common;
 

@@ -74,8 +74,8 @@ impl Guarded<'_> {
         quote_spanned!(Span::mixed_site()=> #and breaker)
     }
 
-    /// Whether a setting may be another one for another type of a generic function: `T::TIMEOUT`. The types of an `impl` are not
-    /// known here, so any expression may.
+    /// Whether a setting may be another one for another type of a generic function: `T::TIMEOUT`. The types
+    /// of an `impl` are not known here, so any expression may.
     fn settings_may_depend_on_types(&self) -> bool {
         let names_something = |expression: &Expr| {
             any(&expression.to_token_stream(), &mut |token| matches!(token, TokenTree::Ident(_)))

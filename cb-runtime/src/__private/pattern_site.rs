@@ -1,4 +1,5 @@
-//! What an annotated function keeps whose breaker's name is made of its arguments: everything but the breaker.
+//! What an annotated function keeps whose breaker's name is made of its arguments: everything but the
+//! breaker.
 
 use std::fmt::{self, Write};
 use std::panic::Location;
@@ -12,8 +13,8 @@ use crate::breakers::KeyedSite;
 use crate::config::BreakerConfig;
 use crate::registry::Registry;
 
-/// The static beside an annotated function whose breaker's name is made of its arguments. The breaker is looked up at
-/// every call.
+/// The static beside an annotated function whose breaker's name is made of its arguments. The breaker is
+/// looked up at every call.
 pub struct PatternSite {
     /// The name as it stands in the attribute.
     pattern: &'static str,
@@ -42,7 +43,8 @@ impl PatternSite {
         }
     }
 
-    /// The breaker of that name in the global registry. `settings` is called once for each type of a generic function.
+    /// The breaker of that name in the global registry. `settings` is called once for each type of a generic
+    /// function.
     #[inline]
     pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> SiteBreaker {
         #[cfg(feature = "test-util")]
@@ -115,8 +117,8 @@ impl Name {
         name
     }
 
-    /// Shortens a longer name to its beginning and a digest of the whole. The result is longer than any short name, so no
-    /// argument can be chosen for which one name collides with another.
+    /// Shortens a longer name to its beginning and a digest of the whole. The result is longer than any short
+    /// name, so no argument can be chosen for which one name collides with another.
     fn with<T>(self, then: impl FnOnce(&str) -> T) -> T {
         if self.long.is_empty() {
             let text = std::str::from_utf8(&self.bytes[..self.len]);

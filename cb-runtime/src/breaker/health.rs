@@ -16,7 +16,8 @@ pub(crate) struct Check {
     ticket: CheckTicket,
     pub(crate) what: HealthCheck,
     pub(crate) timeout: Duration,
-    /// To be held until the check has ended. `None`: too many have not ended, and this one fails without being made.
+    /// To be held until the check has ended. `None`: too many have not ended, and this one fails without
+    /// being made.
     pub(crate) slot: Option<Arc<()>>,
 }
 
@@ -39,8 +40,9 @@ impl Core {
         if self.context.has_ended() { 0 } else { self.checked_every_us.load(Ordering::Relaxed) }
     }
 
-    /// How long a rejected caller had better wait: until the reset timeout has elapsed, at `until`. Where health checks go
-    /// on failing, until the next check: exact where it is made, elsewhere as if checks came at their interval.
+    /// How long a rejected caller had better wait: until the reset timeout has elapsed, at `until`. Where
+    /// health checks go on failing, until the next check: exact where it is made, elsewhere as if checks came
+    /// at their interval.
     pub(super) fn remaining(&self, until: Moment, state: State, now: Moment) -> Duration {
         let every = self.check_interval_us();
         let until = until.max(Moment(self.next_check.load(Ordering::Relaxed)));
@@ -76,8 +78,8 @@ impl Core {
         self.transact(|inner, now| inner.machine.end_check(&check.ticket, error.as_deref(), now));
     }
 
-    /// The registry is being shut down: probes go back and health checks are left to other instances, both with the
-    /// next exchange.
+    /// The registry is being shut down: probes go back and health checks are left to other instances, both
+    /// with the next exchange.
     pub(crate) fn step_down(&self) {
         self.transact(|inner, _| inner.machine.step_down());
     }

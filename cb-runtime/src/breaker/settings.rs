@@ -14,14 +14,16 @@ use crate::error::{Error, ErrorKind};
 
 /// Instances that start later learn of a difference within this time.
 const REPEATED_AFTER: Duration = Duration::from_secs(60);
-/// After more reloads than this in an hour, a former line of this instance may be taken for another instance's.
+/// After more reloads than this in an hour, a former line of this instance may be taken for another
+/// instance's.
 const FORMER_LINES: usize = 8;
 
 /// The settings as one line of text, by which instances find out that theirs differ.
 pub(super) struct SettingsLine {
     line: Arc<str>,
     sent_at: Moment,
-    /// The lines before reloads, latest last: the store remembers them for a while, and would report them back.
+    /// The lines before reloads, latest last: the store remembers them for a while, and would report them
+    /// back.
     former: Vec<Arc<str>>,
 }
 
@@ -42,8 +44,8 @@ impl SettingsLine {
         self.former.drain(..beyond);
     }
 
-    /// The line, if an entry is to carry it now: always, until a difference has been reported, and now and then after it.
-    /// The store forgets lines that are not repeated.
+    /// The line, if an entry is to carry it now: always, until a difference has been reported, and now and
+    /// then after it. The store forgets lines that are not repeated.
     pub(super) fn encode(&mut self, drift_reported: bool, now: Moment) -> Arc<str> {
         if drift_reported && now.since(self.sent_at) < REPEATED_AFTER {
             return Arc::default();
@@ -52,8 +54,8 @@ impl SettingsLine {
         self.line.clone()
     }
 
-    /// How another instance's line differs from this one's. An instance that judges by a former line of this one reports
-    /// the difference itself: it receives this instance's present line.
+    /// How another instance's line differs from this one's. An instance that judges by a former line of this
+    /// one reports the difference itself: it receives this instance's present line.
     fn drift(&self, other: &str) -> Option<String> {
         let is_former = self.former.iter().any(|former| **former == *other);
         let differences = differences(&self.line, other);

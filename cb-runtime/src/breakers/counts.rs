@@ -22,8 +22,8 @@ pub(crate) struct BreakerCounts<'a> {
 }
 
 impl BreakerMap {
-    /// Shows every registered breaker to `read`. None of them is referred to meanwhile: that would keep idle ones from being
-    /// evicted.
+    /// Shows every registered breaker to `read`. None of them is referred to meanwhile: that would keep idle
+    /// ones from being evicted.
     pub(crate) fn for_each_count(&self, mut read: impl FnMut(BreakerCounts<'_>)) {
         let names: Vec<_> = self.read().registered.keys().cloned().collect();
         for chunk in names.chunks(CHUNK) {

@@ -1,8 +1,9 @@
 //! The breakers of one registry, and the states of others that the fleet has in a state other than closed.
 //!
-//! Most breakers are *pinned*: functions and handles ask for them by a name of their own, so there are as many as the
-//! program has names. The others are *keyed*: their names are made of arguments, and their number has no end. So
-//! a registry has a limited number of places for them, and [evicts](BreakerMap::sweep) those that it can make anew without a loss.
+//! Most breakers are *pinned*: functions and handles ask for them by a name of their own, so there are as
+//! many as the program has names. The others are *keyed*: their names are made of arguments, and their number
+//! has no end. So a registry has a limited number of places for them, and [evicts](BreakerMap::sweep) those
+//! that it can make anew without a loss.
 
 #[cfg(feature = "metrics")]
 mod counts;
@@ -34,10 +35,11 @@ pub(crate) struct BreakerMap {
     breakers: RwLock<Breakers>,
     /// Places for keyed breakers.
     places: usize,
-    /// When breakers were evicted last. A breaker that has been used since counts as used then: fine enough to tell
-    /// the least recently used, and calls need not read the clock.
+    /// When breakers were evicted last. A breaker that has been used since counts as used then: fine enough
+    /// to tell the least recently used, and calls need not read the clock.
     swept_at: AtomicU64,
-    /// Breakers that are being steered without being registered: the coordinator serves them, no call finds them.
+    /// Breakers that are being steered without being registered: the coordinator serves them, no call finds
+    /// them.
     steered: Mutex<Vec<Arc<Core>>>,
 }
 
@@ -45,8 +47,8 @@ pub(crate) struct BreakerMap {
 struct Breakers {
     registered: HashMap<Arc<str>, Registered>,
     keyed: usize,
-    /// States that the fleet has breakers in that are not registered here: one that is registered later is in the fleet's
-    /// state from its first call on.
+    /// States that the fleet has breakers in that are not registered here: one that is registered later is in
+    /// the fleet's state from its first call on.
     held: HashMap<Arc<str>, Held>,
 }
 
@@ -65,7 +67,8 @@ struct Registered {
 /// A function whose breakers are keyed.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyedSite {
-    /// Tells it from others. Beyond 64 functions some share a bit, and a difference of their settings may go unnoticed.
+    /// Tells it from others. Beyond 64 functions some share a bit, and a difference of their settings may go
+    /// unnoticed.
     pub(crate) bit: u64,
     /// The name as it stands in the attribute: `"tenant-{id}"`.
     pub(crate) pattern: &'static str,

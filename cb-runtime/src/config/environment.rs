@@ -20,7 +20,8 @@ pub(crate) fn report_unknown() {
     });
 }
 
-/// What to say about those among these variables. `has_settings`: whether this build reads breakers' settings from variables.
+/// What to say about those among these variables. `has_settings`: whether this build reads breakers' settings
+/// from variables.
 fn unknown(names: impl Iterator<Item = String>, has_settings: bool) -> Vec<String> {
     let begins_with = |name: &str, known: &[&str]| known.iter().any(|known| name.starts_with(known));
     let mut unknown: Vec<_> = names

@@ -86,7 +86,8 @@ impl Layers {
         Err(Error::config("name", problem).at(&variable, ""))
     }
 
-    /// The breakers that the operator has settings for. One that only variables name is spelled as they do, until it is registered.
+    /// The breakers that the operator has settings for. One that only variables name is spelled as they do,
+    /// until it is registered.
     pub(crate) fn configured(&self) -> Vec<String> {
         let claimed = lock(&self.meant);
         let by_variable = self.by_variable.keys().filter(|folded| !claimed.contains_key(folded));

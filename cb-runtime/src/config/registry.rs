@@ -41,7 +41,8 @@ pub struct RegistryConfig {
     pub namespace: Option<String>,
     /// See [`RegistryBuilder::node`](crate::RegistryBuilder::node). Read when the registry is built.
     pub node: Option<String>,
-    /// See [`RegistryBuilder::cache_limits`](crate::RegistryBuilder::cache_limits). Read when the registry is built.
+    /// See [`RegistryBuilder::cache_limits`](crate::RegistryBuilder::cache_limits). Read when the registry is
+    /// built.
     pub cache_limits: Option<CacheLimits>,
     /// Settings of every breaker that neither its attribute nor the operator sets.
     pub defaults: BreakerConfig,

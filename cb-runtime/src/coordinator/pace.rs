@@ -7,12 +7,12 @@ use crate::clock::Moment;
 /// The bounds of the two intervals.
 const EXCHANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-/// An instance that has nothing to tell asks this often whether the store still holds what it held: one that has lost
-/// its data is given back what this instance knows within a second.
+/// An instance that has nothing to tell asks this often whether the store still holds what it held: one that
+/// has lost its data is given back what this instance knows within a second.
 const HEARTBEAT: Duration = Duration::from_millis(700);
 
-/// When the next exchange, report and question are due. Times are counted from answers, so a store that is slow is
-/// asked less; they vary by a quarter, so that instances which began together do not go on together.
+/// When the next exchange, report and question are due. Times are counted from answers, so a store that is
+/// slow is asked less; they vary by a quarter, so that instances which began together do not go on together.
 pub(super) struct Pace {
     /// Mean of the answer times, of which the latest has a weight of a quarter.
     answer_time: Duration,

@@ -58,20 +58,21 @@ impl Default for RegistryBuilder {
 }
 
 impl RegistryBuilder {
-    /// Shares state through this Redis: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS (feature
-    /// `tls`), `unix:///path/to/socket`. Without one, state lives in this process alone.
+    /// Shares state through this Redis: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS
+    /// (feature `tls`), `unix:///path/to/socket`. Without one, state lives in this process alone.
     ///
     /// With TLS, `?cacert=/path/to/ca.pem` names the authorities to trust in place of the platform's, and
-    /// `cert=…&key=…` the client's certificate: PEM files, read by [`build`](Self::build). The cryptography is the
-    /// one that the process has installed for rustls by then; if there is none, `build` installs ring's.
+    /// `cert=…&key=…` the client's certificate: PEM files, read by [`build`](Self::build). The cryptography
+    /// is the one that the process has installed for rustls by then; if there is none, `build` installs
+    /// ring's.
     #[cfg(feature = "redis")]
     pub fn redis(mut self, url: impl Into<String>) -> Self {
         self.target = Target::Redis(crate::store::redis::Target::Single(url.into()));
         self
     }
 
-    /// Shares state through a Redis Cluster, found by any of these nodes. User, password and certificates of the
-    /// first address are used for all nodes.
+    /// Shares state through a Redis Cluster, found by any of these nodes. User, password and certificates of
+    /// the first address are used for all nodes.
     #[cfg(feature = "cluster")]
     pub fn redis_cluster(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let urls = urls.into_iter().map(Into::into).collect();
@@ -91,7 +92,8 @@ impl RegistryBuilder {
         self
     }
 
-    /// Separates fleets that use one Redis: breakers of different namespaces share nothing. Default `"default"`.
+    /// Separates fleets that use one Redis: breakers of different namespaces share nothing. Default
+    /// `"default"`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -114,14 +116,16 @@ impl RegistryBuilder {
         self
     }
 
-    /// How many [keyed breakers](macro@crate::circuit_breaker#name) there may be in this process at once; others are not
-    /// limited. Default 10,000, at three kilobytes per breaker on a small machine and up to ten on one with many cores.
+    /// How many [keyed breakers](macro@crate::circuit_breaker#name) there may be in this process at once;
+    /// others are not limited. Default 10,000, at three kilobytes per breaker on a small machine and up to
+    /// ten on one with many cores.
     ///
-    /// Room for new ones is made in time, by evicting breakers that nothing refers to and that the store knows all of: the
-    /// least recently used first, closed ones before open ones, and those that have not been used for ten minutes anyway. One that is called
-    /// again starts from the fleet's state; only [`Snapshot::outcomes`](crate::Snapshot::outcomes) begins anew. If no room can be made (all are
-    /// in use, or the store is away), a call under a new name is made without a breaker's guard, with
-    /// its timeout, cache and fallback. That is reported as an error, at most once a minute.
+    /// Room for new ones is made in time, by evicting breakers that nothing refers to and that the store
+    /// knows all of: the least recently used first, closed ones before open ones, and those that have not
+    /// been used for ten minutes anyway. One that is called again starts from the fleet's state; only
+    /// [`Snapshot::outcomes`](crate::Snapshot::outcomes) begins anew. If no room can be made (all are in use,
+    /// or the store is away), a call under a new name is made without a breaker's guard, with its timeout,
+    /// cache and fallback. That is reported as an error, at most once a minute.
     pub fn max_breakers(mut self, breakers: usize) -> Self {
         self.max_breakers = breakers;
         self
@@ -133,46 +137,51 @@ impl RegistryBuilder {
         self
     }
 
-    /// Settings from outside the code. They take precedence over those given to this builder by [`redis`](Self::redis),
-    /// [`namespace`](Self::namespace), [`node`](Self::node), [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
+    /// Settings from outside the code. They take precedence over those given to this builder by
+    /// [`redis`](Self::redis), [`namespace`](Self::namespace), [`node`](Self::node),
+    /// [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
     pub fn config(mut self, config: RegistryConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Calls `callback` for every failure in the background, on a thread of its own. `tracing` reports them, too.
+    /// Calls `callback` for every failure in the background, on a thread of its own. `tracing` reports them,
+    /// too.
     pub fn on_error(mut self, callback: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(callback));
         self
     }
 
-    /// Measures time with this clock; for tests. With Redis, what instances share runs on Redis' clock all the same.
+    /// Measures time with this clock; for tests. With Redis, what instances share runs on Redis' clock all
+    /// the same.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The name of the node that this instance runs on: one that stays the same when the instance is started again. Default
-    /// the environment's `CB_INSTANCE`, else the host's name.
+    /// The name of the node that this instance runs on: one that stays the same when the instance is started
+    /// again. Default the environment's `CB_INSTANCE`, else the host's name.
     ///
-    /// [Quorums](BreakerConfig::min_failing_instances) count nodes, so that one bad instance that restarts again and again
-    /// is not taken for several. Two instances on one host that are to count as two need two names.
+    /// [Quorums](BreakerConfig::min_failing_instances) count nodes, so that one bad instance that restarts
+    /// again and again is not taken for several. Two instances on one host that are to count as two need two
+    /// names.
     pub fn node(mut self, name: impl Into<String>) -> Self {
         self.node = Some(name.into());
         self
     }
 
-    /// Makes [`build`](Self::build) and [`install`](Self::install) fail if the store has not answered within this time:
-    /// for programs that must not start with a wrong password, port or database. Without it, the registry serves by
-    /// itself until the store is there.
+    /// Makes [`build`](Self::build) and [`install`](Self::install) fail if the store has not answered within
+    /// this time: for programs that must not start with a wrong password, port or database. Without it, the
+    /// registry serves by itself until the store is there.
     pub fn connect_timeout(mut self, span: Duration) -> Self {
         self.connect_timeout = Some(span);
         self
     }
 
-    /// How much of the fleet's [history](Registry::history) the store keeps: at least this many transitions (a hundred more
-    /// where Redis frees memory by whole blocks), for this long after the latest of them. Default 1,000 transitions and an hour. A transition takes Redis
-    /// about 300 bytes. Give all instances of a namespace the same.
+    /// How much of the fleet's [history](Registry::history) the store keeps: at least this many transitions
+    /// (a hundred more where Redis frees memory by whole blocks), for this long after the latest of them.
+    /// Default 1,000 transitions and an hour. A transition takes Redis about 300 bytes. Give all instances of
+    /// a namespace the same.
     pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
         self.retention = Retention { events: transitions, age };
         self
@@ -180,9 +189,9 @@ impl RegistryBuilder {
 
     /// Builds a registry that is not the global one.
     ///
-    /// Asks the store for the fleet's states before it returns, and waits at most half a second for them. A store that
-    /// does not answer is no error, unless there is a [`connect_timeout`](Self::connect_timeout): the registry serves by itself and joins
-    /// the fleet when the store is there.
+    /// Asks the store for the fleet's states before it returns, and waits at most half a second for them. A
+    /// store that does not answer is no error, unless there is a [`connect_timeout`](Self::connect_timeout):
+    /// the registry serves by itself and joins the fleet when the store is there.
     ///
     /// # Errors
     /// If the address or a setting is invalid; if a `connect_timeout` has elapsed.
@@ -232,8 +241,8 @@ impl RegistryBuilder {
     /// Builds the registry that all attributes use unless they name another; see [`build`](Self::build).
     ///
     /// # Errors
-    /// As [`build`](Self::build); and if there is a global registry already, because this is the second `install` or a guarded
-    /// call came first.
+    /// As [`build`](Self::build); and if there is a global registry already, because this is the second
+    /// `install` or a guarded call came first.
     pub fn install(self) -> Result<&'static Registry, Error> {
         let mut fresh = false;
         let registry = super::GLOBAL.get_or_try_init(|| {

@@ -43,8 +43,8 @@ use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
-/// What [`Registry::shutdown`] waits at most for results that are still to be written to the store, and for numbers that are still to be
-/// published.
+/// What [`Registry::shutdown`] waits at most for results that are still to be written to the store, and for
+/// numbers that are still to be published.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 
 /// What a new registry waits at most for the fleet's states before it goes on without them.
@@ -54,8 +54,8 @@ const FIRST_CONTACT: Duration = Duration::from_millis(500);
 /// namespace through the store. A cheap handle: all clones are the same instance.
 ///
 /// The attribute uses the [global](Self::global) one. Others are independent of it and of each other: twenty
-/// of them in one process are twenty instances. When the last clone of one is dropped, its background work ends; what
-/// it has not yet sent to the store is lost then, unless [`shutdown`](Self::shutdown) was awaited.
+/// of them in one process are twenty instances. When the last clone of one is dropped, its background work
+/// ends; what it has not yet sent to the store is lost then, unless [`shutdown`](Self::shutdown) was awaited.
 #[derive(Clone)]
 pub struct Registry {
     id: u64,
@@ -95,9 +95,10 @@ impl Registry {
     /// The registry that attributes use unless they name another.
     ///
     /// If none has been [installed](RegistryBuilder::install), the first use builds one from the environment:
-    /// `CB_REDIS_URL` (without it, state lives in this process alone), `CB_NAMESPACE` and `CB_INSTANCE`, and with the feature `config` all that
-    /// `RegistryConfig::from_env` reads. If the address is invalid, that is reported by `tracing` and on stderr, and
-    /// state lives in this process alone. If a setting is invalid, that is reported too, and none of the environment's settings is used.
+    /// `CB_REDIS_URL` (without it, state lives in this process alone), `CB_NAMESPACE` and `CB_INSTANCE`, and
+    /// with the feature `config` all that `RegistryConfig::from_env` reads. If the address is invalid, that
+    /// is reported by `tracing` and on stderr, and state lives in this process alone. If a setting is
+    /// invalid, that is reported too, and none of the environment's settings is used.
     pub fn global() -> &'static Registry {
         GLOBAL.get_or_init(Registry::from_environment)
     }
@@ -202,7 +203,8 @@ impl Registry {
         Ok(Registry { id, context, breakers, shared: Arc::new(shared) })
     }
 
-    /// The cached results of all breakers; in this process only, unless there is a store to share them through.
+    /// The cached results of all breakers; in this process only, unless there is a store to share them
+    /// through.
     fn cache(
         clock: &Clock,
         limits: CacheLimits,
@@ -217,8 +219,8 @@ impl Registry {
         Ok(cache.with_store(store, store_up.clone(), background.clone()))
     }
 
-    /// The breaker of that name, if it is registered here or the fleet has it in a state other than closed. To steer any
-    /// other, see [`control`](Self::control).
+    /// The breaker of that name, if it is registered here or the fleet has it in a state other than closed.
+    /// To steer any other, see [`control`](Self::control).
     pub fn breaker(&self, name: &str) -> Option<Breaker> {
         match self.breakers.get(name) {
             Some(core) => Some(Breaker::new(core)),
@@ -261,13 +263,13 @@ impl Registry {
         all
     }
 
-    /// Puts `config` in the place of what came from outside the code before (at
-    /// [`RegistryBuilder::config`] or at the last reload): for all breakers that are registered and all that will be. None of them loses
+    /// Puts `config` in the place of what came from outside the code before (at [`RegistryBuilder::config`]
+    /// or at the last reload): for all breakers that are registered and all that will be. None of them loses
     /// a count or changes its state; what a breaker has counted is judged by the new settings from then on.
     /// Annotated functions follow with their `call_timeout` and `cache_ttl`; calls under way keep theirs.
     ///
-    /// All or nothing: if something in `config` is invalid, or contradicts an attribute, everything stays as it is. Other
-    /// instances of the fleet have to be reloaded too.
+    /// All or nothing: if something in `config` is invalid, or contradicts an attribute, everything stays as
+    /// it is. Other instances of the fleet have to be reloaded too.
     ///
     /// # Errors
     /// If `config` is invalid. `redis`, `namespace` and `node` may be left out, but not differ from before.
@@ -301,7 +303,8 @@ impl Registry {
         Ok(())
     }
 
-    /// All events from now on. To go on where an earlier subscription ended, see [`subscribe_from`](Self::subscribe_from).
+    /// All events from now on. To go on where an earlier subscription ended, see
+    /// [`subscribe_from`](Self::subscribe_from).
     pub fn subscribe(&self) -> Events {
         self.context.events.subscribe()
     }
@@ -418,7 +421,8 @@ impl Registry {
         }
     }
 
-    /// The breaker of that name for steering it, and what keeps it in the coordinator's care if it is not registered here.
+    /// The breaker of that name for steering it, and what keeps it in the coordinator's care if it is not
+    /// registered here.
     fn steered(&self, name: &str) -> (Breaker, Option<Steered>) {
         if let Some(core) = self.breakers.get(name) {
             return (Breaker::new(core), None);
@@ -443,8 +447,8 @@ impl Registry {
         core
     }
 
-    /// All that it takes to make the breaker of that name. Until it is dropped there is no reload, so a reload either
-    /// finds the breaker in the map or has been before.
+    /// All that it takes to make the breaker of that name. Until it is dropped there is no reload, so a
+    /// reload either finds the breaker in the map or has been before.
     fn blueprint(&self, name: &str, config: &BreakerConfig) -> Blueprint<'_> {
         let layers = self.context.layers();
         if let Err(error) = layers.claim(name) {

@@ -1,4 +1,5 @@
-//! Breakers that the operator configures and no code registers: mostly a misspelled name, whose settings have no effect.
+//! Breakers that the operator configures and no code registers: mostly a misspelled name, whose settings have
+//! no effect.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -10,7 +11,8 @@ use crate::coordinator;
 use crate::error::Error;
 use crate::sync::lock;
 
-/// By then the code that starts with the program has run. A breaker that is called later for the first time is reported, too.
+/// By then the code that starts with the program has run. A breaker that is called later for the first time
+/// is reported, too.
 const AFTER: Duration = Duration::from_secs(60);
 /// How many of the registered names a report lists.
 const SHOWN: usize = 10;

@@ -37,17 +37,16 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The contract. Every method may be called while others are under way; dropping its future
 /// abandons the answer, not the operation.
 pub(crate) trait Store: Send + Sync + 'static {
-    /// One exchange: for each entry, in this order: write back what the store has lost, merge the
-    /// delta, release and renew leases, take or renew the role, try the proposal, give the role up, hand out
-    /// leases, keep the settings, answer with the view. So a proposal is covered by a role that is renewed, or
-    /// given up, in the same entry.
-    /// The whole batch happens at one moment of the store's time, and no other batch in between.
-    /// Two entries may name the same breaker; the second finds what the first has left.
+    /// One exchange: for each entry, in this order: write back what the store has lost, merge the delta,
+    /// release and renew leases, take or renew the role, try the proposal, give the role up, hand out leases,
+    /// keep the settings, answer with the view. So a proposal is covered by a role that is renewed, or given
+    /// up, in the same entry. The whole batch happens at one moment of the store's time, and no other batch
+    /// in between. Two entries may name the same breaker; the second finds what the first has left.
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>>;
 
-    /// Counts of closed breakers that are far from every limit: added, and answered only where the instance has to
-    /// exchange. It costs a store a tenth of an exchange. An entry is dropped unless the store's state is closed in that
-    /// epoch.
+    /// Counts of closed breakers that are far from every limit: added, and answered only where the instance
+    /// has to exchange. It costs a store a tenth of an exchange. An entry is dropped unless the store's state
+    /// is closed in that epoch.
     fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>>;
 
     /// Everything a newcomer must know before its first call: the breakers that are held in another
@@ -58,9 +57,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// means none came; there may be more than are answered at once.
     ///
     /// If `from` is of another incarnation, or the events after it are gone, later ones are answered all the
-    /// same: the caller tells by their incarnation, and by their numbers having a gap. An event that cannot be
-    /// read is an error, once; the next call from the same position goes on behind it. One call at a
-    /// time: a second one waits for the first.
+    /// same: the caller tells by their incarnation, and by their numbers having a gap. An event that cannot
+    /// be read is an error, once; the next call from the same position goes on behind it. One call at a time:
+    /// a second one waits for the first.
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 
     /// What the stream still has: at most `limit` events. Those that cannot be read are left out.

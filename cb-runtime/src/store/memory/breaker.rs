@@ -120,8 +120,8 @@ impl StoredBreaker {
         lost
     }
 
-    /// Takes a state over, with nothing counted in it yet. Who has the role, and what is said of settings, are not
-    /// the epoch's.
+    /// Takes a state over, with nothing counted in it yet. Who has the role, and what is said of settings,
+    /// are not the epoch's.
     fn begin(&mut self, record: &Record, now: u64) {
         let reset_timeout_us = record.reset_timeout_us.min(MAX_SPAN_US);
         let remaining = record.state.remaining(record.remaining_us, reset_timeout_us);

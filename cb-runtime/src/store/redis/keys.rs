@@ -32,8 +32,8 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(namespace: &str) -> Self {
-        // A hash tag may not be empty; "%" alone is what no other namespace is encoded as. A colon in it would
-        // make the keys of cached results ambiguous.
+        // A hash tag may not be empty; "%" alone is what no other namespace is encoded as. A colon in it
+        // would make the keys of cached results ambiguous.
         let namespace = match namespace {
             "" => "%".to_owned(),
             _ => encode(namespace).replace(':', "%3A"),

@@ -285,8 +285,8 @@ fn kind(letter: u8) -> OutcomeKind {
     OutcomeKind { failed: letter.eq_ignore_ascii_case(&b'f'), slow: letter.is_ascii_uppercase() }
 }
 
-/// From a list of failing instances, which the script has found to be in order, what it says of others than `own`.
-/// The latest first, none later than `latest`.
+/// From a list of failing instances, which the script has found to be in order, what it says of others than
+/// `own`. The latest first, none later than `latest`.
 fn of_others(list: &str, own: &str, latest: u64) -> Vec<u64> {
     let pairs = list.split(' ').filter_map(|pair| pair.split_once('*'));
     let others = pairs.filter(|(instance, _)| *instance != own);

@@ -157,7 +157,8 @@ impl CallStats {
 
     // ---- what it amounts to
 
-    /// Totals of the epoch: the fleet's, and this instance's since. `sent`: the outcomes in the entry under way.
+    /// Totals of the epoch: the fleet's, and this instance's since. `sent`: the outcomes in the entry under
+    /// way.
     pub(super) fn totals(&self, sent: Option<&PendingDelta>) -> Counts {
         self.unconfirmed(sent).fold(self.fleet, |sum, delta| sum.plus(delta.counts))
     }
@@ -233,7 +234,8 @@ impl CallStats {
         self.others_failing_since(start).saturating_add(u32::from(own))
     }
 
-    /// How many other instances have failed since `start`; known only where a quorum or a strategy looks at it.
+    /// How many other instances have failed since `start`; known only where a quorum or a strategy looks at
+    /// it.
     pub(super) fn others_failing_since(&self, start: Moment) -> u32 {
         number(self.failing.iter().filter(|at| **at >= start).count())
     }
@@ -260,9 +262,10 @@ impl CallStats {
         !self.before.is_empty() || !self.pending.is_empty()
     }
 
-    /// Moves what is to be reported into an entry. `retry`: what the entry whose fate is unknown has reported.
-    /// `leaving`: outcomes since the decision to leave the confirmed epoch are not that epoch's, and stay here.
-    /// `of_epoch`: what is reported says something about the confirmed state; otherwise it is dropped.
+    /// Moves what is to be reported into an entry. `retry`: what the entry whose fate is unknown has
+    /// reported. `leaving`: outcomes since the decision to leave the confirmed epoch are not that epoch's,
+    /// and stay here. `of_epoch`: what is reported says something about the confirmed state; otherwise it is
+    /// dropped.
     pub(super) fn encode(
         &mut self,
         entry: &mut Entry,
@@ -325,8 +328,8 @@ impl CallStats {
         self.time.is_some()
     }
 
-    /// Whether a report can tell what has not been sent: not the order of calls, and failures only where neither their
-    /// streak nor the instances that saw them are looked at.
+    /// Whether a report can tell what has not been sent: not the order of calls, and failures only where
+    /// neither their streak nor the instances that saw them are looked at.
     pub(super) fn can_be_reported(&self, settings: &Settings) -> bool {
         let by_streak = settings.failure_threshold.is_some();
         self.last.is_none()
@@ -410,7 +413,8 @@ impl CallStats {
         self.forget_pending();
     }
 
-    /// This instance has recovered by its own probes. For the fleet that is a success which ends any failure streak.
+    /// This instance has recovered by its own probes. For the fleet that is a success which ends any failure
+    /// streak.
     pub(super) fn recovered(&mut self, now: Moment) {
         self.decided = false;
         self.begin_epoch();

@@ -53,7 +53,8 @@ impl TimeWindow {
         self.buckets.extend(view.buckets.iter().copied());
         let expired = now.saturating_sub(self.length) / self.width;
         self.buckets = self.buckets.split_off(&expired);
-        // Reports and instances that were cut off add to earlier buckets, too: all are asked for once per bucket.
+        // Reports and instances that were cut off add to earlier buckets, too: all are asked for once per
+        // bucket.
         let current = now / self.width;
         let whole = current != self.asked_whole_in;
         self.since = if whole && ask.since != 0 { 0 } else { current.saturating_sub(1) };
