@@ -1,6 +1,6 @@
-//! What a fleet costs its Redis: the share of a core that the server works for it, the commands that each instance
-//! sends, and how long after a trip on one instance all others know it. Instances are registries with coordinators of
-//! their own in a few processes; the server is a real one.
+//! What a fleet costs its Redis: the share of a core that the server works for it, the commands that each
+//! instance sends, and how long after a trip on one instance all others know it. Instances are registries
+//! with coordinators of their own in a few processes; the server is a real one.
 
 #[path = "support/mod.rs"]
 mod support;

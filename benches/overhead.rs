@@ -80,7 +80,7 @@ impl<G: Guard> Measured for G {
 /// When a thread began and ended.
 type Span = (Instant, Instant);
 
-/// Calls on so many threads at one time.
+/// Calls concurrently on `threads` threads.
 fn run_together<G: Guard>(guard: &G, threads: usize, calls: u64) -> Vec<Span> {
     let ready = AtomicUsize::new(0);
     let one = || {

@@ -1,5 +1,5 @@
-//! The same function, bare and under everybody's guard. Each target includes this file, so that the
-//! compiler may inline all of them alike.
+//! One function, bare and under each guard. Each target includes this file, so that the compiler can inline
+//! all of them alike.
 
 use std::future::poll_fn;
 use std::hint::black_box;

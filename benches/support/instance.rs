@@ -18,8 +18,8 @@ const ROLE: &str = "--instance";
 /// What an instance is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Call so many breakers in turn, so often a second in all (`None`: as often as possible), until the
-    /// next order; every so manieth call fails (0: none).
+    /// Call `breakers` breakers in turn, `per_second` times in all (`None`: as often as possible), until the
+    /// next order. Every `failing`-th call fails (0: none).
     Call { breakers: usize, per_second: Option<u64>, failing: u64 },
     /// Stop calling, and say how often it was.
     Count,

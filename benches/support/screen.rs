@@ -104,8 +104,8 @@ impl Table {
     }
 }
 
-/// One line on stdout, with colour if that is a terminal. Whoever reads only the first lines need not be told
-/// that there are more.
+/// One line on stdout, with colour if that is a terminal. A reader that stops after the first lines is not an
+/// error.
 pub fn line(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }

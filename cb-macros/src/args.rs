@@ -149,7 +149,8 @@ fn one(input: ParseStream<'_>) -> Result<Given> {
 fn value(input: ParseStream<'_>, name: &Ident) -> Result<Expr> {
     let begin = input.fork();
     input.parse().map_err(|error| {
-        // A value that breaks off at the end is reported at its last token; the parser would report it at the whole attribute.
+        // A value that breaks off at the end is reported at its last token; the parser would report it at the
+        // whole attribute.
         let tokens: TokenStream = begin.parse().unwrap_or_default();
         let ends_there = syn::parse2::<Complete>(tokens.clone())
             .is_err_and(|error| error.to_string().starts_with("unexpected end of input"));
@@ -198,8 +199,8 @@ fn unknown(name: &Ident) -> Error {
     Error::new(name.span(), message)
 }
 
-/// The argument that was most probably meant: the one that begins or ends with the text, or the one with the fewest
-/// letters to change, if they are few.
+/// The argument that was most probably meant: the one that begins or ends with the text, or the one with the
+/// fewest letters to change, if they are few.
 pub(crate) fn nearest(text: &str) -> Option<&'static str> {
     let lower = text.to_lowercase();
     let part = ARGUMENTS.iter().map(|argument| argument.name).find(|known| {

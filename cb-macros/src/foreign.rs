@@ -6,8 +6,8 @@ pub(crate) fn answer(written: &str) -> Option<&'static str> {
     ANSWERS.iter().find(|(names, _)| names.contains(&plain.as_str())).map(|(_, answer)| *answer)
 }
 
-/// Names in lower case without underscores, and the answer. They come from resilience4j, Polly, opossum, gobreaker, Hystrix
-/// and pybreaker.
+/// Names in lower case without underscores, and the answer. They come from resilience4j, Polly, opossum,
+/// gobreaker, Hystrix and pybreaker.
 const ANSWERS: &[(&[&str], &str)] = &[
     (
         &["timeout"],

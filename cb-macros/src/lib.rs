@@ -1,7 +1,9 @@
-//! The attribute `#[circuit_breaker]`. Use it through `cb_runtime`, which documents it: its expansion names that crate.
+//! The attribute `#[circuit_breaker]`. Use it through `cb_runtime`, which documents it: its expansion names
+//! that crate.
 //!
-//! A file per step: `args` reads what stands in the parentheses (by the kinds of `value`), `signature` what the attribute
-//! stands on, `validate` makes a plan of both (with `name` and `captures`), and `expand` makes code of the plan.
+//! A file per step: `args` reads what stands in the parentheses (by the kinds of `value`), `signature` what
+//! the attribute stands on, `validate` makes a plan of both (with `name` and `captures`), and `expand` makes
+//! code of the plan.
 
 mod args;
 mod captures;
@@ -26,8 +28,8 @@ pub fn circuit_breaker(args: TokenStream, item: TokenStream) -> TokenStream {
     guard(args.into(), item.into()).into()
 }
 
-/// On any error the item comes back unchanged: one error must not cause others, and an editor must be able to complete
-/// inside a body that is half written.
+/// On any error the item comes back unchanged: one error must not cause others, and an editor must be able to
+/// complete inside a body that is half written.
 fn guard(args: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> proc_macro2::TokenStream {
     match signature::parse(item.clone()) {
         Item::Unfit(error) => expand::untouched(item, &error),

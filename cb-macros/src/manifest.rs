@@ -1,12 +1,12 @@
-//! Whether the user's crate knows the runtime as `cb_runtime`. Without it, each path of the expansion would be an error of its
-//! own, and none of them would name the argument that helps.
+//! Whether the user's crate knows the runtime as `cb_runtime`. Without it, each path of the expansion would
+//! be an error of its own, and none of them would name the argument that helps.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// What is wrong with an attribute without `crate`, in the crate that is being compiled. `None` where another tool than
-/// Cargo compiles, and for the tests of the runtime and of the macro.
+/// What is wrong with an attribute without `crate`, in the crate that is being compiled. `None` where another
+/// tool than Cargo compiles, and for the tests of the runtime and of the macro.
 pub(crate) fn problem() -> Option<String> {
     // An editor expands the attributes of many crates in one process; the compiler, those of one.
     static LAST: Mutex<Option<(OsString, Option<String>)>> = Mutex::new(None);

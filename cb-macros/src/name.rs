@@ -11,7 +11,8 @@ use crate::signature::Function;
 use crate::tokens::unwrapped;
 
 pub(crate) enum Name {
-    /// One for all calls: a string literal, a constant, any expression of type `&'static str` that is known while compiling.
+    /// One for all calls: a string literal, a constant, any expression of type `&'static str` that is known
+    /// while compiling.
     Fixed(Expr),
     Pattern(Pattern),
 }

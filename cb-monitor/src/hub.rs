@@ -184,7 +184,7 @@ impl Hub {
         *last = Some(Attempt { ended: Instant::now(), took: spans, problem });
     }
 
-    /// Nothing could be read for so long that the figures must not pass for the present ones.
+    /// Whether the figures are too old to be shown as current.
     fn is_outdated(&self) -> bool {
         let as_of = lock(&self.figures).as_of();
         as_of.is_none_or(|as_of| as_of.elapsed().is_ok_and(|age| age > SLOWEST + READ_LIMIT))

@@ -21,7 +21,8 @@ use crate::text::single_line;
 
 /// Something that happened. Sent after the change that it tells of.
 ///
-/// `serde` writes it as one object whose `event` says which it is: `{"event": "transition", "breaker": "orders", …}`.
+/// `serde` writes it as one object whose `event` says which it is: `{"event": "transition", "breaker":
+/// "orders", …}`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -29,8 +30,8 @@ pub enum Event {
     /// The fleet's state of a breaker has changed. Every instance sees each change exactly once,
     /// a breaker's changes in the order of their epochs.
     Transition(Arc<Transition>),
-    /// This instance has changed its own state while it could not reach the store. Once the store is back, the instance
-    /// takes the fleet's state.
+    /// This instance has changed its own state while it could not reach the store. Once the store is back,
+    /// the instance takes the fleet's state.
     LocalTransition(Arc<Transition>),
     /// A cached result has answered in place of a failed or rejected call.
     CacheHit {
@@ -46,16 +47,16 @@ pub enum Event {
     HealthCheck {
         /// The breaker's name.
         breaker: Arc<str>,
-        /// `Ok` if it passed; else the check's own error, its panic, or that it took too long. `serde` writes it as
-        /// `error`, which is `null` if the check passed.
+        /// `Ok` if it passed; else the check's own error, its panic, or that it took too long. `serde` writes
+        /// it as `error`, which is `null` if the check passed.
         #[serde(rename = "error", serialize_with = "only_error")]
         result: Result<(), String>,
         /// From its beginning to its end, or until it was dropped.
         #[serde(serialize_with = "serial::span")]
         took: Duration,
     },
-    /// A [metrics-only](crate::State::MetricsOnly) breaker would have opened now. Sent when its rules begin to ask for
-    /// that, not for every call; and again after they have not in between.
+    /// A [metrics-only](crate::State::MetricsOnly) breaker would have opened now. Sent when its rules begin
+    /// to ask for that, not for every call; and again after they have not in between.
     WouldHaveOpened {
         /// The breaker's name.
         breaker: Arc<str>,
@@ -83,8 +84,8 @@ pub struct Transition {
     pub breaker: Arc<str>,
     /// The number of the new state. For a local transition, that of the last state which the store confirmed.
     pub epoch: u64,
-    /// When it happened, by the store's clock: the time is the one that every instance sees. Of a local transition, this
-    /// instance's best estimate.
+    /// When it happened, by the store's clock: the time is the one that every instance sees. Of a local
+    /// transition, this instance's best estimate.
     #[serde(serialize_with = "serial::time")]
     pub at: SystemTime,
     /// The state before.
@@ -106,14 +107,15 @@ pub struct Transition {
     /// For how long it opened, if it did.
     #[serde(serialize_with = "serial::option_span")]
     pub open_for: Option<Duration>,
-    /// Its place in the fleet's history, to [go on from](crate::Registry::subscribe_from) later. A local transition has none.
+    /// Its place in the fleet's history, to [go on from](crate::Registry::subscribe_from) later. A local
+    /// transition has none.
     pub cursor: Option<Cursor>,
 }
 
 /// A place in the fleet's history: the one behind a [`Transition`].
 ///
-/// A text without blanks, made by `Display` and read by `FromStr`; fit for the `id` of a server-sent event. What is in
-/// it may change with any version.
+/// A text without blanks, made by `Display` and read by `FromStr`; fit for the `id` of a server-sent event.
+/// What is in it may change with any version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     pub(crate) incarnation: String,
@@ -183,7 +185,8 @@ pub enum CacheTier {
     Shared,
 }
 
-/// A subscription: all events from the moment of subscribing on, or [from a cursor on](crate::Registry::subscribe_from).
+/// A subscription: all events from the moment of subscribing on, or [from a cursor
+/// on](crate::Registry::subscribe_from).
 ///
 /// A subscriber that is more than 1,024 events behind loses the oldest ones; [`Events::lost`] counts them.
 #[derive(Debug)]
@@ -229,13 +232,14 @@ impl Events {
         }
     }
 
-    /// How many events are missing, at least: those that this subscriber was too slow for, and those between its cursor
-    /// and the oldest that the store still keeps.
+    /// How many events are missing, at least: those that this subscriber was too slow for, and those between
+    /// its cursor and the oldest that the store still keeps.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// The same subscription behind these transitions, which were read after it had begun. `lost`: how many are missing before them.
+    /// Puts transitions before the subscription's events. They were read after it had begun. `lost`: the
+    /// number of missing transitions before them.
     pub(crate) fn behind(mut self, past: Vec<Transition>, lost: u64) -> Self {
         self.resumed = past.last().and_then(|last| last.cursor.clone());
         self.past = past.into_iter().map(|transition| Event::Transition(Arc::new(transition))).collect();
@@ -326,7 +330,8 @@ fn report(event: Event, on_error: Option<OnError>) {
     }
 }
 
-/// Counts an event for the next round of publishing. The counts are sums, so none is lost however many events there are.
+/// Counts an event for the next round of publishing. The counts are sums, so none is lost however many events
+/// there are.
 #[cfg(feature = "metrics")]
 fn note(meter: &Meter, event: &Event) {
     match event {

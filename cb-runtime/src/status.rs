@@ -7,8 +7,8 @@ use crate::error::Error;
 use crate::snapshot::StoreStatus;
 use crate::sync::lock;
 
-/// A registry's connection to its store, as readiness probes and [`connect_timeout`](crate::RegistryBuilder::connect_timeout)
-/// ask for it.
+/// A registry's connection to its store, as readiness probes and
+/// [`connect_timeout`](crate::RegistryBuilder::connect_timeout) ask for it.
 #[derive(Default)]
 pub(crate) struct Connection {
     status: Mutex<Option<StoreStatus>>,
@@ -26,7 +26,8 @@ impl Connection {
         });
     }
 
-    /// The store has not answered. It is lost `since` then, unless it was before; the reason is always the latest.
+    /// The store has not answered. It is lost `since` then, unless it was before; the reason is always the
+    /// latest.
     pub(crate) fn is_lost(&self, since: SystemTime, error: &Error) {
         self.change(|status| {
             let since = match status {

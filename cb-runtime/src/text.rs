@@ -12,7 +12,8 @@ pub(crate) fn cut(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
-/// `text` with its control characters escaped: in a log, a reason with a line feed in it must not look like two lines.
+/// `text` with its control characters escaped: in a log, a reason with a line feed in it must not look like
+/// two lines.
 pub(crate) fn single_line(text: &str) -> Cow<'_, str> {
     let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     if !text.contains(breaks) {

@@ -1,4 +1,5 @@
-//! Settings that depend on the types which a generic function is called with. Such a function has one static for all of them.
+//! Settings that depend on the types which a generic function is called with. Such a function has one static
+//! for all of them.
 
 mod common;
 

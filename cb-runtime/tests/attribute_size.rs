@@ -8,7 +8,8 @@ use std::mem::size_of_val;
 use cb_runtime::circuit_breaker;
 use common::Broken;
 
-/// A permit, a stopwatch, two pointers to the breaker and the body, a timer's, the breaker's own error, and the states in between.
+/// A permit, a stopwatch, two pointers to the breaker and the body, a timer's, the breaker's own error, and
+/// the states in between.
 const SMALL: usize = 152;
 
 macro_rules! sizes {

@@ -45,7 +45,7 @@ impl Instance {
         // For ever, so that attributes can name it: it is a test's.
         let registry: &'static Registry = Box::leak(Box::new(registry));
         let instance = Instance { registry, events: Mutex::new(registry.subscribe()) };
-        // Whoever hears the store's answer for the fleet is connected.
+        // An instance that gets the fleet's overview is connected.
         instance.run(async { registry.fleet().await.unwrap() });
         instance
     }

@@ -66,7 +66,8 @@ impl Arg {
     }
 }
 
-/// A name that documentation shows and nobody can mention: the one that the pattern binds, if it binds only one.
+/// A name that documentation shows and nobody can mention: the one that the pattern binds, if it binds only
+/// one.
 fn name_for(pattern: &Pat, index: usize) -> Ident {
     let span = Span::mixed_site().located_at(pattern.span());
     match &bound_names(pattern)[..] {
@@ -95,8 +96,8 @@ fn bound_names(pattern: &Pat) -> Vec<Ident> {
 
 /// A pattern that, matched against a reference to the argument, binds the names to references.
 ///
-/// Matching through a reference makes every binding a reference. In edition 2024 such a pattern may have no `&`, `ref` or
-/// `mut` of its own, so they are left out.
+/// Matching through a reference makes every binding a reference. In edition 2024 such a pattern may have no
+/// `&`, `ref` or `mut` of its own, so they are left out.
 pub(crate) fn by_reference(pattern: &Pat) -> Pat {
     struct ByReference;
     impl VisitMut for ByReference {

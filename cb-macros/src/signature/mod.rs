@@ -146,7 +146,8 @@ impl Function {
         self.args.first().filter(|arg| arg.is_receiver)
     }
 
-    /// The type that the call returns, as it is written. `None` for `()` that is left out, and behind an alias of a future.
+    /// The type that the call returns, as it is written. `None` for `()` that is left out, and behind an
+    /// alias of a future.
     fn written_output(&self) -> Option<&Type> {
         match (&self.returned, &self.sig.output) {
             (Some(returned), _) => returned.output.as_ref(),
@@ -215,8 +216,8 @@ fn type_arguments(ty: &Type) -> impl Iterator<Item = TokenStream> {
     })
 }
 
-/// `#![allow(…)]` at the beginning of a body becomes an attribute of the function, because the body becomes a block inside
-/// another one, where such an attribute cannot stand.
+/// `#![allow(…)]` at the beginning of a body becomes an attribute of the function, because the body becomes a
+/// block inside another one, where such an attribute cannot stand.
 fn without_inner_attributes(body: &Group) -> syn::Result<(Vec<Attribute>, Group)> {
     let parser = |input: ParseStream<'_>| Ok((input.call(Attribute::parse_inner)?, input.parse()?));
     let (mut attrs, rest): (Vec<Attribute>, TokenStream) = parser.parse2(body.stream())?;

@@ -13,15 +13,16 @@ use syn::{
 pub(crate) struct ReturnedFuture {
     /// The return type, unless it is `impl Future<…>`.
     pub(crate) boxed: Option<Type>,
-    /// What the future returns, if the return type says so. It does not behind an alias such as `BoxFuture<'_, T>`.
+    /// What the future returns, if the return type says so. It does not behind an alias such as
+    /// `BoxFuture<'_, T>`.
     pub(crate) output: Option<Type>,
-    /// The future does not borrow an argument that the function borrows: only code before the future can read that
-    /// argument, so that code has to run when the function is called.
+    /// The future does not borrow an argument that the function borrows: only code before the future can read
+    /// that argument, so that code has to run when the function is called.
     pub(crate) outlives_arguments: bool,
 }
 
-/// What `#[tokio::test]` and `#[tokio::main]` make of an `async fn` if they stand above: `let body = async { … };` and
-/// then a runtime that runs it. Only the inside of that block is the user's, and guarded.
+/// What `#[tokio::test]` and `#[tokio::main]` make of an `async fn` if they stand above: `let body = async {
+/// … };` and then a runtime that runs it. Only the inside of that block is the user's, and guarded.
 pub(crate) struct TokioBody {
     pub(crate) before: TokenStream,
     pub(super) block: Group,
@@ -110,7 +111,8 @@ fn is_known_value(ty: &Type) -> bool {
     }
 }
 
-/// Whether a reference in the arguments has a lifetime that the return type does not have, nor one that it outlives.
+/// Whether a reference in the arguments has a lifetime that the return type does not have, nor one that it
+/// outlives.
 fn outlives_arguments(sig: &Signature, output: &Type) -> bool {
     let held: HashSet<Borrow> = borrows(output.to_token_stream()).into_iter().collect();
     let is_held = |borrow: &Borrow| match borrow {

@@ -1,5 +1,5 @@
-//! What the attribute makes of typical functions, as files that can be read (`tests/expansion`), and as the page
-//! `docs/expansion.md`, which has them all.
+//! What the attribute makes of typical functions, as files that can be read (`tests/expansion`), and as the
+//! page `docs/expansion.md`, which has them all.
 //!
 //! After a change: `BLESS=1 cargo test -p cb-macros`, and then read what has changed.
 

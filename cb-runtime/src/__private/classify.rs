@@ -24,12 +24,12 @@ pub fn by_type<K>(_kind: K) -> ByType<K> {
     ByType(PhantomData)
 }
 
-/// With `is_failure`: what the predicate accepts is a failure, an error that it does not accept is ignored, and anything
-/// else is a success.
+/// With `is_failure`: what the predicate accepts is a failure, an error that it does not accept is ignored,
+/// and anything else is a success.
 pub struct ByPredicate<R, K, P> {
     predicate: P,
-    // With a bound on P instead, the compiler would report one mistake in it twice, because the bound would be a
-    // part of the type of what is awaited.
+    // With a bound on P instead, the compiler would report one mistake in it twice, because the bound would
+    // be a part of the type of what is awaited.
     apply: fn(P, &R) -> bool,
     kind: PhantomData<K>,
 }
@@ -55,7 +55,8 @@ pub fn by_predicate<R, K: ReturnKind<R>, P: FnOnce(&R) -> bool>(
     ByPredicate { predicate, apply: |predicate, value| predicate(value), kind: PhantomData }
 }
 
-/// With `open_for`: a value for which it returns a duration is a failure that opens the circuit for that duration.
+/// With `open_for`: a value for which it returns a duration is a failure that opens the circuit for that
+/// duration.
 pub struct Opening<R, J, P> {
     judge: J,
     open_for: P,

@@ -24,13 +24,14 @@ pub(crate) struct RegistryContext {
     /// A name that stays the same when this instance is started again; the host's unless it is given.
     pub(crate) node: Arc<str>,
     pub(crate) connection: Connection,
-    /// The store is one that a fleet shares. Its clock counts from 1970; the memory store's is this instance's.
+    /// The store is one that a fleet shares. Its clock counts from 1970; the memory store's is this
+    /// instance's.
     has_shared_store: bool,
     pub(crate) clock: Clock,
     pub(crate) events: Arc<EventBus>,
     pub(crate) cache: Cache,
-    /// The settings that do not come from attributes. A registration holds the read lock until it is done, so that no
-    /// breaker misses a reload.
+    /// The settings that do not come from attributes. A registration holds the read lock until it is done, so
+    /// that no breaker misses a reload.
     layers: RwLock<Layers>,
     /// The store's clock minus this instance's, in µs (wrapping).
     skew: AtomicU64,
@@ -99,7 +100,8 @@ impl RegistryContext {
         at_us.saturating_add(epoch_us)
     }
 
-    /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until then.
+    /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until
+    /// then.
     pub(crate) fn wall(&self, at: Moment) -> SystemTime {
         match self.skew() {
             0 if self.has_shared_store => wall(at.0.saturating_add(self.clock.epoch_us())),
@@ -134,7 +136,8 @@ impl RegistryContext {
         self.store_up.load(Ordering::Acquire)
     }
 
-    /// The coordinator, which alone talks to the store, is gone: this process was forked, or the coordinator panicked.
+    /// The coordinator, which alone talks to the store, is gone: this process was forked, or the coordinator
+    /// panicked.
     pub(crate) fn is_abandoned(&self, now: Moment) -> bool {
         let alive_at = Moment(self.alive_at.load(Ordering::Relaxed));
         !self.clock.is_manual() && now.since(alive_at) >= SILENCE
@@ -162,7 +165,8 @@ impl RegistryContext {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The coordinator ends. The dirty list is cleared, because breakers and their context keep each other alive through it.
+    /// The coordinator ends. The dirty list is cleared, because breakers and their context keep each other
+    /// alive through it.
     pub(crate) fn end(&self) {
         self.store_failed(&Error::new(ErrorKind::ShutDown));
         let mut dirty = lock(&self.dirty);

@@ -64,8 +64,9 @@ impl Breaker {
         self.core.snapshot()
     }
 
-    /// Returns a handle that attributes manual overrides to `actor`, a person or a program: [`Snapshot::actor`], events and
-    /// [`FleetBreaker::actor`](crate::FleetBreaker::actor) show it. At most 200 bytes are kept.
+    /// Returns a handle that attributes manual overrides to `actor`, a person or a program:
+    /// [`Snapshot::actor`], events and [`FleetBreaker::actor`](crate::FleetBreaker::actor) show it. At most
+    /// 200 bytes are kept.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -88,8 +89,9 @@ impl Breaker {
         Breaker { actor: Some(cut(actor).into()), ..self.clone() }
     }
 
-    /// Returns a handle whose manual overrides end by themselves after this time: the circuit is closed then, and counts
-    /// from nothing. The time runs on the store's clock, to the microsecond, and is a century at most. Only [`force_open`](Self::force_open), [`disable`](Self::disable) and
+    /// Returns a handle whose manual overrides end by themselves after this time: the circuit is closed then,
+    /// and counts from nothing. The time runs on the store's clock, to the microsecond, and is a century at
+    /// most. Only [`force_open`](Self::force_open), [`disable`](Self::disable) and
     /// [`metrics_only`](Self::metrics_only) have one.
     pub fn expires_in(&self, span: Duration) -> Breaker {
         Breaker { expiry: Some(span), ..self.clone() }
@@ -99,7 +101,8 @@ impl Breaker {
     /// store has it. Cancelling abandons the answer, not the order.
     ///
     /// # Errors
-    /// If the store does not take the order; nothing has changed then, or it cannot be known. If the expiry is zero.
+    /// If the store does not take the order; nothing has changed then, or it cannot be known. If the expiry
+    /// is zero.
     pub async fn force_open(&self, reason: &str) -> Result<(), Error> {
         self.hold(State::ForcedOpen, reason).await
     }
@@ -113,8 +116,8 @@ impl Breaker {
         self.hold(State::Disabled, reason).await
     }
 
-    /// Lets the breaker only watch, for the whole fleet, until someone [releases](Self::release) it: calls are made and
-    /// counted, none is rejected, and whenever it would have opened that is told
+    /// Lets the breaker only watch, for the whole fleet, until someone [releases](Self::release) it: calls
+    /// are made and counted, none is rejected, and whenever it would have opened that is told
     /// ([`Event::WouldHaveOpened`](crate::Event::WouldHaveOpened)). Returns once the store has it.
     ///
     /// # Errors
@@ -123,8 +126,8 @@ impl Breaker {
         self.hold(State::MetricsOnly, reason).await
     }
 
-    /// Ends a state that is held by hand: the circuit is closed and counts from nothing. Does nothing if the store has the
-    /// breaker in any other state.
+    /// Ends a manual override: the circuit is closed, and its counts start at zero. Has no effect if the
+    /// breaker is not overridden in the store.
     ///
     /// # Errors
     /// As [`force_open`](Self::force_open).
@@ -167,7 +170,8 @@ impl Breaker {
     fn place(&self, proposal: Proposal, release: bool) -> Placed {
         let (answer, answered) = oneshot::channel();
         self.core.transact(|inner, _| {
-            // Under the lock that the coordinator takes at its end: either it finds this override, or we see the end.
+            // Under the lock that the coordinator takes at its end: either it finds this override, or we see
+            // the end.
             if !self.core.context.has_ended() {
                 let id = inner.machine.override_state(proposal, release);
                 inner.overrides.push((id, answer));

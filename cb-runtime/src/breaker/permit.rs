@@ -33,11 +33,11 @@ pub(crate) enum Admission<'a> {
 pub struct CallPermit<'a> {
     core: &'a Core,
     word: GateWord,
-    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in it
-    /// when the call has ended, and was slow.
+    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in
+    /// it when the call has ended, and was slow.
     lease: LeaseId,
-    /// A whole word: a byte that is written just before the word around it is copied stalls the processor for longer than
-    /// all the rest of the fast path takes.
+    /// A whole word: a byte that is written just before the word around it is copied stalls the processor for
+    /// longer than all the rest of the fast path takes.
     stage: usize,
 }
 
@@ -68,8 +68,8 @@ impl<'a> CallPermit<'a> {
         self.core.call_timeout(given)
     }
 
-    /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even if the call
-    /// never ends.
+    /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even
+    /// if the call never ends.
     pub(crate) fn limit(&self, limit: Duration) {
         if self.lease != 0 {
             self.core.limit_probe(self.lease & !SLOW, limit);
@@ -152,8 +152,9 @@ impl Drop for CallPermit<'_> {
     }
 }
 
-/// Waits for the answer to a request for a probe: for one round trip to the store at most, which the coordinator bounds.
-/// Bounded here as well, in case the coordinator is gone. Dropped early, the probe goes back.
+/// Waits for the answer to a request for a probe: for one round trip to the store at most, which the
+/// coordinator bounds. Bounded here as well, in case the coordinator is gone. Dropped early, the probe goes
+/// back.
 pub(crate) struct Waiting<'a> {
     core: &'a Core,
     answer: oneshot::Receiver<Grant>,

@@ -42,13 +42,14 @@ impl<'a> MapEntry<'a> {
         Some(core)
     }
 
-    /// Whether a keyed breaker may be registered. One that the fleet has in a state other than closed always may: its state is
-    /// kept here anyway.
+    /// Whether a keyed breaker may be registered. One that the fleet has in a state other than closed always
+    /// may: its state is kept here anyway.
     pub(crate) fn has_room(&self) -> bool {
         self.breakers.keyed < self.map.places || self.breakers.held.contains_key(self.name)
     }
 
-    /// Registers the breaker that `make` makes of its name and the state that the fleet has it in, if that is known.
+    /// Registers the breaker that `make` makes of its name and the state that the fleet has it in, if that is
+    /// known.
     pub(crate) fn insert(
         mut self,
         place: Place,

@@ -1,8 +1,9 @@
 //! Which keyed breakers are evicted, and when.
 //!
-//! A keyed breaker may be evicted when no call and no handle refers to it, and when the store knows all that it does: if it is
-//! made again, it starts from the fleet's state. What is closed goes first, least recently used first; what is open goes
-//! only when it has not been called for [`UNCALLED`], and the map keeps its state.
+//! A keyed breaker may be evicted when no call and no handle refers to it, and when the store knows all that
+//! it does: if it is made again, it starts from the fleet's state. What is closed goes first, least recently
+//! used first; what is open goes only when it has not been called for [`UNCALLED`], and the map keeps its
+//! state.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +14,8 @@ use crate::clock::{Moment, micros};
 
 /// A breaker that has not been used for this long is evicted, even if there is room.
 const LONG_UNUSED: Duration = Duration::from_secs(600);
-/// A breaker that is not closed is evicted at the earliest when it has not been called for this long: one that goes on
-/// rejecting calls would come back at once.
+/// A breaker that is not closed is evicted at the earliest when it has not been called for this long: one
+/// that goes on rejecting calls would come back at once.
 const UNCALLED: Duration = Duration::from_secs(10);
 
 /// A breaker that might be evicted. The order is that of eviction.
@@ -66,7 +67,8 @@ impl BreakerMap {
             if evicted.len() == most {
                 break;
             }
-            // Only the map refers to it, and while the map is locked nothing else can: what is synced stays so.
+            // Only the map refers to it, and while the map is locked nothing else can: what is synced stays
+            // so.
             let Some(breaker) = breakers.registered.get(&candidate.name) else { continue };
             if breaker.candidate(&candidate.name, now).as_ref() != Some(candidate) {
                 continue;

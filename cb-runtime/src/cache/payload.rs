@@ -145,7 +145,7 @@ impl Formatter for NotesNull<'_> {
     }
 }
 
-/// Takes so many bytes and then refuses more.
+/// A writer that fails beyond a limit of bytes.
 struct Bounded {
     bytes: Vec<u8>,
     limit: usize,

@@ -1,10 +1,10 @@
 //! The background exchange with the store: one task per registry on the process's coordinator thread,
 //! and one beside it that follows the event stream.
 //!
-//! A turn of the coordinator looks at the breakers on which something has happened, or is due: tense ones go into
-//! an exchange, quiet ones into the next report. Breakers on which nothing happens cost nothing. Batches and reports
-//! are strictly one after the other, because their numbers are what makes a retry after an unknown outcome count only
-//! once.
+//! A turn of the coordinator looks at the breakers on which something has happened, or is due: tense ones go
+//! into an exchange, quiet ones into the next report. Breakers on which nothing happens cost nothing. Batches
+//! and reports are strictly one after the other, because their numbers are what makes a retry after an
+//! unknown outcome count only once.
 
 mod health;
 mod pace;
@@ -34,9 +34,10 @@ use schedule::Schedule;
 use skew::Skew;
 use stream::Stream;
 
-/// A store that has not answered by then is away. Callers that want to make a probe wait as long.
+/// The deadline of the store's answers, after which the store counts as lost. Callers wait for a probe at
+/// most as long.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// The same where nobody waits, and where a connection may have to be made first.
+/// The deadline if no caller waits, which leaves time for a new connection.
 const LONG_PATIENCE: Duration = Duration::from_secs(1);
 /// How often keyed breakers are looked for that nobody needs, if there were none the last time.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -276,8 +277,8 @@ impl Coordinator {
         self.report(report_is_due).await;
     }
 
-    /// Looks at the breakers on which something has happened, or is due; with `all`, at those that have only counted
-    /// successes, too.
+    /// Looks at the breakers on which something has happened, or is due; with `all`, at those that have only
+    /// counted successes, too.
     fn look(&mut self, now: Moment, all: bool) {
         self.looked_at = now;
         let mut cores = self.context.take_dirty();
@@ -308,8 +309,9 @@ impl Coordinator {
         }
     }
 
-    /// One exchange for these breakers, in as many batches as it takes. Those with something urgent come first, even
-    /// if they come by it while the others are being told: thousands of newcomers must not keep a trip waiting.
+    /// One exchange for these breakers, in as many batches as it takes. Those with something urgent come
+    /// first, even if they come by it while the others are being told: thousands of newcomers must not keep a
+    /// trip waiting.
     async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
         let mut rest = urgent_first(cores);
         loop {
@@ -330,8 +332,9 @@ impl Coordinator {
         }
     }
 
-    /// Reports what quiet breakers have counted. An instance that has nothing to tell asks now and then whether the
-    /// store still holds what it held. `all`: all quiet breakers are reported, not only those with failures.
+    /// Reports what quiet breakers have counted. An instance that has nothing to tell asks now and then
+    /// whether the store still holds what it held. `all`: all quiet breakers are reported, not only those
+    /// with failures.
     async fn report(&mut self, all: bool) {
         let asks = self.context.clock.now() >= self.pace.ask_at();
         if !self.context.store_up() || self.resync || self.quiet.is_empty() && !asks {
@@ -418,7 +421,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// What every answer carries. Another incarnation, or a stream that has gone back: the store has lost data.
+    /// What every answer carries. Another incarnation, or a stream that has gone back: the store has lost
+    /// data.
     fn heard(&mut self, warnings: &[String], position: &Position, before: &Position) {
         for problem in warnings {
             self.stream.trouble(&self.context, problem);
@@ -549,7 +553,7 @@ impl Coordinator {
         }
     }
 
-    /// Whoever waits for an answer, or would from now on, hears that there will be none.
+    /// Ends all current and future waits for an answer.
     fn end(&mut self) {
         self.step_down();
         self.context.end();

@@ -11,10 +11,11 @@ use crate::error::Error;
 use crate::snapshot::FleetBreaker;
 
 impl Registry {
-    /// Returns a handle that steers the breaker of that name for the whole fleet: registered here or not, open or closed.
+    /// Returns a handle that steers the breaker of that name for the whole fleet: registered here or not,
+    /// open or closed.
     ///
-    /// A program that only watches the fleet steers by this. It declares no settings, so no instance takes it for one that
-    /// judges by others; and the breaker does not become one of [`breakers`](Self::breakers).
+    /// A program that only watches the fleet steers by this. It declares no settings, so no instance takes it
+    /// for one that judges by others; and the breaker does not become one of [`breakers`](Self::breakers).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -57,7 +58,8 @@ impl Registry {
     }
 }
 
-/// Steers one breaker of the namespace; made by [`Registry::control`]. Each method returns once the store has the change.
+/// Steers one breaker of the namespace; made by [`Registry::control`]. Each method returns once the store has
+/// the change.
 #[derive(Clone)]
 #[must_use = "a control does nothing until one of its methods is awaited"]
 pub struct Control {
@@ -81,8 +83,8 @@ impl Control {
     /// See [`Breaker::force_open`].
     ///
     /// # Errors
-    /// If the store does not take it: nothing has changed then, or it is unknown whether something has. If the name is empty or the
-    /// expiry is zero.
+    /// If the store does not take it: nothing has changed then, or it is unknown whether something has. If
+    /// the name is empty or the expiry is zero.
     pub async fn force_open(&self, reason: &str) -> Result<(), Error> {
         let (breaker, _steered) = self.target()?;
         breaker.force_open(reason).await

@@ -54,11 +54,12 @@ impl Registry {
         Ok(history)
     }
 
-    /// A subscription that begins with the transitions behind `cursor`, and goes on with all events from now on. No
-    /// transition is missing in between, and none is there twice.
+    /// A subscription that begins with the transitions behind `cursor`, and goes on with all events from now
+    /// on. No transition is missing in between, and none is there twice.
     ///
-    /// What the store does not [keep](crate::RegistryBuilder::retain_history) any more is missing; [`Events::lost`]
-    /// is not 0 then. If the store has lost its data since the cursor was made, the subscription begins with all that the store has.
+    /// What the store does not [keep](crate::RegistryBuilder::retain_history) any more is missing;
+    /// [`Events::lost`] is not 0 then. If the store has lost its data since the cursor was made, the
+    /// subscription begins with all that the store has.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -114,8 +115,8 @@ impl Registry {
         self.in_background("reading the history", async move { store.history(at, CHUNK).await }).await
     }
 
-    /// Awaits something of the store's on the coordinator's thread, as the caller may have no runtime. Cancelling abandons
-    /// the answer.
+    /// Awaits something of the store's on the coordinator's thread, as the caller may have no runtime.
+    /// Cancelling abandons the answer.
     pub(super) async fn in_background<T: Send + 'static>(
         &self,
         doing: &'static str,

@@ -1,7 +1,8 @@
-//! What an instance tells the fleet of itself: that it is alive, what its breakers judge by, and what becomes of its calls.
+//! What an instance tells the fleet of itself: that it is alive, what its breakers judge by, and what becomes
+//! of its calls.
 //!
-//! The first is one small field of a hash, written once in [`PACE`]. Settings are written when they have changed, figures only
-//! while somebody looks at the fleet: so nobody pays for a page that nobody has opened.
+//! The first is one small field of a hash, written once in [`PACE`]. Settings are written when they have
+//! changed, figures only while somebody looks at the fleet: so nobody pays for a page that nobody has opened.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use crate::snapshot::{InstanceInfo, Outcomes, WindowSnapshot};
 use crate::store::{Overview, Topic};
 use crate::strategy::Calls;
 
-/// From one sign of life to the next, if nobody looks at the fleet.
+/// The interval of signs of life while the fleet is not observed.
 const PACE: Duration = Duration::from_secs(5);
-/// The same while somebody looks.
+/// The interval of signs of life while the fleet is observed.
 const WATCHED_PACE: Duration = Duration::from_secs(1);
 /// How soon a store that is away is looked for again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -108,7 +109,8 @@ impl Figures {
         Figures { outcomes, window: (at(9) == 1).then_some(window) }
     }
 
-    /// Together with another instance's. Both know nearly the same window: the one with more calls in it knows more.
+    /// Together with another instance's. Both know nearly the same window: the one with more calls in it
+    /// knows more.
     pub(super) fn plus(self, other: Figures) -> Figures {
         let window = [self.window, other.window].into_iter().flatten().max_by_key(|window| window.total());
         Figures { outcomes: self.outcomes.plus(other.outcomes), window }

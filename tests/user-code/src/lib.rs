@@ -1,6 +1,6 @@
-//! Users' code, as it is written with the attribute, under every lint that such code may be under: rustc's, and
-//! clippy's all, pedantic and nursery. What is clean without the attribute is clean with it, in every edition: three
-//! packages share this file, and the gate's `cargo clippy -- -D warnings` reads them all.
+//! Users' code, as it is written with the attribute, under every lint that such code may be under: rustc's,
+//! and clippy's all, pedantic and nursery. What is clean without the attribute is clean with it, in every
+//! edition: three packages share this file, and the gate's `cargo clippy -- -D warnings` reads them all.
 #![forbid(unsafe_code)]
 
 /// What guards this crate, for its own users.

@@ -1,4 +1,5 @@
-//! A fleet in one thread: real coordinators and breakers, a simulated clock, and a network that loses requests and answers.
+//! A fleet in one thread: real coordinators and breakers, a simulated clock, and a network that loses
+//! requests and answers.
 //!
 //! Every run is decided by its seed, so one that fails can be looked at again: `Fleet::new(seed)`.
 
@@ -242,7 +243,7 @@ impl Fleet {
         }
     }
 
-    /// So many half seconds in which everybody calls, and all calls succeed.
+    /// Lets all instances call successfully for this many half seconds.
     async fn get_well(&mut self, rounds: usize) {
         for _ in 0..rounds {
             self.advance(Duration::from_millis(500));

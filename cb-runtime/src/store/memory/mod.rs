@@ -43,8 +43,8 @@ struct Space {
     incarnation: String,
     /// The number of the last event.
     number: u64,
-    /// Of the last event's id. Unlike the number it never starts anew, so that whoever waits behind
-    /// an old position hears of the events of a new incarnation.
+    /// The last event's id. Unlike the number it never restarts, so that a watch from an old position gets
+    /// the events of a new incarnation.
     serial: u64,
     events: VecDeque<StreamEvent>,
     retention: Retention,

@@ -40,7 +40,7 @@ impl Scripts {
         }
     }
 
-    /// The same scripts, but their time is the last argument, in microseconds, and not Redis' own.
+    /// The scripts on a given clock: their time is the last argument, in microseconds, not Redis' own.
     #[cfg(test)]
     pub(super) fn on_a_given_clock() -> Self {
         let given = |source: &str| {

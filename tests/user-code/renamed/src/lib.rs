@@ -1,4 +1,5 @@
-//! A crate that knows no `cb_runtime`: it has renamed its dependency, and knows another crate that exports it.
+//! A crate that knows no `cb_runtime`: it has renamed its dependency, and knows another crate that exports
+//! it.
 
 use breaker::{BreakerError, circuit_breaker};
 

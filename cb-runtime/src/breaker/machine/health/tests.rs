@@ -402,7 +402,7 @@ proptest! {
                 }
             }
         }
-        // From anywhere: an open circuit whose dependency works is closed again by whoever gets the role.
+        // From any state: an open circuit whose dependency works is closed by the next leader.
         world.alone = false;
         world.enter(State::Open);
         tickets.clear();

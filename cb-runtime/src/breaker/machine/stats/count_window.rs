@@ -124,8 +124,8 @@ impl FleetCountWindow {
         self.failed = failed.or(self.failed);
     }
 
-    /// How many instances have failures among the last calls, where this instance adds `more` outcomes to those in the
-    /// store, with (`fails`) or without a failure.
+    /// How many instances have failures among the last calls, where this instance adds `more` outcomes to
+    /// those in the store, with (`fails`) or without a failure.
     pub(crate) fn failing(&self, more: u64, fails: bool) -> u32 {
         let begin = (self.place + more).saturating_sub(self.outcomes.most);
         let others = self.failing.iter().filter(|place| **place > begin).count();

@@ -103,7 +103,8 @@ impl PendingDelta {
         }
     }
 
-    /// The circuit has recovered at `now` by this instance's own probes: a success that ends any streak before it.
+    /// The circuit has recovered at `now` by this instance's own probes: a success that ends any streak
+    /// before it.
     pub(crate) fn recovered(&mut self, now: Moment) {
         *self = PendingDelta { success_at: Some(now), ..PendingDelta::new(self.shape) };
     }
@@ -153,8 +154,8 @@ impl PendingDelta {
         self.buckets.front().map(|(begin, _)| *begin)
     }
 
-    /// The middle of each bucket, and its counts. (The middle lies in exactly one of the store's buckets, the edges may
-    /// lie in two.)
+    /// The middle of each bucket, and its counts. (The middle lies in exactly one of the store's buckets, the
+    /// edges may lie in two.)
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (Moment, Counts)> + '_ {
         let half = self.shape.bucket_us / 2;
         self.buckets.iter().map(move |(begin, counts)| (Moment(begin.0 + half), *counts))

@@ -1,4 +1,5 @@
-//! The outcomes that windows held when a reload replaced them: they count until they have left the new windows.
+//! The outcomes that windows held when a reload replaced them: they count until they have left the new
+//! windows.
 
 use super::count_window::{CountWindow, FleetCountWindow};
 use super::delta::PendingDelta;
@@ -7,8 +8,8 @@ use crate::breaker::machine::Now;
 use crate::clock::Moment;
 use crate::store::{Counts, MAX_BUCKETS};
 
-/// The store keeps each window's outcomes apart, and each outcome is reported for one window only. So none of these is
-/// in a later window, unless that window has been in use before.
+/// The store keeps each window's outcomes apart, and each outcome is reported for one window only. So none of
+/// these is in a later window, unless that window has been in use before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PreviousWindows {
     /// The length of the window in µs, the middle of a bucket, its counts.

@@ -174,8 +174,8 @@ local function joined(...)
   return all
 end
 
--- "<epoch>|<text>": an instance that does not know such a field begins an epoch without clearing it, and it must
--- not be taken for that epoch's. What is of another epoch is nothing.
+-- "<epoch>|<text>": an instance that does not know such a field begins an epoch without clearing it, and it
+-- must not be taken for that epoch's. What is of another epoch is nothing.
 local function of_epoch(key, field, text, epoch)
   if not text or text == '' then
     return ''
@@ -337,7 +337,8 @@ local function stream_kept_for(meta)
   return type(kept_for) == 'string' and tonumber(kept_for) or 0
 end
 
--- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as long.
+-- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as
+-- long.
 local function keep(meta, held, names, prefix)
   local count = mended(held, function() return redis.pcall('SCARD', held) end,
     function() find_held(held, names, prefix) end)
@@ -356,9 +357,9 @@ local function keep(meta, held, names, prefix)
   end
 end
 
--- Notes the number of a batch or report. Answers whether it is a retry; second, an error if nothing can be written:
--- this is a script's first write, so a Redis that takes none (a replica, out of memory) says so here, before anything
--- has been done.
+-- Notes the number of a batch or report. Answers whether it is a retry; second, an error if nothing can be
+-- written: this is a script's first write, so a Redis that takes none (a replica, out of memory) says so
+-- here, before anything has been done.
 local function settle_sequence(sequence, seq)
   local function remember(number_of)
     return redis.pcall('SET', sequence, whole(number_of), 'EX', IDLE, 'GET')

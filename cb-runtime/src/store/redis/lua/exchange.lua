@@ -1,6 +1,6 @@
--- One exchange: see Store::exchange, and Batch for what the fields mean.
--- KEYS: meta, events, held, names, the instance's sequence, quiet; then for each entry its breaker, its leases
--- and, if it asks for them, its last calls. ARGV[1]: the batch, as JSON.
+-- One exchange: see Store::exchange, and Batch for what the fields mean. KEYS: meta, events, held, names, the
+-- instance's sequence, quiet; then for each entry its breaker, its leases and, if it asks for them, its last
+-- calls. ARGV[1]: the batch, as JSON.
 local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local batch = cjson.decode(ARGV[1])
 

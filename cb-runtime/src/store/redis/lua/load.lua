@@ -1,5 +1,5 @@
--- What a newcomer needs, or (ARGV[3] = 'all') the names of all breakers.
--- KEYS: meta, events, held, names, quiet. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
+-- What a newcomer needs, or (ARGV[3] = 'all') the names of all breakers. KEYS: meta, events, held, names,
+-- quiet. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
 local meta, events, held, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 

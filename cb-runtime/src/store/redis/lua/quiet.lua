@@ -1,9 +1,10 @@
--- What reports have told of closed breakers and no exchange has moved to the breaker's own hash yet: one hash, a field
--- for each breaker: "<epoch>|<successes>,<failures>,<slow>|<latest success>|<latest failure>|<streak>". Instants are
--- microseconds, empty = none; streak is 1 while the breaker's hash holds failures after the latest success.
+-- What reports have told of closed breakers and no exchange has moved to the breaker's own hash yet: one
+-- hash, a field for each breaker: "<epoch>|<successes>,<failures>,<slow>|<latest success>|<latest
+-- failure>|<streak>". Instants are microseconds, empty = none; streak is 1 while the breaker's hash holds
+-- failures after the latest success.
 --
--- A field exists only for the breaker's present epoch: a change of state removes it. So a report need not read the
--- breaker's hash. What cannot be read is lost.
+-- A field exists only for the breaker's present epoch: a change of state removes it. So a report need not
+-- read the breaker's hash. What cannot be read is lost.
 local MAX_QUIET = 20000
 
 local quiet_fields = {}

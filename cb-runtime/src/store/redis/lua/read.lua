@@ -1,5 +1,5 @@
--- Breakers as they are. KEYS: quiet, then theirs. ARGV: their names. Answers each with its record and counts, an
--- error's text, or nil where there is none.
+-- Breakers as they are. KEYS: quiet, then theirs. ARGV: their names. Answers each with its record and counts,
+-- an error's text, or nil where there is none.
 fetch_quiet(KEYS[1], { unpack(ARGV, 1, #KEYS - 1) })
 local rows = {}
 for i = 2, #KEYS do
