@@ -50,7 +50,8 @@ fn first_probe(breakers: &[&Breaker], since: Instant) -> Duration {
     since.elapsed()
 }
 
-/// An open circuit is probed after its reset timeout, by those who saw it open and by an instance that joins later.
+/// An open circuit is probed after its reset timeout, by those who saw it open and by an instance that joins
+/// later.
 fn probes_in_time(jump: i64) {
     let redis = RedisServer::start_with_movable_clock();
     let ((_a, a), (_b, b)) = (instance(&redis.url()), instance(&redis.url()));

@@ -167,7 +167,8 @@ fn shutdown_returns_held_probes() {
     let held = a.hold_one(NAME);
     within_t("B is half-open", || b.is(NAME, State::HalfOpen));
     let () = a.ask(&Request::Shutdown);
-    // Were they not given back, their leases would lapse after two seconds. (T / 2 is due; a busy machine gets T.)
+    // Were they not given back, their leases would lapse after two seconds. (T / 2 is due; a busy machine
+    // gets T.)
     let took = within_t("B's probe runs", || b.call(NAME, good(), 1).ran == 1);
     assert!(took < T, "a held probe was free only after {took:?}");
     a.drop_calls(held);

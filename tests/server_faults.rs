@@ -1,5 +1,5 @@
-//! Faults of the server itself and of the network before it: lost writes, refused writes, revoked rights, killed
-//! connections, bytes that arrive late or never.
+//! Faults of the server itself and of the network before it: lost writes, refused writes, revoked rights,
+//! killed connections, bytes that arrive late or never.
 //!
 //! Instances are registries of this process. Each test ends with the fault mended and the fleet in agreement.
 

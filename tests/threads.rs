@@ -1,7 +1,7 @@
 //! Many threads on one breaker, while its store comes and goes and its settings and state change.
 //!
-//! Every interleaving is real; what is asserted holds for all of them: every call ends, every outcome is counted
-//! once, and a healthy dependency leads back to a closed circuit.
+//! Every interleaving is real; what is asserted holds for all of them: every call ends, every outcome is
+//! counted once, and a healthy dependency leads back to a closed circuit.
 
 use std::future::Future;
 use std::pin::pin;

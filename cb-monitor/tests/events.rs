@@ -167,7 +167,7 @@ async fn streams_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_readers_cost_redis_no_more_than_one_and_nobody_costs_nothing() {
+async fn readers_share_one_reading_and_nobody_costs_nothing() {
     let fleet = Fleet::start(|monitor| monitor).await;
     fail(&fleet.breaker("orders"), 1).await;
     fleet.until("/stats", |answer| answer.headers["x-total-count"] == "1").await;
@@ -189,7 +189,8 @@ async fn twenty_readers_cost_redis_no_more_than_one_and_nobody_costs_nothing() {
     }
     let twenty = commands().await.min(commands().await);
     eprintln!("commands in two seconds: {idle} without a reader, {one} with one, {twenty} with twenty");
-    assert!(twenty <= one + one / 2 + 20, "twenty readers: {twenty} commands, one: {one}");
+    // Readers of their own would cost twenty times as much.
+    assert!(twenty <= 3 * one, "twenty readers: {twenty} commands, one: {one}");
     // An instance that exchanges at the pace of a tense breaker: ten scripts a second of some twenty
     // commands.
     assert!(one <= idle + 2 * 10 * 20, "one reader: {one} commands, without one: {idle}");

@@ -1,7 +1,8 @@
 //! Where time comes from: the machine's monotonic clock, or one that a test moves by hand.
 //!
-//! Nothing in this crate compares wall clocks. An instance measures spans on its own monotonic
-//! clock; instants that several instances compare are the store's. Wall-clock times are made only for people to read.
+//! Nothing in this crate compares wall clocks. An instance measures spans on its own monotonic clock;
+//! instants that several instances compare are the store's. Wall-clock times are made only for people to
+//! read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,8 +50,8 @@ pub(crate) const COARSE: u64 = 4295;
 #[derive(Clone)]
 pub struct Clock {
     source: Source,
-    /// The wall clock at moment zero, in microseconds since 1970. Read once, when the clock is made: so one moment has
-    /// one wall-clock time, however often it is asked for.
+    /// The wall clock at moment zero, in microseconds since 1970. Read once, when the clock is made: so one
+    /// moment has one wall-clock time, however often it is asked for.
     epoch_us: u64,
 }
 
@@ -102,8 +103,8 @@ impl Clock {
         }
     }
 
-    /// The time to about four milliseconds, in units of which [`COARSE`] make a microsecond. Its zero is not that of
-    /// [`now`](Self::now), so only differences mean something. On Linux it costs a fifth of `now`.
+    /// The time to about four milliseconds, in units of which [`COARSE`] make a microsecond. Its zero is not
+    /// that of [`now`](Self::now), so only differences mean something. On Linux it costs a fifth of `now`.
     #[inline]
     pub(crate) fn coarse(&self) -> u64 {
         match &self.source {

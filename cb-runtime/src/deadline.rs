@@ -1,7 +1,8 @@
 //! Deadlines that need no runtime: one thread per process wakes the futures whose time has come.
 //!
-//! A guarded call may be awaited on any executor, with or without a timer, and in a forked process, where none of the
-//! parent's threads exist. So the few waits of a call that depend on the coordinator are bounded by this clock.
+//! A guarded call may be awaited on any executor, with or without a timer, and in a forked process, where
+//! none of the parent's threads exist. So the few waits of a call that depend on the coordinator are bounded
+//! by this clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

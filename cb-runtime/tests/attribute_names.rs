@@ -259,7 +259,7 @@ async fn a_name_that_comes_out_empty_guards_nothing_and_is_reported() {
         assert_eq!(call(&registry, "").await, Err(Broken::Down));
     }
     let told = errors(&mut events);
-    assert!(matches!(&told[..], [one] if one.contains("name of its breaker came out empty")), "{told:?}");
+    assert!(matches!(&told[..], [one] if one.contains("name of its breaker is empty")), "{told:?}");
 }
 
 #[tokio::test]

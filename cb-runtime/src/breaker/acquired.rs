@@ -14,13 +14,14 @@ use crate::store::LeaseId;
 
 /// Permits one call, whose outcome its holder reports. From [`Breaker::acquire`].
 ///
-/// For work that is no future: a stream, a connection's driver, a callback. The work's duration, from the permit to its
-/// outcome, counts where a rule looks at slow calls. A permit is a probe's lease while the circuit is half-open: it lapses
-/// when the work takes longer than the `call_timeout` of the handle, or than max(`reset_timeout`, 10 s) where there is none. The
-/// probe then counts as failed, and its outcome changes nothing any more.
+/// For work that is no future: a stream, a connection's driver, a callback. The work's duration, from the
+/// permit to its outcome, counts where a rule looks at slow calls. A permit is a probe's lease while the
+/// circuit is half-open: it lapses when the work takes longer than the `call_timeout` of the handle, or than
+/// max(`reset_timeout`, 10 s) where there is none. The probe then counts as failed, and its outcome changes
+/// nothing any more.
 ///
-/// A permit that is dropped counts as cancelled: neither success nor failure. One that is dropped by a panic counts as a
-/// failure.
+/// A permit that is dropped counts as cancelled: neither success nor failure. One that is dropped by a panic
+/// counts as a failure.
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit {
     core: Arc<Core>,
@@ -32,8 +33,8 @@ pub struct Permit {
 }
 
 impl Breaker {
-    /// Waits for a permit to make one call, whose outcome is reported to the permit. Returns at once, unless a probe is
-    /// due: then it waits for the store's answer, two seconds at most.
+    /// Waits for a permit to make one call, whose outcome is reported to the permit. Returns at once, unless
+    /// a probe is due: then it waits for the store's answer, two seconds at most.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

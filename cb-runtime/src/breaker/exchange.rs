@@ -25,7 +25,8 @@ impl Core {
         Agenda { want: Want::Exchange, again: Some(agenda.again.map_or(retry, |again| again.min(retry))) }
     }
 
-    /// Sets when the coordinator looks at this breaker again. Returns whether that is new: an earlier time stands.
+    /// Sets when the coordinator looks at this breaker again. Returns whether that is new: an earlier time
+    /// stands.
     pub(crate) fn look_at(&self, at: Moment) -> bool {
         let before = self.look_at.load(Ordering::Relaxed);
         let earlier = before == 0 || at.0 < before;
@@ -87,8 +88,8 @@ impl Core {
         self.transact(|inner, now| inner.machine.adopt(record, now));
     }
 
-    /// An event of the store tells of this epoch. Returns whether the listeners are to hear of it: a store that has lost
-    /// writes in a failover may give one number twice.
+    /// An event of the store tells of this epoch. Returns whether the listeners are to hear of it: a store
+    /// that has lost writes in a failover may give one number twice.
     pub(crate) fn announce(&self, epoch: u64) -> bool {
         self.transact(|inner, _| inner.machine.announce(epoch))
     }
@@ -105,8 +106,8 @@ impl Core {
         }
     }
 
-    /// The store does not answer: callers that wait for it stop waiting, overrides fail, this instance goes on alone.
-    /// The flag that says so has been lowered before, so that no caller begins to wait after this.
+    /// The store does not answer: callers that wait for it stop waiting, overrides fail, this instance goes
+    /// on alone. The flag that says so has been lowered before, so that no caller begins to wait after this.
     pub(crate) fn store_lost(&self, error: &Error) {
         let failed = self.transact(|inner, now| {
             debug_assert!(!now.store_up, "a caller that comes now would wait for the store");
@@ -123,7 +124,8 @@ impl Core {
         self.transact(|inner, _| inner.machine.epoch() > 0 || inner.machine.is_local())
     }
 
-    /// Its state, if the breaker can be dropped and recreated from that: it is fully synced, and no caller waits.
+    /// Its state, if the breaker can be dropped and recreated from that: it is fully synced, and no caller
+    /// waits.
     pub(crate) fn synced_record(&self) -> Option<Record> {
         self.transact(|inner, now| {
             let waits = !inner.callers.is_empty() || !inner.overrides.is_empty();

@@ -1,9 +1,10 @@
 //! One name's guard: the shell around the state machine.
 //!
-//! Reading order: `handle` (what users hold), `calls` (admission and outcome of a call) with `gate` (the word that a
-//! call reads), `permit` (what it holds) and `counters` (where it counts). Then what happens off the fast path:
-//! [`transact`](Core::transact), the one door to the lock, `exchange` and `health` (what the coordinator does with a
-//! breaker), and `machine`, which makes all decisions and has no clock, no atomics and no I/O.
+//! Reading order: `handle` (what users hold), `calls` (admission and outcome of a call) with `gate` (the word
+//! that a call reads), `permit` (what it holds) and `counters` (where it counts). Then what happens off the
+//! fast path: [`transact`](Core::transact), the one door to the lock, `exchange` and `health` (what the
+//! coordinator does with a breaker), and `machine`, which makes all decisions and has no clock, no atomics
+//! and no I/O.
 
 mod acquired;
 mod calls;
@@ -81,8 +82,8 @@ pub(crate) struct Core {
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
     provisional: AtomicBool,
-    /// No function and no `get_or_create` has asked for it: this instance only looks at it or steers it, and so declares no
-    /// settings to the fleet.
+    /// No function and no `get_or_create` has asked for it: this instance only looks at it or steers it, and
+    /// so declares no settings to the fleet.
     is_observed: AtomicBool,
     /// Two registrations with different settings have been reported.
     disputed: AtomicBool,

@@ -18,7 +18,8 @@ use crate::snapshot::State;
 use crate::store::LeaseId;
 use crate::sync::lock;
 
-/// What is done once the lock is released: it runs listeners and wakes tasks, which may come back to this breaker.
+/// What is done once the lock is released: it runs listeners and wakes tasks, which may come back to this
+/// breaker.
 struct Deferred {
     effects: Effects,
     grants: Vec<(oneshot::Sender<Grant>, Grant)>,
@@ -28,8 +29,8 @@ struct Deferred {
 }
 
 impl Core {
-    /// Takes the lock, absorbs the counters, lets `act` decide, and publishes the state that calls meet. Once the lock is
-    /// released, tells the listeners, answers the callers that wait, and wakes the coordinator.
+    /// Takes the lock, absorbs the counters, lets `act` decide, and publishes the state that calls meet. Once
+    /// the lock is released, tells the listeners, answers the callers that wait, and wakes the coordinator.
     pub(super) fn transact<T>(&self, act: impl FnOnce(&mut Inner, Now) -> T) -> T {
         self.transact_at_gate(act).0
     }
@@ -42,8 +43,8 @@ impl Core {
         let now = Now {
             at,
             skew: self.context.skew(),
-            // Read under the lock: a loss of the store lowers the flag first and takes this lock then, so it finds
-            // every proposal and every waiting caller that relied on the flag.
+            // Read under the lock: a loss of the store lowers the flag first and takes this lock then, so it
+            // finds every proposal and every waiting caller that relied on the flag.
             store_up: self.store_up() && !abandoned,
             random: fastrand::f64(),
         };

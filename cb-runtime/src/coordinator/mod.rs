@@ -427,7 +427,8 @@ impl Coordinator {
         for problem in warnings {
             self.stream.trouble(&self.context, problem);
         }
-        if self.stream.is_another(position, before) {
+        let now = self.context.clock.now();
+        if self.stream.is_another(position, before) || self.stream.misses_events(position, now) {
             self.resync = true;
             self.context.wake();
         }

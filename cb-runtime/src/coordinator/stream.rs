@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::Command;
 use crate::breaker::context::RegistryContext;
 use crate::breakers::BreakerMap;
+use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cursor, Event, Transition};
 use crate::snapshot::State;
@@ -20,12 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A stream that cannot be read is tried again after this; the states are learned another way meanwhile.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// An event that an answer told of arrives within this, or is gone.
+const LATE: Duration = Duration::from_secs(2);
+
 /// Where this instance stands in the stream; shared by the follower and the coordinator.
 #[derive(Default)]
 pub(crate) struct Stream {
     position: Mutex<Position>,
     running: AtomicBool,
     lost: AtomicBool,
+    /// Where this instance stood while answers told of a later event, and since when.
+    behind: Mutex<Option<(u64, Moment)>>,
+    /// The events up to the answered position are gone.
+    skips: AtomicBool,
     /// `running` or `position` has been set by the coordinator.
     changed: Notify,
     /// What has been reported already.
@@ -37,21 +45,47 @@ impl Stream {
     /// missed; another one from where it stands now.
     pub(crate) fn place(&self, now: &Position) {
         let mut position = lock(&self.position);
-        if position.incarnation != now.incarnation || position.number > now.number {
+        let skips = self.skips.swap(false, Ordering::AcqRel);
+        if skips || position.incarnation != now.incarnation || position.number > now.number {
             *position = now.clone();
             drop(position);
             self.changed.notify_one();
         }
     }
 
-    /// Whether an answer tells of a store that has lost data: of another stream than the one that is followed, or of
-    /// one that has gone back. `before`: where this instance stood when it asked. The follower may be ahead of an answer
-    /// by then.
+    /// Whether an answer tells of a store that has lost data: of another stream than the one that is
+    /// followed, or of one that has gone back. `before`: where this instance stood when it asked. The
+    /// follower may be ahead of an answer by then.
     pub(super) fn is_another(&self, answered: &Position, before: &Position) -> bool {
         if answered.incarnation == before.incarnation {
             return answered.number < before.number;
         }
         answered.incarnation != lock(&self.position).incarnation
+    }
+
+    /// Whether events that an answer told of are not coming: they have been trimmed away, and no later one shows
+    /// the gap. A resync then goes on behind them.
+    pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
+        let position = self.position();
+        let mut behind = lock(&self.behind);
+        if answered.incarnation != position.incarnation || answered.number <= position.number {
+            *behind = None;
+            return false;
+        }
+        match *behind {
+            Some((number, since)) if number == position.number => {
+                let misses = now.since(since) >= LATE;
+                if misses {
+                    self.skips.store(true, Ordering::Release);
+                    *behind = None;
+                }
+                misses
+            }
+            _ => {
+                *behind = Some((position.number, now));
+                false
+            }
+        }
     }
 
     pub(super) fn position(&self) -> Position {

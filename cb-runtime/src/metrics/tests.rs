@@ -1,5 +1,5 @@
-//! Rounds on the test's own thread, with a recorder of its own; registries are put together by hand, so that the
-//! process's thread knows nothing of them.
+//! Rounds on the test's own thread, with a recorder of its own; registries are put together by hand, so that
+//! the process's thread knows nothing of them.
 
 mod page;
 mod recorded;

@@ -23,7 +23,8 @@ const WATCHED_FOR: Duration = Duration::from_secs(10);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 impl Registry {
-    /// Every breaker of the fleet as the store has it, by name, after this instance has sent the store all that it has counted.
+    /// Every breaker of the fleet as the store has it, by name, after this instance has sent the store all
+    /// that it has counted.
     ///
     /// Of a fleet with thousands of breakers, [`fleet_page`](Self::fleet_page) reads a part.
     ///
@@ -39,7 +40,8 @@ impl Registry {
         Ok(fleet)
     }
 
-    /// A part of the fleet's breakers: those that are not closed first, open ones at the top, and in each state by name.
+    /// A part of the fleet's breakers: those that are not closed first, open ones at the top, and in each
+    /// state by name.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -188,7 +190,8 @@ impl Registry {
         self.in_background("reading the fleet's instances", async move { overview.posts(topic).await }).await
     }
 
-    /// Rows with all that people want to know of them. A breaker that cannot be read is reported and left out.
+    /// Rows with all that people want to know of them. A breaker that cannot be read is reported and left
+    /// out.
     async fn described(&self, rows: Vec<FleetRow>) -> Result<Vec<FleetBreaker>, Error> {
         let overview = self.shared.overview.clone();
         let names: Vec<_> = rows.iter().filter(|row| row.view.is_ok()).map(|row| row.name.clone()).collect();

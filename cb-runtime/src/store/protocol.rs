@@ -107,8 +107,9 @@ pub(crate) struct Acknowledged {
     /// The entries to exchange: the store has another state or epoch and has dropped the counts, or it holds
     /// a streak that this instance's successes may end.
     pub(crate) exchange: Vec<usize>,
-    /// Breakers that should be held in some state other than closed, and whose keys are gone or cannot be read: an
-    /// instance that knows them had better exchange them. The store looks at some of them with every report.
+    /// Breakers that should be held in some state other than closed, and whose keys are gone or cannot be
+    /// read: an instance that knows them had better exchange them. The store looks at some of them with every
+    /// report.
     pub(crate) suspects: Vec<Arc<str>>,
     /// As in [`Answer`].
     pub(crate) warnings: Vec<String>,

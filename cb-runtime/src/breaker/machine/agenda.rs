@@ -1,7 +1,8 @@
 //! What there is to do with the store about a breaker, and when to look at it again.
 //!
-//! A breaker is **quiet** while it is closed and far from every limit: its counts travel in reports, which cost the store
-//! a tenth of an exchange. It is **tense** while it may be near one: then each exchange also brings the fleet's counts.
+//! A breaker is **quiet** while it is closed and far from every limit: its counts travel in reports, which
+//! cost the store a tenth of an exchange. It is **tense** while it may be near one: then each exchange also
+//! brings the fleet's counts.
 
 use std::time::Duration;
 
@@ -12,19 +13,22 @@ use crate::snapshot::State;
 
 /// Tense breakers are exchanged at this interval.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
-/// Leases are renewed at this interval, a fifth of their term. A state that only this instance is in is compared with
-/// the fleet's as often, and where it is metrics-only the fleet's counts are asked for.
+/// Leases are renewed at this interval, a fifth of their term. A state that only this instance is in is
+/// compared with the fleet's as often, and where it is metrics-only the fleet's counts are asked for.
 const RENEWAL: Duration = Duration::from_millis(400);
-/// A quiet breaker that is in use is exchanged this often: its keys live on, and differing settings are noticed.
+/// A quiet breaker that is in use is exchanged this often: its keys live on, and differing settings are
+/// noticed.
 const CONFIRMATION: Duration = Duration::from_secs(60);
+/// New settings are compared with other instances' this often, for this long: a deploy is noticed while it runs.
+const COMPARISON: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// After a failure the fleet's streak is asked for again at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// It is asked for no longer once the failure is this old.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(1500);
-/// Counters are read again this long after they held something: a success that was being counted meanwhile may have
-/// been missed.
+/// Counters are read again this long after they held something: a success that was being counted meanwhile
+/// may have been missed.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the coordinator has to do.
@@ -89,8 +93,8 @@ impl StateMachine {
         self.exchanged_at.map(|at| now.since(at))
     }
 
-    /// Another instance's success may have ended the streak that this instance's next failure would continue. How often
-    /// to ask.
+    /// Another instance's success may have ended the streak that this instance's next failure would continue.
+    /// How often to ask.
     fn follow_up(&self, now: Moment) -> Option<Duration> {
         let age = now.since(self.last_failure.filter(|_| self.stats.has_streak())?);
         (self.state() == State::Closed && age < FOLLOW_UP_ENDS).then(|| (age / 2).min(FOLLOW_UP))
@@ -103,9 +107,14 @@ impl StateMachine {
             && self.confirmed.as_ref().is_some_and(|confirmed| confirmed.state() == State::Closed);
         closed
             && !self.exchange_next
-            && self.silent_for(now.at).is_some_and(|silent_for| silent_for < CONFIRMATION)
+            && self.silent_for(now.at).is_some_and(|silent_for| silent_for < self.confirmation(now.at))
             && self.stats.can_be_reported(&self.settings)
             && !self.nears_limit(now)
+    }
+
+    fn confirmation(&self, now: Moment) -> Duration {
+        let (interval, span) = COMPARISON;
+        if now.since(self.configured_at) < span { interval } else { CONFIRMATION }
     }
 
     /// Half of a limit has been reached. Where only the rates of a fleet reach it, those of some instance do.
@@ -115,8 +124,8 @@ impl StateMachine {
             || policy::nears_limit(&self.settings, self.trip_input(now).window)
     }
 
-    /// Whether the fleet's counts must be read before a decision rests on them: this instance's own are not enough for
-    /// it, and the others may have counted much since.
+    /// Whether the fleet's counts must be read before a decision rests on them: this instance's own are not
+    /// enough for it, and the others may have counted much since.
     pub(super) fn must_refresh(&self, now: Now) -> bool {
         let stale = self.received_at.is_some_and(|at| now.at.since(at) > FRESH);
         let own = || self.stats.own_trip_input(now.at);

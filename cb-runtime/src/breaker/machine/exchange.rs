@@ -13,8 +13,8 @@ use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Reco
 /// No answer travels for longer.
 const TRAVEL: Duration = Duration::from_secs(1);
 
-/// An entry between its encoding and its answer. If no answer comes, its fate is unknown, and the outcomes in it are
-/// sent once more under the same number.
+/// An entry between its encoding and its answer. If no answer comes, its fate is unknown, and the outcomes in
+/// it are sent once more under the same number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
     pub(super) sent: Sent,
@@ -69,8 +69,8 @@ impl StateMachine {
         entry
     }
 
-    /// What a report tells; `None` if there is nothing, or a report is not enough. With `retry`, the outcomes of the
-    /// report whose fate is unknown.
+    /// What a report tells; `None` if there is nothing, or a report is not enough. With `retry`, the outcomes
+    /// of the report whose fate is unknown.
     pub(crate) fn encode_report(&mut self, retry: bool, now: Now) -> Option<Reported> {
         let sent = if retry {
             self.in_flight.take().map(|before| before.sent).unwrap_or_default()
@@ -164,7 +164,8 @@ impl StateMachine {
             // The epoch is the same, and yet the store has refused: this instance is not the leader any more.
             Some(Scope::Pending) if proposed && !view.won && self.is_fenced() => self.give_up_local(now.at),
             Some(Scope::Pending) => {}
-            // The outcomes have been merged: do the fleet's counts support this state, or does it not rest on counts?
+            // The outcomes have been merged: do the fleet's counts support this state, or does it not rest on
+            // counts?
             Some(_)
                 if self.fleet_would_open(now)
                     || self.left_by_expiry(now.at)
@@ -226,8 +227,8 @@ impl StateMachine {
         expired && self.state() == State::Closed
     }
 
-    /// Open on its own because of what no count can show, while the fleet is closed. Under a health check's token the store
-    /// refuses it if another instance leads by now.
+    /// Open on its own because of what no count can show, while the fleet is closed. Under a health check's
+    /// token the store refuses it if another instance leads by now.
     fn stays_proposed(&self, now: Moment) -> bool {
         self.confirmed_state() == State::Closed
             && !self.record().is_due(now)
@@ -260,8 +261,8 @@ impl StateMachine {
         }
     }
 
-    /// No exchange takes place. Probes that were requested are denied; what was proposed is meant for this instance alone
-    /// from now on.
+    /// No exchange takes place. Probes that were requested are denied; what was proposed is meant for this
+    /// instance alone from now on.
     pub(crate) fn detach(&mut self) {
         self.probes.store_lost();
         self.health.store_lost();
@@ -305,8 +306,9 @@ impl StateMachine {
         match &mut self.confirmed {
             Some(known) if known.record.epoch > record.epoch => return,
             Some(known) if known.record.epoch == record.epoch && known.state() == record.state => {
-                // An answer that has travelled for longer puts the same end later: the earliest is the most exact. One that
-                // is much earlier comes of a clock that was set, and what this instance has measured itself stands.
+                // An answer that has travelled for longer puts the same end later: the earliest is the most
+                // exact. One that is much earlier comes of a clock that was set, and what this instance has
+                // measured itself stands.
                 if let (Some(end), Some(told)) = (known.until(), adopted.until())
                     && told < end
                     && end.since(told) <= TRAVEL

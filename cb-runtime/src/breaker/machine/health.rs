@@ -1,7 +1,7 @@
 //! Health checks: when one is due, which instance may make it, and what its result means.
 //!
-//! With the store, one instance per breaker checks: the leader, which holds a lease with a fencing token. Without the store,
-//! or in a state that only this instance is in, each instance checks for itself.
+//! With the store, one instance per breaker checks: the leader, which holds a lease with a fencing token.
+//! Without the store, or in a state that only this instance is in, each instance checks for itself.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::store::{RoleAsk, RoleView};
 
 /// The leader's lease lapses this long after its latest renewal.
 pub(crate) const TERM: Duration = Duration::from_secs(2);
-/// Where the circuit is closed, the leader renews its lease at this interval, a fifth of the term. (Where it is not, the
-/// exchanges that confirm its state do.)
+/// Where the circuit is closed, the leader renews its lease at this interval, a fifth of the term. (Where it
+/// is not, the exchanges that confirm its state do.)
 const RENEWAL: Duration = Duration::from_millis(400);
 /// Other instances request the lease at this interval.
 const REQUEST: Duration = Duration::from_millis(800);
@@ -139,8 +139,8 @@ impl Health {
 }
 
 impl StateMachine {
-    /// The health check that this instance is to make now, if it is. `unfinished`: checks of this breaker that have not
-    /// ended, those included whose result nobody waits for.
+    /// The health check that this instance is to make now, if it is. `unfinished`: checks of this breaker
+    /// that have not ended, those included whose result nobody waits for.
     pub(crate) fn begin_check(&mut self, unfinished: usize, now: Now) -> Option<CheckTicket> {
         self.with_health(now, |health, context| health.begin(unfinished, context))
     }

@@ -1,11 +1,13 @@
 //! What a breaker knows and decides: its state machine, without clock, atomics, randomness or I/O.
 //!
-//! The machine keeps three things apart. What the **store has confirmed**: an epoch and its state. What the **fleet had
-//! counted** at the last exchange. What **this instance** has counted and decided since: outcomes that the store
-//! does not have yet, and a state of its own that is either proposed to the store or meant for this instance alone.
-//! When the store comes back after a loss, counts are merged and the store's state is adopted.
+//! The machine keeps three things apart. What the **store has confirmed**: an epoch and its state. What the
+//! **fleet had counted** at the last exchange. What **this instance** has counted and decided since: outcomes
+//! that the store does not have yet, and a state of its own that is either proposed to the store or meant for
+//! this instance alone. When the store comes back after a loss, counts are merged and the store's state is
+//! adopted.
 //!
-//! Every method takes the moment as a [`Now`]. What the shell around it has to do is collected as [`Effects`].
+//! Every method takes the moment as a [`Now`]. What the shell around it has to do is collected as
+//! [`Effects`].
 
 mod agenda;
 mod exchange;
@@ -107,6 +109,8 @@ pub(crate) struct StateMachine {
     probes: Probes,
     health: HealthChecks,
     exchanged_at: Option<Moment>,
+    /// Since when it has had these settings.
+    configured_at: Moment,
     /// As of when it has the fleet's counts.
     received_at: Option<Moment>,
     /// A report is not enough: the store, or a decision here, needs the figures of both.
@@ -140,6 +144,7 @@ impl StateMachine {
             probes: Probes::default(),
             health: HealthChecks::default(),
             exchanged_at: None,
+            configured_at: now,
             received_at: None,
             exchange_next: false,
             announced: 0,
@@ -154,6 +159,7 @@ impl StateMachine {
         let sent = self.in_flight.as_mut().map(|in_flight| &mut in_flight.sent);
         self.stats.configure(&self.settings, &settings, sent, now);
         self.settings = settings;
+        self.configured_at = now.at;
         self.with_health(now, HealthChecks::configured);
     }
 
@@ -196,8 +202,9 @@ impl StateMachine {
         self.local.is_some()
     }
 
-    /// Its state, if it is fully synced and no health check depends on this instance: the breaker can be dropped and
-    /// recreated from that. The counts that only this instance judges by (under a quorum) are lost then, as for a new instance.
+    /// Its state, if it is fully synced and no health check depends on this instance: the breaker can be
+    /// dropped and recreated from that. The counts that only this instance judges by (under a quorum) are
+    /// lost then, as for a new instance.
     pub(crate) fn synced_record(&self, now: Moment) -> Option<Record> {
         let is_closed = self.state() == State::Closed;
         let is_checked = |health: &Health| !is_closed || health.idle_interval.is_some();
@@ -212,8 +219,8 @@ impl StateMachine {
         known.filter(|_| is_synced).map(|known| known.at(now))
     }
 
-    /// Totals of the epoch: the fleet's, and this instance's since. Of a half-open state that is this instance's own: its
-    /// own probes.
+    /// Totals of the epoch: the fleet's, and this instance's since. Of a half-open state that is this
+    /// instance's own: its own probes.
     pub(crate) fn counts(&self) -> Counts {
         if self.probes_are_local() { self.local_probes } else { self.stats.totals(self.sent()) }
     }
@@ -232,7 +239,8 @@ impl StateMachine {
         self.is_alone() && self.state() == State::HalfOpen
     }
 
-    /// In a state that only this instance is in: the store is away, or the others do not see the failures it sees.
+    /// In a state that only this instance is in: the store is away, or the others do not see the failures it
+    /// sees.
     fn is_alone(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope != Scope::Pending)
     }
@@ -247,7 +255,8 @@ impl StateMachine {
         now.store_up && !self.is_alone()
     }
 
-    /// Closed, and admitting only a share of the calls since it has just recovered: since when, and for how long in all.
+    /// Closed, and admitting only a share of the calls since it has just recovered: since when, and for how
+    /// long in all.
     pub(crate) fn ramp(&self, now: Moment) -> Option<(Moment, Duration)> {
         let record = self.record();
         let ramp_up = self.settings.ramp_up?;
@@ -272,7 +281,8 @@ impl StateMachine {
         requested || self.probes.awaits(id)
     }
 
-    /// The registry shuts down: held probes go back with the next exchange, and health checks are others' business.
+    /// The registry shuts down: held probes go back with the next exchange, and health checks are others'
+    /// business.
     pub(crate) fn step_down(&mut self) {
         self.probes.release_all();
         self.health.shut_down();

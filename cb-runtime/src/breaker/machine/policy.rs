@@ -8,8 +8,8 @@ use crate::config::{Settings, WindowKind};
 use crate::store::Counts;
 use crate::strategy::{Bucket, Calls, WindowCounts};
 
-/// The counts that a closed breaker is judged by: the fleet's at the last exchange plus this instance's since, or this
-/// instance's alone.
+/// The counts that a closed breaker is judged by: the fleet's at the last exchange plus this instance's
+/// since, or this instance's alone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TripInput {
     /// Failures since the latest success.
@@ -23,8 +23,8 @@ pub(crate) struct TripInput {
     pub(crate) buckets: Vec<Bucket>,
 }
 
-/// Why a closed breaker trips, if it does: the rule, its figures, the limit. A rule applies only if the failures that it
-/// looks at come from at least `instances` instances.
+/// Why a closed breaker trips, if it does: the rule, its figures, the limit. A rule applies only if the
+/// failures that it looks at come from at least `instances` instances.
 pub(crate) fn trip(settings: &Settings, input: &TripInput, instances: u32) -> Option<String> {
     let streak_counts = instances <= 1 || input.streak_instances >= instances;
     let window_counts = instances <= 1 || input.window_instances >= instances;
@@ -108,8 +108,8 @@ pub(crate) enum ProbeVerdict {
     Reopen(String),
 }
 
-/// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes, unless a
-/// `recovery_rate` is set. Slow successes do not close a circuit that they would open again.
+/// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes,
+/// unless a `recovery_rate` is set. Slow successes do not close a circuit that they would open again.
 pub(crate) fn judge_probes(settings: &Settings, probes: Counts) -> ProbeVerdict {
     let calls = Calls::from(probes);
     match judge_results(settings, probes) {
@@ -151,8 +151,9 @@ fn judge_share(probes: Calls, limit: f64, sample: u64) -> ProbeVerdict {
     if share >= limit { ProbeVerdict::Close(figures) } else { ProbeVerdict::Reopen(figures) }
 }
 
-/// How long the circuit stays open until a probe, or the first health check, is due. `attempt`: how many openings in a row
-/// this one makes (1 = the first since it was closed). `random`: a number in [0, 1), for the jitter.
+/// How long the circuit stays open until a probe, or the first health check, is due. `attempt`: how many
+/// openings in a row this one makes (1 = the first since it was closed). `random`: a number in [0, 1), for
+/// the jitter.
 pub(crate) fn open_for(settings: &Settings, attempt: u32, random: f64) -> Duration {
     let base = settings.health.as_ref().map_or(settings.reset_timeout, |health| health.interval);
     settings.backoff.span(base, attempt, random)
@@ -163,7 +164,8 @@ pub(crate) fn longest_probe(settings: &Settings) -> Duration {
     settings.reset_timeout.max(Duration::from_secs(10))
 }
 
-/// A call that is timed out ends itself; its probe is taken from it only if it has not done so this long after.
+/// A call that is timed out ends itself; its probe is taken from it only if it has not done so this long
+/// after.
 pub(crate) const PROBE_GRACE: Duration = Duration::from_millis(500);
 
 /// The share of calls that a circuit admits `recovered_for` after it has closed; `None`: all.
@@ -349,7 +351,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the settings are, enough successes close a half-open circuit, and enough failures trip a closed one.
+        /// Whatever the settings are, enough successes close a half-open circuit, and enough failures trip a
+        /// closed one.
         #[test]
         fn every_setting_can_open_and_close(
             threshold in prop::option::of(1_u32..50), rate in prop::option::of(0.01_f64..=1.0), calls in prop::option::of(1_u32..100),

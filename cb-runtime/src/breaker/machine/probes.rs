@@ -6,8 +6,8 @@ use crate::clock::{Moment, micros};
 use crate::config::Settings;
 use crate::store::{LeaseAsk, LeaseId, View};
 
-/// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a holder that
-/// is dead or cut off loses one.
+/// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a
+/// holder that is dead or cut off loses one.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// A denial is remembered this long, so that a crowd of callers does not become a crowd of commands.
 const DENIAL: Duration = Duration::from_millis(100);
@@ -30,20 +30,23 @@ struct Probe {
     begun_at: Moment,
     /// From then on it counts as failed.
     overdue_at: Moment,
-    /// When the store may give its lease to others, by this instance's clock: counted from the request that was
-    /// granted, so never later than the store's own deadline. `None` = made without a lease, while the store is away.
+    /// When the store may give its lease to others, by this instance's clock: counted from the request that
+    /// was granted, so never later than the store's own deadline. `None` = made without a lease, while the
+    /// store is away.
     lapses_at: Option<Moment>,
 }
 
 impl Probe {
-    /// A probe whose lease has lapsed may be another instance's by now. Without a store nobody else can have it.
+    /// A probe whose lease has lapsed may be another instance's by now. Without a store nobody else can have
+    /// it.
     fn is_valid(&self, now: Moment, fleet: bool) -> bool {
         !fleet || self.lapses_at.is_some_and(|at| now < at)
     }
 }
 
 impl Probes {
-    /// One more caller wants a probe. `None`: it cannot get one now. `requested`: leases in the exchange under way.
+    /// One more caller wants a probe. `None`: it cannot get one now. `requested`: leases in the exchange
+    /// under way.
     pub(super) fn join(&mut self, limit: u32, requested: usize, now: Moment) -> Option<LeaseId> {
         let mine = self.waiting.len() + requested + self.held.len();
         if mine >= limit as usize || now < self.denied_until {
@@ -148,7 +151,8 @@ impl Probes {
         }
     }
 
-    /// The store's answer to a request of `sent_at` for the leases `requested`. Returns those that were granted.
+    /// The store's answer to a request of `sent_at` for the leases `requested`. Returns those that were
+    /// granted.
     pub(super) fn receive(
         &mut self,
         requested: &[LeaseId],
@@ -179,7 +183,8 @@ impl Probes {
         self.waiting.extend(requested);
     }
 
-    /// Another state begins: leases of the one before are void. Callers go on waiting if that state may have probes.
+    /// Another state begins: leases of the one before are void. Callers go on waiting if that state may have
+    /// probes.
     pub(super) fn begin_epoch(&mut self, may_have_probes: bool) {
         self.held.clear();
         self.released.clear();

@@ -14,8 +14,8 @@ pub(crate) struct DatedRecord {
 }
 
 impl DatedRecord {
-    /// An end that lies further ahead than the state's whole span comes of a clock that was set back. It is moved to that
-    /// span.
+    /// An end that lies further ahead than the state's whole span comes of a clock that was set back. It is
+    /// moved to that span.
     pub(crate) fn new(mut record: Record, as_of: Moment) -> Self {
         if record.reset_timeout_us > 0 {
             record.remaining_us = record.remaining_us.map(|left| left.min(record.reset_timeout_us));
@@ -63,8 +63,8 @@ pub(super) struct LocalState {
     /// The counts that led to it.
     pub(super) evidence: Counts,
     pub(super) scope: Scope,
-    /// The fencing token of the health check that led to it: the store refuses the change unless this instance is
-    /// still the leader under that token.
+    /// The fencing token of the health check that led to it: the store refuses the change unless this
+    /// instance is still the leader under that token.
     pub(super) token: Option<u64>,
     /// It is open for a reason that no count shows: a call's `open_for`, or a health check.
     pub(super) uncounted: bool,

@@ -42,9 +42,10 @@ fn open_for_reason(span: Duration) -> String {
 }
 
 impl StateMachine {
-    /// Takes over the successes that the breaker's counters hold. The latest of the new ones ended between the moment
-    /// that the counters have noted and now. It is dated to the beginning of that span, so that it never erases
-    /// another instance's failure that came after it. Also takes overdue probes from their calls.
+    /// Takes over the successes that the breaker's counters hold. The latest of the new ones ended between
+    /// the moment that the counters have noted and now. It is dated to the beginning of that span, so that it
+    /// never erases another instance's failure that came after it. Also takes overdue probes from their
+    /// calls.
     pub(crate) fn absorb(&mut self, successes: Successes, now: Now) {
         // Strictly increasing, so that a success and a failure of this instance keep their order.
         let earliest = Moment(self.absorbed_at.0 + 1);
@@ -217,7 +218,8 @@ impl StateMachine {
         }
     }
 
-    /// Metrics-only: reports the opening that there would have been, once. `requested`: why a call has asked for it.
+    /// Metrics-only: reports the opening that there would have been, once. `requested`: why a call has asked
+    /// for it.
     pub(super) fn watch(&mut self, requested: Option<String>, now: Now) {
         let watching = self.state() == State::MetricsOnly;
         let verdict = || self.verdict(now).filter(|_| watching).map(|(reason, ..)| reason);
@@ -277,8 +279,8 @@ impl StateMachine {
         }
     }
 
-    /// A health check of this instance has failed while closed, under a quorum, and no other instance has seen failures.
-    /// The others learn of it as of a failed call; the next leader's check confirms it or not.
+    /// A health check of this instance has failed while closed, under a quorum, and no other instance has
+    /// seen failures. The others learn of it as of a failed call; the next leader's check confirms it or not.
     pub(super) fn open_unconfirmed(&mut self, reason: &str, now: Now) {
         self.stats.failure(false, self.absorbed_at);
         let reason = format!("{reason}, on this instance only (the fleet opens if another one confirms it)");

@@ -9,7 +9,8 @@ fn checked() -> BreakerConfig {
 }
 
 impl Bench {
-    /// Time passes in which due checks are made: A's fail, B's pass if `b_passes`. Returns how many each has made.
+    /// Time passes in which due checks are made: A's fail, B's pass if `b_passes`. Returns how many each has
+    /// made.
     fn check(&mut self, span: Duration, b_passes: bool) -> (u32, u32) {
         let mut made = (0, 0);
         for _ in 0..span.as_millis() / 250 {

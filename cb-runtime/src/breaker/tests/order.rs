@@ -6,7 +6,8 @@ use std::thread;
 use super::*;
 use crate::sync::lock;
 
-/// A loss of the store lowers the flag, then takes the lock. A call that gets the lock after that must not propose.
+/// A loss of the store lowers the flag, then takes the lock. A call that gets the lock after that must not
+/// propose.
 #[test]
 fn store_flag_is_read_under_the_lock() {
     for _ in 0..20 {

@@ -1,12 +1,13 @@
 //! A fleet under every fault at once, with its promises asserted after every step.
 //!
-//! Real coordinators, stream followers, breakers and the memory store run as tasks of one thread. Instances and the
-//! store have clocks of their own, moved by hand. Requests, answers and events are delayed, reordered and lost;
-//! instances are paused, killed and restarted; the store is emptied, rolled back, and forgets events; its clock jumps.
-//! Calls last over many steps, some for ever, and begin and end while exchanges are under way.
+//! Real coordinators, stream followers, breakers and the memory store run as tasks of one thread. Instances
+//! and the store have clocks of their own, moved by hand. Requests, answers and events are delayed, reordered
+//! and lost; instances are paused, killed and restarted; the store is emptied, rolled back, and forgets
+//! events; its clock jumps. Calls last over many steps, some for ever, and begin and end while exchanges are
+//! under way.
 //!
-//! A seed decides a history. One that fails prints itself; `CB_SEED=<seed>` replays it alone, and `CB_SEEDS=<number>`
-//! runs as many (`scripts/simulate` does so).
+//! A seed decides a history. One that fails prints itself; `CB_SEED=<seed>` replays it alone, and
+//! `CB_SEEDS=<number>` runs as many (`scripts/simulate` does so).
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,11 +24,12 @@ use tokio::task::JoinHandle;
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
-use crate::breaker::permit::{Admission, Permit};
+use crate::breaker::permit::{Admission, CallPermit};
 use crate::breakers::{BreakerMap, Place};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::{Clock, ManualClock, Moment};
 use crate::config::{BreakerConfig, PerFunction};
+use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::{self, Stream};
 use crate::coordinator::{Command, Coordinator};
 use crate::error::Error;
@@ -177,8 +179,8 @@ struct Instance {
     _requests: mpsc::UnboundedSender<Command>,
     /// It has been connected ever since: what it decides is the fleet's.
     connected_since: Option<Moment>,
-    /// By breaker: the state and epoch after the last step.
-    seen: HashMap<&'static str, (State, u64)>,
+    /// By breaker: the state and epoch after the last step, and whether the instance was connected then.
+    seen: HashMap<&'static str, (State, u64, bool)>,
     /// By breaker: the epoch of the latest transition that a subscriber was told of.
     told: HashMap<Arc<str>, u64>,
 }
@@ -189,7 +191,7 @@ struct Call {
     /// Restarts of the instance so far: its calls die with it.
     life: usize,
     breaker: usize,
-    permit: Option<Permit<'static>>,
+    permit: Option<CallPermit<'static>>,
     probing: bool,
     epoch: u64,
     begun: Moment,
@@ -197,7 +199,7 @@ struct Call {
     hangs: bool,
 }
 
-type WaitingCaller = Pin<Box<dyn Future<Output = Option<Permit<'static>>>>>;
+type WaitingCaller = Pin<Box<dyn Future<Output = Option<CallPermit<'static>>>>>;
 
 struct World {
     random: Rng,
@@ -247,7 +249,7 @@ impl World {
         });
         let bus = Arc::new(EventBus::new(None));
         let events = bus.subscribe();
-        let cache = Cache::new(clock.clone(), Arc::new(|_| ()));
+        let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
         let name = format!("instance-{number}.{}", self.lives[number]).into();
         let up = Arc::new(AtomicBool::new(false));
         let context = Arc::new(RegistryContext::new(name, clock.clone(), bus, cache, up));
@@ -269,24 +271,8 @@ impl World {
             stream.clone(),
             requests.downgrade(),
         );
-        let now = clock.now();
-        let coordinator = Coordinator {
-            context: context.clone(),
-            breakers,
-            store: wire.clone(),
-            stream,
-            requests: receiver,
-            skew: crate::coordinator::skew::Skew::default(),
-            seq: 0,
-            unknown: None,
-            exchanged_at: now,
-            reviewed_at: now,
-            checked_at: now,
-            retry_at: now,
-            retry_after: crate::coordinator::RETRY.0,
-            resync: false,
-            ever_up: false,
-        };
+        let pace = Pace::steady(clock.now());
+        let coordinator = Coordinator::new(context.clone(), breakers, wire.clone(), stream, receiver, pace);
         let pause = Arc::new(Pause::default());
         let (ready, _) = std::sync::mpsc::sync_channel(1);
         let pausable = |future: Pin<Box<dyn Future<Output = ()> + Send>>| {
@@ -365,7 +351,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, instance: usize, life: usize, breaker: usize, permit: Permit<'static>) {
+    fn begin(&mut self, instance: usize, life: usize, breaker: usize, permit: CallPermit<'static>) {
         let snapshot = self.instances[instance].cores[breaker].snapshot();
         let call = Call {
             instance,
@@ -460,10 +446,10 @@ impl World {
                 self.store.forget_everything();
                 self.disturbed_at = self.clock.now();
             }
-            97 if !cfg!(test) => {
+            97 => {
                 self.store.forget_events();
             }
-            98 if !cfg!(test) => {
+            98 => {
                 let hour = Duration::from_secs(3600);
                 if self.random.bool() {
                     self.store_hands.advance(hour)
@@ -487,7 +473,7 @@ impl World {
                     Event::Transition(transition) => {
                         let last = instance.told.insert(transition.breaker.clone(), transition.epoch);
                         assert!(
-                            last.is_none_or(|last| last < transition.epoch) || cfg!(test),
+                            last.is_none_or(|last| last < transition.epoch),
                             "instance {number}: a subscriber was told of epoch {} after {last:?}",
                             transition.epoch
                         );
@@ -505,14 +491,15 @@ impl World {
             for (name, core) in BREAKERS.into_iter().zip(&instance.cores) {
                 let snapshot = core.snapshot();
                 let (state, epoch) = (snapshot.state, snapshot.epoch);
-                if let Some((state_before, epoch_before)) = instance.seen.insert(name, (state, epoch)) {
+                let before = instance.seen.insert(name, (state, epoch, !lost));
+                if let Some((state_before, epoch_before, connected)) = before {
                     assert!(
                         epoch >= epoch_before,
                         "instance {number}: the epoch of {name} went back from {epoch_before} to {epoch}"
                     );
                     let undone = state_before == State::Open && state == State::Closed;
                     assert!(
-                        !undone || epoch > epoch_before || lost || snapshot.local,
+                        !undone || epoch > epoch_before || lost || !connected || snapshot.local,
                         "instance {number}: the trip of {name} in epoch {epoch} was undone: {snapshot:?}"
                     );
                 }
@@ -600,7 +587,7 @@ impl World {
                 let known = (snapshot.state, snapshot.epoch);
                 assert!(!snapshot.local, "{name}: an instance goes on alone: {}", self.states());
                 // A closed breaker is not asked after until it is called.
-                let closed = known.0 == State::Closed && truth.0 == State::Closed;
+                let closed = known.0 == State::Closed && (truth.0 == State::Closed || known.1 > truth.1);
                 assert!(known == truth || closed, "{name}: the store has {truth:?}: {}", self.states());
             }
         }

@@ -116,6 +116,14 @@ impl StoredBreaker {
         let lost = known.epoch > self.epoch;
         if lost {
             self.begin(known, now);
+        } else if self.since.is_some_and(|since| since > now)
+            && (known.epoch, known.state) == (self.epoch, self.state())
+        {
+            // The clock was set back after this state came to be. The instance has measured its age on a
+            // clock of its own.
+            let remaining = known.state.remaining(known.remaining_us, self.reset_timeout_us);
+            self.since = Some(now.saturating_sub(known.since_us));
+            self.until = remaining.map(|span| now.saturating_add(span));
         }
         lost
     }
@@ -272,6 +280,13 @@ impl StoredBreaker {
     /// Takes back, prolongs, and lets go what has lapsed.
     pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseAsk, now: u64) {
         self.leases.retain(|_, until| *until > now);
+        // A lease that ends so far ahead was taken before the clock was set back: it ends after one more
+        // term.
+        let term = ask.term_us.min(MAX_SPAN_US);
+        let far = now.saturating_add(2 * term);
+        for until in self.leases.values_mut().filter(|until| term > 0 && **until > far) {
+            *until = now + term;
+        }
         for &id in &ask.release {
             self.leases.remove(&(instance.clone(), id));
         }

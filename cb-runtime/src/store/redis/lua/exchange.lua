@@ -151,6 +151,10 @@ local function write_breaker(key, e, b, merged)
     put('state', b.state)
     put('epoch', whole(b.epoch))
   end
+  if b.retimed then
+    put('since_us', whole(b.since))
+    put('until_us', b.ends and whole(b.ends) or '')
+  end
   if b.begun then
     put('reason', b.reason)
     put('by', b.by)
@@ -248,6 +252,11 @@ local function exchange(e, key, leases_key, last_key)
   if e.known and e.known.epoch > b.epoch then
     begin(b, e.known)
     restored = b.state ~= 'closed'
+  elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
+    -- The clock was set back after this state came to be. The instance has measured its age on a clock of its own.
+    local left = fitted(b.state, e.known.remaining, b.reset)
+    b.since, b.ends = math.max(now - e.known.since, 0), left and now + left
+    b.retimed = true
   end
   local failed, buckets, asks = e.failures or NONE, e.buckets or NONE, e.leases
   for _, pair in ipairs(failed) do

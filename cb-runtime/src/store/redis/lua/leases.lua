@@ -13,6 +13,14 @@ local function lease(instance, id)
 end
 
 local function settle_leases(key, instance, ask)
+  -- A lease that ends so far ahead was taken before the clock was set back: it ends after one more term.
+  local far = {}
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. whole(now + 2 * ask.term), '+inf')) do
+    far[#far + 1], far[#far + 2] = whole(now + ask.term), member
+  end
+  if #far > 0 then
+    in_pieces(far, function(...) redis.call('ZADD', key, ...) end)
+  end
   if #ask.release > 0 then
     local members = {}
     for i, id in ipairs(ask.release) do
