@@ -141,12 +141,6 @@ impl ManualClock {
         self.0.now.fetch_add(micros(span), Ordering::AcqRel);
         self.0.moved.notify_waiters();
     }
-
-    /// Moves the clock back by `span`, as the clock of a store may be.
-    #[cfg(test)]
-    pub(crate) fn set_back(&self, span: Duration) {
-        self.0.now.fetch_sub(micros(span), Ordering::AcqRel);
-    }
 }
 
 impl Default for Clock {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use cb_runtime::State;
+use cb_runtime::{Registry, State};
 use microservices::auth::Mood;
 use microservices::demo::agreement::agreements;
 use microservices::demo::fleet::{Fleet, ISOLATED};
@@ -188,7 +188,9 @@ async fn graceful_stop_reports_all_counts() -> Outcome {
     }
     let redis = fleet.redis.clone();
     clean(&fleet.stop().await?);
-    assert_eq!(redis.cli(&["HGET", "cb1:{microservices}:b:auth", "successes"]), "100");
+    let registry = Registry::builder().redis(redis.url()).namespace("microservices").build()?;
+    let rows = registry.fleet().await?;
+    assert_eq!(rows.iter().find(|row| row.name == "auth").map(|row| row.successes), Some(100));
     Ok(())
 }
 

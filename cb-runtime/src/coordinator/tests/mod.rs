@@ -1,4 +1,3 @@
 //! The coordinator under a simulated clock, store and network.
 
-mod chaos;
 mod simulation;

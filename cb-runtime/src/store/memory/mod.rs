@@ -116,12 +116,6 @@ impl MemoryStore {
         space.cached = Shelf::default();
     }
 
-    /// Loses the events, as a stream does that is trimmed.
-    #[cfg(test)]
-    pub(crate) fn forget_events(&self) {
-        self.lock().events.clear();
-    }
-
     /// Nothing under the lock can panic halfway through a change, so a poisoned lock is as good as any.
     fn lock(&self) -> MutexGuard<'_, Space> {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)

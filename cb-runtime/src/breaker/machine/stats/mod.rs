@@ -73,7 +73,7 @@ impl CallStats {
             own: None,
             counts_instances: false,
         };
-        stats.set_window(settings.window);
+        stats.set_window(settings);
         stats.keep_own(settings);
         stats
     }
@@ -86,9 +86,10 @@ impl CallStats {
         sent: Option<&mut Sent>,
         now: Now,
     ) {
-        if before.window != settings.window {
+        let buckets = |settings: &Settings| (settings.window, settings.strategy.is_some());
+        if buckets(before) != buckets(settings) {
             self.keep_previous(sent, now);
-            self.set_window(settings.window);
+            self.set_window(settings);
         }
         self.keep_own(settings);
     }
@@ -107,9 +108,11 @@ impl CallStats {
         }
     }
 
-    fn set_window(&mut self, window: Option<WindowKind>) {
-        (self.time, self.last) = match window {
-            Some(WindowKind::Time(span)) => (Some(TimeWindow::new(span)), None),
+    fn set_window(&mut self, settings: &Settings) {
+        // A strategy may look at a part of the window.
+        let buckets = if settings.strategy.is_some() { 60 } else { 10 };
+        (self.time, self.last) = match settings.window {
+            Some(WindowKind::Time(span)) => (Some(TimeWindow::new(span, buckets)), None),
             Some(WindowKind::Calls(calls)) => (None, Some(FleetCountWindow::new(calls))),
             None => (None, None),
         };

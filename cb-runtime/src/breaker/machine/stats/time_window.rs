@@ -19,10 +19,10 @@ pub(crate) struct TimeWindow {
 }
 
 impl TimeWindow {
-    /// A window of this length, in ten buckets: it is exact to a tenth of its length.
-    pub(crate) fn new(length: Duration) -> Self {
+    /// A window of this length, exact to one of its buckets.
+    pub(crate) fn new(length: Duration, buckets: u64) -> Self {
         let length = micros(length);
-        let width = length.div_ceil(10);
+        let width = length.div_ceil(buckets).max(1);
         debug_assert!(length / width <= MAX_BUCKETS);
         TimeWindow { length, width, buckets: BTreeMap::new(), since: 0, asked_whole_in: 0 }
     }
