@@ -3,10 +3,11 @@
 mod common;
 
 use std::cell::Cell;
+use std::error::Error;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use cb_runtime::{CacheTier, Event, Events, Registry, circuit_breaker};
+use cb_runtime::{BreakerError, CacheTier, Event, Events, Registry, circuit_breaker};
 use cb_testkit::{RedisServer, wait_until};
 use common::Broken;
 
@@ -32,6 +33,14 @@ macro_rules! guarded {
 
 guarded!(get_user, 300);
 guarded!(get_soon_gone, "1s");
+
+/// Its error is not `Send`.
+#[circuit_breaker(
+    name = "users", registry = HERE.get().unwrap(), failure_threshold = 1_000_000, cache_ttl = 300
+)]
+async fn get_or_any_error(id: u64) -> Result<String, Box<dyn Error>> {
+    if DOWN.get() { Err(Broken::Down.into()) } else { Ok(format!("user {id}")) }
+}
 
 /// One instance of the fleet.
 struct Instance {
@@ -116,6 +125,25 @@ fn a_success_on_one_instance_answers_a_failure_on_another() {
     assert!((250_000..=300_000).contains(&ttl), "{ttl}");
     let value: serde_json::Value = serde_json::from_str(&server.cli(&["GET", &key])).unwrap();
     assert_eq!((&value["v"], &value["value"]), (&1.into(), &"user 1".into()));
+}
+
+#[test]
+fn an_error_that_is_not_send_is_answered_here_and_a_rejection_by_the_store() {
+    let server = RedisServer::start();
+    let (a, b) = (Instance::new(&server), Instance::new(&server));
+    DOWN.set(false);
+    assert_eq!(a.run(get_or_any_error(1)).unwrap(), "user 1");
+    cached_key(&server);
+    DOWN.set(true);
+    assert_eq!(a.run(get_or_any_error(1)).unwrap(), "user 1");
+    let error = b.run(get_or_any_error(1)).unwrap_err();
+    assert!(error.is::<Broken>(), "{error}");
+    b.run(async { b.registry.control("users").force_open("a test").await.unwrap() });
+    assert_eq!(b.run(get_or_any_error(1)).unwrap(), "user 1");
+    let tiers: Vec<_> = b.hits().into_iter().map(|(tier, _)| tier).collect();
+    assert_eq!(tiers, [CacheTier::Shared]);
+    let error = b.run(get_or_any_error(2)).unwrap_err();
+    assert!(error.is::<BreakerError>(), "{error}");
 }
 
 #[test]

@@ -65,9 +65,22 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let codec = call_with(self.function.output_span(), "codec", "output, kind");
         let breaker = self.breaker_ref();
+        // Nothing in the function's future may hold the result while the store is asked: the future can then be sent even if
+        // the result cannot.
         quote_spanned! {Span::mixed_site()=>
-            let codec = #codec;
-            let ended = #rt::cached(#breaker, function, key, codec, kind, ended).await;
+            let ended = 'cached: {
+                let keep = {
+                    #[allow(unused_imports)]
+                    use #rt::{IsNotSend as _, IsSend as _};
+                    (&output).circuit_breaker_keep()
+                };
+                let codec = #codec;
+                let later = match #rt::cached(#breaker, function, key, codec, (kind, keep), ended) {
+                    #rt::Result::Ok(ended) => break 'cached ended,
+                    #rt::Result::Err(later) => later,
+                };
+                later.await
+            };
         }
     }
 }

@@ -117,9 +117,15 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let kind = return_kind();
         let cached = self.plan.cache.as_ref().map(|_| self.cached());
+        let output = match cached {
+            None => quote_spanned!(Span::mixed_site()=> let output = #rt::Output::of_ended(&ended);),
+            Some(_) => {
+                quote_spanned!(Span::mixed_site()=> let (output, ended) = #rt::Output::with_ended(ended);)
+            }
+        };
         let ended = quote_spanned! {Span::mixed_site()=>
             #ended
-            let output = #rt::Output::of_ended(&ended);
+            #output
             #kind
             #cached
         };

@@ -85,7 +85,7 @@ impl Parse for Parsed {
             return unfit(
                 sig.fn_token.span,
                 "the attribute guards an `async fn`, or a function that returns a boxed future: make this one \
-                 `async`, or guard the call inside it by hand, with `Breaker::call`",
+                 `async`, or guard the call inside it with `Breaker::call_blocking`",
             );
         }
         Ok(Parsed(Item::Function(Box::new(Function::new(attrs, vis, sig, returned, tokio, &body)?))))

@@ -47,14 +47,31 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         __circuit_breaker::run(breaker, body, judge).await
     };
-    let output = __circuit_breaker::Output::of_ended(&ended);
+    let (output, ended) = __circuit_breaker::Output::with_ended(ended);
     let kind = {
         #[allow(unused_imports)]
         use __circuit_breaker::OtherOutput as _;
         output.circuit_breaker_return_kind()
     };
-    let codec = __circuit_breaker::codec(output, kind);
-    let ended = __circuit_breaker::cached(breaker, function, key, codec, kind, ended)
-        .await;
+    let ended = 'cached: {
+        let keep = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::{IsNotSend as _, IsSend as _};
+            (&output).circuit_breaker_keep()
+        };
+        let codec = __circuit_breaker::codec(output, kind);
+        let later = match __circuit_breaker::cached(
+            breaker,
+            function,
+            key,
+            codec,
+            (kind, keep),
+            ended,
+        ) {
+            __circuit_breaker::Result::Ok(ended) => break 'cached ended,
+            __circuit_breaker::Result::Err(later) => later,
+        };
+        later.await
+    };
     return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
 }

@@ -13,6 +13,7 @@ use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
 use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
+use crate::error::BreakerError;
 
 /// A result that can be kept and read back, in this process and in another.
 #[diagnostic::on_unimplemented(
@@ -118,42 +119,139 @@ where
     }
 }
 
-/// Keeps a success; puts the kept result in place of a failure or a rejection.
+/// What of a failed call's result can be kept while the store is asked.
+pub trait Keep<R> {
+    /// What is kept: a part of the annotated function's future, which may have to be `Send`.
+    type Kept;
+    /// `Err`: it cannot be kept.
+    #[doc(hidden)]
+    fn keep(ended: Ended<R>) -> Result<Self::Kept, Ended<R>>;
+    #[doc(hidden)]
+    fn restore(kept: Self::Kept) -> Ended<R>;
+}
+
+/// All of it, since `R` is `Send`.
+#[derive(Clone, Copy)]
+pub struct KeepAll;
+
+impl<R> Keep<R> for KeepAll {
+    type Kept = Ended<R>;
+
+    #[inline]
+    fn keep(ended: Ended<R>) -> Result<Ended<R>, Ended<R>> {
+        Ok(ended)
+    }
+
+    #[inline]
+    fn restore(kept: Ended<R>) -> Ended<R> {
+        kept
+    }
+}
+
+/// The breaker's own errors, but no value of `R`.
+#[derive(Clone, Copy)]
+pub struct KeepErrors;
+
+/// What a call ended with that returned nothing.
+pub enum Unanswered {
+    /// See [`Ended::Rejected`].
+    Rejected(BreakerError),
+    /// See [`Ended::TimedOut`].
+    TimedOut(BreakerError),
+}
+
+impl<R> Keep<R> for KeepErrors {
+    type Kept = Unanswered;
+
+    fn keep(ended: Ended<R>) -> Result<Unanswered, Ended<R>> {
+        match ended {
+            Ended::Rejected(error) => Ok(Unanswered::Rejected(error)),
+            Ended::TimedOut(error) => Ok(Unanswered::TimedOut(error)),
+            Ended::Success(_) | Ended::Ignored(_) | Ended::Failed(_) => Err(ended),
+        }
+    }
+
+    fn restore(kept: Unanswered) -> Ended<R> {
+        match kept {
+            Unanswered::Rejected(error) => Ended::Rejected(error),
+            Unanswered::TimedOut(error) => Ended::TimedOut(error),
+        }
+    }
+}
+
+/// Chooses [`KeepAll`]. A call on `&output` finds this method first.
+pub trait IsSend {
+    #[doc(hidden)]
+    #[inline]
+    fn circuit_breaker_keep(&self) -> KeepAll {
+        KeepAll
+    }
+}
+
+impl<R: Send> IsSend for Output<R> {}
+
+/// Chooses [`KeepErrors`], where `R` is not known to be `Send`.
+pub trait IsNotSend {
+    #[doc(hidden)]
+    #[inline]
+    fn circuit_breaker_keep(&self) -> KeepErrors {
+        KeepErrors
+    }
+}
+
+impl<R> IsNotSend for &Output<R> {}
+
+/// Keeps a success; puts the result that this process has kept in place of a failure or a rejection. `Err`: the store has to be
+/// asked, which takes a future that does not have `ended` for an argument, as it could not be sent if `ended` cannot.
 #[inline]
-pub async fn cached<'a, R, K: ReturnKind<R>, Inside>(
+pub fn cached<'a, R, K, H, Inside>(
     breaker: &'a SiteBreaker,
     function: CachedFunction<Inside>,
     key: Option<CacheKey>,
     codec: Codec<'a, K::Value>,
-    _kind: K,
+    (_kind, _keep): (K, H),
     ended: Ended<R>,
-) -> Ended<R> {
-    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return ended };
+) -> Result<Ended<R>, impl Future<Output = Ended<R>>>
+where
+    K: ReturnKind<R>,
+    H: Keep<R>,
+{
+    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return Ok(ended) };
     let core = breaker.core();
+    let caller = function.caller(core);
     match &ended {
-        Ended::Ignored(_) => return ended,
+        Ended::Ignored(_) => return Ok(ended),
         Ended::Success(value) => {
             if let Some(value) = K::cacheable(value)
                 && !core.cache().is_fresh(&key, ttl)
             {
-                (codec.keep)(core, function.caller(core), key, ttl, value);
+                (codec.keep)(core, caller, key, ttl, value);
             }
-            return ended;
+            return Ok(ended);
         }
         Ended::Failed(_) | Ended::Rejected(_) | Ended::TimedOut(_) => {}
     }
-    let caller = function.caller(core);
-    let value = match (codec.recall_here)(core, caller, &key, ttl) {
-        Here::Found(value) => Some(value),
+    let store = match (codec.recall_here)(core, caller, &key, ttl) {
+        Here::Found(value) => return Ok(recalled::<R, K>(core, value)),
         // The store would have the same.
-        Here::Undecodable | Here::Nothing(None) => None,
-        Here::Nothing(store) => (codec.recall_shared)(core, caller, key.with_store(store), ttl).await,
+        Here::Undecodable | Here::Nothing(None) => return Ok(ended),
+        Here::Nothing(store) => store,
     };
-    match value {
-        Some(value) => {
-            core.answered_from_cache();
-            Ended::Success(K::restore(value))
+    let kept = match H::keep(ended) {
+        Ok(kept) => kept,
+        Err(ended) => return Ok(ended),
+    };
+    let recalling = (codec.recall_shared)(core, caller, key.with_store(store), ttl);
+    Err(async move {
+        match recalling.await {
+            Some(value) => recalled::<R, K>(core, value),
+            None => H::restore(kept),
         }
-        None => ended,
-    }
+    })
+}
+
+/// A kept result, in place of a failure.
+fn recalled<R, K: ReturnKind<R>>(core: &Core, value: K::Value) -> Ended<R> {
+    core.answered_from_cache();
+    Ended::Success(K::restore(value))
 }

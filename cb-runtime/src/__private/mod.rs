@@ -27,7 +27,8 @@ pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{
-    Cacheable, CachedFunction, Key, KeyPart, cached, cached_function, codec, key, key_of, key_part,
+    Cacheable, CachedFunction, IsNotSend, IsSend, Keep, Key, KeyPart, cached, cached_function, codec, key,
+    key_of, key_part,
 };
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;

@@ -32,6 +32,13 @@ impl<R> Output<R> {
     pub fn of_ended(_ended: &Ended<R>) -> Self {
         Output(PhantomData)
     }
+
+    /// The output of a call that has ended, without a reference to it: what has been borrowed once, the compiler keeps in the
+    /// function's future even after it has been moved.
+    #[inline]
+    pub fn with_ended(ended: Ended<R>) -> (Self, Ended<R>) {
+        (Output(PhantomData), ended)
+    }
 }
 
 /// Names the type that a function type returns: `!` can be written only there.

@@ -80,6 +80,34 @@ pub async fn cached(id: u64) -> Result<User, Box<dyn Error + Send + Sync>> {
     Ok(ask(id).await?)
 }
 
+/// A cache, and no fallback.
+///
+/// # Errors
+/// As the dependency does.
+#[circuit_breaker(name = "user: sendable cached", cache_ttl = "1m")]
+pub async fn only_cached(id: u64) -> Result<User, Box<dyn Error>> {
+    Ok(ask(id).await?)
+}
+
+/// A cache and a fallback.
+///
+/// # Errors
+/// As the fallback does.
+#[circuit_breaker(name = "user: sendable cached later", cache_ttl = "1m", fallback = nobody_later)]
+pub async fn cached_or_later(id: u64) -> Result<User, Box<dyn Error>> {
+    Ok(ask(id).await?)
+}
+
+/// A cache and a fallback for rejected calls.
+///
+/// # Errors
+/// As the dependency does.
+#[circuit_breaker(name = "user: sendable cached open", cache_ttl = "1m", fallback_on = "open",
+    fallback = |_| Err("no answer".into()))]
+pub async fn cached_or_open(id: u64) -> Result<User, Box<dyn Error>> {
+    Ok(ask(id).await?)
+}
+
 /// A future that can be sent.
 pub const fn assert_send<F: Future + Send>(future: F) -> F {
     future
@@ -96,5 +124,9 @@ mod tests {
         assert!(assert_send(value_fallback(0)).await.is_err());
         assert_eq!(assert_send(closure_fallback(0)).await.unwrap().id, 0);
         assert_eq!(assert_send(cached(0)).await.unwrap().id, 0);
+        let error = assert_send(only_cached(0)).await.unwrap_err();
+        assert_eq!(error.to_string(), ask(0).await.unwrap_err().to_string());
+        assert_eq!(assert_send(cached_or_later(0)).await.unwrap().id, 0);
+        assert!(assert_send(cached_or_open(0)).await.is_err());
     }
 }
