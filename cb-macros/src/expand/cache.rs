@@ -65,8 +65,8 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let codec = call_with(self.function.output_span(), "codec", "output, kind");
         let breaker = self.breaker_ref();
-        // Nothing in the function's future may hold the result while the store is asked: the future can then be sent even if
-        // the result cannot.
+        // Nothing in the function's future may hold the result while the store is asked: the future can then be
+        // sent even if the result cannot.
         quote_spanned! {Span::mixed_site()=>
             let ended = 'cached: {
                 let keep = {

@@ -201,8 +201,9 @@ pub trait IsNotSend {
 
 impl<R> IsNotSend for &Output<R> {}
 
-/// Keeps a success; puts the result that this process has kept in place of a failure or a rejection. `Err`: the store has to be
-/// asked, which takes a future that does not have `ended` for an argument, as it could not be sent if `ended` cannot.
+/// Keeps a success; puts the result that this process has kept in place of a failure or a rejection. `Err`: the
+/// store has to be asked, by a future that does not have `ended` for an argument, as it could not be sent if
+/// `ended` cannot.
 #[inline]
 pub fn cached<'a, R, K, H, Inside>(
     breaker: &'a SiteBreaker,

@@ -33,8 +33,8 @@ impl<R> Output<R> {
         Output(PhantomData)
     }
 
-    /// The output of a call that has ended, without a reference to it: what has been borrowed once, the compiler keeps in the
-    /// function's future even after it has been moved.
+    /// The output of a call that has ended, without a reference to it: what has been borrowed once, the compiler
+    /// keeps in the function's future even after it has been moved.
     #[inline]
     pub fn with_ended(ended: Ended<R>) -> (Self, Ended<R>) {
         (Output(PhantomData), ended)
