@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cb_runtime::{Breaker, BreakerConfig, CallError, Outcomes, Registry, State};
@@ -45,9 +45,9 @@ async fn one_call(breaker: &Breaker, random: &mut fastrand::Rng, healthy: bool, 
         if random.bool() {
             let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             match polled {
-                std::task::Poll::Ready(Err(CallError::Rejected(_))) => &seen.rejected,
-                std::task::Poll::Pending => &seen.dropped,
-                other => panic!("a call that never ends has ended: {other:?}"),
+                Poll::Ready(Err(CallError::Rejected(_))) => &seen.rejected,
+                Poll::Pending => &seen.dropped,
+                Poll::Ready(other) => panic!("a call that never ends has ended: {other:?}"),
             }
             .fetch_add(1, Ordering::Relaxed);
         }

@@ -46,7 +46,7 @@ async fn eventually<T>(what: &str, ask: impl AsyncFn() -> T, holds: impl Fn(&T) 
 }
 
 fn near(time: Option<SystemTime>) -> bool {
-    time.is_some_and(|time| time.elapsed().map_or_else(|error| error.duration(), |span| span) < 2 * PATIENCE)
+    time.is_some_and(|time| time.elapsed().unwrap_or_else(|error| error.duration()) < 2 * PATIENCE)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn figures_of_all_instances_are_summed_up_while_somebody_looks() {
     let config = BreakerConfig::default()
         .failure_rate_threshold(0.9)
         .minimum_calls(1000)
-        .slow_call_duration(Duration::from_nanos(1000));
+        .slow_call_duration(Duration::from_micros(1));
     for registry in [&a, &b] {
         registry.get_or_create("orders", config.clone());
         for _ in 0..3 {
@@ -125,12 +125,12 @@ async fn a_row_shows_the_window_probes_openings_and_times() {
                 .await;
         assert!(near(open.opened_at) && near(open.since) && open.openings == 1, "{store}: {open:?}");
         let hold = Arc::new(tokio::sync::Notify::new());
-        let (probing, held) = (breaker.clone(), hold.clone());
+        let (probing, released) = (breaker.clone(), hold.clone());
         let probe = tokio::spawn(async move {
             loop {
                 let begun = probing
                     .call(async || {
-                        held.notified().await;
+                        released.notified().await;
                         Ok::<_, ()>(())
                     })
                     .await;

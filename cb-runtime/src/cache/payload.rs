@@ -313,8 +313,10 @@ mod tests {
         #[test]
         fn a_float_comes_back_to_the_last_bit(bits in proptest::num::u64::ANY) {
             let value = f64::from_bits(bits);
+            // JSON has no other numbers.
+            prop_assume!(value.is_finite());
             let read: f64 = write(&value).unwrap().read().unwrap();
-            prop_assert!(read.to_bits() == bits || (read.is_nan() && value.is_nan()));
+            prop_assert_eq!(read.to_bits(), bits);
         }
 
         #[test]

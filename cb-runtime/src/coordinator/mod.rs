@@ -28,7 +28,7 @@ use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Batch, FleetRow, Load, MAX_ENTRIES, Position, Report, Store};
+use crate::store::{Batch, EventsAt, FleetRow, Load, MAX_ENTRIES, Position, Report, Store};
 use pace::{Pace, vary};
 use schedule::Schedule;
 use skew::Skew;
@@ -80,6 +80,8 @@ pub(crate) struct Coordinator {
     retry_at: Moment,
     retry_after: Duration,
     resync: bool,
+    /// An event that an answer told of has not come.
+    suspects_gap: bool,
     ever_up: bool,
 }
 
@@ -141,6 +143,7 @@ impl Coordinator {
             retry_at: now,
             retry_after: RETRY.0,
             resync: false,
+            suspects_gap: false,
             ever_up: false,
         }
     }
@@ -428,7 +431,8 @@ impl Coordinator {
             self.stream.trouble(&self.context, problem);
         }
         let now = self.context.clock.now();
-        if self.stream.is_another(position, before) || self.stream.misses_events(position, now) {
+        self.suspects_gap |= self.stream.misses_events(position, now);
+        if self.suspects_gap || self.stream.is_another(position, before) {
             self.resync = true;
             self.context.wake();
         }
@@ -444,6 +448,15 @@ impl Coordinator {
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
         self.context.sign_of_life();
+        if std::mem::take(&mut self.suspects_gap) {
+            let next = self.store.history(EventsAt::After(self.stream.position().id), 1);
+            if patiently("reading the event stream", LONG_PATIENCE, next)
+                .await
+                .is_ok_and(|events| events.is_empty())
+            {
+                self.stream.skip();
+            }
+        }
         let sent_at = self.context.clock.now();
         let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
             Ok(load) => self.loaded(&load, sent_at).await,

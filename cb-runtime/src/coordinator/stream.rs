@@ -63,8 +63,8 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Whether events that an answer told of are not coming: they have been trimmed away, and no later one shows
-    /// the gap. A resync then goes on behind them.
+    /// Whether an event that an answer told of has not come for long: it may have been trimmed away, and no later
+    /// one shows the gap.
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
         let mut behind = lock(&self.behind);
@@ -76,7 +76,6 @@ impl Stream {
             Some((number, since)) if number == position.number => {
                 let misses = now.since(since) >= LATE;
                 if misses {
-                    self.skips.store(true, Ordering::Release);
                     *behind = None;
                 }
                 misses
@@ -86,6 +85,11 @@ impl Stream {
                 false
             }
         }
+    }
+
+    /// The events up to where the stream stands now are gone: the next load goes on behind them.
+    pub(super) fn skip(&self) {
+        self.skips.store(true, Ordering::Release);
     }
 
     pub(super) fn position(&self) -> Position {

@@ -15,7 +15,8 @@ end
 local function settle_leases(key, instance, ask)
   -- A lease that ends so far ahead was taken before the clock was set back: it ends after one more term.
   local far = {}
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. whole(now + 2 * ask.term), '+inf')) do
+  local ahead = ask.term > 0 and redis.call('ZRANGEBYSCORE', key, '(' .. whole(now + 2 * ask.term), '+inf') or {}
+  for _, member in ipairs(ahead) do
     far[#far + 1], far[#far + 2] = whole(now + ask.term), member
   end
   if #far > 0 then
