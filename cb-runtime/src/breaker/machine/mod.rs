@@ -160,6 +160,8 @@ impl StateMachine {
         self.stats.configure(&self.settings, &settings, sent, now);
         self.settings = settings;
         self.configured_at = now.at;
+        // A report carries no settings.
+        self.exchange_next = true;
         self.with_health(now, HealthChecks::configured);
     }
 
