@@ -179,7 +179,7 @@ impl<R> Keep<R> for KeepErrors {
     }
 }
 
-/// Chooses [`KeepAll`]. A call on `&output` finds this method first.
+/// Chooses `KeepAll`. A call on `&output` finds this method first.
 pub trait IsSend {
     #[doc(hidden)]
     #[inline]
@@ -190,7 +190,7 @@ pub trait IsSend {
 
 impl<R: Send> IsSend for Output<R> {}
 
-/// Chooses [`KeepErrors`], where `R` is not known to be `Send`.
+/// Chooses `KeepErrors`, where `R` is not known to be `Send`.
 pub trait IsNotSend {
     #[doc(hidden)]
     #[inline]
