@@ -140,7 +140,7 @@ impl Hub {
         let counted = tokio::time::timeout(READ_LIMIT, self.source.instances()).await;
         let instances = counted.ok().and_then(Result::ok);
         if let Some(instances) = &instances {
-            lock(&self.figures).set_drifting(&instances.drifting);
+            lock(&self.figures).set_instances(instances);
         }
         *lock(&self.instances) = instances.map(|instances| (Instant::now(), instances));
     }

@@ -150,7 +150,7 @@ pub struct Setting {
 }
 
 /// Where a setting's value comes from; each takes precedence over those below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Origin {
@@ -311,6 +311,14 @@ pub struct FleetBreaker {
     /// while somebody asks for them: the first answer may have this instance's alone, and from five seconds
     /// later on they are a second old. An instance with more than 2,000 breakers tells of 2,000.
     pub outcomes: Outcomes,
+    /// How often a metrics-only breaker would have opened, at all living instances since each was started. See `outcomes` for when it is known.
+    pub would_have_opened: u64,
+    /// When that was last.
+    #[serde(serialize_with = "serial::option_time")]
+    pub would_have_opened_at: Option<SystemTime>,
+    /// The ids of instances that have opened the circuit for themselves only, because the others do not see
+    /// the failures that they see (`min_failing_instances`). See `outcomes` for when it is known.
+    pub isolated: Vec<String>,
     /// How often it has opened in a row, which is what its backoff goes by.
     pub openings: u32,
     /// Probes that are under way.
@@ -448,6 +456,8 @@ pub struct InstanceSettings {
     pub node: String,
     /// The settings that differ from the built-in ones, by name.
     pub settings: BTreeMap<String, String>,
+    /// Where each of them comes from.
+    pub origins: BTreeMap<String, Origin>,
     /// They are not those that most instances have.
     pub drift: bool,
 }

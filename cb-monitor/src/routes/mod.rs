@@ -38,6 +38,7 @@ pub(crate) fn router(prefix: &str, hub: Arc<Hub>, access: Access) -> Router {
         .route(&format!("{prefix}/stats"), get(stats::stats))
         .route(&format!("{prefix}/overview"), get(stats::overview))
         .route(&format!("{prefix}/instances"), get(stats::instances))
+        .route(&format!("{prefix}/settings"), get(stats::settings))
         .route(&format!("{prefix}/metrics"), get(metrics::metrics))
         .route(&format!("{prefix}/events"), get(events::events))
         .route(&format!("{prefix}/history"), get(events::history))
@@ -76,7 +77,7 @@ async fn readers_only(State(context): State<Context>, request: Request, next: Ne
 async fn unknown() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "there is nothing here; there are health, live, stats, overview, instances, metrics, events, history, breakers/{name} and the page",
+        "there is nothing here; there are health, live, stats, overview, instances, settings, metrics, events, history, breakers/{name} and the page",
     )
 }
 

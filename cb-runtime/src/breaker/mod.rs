@@ -11,6 +11,7 @@ mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
 mod exchange;
+mod figures;
 pub(crate) mod gate;
 mod handle;
 pub(crate) mod health;
@@ -31,13 +32,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use acquired::Permit;
+pub(crate) use figures::Figures;
 pub use handle::Breaker;
 
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::error::Error;
-use crate::snapshot::{Outcomes, Snapshot, State, WindowSnapshot};
+#[cfg(feature = "metrics")]
+use crate::snapshot::Outcomes;
+use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Record};
 use crate::strategy::Calls;
 use context::RegistryContext;
@@ -107,6 +111,8 @@ struct Inner {
     /// Where that stands.
     given_at: Option<&'static Location<'static>>,
     line: SettingsLine,
+    /// Trips that a metrics-only breaker would have made, and the latest.
+    would_have_opened: (u64, Option<Moment>),
     /// Callers that wait for a probe.
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
     /// Callers that wait for the store to take an override.
@@ -208,6 +214,7 @@ impl Core {
                 given,
                 given_at: None,
                 line,
+                would_have_opened: (0, None),
                 callers: Vec::new(),
                 overrides: Vec::new(),
             }),
@@ -317,11 +324,13 @@ impl Core {
         self.transact(|inner, _| inner.machine.epoch())
     }
 
+    #[cfg(feature = "metrics")]
     pub(crate) fn outcomes(&self) -> Outcomes {
         self.counters.outcomes()
     }
 
     /// The window that it judges by, if it judges by one.
+    #[cfg(feature = "metrics")]
     pub(crate) fn window(&self) -> Option<Calls> {
         self.transact(|inner, now| {
             let machine = &inner.machine;

@@ -28,7 +28,7 @@ use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Batch, EventsAt, FleetRow, Load, MAX_ENTRIES, Position, Report, Store};
+use crate::store::{Batch, EventsAt, Load, MAX_ENTRIES, Position, Report, Store};
 use pace::{Pace, vary};
 use schedule::Schedule;
 use skew::Skew;
@@ -48,8 +48,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_m
 
 /// What others ask of the coordinator.
 pub(crate) enum Command {
-    /// Tell the store all there is, then read the fleet's overview.
-    Fleet(oneshot::Sender<Result<Vec<FleetRow>, Error>>),
+    /// Tell the store all there is.
+    Tell(oneshot::Sender<()>),
     /// The stream has a gap, or cannot be read: learn the states anew.
     Resync,
     /// Tell the store all there is, give back what is held, and stop.
@@ -193,9 +193,12 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 request = self.requests.recv() => match request {
-                    Some(Command::Fleet(answer)) => {
-                        let rows = self.fleet().await;
-                        let _ = answer.send(rows);
+                    Some(Command::Tell(told)) => {
+                        if !self.context.store_up() {
+                            self.connect().await;
+                        }
+                        self.tell_all().await;
+                        let _ = told.send(());
                     }
                     Some(Command::Resync) => self.resync = true,
                     Some(Command::Shutdown(done)) => {
@@ -531,18 +534,6 @@ impl Coordinator {
             self.stream.set_lost();
             self.context.events.emit(Event::StoreLost(error.clone()));
         }
-    }
-
-    async fn fleet(&mut self) -> Result<Vec<FleetRow>, Error> {
-        if !self.context.store_up() {
-            self.connect().await;
-        }
-        self.tell_all().await;
-        let rows = patiently("reading the fleet's overview", LONG_PATIENCE, self.store.fleet()).await;
-        if let Err(error) = &rows {
-            self.lost(error);
-        }
-        rows
     }
 
     /// Twice, because what was decided before the first contact can be proposed only after it.

@@ -122,14 +122,23 @@ impl Registry {
         doing: &'static str,
         answer: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
+        self.in_background_within(PATIENCE, doing, answer).await
+    }
+
+    pub(super) async fn in_background_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        doing: &'static str,
+        answer: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
         if self.context.has_ended() {
             return Err(Error::new(ErrorKind::ShutDown));
         }
         let background = coordinator::thread::runtime().map_err(super::no_thread)?;
-        let bounded = background.spawn(async move { tokio::time::timeout(PATIENCE, answer).await });
+        let bounded = background.spawn(async move { tokio::time::timeout(patience, answer).await });
         match bounded.await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {PATIENCE:?}"))),
+            Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {patience:?}"))),
             Err(_) => Err(Error::new(ErrorKind::ShutDown)),
         }
     }

@@ -4,6 +4,7 @@ mod builder;
 mod control;
 mod fleet;
 mod history;
+mod instances;
 #[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel", feature = "config")))]
 mod missing_features;
 mod node;
@@ -69,6 +70,7 @@ struct Shared {
     requests: mpsc::UnboundedSender<Command>,
     store: Arc<dyn Store>,
     overview: Arc<dyn Overview>,
+    readings: fleet::Readings,
     /// Tells the fleet of this instance.
     announcing: AbortHandle,
     retention: Retention,
@@ -190,6 +192,7 @@ impl Registry {
             requests,
             store,
             overview,
+            readings: fleet::Readings::default(),
             announcing,
             retention,
             code,

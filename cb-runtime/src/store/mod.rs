@@ -29,7 +29,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::Error;
-pub(crate) use overview::{Detail, Names, Overview, Topic};
+pub(crate) use overview::{Detail, Overview, Roll, Topic};
 pub(crate) use protocol::*;
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -66,6 +66,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 
     /// Every breaker that the store knows, with its counts, by name.
+    #[cfg(test)]
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
 
     /// A cached result, if it is there, and how long it will be. Both are read at one moment, in one

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, EventsAt, IDLE, Load, Position,
     Record, Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
@@ -343,7 +343,8 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(events)))
     }
 
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+    #[cfg(test)]
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<crate::store::FleetRow>, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
         let row = |(name, breaker): (&Arc<str>, &StoredBreaker)| breaker.row(name.clone(), now);
