@@ -224,6 +224,12 @@ impl Figures {
         })
     }
 
+    /// How many instances have opened some circuit for themselves only.
+    pub(crate) fn isolated(&self) -> usize {
+        let isolated = self.entries.values().flat_map(|entry| &entry.reading.isolated);
+        isolated.collect::<HashSet<_>>().len()
+    }
+
     /// The names of those that reject calls: open, or forced open.
     pub(crate) fn open(&self) -> Vec<Arc<str>> {
         let open = |entry: &&Entry| matches!(entry.reading.state, State::Open | State::ForcedOpen);

@@ -76,6 +76,8 @@ pub(crate) struct Overview {
     pub(crate) per_second: Rates,
     pub(crate) store: StoreView,
     pub(crate) instances: Option<Instances>,
+    /// Instances that have opened some circuit for themselves only.
+    pub(crate) isolated: usize,
 }
 
 /// Whether the store answers.
@@ -230,6 +232,7 @@ impl Hub {
                 took_ms: took.last().copied().unwrap_or_default().as_secs_f64() * 1000.0,
             },
             instances: self.instances(),
+            isolated: figures.isolated(),
         }
     }
 

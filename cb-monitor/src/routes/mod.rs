@@ -44,11 +44,7 @@ pub(crate) fn router(prefix: &str, hub: Arc<Hub>, access: Access) -> Router {
         .route(&format!("{prefix}/history"), get(events::history))
         .route(&format!("{prefix}/breakers/{{name}}"), get(breakers::breaker))
         .layer(middleware::from_fn_with_state(context.clone(), readers_only));
-    let mut open = Router::new()
-        .route(&format!("{prefix}/"), get(page::html))
-        .route(&format!("{prefix}/page.css"), get(page::css))
-        .route(&format!("{prefix}/page.js"), get(page::script))
-        .route(&format!("{prefix}/icon.svg"), get(page::icon))
+    let mut open = page::add(Router::new(), prefix)
         .route(&format!("{prefix}/live"), get(health::live))
         // Has its own check of who may act.
         .route(&format!("{prefix}/breakers/{{name}}/{{action}}"), post(actions::act))
