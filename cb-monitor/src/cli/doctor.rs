@@ -65,24 +65,40 @@ impl Findings {
 pub(super) async fn run(connection: &Connection, json: bool) -> Result<(), Failure> {
     let mut findings = Findings::default();
     match inspect::connect(connection.target()?, PATIENCE).await {
-        Ok(mut servers) => {
-            let addresses: Vec<_> = servers.iter().map(|server| &*server.address).collect();
-            findings.fine("connection", format!("{} answers", addresses.join(", ")));
-            let several = servers.len() > 1;
-            for Server { address, connection } in &mut servers {
-                findings.place = if several { format!("{address}: ") } else { String::new() };
-                server(connection, &mut findings).await;
-                clock(connection, &mut findings).await;
-            }
-            findings.place.clear();
-            permissions(&mut servers, &connection.namespace, &mut findings).await;
-        }
+        Ok(mut servers) => match refusal(&mut servers).await {
+            Some(error) => findings.problem("connection", advice(&error)),
+            None => look_at(&mut servers, &connection.namespace, &mut findings).await,
+        },
         Err(error) => findings.problem("connection", advice(&error.to_string())),
     }
     fleet(connection, &mut findings).await?;
     print(&findings.list, json);
     let problem = findings.list.iter().any(|finding| finding.verdict == Verdict::Problem);
     if problem { Err(Failure::Reported) } else { Ok(()) }
+}
+
+async fn look_at(servers: &mut [Server], namespace: &str, findings: &mut Findings) {
+    let addresses: Vec<_> = servers.iter().map(|server| &*server.address).collect();
+    findings.fine("connection", format!("{} answers", addresses.join(", ")));
+    let several = servers.len() > 1;
+    for Server { address, connection } in &mut *servers {
+        findings.place = if several { format!("{address}: ") } else { String::new() };
+        server(connection, findings).await;
+        clock(connection, findings).await;
+    }
+    findings.place.clear();
+    permissions(servers, namespace, findings).await;
+}
+
+/// What a server says to a client that has not logged in.
+async fn refusal(servers: &mut [Server]) -> Option<String> {
+    for Server { connection, .. } in servers {
+        match cmd("PING").query_async::<()>(connection).await {
+            Err(error) if error.code() == Some("NOAUTH") => return Some(error.to_string()),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// What to do about an error at the connection.
