@@ -315,15 +315,15 @@ impl<'a, S: Sink> ser::Serializer for Encoder<'a, S> {
 
     /// In pieces of unknown number and length, which are not part of the value.
     fn collect_str<T: fmt::Display + ?Sized>(mut self, value: &T) -> Done {
-        struct Pieces<'a, S>(&'a mut S);
-        impl<S: Sink> fmt::Write for Pieces<'_, S> {
+        struct Chunks<'a, S>(&'a mut S);
+        impl<S: Sink> fmt::Write for Chunks<'_, S> {
             fn write_str(&mut self, piece: &str) -> fmt::Result {
                 self.0.put(piece.as_bytes());
                 Ok(())
             }
         }
         self.tag(Tag::Display);
-        fmt::Write::write_fmt(&mut Pieces(&mut *self.0), format_args!("{value}"))
+        fmt::Write::write_fmt(&mut Chunks(&mut *self.0), format_args!("{value}"))
             .map_err(|_| ser::Error::custom("its Display implementation returned an error"))?;
         self.0.put(&[u8::MAX]);
         Ok(())

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 /// A result with its age, and with what it takes to write it to the store.
 #[derive(Debug)]
 pub(super) struct CachedEntry {
-    pub(super) owner: Owner,
+    pub(super) owner: EntryOwner,
     pub(super) key: LocalKey,
     pub(super) store_key: Option<Box<StoreKey>>,
     pub(super) payload: Payload,
@@ -28,14 +28,14 @@ pub(super) struct CachedEntry {
 /// Whose result it is. Compared before the result is used, so that the hashes have to tell arguments apart
 /// and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct EntryOwner {
     pub(super) breaker: Arc<str>,
     pub(super) function: FunctionId,
 }
 
 impl CachedEntry {
     pub(super) fn new(
-        owner: Owner,
+        owner: EntryOwner,
         key: CacheKey,
         payload: Payload,
         ttl: Duration,
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn an_age_may_exceed_that_of_the_clock() {
         let week = Duration::from_secs(7 * 86_400);
-        let owner = Owner { breaker: "b".into(), function: FunctionId(1) };
+        let owner = EntryOwner { breaker: "b".into(), function: FunctionId(1) };
         let entry = CachedEntry::new(owner, key(1), Payload::json(b"1"), week * 2, week, Moment(1));
         assert_eq!(entry.age(Moment(1_000_001)), week + Duration::from_secs(1));
         assert_eq!(entry.remaining(Moment(1_000_001)) + Duration::from_secs(1), week);

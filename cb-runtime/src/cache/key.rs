@@ -376,14 +376,14 @@ pub(super) mod tests {
 
     #[test]
     fn without_all_arguments_there_is_no_key() {
-        struct Stubborn;
-        impl Serialize for Stubborn {
+        struct Refusing;
+        impl Serialize for Refusing {
             fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
                 Err(serde::ser::Error::custom("it will not"))
             }
         }
         let mut arguments = Arguments::new("");
-        arguments.add(&vec![Stubborn]);
+        arguments.add(&vec![Refusing]);
         arguments.add(&1);
         assert_eq!(arguments.problem().unwrap().to_string(), "it will not");
     }

@@ -116,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cache::entry::Owner;
+    use crate::cache::entry::EntryOwner;
     use crate::cache::freshness::Ticks;
     use crate::cache::function::FunctionId;
     use crate::cache::key::tests::key;
@@ -126,7 +126,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(300);
 
     fn entry(number: u64, len: usize) -> Arc<CachedEntry> {
-        let owner = Owner { breaker: "b".into(), function: FunctionId(1) };
+        let owner = EntryOwner { breaker: "b".into(), function: FunctionId(1) };
         let payload = Payload::json(&vec![b'x'; len]);
         Arc::new(CachedEntry::new(owner, key(number), payload, TTL, Duration::ZERO, Moment(1)))
     }

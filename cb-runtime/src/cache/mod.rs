@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 use crate::clock::{Clock, Moment};
 use crate::event::CacheTier;
 use crate::store::Store;
-use entry::{CachedEntry, Owner};
+use entry::{CachedEntry, EntryOwner};
 use freshness::{FreshnessTable, Interval, Ticks};
 pub use function::CacheSite;
 pub(crate) use function::{Function, FunctionId};
@@ -80,8 +80,8 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    fn owner(self) -> Owner {
-        Owner { breaker: self.breaker.clone(), function: self.function.id() }
+    fn owner(self) -> EntryOwner {
+        EntryOwner { breaker: self.breaker.clone(), function: self.function.id() }
     }
 }
 

@@ -243,7 +243,7 @@ mod tests {
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(untagged)]
-    enum Untagged {
+    enum MapOrText {
         ById(HashMap<u64, u8>),
         Text(String),
     }
@@ -286,14 +286,14 @@ mod tests {
     fn what_nothing_carries_is_refused_with_the_reason() {
         #[derive(Serialize, Deserialize)]
         #[serde(rename_all(serialize = "lowercase", deserialize = "UPPERCASE"))]
-        enum Crooked {
+        enum OneWay {
             Value,
         }
-        let Err(Refusal::Unfaithful(problem)) = Payload::write(&Crooked::Value, LIMIT, true) else {
+        let Err(Refusal::Unfaithful(problem)) = Payload::write(&OneWay::Value, LIMIT, true) else {
             panic!("it cannot be read back");
         };
         assert!(problem.contains("unknown variant `value`"), "{problem}");
-        let by_id = Untagged::ById(HashMap::from([(1, 1)]));
+        let by_id = MapOrText::ById(HashMap::from([(1, 1)]));
         assert!(matches!(Payload::write(&by_id, LIMIT, true), Err(Refusal::Unfaithful(_)) | Ok(_)));
     }
 
