@@ -228,13 +228,13 @@ impl RegistryBuilder {
         match &self.target {
             StoreTarget::Memory => {
                 let store = Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention));
-                Registry::start(self, layers, store.clone(), store, false)
+                Registry::start(self, layers, store.clone(), store, None)
             }
             #[cfg(feature = "redis")]
             StoreTarget::Redis(target) => {
                 let store = crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?;
                 let store = Arc::new(store.retaining(self.retention));
-                Registry::start(self, layers, store.clone(), store, true)
+                Registry::start(self, layers, store.clone(), store.clone(), Some(store))
             }
         }
     }

@@ -35,7 +35,7 @@ use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
 use crate::metrics;
 use crate::snapshot::StoreStatus;
-use crate::store::{Overview, Retention, Store};
+use crate::store::{Overview, ResultStore, Retention, Store};
 use report_limiter::ReportLimiter;
 use unregistered::Unregistered;
 
@@ -139,7 +139,7 @@ impl Registry {
         layers: Layers,
         store: Arc<dyn Store>,
         overview: Arc<dyn Overview>,
-        has_shared_store: bool,
+        results: Option<Arc<dyn ResultStore>>,
     ) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -158,11 +158,10 @@ impl Registry {
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let events = Arc::new(EventBus::new(on_error));
-        let cache =
-            Registry::cache(&clock, cache_limits, &events, has_shared_store.then_some(&store), &store_up)?;
+        let cache = Registry::cache(&clock, cache_limits, &events, results.as_ref(), &store_up)?;
         let context = RegistryContext::new(instance, clock, events, cache, store_up)
             .with_node(node::name(config.node.or(builder.node)))
-            .with_shared_store(has_shared_store);
+            .with_shared_store(results.is_some());
         let context = Arc::new(context);
         *context.layers_mut() = layers;
         let breakers = Arc::new(BreakerMap::new(max_breakers, context.clock.now()));
@@ -207,7 +206,7 @@ impl Registry {
         clock: &Clock,
         limits: CacheLimits,
         events: &Arc<EventBus>,
-        store: Option<&Arc<dyn Store>>,
+        store: Option<&Arc<dyn ResultStore>>,
         store_up: &Arc<AtomicBool>,
     ) -> Result<Cache, Error> {
         let events = events.clone();
