@@ -252,11 +252,18 @@ impl Registry {
         Ok(Breaker::new(self.core(name, &config, Location::caller())).with_call_timeout(config.call_timeout))
     }
 
-    /// All breakers that are registered here, by name.
+    /// All breakers that are registered here, by name. While these handles exist, none of the breakers whose
+    /// name is made of arguments is evicted.
     pub fn breakers(&self) -> Vec<Breaker> {
         let mut all: Vec<_> = self.breakers.registered().into_iter().map(Breaker::new).collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
+    }
+
+    /// The number of breakers that are registered here. Unlike [`breakers`](Self::breakers), it keeps none of
+    /// them from being evicted.
+    pub fn breaker_count(&self) -> usize {
+        self.breakers.count()
     }
 
     /// Replaces the external settings (from [`RegistryBuilder::config`] or the previous reload) of all
@@ -535,7 +542,7 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
             .field("instance", &self.context.instance)
-            .field("breakers", &self.breakers())
+            .field("breakers", &self.breaker_count())
             .finish_non_exhaustive()
     }
 }
