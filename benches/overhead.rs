@@ -7,14 +7,15 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cb_runtime::Registry;
 use owo_colors::Style;
-use serde::Serialize;
-use support::guards::{Bare, Guard, Visit, call_often, runtime, trip, visit_all};
+use serde::{Deserialize, Serialize};
+use support::guards::{Circuit, Guard, Visit, call_often, prepare, runtime, trip, visit_all};
 use support::screen::{
     Limit, Options, Progress, Table, exit_code, judge, line, median, note, quantile, title,
 };
@@ -34,9 +35,9 @@ trait Measured {
     fn is_ours(&self) -> bool;
     /// Nanoseconds per call, as the threads saw them; `None` if they did not run at one time.
     fn measure(&self, threads: usize, calls: u64) -> Option<f64>;
-    /// In the state it is to be measured in.
-    fn assert_state(&self);
-    /// It has been a guard all the while.
+    /// Its circuit does what it is to be measured at.
+    fn assert_circuit(&self);
+    /// It has been a guard all the while: a closed one still opens.
     fn assert_guarding(&self);
 }
 
@@ -65,15 +66,15 @@ impl<G: Guard> Measured for G {
         Some(spent.as_secs_f64() * 1e9 / calls)
     }
 
-    fn assert_state(&self) {
-        assert_eq!(self.admits(), Some(!G::OPEN), "{}", G::NAME);
+    fn assert_circuit(&self) {
+        assert_eq!(self.circuit(), G::MEASURED, "{}", G::NAME);
+        self.check();
     }
 
     fn assert_guarding(&self) {
-        if !G::OPEN {
+        if G::MEASURED == Circuit::Closed {
             trip(self);
         }
-        assert_eq!(self.admits(), Some(false), "{}", G::NAME);
     }
 }
 
@@ -118,13 +119,17 @@ fn overlap(spans: &[Span]) -> f64 {
 /// One guard's measurements.
 struct Candidate {
     guard: Box<dyn Measured>,
-    /// By number of threads: how many calls take about the [`SPAN`], and the nanoseconds over bare by round.
+    /// The name of the bare function that it is compared with.
+    bare: &'static str,
+    /// By number of threads: how many calls take about the [`SPAN`], and the nanoseconds by round.
     calls: [u64; 2],
+    ns: [Vec<f64>; 2],
+    /// The nanoseconds over the bare function's, by round.
     over: [Vec<f64>; 2],
 }
 
 impl Candidate {
-    fn new(guard: impl Guard + 'static) -> Self {
+    fn new<G: Guard + 'static>(guard: G) -> Self {
         let calls = THREADS.map(|threads| {
             let measured = (0..5).filter_map(|_| guard.measure(threads, 1000));
             let per_call = measured.min_by(f64::total_cmp).unwrap_or(1000.0).max(0.5);
@@ -132,23 +137,55 @@ impl Candidate {
             let calls = (SPAN.as_secs_f64() * 1e9 / per_call) as u64;
             calls.max(100)
         });
-        Candidate { guard: Box::new(guard), calls, over: [Vec::new(), Vec::new()] }
-    }
-}
-
-impl Visit for Vec<Candidate> {
-    fn visit(&mut self, guard: impl Guard + 'static) {
-        let warm = || runtime().block_on(call_often(&guard, 10));
-        warm();
-        if is_open(&guard) {
-            trip(&guard);
+        Candidate {
+            guard: Box::new(guard),
+            bare: G::Bare::NAME,
+            calls,
+            ns: Default::default(),
+            over: Default::default(),
         }
-        self.push(Candidate::new(guard));
     }
 }
 
-fn is_open<G: Guard>(_: &G) -> bool {
-    G::OPEN
+/// All that is measured: the bare functions, by name, and what is compared with them.
+#[derive(Default)]
+struct Candidates {
+    bare: BTreeMap<&'static str, Candidate>,
+    guarded: Vec<Candidate>,
+}
+
+impl Visit for Candidates {
+    fn visit(&mut self, guard: impl Guard + 'static) {
+        prepare(&guard);
+        self.add_bare(&guard);
+        self.guarded.push(Candidate::new(guard));
+    }
+}
+
+impl Candidates {
+    fn add_bare<G: Guard>(&mut self, _: &G) {
+        self.bare.entry(G::Bare::NAME).or_insert_with(|| Candidate::new(G::Bare::default()));
+    }
+
+    /// Measures everything once, at one of the numbers of threads.
+    fn round(&mut self, index: usize) {
+        let threads = THREADS[index];
+        let mut before = BTreeMap::new();
+        for (name, bare) in &mut self.bare {
+            if let Some(ns) = bare.guard.measure(threads, bare.calls[index]) {
+                before.insert(*name, ns);
+                bare.ns[index].push(ns);
+            }
+        }
+        // Never in the same order twice, so that none always comes after the same one.
+        self.guarded.rotate_left(1);
+        for candidate in &mut self.guarded {
+            let Some(before) = before.get(candidate.bare) else { continue };
+            let ns = candidate.guard.measure(threads, candidate.calls[index]);
+            candidate.ns[index].extend(ns);
+            candidate.over[index].extend(ns.map(|ns| ns - before));
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -159,7 +196,16 @@ struct Row {
     over_bare_ns_one_thread: f64,
     over_bare_ns_two_threads: f64,
     two_to_one: f64,
+    #[serde(flatten)]
+    memory: Memory,
+}
+
+/// As `cb-memory` prints it.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Memory {
     allocations_per_call: f64,
+    future_bytes: usize,
+    over_bare_bytes: usize,
 }
 
 fn main() -> ExitCode {
@@ -167,30 +213,22 @@ fn main() -> ExitCode {
     let progress = Progress::new();
     Registry::builder().install().expect("the first in this process");
     progress.say("counting allocations");
-    let allocations = allocations();
+    let memory = memory();
     progress.say("building the breakers");
-    let mut candidates = Vec::new();
+    let mut candidates = Candidates::default();
     visit_all(&mut candidates);
-    let bare = Candidate::new(Bare);
-    let mut bare_ns = [Vec::new(), Vec::new()];
-    for candidate in &candidates {
-        candidate.guard.assert_state();
+    for candidate in &candidates.guarded {
+        candidate.guard.assert_circuit();
     }
     for round in 0..options.rounds {
         progress.say(&format!("round {} of {}", round + 1, options.rounds));
-        for (index, threads) in THREADS.into_iter().enumerate() {
-            let Some(before) = bare.guard.measure(threads, bare.calls[index]) else { continue };
-            // Never in the same order twice, so that none always comes after the same one.
-            candidates.rotate_left(1);
-            for candidate in &mut candidates {
-                let ns = candidate.guard.measure(threads, candidate.calls[index]);
-                candidate.over[index].extend(ns.map(|ns| ns - before));
-            }
-            bare_ns[index].push(before);
+        for index in 0..THREADS.len() {
+            candidates.round(index);
         }
     }
+    let Candidates { bare, guarded: mut candidates } = candidates;
     for candidate in &candidates {
-        candidate.guard.assert_state();
+        candidate.guard.assert_circuit();
         candidate.guard.assert_guarding();
     }
     drop(progress);
@@ -205,18 +243,18 @@ fn main() -> ExitCode {
     candidates.sort_by(|a, b| {
         (b.guard.is_ours()).cmp(&a.guard.is_ours()).then(median(&a.over[0]).total_cmp(&median(&b.over[0])))
     });
-    let rows: Vec<Row> = candidates.iter().map(|candidate| row(candidate, &allocations)).collect();
+    let rows: Vec<Row> = candidates.iter().map(|candidate| row(candidate, &memory)).collect();
     let limits = limits(&rows);
     if options.json {
-        let bare =
-            serde_json::json!({ "one_thread": median(&bare_ns[0]), "two_threads": median(&bare_ns[1]) });
+        let bare: BTreeMap<_, _> =
+            bare.iter().map(|(name, bare)| (name, [median(&bare.ns[0]), median(&bare.ns[1])])).collect();
         println!(
             "{}",
             serde_json::json!({ "rounds": options.rounds, "bare_ns": bare, "rows": rows, "limits": limits })
         );
         return exit_code(&limits);
     }
-    show(&candidates, &rows, &bare_ns, options.rounds);
+    show(&candidates, &rows, &bare, options.rounds);
     if cfg!(debug_assertions) {
         note("not optimized: no judgement");
         return ExitCode::SUCCESS;
@@ -225,13 +263,13 @@ fn main() -> ExitCode {
 }
 
 /// Counted by a program of its own; see there.
-fn allocations() -> serde_json::Map<String, serde_json::Value> {
-    let output = Command::new(env!("CARGO_BIN_EXE_cb-allocations")).output().expect("cargo has built it");
+fn memory() -> BTreeMap<String, Memory> {
+    let output = Command::new(env!("CARGO_BIN_EXE_cb-memory")).output().expect("cargo has built it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("it prints an object")
 }
 
-fn row(candidate: &Candidate, allocations: &serde_json::Map<String, serde_json::Value>) -> Row {
+fn row(candidate: &Candidate, memory: &BTreeMap<String, Memory>) -> Row {
     let [one, two] = [median(&candidate.over[0]), median(&candidate.over[1])];
     Row {
         name: candidate.guard.name(),
@@ -240,14 +278,22 @@ fn row(candidate: &Candidate, allocations: &serde_json::Map<String, serde_json::
         over_bare_ns_one_thread: one,
         over_bare_ns_two_threads: two,
         two_to_one: two / one,
-        allocations_per_call: allocations[candidate.guard.name()].as_f64().expect("a number"),
+        memory: memory[candidate.guard.name()],
     }
 }
 
-fn show(candidates: &[Candidate], rows: &[Row], bare_ns: &[Vec<f64>; 2], rounds: usize) {
+fn show(candidates: &[Candidate], rows: &[Row], bare: &BTreeMap<&str, Candidate>, rounds: usize) {
     title("Nanoseconds per call over the bare async function");
-    let mut table =
-        Table::new(&["", "1 thread", "middle half", "2 threads", "middle half", "2 : 1", "allocations"]);
+    let mut table = Table::new(&[
+        "",
+        "1 thread",
+        "middle half",
+        "2 threads",
+        "middle half",
+        "2 : 1",
+        "allocations",
+        "future's bytes",
+    ]);
     for (candidate, row) in candidates.iter().zip(rows) {
         let half = |over: &[f64]| format!("{:+.1} … {:+.1}", quantile(over, 0.25), quantile(over, 0.75));
         let style = if row.ours { Style::new().bold() } else { Style::new() };
@@ -260,7 +306,8 @@ fn show(candidates: &[Candidate], rows: &[Row], bare_ns: &[Vec<f64>; 2], rounds:
                 format!("{:+.1}", row.over_bare_ns_two_threads),
                 half(&candidate.over[1]),
                 format!("{:.2}", row.two_to_one),
-                format!("{:.0}", row.allocations_per_call),
+                format!("{:.0}", row.memory.allocations_per_call),
+                format!("+{}", row.memory.over_bare_bytes),
             ],
         );
     }
@@ -269,44 +316,85 @@ fn show(candidates: &[Candidate], rows: &[Row], bare_ns: &[Vec<f64>; 2], rounds:
     for row in rows {
         note(&format!("{}: {}", row.name, row.how));
     }
-    let [one, two] = [median(&bare_ns[0]), median(&bare_ns[1])];
+    for (name, bare) in bare {
+        let [one, two] = [median(&bare.ns[0]), median(&bare.ns[1])];
+        note(&format!("{name} takes {one:.1} ns at one thread, {two:.1} at two."));
+    }
     note(&format!(
-        "The bare function takes {one:.1} ns at one thread, {two:.1} at two. Medians of {rounds} rounds; \
-         threads share one breaker, built before; its state was asserted before and after. Of two threads \
-         only the rounds count in which they ran at one time: {} and more.",
+        "Medians of {rounds} rounds; threads share one breaker, built before; its state was asserted before and          after. Of two threads only the rounds count in which they ran at one time: {} and more.",
         candidates.iter().map(|candidate| candidate.over[1].len()).min().unwrap_or(0)
     ));
 }
 
+/// What a path of ours may cost: nanoseconds over the bare function at one thread, and at two threads so many times
+/// that; and the future's bytes over the bare one's.
+struct Budget {
+    path: &'static str,
+    ns: f64,
+    two_to_one: f64,
+    bytes: usize,
+}
+
+const fn budget(path: &'static str, ns: f64, two_to_one: f64, bytes: usize) -> Budget {
+    Budget { path, ns, two_to_one, bytes }
+}
+
+/// Bytes that a future may have over the bare one: plain, and with a fallback or a cache, where it holds a copy of the
+/// arguments besides.
+const PLAIN: usize = 80;
+const WITH_ARGUMENTS: usize = 120 + size_of::<u64>();
+
+const BUDGETS: [Budget; 20] = [
+    budget("closed", 8.0, 1.15, PLAIN),
+    budget("closed, u8 error", 12.0, 1.15, PLAIN),
+    budget("closed, Box<dyn Error>", 12.0, 1.15, PLAIN),
+    budget("closed, String", 12.0, 1.15, PLAIN),
+    budget("closed, 48-byte error", 12.0, 1.15, PLAIN),
+    budget("closed, 96-byte value", 12.0, 1.15, PLAIN),
+    budget("last 100 calls", 8.0, 1.15, PLAIN),
+    budget("slow calls", 20.0, 1.15, PLAIN),
+    budget("closed, with a fallback", 12.0, 1.15, WITH_ARGUMENTS),
+    budget("open, fallback", 20.0, 1.2, WITH_ARGUMENTS),
+    budget("open, error", 30.0, 1.2, PLAIN),
+    budget("half-open, fallback", 30.0, 1.2, WITH_ARGUMENTS),
+    budget("half-open, error", 30.0, 1.2, PLAIN),
+    budget("ramping up, fallback", 20.0, 1.2, WITH_ARGUMENTS),
+    budget("ramping up, error", 30.0, 1.2, PLAIN),
+    // 30 ns a call is 100 ns a failure.
+    budget("30 % failures", 30.0, 2.0, PLAIN),
+    budget("cache_ttl, fresh", 60.0, 1.1, WITH_ARGUMENTS),
+    budget("cache_ttl, new key", 450.0, 1.5, WITH_ARGUMENTS),
+    budget("keyed, one key", 50.0, 1.2, WITH_ARGUMENTS),
+    budget("keyed, 1,000 keys", 80.0, 1.2, WITH_ARGUMENTS),
+];
+
+/// The only path that may allocate: what is kept has to be somewhere.
+const ALLOCATES: &str = "cache_ttl, new key";
+
 fn limits(rows: &[Row]) -> Vec<Limit> {
-    let named = |name| rows.iter().find(|row| row.name == name).expect("it has been measured");
-    let closed = named(support::guards::Closed::NAME);
-    let one = closed.over_bare_ns_one_thread;
-    let mut limits = vec![
-        Limit { what: "closed, one thread".into(), value: 10.0, measured: one, unit: " ns", at_least: false },
-        Limit {
-            what: "closed, two threads to one".into(),
-            value: 1.3,
-            measured: closed.two_to_one,
-            unit: "×",
-            at_least: false,
-        },
-    ];
-    let (slow, last) = (named(support::guards::Slow::NAME), named(support::guards::LastCalls::NAME));
-    limits.extend([(slow, 25.0), (last, 30.0)].map(|(row, value)| Limit {
-        what: format!("{}, one thread", row.name.trim_start_matches("circuit_breaker, ")),
-        value,
-        measured: row.over_bare_ns_one_thread,
-        unit: " ns",
-        at_least: false,
-    }));
-    let admitting = [closed, named(support::guards::Cached::NAME), slow, last];
-    limits.extend(admitting.into_iter().map(|row| Limit {
-        what: format!("allocations per call, {}", row.name.trim_start_matches("circuit_breaker, ")),
-        value: 0.0,
-        measured: row.allocations_per_call,
-        unit: "",
-        at_least: false,
-    }));
+    let at_most =
+        |what: String, value, measured, unit| Limit { what, value, measured, unit, at_least: false };
+    let mut limits = Vec::new();
+    for Budget { path, ns, two_to_one, bytes } in BUDGETS {
+        let name = format!("circuit_breaker, {path}");
+        let row = rows.iter().find(|row| row.name == name).expect("it has been measured");
+        limits.push(at_most(format!("{path}, one thread"), ns, row.over_bare_ns_one_thread, " ns"));
+        limits.push(at_most(format!("{path}, two threads to one"), two_to_one, row.two_to_one, "×"));
+        #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+        limits.push(at_most(
+            format!("{path}, future's bytes over the bare one's"),
+            bytes as f64,
+            row.memory.over_bare_bytes as f64,
+            "",
+        ));
+        if path != ALLOCATES {
+            limits.push(at_most(
+                format!("{path}, allocations per call"),
+                0.0,
+                row.memory.allocations_per_call,
+                "",
+            ));
+        }
+    }
     limits
 }

@@ -137,19 +137,27 @@ impl Limit {
 
 /// Prints what holds and what does not; the program's exit code.
 pub fn judge(limits: &[Limit]) -> std::process::ExitCode {
-    line("");
-    for limit in limits {
+    judge_lines(limits.iter().map(|limit| {
         let Limit { what, value, measured, unit, at_least } = limit;
         let sign = if *at_least { "≥" } else { "≤" };
-        let text = format!("{what}: {measured:.2}{unit} ({sign} {value}{unit})");
-        if limit.holds() {
+        (limit.holds(), format!("{what}: {measured:.2}{unit} ({sign} {value}{unit})"))
+    }))
+}
+
+/// Prints a line for each, with whether it holds; the program's exit code.
+pub fn judge_lines(lines: impl Iterator<Item = (bool, String)>) -> std::process::ExitCode {
+    line("");
+    let mut all = true;
+    for (holds, text) in lines {
+        all &= holds;
+        if holds {
             line(&format!("  {} {text}", "pass".green().bold()));
         } else {
             line(&format!("  {} {text}", "FAIL".red().bold()));
         }
     }
     line("");
-    exit_code(limits)
+    if all { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
 }
 
 pub fn exit_code(limits: &[Limit]) -> std::process::ExitCode {

@@ -1,0 +1,189 @@
+//! The same function, bare and under everybody's guard. Every target includes this module, so that the
+//! compiler may inline all guards alike.
+
+pub mod answers;
+pub mod ours;
+pub mod peers;
+
+use std::future::poll_fn;
+use std::hint::black_box;
+use std::marker::PhantomData;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use answers::{Answer, Returned};
+
+/// For an hour, so that no breaker changes its state by itself while it is measured.
+pub const OPEN_FOR: Duration = Duration::from_secs(3600);
+pub const FAILURES: u32 = 5;
+
+/// The argument for which the function fails.
+pub const BROKEN: u64 = u64::MAX;
+
+/// The function. It never waits: what is measured is the guard.
+#[inline]
+pub async fn bare<R: Returned>(id: u64) -> R {
+    if id == BROKEN { R::bad() } else { R::good(black_box(id)) }
+}
+
+/// What a guard's circuit is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Circuit {
+    /// There is none: the function is bare, or cached.
+    None,
+    Closed,
+    Open,
+    HalfOpen,
+    RampingUp,
+}
+
+/// One way to call the function.
+pub trait Guard: Sync {
+    const NAME: &'static str;
+    /// How the guard is used, for the legend.
+    const HOW: &'static str;
+    /// One of this project's.
+    const OURS: bool = false;
+    /// What its circuit is doing while it is measured. An open one is tripped before, a closed one after.
+    const MEASURED: Circuit = Circuit::Closed;
+    type Returned: Returned;
+    /// The function without a guard, called in the same way.
+    type Bare: Guard + Default + 'static;
+    /// What a caller holds; made outside of the loop, one per thread.
+    type Caller;
+
+    fn caller(&self) -> Self::Caller;
+    fn call(&self, caller: &mut Self::Caller, id: u64) -> impl Future<Output = Self::Returned>;
+    fn circuit(&self) -> Circuit;
+    /// More to be true of the calls that have been made; panics if it is not.
+    fn check(&self) {}
+}
+
+/// The function without a guard.
+pub struct Bare<R>(PhantomData<fn() -> R>);
+
+impl<R> Default for Bare<R> {
+    fn default() -> Self {
+        Bare(PhantomData)
+    }
+}
+
+impl<R: Returned> Guard for Bare<R> {
+    const NAME: &'static str = R::BARE;
+    const HOW: &'static str = "";
+    const MEASURED: Circuit = Circuit::None;
+    type Returned = R;
+    type Bare = Self;
+    type Caller = ();
+
+    fn caller(&self) {}
+
+    #[inline]
+    fn call(&self, (): &mut (), id: u64) -> impl Future<Output = R> {
+        bare(id)
+    }
+
+    fn circuit(&self) -> Circuit {
+        Circuit::None
+    }
+}
+
+/// The function without a guard, of whose calls three of ten fail.
+#[derive(Default)]
+pub struct FailingBare;
+
+impl Guard for FailingBare {
+    const NAME: &'static str = "the bare function, 30 % failures";
+    const HOW: &'static str = "";
+    const MEASURED: Circuit = Circuit::None;
+    type Returned = Answer;
+    type Bare = Self;
+    type Caller = u64;
+
+    fn caller(&self) -> u64 {
+        0
+    }
+
+    #[inline]
+    fn call(&self, turn: &mut u64, id: u64) -> impl Future<Output = Answer> {
+        bare(sometimes_broken(turn, id))
+    }
+
+    fn circuit(&self) -> Circuit {
+        Circuit::None
+    }
+}
+
+/// Three of ten calls get an argument for which the function fails.
+#[inline]
+pub fn sometimes_broken(turn: &mut u64, id: u64) -> u64 {
+    *turn = (*turn + 1) % 10;
+    if matches!(*turn, 3 | 6 | 9) { BROKEN } else { id }
+}
+
+/// A number that no other caller begins to count at.
+pub fn own_numbers() -> u64 {
+    static CALLERS: AtomicU64 = AtomicU64::new(1);
+    CALLERS.fetch_add(1, Ordering::Relaxed) << 32
+}
+
+/// Does something with every guard; the bare functions are not among them.
+pub trait Visit {
+    fn visit(&mut self, guard: impl Guard + 'static);
+}
+
+pub fn visit_all(visitor: &mut impl Visit) {
+    ours::visit_all(visitor);
+    peers::visit_all(visitor);
+}
+
+/// A runtime for one thread: some guards wait for a tokio lock.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built")
+}
+
+/// Polls a future, and is never inlined. A function that is worth a guard is not a part of its caller's loop
+/// either; were the bare one (which does next to nothing) to dissolve in it, the guards would be charged
+/// with the cost of calling a function at all.
+#[inline(never)]
+fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    future.poll(cx)
+}
+
+/// Calls the function `calls` times, with the same argument each time.
+#[inline]
+pub async fn call_often<G: Guard>(guard: &G, calls: u64) {
+    let mut caller = guard.caller();
+    for _ in 0..calls {
+        let mut call = pin!(guard.call(&mut caller, black_box(7)));
+        let _ = black_box(poll_fn(|cx| poll_apart(call.as_mut(), cx)).await);
+    }
+}
+
+/// Makes some calls, so that the breaker exists, and brings it into the state that it is measured in.
+pub fn prepare<G: Guard>(guard: &G) {
+    runtime().block_on(call_often(guard, 10));
+    if G::MEASURED == Circuit::Open {
+        trip(guard);
+    }
+}
+
+/// Lets the function fail until the circuit is open.
+///
+/// # Panics
+/// If it is not after half a minute: a rate over a minute takes as many failures as there were calls.
+pub fn trip<G: Guard>(guard: &G) {
+    let until = Instant::now() + Duration::from_secs(30);
+    runtime().block_on(async {
+        let mut caller = guard.caller();
+        for failures in 1_u64.. {
+            let _ = guard.call(&mut caller, BROKEN).await;
+            if (failures < 1000 || failures % 1000 == 0) && guard.circuit() == Circuit::Open {
+                return;
+            }
+            assert!(failures % 1000 != 0 || Instant::now() < until, "{} does not open", G::NAME);
+        }
+    });
+}
