@@ -9,7 +9,7 @@ use cb_testkit::RedisServer;
 use serde_json::json;
 use tempfile::TempDir;
 
-use common::protocol::{Act, Ended, FleetRows, Function, Order, Settings, Told, Trouble, Word};
+use common::protocol::{Act, Ended, ErrorReport, Event, FleetRows, Function, Override, Request, Settings};
 use common::{Instance, within_t};
 
 const NAME: &str = "orders";
@@ -44,7 +44,7 @@ fn assert_setting(settings: &Settings, name: &str, value: &str, origin: &str) {
 
 /// What was said about settings that differ.
 fn drift(instance: &Instance) -> Vec<String> {
-    let conflicts = instance.troubles().into_iter().filter(|trouble| trouble.is_conflict);
+    let conflicts = instance.errors().into_iter().filter(|trouble| trouble.is_conflict);
     conflicts.map(|trouble| trouble.text).collect()
 }
 
@@ -110,7 +110,7 @@ fn a_variable_that_turns_out_to_mean_two_breakers_holds_for_the_first_and_is_rep
     assert_setting(&a.settings("user-service"), "window", "2m", "operator");
     let config = json!({});
     let second: Result<(), String> =
-        a.try_ask(&Order::Create { breaker: "user.service".into(), config, checks: None });
+        a.try_ask(&Request::Create { breaker: "user.service".into(), config, checks: None });
     assert_eq!(
         second.unwrap_err(),
         "CB_BREAKERS__USER_SERVICE__…: may mean the breakers \"user-service\" and \"user.service\", so it holds \
@@ -127,9 +127,9 @@ fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have
         instance.create(NAME, json!({"failure_threshold": 2, "success_threshold": 1}));
         instance.create("forced", json!({}));
     }
-    a.order("forced", &Word::ForceOpen("stays".into()));
+    a.steer("forced", &Override::ForceOpen("stays".into()));
     a.fail(NAME, 3);
-    within_t("the fleet has three failures", || b.fleet(NAME).run == 3);
+    within_t("the fleet has three failures", || b.fleet(NAME).streak == 3);
 
     file.write(
         "[defaults]\nsuccess_threshold = 5\n[breakers.orders]\nfailure_threshold = 5\nreset_timeout = '2h'\n",
@@ -144,9 +144,9 @@ fn running_breakers_follow_a_reload_with_the_counts_and_the_state_that_they_have
         assert_eq!((seen.state, seen.epoch), (State::Closed, 0));
     }
     let seen = a.look(NAME);
-    assert_eq!((seen.run, seen.failures), (3, 3));
+    assert_eq!((seen.streak, seen.failures), (3, 3));
     b.fail(NAME, 1);
-    within_t("B has four", || b.look(NAME).run == 4);
+    within_t("B has four", || b.look(NAME).streak == 4);
     assert_eq!((b.state(NAME), b.look(NAME).failures), (State::Closed, 4));
     b.fail(NAME, 1);
     assert_eq!(b.state(NAME), State::Open, "the fifth of the fleet");
@@ -291,13 +291,13 @@ fn two_deploys_with_different_thresholds_each_judge_by_their_own_and_say_so_once
         within_t("it is reported", || !drift(instance).is_empty());
         assert_eq!(drift(instance), std::slice::from_ref(reported));
         let told: Vec<_> =
-            instance.events().into_iter().filter(|event| matches!(event, Told::Error(_))).collect();
-        let Told::Error(Trouble { text, .. }) = &told[0] else { panic!("{told:?}") };
+            instance.events().into_iter().filter(|event| matches!(event, Event::Error(_))).collect();
+        let Event::Error(ErrorReport { text, .. }) = &told[0] else { panic!("{told:?}") };
         assert_eq!((told.len(), text), (1, reported));
     }
     // Four failures are enough for the new one alone.
     old[0].fail(NAME, 3);
-    within_t("they are counted", || old[0].fleet(NAME).run == 3);
+    within_t("they are counted", || old[0].fleet(NAME).streak == 3);
     for instance in &old {
         assert_eq!(instance.state(NAME), State::Closed);
     }
@@ -388,14 +388,14 @@ fn the_documentations_file_and_variables_are_what_is_read() {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     let b = Instance::with_environment(&variables);
     let _id: String =
-        b.ask(&Order::InstallFrom { url: None, namespace: "overridden".into(), file: file.path().into() });
+        b.ask(&Request::InstallFrom { url: None, namespace: "overridden".into(), file: file.path().into() });
     b.create("user-service", json!({}));
     let settings = b.settings("user-service");
     assert_setting(&settings, "reset_timeout", "10s", "defaults");
     assert_setting(&settings, "failure_threshold", "10", "operator");
     assert_setting(&settings, "backoff", "×2 up to 10m", "defaults");
     // The address is one that nobody listens at: the registry takes it, and goes on alone.
-    let fleet: Result<FleetRows, String> = b.try_ask(&Order::Fleet);
+    let fleet: Result<FleetRows, String> = b.try_ask(&Request::Fleet);
     fleet.unwrap_err();
 }
 

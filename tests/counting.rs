@@ -1,4 +1,4 @@
-//! What is counted, by whom, and when it opens the circuit.
+//! Counts of outcomes across instances, and the trips that follow from them.
 
 mod common;
 
@@ -13,7 +13,7 @@ use common::protocol::{Act, Ended, Function};
 use common::{Instance, T, instances, within, within_t};
 
 #[test]
-fn three_failures_on_two_instances_open_both() {
+fn failures_of_two_instances_add_up() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 3}));
 
@@ -23,12 +23,12 @@ fn three_failures_on_two_instances_open_both() {
     within_t("both are open", || a.is("orders", State::Open) && b.is("orders", State::Open));
     assert!(a.succeed("orders", 1).all_rejected());
     assert!(b.succeed("orders", 1).all_rejected());
-    // Who has tripped is open at once, and learns the epoch a moment later.
+    // The instance that trips is open at once and learns the epoch from the store's answer.
     within_t("both know the epoch", || a.look("orders").epoch == 1 && b.look("orders").epoch == 1);
 }
 
 #[test]
-fn one_instance_opens_another_that_makes_no_call_and_one_that_starts_later() {
+fn trip_reaches_an_idle_instance_and_a_new_one() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 2});
     let [a, b] = instances(&redis, "orders", &config);
@@ -42,7 +42,7 @@ fn one_instance_opens_another_that_makes_no_call_and_one_that_starts_later() {
 }
 
 #[test]
-fn an_annotated_function_is_open_from_its_first_call_in_a_newcomer() {
+fn annotated_function_is_open_from_its_first_call_in_a_new_instance() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 2});
     let a = Instance::on(&redis.url());
@@ -58,17 +58,17 @@ fn an_annotated_function_is_open_from_its_first_call_in_a_newcomer() {
 }
 
 #[test]
-fn a_success_ends_the_run_and_the_call_after_the_last_failure_is_rejected() {
+fn success_ends_the_streak_and_the_call_after_the_trip_is_rejected() {
     let redis = RedisServer::start();
     let [a] = instances(&redis, "orders", &json!({"failure_threshold": 3}));
 
     a.fail("orders", 2);
     a.succeed("orders", 1);
     a.fail("orders", 2);
-    assert_eq!(a.fleet("orders").run, 2);
+    assert_eq!(a.fleet("orders").streak, 2);
     assert_eq!(a.state("orders"), State::Closed);
 
-    // The third failure and the call after it, back to back: nothing is waited for in between.
+    // The call after the third failure follows without any wait.
     let calls = a.fail("orders", 2);
     assert_eq!(calls.ended[0], Ended::Failed);
     assert!(calls.ended[1].is_rejected());
@@ -76,19 +76,19 @@ fn a_success_ends_the_run_and_the_call_after_the_last_failure_is_rejected() {
 }
 
 #[test]
-fn a_success_elsewhere_ends_the_run() {
+fn success_on_another_instance_ends_the_streak() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 3}));
 
     a.fail("orders", 2);
-    assert_eq!(a.fleet("orders").run, 2);
-    within_t("B knows of the run", || b.fleet("orders").run == 2 && b.look("orders").run == 2);
+    assert_eq!(a.fleet("orders").streak, 2);
+    within_t("B has the streak", || b.fleet("orders").streak == 2 && b.look("orders").streak == 2);
     b.succeed("orders", 1);
-    assert_eq!(b.fleet("orders").run, 0);
-    within(2 * T, "A knows that the run has ended", || a.look("orders").run == 0);
+    assert_eq!(b.fleet("orders").streak, 0);
+    within(2 * T, "A knows that the streak ended", || a.look("orders").streak == 0);
 
     a.fail("orders", 2);
-    assert_eq!(a.fleet("orders").run, 2);
+    assert_eq!(a.fleet("orders").streak, 2);
     assert_eq!(a.state("orders"), State::Closed);
     a.fail("orders", 1);
     assert_eq!(a.state("orders"), State::Open);
@@ -96,32 +96,32 @@ fn a_success_elsewhere_ends_the_run() {
 }
 
 #[test]
-fn a_lone_success_soon_after_failures_elsewhere_ends_their_run() {
+fn success_shortly_after_anothers_failures_ends_the_streak() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 1000}));
     for round in 1..=15 {
         a.fail("orders", 2);
-        // Less than an exchange's pace, more than a busy machine's answers differ by.
+        // Shorter than the pace of exchanges, longer than the uncertainty of the clock skew on a busy machine.
         std::thread::sleep(Duration::from_millis(40));
         b.succeed("orders", 1);
-        within_t("both have told", || {
+        within_t("both have reported", || {
             let (on_a, on_b) = (a.fleet("orders"), b.fleet("orders"));
             on_a == on_b && (on_b.failures, on_b.successes) == (2 * round, round)
         });
-        // Each has to learn first how far its clock is from Redis'.
-        assert!(round <= 5 || a.fleet("orders").run == 0, "round {round}");
+        // The first rounds only measure the clock skew to Redis.
+        assert!(round <= 5 || a.fleet("orders").streak == 0, "round {round}");
     }
 }
 
 #[test]
-fn five_instances_count_together() {
+fn failures_of_five_instances_add_up() {
     let redis = RedisServer::start();
     let fleet: [Instance; 5] = instances(&redis, "orders", &json!({"failure_threshold": 10}));
 
     for turn in 0..8 {
         fleet[turn % 5].fail("orders", 1);
     }
-    within_t("the fleet's count is 8", || fleet.each_ref().map(|i| i.fleet("orders").run) == [8; 5]);
+    within_t("the fleet's count is 8", || fleet.each_ref().map(|i| i.fleet("orders").streak) == [8; 5]);
     for instance in &fleet {
         assert_eq!(instance.state("orders"), State::Closed);
     }
@@ -132,27 +132,27 @@ fn five_instances_count_together() {
 }
 
 #[test]
-fn failures_at_once_on_four_threads_are_counted_exactly() {
+fn concurrent_failures_are_counted_exactly() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 1000}));
 
     let group = a.hold("orders", 25);
-    within_t("25 calls are under way", || a.progress(group).ran == 25);
+    within_t("25 calls are in flight", || a.progress(group).ran == 25);
     assert_eq!(a.finish(group, Act::Fail).failed(), 25);
 
     assert_eq!(a.look("orders").failures, 25);
     let fleet = a.fleet("orders");
-    assert_eq!((fleet.failures, fleet.run, fleet.successes), (25, 25, 0));
+    assert_eq!((fleet.failures, fleet.streak, fleet.successes), (25, 25, 0));
     assert_eq!(b.fleet("orders"), fleet);
 }
 
 #[test]
-fn the_twentyfifth_of_many_failures_at_once_trips() {
+fn concurrent_failures_trip_exactly_at_the_threshold() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 25}));
 
     let group = a.hold("orders", 24);
-    within_t("24 calls are under way", || a.progress(group).ran == 24);
+    within_t("24 calls are in flight", || a.progress(group).ran == 24);
     a.finish(group, Act::Fail);
     assert_eq!(a.fleet("orders").failures, 24);
     assert_eq!(a.state("orders"), State::Closed);
@@ -160,7 +160,7 @@ fn the_twentyfifth_of_many_failures_at_once_trips() {
     within_t("both are open", || a.is("orders", State::Open) && b.is("orders", State::Open));
 }
 
-/// The outcomes in this order, dealt out to the instances in turn.
+/// Makes calls with these outcomes, in this order, on the instances in turn.
 fn deal(instances: &[Instance], outcomes: &str) {
     for (turn, outcome) in outcomes.chars().enumerate() {
         let instance = &instances[turn % instances.len()];
@@ -187,8 +187,8 @@ fn rate_stays_closed<const N: usize>(outcomes: &str) {
     deal(&fleet, outcomes);
     let failures = outcomes.matches('F').count() as u64;
     let successes = outcomes.matches('S').count() as u64;
-    // Each has told the store all it knows, and then heard what all others had told: whoever
-    // would have opened has done so by then.
+    // After two rounds every instance has reported its counts and received those of all others, so an instance that
+    // would trip has tripped.
     for _ in 0..2 {
         for instance in &fleet {
             let _ = instance.fleet("orders");
@@ -203,19 +203,19 @@ fn rate_stays_closed<const N: usize>(outcomes: &str) {
 }
 
 #[test]
-fn a_rate_opens_at_its_limit_whatever_the_order_of_the_calls() {
+fn rate_trips_at_its_limit_in_any_order_of_calls() {
     rate_opens::<1>("SSSSSSFFFF");
     rate_opens::<1>("FFFFSSSSSS");
 }
 
 #[test]
-fn a_rate_opens_over_two_instances() {
+fn rate_is_evaluated_over_all_instances() {
     rate_opens::<2>("SSSSSSFFFF");
     rate_opens::<2>("FSFSFSFSSS");
 }
 
 #[test]
-fn a_rate_below_its_limit_or_its_minimum_of_calls_stays_closed() {
+fn rate_below_its_limit_or_minimum_calls_stays_closed() {
     rate_stays_closed::<1>("SSSSSSSFFF");
     rate_stays_closed::<1>("FFFFFFFFF");
     rate_stays_closed::<2>("SSSSSSSFFF");
@@ -227,7 +227,7 @@ async fn outcome(breaker: &Breaker, success: bool) -> bool {
 }
 
 #[tokio::test]
-async fn what_has_left_the_window_counts_no_more() {
+async fn outcomes_expire_from_the_time_window() {
     let (clock, hands) = Clock::manual();
     let registry = Registry::builder().clock(clock).build().unwrap();
     let config =
@@ -249,15 +249,15 @@ async fn what_has_left_the_window_counts_no_more() {
 }
 
 #[test]
-fn what_has_left_a_real_window_counts_no_more_on_two_instances() {
+fn outcomes_expire_from_the_shared_time_window_in_real_time() {
     let redis = RedisServer::start();
     let config = json!({"failure_rate_threshold": 0.5, "window": "2s", "minimum_calls": 3});
     let [a, b] = instances(&redis, "orders", &config);
 
     a.fail("orders", 1);
     b.fail("orders", 1);
-    within_t("both failures are told", || [&a, &b].iter().all(|i| i.fleet("orders").failures == 2));
-    // It is the passing of time that is tested here.
+    within_t("both failures are reported", || [&a, &b].iter().all(|i| i.fleet("orders").failures == 2));
+    // The test needs real time to pass.
     std::thread::sleep(Duration::from_millis(2200));
     a.fail("orders", 1);
     b.fail("orders", 1);
@@ -270,17 +270,17 @@ fn what_has_left_a_real_window_counts_no_more_on_two_instances() {
 }
 
 #[test]
-fn ignored_outcomes_neither_count_nor_end_a_run() {
+fn ignored_outcomes_do_not_count_and_do_not_end_a_streak() {
     let redis = RedisServer::start();
     let a = Instance::on(&redis.url());
     a.configure(Function::Plain, json!({"failure_threshold": 3}));
 
-    for act in [Act::Fail, Act::Shrug, Act::Fail, Act::Shrug] {
+    for act in [Act::Fail, Act::FailIgnored, Act::Fail, Act::FailIgnored] {
         a.run(Function::Plain, 1, act);
     }
-    assert_eq!(a.run(Function::Plain, 1, Act::Shrug), Ended::Shrugged);
+    assert_eq!(a.run(Function::Plain, 1, Act::FailIgnored), Ended::Ignored);
     let fleet = a.fleet("plain");
-    assert_eq!((fleet.failures, fleet.successes, fleet.run), (2, 0, 2));
+    assert_eq!((fleet.failures, fleet.successes, fleet.streak), (2, 0, 2));
     assert_eq!(a.state("plain"), State::Closed);
 
     assert_eq!(a.run(Function::Plain, 1, Act::Fail), Ended::Failed);
@@ -288,7 +288,7 @@ fn ignored_outcomes_neither_count_nor_end_a_run() {
 }
 
 #[test]
-fn a_panic_counts_as_a_failure_and_stays_a_panic() {
+fn panic_counts_as_a_failure_and_unwinds() {
     let redis = RedisServer::start();
     let a = Instance::on(&redis.url());
     a.create("orders", json!({"failure_threshold": 2}));
@@ -303,7 +303,7 @@ fn a_panic_counts_as_a_failure_and_stays_a_panic() {
 }
 
 #[test]
-fn breakers_and_namespaces_have_no_influence_on_each_other() {
+fn breakers_and_namespaces_are_independent() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 2});
     let [x, y] = ["x", "y"].map(|namespace| {
@@ -320,9 +320,12 @@ fn breakers_and_namespaces_have_no_influence_on_each_other() {
     x.fail("a", 1);
     x.fail("b", 1);
     y.fail("a", 1);
-    assert_eq!([x.fleet("a").run, x.fleet("b").run, y.fleet("a").run, y.fleet("b").run], [1, 1, 1, 0]);
+    assert_eq!(
+        [x.fleet("a").streak, x.fleet("b").streak, y.fleet("a").streak, y.fleet("b").streak],
+        [1, 1, 1, 0]
+    );
     x.fail("a", 1);
-    // The witness hears of what it should hear of; by then y would have heard of it, too.
+    // Once the witness has the transition, y would have it, too.
     within_t("x's a is open", || witness.is("a", State::Open));
     assert_eq!(x.state("b"), State::Closed);
     assert_eq!(witness.state("b"), State::Closed);
@@ -332,7 +335,7 @@ fn breakers_and_namespaces_have_no_influence_on_each_other() {
 }
 
 #[test]
-fn names_that_could_be_taken_apart_in_two_ways_are_not() {
+fn ambiguous_namespace_and_breaker_names_do_not_collide() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1});
     let pairs = [("x", "a:b"), ("x:a", "b"), ("x}:a", "b"), ("x", "}:a:b"), ("x}", "a:b"), ("{x", "a:b")];
@@ -351,7 +354,7 @@ fn names_that_could_be_taken_apart_in_two_ways_are_not() {
 }
 
 #[test]
-fn every_trip_is_seen_while_another_calls_successfully_all_the_while() {
+fn trip_is_not_masked_by_constant_successes_elsewhere() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 3, "reset_timeout": "1h"}));
     for round in 1..=20 {
@@ -361,7 +364,7 @@ fn every_trip_is_seen_while_another_calls_successfully_all_the_while() {
         assert_eq!(a.state("orders"), State::Open, "round {round}");
         within_t("B is rejected", || b.progress(traffic).rejected() > 0);
         b.finish(traffic, Act::Succeed(None));
-        a.order("orders", &common::protocol::Word::Reset);
+        a.steer("orders", &common::protocol::Override::Reset);
         within_t("both are closed", || a.is("orders", State::Closed) && b.is("orders", State::Closed));
     }
     assert_eq!(a.look("orders").epoch, 40);

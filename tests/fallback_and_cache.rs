@@ -8,7 +8,7 @@ use cb_runtime::State;
 use cb_testkit::{RedisServer, Reply};
 use serde_json::json;
 
-use common::protocol::{Act, Calls, Ended, Function, Order, Target, Told};
+use common::protocol::{Act, Calls, Ended, Event, Function, Request, Target};
 use common::{Instance, T, within, within_t};
 
 fn good(text: &str) -> Act {
@@ -59,12 +59,12 @@ fn a_fallback_gets_the_same_arguments_and_an_open_circuit_does_not_run_the_funct
     }
     assert_eq!(a.state("shown"), State::Open);
     let target = || Target::Function(Function::Shown, 8);
-    let calls: Calls = a.ask(&Order::Call { target: target(), act: good("fresh"), times: 5 });
+    let calls: Calls = a.ask(&Request::Call { target: target(), act: good("fresh"), times: 5 });
     assert_eq!(calls.ran, 0);
     assert!(calls.ended.iter().all(|ended| *ended == Ended::value("fallback(8, tag-8)")), "{calls:?}");
 
     within_t("B rejects", || {
-        let calls: Calls = b.ask(&Order::Call { target: target(), act: good("fresh"), times: 1 });
+        let calls: Calls = b.ask(&Request::Call { target: target(), act: good("fresh"), times: 1 });
         calls.ran == 0 && calls.ended == [Ended::value("fallback(8, tag-8)")]
     });
 }
@@ -118,7 +118,7 @@ fn a_success_on_one_instance_answers_a_failure_on_another() {
     assert_eq!(b.run(Function::Cached, 1, Act::Fail), Ended::value("one"));
     assert!(
         b.events().iter().any(
-            |event| matches!(event, Told::CacheHit { breaker, shared: true, .. } if breaker == "cached")
+            |event| matches!(event, Event::CacheHit { breaker, shared: true, .. } if breaker == "cached")
         ),
         "{:?}",
         b.events()
@@ -140,7 +140,7 @@ fn a_cached_result_answers_rejected_calls_everywhere() {
     within_t("A is open", || a.is("cached", State::Open));
     for instance in [&a, &b] {
         let target = Target::Function(Function::Cached, 1);
-        let calls: Calls = instance.ask(&Order::Call { target, act: good("fresh"), times: 3 });
+        let calls: Calls = instance.ask(&Request::Call { target, act: good("fresh"), times: 3 });
         assert_eq!(calls.ran, 0);
         assert_eq!(calls.ended, vec![Ended::value("one"); 3]);
         instance.falls_back(Function::Cached, 3, good("fresh"));
@@ -264,12 +264,12 @@ fn an_undecodable_entry_leads_to_the_fallback_and_is_reported() {
             continue;
         }
         assert_eq!(ended, Ended::value(&format!("fallback of {}", c.pid())), "{shown}");
-        within_t(&format!("{shown} is reported"), || c.troubles().iter().any(|trouble| trouble.is_cache));
+        within_t(&format!("{shown} is reported"), || c.errors().iter().any(|trouble| trouble.is_cache));
     }
     redis.cli(&["DEL", &key]);
     redis.cli(&["RPUSH", &key, "a list"]);
     b.falls_back(Function::Cached, 1, Act::Fail);
-    within_t("a key of another type is reported", || !b.troubles().is_empty());
+    within_t("a key of another type is reported", || !b.errors().is_empty());
     // Not for ever: a success puts a good one in its place, and breakers were not concerned.
     assert_eq!(b.run(Function::Cached, 1, good("two")), Ended::value("two"));
     assert_eq!(b.run(Function::Cached, 1, Act::Fail), Ended::value("two"));
@@ -288,14 +288,14 @@ fn with_redis_down_and_the_dependency_down_the_last_success_answers() {
     redis.stop();
 
     let target = || Target::Function(Function::Cached, 1);
-    let calls: Calls = a.ask(&Order::Call { target: target(), act: Act::Fail, times: 500 });
+    let calls: Calls = a.ask(&Request::Call { target: target(), act: Act::Fail, times: 500 });
     assert_eq!(calls.ended, vec![Ended::value("one"); 500]);
     assert_eq!(calls.ran, 3);
     assert_eq!(a.state("cached"), State::Open);
     assert!(calls.took_us < 2_000_000, "{} µs", calls.took_us);
 
     // Who has not seen it has the fallback, and does not wait for Redis at every call.
-    let calls: Calls = b.ask(&Order::Call { target: target(), act: Act::Fail, times: 500 });
+    let calls: Calls = b.ask(&Request::Call { target: target(), act: Act::Fail, times: 500 });
     assert!(calls.ended.iter().all(|e| *e == Ended::value(&format!("fallback of {}", b.pid()))));
     assert!(calls.took_us < 5_000_000, "{} µs", calls.took_us);
 }
@@ -308,10 +308,10 @@ fn a_frozen_redis_does_not_keep_a_fallback_waiting() {
     written(&redis, 1);
     redis.freeze();
     let target = |id| Target::Function(Function::Cached, id);
-    let calls: Calls = a.ask(&Order::Call { target: target(1), act: Act::Fail, times: 200 });
+    let calls: Calls = a.ask(&Request::Call { target: target(1), act: Act::Fail, times: 200 });
     assert_eq!(calls.ended, vec![Ended::value("one"); 200]);
     assert!(calls.took_us < 2_000_000, "{} µs", calls.took_us);
-    let calls: Calls = a.ask(&Order::Call { target: target(2), act: Act::Fail, times: 200 });
+    let calls: Calls = a.ask(&Request::Call { target: target(2), act: Act::Fail, times: 200 });
     assert!(calls.ended.iter().all(|e| *e == Ended::value(&format!("fallback of {}", a.pid()))));
     assert!(calls.took_us < 5_000_000, "{} µs", calls.took_us);
     redis.thaw();
@@ -323,7 +323,7 @@ fn a_hot_key_costs_one_write_per_interval() {
     let [a, _b] = two(&redis, Function::Cached, 3);
     let target = || Target::Function(Function::Cached, 1);
     let (calls, commands) = redis.client_commands(|| {
-        let calls: Calls = a.ask(&Order::Call { target: target(), act: good("hot"), times: 10_000 });
+        let calls: Calls = a.ask(&Request::Call { target: target(), act: good("hot"), times: 10_000 });
         written(&redis, 1);
         calls
     });

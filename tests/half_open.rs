@@ -1,4 +1,4 @@
-//! Probes: who may make one, what becomes of it, and what it leads to.
+//! Probes: their shared budget, their leases, and the transitions they cause.
 
 mod common;
 
@@ -9,18 +9,18 @@ use cb_runtime::{Breaker, BreakerConfig, Registry, State};
 use cb_testkit::{RedisServer, wait_until};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Ended, Told, Word};
+use common::protocol::{Act, Ended, Event, Override};
 use common::{Instance, PATIENCE, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
-/// Leases of probes lapse so long after their holder was last heard of.
+/// A probe's lease expires this long after its last renewal.
 const LEASE: Duration = Duration::from_secs(2);
 
 fn good() -> Act {
     Act::Succeed(None)
 }
 
-/// One failure opens, a probe is due soon after.
+/// One failure opens; a probe is due after 200 ms.
 fn config(budget: u32, successes: u32) -> Value {
     json!({
         "failure_threshold": 1,
@@ -47,42 +47,42 @@ fn due(instances: &[Instance]) {
     });
 }
 
-/// Whether all have had Redis all along. Where the machine stalls for so long that an instance takes Redis
-/// for lost, it goes on alone, and what is shown here does not apply.
-fn together(instances: &[&Instance]) -> bool {
-    let together = instances.iter().all(|instance| !instance.events().contains(&Told::StoreLost));
-    if !together {
-        eprintln!("took Redis for lost: this machine stalls; once more");
+/// Whether no instance lost the store. A machine that stalls can make an instance treat the store as lost; it then
+/// acts locally, and the scenario does not apply.
+fn none_lost_the_store(instances: &[&Instance]) -> bool {
+    let kept = instances.iter().all(|instance| !instance.events().contains(&Event::StoreLost));
+    if !kept {
+        eprintln!("an instance lost the store because the machine stalled; repeating the scenario");
     }
-    together
+    kept
 }
 
-/// Shows `scenario`, which says whether all were [`together`] while it lasted.
-fn show(scenario: impl Fn() -> bool) {
-    assert!((0..5).any(|_| scenario()), "this machine is too busy");
+/// Runs `scenario` until no instance lost the store during it, at most five times.
+fn without_store_loss(scenario: impl Fn() -> bool) {
+    assert!((0..5).any(|_| scenario()), "the machine stalls too often");
 }
 
-/// One probe, which is admitted and ends well. (Another's probe may just be on its way back.)
+/// Makes one successful probe. Retries, because another probe's lease may still be on its way back.
 #[track_caller]
 fn probe(instance: &Instance) {
     within_t("a probe is admitted", || instance.call(NAME, good(), 1).ended == [Ended::Value(None)]);
 }
 
 #[test]
-fn of_many_callers_at_once_exactly_the_budget_runs() {
+fn concurrent_callers_run_exactly_the_probe_budget() {
     let redis = RedisServer::start();
     let fleet: [Instance; 1] = instances(&redis, NAME, &config(5, 10));
     let a = &fleet[0];
     open_until_due(&fleet);
 
     let group = a.hold(NAME, 25);
-    within_t("all are decided", || {
+    within_t("every call runs or is rejected", || {
         let calls = a.progress(group);
         calls.ran + calls.ended.len() == 25
     });
     let calls = a.progress(group);
     assert_eq!((calls.ran, calls.rejected()), (5, 20));
-    assert!(a.call(NAME, good(), 1).all_rejected(), "one more, while five are under way");
+    assert!(a.call(NAME, good(), 1).all_rejected(), "the budget is used up");
 
     a.finish(group, good());
     within_t("five successes are counted", || a.fleet(NAME).successes == 5);
@@ -90,7 +90,7 @@ fn of_many_callers_at_once_exactly_the_budget_runs() {
 }
 
 #[test]
-fn of_a_thousand_callers_at_once_exactly_the_budget_runs_and_redis_hardly_notices() {
+fn thousand_callers_run_exactly_the_budget_with_few_commands() {
     let redis = RedisServer::start();
     let fleet: [Instance; 1] = instances(&redis, NAME, &config(3, 10));
     let a = &fleet[0];
@@ -98,7 +98,7 @@ fn of_a_thousand_callers_at_once_exactly_the_budget_runs_and_redis_hardly_notice
 
     let (group, commands) = redis.client_commands(|| {
         let group = a.hold(NAME, 1000);
-        within_t("all are decided", || {
+        within_t("every call runs or is rejected", || {
             let calls = a.progress(group);
             calls.ran + calls.ended.len() == 1000
         });
@@ -110,14 +110,14 @@ fn of_a_thousand_callers_at_once_exactly_the_budget_runs_and_redis_hardly_notice
 }
 
 #[test]
-fn ten_instances_share_one_budget_and_redis_hardly_notices() {
+fn ten_instances_share_one_budget_with_few_commands() {
     let redis = RedisServer::start();
     let fleet: [Instance; 10] = instances(&redis, NAME, &config(3, 10));
     open_until_due(&fleet);
 
     let (groups, commands) = redis.client_commands(|| {
         let groups = fleet.each_ref().map(|instance| instance.hold(NAME, 20));
-        within_t("all are decided", || {
+        within_t("every call runs or is rejected", || {
             let decided = |(instance, group): (&Instance, &usize)| {
                 let calls = instance.progress(*group);
                 calls.ran + calls.ended.len()
@@ -133,7 +133,7 @@ fn ten_instances_share_one_budget_and_redis_hardly_notices() {
 }
 
 #[test]
-fn the_last_success_that_is_needed_closes_everywhere() {
+fn success_threshold_closes_the_fleet() {
     let redis = RedisServer::start();
     let fleet: [Instance; 3] = instances(&redis, NAME, &config(1, 3));
     open_until_due(&fleet);
@@ -142,7 +142,7 @@ fn the_last_success_that_is_needed_closes_everywhere() {
     all(NAME, &fleet, State::HalfOpen);
     probe(&fleet[1]);
     within_t("two successes are counted", || fleet[1].fleet(NAME).successes == 2);
-    // Whoever would close at two has heard of two by now.
+    // Every instance has counted two successes and is still half-open.
     for instance in &fleet {
         assert_eq!(instance.fleet(NAME).state, State::HalfOpen);
     }
@@ -152,7 +152,7 @@ fn the_last_success_that_is_needed_closes_everywhere() {
 }
 
 #[test]
-fn a_failed_probe_opens_again_and_successes_are_counted_anew() {
+fn failed_probe_reopens_and_resets_the_success_count() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 3));
     let [a, b] = &fleet;
@@ -175,8 +175,8 @@ fn a_failed_probe_opens_again_and_successes_are_counted_anew() {
 }
 
 #[test]
-fn a_killed_holder_loses_its_lease_under_heavy_rejected_traffic() {
-    show(|| {
+fn killed_holders_lease_expires_under_rejected_traffic() {
+    without_store_loss(|| {
         let redis = RedisServer::start();
         let [a, b] = instances(&redis, NAME, &config(1, 1));
         open_until_due(std::slice::from_ref(&a));
@@ -184,10 +184,10 @@ fn a_killed_holder_loses_its_lease_under_heavy_rejected_traffic() {
         all(NAME, std::slice::from_ref(&b), State::HalfOpen);
 
         let traffic = b.traffic(NAME, good(), Duration::from_millis(10));
-        // As long as the holder lives its lease is renewed, beyond its first term.
+        // A living holder renews its lease beyond the first term.
         let calls = || b.progress(traffic).ended.len();
         wait_until(LEASE * 2 + PATIENCE, "300 calls have been made", || calls() >= 300);
-        if !together(&[&a, &b]) {
+        if !none_lost_the_store(&[&a, &b]) {
             return false;
         }
         assert_eq!(b.progress(traffic).ran, 0);
@@ -200,7 +200,7 @@ fn a_killed_holder_loses_its_lease_under_heavy_rejected_traffic() {
 }
 
 #[test]
-fn a_dropped_probe_gives_its_permit_back() {
+fn dropped_probe_returns_its_lease() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
@@ -221,12 +221,12 @@ fn a_dropped_probe_gives_its_permit_back() {
 }
 
 #[test]
-fn callers_dropped_while_they_wait_for_a_permit_hold_none() {
+fn caller_dropped_while_waiting_holds_no_lease() {
     let redis = RedisServer::start();
     let fleet: [Instance; 1] = instances(&redis, NAME, &config(2, 1));
     let a = &fleet[0];
     open_until_due(&fleet);
-    // Redis is slow to answer: the callers are still waiting when they are dropped.
+    // Redis does not answer, so the callers are dropped while they wait.
     redis.freeze();
     let group = a.hold(NAME, 10);
     let calls = a.drop_calls(group);
@@ -237,7 +237,7 @@ fn callers_dropped_while_they_wait_for_a_permit_hold_none() {
 }
 
 #[test]
-fn a_panicking_probe_opens_again() {
+fn panicking_probe_reopens() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
@@ -251,7 +251,7 @@ fn a_panicking_probe_opens_again() {
 }
 
 #[test]
-fn what_began_while_closed_and_ends_while_open_changes_nothing() {
+fn call_from_the_closed_state_is_late_while_open() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 2, "reset_timeout": "1h"});
     let [a, b] = instances(&redis, NAME, &config);
@@ -267,14 +267,14 @@ fn what_began_while_closed_and_ends_while_open_changes_nothing() {
     assert_eq!((counts.state, counts.epoch, counts.failures, counts.successes), (State::Open, 1, 0, 0));
     let after = a.look(NAME);
     assert_eq!((after.state, after.epoch, after.late), (State::Open, 1, 2));
-    // What is left is learned anew with every answer of the store, and an answer takes its time.
+    // The remaining time is updated with each answer of the store, up to the answer's travel time.
     let travel = 100_000;
     assert!(after.retry_after_us.unwrap() <= before.retry_after_us.unwrap() + travel, "{before:?} {after:?}");
     assert_eq!(b.transitions(NAME).len(), 1);
 }
 
 #[test]
-fn what_began_while_closed_and_ends_while_half_open_changes_nothing() {
+fn call_from_the_closed_state_is_late_while_half_open() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, NAME, &config(1, 2));
     let (well, badly) = (a.hold_one(NAME), a.hold_one(NAME));
@@ -288,7 +288,7 @@ fn what_began_while_closed_and_ends_while_half_open_changes_nothing() {
     let counts = a.fleet(NAME);
     assert_eq!((counts.state, counts.epoch, counts.failures, counts.successes), (State::HalfOpen, 2, 0, 0));
     assert_eq!(a.look(NAME).late, 2);
-    // The budget of one is still taken by the probe alone, and not free because others have ended.
+    // The probe still holds the only lease: the late calls did not return one.
     assert!(a.call(NAME, good(), 1).all_rejected());
     a.finish(probe, good());
     within_t("one success is counted", || a.fleet(NAME).successes == 1);
@@ -296,7 +296,7 @@ fn what_began_while_closed_and_ends_while_half_open_changes_nothing() {
 }
 
 #[test]
-fn what_began_in_an_earlier_epoch_does_not_count_in_a_later_one() {
+fn outcome_of_an_earlier_epoch_is_not_counted() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &config(2, 1));
     let [a, b] = &fleet;
@@ -309,13 +309,13 @@ fn what_began_in_an_earlier_epoch_does_not_count_in_a_later_one() {
     a.finish(from_closed, Act::Fail);
     a.finish(from_half_open, Act::Fail);
     let counts = b.fleet(NAME);
-    assert_eq!((counts.state, counts.epoch, counts.failures, counts.run), (State::Closed, 3, 0, 0));
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.streak), (State::Closed, 3, 0, 0));
     let counts = a.fleet(NAME);
-    assert_eq!((counts.state, counts.epoch, counts.failures, counts.run), (State::Closed, 3, 0, 0));
+    assert_eq!((counts.state, counts.epoch, counts.failures, counts.streak), (State::Closed, 3, 0, 0));
 }
 
 #[test]
-fn a_probe_that_outlives_its_half_open_state_does_not_end_the_next_one() {
+fn probe_of_an_earlier_half_open_state_is_late() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &config(2, 1));
     let [a, b] = &fleet;
@@ -335,7 +335,7 @@ fn a_probe_that_outlives_its_half_open_state_does_not_end_the_next_one() {
 }
 
 #[tokio::test]
-async fn one_call_a_minute_is_enough_to_close() {
+async fn one_call_a_minute_closes() {
     let (clock, hands) = Clock::manual();
     let registry = Registry::builder().clock(clock).build().unwrap();
     let breaker = registry.get_or_create(NAME, BreakerConfig::default());
@@ -353,7 +353,7 @@ async fn one_call_a_minute_is_enough_to_close() {
 }
 
 #[tokio::test]
-async fn a_call_is_a_probe_even_if_the_store_has_not_heard_of_the_opening_yet() {
+async fn probe_is_granted_before_the_opening_is_confirmed() {
     let (clock, hands) = Clock::manual();
     let registry = Registry::builder().clock(clock).build().unwrap();
     for round in 0..200 {
@@ -361,14 +361,14 @@ async fn a_call_is_a_probe_even_if_the_store_has_not_heard_of_the_opening_yet() 
         let breaker = registry.get_or_create(&format!("breaker {round}"), config);
         call(&breaker, false).await;
         assert!(!call(&breaker, true).await);
-        // No time at all has passed for the coordinator.
+        // The coordinator has had no time to report the opening.
         hands.advance(Duration::from_secs(30));
         assert!(call(&breaker, true).await, "round {round}: {:?}", breaker.snapshot());
         assert_eq!(breaker.state(), State::Closed);
     }
 }
 
-/// Whether the call was made.
+/// Makes a call and returns whether the guarded code ran.
 async fn call(breaker: &Breaker, success: bool) -> bool {
     let mut made = false;
     let result = breaker
@@ -382,29 +382,29 @@ async fn call(breaker: &Breaker, success: bool) -> bool {
 }
 
 #[test]
-fn calls_farther_apart_than_a_lease_are_enough_to_close() {
-    show(|| {
+fn calls_further_apart_than_a_lease_close() {
+    without_store_loss(|| {
         let redis = RedisServer::start();
         let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 2));
         open_until_due(&fleet);
         probe(&fleet[0]);
         all(NAME, &fleet, State::HalfOpen);
-        // It is the passing of time that is tested here.
+        // The test needs real time to pass.
         std::thread::sleep(LEASE + Duration::from_millis(500));
-        if !together(&fleet.each_ref()) {
+        if !none_lost_the_store(&fleet.each_ref()) {
             return false;
         }
         for instance in &fleet {
             assert_eq!(instance.state(NAME), State::HalfOpen);
         }
-        assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call in a long time is admitted");
+        assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call since the first probe is admitted");
         all(NAME, &fleet, State::Closed);
         true
     });
 }
 
 #[test]
-fn a_newcomer_to_a_half_open_circuit_keeps_to_the_budget() {
+fn new_instance_respects_the_budget_of_a_half_open_circuit() {
     let redis = RedisServer::start();
     let fleet: [Instance; 1] = instances(&redis, NAME, &config(1, 2));
     let a = &fleet[0];
@@ -415,12 +415,12 @@ fn a_newcomer_to_a_half_open_circuit_keeps_to_the_budget() {
     assert!(c.call(NAME, good(), 20).all_rejected());
     assert_eq!(c.state(NAME), State::HalfOpen);
     a.finish(held, good());
-    within_t("the newcomer's probe runs", || c.call(NAME, good(), 1).ran == 1);
+    within_t("the new instance's probe runs", || c.call(NAME, good(), 1).ran == 1);
     within_t("both are closed", || a.is(NAME, State::Closed) && c.is(NAME, State::Closed));
 }
 
 #[test]
-fn redis_killed_in_the_middle_of_a_probe_and_restarted_empty() {
+fn store_restarted_empty_during_a_probe_converges_to_closed() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
@@ -430,11 +430,11 @@ fn redis_killed_in_the_middle_of_a_probe_and_restarted_empty() {
 
     redis.stop();
     let rejected = b.call(NAME, Act::Fail, 20);
-    assert!(rejected.ran <= 1, "alone, an instance has its own budget: {rejected:?}");
+    assert!(rejected.ran <= 1, "without the store, an instance has a budget of its own: {rejected:?}");
     assert_eq!(a.finish(held, good()).ended, [Ended::Value(None)]);
     redis.restart();
 
-    // Both find each other again, whatever each has done alone; and a good dependency closes the circuit.
+    // Whatever each instance did locally, they converge, and successful calls close the circuit.
     within(Duration::from_secs(5), "both are closed", || {
         a.succeed(NAME, 1);
         b.succeed(NAME, 1);
@@ -444,13 +444,13 @@ fn redis_killed_in_the_middle_of_a_probe_and_restarted_empty() {
 }
 
 #[test]
-fn an_operators_reset_while_a_probe_is_under_way_makes_it_late() {
+fn reset_makes_a_running_probe_late() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 1));
     let [a, b] = &fleet;
     open_until_due(&fleet);
     let held = a.hold_one(NAME);
-    b.order(NAME, &Word::Reset);
+    b.steer(NAME, &Override::Reset);
     all(NAME, &fleet, State::Closed);
     a.finish(held, Act::Fail);
     let counts = a.fleet(NAME);

@@ -8,7 +8,7 @@ use cb_runtime::State;
 use cb_testkit::{RedisServer, Reply};
 use serde_json::json;
 
-use common::protocol::{Act, Calls, Ended, Function, Order, Trouble};
+use common::protocol::{Act, Calls, Ended, ErrorReport, Function, Request};
 use common::{Instance, T, within, within_t};
 
 /// As many breakers with names made of arguments as a registry has by default.
@@ -30,13 +30,13 @@ fn memory(instance: &Instance) -> u64 {
 }
 
 fn registered(instance: &Instance) -> usize {
-    instance.ask(&Order::Registered)
+    instance.ask(&Request::Registered)
 }
 
 /// Calls the function for a thousand tenants.
 fn thousand(instance: &Instance, thousand: u64) {
     let (function, act) = (Function::Tenant, Act::Succeed(None));
-    let calls: Calls = instance.ask(&Order::Each { function, first: thousand * 1000, count: 1000, act });
+    let calls: Calls = instance.ask(&Request::Each { function, first: thousand * 1000, count: 1000, act });
     assert_eq!((calls.ran, calls.ended.len()), (1000, 1000));
     assert!(calls.ended.iter().all(|ended| *ended == Ended::Value(None)));
 }
@@ -45,7 +45,7 @@ fn thousand(instance: &Instance, thousand: u64) {
 fn heard_by_each_other(a: &Instance, b: &Instance) {
     assert!(a.fail(OTHER, 3).ran == 3 && a.call(OTHER, Act::Succeed(None), 1).all_rejected());
     within_t("B is open", || b.is(OTHER, State::Open));
-    b.order(OTHER, &common::protocol::Word::Reset);
+    b.steer(OTHER, &common::protocol::Override::Reset);
     within_t("A is closed", || a.is(OTHER, State::Closed));
 }
 
@@ -76,8 +76,8 @@ fn a_hundred_thousand_names_neither_exhaust_memory_nor_slow_other_breakers() {
     }
     within_t("the store knows every name", || told(100_001));
     // On a busy machine an exchange may take too long, and is told again.
-    let others = |trouble: &Trouble| !trouble.is_store;
-    assert_eq!(a.troubles().into_iter().filter(others).collect::<Vec<_>>(), []);
+    let others = |trouble: &ErrorReport| !trouble.is_store;
+    assert_eq!(a.errors().into_iter().filter(others).collect::<Vec<_>>(), []);
 
     // And faster than that.
     for number in 100..140 {

@@ -1,4 +1,4 @@
-//! How long a circuit stays open, and how it closes.
+//! The time a circuit stays open, and how it closes.
 
 mod common;
 
@@ -25,19 +25,22 @@ fn due(instances: &[Instance]) {
     });
 }
 
-/// For how long it has opened, as the transition says that has just been told.
+/// Waits until the instance has observed this many openings and returns the latest one's duration in milliseconds.
 #[track_caller]
 fn open_for(instance: &Instance, openings: usize) -> u64 {
     let opened = || {
-        let told = instance.transitions(NAME).into_iter();
-        told.filter(|change| change.to == State::Open).map(|change| change.open_for_ms).collect::<Vec<_>>()
+        let transitions = instance.transitions(NAME).into_iter();
+        transitions
+            .filter(|change| change.to == State::Open)
+            .map(|change| change.open_for_ms)
+            .collect::<Vec<_>>()
     };
-    within_t("the opening has been told of", || opened().len() == openings);
-    opened()[openings - 1].expect("it is an opening")
+    within_t("the opening is observed", || opened().len() == openings);
+    opened()[openings - 1].expect("an opening has a duration")
 }
 
 #[test]
-fn the_backoff_grows_fleet_wide_up_to_its_cap_and_a_close_starts_it_anew() {
+fn backoff_grows_fleet_wide_to_its_cap_and_restarts_after_a_close() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(
         &redis,
@@ -51,7 +54,7 @@ fn the_backoff_grows_fleet_wide_up_to_its_cap_and_a_close_starts_it_anew() {
     );
     let mut openings = 0;
     for _ in 0..2 {
-        // Every failure on the other instance than the one before.
+        // The instances take turns to fail.
         for expected in [100, 300, 500, 500] {
             fleet[openings % 2].fail(NAME, 1);
             openings += 1;
@@ -66,7 +69,7 @@ fn the_backoff_grows_fleet_wide_up_to_its_cap_and_a_close_starts_it_anew() {
 }
 
 #[test]
-fn jitter_spreads_the_openings() {
+fn jitter_varies_the_open_time() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "reset_timeout": "1h", "backoff": {"jitter": 0.5}});
     let a = Instance::on(&redis.url());
@@ -83,7 +86,7 @@ fn jitter_spreads_the_openings() {
 }
 
 #[test]
-fn a_share_of_successes_closes_when_the_sample_is_there() {
+fn recovery_rate_decides_after_the_sample() {
     let redis = RedisServer::start();
     let config = json!({
         "failure_threshold": 1,
@@ -120,7 +123,7 @@ fn ramping() -> Value {
     })
 }
 
-/// Opens it, and closes it again by a probe.
+/// Opens the circuit and closes it with a probe.
 #[track_caller]
 fn recover(fleet: &[Instance]) {
     fleet[0].fail(NAME, 1);
@@ -130,26 +133,28 @@ fn recover(fleet: &[Instance]) {
 }
 
 #[test]
-fn after_a_recovery_a_tenth_of_the_calls_is_admitted_at_first() {
+fn ramp_up_starts_at_a_tenth_of_the_calls() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &ramping());
-    assert_eq!(fleet[1].succeed(NAME, 100).ran, 100, "what has never been open is not ramped up");
+    assert_eq!(fleet[1].succeed(NAME, 100).ran, 100, "a circuit that was never open does not ramp up");
     recover(&fleet);
     for instance in &fleet {
         let calls = instance.succeed(NAME, 100);
         assert!((9..=12).contains(&calls.ran), "{}", calls.ran);
-        assert_eq!(calls.ended.iter().filter(|ended| **ended == Ended::Ramped).count(), 100 - calls.ran);
+        assert_eq!(
+            calls.ended.iter().filter(|ended| **ended == Ended::RampRejected).count(),
+            100 - calls.ran
+        );
         assert_eq!(instance.look(NAME).ramp_rejected, 100 - calls.ran as u64);
     }
-    // And a newcomer does the same.
-    let newcomer = Instance::on(&redis.url());
-    newcomer.create(NAME, ramping());
-    within_t("it has heard of the recovery", || newcomer.look(NAME).epoch == fleet[0].look(NAME).epoch);
-    assert!(newcomer.succeed(NAME, 100).ran <= 12);
+    let new_instance = Instance::on(&redis.url());
+    new_instance.create(NAME, ramping());
+    within_t("it knows the recovery's epoch", || new_instance.look(NAME).epoch == fleet[0].look(NAME).epoch);
+    assert!(new_instance.succeed(NAME, 100).ran <= 12);
 }
 
 #[test]
-fn a_ramp_ends_and_then_all_calls_are_admitted() {
+fn ramp_up_ends_with_all_calls_admitted() {
     let redis = RedisServer::start();
     let mut config = ramping();
     config["ramp_up"] = json!("300ms");
@@ -161,19 +166,19 @@ fn a_ramp_ends_and_then_all_calls_are_admitted() {
 }
 
 #[test]
-fn a_trip_while_ramping_up_opens_with_the_next_backoff() {
+fn trip_during_ramp_up_uses_the_next_backoff() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = instances(&redis, NAME, &ramping());
     recover(&fleet);
     assert_eq!(open_for(&fleet[1], 1), 100);
-    // Of ten calls, one is made.
+    // The ramp admits one of ten calls.
     assert_eq!(fleet[1].fail(NAME, 10).ran, 1);
     assert_eq!(open_for(&fleet[0], 2), 400);
     all(NAME, &fleet, State::Open);
 }
 
 #[test]
-fn what_the_dependency_asks_for_opens_the_fleet_for_so_long() {
+fn open_for_opens_the_fleet_for_the_requested_time() {
     let redis = RedisServer::start();
     let fleet: [Instance; 2] = array::from_fn(|_| {
         let instance = Instance::on(&redis.url());
@@ -183,7 +188,7 @@ fn what_the_dependency_asks_for_opens_the_fleet_for_so_long() {
     for instance in &fleet {
         assert_eq!(instance.run(Function::Obedient, 1, Act::Fail), Ended::Failed);
     }
-    assert_eq!(fleet[0].run(Function::Obedient, 1, Act::Ask(700)), Ended::Failed);
+    assert_eq!(fleet[0].run(Function::Obedient, 1, Act::RetryAfter(700)), Ended::Failed);
     within_t("all are open", || fleet.iter().all(|instance| instance.is("obedient", State::Open)));
     for instance in &fleet {
         let seen = instance.look("obedient");
@@ -198,7 +203,7 @@ fn what_the_dependency_asks_for_opens_the_fleet_for_so_long() {
 }
 
 #[test]
-fn probes_that_succeed_too_slowly_open_again() {
+fn slow_probes_reopen() {
     let redis = RedisServer::start();
     let config = json!({
         "slow_call_duration": "30ms",

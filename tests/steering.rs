@@ -8,7 +8,7 @@ use cb_runtime::State;
 use cb_testkit::{Proxy, RedisServer};
 use serde_json::json;
 
-use common::protocol::{Act, Ended, Function, Order, Told, Word};
+use common::protocol::{Act, Ended, Event, Function, Override, Request};
 use common::{Instance, T, within, within_t};
 
 const NAME: &str = "orders";
@@ -17,8 +17,8 @@ fn good() -> Act {
     Act::Succeed(None)
 }
 
-fn force(reason: &str) -> Word {
-    Word::ForceOpen(reason.into())
+fn force(reason: &str) -> Override {
+    Override::ForceOpen(reason.into())
 }
 
 /// Two instances with a breaker that opens at the third failure in a row.
@@ -34,9 +34,9 @@ fn newcomer(redis: &RedisServer) -> Instance {
 
 /// Says it until the store has it: on a machine that stalls, the answer may be lost.
 #[track_caller]
-fn order_as(instance: &Instance, word: &Word, actor: &str, at_most: Option<Duration>) {
+fn order_as(instance: &Instance, word: &Override, actor: &str, at_most: Option<Duration>) {
     within_t("the store has the operator's word", || {
-        instance.say_as(NAME, word.clone(), actor, at_most).is_ok()
+        instance.try_steer_as(NAME, word.clone(), actor, at_most).is_ok()
     });
 }
 
@@ -62,7 +62,7 @@ fn forced_open_outlives_every_instance_with_its_reason_and_its_actor() {
     assert!(c.call(NAME, good(), 3).all_rejected());
     let seen = c.look(NAME);
     assert_eq!((&*seen.reason, &*seen.actor, seen.retry_after_us), ("migration", "alice", None));
-    order_as(&c, &Word::Release, "bob", None);
+    order_as(&c, &Override::Release, "bob", None);
     let d = newcomer(&redis);
     assert_eq!(d.call(NAME, good(), 3).ran, 3);
     assert_eq!(d.fleet(NAME).actor, "bob", "who has released it");
@@ -72,23 +72,27 @@ fn forced_open_outlives_every_instance_with_its_reason_and_its_actor() {
 fn an_order_that_the_store_cannot_take_is_an_error_and_is_not_carried_out_later() {
     let redis = RedisServer::start();
     let [a, b] = pair(&redis);
-    b.order(NAME, &Word::Disable("so that there is something to release".into()));
+    b.steer(NAME, &Override::Disable("so that there is something to release".into()));
     all_are(&[&a, &b], State::Disabled);
     redis.freeze();
-    a.say(NAME, force("no answer")).unwrap_err();
+    a.try_steer(NAME, force("no answer")).unwrap_err();
     redis.stop();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
-    for word in
-        [force("no"), Word::MetricsOnly("no".into()), Word::Disable("no".into()), Word::Release, Word::Reset]
-    {
-        a.say(NAME, word).unwrap_err();
+    within_t("A knows that it is alone", || a.events().contains(&Event::StoreLost));
+    for word in [
+        force("no"),
+        Override::MetricsOnly("no".into()),
+        Override::Disable("no".into()),
+        Override::Release,
+        Override::Reset,
+    ] {
+        a.try_steer(NAME, word).unwrap_err();
     }
-    let reset_all: Result<(), String> = a.try_ask(&Order::ResetAll);
+    let reset_all: Result<(), String> = a.try_ask(&Request::ResetAll);
     reset_all.unwrap_err();
     assert_eq!(a.state(NAME), State::Disabled);
     redis.restart();
     for instance in [&a, &b] {
-        within(2 * T, "it is back", || instance.events().contains(&Told::StoreRestored));
+        within(2 * T, "it is back", || instance.events().contains(&Event::StoreRestored));
         assert_eq!(instance.state(NAME), State::Disabled);
         assert_eq!(instance.look(NAME).epoch, 1, "nothing was changed");
     }
@@ -98,11 +102,11 @@ fn an_order_that_the_store_cannot_take_is_an_error_and_is_not_carried_out_later(
 fn metrics_only_rejects_nothing_counts_and_tells_once_when_it_would_have_opened() {
     let redis = RedisServer::start();
     let [a, b] = pair(&redis);
-    a.order(NAME, &Word::MetricsOnly("first we watch".into()));
+    a.steer(NAME, &Override::MetricsOnly("first we watch".into()));
     all_are(&[&a, &b], State::MetricsOnly);
     let would_have_opened = |instance: &Instance| {
         let reasons = instance.events().into_iter().filter_map(|event| match event {
-            Told::WouldHaveOpened { breaker, reason } if breaker == NAME => Some(reason),
+            Event::WouldHaveOpened { breaker, reason } if breaker == NAME => Some(reason),
             _ => None,
         });
         reasons.collect::<Vec<_>>()
@@ -113,7 +117,7 @@ fn metrics_only_rejects_nothing_counts_and_tells_once_when_it_would_have_opened(
     assert_eq!((calls.ran, calls.rejected()), (10, 0));
     assert_eq!(would_have_opened(&a), ["3 consecutive failures (limit 3)"]);
     // B's own failure, after those that the fleet has told it of.
-    within_t("the fleet has counted", || b.fleet(NAME).failures == 12 && b.look(NAME).run == 12);
+    within_t("the fleet has counted", || b.fleet(NAME).failures == 12 && b.look(NAME).streak == 12);
     within_t("B tells it, too", || would_have_opened(&b).len() == 1);
     assert_eq!(b.fail(NAME, 5).rejected(), 0);
     assert_eq!(would_have_opened(&b).len(), 1, "once, not for every call");
@@ -125,7 +129,7 @@ fn metrics_only_rejects_nothing_counts_and_tells_once_when_it_would_have_opened(
     // Durable, and taken back.
     let c = newcomer(&redis);
     assert_eq!(c.fail(NAME, 5).ran, 5);
-    c.order(NAME, &Word::Release);
+    c.steer(NAME, &Override::Release);
     all_are(&[&a, &b, &c], State::Closed);
     a.fail(NAME, 3);
     all_are(&[&a, &b, &c], State::Open);
@@ -137,15 +141,15 @@ fn metrics_only_tells_once_of_a_dependency_that_asks_for_time_too() {
     let a = Instance::on(&redis.url());
     a.configure(Function::Obedient, json!({"failure_threshold": 100}));
     a.run(Function::Obedient, 1, good());
-    within_t("the store has it", || a.say("obedient", Word::MetricsOnly("watch".into())).is_ok());
+    within_t("the store has it", || a.try_steer("obedient", Override::MetricsOnly("watch".into())).is_ok());
     for _ in 0..5 {
-        assert_eq!(a.run(Function::Obedient, 1, Act::Ask(60_000)), Ended::Failed);
+        assert_eq!(a.run(Function::Obedient, 1, Act::RetryAfter(60_000)), Ended::Failed);
     }
     assert_eq!(a.state("obedient"), State::MetricsOnly);
-    let would_have = |event: &Told| matches!(event, Told::WouldHaveOpened { .. });
+    let would_have = |event: &Event| matches!(event, Event::WouldHaveOpened { .. });
     let told: Vec<_> = a.events().into_iter().filter(would_have).collect();
     let reason = "the dependency asked for 1m (open_for)".into();
-    assert_eq!(told, [Told::WouldHaveOpened { breaker: "obedient".into(), reason }]);
+    assert_eq!(told, [Event::WouldHaveOpened { breaker: "obedient".into(), reason }]);
 }
 
 #[test]
@@ -153,7 +157,7 @@ fn what_is_held_for_some_time_ends_for_all_and_once() {
     let redis = RedisServer::start();
     let [a, b] = pair(&redis);
     for (turn, word) in
-        [force("for now"), Word::Disable("for now".into()), Word::MetricsOnly("for now".into())]
+        [force("for now"), Override::Disable("for now".into()), Override::MetricsOnly("for now".into())]
             .into_iter()
             .enumerate()
     {
@@ -197,7 +201,7 @@ fn an_instance_that_is_cut_off_leaves_what_has_expired_and_stays_so_after_the_he
     order_as(&a, &force("for now"), "alice", Some(Duration::from_secs(2)));
     assert!(a.call(NAME, good(), 1).all_rejected());
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A knows that it is alone", || a.events().contains(&Event::StoreLost));
     within(3 * T, "A has left it by itself", || a.is(NAME, State::Closed));
     let seen = a.look(NAME);
     assert_eq!((seen.local, seen.epoch, &*seen.reason), (true, 1, "expired"));
@@ -214,8 +218,8 @@ fn a_release_counts_even_where_the_force_has_not_been_heard_of() {
     let redis = RedisServer::start();
     let [a, b] = pair(&redis);
     for turn in 0..20_u64 {
-        a.order(NAME, &force("x"));
-        b.order(NAME, &Word::Release);
+        a.steer(NAME, &force("x"));
+        b.steer(NAME, &Override::Release);
         assert_eq!(b.look(NAME).epoch, 2 * turn + 2, "it was forced open, and released");
         assert_eq!(b.state(NAME), State::Closed);
     }
@@ -223,7 +227,7 @@ fn a_release_counts_even_where_the_force_has_not_been_heard_of() {
     all_are(&[&a, &b], State::Closed);
     a.fail(NAME, 3);
     all_are(&[&a, &b], State::Open);
-    b.order(NAME, &Word::Release);
+    b.steer(NAME, &Override::Release);
     assert_eq!(b.state(NAME), State::Open);
 }
 
@@ -235,13 +239,13 @@ fn reset_all_closes_every_breaker_of_the_fleet() {
     for (n, name) in names.iter().enumerate() {
         a.create(name, json!({"failure_threshold": 1}));
         match n % 3 {
-            0 => a.order(name, &force("x")),
+            0 => a.steer(name, &force("x")),
             _ => assert_eq!(a.fail(name, 1).ran, 1),
         }
     }
     within_t("the fleet has it", || names.iter().all(|name| b.fleet(name).state != State::Closed));
     within_t("B resets them all, though it has none of them", || {
-        let reset: Result<(), String> = b.try_ask(&Order::ResetAll);
+        let reset: Result<(), String> = b.try_ask(&Request::ResetAll);
         reset.is_ok()
     });
     for name in &names {

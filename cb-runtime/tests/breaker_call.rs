@@ -1,4 +1,4 @@
-//! `Breaker::call`: the same guard without the attribute.
+//! `Breaker::call`: the guard without the attribute.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn breaker(config: BreakerConfig) -> (Registry, Breaker) {
 }
 
 #[tokio::test]
-async fn failures_open_it_and_then_the_call_is_not_made() {
+async fn failures_trip_and_later_calls_are_rejected() {
     let (_registry, breaker) = breaker(BreakerConfig::default().failure_threshold(2));
     let name = String::from("borrowed");
     assert_eq!(breaker.call(async || Ok::<_, Broken>(name.len())).await.unwrap(), 8);
@@ -32,14 +32,14 @@ async fn failures_open_it_and_then_the_call_is_not_made() {
 }
 
 #[tokio::test]
-async fn a_closure_that_returns_a_future_will_do() {
+async fn closure_that_returns_a_future_is_accepted() {
     let (_registry, breaker) = breaker(BreakerConfig::default());
     let value = breaker.call(|| async { Ok::<_, Broken>(1) }).await.unwrap();
     assert_eq!(value, 1);
 }
 
 #[tokio::test]
-async fn a_panic_is_a_failure_and_a_drop_is_cancelled() {
+async fn panic_is_a_failure_and_a_drop_is_cancelled() {
     let (_registry, breaker) = breaker(BreakerConfig::default().failure_threshold(1));
     assert!(poll_once(breaker.call(async || pending::<Result<(), Broken>>().await)).is_pending());
     assert_eq!(breaker.snapshot().outcomes.cancelled, 1);
@@ -54,7 +54,7 @@ async fn a_panic_is_a_failure_and_a_drop_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_takes_too_long_is_a_failure() {
+async fn timed_out_call_is_a_failure() {
     let config = BreakerConfig::default().failure_threshold(1).call_timeout(Duration::from_secs(1));
     let (_registry, breaker) = breaker(config);
     let error = bounded(breaker.call(async || pending::<Result<(), Broken>>().await)).await.unwrap_err();

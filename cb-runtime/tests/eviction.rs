@@ -1,4 +1,4 @@
-//! Breakers whose names are made of arguments: how many there may be, and which of them are let go.
+//! Keyed breakers: their limit, and which of them are evicted.
 
 mod common;
 
@@ -43,14 +43,14 @@ async fn open(registry: &Registry, id: usize) {
     assert_eq!(call(registry, id, Act::Succeed).await, Err(Broken::Open));
 }
 
-fn with_places(places: usize) -> (Registry, ManualClock) {
-    let (clock, hands) = Clock::manual();
-    (Registry::builder().max_breakers(places).clock(clock).build().unwrap(), hands)
+fn registry_with_limit(max_breakers: usize) -> (Registry, ManualClock) {
+    let (clock, time) = Clock::manual();
+    (Registry::builder().max_breakers(max_breakers).clock(clock).build().unwrap(), time)
 }
 
-/// Time passes, keyed that nobody needs go, and the store is told all there is.
-async fn settle(registry: &Registry, hands: &ManualClock) {
-    hands.advance(Duration::from_secs(1));
+/// Lets a second pass, so that unused breakers are evicted, and reports all counts to the store.
+async fn settle(registry: &Registry, time: &ManualClock) {
+    time.advance(Duration::from_secs(1));
     registry.fleet().await.unwrap();
 }
 
@@ -69,30 +69,30 @@ fn unguarded(events: &mut Events) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_go_first_when_places_become_few() {
-    let (registry, hands) = with_places(16);
+async fn least_recently_used_breakers_are_evicted_first() {
+    let (registry, time) = registry_with_limit(16);
     succeed(&registry, 0..14).await;
     for _ in 0..3 {
-        settle(&registry, &hands).await;
+        settle(&registry, &time).await;
     }
-    assert_eq!(names(&registry).len(), 14, "an eighth of the places is free");
+    assert_eq!(names(&registry).len(), 14, "an eighth of the limit is free");
     succeed(&registry, [0, 1]).await;
-    settle(&registry, &hands).await;
+    settle(&registry, &time).await;
     succeed(&registry, [14, 15]).await;
-    settle(&registry, &hands).await;
-    assert_eq!(names(&registry).len(), 12, "a quarter of them is");
+    settle(&registry, &time).await;
+    assert_eq!(names(&registry).len(), 12, "a quarter of the limit is free");
     for id in [0, 1, 14, 15] {
         assert!(has(&registry, id), "tenant-{id} was used last: {:?}", names(&registry));
     }
 }
 
 #[tokio::test]
-async fn any_number_of_names_one_after_the_other_is_guarded_and_told() {
-    let (registry, hands) = with_places(16);
+async fn more_names_than_the_limit_are_guarded_and_reported_in_turn() {
+    let (registry, time) = registry_with_limit(16);
     let mut events = registry.subscribe();
     for first in (0..1000).step_by(4) {
         succeed(&registry, first..first + 4).await;
-        settle(&registry, &hands).await;
+        settle(&registry, &time).await;
         assert!(names(&registry).len() <= 16);
     }
     assert_eq!(unguarded(&mut events), [""; 0]);
@@ -102,37 +102,37 @@ async fn any_number_of_names_one_after_the_other_is_guarded_and_told() {
 }
 
 #[tokio::test]
-async fn what_a_breaker_has_counted_since_it_was_told_of_keeps_it() {
-    let (registry, hands) = with_places(16);
+async fn unreported_counts_prevent_eviction() {
+    let (registry, time) = registry_with_limit(16);
     succeed(&registry, 0..14).await;
-    settle(&registry, &hands).await;
+    settle(&registry, &time).await;
     succeed(&registry, 0..16).await;
-    settle(&registry, &hands).await;
+    settle(&registry, &time).await;
     let fleet = registry.fleet().await.unwrap();
     let counted: u64 = fleet.iter().map(|breaker| breaker.successes).sum();
     assert_eq!(counted, 14 + 16, "{fleet:?}");
 }
 
 #[tokio::test]
-async fn what_is_open_or_held_or_fixed_stays() {
+async fn open_referenced_overridden_and_fixed_breakers_are_not_evicted() {
     static FIXED: &str = "fixed";
     #[circuit_breaker(name = FIXED, registry = registry)]
     async fn fixed(registry: &Registry) -> Result<(), Broken> {
         Ok(())
     }
-    let (registry, hands) = with_places(16);
+    let (registry, time) = registry_with_limit(16);
     fixed(&registry).await.unwrap();
     open(&registry, 1).await;
     succeed(&registry, [2, 3, 4, 5]).await;
     let handle = registry.breaker("tenant-2").unwrap();
-    registry.breaker("tenant-3").unwrap().force_open("by hand").await.unwrap();
+    registry.breaker("tenant-3").unwrap().force_open("maintenance").await.unwrap();
     registry.get_or_create("tenant-4", BreakerConfig::default().failure_threshold(3));
     let end = Arc::new(Notify::new());
     let mut running = Box::pin(call(&registry, 6, Act::Hold(end.clone())));
     assert!(poll(&mut running).is_pending());
     for first in (100..300).step_by(4) {
         succeed(&registry, first..first + 4).await;
-        settle(&registry, &hands).await;
+        settle(&registry, &time).await;
     }
     for id in [1, 2, 3, 4, 6] {
         assert!(has(&registry, id), "tenant-{id}: {:?}", names(&registry));
@@ -142,7 +142,7 @@ async fn what_is_open_or_held_or_fixed_stays() {
     assert_eq!(call(&registry, 1, Act::Succeed).await, Err(Broken::Open));
     assert_eq!(call(&registry, 3, Act::Succeed).await, Err(Broken::Open));
     succeed(&registry, [2]).await;
-    assert_eq!(handle.snapshot().outcomes.success, 2, "the handle is still on the breaker that calls meet");
+    assert_eq!(handle.snapshot().outcomes.success, 2, "the handle and the calls use one breaker");
     end.notify_one();
     running.await.unwrap();
     assert_eq!(registry.breaker("tenant-6").unwrap().snapshot().successes, 1);
@@ -153,21 +153,21 @@ fn poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
 }
 
 #[tokio::test]
-async fn what_has_not_been_used_for_ten_minutes_goes_even_if_there_is_room() {
-    let (registry, hands) = with_places(16);
+async fn breaker_idle_for_ten_minutes_is_evicted_below_the_limit() {
+    let (registry, time) = registry_with_limit(16);
     open(&registry, 1).await;
     succeed(&registry, [2, 3]).await;
-    hands.advance(Duration::from_secs(500));
-    settle(&registry, &hands).await;
+    time.advance(Duration::from_secs(500));
+    settle(&registry, &time).await;
     succeed(&registry, [3]).await;
-    settle(&registry, &hands).await;
-    hands.advance(Duration::from_secs(110));
-    settle(&registry, &hands).await;
+    settle(&registry, &time).await;
+    time.advance(Duration::from_secs(110));
+    settle(&registry, &time).await;
     assert_eq!(names(&registry), ["tenant-1", "tenant-3"]);
 }
 
 #[tokio::test]
-async fn without_a_place_a_call_is_made_unguarded_and_that_is_reported_once_a_minute() {
+async fn call_beyond_the_limit_is_unguarded_and_reported_once_a_minute() {
     #[circuit_breaker(
         name = "full-{id}",
         registry = registry,
@@ -186,24 +186,24 @@ async fn without_a_place_a_call_is_made_unguarded_and_that_is_reported_once_a_mi
             }
         }
     }
-    let (registry, hands) = with_places(2);
+    let (registry, time) = registry_with_limit(2);
     let mut events = registry.subscribe();
     for id in [1, 2] {
         assert_eq!(call(&registry, id, Act::Fail).await, Err(Broken::Down));
         assert_eq!(call(&registry, id, Act::Fail).await, Err(Broken::Open));
     }
-    settle(&registry, &hands).await;
+    settle(&registry, &time).await;
     for _ in 0..50 {
-        assert_eq!(call(&registry, 3, Act::Fail).await, Err(Broken::Down), "nothing opens");
+        assert_eq!(call(&registry, 3, Act::Fail).await, Err(Broken::Down), "the call is not guarded");
     }
-    let told = unguarded(&mut events);
+    let reported = unguarded(&mut events);
     assert!(
-        matches!(&told[..], [one] if one.contains("\"full-3\"") && one.contains("max_breakers")),
-        "{told:?}"
+        matches!(&reported[..], [one] if one.contains("\"full-3\"") && one.contains("max_breakers")),
+        "{reported:?}"
     );
     assert_eq!(names(&registry), ["full-1", "full-2"]);
 
-    // Its timeout, and a cache of its own name's results.
+    // Its timeout and its cache still apply.
     let never = Arc::new(Notify::new());
     assert_eq!(call(&registry, 3, Act::Hold(never)).await, Err(Broken::TimedOut));
     assert_eq!(call(&registry, 3, Act::Succeed).await, Ok(3));
@@ -211,20 +211,20 @@ async fn without_a_place_a_call_is_made_unguarded_and_that_is_reported_once_a_mi
     assert_eq!(call(&registry, 3, Act::Fail).await, Ok(3));
     assert_eq!(unguarded(&mut events), [""; 0]);
 
-    hands.advance(Duration::from_secs(60));
+    time.advance(Duration::from_secs(60));
     assert_eq!(call(&registry, 4, Act::Fail).await, Err(Broken::Down));
     assert_eq!(unguarded(&mut events).len(), 1);
 
-    // Where there is a place again, they are guarded again.
+    // Once there is room, calls are guarded again.
     registry.breaker("full-1").unwrap().reset().await.unwrap();
-    settle(&registry, &hands).await;
-    settle(&registry, &hands).await;
+    settle(&registry, &time).await;
+    settle(&registry, &time).await;
     assert_eq!(call(&registry, 5, Act::Fail).await, Err(Broken::Down));
     assert_eq!(call(&registry, 5, Act::Fail).await, Err(Broken::Open));
 }
 
 #[test]
-fn no_place_at_all_is_an_error() {
+fn limit_of_zero_breakers_is_an_error() {
     let error = Registry::builder().max_breakers(0).build().unwrap_err();
     assert_eq!((error.is_config(), error.field()), (true, Some("max_breakers")));
 }
@@ -233,12 +233,12 @@ fn on(redis: &RedisServer) -> RegistryBuilder {
     Registry::builder().redis(redis.url()).max_breakers(4)
 }
 
-/// Calls under other names until that breaker has been let go.
-async fn crowd_out(registry: &Registry, id: usize) {
+/// Makes calls under other names until that breaker is evicted.
+async fn force_eviction(registry: &Registry, id: usize) {
     let mut other = 1000;
     let start = std::time::Instant::now();
     while has(registry, id) {
-        assert!(start.elapsed() < PATIENCE, "tenant-{id} stays: {:?}", names(registry));
+        assert!(start.elapsed() < PATIENCE, "tenant-{id} is not evicted: {:?}", names(registry));
         other += 1;
         succeed(registry, [other]).await;
         registry.fleet().await.unwrap();
@@ -246,37 +246,37 @@ async fn crowd_out(registry: &Registry, id: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_counted_before_is_known_again_afterwards() {
+async fn recreated_breaker_has_the_stores_counts() {
     let redis = RedisServer::start();
     let registry = on(&redis).build().unwrap();
     for _ in 0..2 {
         assert_eq!(call(&registry, 1, Act::Fail).await, Err(Broken::Down));
     }
-    crowd_out(&registry, 1).await;
+    force_eviction(&registry, 1).await;
     assert_eq!(call(&registry, 1, Act::Fail).await, Err(Broken::Down));
     let opens = || registry.breaker("tenant-1").unwrap().state() == State::Open;
-    wait_until(PATIENCE, "the third failure in a row opens", opens);
+    wait_until(PATIENCE, "the third consecutive failure trips", opens);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_fleet_has_opened_meanwhile_is_open_from_the_first_call() {
+async fn recreated_breaker_is_open_from_its_first_call() {
     let redis = RedisServer::start();
     let [a, b] = [(); 2].map(|()| on(&redis).build().unwrap());
     succeed(&a, [1]).await;
-    crowd_out(&a, 1).await;
+    force_eviction(&a, 1).await;
     let mut events = a.subscribe();
     open(&b, 1).await;
-    let told = async {
+    let transition = async {
         loop {
             match events.recv().await {
                 Some(Event::Transition(change)) if &*change.breaker == "tenant-1" => return,
                 Some(_) => {}
-                None => panic!("the registry lives"),
+                None => panic!("the registry has ended"),
             }
         }
     };
-    common::bounded(told).await;
-    // Even where there is no place left.
+    common::bounded(transition).await;
+    // Even at the limit of breakers.
     for id in 10..14 {
         succeed(&a, [id]).await;
     }
@@ -284,7 +284,7 @@ async fn what_the_fleet_has_opened_meanwhile_is_open_from_the_first_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_store_is_away_nothing_that_it_does_not_know_is_let_go() {
+async fn breakers_are_not_evicted_during_a_store_outage() {
     let redis = RedisServer::start();
     redis.stop();
     let registry = on(&redis).build().unwrap();
@@ -296,17 +296,17 @@ async fn while_the_store_is_away_nothing_that_it_does_not_know_is_let_go() {
     assert_eq!(guarded.len(), 4);
     assert_eq!(unguarded(&mut events).len(), 1);
     redis.restart();
-    let told = async || {
+    let reported = async || {
         let fleet = registry.fleet().await.unwrap_or_default();
         let failed: Vec<_> = fleet.into_iter().filter(|row| row.failures == 1).map(|row| row.name).collect();
         failed == guarded
     };
-    let all_told = async {
-        while !told().await {
+    let all_reported = async {
+        while !reported().await {
             tokio::task::yield_now().await;
         }
     };
-    common::bounded(all_told).await;
-    wait_until(PATIENCE, "there are places again", || names(&registry).len() < 4);
+    common::bounded(all_reported).await;
+    wait_until(PATIENCE, "breakers are evicted", || names(&registry).len() < 4);
     open(&registry, 50).await;
 }

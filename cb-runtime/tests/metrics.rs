@@ -1,6 +1,6 @@
-//! The `metrics` facade as a program has it: one recorder for the process, which comes after the first calls.
+//! The `metrics` facade as an application uses it: one recorder per process, installed after the first calls.
 //!
-//! One test, because a process has one recorder; what rounds publish is tested on its own, beside the code.
+//! There is one test, because a process has one recorder. What each round publishes is tested beside the code.
 
 mod common;
 
@@ -24,18 +24,18 @@ async fn user(registry: &Registry, id: u32, fails: bool) -> Result<u32, Broken> 
     if fails { Err(Broken::Down) } else { Ok(id) }
 }
 
-/// What the recorder has been told so far. A snapshot sets everything back to zero.
-struct Told {
+/// All values recorded so far. A snapshot of the recorder resets its counters to zero.
+struct Recorded {
     snapshotter: Snapshotter,
     counters: BTreeMap<String, u64>,
     histograms: BTreeMap<String, Vec<f64>>,
-    /// Of the last snapshot.
+    /// The values in the latest snapshot.
     gauges: BTreeMap<String, f64>,
 }
 
-impl Told {
+impl Recorded {
     fn by(recorder: &DebuggingRecorder) -> Self {
-        Told {
+        Recorded {
             snapshotter: recorder.snapshotter(),
             counters: BTreeMap::new(),
             histograms: BTreeMap::new(),
@@ -66,7 +66,7 @@ impl Told {
         self.counters.get(id).copied().unwrap_or_default()
     }
 
-    fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&Told) -> bool) {
+    fn wait_for(&mut self, what: &str, mut condition: impl FnMut(&Recorded) -> bool) {
         wait_until(PATIENCE, what, || {
             self.look();
             condition(self)
@@ -74,18 +74,18 @@ impl Told {
     }
 
     fn wait_for_gauge(&mut self, id: &str, value: f64) {
-        self.wait_for(id, |told| told.gauges.get(id) == Some(&value));
+        self.wait_for(id, |recorded| recorded.gauges.get(id) == Some(&value));
     }
 }
 
-/// Looks at who runs it, and holds whoever does while its door is locked.
-struct Watched {
+/// A recorder that notes the threads that use it, and blocks them while `door` is locked.
+struct GatedRecorder {
     inner: DebuggingRecorder,
     threads: Arc<Mutex<BTreeSet<String>>>,
     door: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Watched {
+impl GatedRecorder {
     fn enter(&self) {
         let thread = std::thread::current().name().unwrap_or("none").to_owned();
         self.threads.lock().unwrap().insert(thread);
@@ -93,7 +93,7 @@ impl Watched {
     }
 }
 
-impl Recorder for Watched {
+impl Recorder for GatedRecorder {
     fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
         self.enter();
         self.inner.describe_counter(key, unit, description);
@@ -124,11 +124,11 @@ async fn trip(breaker: &Breaker, other: &Breaker) {
     for _ in 0..3 {
         breaker.call(async || Err::<(), _>(Broken::Down)).await.unwrap_err();
     }
-    wait_until(PATIENCE, "the other instance hears of it", || other.state() == State::Open);
+    wait_until(PATIENCE, "the other instance is open", || other.state() == State::Open);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_fleet_does_is_published() {
+async fn fleet_activity_is_published_to_the_recorder() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());
     let build = |url| Registry::builder().redis(url).namespace("shop").build().unwrap();
@@ -137,37 +137,41 @@ async fn what_a_fleet_does_is_published() {
     let [orders, stock] = ["orders", "stock"].map(|name| one.get_or_create(name, config()));
     let [same_orders, same_stock] = ["orders", "stock"].map(|name| other.get_or_create(name, config()));
 
-    // Nobody listens yet, and nothing breaks.
+    // Calls before a recorder is installed are counted, too.
     orders.call(async || Ok::<_, Broken>(())).await.unwrap();
     let (threads, door) = (Arc::default(), Arc::default());
     let inner = DebuggingRecorder::new();
-    let mut told = Told::by(&inner);
-    metrics::set_global_recorder(Watched { inner, threads: Arc::clone(&threads), door: Arc::clone(&door) })
-        .map_err(|_| "there is one already")
-        .unwrap();
-    told.wait_for_gauge("state breaker=orders namespace=shop state=closed", 2.0);
+    let mut recorded = Recorded::by(&inner);
+    metrics::set_global_recorder(GatedRecorder {
+        inner,
+        threads: Arc::clone(&threads),
+        door: Arc::clone(&door),
+    })
+    .map_err(|_| "a recorder is already installed")
+    .unwrap();
+    recorded.wait_for_gauge("state breaker=orders namespace=shop state=closed", 2.0);
 
     trip(&orders, &same_orders).await;
-    told.wait_for_gauge("state breaker=orders namespace=shop state=open", 2.0);
-    told.wait_for_gauge("epoch breaker=orders namespace=shop", 1.0);
-    told.wait_for("the transition, from both sides", |told| {
+    recorded.wait_for_gauge("state breaker=orders namespace=shop state=open", 2.0);
+    recorded.wait_for_gauge("epoch breaker=orders namespace=shop", 1.0);
+    recorded.wait_for("the transition on both instances", |recorded| {
         let opened =
             |by| format!("transitions_total breaker=orders by={by} from=closed namespace=shop to=open");
-        told.count(&opened("this")) == 1 && told.count(&opened("another")) == 1
+        recorded.count(&opened("this")) == 1 && recorded.count(&opened("another")) == 1
     });
-    assert_eq!(told.histograms["propagation_seconds namespace=shop"].len(), 1);
-    assert_eq!(told.count("calls_total breaker=orders namespace=shop outcome=failure"), 3);
+    assert_eq!(recorded.histograms["propagation_seconds namespace=shop"].len(), 1);
+    assert_eq!(recorded.count("calls_total breaker=orders namespace=shop outcome=failure"), 3);
 
     for id in 0..5 {
         tenant(&one, id).await.unwrap();
     }
-    told.wait_for_gauge("state breaker=tenant-{id} namespace=shop state=closed", 5.0);
-    assert_eq!(told.count("calls_total breaker=tenant-{id} namespace=shop outcome=success"), 5);
+    recorded.wait_for_gauge("state breaker=tenant-{id} namespace=shop state=closed", 5.0);
+    assert_eq!(recorded.count("calls_total breaker=tenant-{id} namespace=shop outcome=success"), 5);
 
     user(&one, 7, false).await.unwrap();
     assert_eq!(user(&one, 7, true).await, Ok(7));
     bounded(async {
-        // It is written in the background.
+        // The shared cache is written in the background.
         while user(&other, 7, true).await.is_err() {
             tokio::task::yield_now().await;
         }
@@ -175,29 +179,29 @@ async fn what_a_fleet_does_is_published() {
     .await;
     for tier in ["local", "shared"] {
         let labels = format!("breaker=users namespace=shop tier={tier}");
-        told.wait_for(tier, |told| told.count(&format!("cache_hits_total {labels}")) == 1);
-        assert_eq!(told.histograms[&format!("cache_age_seconds {labels}")].len(), 1);
+        recorded.wait_for(tier, |recorded| recorded.count(&format!("cache_hits_total {labels}")) == 1);
+        assert_eq!(recorded.histograms[&format!("cache_age_seconds {labels}")].len(), 1);
     }
 
-    // A recorder that hangs holds up nobody.
+    // A recorder that blocks delays neither calls nor a shutdown.
     let held = bounded(door.lock()).await;
     trip(&stock, &same_stock).await;
     bounded(other.shutdown()).await;
     drop(held);
-    told.wait_for("what happened meanwhile", |told| {
-        told.count("calls_total breaker=stock namespace=shop outcome=failure") == 3
+    recorded.wait_for("the outcomes since then", |recorded| {
+        recorded.count("calls_total breaker=stock namespace=shop outcome=failure") == 3
     });
 
     proxy.cut();
-    told.wait_for_gauge("store_degraded namespace=shop", 1.0);
+    recorded.wait_for_gauge("store_degraded namespace=shop", 1.0);
     proxy.heal();
 
-    // At the end nobody waits for the next round.
+    // A shutdown publishes the remaining counts without waiting for the next round.
     for _ in 0..7 {
         tenant(&one, 0).await.unwrap();
     }
     bounded(one.shutdown()).await;
-    told.look();
-    assert_eq!(told.count("calls_total breaker=tenant-{id} namespace=shop outcome=success"), 12);
+    recorded.look();
+    assert_eq!(recorded.count("calls_total breaker=tenant-{id} namespace=shop outcome=success"), 12);
     assert_eq!(*threads.lock().unwrap(), BTreeSet::from(["cb-metrics".to_owned()]));
 }

@@ -1,4 +1,4 @@
-//! Who decides about a breaker's settings.
+//! Which registration decides a breaker's settings.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn fail(registry: &Registry, times: u32) {
 }
 
 #[tokio::test]
-async fn who_brings_settings_first_decides_even_if_someone_has_looked_before() {
+async fn first_registration_with_settings_decides() {
     let registry = Registry::builder().build().unwrap();
     registry.get_or_create("b", BreakerConfig::default());
     registry.get_or_create("b", BreakerConfig::default().failure_threshold(2));
@@ -23,7 +23,7 @@ async fn who_brings_settings_first_decides_even_if_someone_has_looked_before() {
 }
 
 #[tokio::test]
-async fn other_settings_for_the_same_name_are_reported_once_and_have_no_effect() {
+async fn conflicting_registration_is_reported_once_and_ignored() {
     let reported = Arc::new(Mutex::new(Vec::new()));
     let log = reported.clone();
     let on_error = move |error: &cb_runtime::Error| log.lock().unwrap().push(error.to_string());
@@ -41,7 +41,7 @@ async fn other_settings_for_the_same_name_are_reported_once_and_have_no_effect()
 }
 
 #[tokio::test]
-async fn the_operators_word_wins() {
+async fn configure_takes_precedence_over_registration() {
     let registry = Registry::builder().configure("b", |config| config.failure_threshold(1)).build().unwrap();
     registry.get_or_create("b", BreakerConfig::default().failure_threshold(50));
     fail(&registry, 1).await;
@@ -49,7 +49,7 @@ async fn the_operators_word_wins() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_an_error_that_names_the_field() {
+fn invalid_setting_is_an_error_that_names_the_field() {
     let wrong = BreakerConfig::default().failure_rate_threshold(40.0);
     let error = Registry::builder().defaults(wrong.clone()).build().unwrap_err();
     assert_eq!((error.is_config(), error.field()), (true, Some("failure_rate_threshold")));

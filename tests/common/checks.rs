@@ -1,4 +1,4 @@
-//! What the fleet's health checks do, and who has made them.
+//! Scripted health checks: what each check of the fleet does, and which process made it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,32 +6,32 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::Instance;
-use super::protocol::{CHECKS_LOG, CHECKS_SCRIPT, Verdict};
+use super::protocol::{CHECKS_LOG, CHECKS_SCRIPT, CheckStep};
 
-/// The script of one breaker's health checks, for all instances of a fleet.
+/// The script of one breaker's health checks, shared by all instances of a fleet.
 pub struct Checks {
     folder: TempDir,
 }
 
 impl Checks {
-    /// The first check does the first, and so on; all that follow do the last.
-    pub fn that(verdicts: &[Verdict]) -> Checks {
+    /// The n-th check of the fleet does step n. Later checks repeat the last step.
+    pub fn scripted(steps: &[CheckStep]) -> Checks {
         let checks = Checks { folder: TempDir::new().expect("a temporary directory") };
-        checks.now(verdicts);
+        checks.set_script(steps);
         checks
     }
 
-    /// Another script: it counts from the very first check, too.
-    pub fn now(&self, verdicts: &[Verdict]) {
+    /// Replaces the script. Steps are still counted from the first check ever made.
+    pub fn set_script(&self, steps: &[CheckStep]) {
         let lines: Vec<_> =
-            verdicts.iter().map(|verdict| serde_json::to_string(verdict).expect("printable")).collect();
-        // Renamed into its place, so that nobody reads half of it.
+            steps.iter().map(|step| serde_json::to_string(step).expect("a step serializes")).collect();
+        // A rename is atomic: no instance reads a half-written script.
         let new = self.folder.path().join("new");
         fs::write(&new, lines.join("\n")).expect("the script can be written");
-        fs::rename(new, self.folder.path().join(CHECKS_SCRIPT)).expect("and put in its place");
+        fs::rename(new, self.folder.path().join(CHECKS_SCRIPT)).expect("the script can be renamed");
     }
 
-    /// Lets the checks go on that wait for this.
+    /// Releases checks that wait for `signal`.
     pub fn signal(&self, signal: &str) {
         fs::write(self.folder.path().join(signal), "").expect("a file can be made");
     }
@@ -40,20 +40,20 @@ impl Checks {
         self.folder.path().to_owned()
     }
 
-    /// The process ids of those that have made checks, in that order.
-    pub fn made_by(&self) -> Vec<u32> {
+    /// The process id of each check's maker, in the order of the checks.
+    pub fn pids(&self) -> Vec<u32> {
         let log = fs::read_to_string(self.folder.path().join(CHECKS_LOG)).unwrap_or_default();
         let pid = |line: &str| line.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
         log.lines().map(pid).collect()
     }
 
-    pub fn made(&self) -> usize {
-        self.made_by().len()
+    pub fn count(&self) -> usize {
+        self.pids().len()
     }
 
-    /// Who has made the latest check.
-    pub fn maker<'a>(&self, fleet: &'a [Instance]) -> Option<&'a Instance> {
-        let last = *self.made_by().last()?;
+    /// The instance that made the latest check.
+    pub fn latest_checker<'a>(&self, fleet: &'a [Instance]) -> Option<&'a Instance> {
+        let last = *self.pids().last()?;
         fleet.iter().find(|instance| instance.pid() == last)
     }
 }

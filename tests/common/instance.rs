@@ -1,4 +1,4 @@
-//! A process of the fleet, seen from a test.
+//! The test's handle on one process of the fleet.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -14,15 +14,16 @@ use serde_json::Value;
 
 use super::Checks;
 use super::protocol::{
-    Act, Calls, Change, Ended, Fleet, FleetRows, Function, Order, Seen, Settings, Target, Told, Trouble, Word,
+    Act, Calls, Change, Ended, ErrorReport, Event, Fleet, FleetRows, Function, Override, Request, Seen,
+    Settings, Target,
 };
 
-/// An instance that has not answered by then never will.
+/// The limit of a wait for an answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// One instance of a fleet: a process with a registry. Killed when it is dropped.
+/// One instance of a fleet: a process with a registry. Dropping the handle kills the process.
 pub struct Instance {
-    /// What tests call it, for messages.
+    /// Identifies the instance in panic messages.
     label: String,
     id: String,
     child: Mutex<Child>,
@@ -30,42 +31,42 @@ pub struct Instance {
 }
 
 struct Pipe {
-    orders: ChildStdin,
+    requests: ChildStdin,
     answers: Receiver<String>,
 }
 
 impl Instance {
-    /// A process whose registry shares state through this Redis, in the namespace `"tests"`.
+    /// Starts a process whose registry uses the Redis at `url`, in the namespace `"tests"`.
     #[track_caller]
     pub fn on(url: &str) -> Instance {
         Instance::in_namespace(url, "tests")
     }
 
-    /// The same in another namespace.
+    /// Starts a process whose registry uses the Redis at `url`, in `namespace`.
     #[track_caller]
     pub fn in_namespace(url: &str, namespace: &str) -> Instance {
         let mut instance = Instance::bare();
-        let order = Order::Install { url: Some(url.into()), namespace: namespace.into() };
-        instance.id = instance.ask(&order);
+        let request = Request::Install { url: Some(url.into()), namespace: namespace.into() };
+        instance.id = instance.ask(&request);
         instance
     }
 
-    /// A process whose registry is told by this file and these environment variables, too.
+    /// Starts a process whose registry also reads `file` and these environment variables.
     #[track_caller]
     pub fn configured(url: &str, file: &Path, variables: &[(&str, &str)]) -> Instance {
         let mut instance = Instance::with_environment(variables);
-        let order =
-            Order::InstallFrom { url: Some(url.into()), namespace: "tests".into(), file: file.into() };
-        instance.id = instance.ask(&order);
+        let request =
+            Request::InstallFrom { url: Some(url.into()), namespace: "tests".into(), file: file.into() };
+        instance.id = instance.ask(&request);
         instance
     }
 
-    /// A process without a registry.
+    /// Starts a process without a registry.
     pub fn bare() -> Instance {
         Instance::with_environment(&[])
     }
 
-    /// The same with these environment variables.
+    /// Starts a process without a registry, with these environment variables.
     pub fn with_environment(variables: &[(&str, &str)]) -> Instance {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mut child = Command::new(env!("CARGO_BIN_EXE_cb-instance"))
@@ -74,10 +75,10 @@ impl Instance {
             .stdout(Stdio::piped())
             .spawn()
             .expect("cb-instance starts");
-        let orders = child.stdin.take().expect("piped");
+        let requests = child.stdin.take().expect("piped");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (sender, answers) = channel();
-        // Reading on a thread of its own bounds the wait for an answer.
+        // A blocking read has no timeout; a channel's `recv_timeout` has one.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -89,11 +90,11 @@ impl Instance {
             label: format!("instance {}", NEXT.fetch_add(1, Ordering::Relaxed)),
             id: String::new(),
             child: Mutex::new(child),
-            pipe: Mutex::new(Pipe { orders, answers }),
+            pipe: Mutex::new(Pipe { requests, answers }),
         }
     }
 
-    /// The id under which the fleet knows it.
+    /// The instance id, as events and the store show it.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -102,14 +103,14 @@ impl Instance {
         self.child().id()
     }
 
-    /// SIGKILL: it has no chance to tidy up.
+    /// Sends SIGKILL, so the process cannot clean up.
     pub fn kill(&self) {
         let mut child = self.child();
         child.kill().expect("it runs");
         child.wait().expect("it ends");
     }
 
-    /// SIGSTOP: it stands still until it is [resumed](Self::resume).
+    /// Sends SIGSTOP. The process stands still until [`resume`](Self::resume).
     pub fn pause(&self) {
         self.signal("-STOP");
     }
@@ -123,36 +124,34 @@ impl Instance {
         assert!(status.expect("kill(1) is there").success(), "{signal}");
     }
 
-    /// Gives an order and decodes the answer.
+    /// Sends a request and decodes the answer. Panics if the answer is an error.
     #[track_caller]
-    pub fn ask<T: DeserializeOwned>(&self, order: &Order) -> T {
-        self.try_ask(order).unwrap_or_else(|error| panic!("{}: {order:?}: {error}", self.label))
+    pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> T {
+        self.try_ask(request).unwrap_or_else(|error| panic!("{}: {request:?}: {error}", self.label))
     }
 
-    /// The same where the answer may be an error.
+    /// Sends a request and decodes the answer, which may be an error.
     #[track_caller]
-    pub fn try_ask<T: DeserializeOwned>(&self, order: &Order) -> Result<T, String> {
+    pub fn try_ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, String> {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = serde_json::to_string(order).expect("an order is printable");
-        writeln!(pipe.orders, "{line}").unwrap_or_else(|e| panic!("{} is gone: {e}", self.label));
+        let line = serde_json::to_string(request).expect("a request serializes");
+        writeln!(pipe.requests, "{line}").unwrap_or_else(|e| panic!("{} is gone: {e}", self.label));
         let answer = pipe.answers.recv_timeout(ANSWER);
         let answer = answer.unwrap_or_else(|e| panic!("{} does not answer {line}: {e}", self.label));
         let answer: Result<Value, String> = serde_json::from_str(&answer).expect("an answer");
-        Ok(serde_json::from_value(answer?).expect("the value that this order is answered with"))
+        Ok(serde_json::from_value(answer?).expect("the answer's type is the one beside the request"))
     }
-
-    // ---- the orders, by name
 
     #[track_caller]
     pub fn create(&self, breaker: &str, config: Value) {
-        let () = self.ask(&Order::Create { breaker: breaker.into(), config, checks: None });
+        let () = self.ask(&Request::Create { breaker: breaker.into(), config, checks: None });
     }
 
-    /// A breaker with a health check that follows a script.
+    /// Registers a breaker whose health check follows a script.
     #[track_caller]
     pub fn create_checked(&self, breaker: &str, config: Value, checks: &Checks) {
         let checks = Some(checks.folder());
-        let () = self.ask(&Order::Create { breaker: breaker.into(), config, checks });
+        let () = self.ask(&Request::Create { breaker: breaker.into(), config, checks });
     }
 
     #[track_caller]
@@ -163,13 +162,13 @@ impl Instance {
     #[track_caller]
     pub fn configure_cached(&self, function: Function, config: Value, cache_ttl: Duration) {
         let cache_ttl_ms = u64::try_from(cache_ttl.as_millis()).expect("a short span");
-        let () = self.ask(&Order::Configure { function, config, cache_ttl_ms });
+        let () = self.ask(&Request::Configure { function, config, cache_ttl_ms });
     }
 
-    /// Makes `times` calls through a breaker, one after the other.
+    /// Makes `times` calls through a breaker, one after another.
     #[track_caller]
     pub fn call(&self, breaker: &str, act: Act, times: usize) -> Calls {
-        self.ask(&Order::Call { target: Target::Breaker(breaker.into()), act, times })
+        self.ask(&Request::Call { target: Target::Breaker(breaker.into()), act, times })
     }
 
     #[track_caller]
@@ -186,30 +185,30 @@ impl Instance {
     #[track_caller]
     pub fn run(&self, function: Function, argument: u64, act: Act) -> Ended {
         let calls: Calls =
-            self.ask(&Order::Call { target: Target::Function(function, argument), act, times: 1 });
+            self.ask(&Request::Call { target: Target::Function(function, argument), act, times: 1 });
         calls.ended.into_iter().next().expect("one call")
     }
 
-    /// Calls an annotated function, and expects its fallback to answer.
+    /// Calls an annotated function and asserts that its fallback answers.
     #[track_caller]
     pub fn falls_back(&self, function: Function, argument: u64, act: Act) {
         let ended = self.run(function, argument, act);
         assert_eq!(ended, Ended::value(&format!("fallback of {}", self.pid())));
     }
 
-    /// Begins `callers` calls at once that hold until [`finish`](Self::finish) or [`drop_calls`](Self::drop_calls).
+    /// Starts `callers` concurrent calls that last until [`finish`](Self::finish) or [`drop_calls`](Self::drop_calls).
     #[track_caller]
     pub fn hold(&self, breaker: &str, callers: usize) -> usize {
-        self.ask(&Order::Start { target: Target::Breaker(breaker.into()), act: Act::Hold, callers })
+        self.ask(&Request::Start { target: Target::Breaker(breaker.into()), act: Act::Hold, callers })
     }
 
-    /// Begins one such call, and returns once its guarded code runs.
+    /// Starts one call with [`hold`](Self::hold) and returns once its guarded code runs.
     #[track_caller]
     pub fn hold_one(&self, breaker: &str) -> usize {
         let group = self.hold(breaker, 1);
         super::within_t("the guarded code runs", || {
             let calls = self.progress(group);
-            assert!(calls.ended.is_empty(), "not held, but ended: {calls:?}");
+            assert!(calls.ended.is_empty(), "the call ended at once: {calls:?}");
             calls.ran == 1
         });
         group
@@ -218,27 +217,27 @@ impl Instance {
     #[track_caller]
     pub fn traffic(&self, breaker: &str, act: Act, every: Duration) -> usize {
         let every_us = u64::try_from(every.as_micros()).expect("a short span");
-        self.ask(&Order::Traffic { target: Target::Breaker(breaker.into()), act, every_us })
+        self.ask(&Request::Traffic { target: Target::Breaker(breaker.into()), act, every_us })
     }
 
     #[track_caller]
     pub fn progress(&self, group: usize) -> Calls {
-        self.ask(&Order::Progress { group })
+        self.ask(&Request::Progress { group })
     }
 
     #[track_caller]
     pub fn finish(&self, group: usize, act: Act) -> Calls {
-        self.ask(&Order::Finish { group, act })
+        self.ask(&Request::Finish { group, act })
     }
 
     #[track_caller]
     pub fn drop_calls(&self, group: usize) -> Calls {
-        self.ask(&Order::Drop { group })
+        self.ask(&Request::Drop { group })
     }
 
     #[track_caller]
     pub fn look(&self, breaker: &str) -> Seen {
-        self.ask(&Order::Look { breaker: breaker.into() })
+        self.ask(&Request::Look { breaker: breaker.into() })
     }
 
     #[track_caller]
@@ -251,84 +250,95 @@ impl Instance {
         self.state(breaker) == state
     }
 
-    /// What the store has of a breaker, after this instance has told it all it knows. Of a breaker that
-    /// has been closed since ever and was never called it need not have anything.
+    /// The store's row of a breaker, after this instance has reported everything it counted. The store may have
+    /// nothing of a breaker that was never called; the row is then that of an untouched breaker.
     #[track_caller]
     pub fn fleet(&self, breaker: &str) -> Fleet {
-        let mut rows: FleetRows = self.ask(&Order::Fleet);
-        let untouched =
-            Fleet { state: State::Closed, epoch: 0, actor: String::new(), failures: 0, successes: 0, run: 0 };
+        let mut rows: FleetRows = self.ask(&Request::Fleet);
+        let untouched = Fleet {
+            state: State::Closed,
+            epoch: 0,
+            actor: String::new(),
+            failures: 0,
+            successes: 0,
+            streak: 0,
+        };
         rows.remove(breaker).unwrap_or(untouched)
     }
 
     #[track_caller]
-    pub fn events(&self) -> Vec<Told> {
-        self.ask(&Order::Events)
+    pub fn events(&self) -> Vec<Event> {
+        self.ask(&Request::Events)
     }
 
-    /// The fleet's changes of one breaker, as this instance has heard of them.
+    /// The fleet's transitions of one breaker, as this instance observed them.
     #[track_caller]
     pub fn transitions(&self, breaker: &str) -> Vec<Change> {
         let of_breaker = |event| match event {
-            Told::Transition(change) if change.breaker == breaker => Some(change),
+            Event::Transition(change) if change.breaker == breaker => Some(change),
             _ => None,
         };
         self.events().into_iter().filter_map(of_breaker).collect()
     }
 
-    /// The results of the health checks of one breaker that this instance has made.
+    /// The results of the health checks that this instance made for one breaker.
     #[track_caller]
     pub fn checks(&self, breaker: &str) -> Vec<Result<(), String>> {
         let of_breaker = |event| match event {
-            Told::HealthCheck { breaker: of, result, .. } if of == breaker => Some(result),
+            Event::HealthCheck { breaker: of, result, .. } if of == breaker => Some(result),
             _ => None,
         };
         self.events().into_iter().filter_map(of_breaker).collect()
     }
 
-    /// Ends its registry in an orderly way; the process goes on.
+    /// Shuts the registry down. The process goes on.
     #[track_caller]
     pub fn shut_down(&self) {
-        let () = self.ask(&Order::Shutdown);
+        let () = self.ask(&Request::Shutdown);
     }
 
     #[track_caller]
     pub fn settings(&self, breaker: &str) -> Settings {
-        self.ask(&Order::Settings { breaker: breaker.into() })
+        self.ask(&Request::Settings { breaker: breaker.into() })
     }
 
     #[track_caller]
     pub fn reload(&self, file: &Path) -> Result<(), String> {
-        self.try_ask(&Order::Reload { file: file.into() })
+        self.try_ask(&Request::Reload { file: file.into() })
     }
 
     #[track_caller]
-    pub fn troubles(&self) -> Vec<Trouble> {
-        self.ask(&Order::Troubles)
+    pub fn errors(&self) -> Vec<ErrorReport> {
+        self.ask(&Request::Errors)
     }
 
     #[track_caller]
-    pub fn say(&self, breaker: &str, word: Word) -> Result<(), String> {
-        self.try_ask(&Order::Say { breaker: breaker.into(), word })
+    pub fn try_steer(&self, breaker: &str, action: Override) -> Result<(), String> {
+        self.try_ask(&Request::Steer { breaker: breaker.into(), action })
     }
 
-    /// The same in somebody's name, and with an expiry.
+    /// Steers a breaker once, on behalf of `actor` and with an optional expiry.
     #[track_caller]
-    pub fn say_as(
+    pub fn try_steer_as(
         &self,
         breaker: &str,
-        word: Word,
+        action: Override,
         actor: &str,
-        at_most: Option<Duration>,
+        expires_in: Option<Duration>,
     ) -> Result<(), String> {
-        let at_most_ms = at_most.map(|span| u64::try_from(span.as_millis()).expect("a short span"));
-        self.try_ask(&Order::SayAs { breaker: breaker.into(), word, actor: actor.into(), at_most_ms })
+        let expires_in_ms = expires_in.map(|span| u64::try_from(span.as_millis()).expect("a short span"));
+        self.try_ask(&Request::SteerAs {
+            breaker: breaker.into(),
+            action,
+            actor: actor.into(),
+            expires_in_ms,
+        })
     }
 
-    /// Says it until the store has it: on a machine that stalls, the answer may be lost.
+    /// Steers a breaker and repeats that until the store has it: on a machine that stalls, an answer may be lost.
     #[track_caller]
-    pub fn order(&self, breaker: &str, word: &Word) {
-        super::within_t("the store has the operator's word", || self.say(breaker, word.clone()).is_ok());
+    pub fn steer(&self, breaker: &str, action: &Override) {
+        super::within_t("the store has the override", || self.try_steer(breaker, action.clone()).is_ok());
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -339,14 +349,14 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         let mut child = self.child();
-        // Both fail only if it has ended already.
+        // Both fail only if the process has already ended.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
 impl Calls {
-    /// None of them was made, all were rejected.
+    /// Whether there were calls and all of them were rejected.
     pub fn all_rejected(&self) -> bool {
         self.ran == 0 && !self.ended.is_empty() && self.ended.iter().all(Ended::is_rejected)
     }

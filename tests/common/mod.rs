@@ -1,6 +1,6 @@
-//! What the tests share: instances of a fleet, each a process, and waits that are bounded.
+//! Shared by the integration tests: instances of a fleet as processes, and bounded waits.
 
-// Every test file is a crate of its own and uses its own part of this.
+// Each test file is a crate of its own and uses a part of this module.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod checks;
@@ -17,14 +17,14 @@ use serde_json::Value;
 pub use checks::Checks;
 pub use instance::Instance;
 
-/// How soon the fleet is to agree. Tests report what took longer, and fail only at [`PATIENCE`]:
-/// a busy machine is no fault of the fleet.
+/// The fleet should agree within this time. A test reports a longer wait and fails only after [`PATIENCE`] more,
+/// because a busy machine is not a defect of the fleet.
 pub const T: Duration = Duration::from_secs(1);
 
-/// How long anything is waited for that ought to happen.
+/// The limit of a wait for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Instances that share this Redis, and all have this breaker.
+/// Starts instances that share `redis` and registers `breaker` on each.
 #[track_caller]
 pub fn instances<const N: usize>(redis: &RedisServer, breaker: &str, config: &Value) -> [Instance; N] {
     std::array::from_fn(|_| {
@@ -34,19 +34,19 @@ pub fn instances<const N: usize>(redis: &RedisServer, breaker: &str, config: &Va
     })
 }
 
-/// Waits until the breaker is in this state on all of them.
+/// Waits until `breaker` is in `state` on all instances.
 #[track_caller]
 pub fn all(breaker: &str, instances: &[Instance], state: State) {
     within_t(&format!("all are {state}"), || instances.iter().all(|instance| instance.is(breaker, state)));
 }
 
-/// Waits until `condition` holds; how long that took.
+/// Waits until `condition` holds, which is due within [`T`]. Returns the time it took.
 #[track_caller]
 pub fn within_t(what: &str, condition: impl FnMut() -> bool) -> Duration {
     within(T, what, condition)
 }
 
-/// The same where something else than T is due.
+/// Waits until `condition` holds, which is due within `due`. Returns the time it took.
 #[track_caller]
 pub fn within(due: Duration, what: &str, condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Groups of calls that are under way.
+//! Groups of calls in flight.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,11 +12,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::dependency::{Scripted, Stage, Trouble, depend};
+use crate::dependency::{DependencyError, Scripted, Stage, depend};
 use crate::functions;
 use crate::protocol::{Act, Calls, Ended, Function};
 
-/// Who guards the calls of a group.
+/// What guards the calls of a group.
 #[derive(Clone)]
 pub(crate) enum Guard {
     Breaker(Breaker),
@@ -46,7 +46,7 @@ impl Record {
     }
 }
 
-/// One call after the other, each `every` after the one before; as many as `times` if that is given.
+/// Sequential calls that start `every` apart; `times` of them, or as many as fit until the group is finished.
 struct Series {
     times: Option<usize>,
     every: Option<Duration>,
@@ -59,15 +59,15 @@ impl Group {
         Group { stage, finale, tasks: Vec::new(), record: Arc::default(), begun: Instant::now() }
     }
 
-    /// That many calls, one after the other.
+    /// Makes `times` calls, one after another.
     pub(crate) fn sequence(runtime: &Handle, guard: &Guard, act: Act, times: usize) -> Group {
         let mut group = Group::new(act);
         group.spawn(runtime, guard, Series { times: Some(times), every: None });
         group
     }
 
-    /// That many calls at once.
-    pub(crate) fn crowd(runtime: &Handle, guard: &Guard, act: Act, callers: usize) -> Group {
+    /// Makes `callers` concurrent calls.
+    pub(crate) fn concurrent(runtime: &Handle, guard: &Guard, act: Act, callers: usize) -> Group {
         let mut group = Group::new(act);
         for _ in 0..callers {
             group.spawn(runtime, guard, Series { times: Some(1), every: None });
@@ -75,7 +75,7 @@ impl Group {
         group
     }
 
-    /// One call of the function with each of the arguments, all at once.
+    /// Calls the function concurrently, once with each argument.
     pub(crate) fn each(runtime: &Handle, function: Function, arguments: Range<u64>, act: Act) -> Group {
         let mut group = Group::new(act);
         for argument in arguments {
@@ -85,7 +85,7 @@ impl Group {
         group
     }
 
-    /// Calls until it is finished.
+    /// Makes calls until the group is finished.
     pub(crate) fn traffic(runtime: &Handle, guard: &Guard, act: Act, every: Duration) -> Group {
         let mut group = Group::new(act);
         group.spawn(runtime, guard, Series { times: None, every: Some(every) });
@@ -120,10 +120,10 @@ impl Group {
         }
     }
 
-    /// Waits for calls that end by themselves.
+    /// Waits for the calls to end by themselves.
     pub(crate) async fn ended(mut self) -> Calls {
         for task in std::mem::take(&mut self.tasks) {
-            // The task itself cannot panic; what the calls do is recorded.
+            // A task ends with an error only if it was aborted: scripted panics are caught.
             let _ = task.await;
         }
         self.calls()
@@ -142,7 +142,7 @@ impl Group {
     }
 }
 
-/// A call whose scripted panic ends it, and not the series.
+/// Catches the scripted panic of a call, so that a series goes on after it.
 struct Caught(Pin<Box<dyn Future<Output = Ended> + Send>>);
 
 impl Future for Caught {
@@ -165,9 +165,9 @@ async fn perform(guard: Guard, stage: Stage) -> Ended {
                     Ok(value) => Ended::Value(value),
                     Err(CallError::Failed(error)) => ended_with(error),
                     Err(CallError::Rejected(error) | CallError::TimedOut(error)) => {
-                        ended_with(Trouble::Breaker(error))
+                        ended_with(DependencyError::Breaker(error))
                     }
-                    Err(other) => panic!("Breaker::call has no predicate, and says {other:?}"),
+                    Err(other) => panic!("Breaker::call has no predicate, but returned {other:?}"),
                 },
                 Guard::Function(function, argument) => match functions::call(function, argument).await {
                     Ok(value) => Ended::Value(value),
@@ -178,13 +178,15 @@ async fn perform(guard: Guard, stage: Stage) -> Ended {
         .await
 }
 
-fn ended_with(error: Trouble) -> Ended {
+fn ended_with(error: DependencyError) -> Ended {
     match error {
-        Trouble::Broken | Trouble::Asks(_) => Ended::Failed,
-        Trouble::Shrug => Ended::Shrugged,
-        Trouble::Breaker(error) if error.is_timeout() => Ended::TimedOut,
-        Trouble::Breaker(error) if error.is_ramping_up() => Ended::Ramped,
-        Trouble::Breaker(error) => Ended::Rejected { retry_after_us: error.retry_after().map(micros) },
+        DependencyError::Broken | DependencyError::RetryAfter(_) => Ended::Failed,
+        DependencyError::Ignored => Ended::Ignored,
+        DependencyError::Breaker(error) if error.is_timeout() => Ended::TimedOut,
+        DependencyError::Breaker(error) if error.is_ramping_up() => Ended::RampRejected,
+        DependencyError::Breaker(error) => {
+            Ended::Rejected { retry_after_us: error.retry_after().map(micros) }
+        }
     }
 }
 

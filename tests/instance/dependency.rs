@@ -1,4 +1,4 @@
-//! What the guarded calls depend on: it does what the order that makes the call says.
+//! The dependency of the guarded calls. Its behaviour is part of the request that makes the calls.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,17 +12,17 @@ use tokio::sync::watch;
 use crate::protocol::Act;
 
 tokio::task_local! {
-    /// The same for all calls of a group. Not an argument of the guarded functions, because a cache
-    /// tells results apart by their arguments.
+    /// Shared by all calls of a group. A task-local rather than an argument, because arguments are part of
+    /// the cache key.
     static STAGE: Stage;
 }
 
-/// What the calls of one group share.
+/// The behaviour shared by the calls of one group.
 #[derive(Clone)]
 pub(crate) struct Stage {
     act: Act,
     ran: Arc<AtomicUsize>,
-    /// What those that hold do in the end.
+    /// What held calls do when the group is finished.
     finale: watch::Receiver<Option<Act>>,
 }
 
@@ -35,7 +35,7 @@ impl Stage {
         self.ran.load(Ordering::SeqCst)
     }
 
-    /// Makes a call whose guarded code comes to [`depend`].
+    /// Makes a call whose guarded code calls [`depend`].
     pub(crate) async fn perform<T>(self, call: impl Future<Output = T>) -> T {
         STAGE.scope(self, call).await
     }
@@ -43,46 +43,48 @@ impl Stage {
 
 /// The guarded code's own error.
 #[derive(Clone, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum DependencyError {
     Broken,
-    Shrug,
-    Asks(Duration),
+    Ignored,
+    RetryAfter(Duration),
     Breaker(BreakerError),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for DependencyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Broken => f.write_str("the dependency is broken"),
-            Trouble::Asks(span) => write!(f, "the dependency asks for {span:?} of rest"),
-            Trouble::Shrug => f.write_str("the dependency says it was asked something silly"),
-            Trouble::Breaker(error) => error.fmt(f),
+            DependencyError::Broken => f.write_str("the dependency is broken"),
+            DependencyError::RetryAfter(span) => {
+                write!(f, "the dependency asks callers to stay away for {span:?}")
+            }
+            DependencyError::Ignored => f.write_str("the request is invalid"),
+            DependencyError::Breaker(error) => error.fmt(f),
         }
     }
 }
 
-impl From<BreakerError> for Trouble {
+impl From<BreakerError> for DependencyError {
     fn from(error: BreakerError) -> Self {
-        Trouble::Breaker(error)
+        DependencyError::Breaker(error)
     }
 }
 
 /// The body of every guarded call.
-pub(crate) async fn depend() -> Result<Option<String>, Trouble> {
+pub(crate) async fn depend() -> Result<Option<String>, DependencyError> {
     let stage = STAGE.with(Clone::clone);
     stage.ran.fetch_add(1, Ordering::SeqCst);
     act(stage.act, stage.finale).await
 }
 
-type Acted = Pin<Box<dyn Future<Output = Result<Option<String>, Trouble>> + Send>>;
+type Acted = Pin<Box<dyn Future<Output = Result<Option<String>, DependencyError>> + Send>>;
 
 fn act(what: Act, mut finale: watch::Receiver<Option<Act>>) -> Acted {
     Box::pin(async move {
         match what {
             Act::Succeed(value) => Ok(value),
-            Act::Fail => Err(Trouble::Broken),
-            Act::Shrug => Err(Trouble::Shrug),
-            Act::Ask(millis) => Err(Trouble::Asks(Duration::from_millis(millis))),
+            Act::Fail => Err(DependencyError::Broken),
+            Act::FailIgnored => Err(DependencyError::Ignored),
+            Act::RetryAfter(millis) => Err(DependencyError::RetryAfter(Duration::from_millis(millis))),
             Act::Panic => std::panic::panic_any(Scripted),
             Act::After(millis, then) => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -92,7 +94,7 @@ fn act(what: Act, mut finale: watch::Receiver<Option<Act>>) -> Acted {
                 let last = finale.wait_for(Option::is_some).await.ok().and_then(|last| last.clone());
                 match last {
                     Some(last) if last != Act::Hold => act(last, finale).await,
-                    // The group has been dropped, and this future will be.
+                    // The group was dropped, and drops this future next.
                     _ => std::future::pending().await,
                 }
             }
@@ -100,5 +102,5 @@ fn act(what: Act, mut finale: watch::Receiver<Option<Act>>) -> Acted {
     })
 }
 
-/// The payload of a panic that an order asked for.
+/// The payload of a panic that a request asked for.
 pub(crate) struct Scripted;

@@ -1,11 +1,10 @@
-//! One instance of a fleet as a process of its own: it does what the lines on its stdin say (see
-//! `protocol`) and ends with them.
+//! One instance of a fleet as a process. It reads requests from stdin (see `protocol`) and exits when stdin closes.
 
 mod calls;
 mod dependency;
 mod functions;
 mod health;
-// The tests include it, too.
+// The integration tests include this file, too.
 #[allow(unreachable_pub)]
 mod protocol;
 
@@ -14,19 +13,19 @@ use std::io::{BufRead, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use cb_runtime::{Breaker, BreakerConfig, CacheTier, Event, Events, Registry, RegistryConfig, Transition};
+use cb_runtime::{Breaker, BreakerConfig, CacheTier, Events, Registry, RegistryConfig, Transition};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use calls::{Group, Guard, micros};
 use dependency::Scripted;
-use protocol::{Change, Fleet, FleetRows, Order, Seen, Settings, Target, Told, Trouble, Word};
+use protocol::{Change, ErrorReport, Event, Fleet, FleetRows, Override, Request, Seen, Settings, Target};
 
-/// As many threads as the scenarios ask for.
+/// Worker threads of the runtime, as the acceptance scenarios ask for.
 const THREADS: usize = 4;
 
 fn main() {
-    hush_scripted_panics();
+    silence_scripted_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
@@ -36,8 +35,8 @@ fn main() {
         runtime,
         registry: None,
         events: None,
-        told: Vec::new(),
-        troubles: Arc::default(),
+        seen_events: Vec::new(),
+        errors: Arc::default(),
         breakers: HashMap::new(),
         groups: HashMap::new(),
         last_group: 0,
@@ -46,21 +45,21 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { return };
         let answer = match serde_json::from_str(&line) {
-            Ok(order) => instance.obey(order),
-            Err(error) => Err(format!("no order: {error}: {line}")),
+            Ok(request) => instance.handle(request),
+            Err(error) => Err(format!("not a request: {error}: {line}")),
         };
         let mut out = std::io::stdout().lock();
-        let answer = serde_json::to_string(&answer).expect("a value is printable");
-        // Nobody listens any more: the test has gone.
+        let answer = serde_json::to_string(&answer).expect("an answer serializes");
+        // The write fails once the test's process has ended.
         if writeln!(out, "{answer}").and_then(|()| out.flush()).is_err() {
             return;
         }
     }
-    // Calls that hold would keep the runtime from ending.
+    // Dropping the runtime would wait for calls that hold.
     std::process::exit(0);
 }
 
-fn hush_scripted_panics() {
+fn silence_scripted_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if !info.payload().is::<Scripted>() {
@@ -70,12 +69,12 @@ fn hush_scripted_panics() {
 }
 
 struct Instance {
-    /// What the guarded calls run on.
+    /// The runtime of the guarded calls.
     runtime: Runtime,
     registry: Option<&'static Registry>,
     events: Option<Events>,
-    told: Vec<Told>,
-    troubles: Arc<Mutex<Vec<Trouble>>>,
+    seen_events: Vec<Event>,
+    errors: Arc<Mutex<Vec<ErrorReport>>>,
     breakers: HashMap<String, Breaker>,
     groups: HashMap<usize, Group>,
     last_group: usize,
@@ -89,18 +88,18 @@ fn answer(value: impl Serialize) -> Answer {
 }
 
 impl Instance {
-    fn obey(&mut self, order: Order) -> Answer {
-        match order {
-            Order::Install { url, namespace } => self.install(url, namespace, RegistryConfig::default()),
-            Order::InstallFrom { url, namespace, file } => {
+    fn handle(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Install { url, namespace } => self.install(url, namespace, RegistryConfig::default()),
+            Request::InstallFrom { url, namespace, file } => {
                 let config = RegistryConfig::load(file).map_err(|error| error.to_string())?;
                 self.install(url, namespace, config)
             }
-            Order::Reload { file } => {
+            Request::Reload { file } => {
                 let config = RegistryConfig::load(file).map_err(|error| error.to_string())?;
                 answer(self.registry()?.reload(config).map_err(|error| error.to_string())?)
             }
-            Order::Create { breaker, config, checks } => {
+            Request::Create { breaker, config, checks } => {
                 let mut config: BreakerConfig = serde_json::from_value(config).map_err(|e| e.to_string())?;
                 if let Some(folder) = checks {
                     config = config.health_check(move || health::check(folder.clone()));
@@ -109,65 +108,65 @@ impl Instance {
                 self.breakers.insert(breaker, made);
                 answer(())
             }
-            Order::Configure { function, config, cache_ttl_ms } => {
+            Request::Configure { function, config, cache_ttl_ms } => {
                 let config = serde_json::from_value(config).map_err(|e| e.to_string())?;
                 functions::configure(function, config, Duration::from_millis(cache_ttl_ms));
                 answer(())
             }
-            Order::Call { target, act, times } => {
+            Request::Call { target, act, times } => {
                 let group = Group::sequence(self.runtime.handle(), &self.guard(target)?, act, times);
                 answer(self.runtime.block_on(group.ended()))
             }
-            Order::Start { target, act, callers } => {
+            Request::Start { target, act, callers } => {
                 let guard = self.guard(target)?;
-                let group = Group::crowd(self.runtime.handle(), &guard, act, callers);
+                let group = Group::concurrent(self.runtime.handle(), &guard, act, callers);
                 self.keep(group)
             }
-            Order::Traffic { target, act, every_us } => {
+            Request::Traffic { target, act, every_us } => {
                 let guard = self.guard(target)?;
                 let every = Duration::from_micros(every_us);
                 let group = Group::traffic(self.runtime.handle(), &guard, act, every);
                 self.keep(group)
             }
-            Order::Each { function, first, count, act } => {
+            Request::Each { function, first, count, act } => {
                 let group = Group::each(self.runtime.handle(), function, first..first + count, act);
                 answer(self.runtime.block_on(group.ended()))
             }
-            Order::Registered => answer(self.registry()?.breakers().len()),
-            Order::Progress { group } => answer(self.groups.get(&group).ok_or("no such group")?.calls()),
-            Order::Finish { group, act } => {
+            Request::Registered => answer(self.registry()?.breakers().len()),
+            Request::Progress { group } => answer(self.groups.get(&group).ok_or("no such group")?.calls()),
+            Request::Finish { group, act } => {
                 let group = self.groups.remove(&group).ok_or("no such group")?;
                 answer(self.runtime.block_on(group.finish(act)))
             }
-            Order::Drop { group } => {
+            Request::Drop { group } => {
                 let group = self.groups.remove(&group).ok_or("no such group")?;
                 answer(self.runtime.block_on(group.drop_calls()))
             }
-            Order::Look { breaker } => self.look(&breaker),
-            Order::Fleet => self.fleet(),
-            Order::Events => answer(self.events()),
-            Order::Troubles => answer(&*self.troubles.lock().unwrap_or_else(PoisonError::into_inner)),
-            Order::Say { breaker, word } => self.say(&self.breaker(&breaker)?, &word),
-            Order::SayAs { breaker, word, actor, at_most_ms } => {
+            Request::Look { breaker } => self.look(&breaker),
+            Request::Fleet => self.fleet(),
+            Request::Events => answer(self.events()),
+            Request::Errors => answer(&*self.errors.lock().unwrap_or_else(PoisonError::into_inner)),
+            Request::Steer { breaker, action } => self.steer(&self.breaker(&breaker)?, &action),
+            Request::SteerAs { breaker, action, actor, expires_in_ms } => {
                 let mut breaker = self.breaker(&breaker)?.by(&actor);
-                if let Some(ms) = at_most_ms {
+                if let Some(ms) = expires_in_ms {
                     breaker = breaker.expires_in(Duration::from_millis(ms));
                 }
-                self.say(&breaker, &word)
+                self.steer(&breaker, &action)
             }
-            Order::ResetAll => {
+            Request::ResetAll => {
                 let reset = self.runtime.block_on(self.registry()?.reset_all());
                 answer(reset.map_err(|error| error.to_string())?)
             }
-            Order::Settings { breaker } => self.settings(&breaker),
-            Order::Block => self.block(),
-            Order::Unblock => {
+            Request::Settings { breaker } => self.settings(&breaker),
+            Request::Block => self.block(),
+            Request::Unblock => {
                 if let Some(blockade) = self.blocked.take() {
                     blockade.lift();
                 }
                 answer(())
             }
-            Order::Shutdown => {
+            Request::Shutdown => {
                 self.runtime.block_on(self.registry()?.shutdown());
                 answer(())
             }
@@ -175,9 +174,9 @@ impl Instance {
     }
 
     fn install(&mut self, url: Option<String>, namespace: String, config: RegistryConfig) -> Answer {
-        let troubles = self.troubles.clone();
+        let errors = self.errors.clone();
         let mut builder = Registry::builder().namespace(namespace).config(config).on_error(move |error| {
-            troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble(error));
+            errors.lock().unwrap_or_else(PoisonError::into_inner).push(error_report(error));
         });
         if let Some(url) = url {
             builder = builder.redis(url);
@@ -192,7 +191,7 @@ impl Instance {
         self.registry.ok_or_else(|| "no registry is installed".into())
     }
 
-    /// A breaker that an annotated function has registered is found under its name, too.
+    /// Finds a breaker by name, including one that an annotated function registered.
     fn breaker(&self, name: &str) -> Result<Breaker, String> {
         let known = self.breakers.get(name).cloned();
         let found = known.or_else(|| self.registry?.breaker(name));
@@ -223,7 +222,7 @@ impl Instance {
             retry_after_us: snapshot.retry_after.map(micros),
             failures: snapshot.failures,
             successes: snapshot.successes,
-            run: snapshot.consecutive_failures,
+            streak: snapshot.consecutive_failures,
             late: snapshot.outcomes.late,
             slow: snapshot.outcomes.slow,
             ramp_rejected: snapshot.outcomes.ramp_rejected,
@@ -242,7 +241,7 @@ impl Instance {
                     actor: row.actor,
                     failures: row.failures,
                     successes: row.successes,
-                    run: row.consecutive_failures,
+                    streak: row.consecutive_failures,
                 };
                 (row.name, counts)
             })
@@ -250,14 +249,14 @@ impl Instance {
         answer(rows)
     }
 
-    fn events(&mut self) -> &[Told] {
+    fn events(&mut self) -> &[Event] {
         if let Some(events) = &mut self.events {
             while let Some(event) = events.try_recv() {
-                self.told.push(told(&event));
+                self.seen_events.push(event_row(&event));
             }
-            assert_eq!(events.lost(), 0, "the test asks too rarely");
+            assert_eq!(events.lost(), 0, "the test polls events too rarely");
         }
-        &self.told
+        &self.seen_events
     }
 
     fn settings(&self, name: &str) -> Answer {
@@ -271,25 +270,25 @@ impl Instance {
         answer(settings.map_err(|error: serde_json::Error| error.to_string())?)
     }
 
-    fn say(&self, breaker: &Breaker, word: &Word) -> Answer {
-        let said = self.runtime.block_on(async {
-            match word {
-                Word::ForceOpen(reason) => breaker.force_open(reason).await,
-                Word::Disable(reason) => breaker.disable(reason).await,
-                Word::MetricsOnly(reason) => breaker.metrics_only(reason).await,
-                Word::Release => breaker.release().await,
-                Word::Reset => breaker.reset().await,
+    fn steer(&self, breaker: &Breaker, action: &Override) -> Answer {
+        let result = self.runtime.block_on(async {
+            match action {
+                Override::ForceOpen(reason) => breaker.force_open(reason).await,
+                Override::Disable(reason) => breaker.disable(reason).await,
+                Override::MetricsOnly(reason) => breaker.metrics_only(reason).await,
+                Override::Release => breaker.release().await,
+                Override::Reset => breaker.reset().await,
             }
         });
-        answer(said.map_err(|error| error.to_string())?)
+        answer(result.map_err(|error| error.to_string())?)
     }
 
-    /// Returns once every thread of the runtime stands still.
+    /// Blocks every worker thread of the runtime, and returns once all are blocked.
     fn block(&mut self) -> Answer {
         let blockade = Arc::new(Blockade::default());
         for _ in 0..THREADS {
             let blockade = blockade.clone();
-            self.runtime.spawn(async move { blockade.stand() });
+            self.runtime.spawn(async move { blockade.block() });
         }
         blockade.wait_for(THREADS);
         self.blocked = Some(blockade);
@@ -297,7 +296,7 @@ impl Instance {
     }
 }
 
-/// Keeps threads standing still until it is lifted.
+/// Blocks threads until it is lifted.
 #[derive(Default)]
 struct Blockade {
     state: Mutex<(usize, bool)>,
@@ -305,16 +304,16 @@ struct Blockade {
 }
 
 impl Blockade {
-    fn stand(&self) {
+    fn block(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 += 1;
         self.changed.notify_all();
         let _lifted = self.changed.wait_while(state, |(_, lifted)| !*lifted);
     }
 
-    fn wait_for(&self, standing: usize) {
+    fn wait_for(&self, blocked: usize) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let _all = self.changed.wait_while(state, |(now, _)| *now < standing);
+        let _all = self.changed.wait_while(state, |(now, _)| *now < blocked);
     }
 
     fn lift(&self) {
@@ -323,25 +322,27 @@ impl Blockade {
     }
 }
 
-fn told(event: &Event) -> Told {
+fn event_row(event: &cb_runtime::Event) -> Event {
     match event {
-        Event::Transition(transition) => Told::Transition(change(transition)),
-        Event::LocalTransition(transition) => Told::Local(change(transition)),
-        Event::WouldHaveOpened { breaker, reason } => {
-            Told::WouldHaveOpened { breaker: breaker.to_string(), reason: reason.clone() }
+        cb_runtime::Event::Transition(transition) => Event::Transition(change(transition)),
+        cb_runtime::Event::LocalTransition(transition) => Event::Local(change(transition)),
+        cb_runtime::Event::WouldHaveOpened { breaker, reason } => {
+            Event::WouldHaveOpened { breaker: breaker.to_string(), reason: reason.clone() }
         }
-        Event::CacheHit { breaker, tier, age } => Told::CacheHit {
+        cb_runtime::Event::CacheHit { breaker, tier, age } => Event::CacheHit {
             breaker: breaker.to_string(),
             shared: *tier == CacheTier::Shared,
             age_us: micros(*age),
         },
-        Event::HealthCheck { breaker, result, took } => {
-            Told::HealthCheck { breaker: breaker.to_string(), result: result.clone(), took_us: micros(*took) }
-        }
-        Event::StoreLost(_) => Told::StoreLost,
-        Event::StoreRestored => Told::StoreRestored,
-        Event::Error(error) => Told::Error(trouble(error)),
-        other => panic!("an event that the tests do not know: {other:?}"),
+        cb_runtime::Event::HealthCheck { breaker, result, took } => Event::HealthCheck {
+            breaker: breaker.to_string(),
+            result: result.clone(),
+            took_us: micros(*took),
+        },
+        cb_runtime::Event::StoreLost(_) => Event::StoreLost,
+        cb_runtime::Event::StoreRestored => Event::StoreRestored,
+        cb_runtime::Event::Error(error) => Event::Error(error_report(error)),
+        other => panic!("an event without a counterpart in the protocol: {other:?}"),
     }
 }
 
@@ -359,8 +360,8 @@ fn change(transition: &Transition) -> Change {
     }
 }
 
-fn trouble(error: &cb_runtime::Error) -> Trouble {
-    Trouble {
+fn error_report(error: &cb_runtime::Error) -> ErrorReport {
+    ErrorReport {
         text: error.to_string(),
         is_data: error.is_data(),
         is_store: error.is_store(),

@@ -1,5 +1,5 @@
-//! What a test says to an instance and what the instance answers: one line of JSON each way, strictly
-//! in turn. Anything that takes its time runs in a group of calls, which later orders ask after.
+//! The protocol between a test and an instance: one line of JSON per request and one per answer, in turn.
+//! Calls that take time run in a group, which later requests refer to by its number.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,135 +7,132 @@ use std::path::PathBuf;
 use cb_runtime::State;
 use serde::{Deserialize, Serialize};
 
-/// The answer to an order is a line that holds a `Result<value, String>`; the type of the value stands
-/// beside the order.
+/// A request to an instance. The answer is a `Result<value, String>`; each variant names the type of its value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Order {
+pub enum Request {
     /// Builds and installs the registry → `String`, the instance's id.
     Install { url: Option<String>, namespace: String },
-    /// The same with what a file says, and the environment → `String`.
+    /// Builds and installs the registry with the settings of a file and the environment → `String`, the instance's id.
     InstallFrom { url: Option<String>, namespace: String, file: PathBuf },
-    /// Reads a file and the environment, and puts that in the place of what was said before → `()`.
+    /// Reloads the settings from a file and the environment → `()`.
     Reload { file: PathBuf },
-    /// Registers a breaker → `()`. Its config is read as `BreakerConfig` reads any; if there is a folder for
-    /// `checks`, it has a health check that does what the script in there says.
+    /// Registers a breaker → `()`. With a `checks` folder, it has a health check that follows the script in there.
     Create { breaker: String, config: serde_json::Value, checks: Option<PathBuf> },
-    /// What the attribute of an annotated function says at its first call, as its `config` and (where it
-    /// has a cache) its `cache_ttl` → `()`.
+    /// Sets the `config` and `cache_ttl` arguments that an annotated function has from its first call on → `()`.
     Configure { function: Function, config: serde_json::Value, cache_ttl_ms: u64 },
-    /// Makes `times` calls one after the other → `Calls`.
+    /// Makes `times` calls one after another → `Calls`.
     Call { target: Target, act: Act, times: usize },
-    /// Begins as many calls at once → `usize`, the number of the group.
+    /// Starts concurrent calls → `usize`, the number of the group.
     Start { target: Target, act: Act, callers: usize },
-    /// Begins to make one call after the other, so many microseconds apart → `usize`, the number of the group.
+    /// Starts a series of calls, `every_us` microseconds apart → `usize`, the number of the group.
     Traffic { target: Target, act: Act, every_us: u64 },
-    /// Calls an annotated function once with each of `count` arguments from `first` on, all at once → `Calls`.
+    /// Calls an annotated function concurrently, once with each of `count` arguments from `first` on → `Calls`.
     Each { function: Function, first: u64, count: u64, act: Act },
-    /// → `Calls` of the group so far.
+    /// The group's calls so far → `Calls`.
     Progress { group: usize },
-    /// Lets the group's calls that hold go on like this, ends its traffic, waits for all to end → `Calls`.
+    /// Lets the group's held calls do `act`, stops its series, and waits for all calls to end → `Calls`.
     Finish { group: usize, act: Act },
     /// Drops the futures of the group's calls → `Calls`.
     Drop { group: usize },
-    /// → `Seen`.
+    /// A breaker's snapshot → `Seen`.
     Look { breaker: String },
-    /// How many breakers are registered → `usize`.
+    /// The number of registered breakers → `usize`.
     Registered,
-    /// What `Registry::fleet` says → `BTreeMap<String, Fleet>`.
+    /// `Registry::fleet` → `FleetRows`.
     Fleet,
-    /// The events since the registry was installed → `Vec<Told>`.
+    /// All events since the registry was installed → `Vec<Event>`.
     Events,
-    /// What `on_error` was told → `Vec<Trouble>`.
-    Troubles,
-    /// An operator's word → `()`.
-    Say { breaker: String, word: Word },
-    /// The same by a person, for so many milliseconds at most → `()`.
-    SayAs { breaker: String, word: Word, actor: String, at_most_ms: Option<u64> },
+    /// All errors passed to `on_error` → `Vec<ErrorReport>`.
+    Errors,
+    /// Steers a breaker manually → `()`.
+    Steer { breaker: String, action: Override },
+    /// Steers a breaker on behalf of `actor`, with an optional expiry → `()`.
+    SteerAs { breaker: String, action: Override, actor: String, expires_in_ms: Option<u64> },
     /// `Registry::reset_all` → `()`.
     ResetAll,
-    /// → `Settings`.
+    /// A breaker's effective settings → `Settings`.
     Settings { breaker: String },
-    /// Keeps every thread of the runtime that makes the calls busy until `Unblock` → `()`.
+    /// Blocks every thread of the runtime that makes the calls, until `Unblock` → `()`.
     Block,
-    /// → `()`.
+    /// Ends `Block` → `()`.
     Unblock,
-    /// → `()`.
+    /// Shuts the registry down → `()`.
     Shutdown,
 }
 
-/// Who guards the call.
+/// What guards a call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Target {
-    /// `Breaker::call` of the breaker that was created under this name.
+    /// `Breaker::call` of the breaker with this name.
     Breaker(String),
     /// An annotated function, with its argument.
     Function(Function, u64),
 }
 
-/// The annotated functions; each has a breaker of its own name unless said otherwise.
+/// The annotated functions. Unless noted, each has a breaker of its own name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Function {
-    /// No fallback; `Act::Shrug` is not counted.
+    /// No fallback. `Act::FailIgnored` is not counted.
     Plain,
     /// A fallback that shows its arguments.
     Shown,
     /// A fallback that shows its arguments and the reason.
     Reasoned,
-    /// A cache, and a fallback that names this process.
+    /// A cache, and a fallback that returns this process's id.
     Cached,
-    /// The same on the same breaker: another function.
+    /// Like `Cached` and on the same breaker, but another function.
     Twin,
     /// A method with a cache, whose receiver is part of the key: shard 1. Breaker "shards".
     FirstShard,
-    /// The same method of shard 2.
+    /// The method of `FirstShard` on shard 2.
     SecondShard,
     /// One breaker per argument, `tenant-<argument>`.
     Tenant,
-    /// Obeys `Act::Ask`. No fallback.
+    /// Opens for the time that `Act::RetryAfter` asks for. No fallback.
     Obedient,
 }
 
-/// What the guarded code does.
+/// The guarded code's behaviour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Act {
-    /// Returns this.
+    /// Returns this value.
     Succeed(Option<String>),
     /// Returns an error.
     Fail,
-    /// Returns an error that says nothing about the dependency.
-    Shrug,
-    /// Returns an error that asks for so many milliseconds of rest.
-    Ask(u64),
+    /// Returns an error that `is_failure` does not accept.
+    FailIgnored,
+    /// Returns an error that asks callers to stay away for this many milliseconds.
+    RetryAfter(u64),
     /// Panics.
     Panic,
-    /// Waits for the group's `Finish`, then does what that says.
+    /// Waits for the group's `Finish` and does its `act`.
     Hold,
-    /// Waits so many milliseconds first.
+    /// Waits this many milliseconds first.
     After(u64, Box<Act>),
 }
 
-/// In a breaker's folder for health checks: a verdict per line, and a line per check that has been made, which begins
-/// with the process id of its maker.
+/// Holds one [`CheckStep`] per line.
 pub const CHECKS_SCRIPT: &str = "script";
+/// Holds one line per check made, which begins with the process id of its maker.
 pub const CHECKS_LOG: &str = "log";
 
-/// What a health check does.
+/// The behaviour of one health check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum CheckStep {
     Pass,
     Fail(String),
     Panic,
-    /// Never returns, and lets its thread do other things.
+    /// Never returns, and yields its thread.
     Hang,
-    /// Never returns, nor does its thread.
+    /// Never returns, and blocks its thread.
     Block,
-    /// Waits for a file of this name in the folder first.
+    /// Passes once the folder has a file of this name.
     PassAfter(String),
 }
 
-/// An operator's word.
+/// A manual action on a breaker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Word {
+pub enum Override {
     ForceOpen(String),
     Disable(String),
     MetricsOnly(String),
@@ -143,15 +140,15 @@ pub enum Word {
     Reset,
 }
 
-/// What has become of calls.
+/// The results of a group's calls.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Calls {
     pub ended: Vec<Ended>,
-    /// How often the guarded code has begun to run.
+    /// How many times the guarded code started.
     pub ran: usize,
-    /// The longest that one call took, in microseconds.
+    /// The duration of the slowest call, in microseconds.
     pub slowest_us: u64,
-    /// From the first call's beginning to the last one's end so far, in microseconds.
+    /// The time from the start of the first call to the end of the last, in microseconds.
     pub took_us: u64,
 }
 
@@ -159,20 +156,20 @@ pub struct Calls {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
     Value(Option<String>),
-    /// With the guarded code's own error.
+    /// The guarded code's own error.
     Failed,
-    /// With the guarded code's own error that says nothing about the dependency.
-    Shrugged,
+    /// The guarded code's own error, which `is_failure` does not accept.
+    Ignored,
     Rejected {
         retry_after_us: Option<u64>,
     },
-    /// By the ramp-up of a circuit that has just recovered.
-    Ramped,
+    /// Rejected while a recovered circuit ramps up.
+    RampRejected,
     TimedOut,
     Panicked,
 }
 
-/// A snapshot.
+/// A breaker's snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     pub state: State,
@@ -183,14 +180,14 @@ pub struct Seen {
     pub retry_after_us: Option<u64>,
     pub failures: u64,
     pub successes: u64,
-    pub run: u64,
+    pub streak: u64,
     pub late: u64,
     pub slow: u64,
     pub ramp_rejected: u64,
     pub cancelled: u64,
 }
 
-/// A line of the fleet's overview.
+/// One breaker's row of `Registry::fleet`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fleet {
     pub state: State,
@@ -198,17 +195,17 @@ pub struct Fleet {
     pub actor: String,
     pub failures: u64,
     pub successes: u64,
-    pub run: u64,
+    pub streak: u64,
 }
 
-/// A breaker's settings by name: value and origin.
+/// A breaker's settings by name: value and origin layer.
 pub type Settings = BTreeMap<String, (String, String)>;
 
 pub type FleetRows = BTreeMap<String, Fleet>;
 
-/// An event.
+/// An event of the registry's subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Told {
+pub enum Event {
     Transition(Change),
     Local(Change),
     WouldHaveOpened { breaker: String, reason: String },
@@ -216,7 +213,7 @@ pub enum Told {
     HealthCheck { breaker: String, result: Result<(), String>, took_us: u64 },
     StoreLost,
     StoreRestored,
-    Error(Trouble),
+    Error(ErrorReport),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -232,10 +229,10 @@ pub struct Change {
     pub open_for_ms: Option<u64>,
 }
 
-/// An error of the background.
+/// An error passed to `on_error`.
 #[allow(clippy::struct_excessive_bools, reason = "an error's predicates")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Trouble {
+pub struct ErrorReport {
     pub text: String,
     pub is_data: bool,
     pub is_store: bool,

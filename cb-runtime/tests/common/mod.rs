@@ -1,5 +1,5 @@
-//! What the tests of the attribute share.
-#![allow(dead_code, reason = "every test binary uses its own part of it")]
+//! Shared by the tests of the attribute.
+#![allow(dead_code, reason = "each test binary uses a part of this module")]
 
 use std::future::Future;
 use std::pin::pin;
@@ -30,17 +30,17 @@ impl From<BreakerError> for Broken {
     }
 }
 
-/// What has become of the calls of a breaker in the global registry.
+/// The outcomes of a breaker in the global registry.
 pub(crate) fn outcomes(breaker: &str) -> Outcomes {
     Registry::global().breaker(breaker).expect("the breaker exists after its first call").snapshot().outcomes
 }
 
-/// Polls a future once, and drops it.
+/// Polls a future once and drops it.
 pub(crate) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Waits a minute at most, on the test's clock.
+/// Waits for a future, at most a minute on the test's clock.
 pub(crate) async fn bounded<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(std::time::Duration::from_secs(60), future).await.expect("it ends within a minute")
 }

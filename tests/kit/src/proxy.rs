@@ -21,6 +21,10 @@ enum Traffic {
     Stalled,
     /// Requests arrive, answers wait.
     AnswersStalled,
+    /// Requests and answers arrive one byte at a time.
+    Trickles,
+    /// Requests arrive, answers are discarded, connections stay open.
+    AnswersSwallowed,
     Cut,
 }
 
@@ -102,6 +106,24 @@ impl Proxy {
         self.set(Traffic::AnswersStalled);
     }
 
+    /// Passes everything on one byte at a time, so that readers meet every partial message.
+    pub fn trickle(&self) {
+        self.set(Traffic::Trickles);
+    }
+
+    /// Passes requests on and discards the answers. Connections stay open: only a deadline notices.
+    pub fn swallow_answers(&self) {
+        self.set(Traffic::AnswersSwallowed);
+    }
+
+    /// Closes the answering half of every connection; requests may still be sent.
+    pub fn half_close(&self) {
+        for stream in self.shared.lock().open.drain(..) {
+            // Fails only where the connection has been closed already.
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    }
+
     /// From now on every answer arrives so much later.
     pub fn slow(&self, delay: Duration) {
         self.shared.lock().delay = delay;
@@ -172,8 +194,8 @@ fn connect_through(shared: &Arc<Shared>, client: TcpStream, target: SocketAddr) 
     inner.open.push(server.try_clone()?);
     drop(inner);
     let (client_too, server_too) = (client.try_clone()?, server.try_clone()?);
-    pump(shared.clone(), client, server, |inner, _| inner.traffic == Traffic::Stalled);
-    pump(shared.clone(), server_too, client_too, |inner, arrived| {
+    pump(shared.clone(), client, server, false, |inner, _| inner.traffic == Traffic::Stalled);
+    pump(shared.clone(), server_too, client_too, true, |inner, arrived| {
         matches!(inner.traffic, Traffic::Stalled | Traffic::AnswersStalled) || arrived.elapsed() < inner.delay
     });
     Ok(())
@@ -184,6 +206,7 @@ fn pump(
     shared: Arc<Shared>,
     mut from: TcpStream,
     mut to: TcpStream,
+    answers: bool,
     holds: impl Fn(&Inner, Instant) -> bool + Send + 'static,
 ) {
     std::thread::spawn(move || {
@@ -199,9 +222,16 @@ fn pump(
                 let waited = shared.changed.wait_timeout(inner, left);
                 inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            let cut = inner.traffic == Traffic::Cut;
+            let traffic = inner.traffic;
             drop(inner);
-            if cut || to.write_all(&buffer[..length]).is_err() {
+            let written = match traffic {
+                Traffic::Cut => break,
+                Traffic::AnswersSwallowed if answers => Ok(()),
+                // Nagle's algorithm is off: each byte is a segment of its own.
+                Traffic::Trickles => buffer[..length].chunks(1).try_for_each(|byte| to.write_all(byte)),
+                _ => to.write_all(&buffer[..length]),
+            };
+            if written.is_err() {
                 break;
             }
         }

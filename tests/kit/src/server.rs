@@ -17,7 +17,10 @@ const MISSING: &str = "this needs a real redis-server and none was found; instal
 /// A redis-server on a free port and a unix socket, in a temporary directory of its own, without
 /// persistence. Killed when it is dropped.
 pub struct RedisServer {
+    program: PathBuf,
     args: Vec<String>,
+    /// Its clock can be moved.
+    moves_clock: bool,
     port: u16,
     /// Where it speaks TLS, if it does.
     tls_port: Option<u16>,
@@ -57,9 +60,66 @@ impl RedisServer {
         RedisServer::start_in(new_directory(), all, true)
     }
 
-    fn start_in(directory: TempDir, args: Vec<String>, tls: bool) -> RedisServer {
+    /// Starts a server of another make or version, which `scripts/servers` has installed.
+    ///
+    /// # Panics
+    /// Says what to run if it is not installed.
+    pub fn start_installed(program: &str) -> RedisServer {
+        let mut server = RedisServer::new(new_directory(), Vec::new());
+        server.program = installed(program);
+        server.started(false)
+    }
+
+    /// Starts a server whose clock [`move_clock`](Self::move_clock) moves.
+    ///
+    /// # Panics
+    /// Says what to run if the server or libfaketime is not installed.
+    pub fn start_with_movable_clock() -> RedisServer {
+        let mut server = RedisServer::new(new_directory(), Vec::new());
+        // Debian's redis-server uses an allocator that does not start under libfaketime.
+        server.program = installed("redis-6.2");
+        server.moves_clock = true;
+        server.move_clock(0);
+        server.started(false)
+    }
+
+    /// Sets the server's clock to the real time plus this many seconds.
+    ///
+    /// # Panics
+    /// If the server was not started with a movable clock.
+    pub fn move_clock(&self, seconds: i64) {
+        assert!(self.moves_clock, "start it with start_with_movable_clock");
+        // Renamed into its place: the server never reads half of it.
+        let new = self.directory.path().join("clock.new");
+        std::fs::write(&new, format!("{seconds:+}\n")).expect("the clock's file can be written");
+        std::fs::rename(new, self.clock_file()).expect("the clock's file can be put in its place");
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.directory.path().join("clock")
+    }
+
+    fn new(directory: TempDir, args: Vec<String>) -> RedisServer {
         let (process, control) = (Mutex::new(None), Mutex::new(None));
-        let mut server = RedisServer { args, port: 0, tls_port: None, directory, process, control };
+        let program = PathBuf::from("redis-server");
+        RedisServer {
+            program,
+            args,
+            moves_clock: false,
+            port: 0,
+            tls_port: None,
+            directory,
+            process,
+            control,
+        }
+    }
+
+    fn start_in(directory: TempDir, args: Vec<String>, tls: bool) -> RedisServer {
+        RedisServer::new(directory, args).started(tls)
+    }
+
+    fn started(self, tls: bool) -> RedisServer {
+        let mut server = self;
         // Between choosing a free port and the server's binding it, another process may take it.
         for _ in 0..20 {
             server.port = free_port();
@@ -188,6 +248,11 @@ impl RedisServer {
     /// The same, with all the keys it had.
     pub fn restart_keeping_data(&self) {
         self.cli(&["SAVE"]);
+        self.restart_from_snapshot();
+    }
+
+    /// Kills the server and starts it with what the latest `SAVE` has written: later writes are lost.
+    pub fn restart_from_snapshot(&self) {
         self.kill();
         self.launch_again();
     }
@@ -285,7 +350,14 @@ impl RedisServer {
     fn launch(&self) -> bool {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let directory = self.directory.path();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
+        if self.moves_clock {
+            command
+                .env("LD_PRELOAD", installed("libfaketime.so"))
+                .env("FAKETIME_TIMESTAMP_FILE", self.clock_file())
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         // A configuration file, if there is one, comes before all options.
         let (files, options) =
             self.args.split_at(self.args.iter().take_while(|arg| !arg.starts_with('-')).count());
@@ -372,6 +444,13 @@ fn tls_args(authority: &Authority, certificate: &Certificate) -> Vec<String> {
     .into_iter()
     .flat_map(|(option, value)| [option.to_owned(), value])
     .collect()
+}
+
+/// What `scripts/servers` has put into `target/servers`.
+fn installed(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers").join(name);
+    assert!(path.exists(), "this needs {name} in target/servers and it is not there; run scripts/servers");
+    path
 }
 
 fn new_directory() -> TempDir {

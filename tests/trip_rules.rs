@@ -1,4 +1,4 @@
-//! What a circuit may be opened by, besides failures in a row and a rate over a span of time.
+//! Trip rules beyond consecutive failures and time-based rates: count windows, slow calls, and the quorum.
 
 mod common;
 
@@ -8,15 +8,15 @@ use cb_runtime::State;
 use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Told};
+use common::protocol::{Act, Event};
 use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
 
-/// Waits until the fleet has counted so many calls.
+/// Waits until the store has counted this many calls.
 #[track_caller]
-fn told(instance: &Instance, calls: u64) {
-    within_t("the fleet has counted all", || {
+fn wait_for_calls(instance: &Instance, calls: u64) {
+    within_t("the store has counted all calls", || {
         let fleet = instance.fleet(NAME);
         fleet.failures + fleet.successes == calls
     });
@@ -27,12 +27,12 @@ fn last_ten() -> Value {
 }
 
 #[test]
-fn half_of_the_last_ten_calls_open_from_the_fifth_on() {
+fn count_window_rate_trips_from_minimum_calls_on() {
     let redis = RedisServer::start();
     let [a] = instances(&redis, NAME, &last_ten());
     a.fail(NAME, 2);
     a.succeed(NAME, 2);
-    told(&a, 4);
+    wait_for_calls(&a, 4);
     assert_eq!(a.state(NAME), State::Closed);
     a.fail(NAME, 1);
     assert_eq!(a.state(NAME), State::Open);
@@ -40,38 +40,38 @@ fn half_of_the_last_ten_calls_open_from_the_fifth_on() {
 }
 
 #[test]
-fn after_a_million_successes_five_failures_of_the_last_ten_open_everywhere() {
+fn count_window_forgets_a_million_earlier_successes() {
     let redis = RedisServer::start();
     let [a, b, c] = instances(&redis, NAME, &last_ten());
     a.succeed(NAME, 1_000_000);
-    told(&a, 1_000_000);
+    wait_for_calls(&a, 1_000_000);
     a.fail(NAME, 2);
-    told(&a, 1_000_002);
+    wait_for_calls(&a, 1_000_002);
     b.fail(NAME, 2);
-    told(&a, 1_000_004);
+    wait_for_calls(&a, 1_000_004);
     assert_eq!(a.state(NAME), State::Closed);
     a.fail(NAME, 1);
     all(NAME, &[a, b, c], State::Open);
 }
 
 #[test]
-fn what_has_left_the_last_calls_does_not_count() {
+fn outcomes_expire_from_the_count_window() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, NAME, &last_ten());
     a.fail(NAME, 4);
-    told(&a, 4);
+    wait_for_calls(&a, 4);
     b.succeed(NAME, 9);
-    told(&a, 13);
-    // Of the last ten, one failed.
+    wait_for_calls(&a, 13);
+    // One of the last ten calls failed.
     b.fail(NAME, 3);
-    told(&a, 16);
+    wait_for_calls(&a, 16);
     assert_eq!([a.state(NAME), b.state(NAME)], [State::Closed; 2]);
     b.fail(NAME, 2);
     all(NAME, &[a, b], State::Open);
 }
 
 #[test]
-fn two_slow_and_two_quick_successes_open() {
+fn slow_call_rate_trips_over_two_instances() {
     let redis = RedisServer::start();
     let config = json!({"slow_call_duration": "50ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 4});
     let [a, b] = instances(&redis, NAME, &config);
@@ -79,7 +79,7 @@ fn two_slow_and_two_quick_successes_open() {
     a.call(NAME, slow.clone(), 1);
     a.succeed(NAME, 1);
     b.succeed(NAME, 1);
-    told(&a, 3);
+    wait_for_calls(&a, 3);
     assert_eq!(a.state(NAME), State::Closed);
     b.call(NAME, slow, 1);
     assert_eq!([a.look(NAME).slow, b.look(NAME).slow], [1, 1]);
@@ -89,7 +89,7 @@ fn two_slow_and_two_quick_successes_open() {
 }
 
 #[test]
-fn a_slow_failure_is_both() {
+fn slow_failure_counts_as_slow_and_as_a_failure() {
     let redis = RedisServer::start();
     let config = json!({
         "failure_rate_threshold": 0.9,
@@ -110,54 +110,54 @@ fn quorum() -> Value {
 }
 
 #[test]
-fn one_instance_that_alone_is_bad_opens_for_itself_and_recovers_by_itself() {
+fn instance_below_the_quorum_opens_and_recovers_locally() {
     let redis = RedisServer::start();
     let [a, b, c] = instances(&redis, NAME, &quorum());
-    // The successes of the others are told between its failures, and do not hide them.
+    // Successes of other instances between its failures do not mask them.
     for round in 1..=3 {
         b.succeed(NAME, 1);
         a.fail(NAME, 1);
-        told(&b, round * 2);
+        wait_for_calls(&b, round * 2);
     }
     let seen = a.look(NAME);
     assert_eq!((seen.state, seen.local, seen.epoch), (State::Open, true, 0));
     assert!(seen.reason.contains("here alone"), "{}", seen.reason);
     assert!(a.succeed(NAME, 1).all_rejected());
-    let is_local = |told: &Told| matches!(told, Told::Local(change) if change.to == State::Open);
-    assert_eq!(a.events().iter().filter(|told| is_local(told)).count(), 1, "visible as such");
+    let is_local = |event: &Event| matches!(event, Event::Local(change) if change.to == State::Open);
+    assert_eq!(a.events().iter().filter(|event| is_local(event)).count(), 1);
 
-    within(Duration::from_millis(500) + T, "its time is over", || a.look(NAME).retry_after_us == Some(0));
+    within(Duration::from_millis(500) + T, "a probe is due", || a.look(NAME).retry_after_us == Some(0));
     assert_eq!(a.succeed(NAME, 1).rejected(), 0);
     let seen = a.look(NAME);
     assert_eq!((seen.state, seen.local), (State::Closed, false));
     assert_eq!([b.state(NAME), c.state(NAME), b.fleet(NAME).state], [State::Closed; 3]);
-    assert!(b.transitions(NAME).is_empty(), "the fleet has been left alone");
+    assert!(b.transitions(NAME).is_empty(), "the fleet made no transition");
 }
 
 #[test]
-fn failures_on_two_instances_are_enough_for_a_quorum_of_two() {
+fn quorum_of_two_failing_instances_opens_the_fleet() {
     let redis = RedisServer::start();
     let fleet: [Instance; 3] = instances(&redis, NAME, &quorum());
     fleet[0].fail(NAME, 2);
-    told(&fleet[0], 2);
+    wait_for_calls(&fleet[0], 2);
     fleet[1].fail(NAME, 1);
     within_t("all are open", || fleet.iter().all(|instance| instance.is(NAME, State::Open)));
-    within_t("by the fleet's word", || fleet.iter().all(|instance| !instance.look(NAME).local));
+    within_t("the state is the fleet's", || fleet.iter().all(|instance| !instance.look(NAME).local));
     let reason = fleet[2].look(NAME).reason;
     assert_eq!(reason, "3 consecutive failures (limit 3), on at least 2 instances");
 }
 
 #[test]
-fn a_bad_instance_is_joined_by_the_fleet_when_a_second_one_fails() {
+fn fleet_opens_when_a_second_instance_fails() {
     let redis = RedisServer::start();
     let [a, b, c] = instances(&redis, NAME, &json!({"failure_threshold": 3, "min_failing_instances": 2}));
     a.fail(NAME, 3);
-    told(&a, 3);
+    wait_for_calls(&a, 3);
     assert_eq!([a.state(NAME), b.state(NAME)], [State::Open, State::Closed]);
     b.fail(NAME, 1);
     let fleet = [a, b, c];
     all(NAME, &fleet, State::Open);
-    within_t("one epoch for all", || {
+    within_t("all share one epoch", || {
         fleet.iter().all(|instance| {
             let seen = instance.look(NAME);
             seen.epoch == 1 && !seen.local

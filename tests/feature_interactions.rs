@@ -1,5 +1,5 @@
-//! What only goes wrong where two things meet: rules, ways to recover and an operator's word with Redis' bad days,
-//! restarts and each other.
+//! Combinations of features: trip rules, ways to recover and overrides together with store outages, restarts and
+//! each other.
 
 mod common;
 
@@ -10,7 +10,7 @@ use cb_runtime::State;
 use cb_testkit::{Proxy, RedisServer};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Ended, Function, Order, Told, Word};
+use common::protocol::{Act, Ended, Event, Function, Override, Request};
 use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
@@ -26,7 +26,7 @@ fn due(instances: &[Instance]) {
 }
 
 #[track_caller]
-fn told(instance: &Instance, calls: u64) {
+fn reported(instance: &Instance, calls: u64) {
     within_t("the fleet has counted all", || {
         let fleet = instance.fleet(NAME);
         fleet.failures + fleet.successes == calls
@@ -35,25 +35,25 @@ fn told(instance: &Instance, calls: u64) {
 
 #[track_caller]
 fn all_lose_redis(instances: &[Instance]) {
-    within_t("all know that they are alone", || {
-        instances.iter().all(|instance| instance.events().contains(&Told::StoreLost))
+    within_t("all notice the loss", || {
+        instances.iter().all(|instance| instance.events().contains(&Event::StoreLost))
     });
 }
 
-/// To be asked after the first loss.
+/// Waits until every instance has its store back after the latest loss.
 #[track_caller]
 fn all_are_back(instances: &[Instance]) {
-    let last = |told: &[Told], what: &Told| told.iter().rposition(|told| told == what);
+    let last = |events: &[Event], wanted: &Event| events.iter().rposition(|event| event == wanted);
     within_t("all have Redis again", || {
         instances.iter().all(|instance| {
-            let told = instance.events();
-            last(&told, &Told::StoreRestored) > last(&told, &Told::StoreLost)
+            let events = instance.events();
+            last(&events, &Event::StoreRestored) > last(&events, &Event::StoreLost)
         })
     });
 }
 
 #[test]
-fn of_the_last_calls_none_is_lost_by_being_cut_off() {
+fn count_window_keeps_outcomes_of_an_isolated_instance() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());
     let a = Instance::on(&proxy.url());
@@ -63,19 +63,19 @@ fn of_the_last_calls_none_is_lost_by_being_cut_off() {
         i.create(NAME, config.clone());
     }
     b.succeed(NAME, 4);
-    told(&b, 4);
+    reported(&b, 4);
     a.fail(NAME, 2);
-    told(&a, 6);
+    reported(&a, 6);
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A notices the loss", || a.events().contains(&Event::StoreLost));
     a.fail(NAME, 2);
-    assert_eq!(a.state(NAME), State::Open, "four of eight");
+    assert_eq!(a.state(NAME), State::Open, "four of eight calls failed");
     proxy.heal();
-    within_t("both open", || a.is(NAME, State::Open) && b.is(NAME, State::Open));
+    within_t("both are open", || a.is(NAME, State::Open) && b.is(NAME, State::Open));
 }
 
 #[test]
-fn calls_that_sleep_and_calls_that_are_timed_out_are_slow_together() {
+fn slow_rate_counts_slow_successes_and_timeouts() {
     let redis = RedisServer::start();
     let config = json!({"slow_call_duration": "40ms", "slow_call_rate_threshold": 0.6, "minimum_calls": 5, "call_timeout": "80ms"});
     let [a, b] = instances(&redis, NAME, &config);
@@ -85,11 +85,11 @@ fn calls_that_sleep_and_calls_that_are_timed_out_are_slow_together() {
     assert_eq!(a.call(NAME, Act::After(5000, Box::new(Act::Succeed(None))), 1).ended, [Ended::TimedOut]);
     assert_eq!(a.state(NAME), State::Open, "{:?}", a.look(NAME));
     assert_eq!(a.look(NAME).slow, 3);
-    within_t("b", || b.is(NAME, State::Open));
+    within_t("B is open", || b.is(NAME, State::Open));
 }
 
 #[test]
-fn slow_calls_count_while_ramping_up() {
+fn slow_calls_trip_during_ramp_up() {
     let redis = RedisServer::start();
     let config = json!({"slow_call_duration": "30ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 2, "failure_threshold": 1,
         "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h", "backoff": {"factor": 3}});
@@ -106,7 +106,7 @@ fn slow_calls_count_while_ramping_up() {
 }
 
 #[test]
-fn one_bad_instance_stays_alone_when_redis_was_away() {
+fn isolated_opening_stays_local_across_a_store_outage() {
     let redis = RedisServer::start();
     let config = json!({"failure_rate_threshold": 0.5, "minimum_calls": 4, "min_failing_instances": 2, "reset_timeout": "1h"});
     let fleet: [Instance; 3] = instances(&redis, NAME, &config);
@@ -114,7 +114,7 @@ fn one_bad_instance_stays_alone_when_redis_was_away() {
     b.succeed(NAME, 10);
     c.succeed(NAME, 10);
     a.fail(NAME, 3);
-    told(a, 23);
+    reported(a, 23);
     assert_eq!(a.state(NAME), State::Closed);
     a.fail(NAME, 1);
     let seen = a.look(NAME);
@@ -129,17 +129,17 @@ fn one_bad_instance_stays_alone_when_redis_was_away() {
     assert_eq!((seen.state, seen.local), (State::Open, true), "{seen:?}");
     assert_eq!(b.state(NAME), State::Closed);
     assert_eq!(b.fleet(NAME).state, State::Closed);
-    a.order(NAME, &Word::Reset);
-    within_t("closed", || a.is(NAME, State::Closed));
+    a.steer(NAME, &Override::Reset);
+    within_t("A is closed", || a.is(NAME, State::Closed));
 }
 
 #[test]
-fn the_backoff_goes_on_over_restarts_and_an_emptied_redis() {
+fn backoff_continues_across_restarts_and_an_emptied_store() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "backoff": {"factor": 2, "cap": "10s"}});
     let [a, b] = instances(&redis, NAME, &config);
     a.fail(NAME, 1);
-    within_t("b", || b.is(NAME, State::Open));
+    within_t("B is open", || b.is(NAME, State::Open));
     a.kill();
     let fleet = [b, {
         let c = Instance::on(&redis.url());
@@ -162,7 +162,7 @@ fn the_backoff_goes_on_over_restarts_and_an_emptied_redis() {
 }
 
 #[test]
-fn cancelled_probes_do_not_count_for_the_share_of_successes() {
+fn cancelled_probes_are_not_in_the_recovery_rate() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "reset_timeout": "100ms", "half_open_max_calls": 2, "success_threshold": 5, "recovery_rate": 0.6});
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
@@ -184,7 +184,7 @@ fn cancelled_probes_do_not_count_for_the_share_of_successes() {
 }
 
 #[test]
-fn a_ramp_goes_on_without_redis_and_so_does_its_backoff() {
+fn ramp_up_and_backoff_continue_without_the_store() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h", "backoff": {"factor": 1000}});
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
@@ -201,14 +201,14 @@ fn a_ramp_goes_on_without_redis_and_so_does_its_backoff() {
     assert_eq!(calls.ran, 1, "{calls:?}");
     let seen = fleet[0].look(NAME);
     assert_eq!(seen.state, State::Open);
-    assert!(seen.retry_after_us > Some(30_000_000), "a hundred seconds: {seen:?}");
+    assert!(seen.retry_after_us > Some(30_000_000), "the backoff applies: {seen:?}");
     redis.restart();
     all_are_back(&fleet);
     within_t("all agree", || fleet[0].state(NAME) == fleet[1].state(NAME));
 }
 
 #[test]
-fn a_newcomer_after_an_emptied_redis_ramps_up_too() {
+fn new_instance_ramps_up_after_the_store_is_emptied() {
     let redis = RedisServer::start();
     let config =
         json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h"});
@@ -218,38 +218,38 @@ fn a_newcomer_after_an_emptied_redis_ramps_up_too() {
     fleet[0].succeed(NAME, 1);
     all(NAME, &fleet, State::Closed);
     redis.cli(&["FLUSHALL"]);
-    within_t("the store has been told", || {
+    within_t("the epoch is written back", || {
         fleet[0].succeed(NAME, 10);
         fleet[0].fleet(NAME).epoch > 0
     });
     let [n] = instances(&redis, NAME, &config);
-    within_t("heard", || n.look(NAME).epoch == fleet[0].look(NAME).epoch);
+    within_t("the new instance has the epoch", || n.look(NAME).epoch == fleet[0].look(NAME).epoch);
     assert!(n.succeed(NAME, 100).ran <= 13);
 }
 
 #[test]
-fn a_reset_and_a_release_end_a_ramp() {
+fn reset_and_release_end_a_ramp_up() {
     let redis = RedisServer::start();
     let config =
         json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h"});
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
-    for word in [Word::Reset, Word::Release] {
+    for word in [Override::Reset, Override::Release] {
         fleet[0].fail(NAME, 20);
         due(&fleet);
         fleet[0].succeed(NAME, 1);
         all(NAME, &fleet, State::Closed);
         assert!(fleet[1].succeed(NAME, 50).ran < 10);
-        if matches!(word, Word::Release) {
-            fleet[1].order(NAME, &Word::ForceOpen("x".into()));
+        if matches!(word, Override::Release) {
+            fleet[1].steer(NAME, &Override::ForceOpen("x".into()));
             all(NAME, &fleet, State::ForcedOpen);
         }
-        fleet[1].order(NAME, &word);
+        fleet[1].steer(NAME, &word);
         within_t("all run", || fleet.iter().all(|i| i.succeed(NAME, 20).ran == 20));
     }
 }
 
 #[test]
-fn what_the_dependency_asks_for_holds_for_a_probe_and_while_ramping_up() {
+fn open_for_applies_to_probes_and_during_ramp_up() {
     let redis = RedisServer::start();
     let a = Instance::on(&redis.url());
     let b = Instance::on(&redis.url());
@@ -257,42 +257,41 @@ fn what_the_dependency_asks_for_holds_for_a_probe_and_while_ramping_up() {
         i.configure(Function::Obedient, json!({"failure_threshold": 50, "success_threshold": 2, "reset_timeout": "100ms", "recovery_rate": 0.5, "ramp_up": "1h"}));
     }
     b.run(Function::Obedient, 1, Act::Succeed(None));
-    a.run(Function::Obedient, 1, Act::Ask(150));
-    within_t("b", || b.is("obedient", State::Open));
-    within_t("due", || b.look("obedient").retry_after_us == Some(0));
-    within_t("probe", || b.run(Function::Obedient, 1, Act::Ask(400)) == Ended::Failed);
+    a.run(Function::Obedient, 1, Act::RetryAfter(150));
+    within_t("B is open", || b.is("obedient", State::Open));
+    within_t("a probe is due", || b.look("obedient").retry_after_us == Some(0));
+    within_t("the probe runs", || b.run(Function::Obedient, 1, Act::RetryAfter(400)) == Ended::Failed);
     assert_eq!(b.state("obedient"), State::Open);
     let seen = b.look("obedient");
     assert!(seen.reason.contains("400ms"), "{seen:?}");
-    within_t("A has heard of it", || a.look("obedient").reason == seen.reason);
-    within_t("due", || a.look("obedient").retry_after_us == Some(0));
+    within_t("A has the transition", || a.look("obedient").reason == seen.reason);
+    within_t("a probe is due", || a.look("obedient").retry_after_us == Some(0));
     for _ in 0..2 {
-        within_t("probe", || a.run(Function::Obedient, 1, Act::Succeed(None)) == Ended::Value(None));
+        within_t("the probe runs", || a.run(Function::Obedient, 1, Act::Succeed(None)) == Ended::Value(None));
     }
-    within_t("closed", || b.is("obedient", State::Closed) && a.is("obedient", State::Closed));
-    assert_eq!(b.run(Function::Obedient, 1, Act::Ask(60_000)), Ended::Failed);
-    within_t("open", || a.is("obedient", State::Open));
+    within_t("both are closed", || b.is("obedient", State::Closed) && a.is("obedient", State::Closed));
+    assert_eq!(b.run(Function::Obedient, 1, Act::RetryAfter(60_000)), Ended::Failed);
+    within_t("A is open", || a.is("obedient", State::Open));
     assert!(a.look("obedient").retry_after_us > Some(50_000_000));
 }
 
 #[test]
-fn who_has_not_registered_a_breaker_can_release_and_reset_it() {
+fn unregistered_breaker_can_be_released_and_reset() {
     let redis = RedisServer::start();
     let [a] = instances(&redis, NAME, &json!({}));
     let b = Instance::on(&redis.url());
-    a.order(NAME, &Word::ForceOpen("x".into()));
-    within_t("b knows", || b.try_ask::<Value>(&Order::Look { breaker: NAME.into() }).is_ok());
-    b.order(NAME, &Word::Release);
-    within_t("a", || a.is(NAME, State::Closed));
-    a.order(NAME, &Word::Disable("x".into()));
-    within_t("b knows", || b.is(NAME, State::Disabled));
-    let r: Result<(), String> = b.try_ask(&Order::ResetAll);
-    r.unwrap();
-    within_t("a", || a.is(NAME, State::Closed));
+    a.steer(NAME, &Override::ForceOpen("x".into()));
+    within_t("B knows the breaker", || b.try_ask::<Value>(&Request::Look { breaker: NAME.into() }).is_ok());
+    b.steer(NAME, &Override::Release);
+    within_t("A is closed", || a.is(NAME, State::Closed));
+    a.steer(NAME, &Override::Disable("x".into()));
+    within_t("B is disabled", || b.is(NAME, State::Disabled));
+    let () = b.ask(&Request::ResetAll);
+    within_t("A is closed", || a.is(NAME, State::Closed));
 }
 
 #[test]
-fn any_name_is_shared() {
+fn any_breaker_name_is_shared() {
     let redis = RedisServer::start();
     let long = "x".repeat(100_000);
     let names = ["a b{c}", "ünï😀", "new\nline\0nul", "*?[", "%41", "A", ":", "}{", " ", &long];
@@ -307,19 +306,19 @@ fn any_name_is_shared() {
         b.fail(n, 1);
     }
     for n in names {
-        within_t("open", || a.is(n, State::Open) && b.is(n, State::Open));
+        within_t("both are open", || a.is(n, State::Open) && b.is(n, State::Open));
     }
     let c = Instance::on(&redis.url());
     for n in names {
         c.create(n, json!({"failure_threshold": 2}));
         assert_eq!(c.state(n), State::Open);
     }
-    let damaged = |instance: &Instance| instance.troubles().into_iter().any(|trouble| trouble.is_data);
+    let damaged = |instance: &Instance| instance.errors().into_iter().any(|trouble| trouble.is_data);
     assert!(!damaged(&a) && !damaged(&b));
 }
 
 #[test]
-fn three_deploys_each_say_once_that_they_differ() {
+fn differing_settings_are_reported_once_per_instance() {
     let redis = RedisServer::start();
     let fleet: [Instance; 3] = array::from_fn(|n| {
         let i = Instance::on(&redis.url());
@@ -327,8 +326,8 @@ fn three_deploys_each_say_once_that_they_differ() {
         i
     });
     let conflicts =
-        |i: &Instance| i.troubles().into_iter().filter(|t| t.is_conflict).map(|t| t.text).collect::<Vec<_>>();
-    within_t("each once", || {
+        |i: &Instance| i.errors().into_iter().filter(|t| t.is_conflict).map(|t| t.text).collect::<Vec<_>>();
+    within_t("each instance reports the difference", || {
         for i in &fleet {
             i.succeed(NAME, 1);
         }

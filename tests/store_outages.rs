@@ -1,4 +1,4 @@
-//! Redis is away, frozen, slow, emptied, or cut off from one instance.
+//! Redis stops, freezes, is slow, loses its data, or is unreachable for one instance.
 
 mod common;
 
@@ -10,7 +10,7 @@ use cb_runtime::State;
 use cb_testkit::{Proxy, RedisServer};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Calls, Ended, Order, Told, Word};
+use common::protocol::{Act, Calls, Ended, Event, Override, Request};
 use common::{Instance, PATIENCE, T, within, within_t};
 
 const NAME: &str = "orders";
@@ -38,7 +38,7 @@ fn all(instances: &[&Instance], state: State) {
     within_t(&format!("all are {state}"), || instances.iter().all(|i| i.is(NAME, state)));
 }
 
-/// All calls were made and succeeded, and took next to no time.
+/// Asserts that all calls were made, succeeded and did not wait.
 #[track_caller]
 fn undisturbed(calls: &Calls) {
     assert!(calls.ended.iter().all(|ended| *ended == Ended::value("fresh")), "{calls:?}");
@@ -46,42 +46,42 @@ fn undisturbed(calls: &Calls) {
 }
 
 #[test]
-fn with_redis_stopped_calls_neither_fail_nor_wait_and_failures_open_locally() {
+fn stopped_store_delays_no_call_and_failures_open_locally() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(3));
     undisturbed(&a.call(NAME, good(), 10));
 
     redis.stop();
     undisturbed(&a.call(NAME, good(), 1000));
-    within_t("the loss is told", || a.events().contains(&Told::StoreLost));
+    within_t("the loss is reported", || a.events().contains(&Event::StoreLost));
     undisturbed(&a.call(NAME, good(), 1000));
 
     let calls = a.fail(NAME, 4);
     assert_eq!((calls.failed(), calls.rejected(), calls.ran), (3, 1, 3));
     assert_eq!(a.state(NAME), State::Open);
-    within_t("it is known to be this instance's own doing", || a.look(NAME).local);
-    within_t("and told", || {
-        a.events().iter().any(|event| matches!(event, Told::Local(change) if change.to == State::Open))
+    within_t("the opening is marked as local", || a.look(NAME).local);
+    within_t("the local transition is reported", || {
+        a.events().iter().any(|event| matches!(event, Event::Local(change) if change.to == State::Open))
     });
     assert_eq!(b.state(NAME), State::Closed);
-    assert!(a.try_ask::<Value>(&Order::Fleet).is_err(), "who asks for the fleet gets an error");
-    assert!(a.say(NAME, Word::ForceOpen("away".into())).is_err(), "and so does an operator");
+    assert!(a.try_ask::<Value>(&Request::Fleet).is_err(), "the fleet's overview is an error");
+    assert!(a.try_steer(NAME, Override::ForceOpen("away".into())).is_err(), "so is an override");
 }
 
 #[test]
-fn failures_right_after_redis_has_gone_open_locally() {
+fn failures_before_the_outage_is_noticed_open_locally() {
     let redis = RedisServer::start();
     let a = instance(&redis.url(), &threshold(3));
     undisturbed(&a.call(NAME, good(), 10));
-    // No time to notice that it has gone.
     redis.stop();
+    // The instance has not noticed the outage yet.
     let calls = a.fail(NAME, 4);
     assert_eq!((calls.failed(), calls.rejected()), (3, 1));
     assert!(calls.took_us < 1_000_000, "{calls:?}");
 }
 
 #[test]
-fn alone_an_instance_recovers_by_its_own_probes() {
+fn isolated_instance_recovers_by_its_own_probes() {
     let redis = RedisServer::start();
     let config = json!({
         "failure_threshold": 2, "reset_timeout": "200ms", "half_open_max_calls": 2, "success_threshold": 2
@@ -90,21 +90,21 @@ fn alone_an_instance_recovers_by_its_own_probes() {
     redis.stop();
     a.fail(NAME, 2);
     assert_eq!(a.state(NAME), State::Open);
-    within_t("it knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("the loss is noticed", || a.events().contains(&Event::StoreLost));
     within_t("a probe is due", || a.look(NAME).retry_after_us == Some(0));
     let group = a.hold(NAME, 10);
-    within_t("all are decided", || {
+    within_t("every call runs or is rejected", || {
         let calls = a.progress(group);
         calls.ran + calls.ended.len() == 10
     });
-    assert_eq!(a.progress(group).ran, 2, "its own limit");
+    assert_eq!(a.progress(group).ran, 2, "the instance's own budget");
     a.finish(group, good());
     assert_eq!(a.state(NAME), State::Closed);
 
     redis.restart();
-    within_t("it has joined", || a.events().contains(&Told::StoreRestored));
+    within_t("the store is restored", || a.events().contains(&Event::StoreRestored));
     let fleet = a.fleet(NAME);
-    assert_eq!((fleet.state, fleet.run), (State::Closed, 0));
+    assert_eq!((fleet.state, fleet.streak), (State::Closed, 0));
 }
 
 fn resident_kb(instance: &Instance) -> u64 {
@@ -114,7 +114,7 @@ fn resident_kb(instance: &Instance) -> u64 {
 }
 
 #[test]
-fn with_redis_frozen_calls_go_on_nothing_grows_and_all_agree_after_the_thaw() {
+fn frozen_store_delays_no_call_and_counts_are_complete_after_the_thaw() {
     let redis = RedisServer::start();
     let config = json!({
         "failure_threshold": 3, "failure_rate_threshold": 0.9, "window": "60s", "minimum_calls": 1_000_000,
@@ -145,25 +145,25 @@ fn with_redis_frozen_calls_go_on_nothing_grows_and_all_agree_after_the_thaw() {
     let calls = a.fail(NAME, 4);
     assert_eq!((calls.failed(), calls.rejected()), (3, 1));
     assert!(calls.took_us < 1_000_000, "{calls:?}");
-    // It is a long freeze that is tested here: timeouts, retries and their limits all come by.
+    // The test needs a long freeze, in which every timeout and every limit of retries is reached.
     std::thread::sleep(Duration::from_secs(10).saturating_sub(frozen.elapsed()));
     undisturbed(&b.call(NAME, good(), 1000));
     undisturbed(&c.call(NAME, good(), 1000));
     let grown = resident_kb(b).saturating_sub(before);
-    assert!(grown < 4_000, "{grown} KB more than at the beginning");
+    assert!(grown < 4_000, "{grown} KB of growth");
 
     redis.thaw();
     within(Duration::from_secs(2), "all agree", || {
         let seen = fleet.each_ref().map(|instance| instance.look(NAME));
         let one = seen[0].clone();
         seen.iter().all(|s| !s.local && (s.state, s.epoch) == (one.state, one.epoch))
-            && a.events().contains(&Told::StoreRestored)
+            && a.events().contains(&Event::StoreRestored)
     });
-    // What had been counted meanwhile is counted once, by everyone.
+    // Outcomes of the freeze are counted exactly once.
     let expected = 55 * 2000;
     within_t("the counts are whole", || b.fleet("busy").failures == expected);
     assert_eq!(c.fleet("busy").successes, expected);
-    // And the fleet goes on as one.
+    // The fleet shares a state again.
     for instance in &fleet {
         instance.create("after", threshold(2));
     }
@@ -172,23 +172,23 @@ fn with_redis_frozen_calls_go_on_nothing_grows_and_all_agree_after_the_thaw() {
 }
 
 #[test]
-fn failures_told_after_a_freeze_open_the_fleet() {
+fn failures_reported_after_a_freeze_open_the_fleet() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(3));
     redis.freeze();
     a.fail(NAME, 3);
     assert_eq!(a.state(NAME), State::Open);
-    within_t("it is alone", || a.look(NAME).local);
+    within_t("A acts locally", || a.look(NAME).local);
     redis.thaw();
     within(Duration::from_secs(2), "B is open", || b.is(NAME, State::Open));
-    within_t("A is where the fleet is", || {
+    within_t("A has the fleet's state", || {
         let seen = a.look(NAME);
         !seen.local && seen.state == State::Open && seen.epoch == 1
     });
 }
 
 #[test]
-fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
+fn open_state_survives_an_emptied_store() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(2));
     a.fail(NAME, 2);
@@ -196,8 +196,8 @@ fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
 
     for round in 1..=3 {
         redis.cli(&["FLUSHALL"]);
-        // A newcomer that never saw the time before.
-        within_t("a newcomer finds it open", || {
+        // This instance never saw the epoch before the loss.
+        within_t("a new instance finds it open", || {
             let c = instance(&redis.url(), &threshold(2));
             let seen = c.look(NAME);
             seen.state == State::Open && seen.epoch == 1 && c.succeed(NAME, 1).all_rejected()
@@ -209,8 +209,8 @@ fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
             assert!(instance.succeed(NAME, 1).all_rejected());
         }
     }
-    // The fleet still hears of changes: the stream that it followed is gone, too.
-    b.order(NAME, &Word::Reset);
+    // Later transitions arrive although the stream was lost, too.
+    b.steer(NAME, &Override::Reset);
     all(&[&a, &b], State::Closed);
     assert_eq!(a.look(NAME).epoch, 2);
     b.fail(NAME, 2);
@@ -218,13 +218,13 @@ fn an_emptied_redis_changes_nothing_for_an_open_circuit() {
 }
 
 #[test]
-fn an_emptied_redis_changes_nothing_for_a_circuit_that_is_forced_open() {
+fn forced_open_state_survives_an_emptied_store() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(2));
-    a.order(NAME, &Word::ForceOpen("maintenance".into()));
+    a.steer(NAME, &Override::ForceOpen("maintenance".into()));
     all(&[&a, &b], State::ForcedOpen);
     redis.cli(&["FLUSHALL"]);
-    within_t("a newcomer finds it forced open", || {
+    within_t("a new instance finds it forced open", || {
         let seen = instance(&redis.url(), &threshold(2)).look(NAME);
         seen.state == State::ForcedOpen && seen.reason == "maintenance"
     });
@@ -232,13 +232,13 @@ fn an_emptied_redis_changes_nothing_for_a_circuit_that_is_forced_open() {
 }
 
 #[test]
-fn a_redis_that_restarts_empty_changes_nothing_for_an_open_circuit() {
+fn open_state_survives_a_store_that_restarts_empty() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(2));
     a.fail(NAME, 2);
     all(&[&a, &b], State::Open);
     redis.restart();
-    within_t("a newcomer finds it open", || {
+    within_t("a new instance finds it open", || {
         instance(&redis.url(), &threshold(2)).look(NAME).state == State::Open
     });
     all(&[&a, &b], State::Open);
@@ -246,11 +246,11 @@ fn a_redis_that_restarts_empty_changes_nothing_for_an_open_circuit() {
 }
 
 #[test]
-fn an_emptied_redis_while_closed_lets_counting_go_on() {
+fn counting_continues_after_the_store_is_emptied() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(3));
     a.fail(NAME, 2);
-    assert_eq!(a.fleet(NAME).run, 2);
+    assert_eq!(a.fleet(NAME).streak, 2);
     redis.cli(&["FLUSHALL"]);
     a.fail(NAME, 3);
     assert_eq!(a.state(NAME), State::Open);
@@ -258,25 +258,25 @@ fn an_emptied_redis_while_closed_lets_counting_go_on() {
 }
 
 #[test]
-fn flushed_scripts_go_unnoticed() {
+fn flushed_scripts_are_reloaded_without_an_error() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis.url(), &threshold(4));
     for failures in 1..=3 {
         redis.cli(&["SCRIPT", "FLUSH"]);
         a.fail(NAME, 1);
-        assert_eq!(a.fleet(NAME).run, failures);
+        assert_eq!(a.fleet(NAME).streak, failures);
     }
     redis.cli(&["SCRIPT", "FLUSH"]);
     b.fail(NAME, 1);
     all(&[&a, &b], State::Open);
     for instance in [&a, &b] {
-        assert!(instance.troubles().is_empty(), "{:?}", instance.troubles());
-        assert!(!instance.events().contains(&Told::StoreLost));
+        assert!(instance.errors().is_empty(), "{:?}", instance.errors());
+        assert!(!instance.events().contains(&Event::StoreLost));
     }
 }
 
 #[test]
-fn without_redis_at_the_start_the_application_serves_and_joins_later() {
+fn instances_started_without_a_store_serve_and_join_later() {
     let redis = RedisServer::start();
     redis.stop();
     let begun = Instant::now();
@@ -286,10 +286,10 @@ fn without_redis_at_the_start_the_application_serves_and_joins_later() {
     a.fail(NAME, 1);
     b.fail(NAME, 2);
     assert_eq!((a.state(NAME), b.state(NAME)), (State::Closed, State::Closed));
-    assert!(a.troubles().iter().any(|trouble| trouble.is_store), "{:?}", a.troubles());
+    assert!(a.errors().iter().any(|trouble| trouble.is_store), "{:?}", a.errors());
 
     redis.restart();
-    // What each had counted alone counts together now: one and two are three.
+    // The counts of both add up to the threshold of three.
     all(&[&a, &b], State::Open);
     within_t("both are part of the fleet", || {
         [&a, &b].iter().all(|i| !i.look(NAME).local && i.look(NAME).epoch == 1)
@@ -297,7 +297,7 @@ fn without_redis_at_the_start_the_application_serves_and_joins_later() {
 }
 
 #[test]
-fn a_wrong_url_is_a_clear_error_at_once() {
+fn invalid_address_is_an_error_that_shows_a_valid_one() {
     let urls = [
         "",
         "not a url",
@@ -310,22 +310,22 @@ fn a_wrong_url_is_a_clear_error_at_once() {
         "unix://",
     ];
     for url in urls {
-        let order = Order::Install { url: Some(url.into()), namespace: "tests".into() };
+        let order = Request::Install { url: Some(url.into()), namespace: "tests".into() };
         let begun = Instant::now();
         let error = Instance::bare().try_ask::<String>(&order).expect_err(url);
         assert!(begun.elapsed() < Duration::from_secs(5), "{url}");
         eprintln!("{url:?}: {error}");
         assert!(error.contains("address"), "{url}: {error}");
-        assert!(error.contains("redis://"), "{url}: the error does not say what would be right: {error}");
-        assert!(!error.contains("se:cret"), "{url}: the error tells the password: {error}");
+        assert!(error.contains("redis://"), "{url}: the error does not show a valid address: {error}");
+        assert!(!error.contains("se:cret"), "{url}: the error contains the password: {error}");
     }
-    let order = Order::Install { url: None, namespace: String::new() };
+    let order = Request::Install { url: None, namespace: String::new() };
     let error = Instance::bare().try_ask::<String>(&order).unwrap_err();
     assert!(error.contains("namespace"), "{error}");
 }
 
 #[test]
-fn who_is_cut_off_protects_itself_and_does_not_drag_the_fleet_along() {
+fn isolated_instance_opens_locally_and_adopts_the_fleets_state_when_healed() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());
     let a = instance(&proxy.url(), &threshold(3));
@@ -336,23 +336,23 @@ fn who_is_cut_off_protects_itself_and_does_not_drag_the_fleet_along() {
     proxy.cut();
     let calls = a.fail(NAME, 4);
     assert_eq!((calls.failed(), calls.rejected()), (3, 1));
-    within_t("A knows that it is alone", || a.look(NAME).local);
-    // Everyone else is fine all the while.
+    within_t("A notices the loss", || a.look(NAME).local);
+    // Meanwhile the calls of B and C succeed.
     let traffic = [&b, &c].map(|instance| instance.traffic(NAME, good(), Duration::from_millis(5)));
-    within_t("B and C have told of many calls", || b.fleet(NAME).successes > 100);
+    within_t("B and C have reported many calls", || b.fleet(NAME).successes > 100);
 
     proxy.heal();
     let healed = Instant::now();
-    within_t("A is where the fleet is", || {
+    within_t("A has the fleet's state", || {
         let seen = a.look(NAME);
         let agrees = seen.state == State::Closed && !seen.local;
         let late = || format!("{seen:?}, {:?}, {:?}, {:?}", b.fleet(NAME), a.events(), b.events());
         assert!(agrees || healed.elapsed() < PATIENCE, "{}", late());
         agrees
     });
-    // A has told its failures by now; what they mean has been judged.
+    // A's failures are in the shared window and did not trip it.
     let counts = a.fleet(NAME);
-    assert_eq!((counts.state, counts.epoch, counts.run, counts.failures), (State::Closed, 0, 0, 3));
+    assert_eq!((counts.state, counts.epoch, counts.streak, counts.failures), (State::Closed, 0, 0, 3));
     for (instance, traffic) in [&b, &c].into_iter().zip(traffic) {
         undisturbed(&Calls { took_us: 0, ..instance.finish(traffic, good()) });
     }
@@ -363,27 +363,27 @@ fn who_is_cut_off_protects_itself_and_does_not_drag_the_fleet_along() {
 }
 
 #[test]
-fn what_the_fleet_did_meanwhile_holds_for_who_was_cut_off() {
+fn isolated_instance_adopts_transitions_made_during_its_isolation() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());
     let a = instance(&proxy.url(), &threshold(3));
     let [b, c] = instances(&redis.url(), &threshold(3));
     within_t("A is part of the fleet", || a.fleet(NAME).epoch == 0);
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A notices the loss", || a.events().contains(&Event::StoreLost));
     b.fail(NAME, 3);
     all(&[&b, &c], State::Open);
     undisturbed(&a.call(NAME, good(), 10));
 
     proxy.heal();
     all(&[&a, &b, &c], State::Open);
-    within_t("A has heard of the event", || a.transitions(NAME).len() == 1);
+    within_t("A has read the event", || a.transitions(NAME).len() == 1);
     assert_eq!(a.transitions(NAME)[0].originator, b.id());
     assert_eq!(b.look(NAME).epoch, 1);
 }
 
 #[test]
-fn who_recovers_alone_does_not_close_the_fleet() {
+fn local_recovery_does_not_close_the_fleet() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());
     let config = json!({
@@ -394,7 +394,7 @@ fn who_recovers_alone_does_not_close_the_fleet() {
     b.fail(NAME, 2);
     all(&[&a, &b], State::Open);
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A notices the loss", || a.events().contains(&Event::StoreLost));
     within_t("A recovers by its own probe", || {
         a.call(NAME, good(), 1);
         a.is(NAME, State::Closed)
@@ -402,37 +402,37 @@ fn who_recovers_alone_does_not_close_the_fleet() {
     assert_eq!(b.look(NAME).epoch, 1);
 
     proxy.heal();
-    within_t("A is where the fleet is", || {
+    within_t("A has the fleet's state", || {
         let seen = a.look(NAME);
         seen.state == State::Open && !seen.local && seen.epoch == 1
     });
     assert_eq!((b.state(NAME), b.fleet(NAME).epoch), (State::Open, 1));
-    within_t("together they recover", || a.call(NAME, good(), 1).ran == 1);
+    within_t("a shared probe runs", || a.call(NAME, good(), 1).ran == 1);
     all(&[&a, &b], State::Closed);
 }
 
 #[test]
-fn an_answer_that_is_lost_counts_nothing_twice() {
+fn retry_after_a_lost_answer_counts_once() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());
     let a = instance(&proxy.url(), &threshold(100));
     let b = instance(&redis.url(), &threshold(100));
     for round in 1..=5 {
-        within_t("A is part of the fleet", || a.try_ask::<Value>(&Order::Fleet).is_ok());
+        within_t("A is part of the fleet", || a.try_ask::<Value>(&Request::Fleet).is_ok());
         proxy.stall_answers();
         a.fail(NAME, 3);
-        // All of them, or just the first: it is told at once, and what comes after it waits for the answer.
+        // The first failure is sent at once. Later ones may wait for its answer.
         within_t("failures have arrived", || b.fleet(NAME).failures > (round - 1) * 3);
         proxy.cut();
         proxy.heal();
-        within_t("A is part of the fleet again", || a.try_ask::<Value>(&Order::Fleet).is_ok());
+        within_t("A is part of the fleet again", || a.try_ask::<Value>(&Request::Fleet).is_ok());
         assert_eq!(a.fleet(NAME).failures, round * 3);
-        assert_eq!(b.fleet(NAME).run, round * 3);
+        assert_eq!(b.fleet(NAME).streak, round * 3);
     }
 }
 
 #[test]
-fn a_slow_redis_slows_no_call_down() {
+fn slow_store_delays_no_call() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());
     let [a, b] = instances(&proxy.url(), &threshold(3));
@@ -443,9 +443,9 @@ fn a_slow_redis_slows_no_call_down() {
     assert!(calls.took_us < 500_000, "{calls:?}");
     all(&[&a, &b], State::Open);
 
-    // Slower than anyone is willing to wait: as good as away.
+    // Slower than the store's deadline: the instance treats the store as lost.
     proxy.slow(Duration::from_secs(1));
-    within(3 * T, "B is alone", || b.events().contains(&Told::StoreLost));
+    within(3 * T, "B notices the loss", || b.events().contains(&Event::StoreLost));
     let calls = b.call(NAME, good(), 1000);
     assert!(calls.all_rejected());
     assert!(calls.took_us < 2_000_000, "{} µs", calls.took_us);
@@ -454,6 +454,6 @@ fn a_slow_redis_slows_no_call_down() {
         [&a, &b].iter().all(|i| {
             let seen = i.look(NAME);
             (seen.state, seen.epoch, seen.local) == (State::Open, 1, false)
-        }) && b.events().contains(&Told::StoreRestored)
+        }) && b.events().contains(&Event::StoreRestored)
     });
 }

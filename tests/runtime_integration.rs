@@ -1,4 +1,4 @@
-//! Living with it: who is told what, and which runtime, executor or shutdown it has to get along with.
+//! Integration with the application: events, executors, runtimes, shutdown, and connections.
 
 mod common;
 
@@ -10,11 +10,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use cb_runtime::{BreakerConfig, CallError, Event, Registry, State};
+use cb_runtime::{BreakerConfig, CallError, Registry, State};
 use cb_testkit::{Proxy, RedisServer, wait_until};
 use serde_json::json;
 
-use common::protocol::{Act, Ended, Order, Told, Word};
+use common::protocol::{Act, Ended, Event, Override, Request};
 use common::{Instance, PATIENCE, T, within, within_t};
 
 const NAME: &str = "orders";
@@ -23,15 +23,15 @@ fn good() -> Act {
     Act::Succeed(None)
 }
 
-/// Every change was heard exactly once, in epoch order, each beginning where the one before ended;
-/// of all instances exactly one calls a change its own, and all agree on whose it was.
+/// Asserts that every instance observed each transition exactly once and in the order of epochs, that each begins in the
+/// state in which the previous one ended, and that exactly one instance is its originator.
 #[track_caller]
-fn heard_alike(fleet: &[&Instance], epochs: u64) {
-    within_t(&format!("all have heard of {epochs} changes"), || {
+fn assert_observed_alike(fleet: &[&Instance], epochs: u64) {
+    within_t(&format!("all have observed {epochs} transitions"), || {
         fleet.iter().all(|i| i.transitions(NAME).len() as u64 >= epochs)
     });
-    let heard: Vec<_> = fleet.iter().map(|instance| instance.transitions(NAME)).collect();
-    for (instance, changes) in fleet.iter().zip(&heard) {
+    let observed: Vec<_> = fleet.iter().map(|instance| instance.transitions(NAME)).collect();
+    for (instance, changes) in fleet.iter().zip(&observed) {
         assert_eq!(changes.iter().map(|c| c.epoch).collect::<Vec<_>>(), (1..=epochs).collect::<Vec<_>>());
         let mut state = State::Closed;
         for change in changes {
@@ -41,7 +41,7 @@ fn heard_alike(fleet: &[&Instance], epochs: u64) {
         }
     }
     for epoch in 0..usize::try_from(epochs).unwrap() {
-        let of_epoch: Vec<_> = heard.iter().map(|changes| &changes[epoch]).collect();
+        let of_epoch: Vec<_> = observed.iter().map(|changes| &changes[epoch]).collect();
         assert_eq!(of_epoch.iter().filter(|c| c.own).count(), 1, "{of_epoch:?}");
         for change in &of_epoch {
             let one = of_epoch[0];
@@ -54,7 +54,7 @@ fn heard_alike(fleet: &[&Instance], epochs: u64) {
 }
 
 #[test]
-fn every_instance_is_told_of_every_change_once_in_order_and_one_of_them_as_its_originator() {
+fn every_instance_observes_each_transition_once_in_order() {
     let redis = RedisServer::start();
     let config = json!({
         "failure_threshold": 3, "reset_timeout": "200ms", "half_open_max_calls": 2, "success_threshold": 2
@@ -66,32 +66,32 @@ fn every_instance_is_told_of_every_change_once_in_order_and_one_of_them_as_its_o
     });
     let fleet = fleet.each_ref();
     for _ in 0..4 {
-        // All fail at once, and each would open the circuit by itself.
+        // All fail concurrently, and each instance's failures suffice for a trip.
         let groups = fleet.map(|instance| instance.hold(NAME, 3));
-        within_t("all calls are under way", || fleet.iter().zip(groups).all(|(i, g)| i.progress(g).ran == 3));
+        within_t("all calls are in flight", || fleet.iter().zip(groups).all(|(i, g)| i.progress(g).ran == 3));
         std::thread::scope(|scope| {
             for (instance, group) in fleet.iter().zip(groups) {
                 scope.spawn(move || instance.finish(group, Act::Fail));
             }
         });
         within_t("all are open", || fleet.iter().all(|i| i.is(NAME, State::Open)));
-        // All probe at once, until the circuit is closed.
+        // All instances call until the circuit is closed.
         let traffic = fleet.map(|instance| instance.traffic(NAME, good(), Duration::from_millis(5)));
         within(2 * T, "all are closed", || fleet.iter().all(|i| i.is(NAME, State::Closed)));
         for (instance, group) in fleet.iter().zip(traffic) {
             instance.finish(group, good());
         }
     }
-    heard_alike(&fleet, 12);
+    assert_observed_alike(&fleet, 12);
     for instance in fleet {
-        let odd: Vec<_> =
-            instance.events().into_iter().filter(|event| !matches!(event, Told::Transition(_))).collect();
-        assert!(odd.is_empty(), "{odd:?}");
+        let others: Vec<_> =
+            instance.events().into_iter().filter(|event| !matches!(event, Event::Transition(_))).collect();
+        assert!(others.is_empty(), "{others:?}");
     }
 }
 
 #[test]
-fn changes_made_while_an_instance_was_cut_off_are_told_when_it_is_back() {
+fn transitions_missed_during_isolation_are_observed_after_it() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());
     let config = json!({"failure_threshold": 1, "reset_timeout": "1h"});
@@ -103,35 +103,35 @@ fn changes_made_while_an_instance_was_cut_off_are_told_when_it_is_back() {
     b.fail(NAME, 1);
     within_t("A is open", || a.is(NAME, State::Open));
     proxy.cut();
-    within_t("A knows that it is alone", || a.events().contains(&Told::StoreLost));
+    within_t("A notices the loss", || a.events().contains(&Event::StoreLost));
     for _ in 0..3 {
-        b.order(NAME, &Word::Reset);
+        b.steer(NAME, &Override::Reset);
         b.fail(NAME, 1);
-        within_t("B's change is made", || !b.look(NAME).local);
+        within_t("B's transition is confirmed", || !b.look(NAME).local);
     }
     assert_eq!(b.look(NAME).epoch, 7);
     proxy.heal();
-    within_t("A is where the fleet is", || a.look(NAME).epoch == 7);
-    heard_alike(&[&a, &b], 7);
+    within_t("A has the fleet's epoch", || a.look(NAME).epoch == 7);
+    assert_observed_alike(&[&a, &b], 7);
 }
 
 #[test]
-fn failures_elsewhere_open_an_instance_whose_runtime_is_blocked() {
+fn blocked_runtime_does_not_delay_transitions() {
     let redis = RedisServer::start();
     let [a, b] = [(); 2].map(|()| {
         let instance = Instance::on(&redis.url());
         instance.create(NAME, json!({"failure_threshold": 2}));
         instance
     });
-    let () = b.ask(&Order::Block);
+    let () = b.ask(&Request::Block);
     a.fail(NAME, 2);
     within_t("B is open", || b.is(NAME, State::Open));
-    let () = b.ask(&Order::Unblock);
+    let () = b.ask(&Request::Unblock);
     assert!(b.call(NAME, good(), 1).all_rejected());
 }
 
 #[test]
-fn what_an_instance_has_counted_is_told_before_it_shuts_down() {
+fn shutdown_reports_all_counts() {
     let redis = RedisServer::start();
     let [a, b] = [(); 2].map(|()| {
         let instance = Instance::on(&redis.url());
@@ -140,21 +140,21 @@ fn what_an_instance_has_counted_is_told_before_it_shuts_down() {
     });
     a.fail(NAME, 3);
     a.succeed(NAME, 1);
-    let () = a.ask(&Order::Shutdown);
+    let () = a.ask(&Request::Shutdown);
     let counts = b.fleet(NAME);
     assert_eq!((counts.failures, counts.successes), (3, 1));
 
-    // Calls go on, guarded by this instance alone.
+    // Later calls are guarded locally.
     assert_eq!(a.call(NAME, good(), 1).ended, [Ended::Value(None)]);
     a.fail(NAME, 10);
     assert!(a.call(NAME, good(), 1).all_rejected());
     assert_eq!(b.fleet(NAME).failures, 3);
-    assert!(a.say(NAME, Word::Reset).is_err(), "an order after the end");
-    let () = a.ask(&Order::Shutdown);
+    assert!(a.try_steer(NAME, Override::Reset).is_err(), "an override after the shutdown is an error");
+    let () = a.ask(&Request::Shutdown);
 }
 
 #[test]
-fn a_probe_held_at_shutdown_is_free_at_once() {
+fn shutdown_returns_held_probes() {
     let redis = RedisServer::start();
     let config = json!({"failure_threshold": 1, "reset_timeout": "100ms", "half_open_max_calls": 1, "success_threshold": 1});
     let [a, b] = [(); 2].map(|()| {
@@ -166,12 +166,12 @@ fn a_probe_held_at_shutdown_is_free_at_once() {
     within_t("a probe is due", || a.look(NAME).retry_after_us == Some(0));
     let held = a.hold_one(NAME);
     within_t("B is half-open", || b.is(NAME, State::HalfOpen));
-    let () = a.ask(&Order::Shutdown);
+    let () = a.ask(&Request::Shutdown);
     within_t("B's probe runs", || b.call(NAME, good(), 1).ran == 1);
     a.drop_calls(held);
 }
 
-/// Runs a future on this thread and nothing else: no runtime, no timer.
+/// Runs a future on this thread, without a runtime and without a timer.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -194,7 +194,7 @@ fn registry(redis: &RedisServer) -> Registry {
 }
 
 #[test]
-fn calls_need_no_tokio() {
+fn calls_run_without_tokio() {
     let redis = RedisServer::start();
     let (a, b) = (registry(&redis), registry(&redis));
     let config = || {
@@ -212,7 +212,7 @@ fn calls_need_no_tokio() {
         assert!(on_a.call(async || Ok::<_, &str>(())).await.unwrap_err().is_rejected());
     });
     within_t("B is open", || on_b.state() == State::Open);
-    // A probe asks the store, from this executor as well.
+    // A probe's round trip to the store works on this executor, too.
     within_t("B's probe closes", || {
         block_on(on_b.call(async || Ok::<_, &str>(()))).is_ok() && on_b.state() == State::Closed
     });
@@ -224,7 +224,7 @@ fn calls_need_no_tokio() {
 }
 
 #[test]
-fn a_registry_that_is_dropped_leaves_calls_and_others_alone() {
+fn dropped_registry_does_not_disturb_running_calls() {
     let redis = RedisServer::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (a, b) = (registry(&redis), registry(&redis));
@@ -247,7 +247,7 @@ fn a_registry_that_is_dropped_leaves_calls_and_others_alone() {
             })
         })
         .collect();
-    within_t("all calls are under way", || running.load(Ordering::SeqCst) == 20);
+    within_t("all calls are in flight", || running.load(Ordering::SeqCst) == 20);
     drop(a);
     go.send_replace(true);
     for (turn, call) in calls.into_iter().enumerate() {
@@ -256,7 +256,7 @@ fn a_registry_that_is_dropped_leaves_calls_and_others_alone() {
             Err(error) => assert_eq!(error.into_inner(), Some(turn)),
         }
     }
-    // Guarded still, by this instance alone.
+    // The handle still guards calls, locally.
     for _ in 0..3 {
         let _failed = runtime.block_on(on_a.call(async || Err::<(), _>("broken")));
     }
@@ -276,7 +276,7 @@ fn a_registry_that_is_dropped_leaves_calls_and_others_alone() {
 }
 
 #[test]
-fn a_user_runtime_that_ends_does_not_end_the_exchange() {
+fn exchange_outlives_the_users_runtime() {
     let redis = RedisServer::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (a, b) = runtime.block_on(async { (registry(&redis), registry(&redis)) });
@@ -292,7 +292,7 @@ fn a_user_runtime_that_ends_does_not_end_the_exchange() {
 }
 
 #[test]
-fn twenty_registries_in_one_process_are_twenty_instances() {
+fn registries_of_one_process_are_separate_instances() {
     let redis = RedisServer::start();
     let registries: Vec<_> = (0..20).map(|_| registry(&redis)).collect();
     let breakers: Vec<_> = registries
@@ -304,7 +304,7 @@ fn twenty_registries_in_one_process_are_twenty_instances() {
         let _failed = block_on(breaker.call(async || Err::<(), _>("broken")));
     }
     within_t("all are open", || breakers.iter().all(|breaker| breaker.state() == State::Open));
-    // Two connections each, whatever else there is.
+    // Every registry has two connections.
     wait_until(PATIENCE, "two connections each", || redis.connected_clients() == 40);
     drop(breakers);
     drop(registries);
@@ -312,7 +312,7 @@ fn twenty_registries_in_one_process_are_twenty_instances() {
 }
 
 #[test]
-fn a_hundred_breakers_need_no_more_connections_and_commands_than_one() {
+fn commands_and_connections_do_not_grow_with_breakers() {
     let redis = RedisServer::start();
     let a = registry(&redis);
     let breakers: Vec<_> = (0..100)
@@ -337,13 +337,13 @@ fn a_hundred_breakers_need_no_more_connections_and_commands_than_one() {
 }
 
 #[tokio::test]
-async fn subscribers_hear_of_changes_and_the_end() {
+async fn subscription_yields_transitions_and_ends_with_the_registry() {
     let registry = Registry::builder().build().unwrap();
     let mut events = registry.subscribe();
     let breaker = registry.get_or_create(NAME, BreakerConfig::default().failure_threshold(1));
     let _failed = breaker.call(async || Err::<(), _>("broken")).await;
     let next = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event in time");
-    let Some(Event::Transition(change)) = next else { panic!("{next:?}") };
+    let Some(cb_runtime::Event::Transition(change)) = next else { panic!("{next:?}") };
     assert_eq!((&*change.breaker, change.from, change.to), (NAME, State::Closed, State::Open));
     assert_eq!((change.epoch, change.own, change.failures), (1, true, 1));
     assert_eq!(change.originator, registry.instance());

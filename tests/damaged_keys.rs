@@ -1,4 +1,4 @@
-//! Whatever stands under our keys: it is reported and survived, and other breakers are not affected.
+//! Damaged keys in Redis are reported and survived, and other breakers are not affected.
 
 mod common;
 
@@ -31,14 +31,14 @@ struct Member {
 impl Member {
     fn of(redis: &RedisServer, namespace: &str) -> Member {
         let errors = Arc::new(Mutex::new(Vec::new()));
-        let told = errors.clone();
+        let reported = errors.clone();
         let registry = Registry::builder()
             .redis(redis.url())
             .namespace(namespace)
-            .on_error(move |error| told.lock().unwrap().push(error.clone()))
+            .on_error(move |error| reported.lock().unwrap().push(error.clone()))
             .build()
             .unwrap();
-        // All kinds of rules, so that all kinds of keys are there.
+        // Several rules, so that every kind of key exists.
         let config = BreakerConfig::default()
             .failure_threshold(3)
             .failure_rate_threshold(0.9)
@@ -56,20 +56,20 @@ impl Member {
     }
 }
 
-/// Makes a call that must come to some end.
+/// Makes a call that must end, with any result.
 #[track_caller]
 fn call(breaker: &Breaker, success: bool) {
     let call = breaker.call(async || if success { Ok(()) } else { Err("broken") });
-    let _whatever = bounded(call);
+    let _any_result = bounded(call);
 }
 
 #[track_caller]
 fn bounded<T>(future: impl Future<Output = T>) -> T {
     let ended = runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await });
-    ended.expect("an end in time")
+    ended.expect("it ends in time")
 }
 
-/// What the victim's keys hold at the time of the damage.
+/// The victim's state at the time of the damage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
     Closed,
@@ -77,7 +77,7 @@ enum Stage {
     HalfOpen,
 }
 
-/// A fleet of two with some history.
+/// Two instances that have made calls and reported them.
 fn fleet(redis: &RedisServer, namespace: &str, stage: Stage) -> [Member; 2] {
     let fleet = [Member::of(redis, namespace), Member::of(redis, namespace)];
     let [a, b] = &fleet;
@@ -92,7 +92,9 @@ fn fleet(redis: &RedisServer, namespace: &str, stage: Stage) -> [Member; 2] {
     if stage == Stage::HalfOpen {
         wait_until(PATIENCE, "a probe is made", || bounded(a.victim.call(async || Ok::<_, ()>(()))).is_ok());
     }
-    wait_until(PATIENCE, "all has been told", || fleet.iter().all(|m| bounded(m.registry.fleet()).is_ok()));
+    wait_until(PATIENCE, "all counts are reported", || {
+        fleet.iter().all(|m| bounded(m.registry.fleet()).is_ok())
+    });
     fleet
 }
 
@@ -117,7 +119,7 @@ const NONSENSE: [&str; 10] = [
     "{\"a\":[",
 ];
 
-/// All damages that fit this key; `apply` does the one of this number, `None` if there are no more.
+/// Applies damage `number` to a key and returns its description; `None` if the key's type has no such damage.
 fn damage(redis: &RedisServer, key: &str, number: usize) -> Option<String> {
     let kind = redis.cli(&["TYPE", key]);
     let other_type = if kind == "hash" { &["RPUSH", key, "x"][..] } else { &["HSET", key, "x", "y"][..] };
@@ -125,12 +127,12 @@ fn damage(redis: &RedisServer, key: &str, number: usize) -> Option<String> {
         0 => {
             redis.cli(&["DEL", key]);
             redis.cli(other_type);
-            return Some(format!("{key} is no {kind} any more"));
+            return Some(format!("{key} is no longer a {kind}"));
         }
         1 => {
             redis.cli(&["DEL", key]);
             redis.cli(&["SET", key, "garbage"]);
-            return Some(format!("{key} is a text instead of a {kind}"));
+            return Some(format!("{key} is a string instead of a {kind}"));
         }
         2 => {
             redis.cli(&["DEL", key]);
@@ -173,13 +175,13 @@ fn damage(redis: &RedisServer, key: &str, number: usize) -> Option<String> {
     Some(format!("{key} ({kind}) is full of {nonsense:?}"))
 }
 
-/// Does one damage to one key of a fleet, and looks at everything that must still hold.
+/// Applies one damage to one key of a fleet and asserts what must still hold. `false`: there is no such case.
 fn survive(redis: &RedisServer, key_number: usize, number: usize, stage: Stage) -> bool {
     let namespace = format!("n{key_number}-{number}");
     let members = fleet(redis, &namespace, stage);
     let [a, b] = &members;
     let keys = keys(redis, &namespace);
-    // Leases come and go.
+    // Keys of leases exist only for a while.
     let Some(key) = keys.get(key_number) else { return false };
     let Some(what) = damage(redis, key, number) else { return false };
     let what = format!("{stage:?}: {what}");
@@ -188,7 +190,7 @@ fn survive(redis: &RedisServer, key_number: usize, number: usize, stage: Stage) 
         call(breaker, true);
         call(breaker, false);
     }
-    // Others are not affected, and the exchange goes on.
+    // The other breaker is not affected, and the exchange goes on.
     for _ in 0..3 {
         call(&a.other, false);
     }
@@ -198,7 +200,7 @@ fn survive(redis: &RedisServer, key_number: usize, number: usize, stage: Stage) 
     if !key_is_others {
         within_t(&format!("{what}: the other breaker is open for all"), reaches_b);
     }
-    // The victim protects each instance, if only by itself.
+    // Each instance still opens the victim, at least locally.
     for member in &members {
         for _ in 0..3 {
             call(&member.victim, false);
@@ -213,11 +215,11 @@ fn survive(redis: &RedisServer, key_number: usize, number: usize, stage: Stage) 
     let reported = a.errors.lock().unwrap().len() + b.errors.lock().unwrap().len();
     assert!(reported < 60, "{what}: {reported} reports, such as {:?}", a.data_errors());
 
-    // Once the damage is taken away, everyone agrees again.
+    // Once the damage is removed, the instances agree again.
     if redis.cli(&["TYPE", key]) != "none" {
         redis.cli(&["DEL", key]);
     }
-    within_t(&format!("{what}, and then nothing: the fleet opens a new breaker"), || {
+    within_t(&format!("{what}; removed: the fleet opens a new breaker"), || {
         let config = BreakerConfig::default().failure_threshold(1);
         let (on_a, on_b) =
             (a.registry.get_or_create("new", config.clone()), b.registry.get_or_create("new", config));
@@ -253,22 +255,22 @@ fn survive_all(stage: Stage) {
 }
 
 #[test]
-fn damage_to_any_key_of_a_closed_breaker_is_survived() {
+fn closed_breaker_survives_damage_to_any_key() {
     survive_all(Stage::Closed);
 }
 
 #[test]
-fn damage_to_any_key_of_an_open_breaker_is_survived() {
+fn open_breaker_survives_damage_to_any_key() {
     survive_all(Stage::Open);
 }
 
 #[test]
-fn damage_to_any_key_of_a_half_open_breaker_is_survived() {
+fn half_open_breaker_survives_damage_to_any_key() {
     survive_all(Stage::HalfOpen);
 }
 
 #[test]
-fn damage_everywhere_makes_nobody_busy() {
+fn damage_to_all_keys_causes_few_commands_and_reports() {
     let redis = RedisServer::start();
     let members = fleet(&redis, "n", Stage::Open);
     for key in keys(&redis, "n") {
@@ -299,7 +301,7 @@ fn damage_everywhere_makes_nobody_busy() {
 }
 
 #[test]
-fn a_stream_that_can_take_no_more_events_is_survived() {
+fn exhausted_stream_ids_do_not_stop_transitions() {
     let redis = RedisServer::start();
     let members = fleet(&redis, "n", Stage::Closed);
     let [a, b] = &members;

@@ -1,0 +1,66 @@
+//! Servers of another make or version than the one that all other tests use.
+
+use std::future::Future;
+use std::time::Duration;
+
+use cb_runtime::{BreakerConfig, Registry, State};
+use cb_testkit::{RedisServer, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(LIMIT, future).await.expect("it ends in time") })
+}
+
+/// Every script and every kind of key: all rules, an opening, a probe, an override, a data loss.
+fn shares_everything(redis: &RedisServer) {
+    let config = BreakerConfig::default()
+        .failure_threshold(3)
+        .failure_rate_threshold(0.9)
+        .window(Duration::from_secs(60))
+        .slow_call_duration(Duration::from_secs(1))
+        .slow_call_rate_threshold(0.9)
+        .min_failing_instances(1)
+        .reset_timeout(Duration::from_millis(300))
+        .half_open_max_calls(1)
+        .success_threshold(1);
+    let instance = || {
+        let registry = Registry::builder().redis(redis.url()).namespace("make").build().expect("a registry");
+        let breaker = registry.get_or_create("orders", config.clone());
+        (registry, breaker)
+    };
+    let ((first, a), (_second, b)) = (instance(), instance());
+    let all = |state| wait_until(LIMIT, "both agree", || a.state() == state && b.state() == state);
+    let call = |result: Result<(), ()>| block_on(b.call(async || result));
+
+    block_on(a.call(async || Ok::<(), ()>(()))).expect("closed");
+    for _ in 0..3 {
+        let _ = call(Err(()));
+    }
+    all(State::Open);
+    redis.cli(&["SCRIPT", "FLUSH"]);
+    redis.cli(&["FLUSHALL"]);
+    wait_until(LIMIT, "a probe closes the circuit", || call(Ok(())).is_ok());
+    all(State::Closed);
+    block_on(a.disable("maintenance")).expect("the store has the override");
+    all(State::Disabled);
+    block_on(b.release()).expect("the store has the release");
+    all(State::Closed);
+
+    let rows = block_on(first.fleet()).expect("the fleet's breakers");
+    assert_eq!((rows.len(), rows[0].state), (1, State::Closed));
+    let last = rows[0].epoch;
+    assert_eq!(last, a.snapshot().epoch);
+    assert_eq!(last, b.snapshot().epoch);
+}
+
+#[test]
+fn valkey_serves_a_fleet() {
+    shares_everything(&RedisServer::start_installed("valkey"));
+}
+
+#[test]
+fn redis_6_2_serves_a_fleet() {
+    shares_everything(&RedisServer::start_installed("redis-6.2"));
+}
