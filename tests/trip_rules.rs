@@ -121,7 +121,7 @@ fn instance_below_the_quorum_opens_and_recovers_locally() {
     }
     let seen = a.look(NAME);
     assert_eq!((seen.state, seen.local, seen.epoch), (State::Open, true, 0));
-    assert!(seen.reason.contains("here alone"), "{}", seen.reason);
+    assert!(seen.reason.contains("on this instance only"), "{}", seen.reason);
     assert!(a.succeed(NAME, 1).all_rejected());
     let is_local = |event: &Event| matches!(event, Event::Local(change) if change.to == State::Open);
     assert_eq!(a.events().iter().filter(|event| is_local(event)).count(), 1);

@@ -238,9 +238,10 @@ impl<'a> Stage<'a> {
     ) -> Poll<BreakerError> {
         let mut deadline = match std::mem::replace(self, Stage::Ended) {
             Stage::Running(_, _, deadline) => deadline,
-            _ => permit
-                .call_timeout(call_timeout)
-                .map(|limit| Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })),
+            _ => permit.call_timeout(call_timeout).map(|limit| {
+                permit.limit(limit);
+                Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })
+            }),
         };
         // The timer must have been polled to wake this task.
         if let Some(deadline) = &mut deadline

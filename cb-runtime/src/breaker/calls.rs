@@ -1,4 +1,4 @@
-//! A breaker's side towards calls: leave to make one, and what became of it.
+//! What calls do with a breaker: admission, and the outcome.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,14 +8,13 @@ use tokio::sync::oneshot;
 use super::Core;
 use super::counters::Outcome;
 use super::gate::{Closed, GateWord};
-use super::machine::asked_for;
+use super::machine::{CallResult, ProbeAdmission};
 use super::permit::{Admission, Permit, SLOW, Waiting};
 use super::ramp::Ramped;
 use crate::clock::Moment;
 use crate::error::{BreakerError, RefusalKind};
 use crate::snapshot::State;
 use crate::store::LeaseId;
-use crate::sync::lock;
 
 impl Core {
     /// The fast path of [`admit`](Self::admit).
@@ -25,7 +24,7 @@ impl Core {
         word.is_plain().then(|| Permit::new(self, word, None))
     }
 
-    /// The same for a circuit whose calls are measured.
+    /// The fast path of [`admit`](Self::admit) for a circuit whose calls are measured.
     #[inline]
     pub(crate) fn admit_measured(&self) -> Option<Permit<'_>> {
         let word = self.gate.word();
@@ -71,43 +70,25 @@ impl Core {
         if self.slow_us.load(Ordering::Relaxed) == u64::MAX { Closed::Plain } else { Closed::Measuring }
     }
 
-    /// A probe may be due. One of many callers at a time asks the store for them all.
+    /// A probe may be due. Of many callers at a time, one exchange with the store asks for them all.
     fn admit_probe(&self) -> Admission<'_> {
-        let now = self.context.clock.now();
-        let mut inner = lock(&self.inner);
-        // Under the lock that a loss of the store takes to dismiss who waits: nobody joins them after it.
-        let store_up = self.store_up();
-        let state = inner.machine.state();
-        if state.admits() {
-            return Admission::Go(Permit::new(self, self.gate.word(), None));
-        }
-        let due = state == State::HalfOpen || inner.machine.standing().is_due(now);
-        let limit = inner.machine.settings().half_open_max_calls;
-        if due && store_up && !inner.machine.is_isolated() {
-            if let Some(id) = inner.machine.probes.join(limit, now) {
+        let (admission, word) = self.transact_at_gate(|inner, now| {
+            let admission = inner.machine.admit_probe(now);
+            let answer = if let ProbeAdmission::Requested(id) = admission {
                 let (sender, receiver) = oneshot::channel();
                 inner.callers.push((id, sender));
-                drop(inner);
-                self.mark_dirty(true);
-                return Admission::Wait(Waiting::new(self, receiver));
-            }
-        } else if due {
-            let change = (state == State::Open).then(|| inner.machine.half_open_alone(now));
-            if change.is_some() {
-                self.publish_state(&inner.machine);
-            }
-            let free = inner.machine.probes.join_alone(limit);
-            let word = self.gate.word();
-            let epoch = inner.machine.epoch();
-            drop(inner);
-            self.emit_local(change, epoch);
-            if free {
-                return Admission::Go(Permit::new(self, word, None));
-            }
-        } else {
-            drop(inner);
+                Some(receiver)
+            } else {
+                None
+            };
+            (admission, answer)
+        });
+        match admission {
+            (_, Some(answer)) => Admission::Wait(Waiting::new(self, answer)),
+            (ProbeAdmission::Admitted, _) => Admission::Go(Permit::new(self, word, None)),
+            (ProbeAdmission::Granted(id), _) => Admission::Go(Permit::new(self, word, Some(id))),
+            (ProbeAdmission::Requested(_) | ProbeAdmission::Denied, None) => Admission::No(self.rejection()),
         }
-        Admission::No(self.rejection())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -131,7 +112,7 @@ impl Core {
         let state = self.gate.word().state();
         let left = match self.due.load(Ordering::Relaxed) {
             u64::MAX => None,
-            due => Some(self.left_of(Moment(due), state, self.context.clock.now())),
+            due => Some(self.remaining(Moment(due), state, self.context.clock.now())),
         };
         let (kind, span) = match state {
             State::ForcedOpen => (RefusalKind::ForcedOpen, left),
@@ -183,51 +164,36 @@ impl Core {
             }
             return;
         }
-        let now = self.context.clock.now();
-        let mut inner = lock(&self.inner);
-        // Under the lock that a loss of the store takes: a change made after it must not be proposed at the heal.
-        let store_up = self.store_up();
-        // Changes are made under this lock, so what is current now stays current until it is released.
-        if !self.gate.is_current(word) {
-            drop(inner);
-            self.counters.add(if outcome == Outcome::Cancelled { outcome } else { Outcome::Late });
-            return;
-        }
-        self.counters.add(outcome);
-        let (successes, skew) = (self.counters.drain(), self.context.skew());
-        let watching = state == State::MetricsOnly;
-        let machine = &mut inner.machine;
-        if probing {
-            machine.fold(successes, now);
-            machine.probes.ended(lease);
-        }
         let slow = matches!(outcome, Outcome::SlowSuccess | Outcome::SlowFailure);
         let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
-        let change = match (outcome, open_for) {
-            (Outcome::Ignored | Outcome::Cancelled, _) => None,
-            (_, Some(span)) if !watching => Some(machine.open_on_request(span, successes, now, store_up)),
-            _ if probing => machine.probe(!failed, slow, now, store_up),
-            _ if failed => machine.failure(successes, slow, now, skew, store_up),
-            _ => machine.slow_success(successes, now, skew, store_up),
-        };
-        if change.is_some() {
-            self.publish_state(&inner.machine);
-        }
-        let urgent = probing || change.is_some();
-        let epoch = inner.machine.epoch();
-        let asked = open_for.filter(|_| watching).map(asked_for);
-        let would_open = inner.would_open_now(asked, now, skew, store_up);
-        drop(inner);
-        self.emit_would_open(would_open);
-        self.emit_local(change, epoch);
-        if store_up {
-            self.mark_dirty(urgent);
-        }
+        self.transact(|inner, now| {
+            // Changes are made under this lock, so what is current now stays current until it is released.
+            let current = self.gate.is_current(word);
+            let counts = if current && probing {
+                let result = (failed || outcome == Outcome::Success || slow).then_some((!failed, slow));
+                inner.machine.record_probe(lease, result, open_for, now)
+            } else if current {
+                let result = match open_for {
+                    Some(span) => CallResult::OpenFor(span),
+                    None if failed => CallResult::Failure { slow },
+                    None => CallResult::SlowSuccess,
+                };
+                inner.machine.record_call(result, now);
+                true
+            } else {
+                false
+            };
+            let late = !counts && outcome != Outcome::Cancelled;
+            self.counters.add(if late { Outcome::Late } else { outcome });
+        });
+    }
+
+    pub(crate) fn limit_probe(&self, lease: LeaseId, limit: Duration) {
+        self.transact(|inner, _| inner.machine.limit_probe(lease, limit));
     }
 
     /// Gives back a probe that was granted to a caller who has gone.
     pub(crate) fn give_back(&self, lease: LeaseId) {
-        lock(&self.inner).machine.probes.ended(lease);
-        self.mark_dirty(true);
+        self.transact(|inner, now| inner.machine.release_probe(lease, now));
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
+use super::machine::stats::Successes;
 use crate::clock::{Clock, Moment};
 use crate::snapshot::Outcomes;
 use crate::sync::lock;
@@ -54,14 +55,6 @@ impl Line {
         self.noted.store(now.0, Ordering::Relaxed);
         self.noted_in.store(span, Ordering::Release);
     }
-}
-
-/// The successes so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Successes {
-    pub(crate) count: u64,
-    /// The latest of those that have been counted since the last accounting ended then, or later. `None`: unknown.
-    pub(crate) latest: Option<Moment>,
 }
 
 /// Threads with a line of their own: at least twice the cores, so that the workers of a runtime and some

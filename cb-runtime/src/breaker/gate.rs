@@ -43,11 +43,6 @@ impl GateWord {
         }
     }
 
-    /// Grows with every change of state.
-    pub(crate) fn generation(self) -> u64 {
-        self.0 >> 3
-    }
-
     /// Closed, and nothing else to do: what the fast path serves.
     #[inline]
     pub(crate) fn is_plain(self) -> bool {

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Core, PendingOverride};
+use super::Core;
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Snapshot, State};
-use crate::store::{Counts, MAX_SPAN_US, Proposal};
-use crate::sync::lock;
+use crate::store::{Counts, MAX_SPAN_US, Proposal, Record};
 
 /// A handle on one breaker. Cheap to clone; all clones are the same breaker.
 #[derive(Clone)]
@@ -123,7 +122,7 @@ impl Breaker {
     /// # Errors
     /// As [`force_open`](Self::force_open).
     pub async fn release(&self) -> Result<(), Error> {
-        self.place(Proposal { reason: "released".into(), ..self.pending(State::Closed) }, true).taken().await
+        self.place(self.pending(State::Closed, "released"), true).taken().await
     }
 
     /// Closes the circuit for the whole fleet, whatever its state, and counts from nothing.
@@ -135,51 +134,43 @@ impl Breaker {
     }
 
     pub(crate) fn begin_reset(&self) -> Placed {
-        self.place(Proposal { reason: "reset".into(), ..self.pending(State::Closed) }, false)
+        self.place(self.pending(State::Closed, "reset"), false)
     }
 
     async fn hold(&self, to: State, reason: &str) -> Result<(), Error> {
         if self.expiry.is_some_and(|span| span.is_zero()) {
             return Err(Error::config("expires_in", "0 is not a span of time; it must be longer"));
         }
-        let remaining_us = self.expiry.map(|span| micros(span).clamp(1, MAX_SPAN_US));
-        let pending = Proposal { reason: shorten(reason), remaining_us, ..self.pending(to) };
+        let mut pending = self.pending(to, reason);
+        pending.to.remaining_us = self.expiry.map(|span| micros(span).clamp(1, MAX_SPAN_US));
         self.place(pending, false).taken().await
     }
 
-    fn pending(&self, to: State) -> Proposal {
-        Proposal {
-            to,
-            reason: String::new(),
-            remaining_us: None,
-            reset_timeout_us: 0,
-            attempt: 0,
-            force: true,
-            token: None,
-            actor: self.actor.as_deref().unwrap_or_default().to_owned(),
-            evidence: Counts::default(),
-        }
+    fn pending(&self, to: State, reason: &str) -> Proposal {
+        let actor = self.actor.as_deref().unwrap_or_default().to_owned();
+        let to = Record { state: to, reason: shorten(reason), actor, ..Record::closed() };
+        Proposal { to, force: true, token: None, evidence: Counts::default() }
     }
 
-    /// Puts an order where the coordinator finds it.
+    /// Puts an override where the coordinator finds it.
     fn place(&self, proposal: Proposal, release: bool) -> Placed {
         let (answer, answered) = oneshot::channel();
-        let mut inner = lock(&self.core.inner);
-        // Under the lock that the coordinator takes at its end: either it finds this order, or we see the end.
-        if !self.core.context.has_ended() {
-            inner.overrides.push(PendingOverride { proposal, release, told: false, answer });
-        }
-        drop(inner);
-        self.core.mark_dirty(true);
+        self.core.transact(|inner, _| {
+            // Under the lock that the coordinator takes at its end: either it finds this override, or we see the end.
+            if !self.core.context.has_ended() {
+                let id = inner.machine.override_state(proposal, release);
+                inner.overrides.push((id, answer));
+            }
+        });
         Placed(answered)
     }
 }
 
-/// An order on its way to the store.
+/// An override on its way to the store.
 pub(crate) struct Placed(oneshot::Receiver<Result<(), Error>>);
 
 impl Placed {
-    /// The store has it.
+    /// Returns once the store has it.
     pub(crate) async fn taken(self) -> Result<(), Error> {
         self.0.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
     }

@@ -68,6 +68,14 @@ impl<'a> Permit<'a> {
         self.core.call_timeout(given)
     }
 
+    /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even if the call
+    /// never ends.
+    pub(crate) fn limit(&self, limit: Duration) {
+        if self.lease != 0 {
+            self.core.limit_probe(self.lease & !SLOW, limit);
+        }
+    }
+
     /// Marks that the guarded code is running on this thread now (`true`), or has returned (`false`).
     /// A permit that is dropped in between was dropped by a panic.
     #[inline]

@@ -56,7 +56,7 @@ pub(super) async fn run(core: Arc<Core>, mut check: Check) {
             },
         },
     };
-    core.checked(&check, result, clock.now().since(begun));
+    core.end_check(&check, result, clock.now().since(begun));
 }
 
 type Ended = oneshot::Receiver<Result<(), String>>;

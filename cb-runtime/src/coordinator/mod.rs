@@ -235,7 +235,7 @@ impl Coordinator {
             instance: self.context.instance.clone(),
             seq: self.seq,
             as_of_us: self.skew.estimate(sent_at),
-            entries: cores.iter().map(|core| core.entry(retry)).collect(),
+            entries: cores.iter().map(|core| core.encode(retry)).collect(),
         };
         self.exchanged_at = sent_at;
         match patiently("exchanging counts", PATIENCE, self.store.exchange(batch)).await {
@@ -255,8 +255,8 @@ impl Coordinator {
         self.measure(answer.now_us, sent_at);
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
-                Ok(view) => core.answered(view, answer.now_us),
-                Err(problem) => core.refused(problem),
+                Ok(view) => core.receive(view, answer.now_us),
+                Err(problem) => core.receive_error(problem),
             }
         }
         for problem in &answer.warnings {

@@ -76,11 +76,11 @@ impl Instance {
         let cores = self.source.breakers.all();
         // A new breaker is on the list of those with something to say, and so held by it.
         drop(self.source.context.take_dirty());
-        let entries = cores.iter().map(|core| core.entry(false)).collect();
+        let entries = cores.iter().map(|core| core.encode(false)).collect();
         let batch = Batch { instance: "here".into(), seq, as_of_us: None, entries };
         let answer = self.store.exchange_now(&batch);
         for (core, view) in cores.iter().zip(answer.views) {
-            core.answered(&view.unwrap(), answer.now_us);
+            core.receive(&view.unwrap(), answer.now_us);
         }
         drop(self.source.context.take_dirty());
     }

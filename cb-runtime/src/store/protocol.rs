@@ -205,24 +205,44 @@ pub(crate) struct WindowAsk {
 /// A change of state that an instance has decided on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Proposal {
-    pub(crate) to: State,
-    pub(crate) reason: String,
-    /// As in [`Record`].
-    pub(crate) remaining_us: Option<u64>,
-    pub(crate) reset_timeout_us: u64,
-    pub(crate) attempt: u32,
+    /// The state to be. Its epoch, originator and age are the store's to set.
+    pub(crate) to: Record,
     /// `false`: wins only if `known` is `Some` and has the store's epoch (after writing back). For open →
-    /// half-open and for leaving forced-open, disabled or metrics-only, the store's remaining time must be over, too.
+    /// half-open and for leaving forced-open, disabled or metrics-only, the store's remaining time must have elapsed, too.
     ///
-    /// `true` (an operator's word): always wins, unless it would change nothing: the store is in state `to` for the
+    /// `true` (a manual override): always wins, unless it would change nothing: the store is in that state for the
     /// same reason, neither has a remaining time and, if that state is closed, nothing has been counted in it.
     pub(crate) force: bool,
-    /// The decision of a health check: wins only if, beside all else, the proposer has the role under this token now.
+    /// The decision of a health check: wins only if, besides all else, the proposer is the leader under this token now.
     pub(crate) token: Option<u64>,
-    /// As in [`Record`].
-    pub(crate) actor: String,
     /// The counts that led to it, for the event.
     pub(crate) evidence: Counts,
+}
+
+impl Record {
+    /// Closed since ever.
+    pub(crate) fn closed() -> Self {
+        Record {
+            epoch: 0,
+            state: State::Closed,
+            reason: String::new(),
+            originator: String::new(),
+            actor: String::new(),
+            remaining_us: None,
+            since_us: 0,
+            reset_timeout_us: 0,
+            attempt: 0,
+        }
+    }
+
+    /// The record as it reads this many microseconds later.
+    pub(crate) fn aged(self, elapsed_us: u64) -> Self {
+        Record {
+            remaining_us: self.remaining_us.map(|left| left.saturating_sub(elapsed_us)),
+            since_us: self.since_us.saturating_add(elapsed_us),
+            ..self
+        }
+    }
 }
 
 impl Entry {

@@ -1,268 +1,351 @@
-//! The exchange with the store: what there is to say, and what the answer changes.
+//! The exchange with the store: what an entry reports and requests, and what its answer changes.
 
 use std::time::Duration;
 
-use super::StateMachine;
-use super::policy;
-use super::probes::Allotted;
-use super::state::{Change, Scope, Standing};
+use super::state::{DatedRecord, LocalState, Scope};
+use super::stats::Sent;
+use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, Entry, IDLE, LeaseAsk, Proposal, Record, View};
+use crate::store::{Counts, Entry, IDLE, LeaseId, Proposal, Record, View};
 
-/// Breakers that are not closed are confirmed again and again at this interval: so a store that has
-/// lost its data is told within a second, and leases do not lapse while their holder lives.
+/// Breakers that are not closed are confirmed at this interval: a store that has lost its data learns of it within a
+/// second, and leases do not lapse while their holder lives.
 pub(crate) const REFRESH: Duration = Duration::from_millis(400);
-/// Books are brought up to date, and told, at this interval: that is how exactly the time of a success is known.
+/// Counters are absorbed and reported at this interval, which bounds how exactly a success is timed.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
-/// After a failure the fleet's run is asked for again, at growing intervals up to this one.
+/// After a failure the fleet's streak is asked for again, at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
-/// The last of those questions comes so long after the failure.
+/// It is asked for no longer once the failure is this old.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
 
-/// What an answer of the store leads to.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Answered {
-    /// Calls meet another state now: a new generation begins.
-    pub(crate) moved: bool,
-    /// A change that this instance makes because of what the fleet has counted.
-    pub(crate) change: Option<Change>,
-    pub(crate) allotted: Allotted,
-    /// There is more to say at once: a proposal that could not be made before the epoch was known.
-    pub(crate) more: bool,
+/// An entry between its encoding and its answer. If no answer comes, its fate is unknown, and the outcomes in it are
+/// sent once more under the same number.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InFlight {
+    pub(super) sent: Sent,
+    sent_at: Moment,
+    /// The state that it proposes, or may have proposed if its fate is unknown.
+    proposed: Option<State>,
+    /// The state in which the leases are requested, if the proposal wins.
+    requested_in: Option<State>,
+    pub(super) leases: Vec<LeaseId>,
+    manual: Option<Override>,
+    /// The override is a release, and found no manual override to end.
+    is_moot: bool,
 }
 
 impl StateMachine {
-    /// Whether there is something to say to the store, or to ask it.
-    pub(crate) fn wants_exchange(&self, now: Moment) -> bool {
+    /// Whether there is something to report to the store, or to request from it.
+    pub(super) fn wants_exchange(&self, now: Now) -> bool {
         let silent_for = match self.exchanged_at {
             None => return true,
-            Some(at) => now.since(at),
+            Some(at) => now.at.since(at),
         };
-        // Asked for until the store's clock agrees.
-        let expired = self.local.is_none() && self.standing().has_expired(now) && silent_for >= PACE;
-        if self.proposes() || expired || self.stats.has_news() || self.probes.want_exchange() {
+        // Proposed until the store's clock agrees.
+        let expired = self.local.is_none() && self.record().has_expired(now.at) && silent_for >= PACE;
+        if self.proposes()
+            || expired
+            || !self.overrides.is_empty()
+            || self.stats.has_news()
+            || self.probes.want_exchange()
+            || self.health.want_exchange(self.check_context(now))
+        {
             return true;
         }
-        if self.local.is_some()
-            || self.state() != State::Closed
-            || self.confirmed.as_ref().is_some_and(|(_, c)| c.state != State::Closed)
-        {
+        if self.local.is_some() || self.state() != State::Closed || self.confirmed_state() != State::Closed {
             return silent_for >= REFRESH;
         }
-        // Another instance's success may have ended the run that this one's next failure would continue.
+        // Another instance's success may have ended the streak that this instance's next failure would continue.
         match self.last_failure {
             Some(at) if self.stats.has_streak() => {
-                let age = now.since(at);
+                let age = now.at.since(at);
                 age < FOLLOW_UP_ENDS && silent_for >= (age / 2).min(FOLLOW_UP)
             }
             _ => false,
         }
     }
 
-    /// What to say. With `retry`, the same evidence as in the batch whose fate is unknown.
-    pub(crate) fn entry(&mut self, name: std::sync::Arc<str>, now: Moment, skew: u64, retry: bool) -> Entry {
-        self.forget_if_idle(now);
-        // PendingDelta was collected while calls were admitted; it says nothing about another kind of state.
-        let meant = self
+    /// The next entry. With `retry`, it carries the outcomes of the entry whose fate is unknown.
+    pub(crate) fn encode(&mut self, retry: bool, now: Now) -> Entry {
+        self.forget_if_idle(now.at);
+        let before = self.in_flight.take().filter(|_| retry);
+        let mut entry = Entry::default();
+        let maybe_proposed = before.as_ref().and_then(|before| before.proposed);
+        // Outcomes of calls that were admitted say nothing about a state that admits none.
+        let of_epoch = self
             .confirmed
             .as_ref()
-            .is_none_or(|(_, standing)| standing.state.admits() || self.local.is_none() || self.proposes());
-        let mut entry = Entry { name, ..Entry::default() };
-        self.stats.tell(&mut entry, now, skew, retry, meant);
-        self.exchanged_at = Some(now);
-        let proposal = self.proposal(now);
-        self.told_proposal = proposal.is_some();
-        let asked_of = proposal.as_ref().map_or(self.confirmed_state(), |proposal| proposal.to);
-        self.asked_half_open = !retry && asked_of == State::HalfOpen;
-        let leases = if retry { LeaseAsk::default() } else { self.probes.ask(&self.settings) };
-        let known = self.confirmed.as_ref().map(|(epoch, standing)| standing.to_record(*epoch, now));
-        Entry { known, proposal, leases, ..entry }
+            .is_none_or(|confirmed| confirmed.state().admits() || self.local.is_none() || self.proposes());
+        let retry_of = if retry { Some(before.map(|before| before.sent).unwrap_or_default()) } else { None };
+        let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
+        self.exchanged_at = Some(now.at);
+        entry.proposal = self.proposal(now.at);
+        let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
+        entry.leases = if retry { Default::default() } else { self.probes.encode(&self.settings) };
+        entry.known = self.confirmed.as_ref().map(|confirmed| confirmed.at(now.at));
+        entry.role = self.with_health(now, |health, context| health.encode(context));
+        let manual = if retry { None } else { self.overrides.pop_front() };
+        let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !self.state().is_manual());
+        if let Some(manual) = manual.as_ref().filter(|_| !is_moot) {
+            entry.proposal = Some(manual.proposal.clone());
+        }
+        self.in_flight = Some(InFlight {
+            sent,
+            sent_at: now.at,
+            proposed: proposed.or(maybe_proposed),
+            requested_in: Some(proposed.unwrap_or_else(|| self.confirmed_state())),
+            leases: entry.leases.want.clone(),
+            manual,
+            is_moot,
+        });
+        // All there is to exchange is in the entry.
+        self.effects.wake = None;
+        entry
     }
 
-    /// Its standing is on its way to the store.
-    pub(crate) fn proposes(&self) -> bool {
+    /// Its own state is on its way to the store.
+    pub(super) fn proposes(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope == Scope::Pending)
+    }
+
+    /// It has decided to close, and the store has not confirmed that.
+    fn is_closing(&self) -> bool {
+        self.proposes() && self.state() == State::Closed
     }
 
     fn proposal(&self, now: Moment) -> Option<Proposal> {
         // Without a known epoch there is nothing to compare: the answer to this exchange will bring one.
         self.confirmed.as_ref()?;
-        let (to, evidence) = match &self.local {
-            Some(local) if local.scope == Scope::Pending => (local.standing.clone(), local.evidence),
-            None if self.probes.are_wanted() && self.standing().is_due(now) => {
-                let standing = self.standing();
-                let to = Standing {
-                    state: State::HalfOpen,
-                    reason: "reset timeout is over".into(),
-                    until: None,
-                    ..standing.clone()
-                };
-                (to, Counts::default())
+        let (to, evidence, token) = match &self.local {
+            Some(LocalState { record, evidence, scope: Scope::Pending, token }) => {
+                (record.at(now), *evidence, *token)
             }
-            None if self.standing().has_expired(now) => (self.after_expiry(now), Counts::default()),
+            None if self.wants_probes() && self.record().is_due(now) => {
+                (self.half_open_record(now).record, Counts::default(), None)
+            }
+            None if self.record().has_expired(now) => {
+                (self.expired_record(now).record, Counts::default(), None)
+            }
             _ => return None,
         };
-        let record = to.to_record(0, now);
-        Some(Proposal {
-            to: to.state,
-            reason: to.reason,
-            remaining_us: record.remaining_us,
-            reset_timeout_us: record.reset_timeout_us,
-            attempt: to.attempt,
-            force: false,
-            token: self.local.as_ref().and_then(|local| local.token),
-            actor: String::new(),
-            evidence,
-        })
+        Some(Proposal { to, force: false, token, evidence })
     }
 
-    /// The store's answer to [`entry`](Self::entry).
-    pub(crate) fn answered(&mut self, view: &View, store_now: u64, now: Moment, skew: u64) -> Answered {
-        let flight = self.stats.told();
-        let asked_for = self.probes.take_asking();
-        if view.record.epoch < self.epoch() {
-            // The event stream has been faster: this answer tells of an epoch that is over.
-            return Answered {
-                allotted: Allotted { denied: asked_for, ..Allotted::default() },
-                ..Answered::default()
-            };
+    fn wants_probes(&self) -> bool {
+        self.probes.are_waited_for()
+    }
+
+    /// The store's answer to the latest entry.
+    pub(crate) fn receive(&mut self, view: &View, store_now: u64, now: Now) {
+        let mut in_flight = self.in_flight.take().unwrap_or_default();
+        // If the event stream has been faster, the answer is about an epoch that has ended.
+        if view.record.epoch >= self.epoch() {
+            self.receive_current(&mut in_flight, view, store_now, now);
         }
-        let mut moved = self.adopt(&view.record, now);
-        self.stats.update(flight.as_ref(), view, store_now, now);
-        let mut change = None;
-        match self.local.as_ref().map(|local| local.scope) {
-            None => change = self.judge(now, skew, true),
-            // The store has not moved on, and yet refused: the maker of that health check has lost the role.
-            Some(Scope::Pending) if self.told_proposal && !view.won && self.is_fenced() => {
-                self.give_up_local(now);
-                moved = true;
+        self.with_health(now, |health, context| health.receive(view.role, context));
+        match in_flight.manual {
+            // Meanwhile this instance has learned that there is something to release.
+            Some(manual) if in_flight.is_moot && self.state().is_manual() => {
+                self.overrides.push_front(manual);
             }
+            Some(manual) => self.effects.applied = Some(manual.id),
+            None => {}
+        }
+        if !self.overrides.is_empty() {
+            self.wake(Wake::AtOnce);
+        }
+    }
+
+    fn receive_current(&mut self, in_flight: &mut InFlight, view: &View, store_now: u64, now: Now) {
+        let leases = std::mem::take(&mut in_flight.leases);
+        self.adopt_answer(&view.record, in_flight, now.at);
+        self.stats.receive(&in_flight.sent, view, store_now, now.at);
+        let proposed = in_flight.proposed.is_some();
+        match self.local.as_ref().map(|local| local.scope) {
+            None => self.judge(Now { store_up: true, ..now }),
+            // The epoch is the same, and yet the store has refused: this instance is not the leader any more.
+            Some(Scope::Pending) if proposed && !view.won && self.is_fenced() => self.give_up_local(now.at),
             Some(Scope::Pending) => {}
-            // The evidence has been merged: does what the fleet has counted speak for it?
-            Some(_) if self.fleet_would_open(now, skew) || self.left_by_expiry(now) => {
+            // The outcomes have been merged: do the fleet's counts support this state?
+            Some(_) if self.fleet_would_open(now) || self.left_by_expiry(now.at) => {
                 self.local.as_mut().expect("just seen").scope = Scope::Pending;
             }
             Some(Scope::Isolated) => {}
-            Some(Scope::StoreDown) if self.stays_isolated(now) => {
+            Some(Scope::StoreDown) if self.stays_isolated(now.at) => {
                 self.local.as_mut().expect("just seen").scope = Scope::Isolated;
             }
-            Some(Scope::StoreDown) => {
-                self.give_up_local(now);
-                moved = true;
-            }
+            Some(Scope::StoreDown) => self.give_up_local(now.at),
         }
-        // Asked before the store had even heard of the opening, while the time was over already: not yet an answer.
-        let too_early = !self.asked_half_open && !asked_for.is_empty() && self.probes_may_come(now);
-        let allotted = if too_early {
-            self.probes.ask_again(asked_for);
-            Allotted::default()
+        // Requested before the store knew of the opening, while its time had elapsed already: no denial yet.
+        let too_early = in_flight.requested_in != Some(State::HalfOpen)
+            && !leases.is_empty()
+            && self.may_have_probes(now.at);
+        if too_early {
+            self.probes.request_again(leases);
         } else {
-            self.probes.allot(asked_for, view, now)
-        };
-        let unsaid = self.proposes() && (!self.told_proposal || change.is_some());
-        let more = unsaid || too_early;
-        Answered { moved: moved || change.is_some(), change, allotted, more }
+            let longest = policy::longest_probe(&self.settings);
+            let granted = self.probes.receive(&leases, view, longest, in_flight.sent_at, now.at);
+            self.effects.granted.extend(granted);
+        }
+        if too_early || self.proposes() && in_flight.proposed != Some(self.state()) {
+            self.wake(Wake::AtOnce);
+        }
     }
 
+    /// A health check has led to its local state.
     fn is_fenced(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.token.is_some())
     }
 
     fn give_up_local(&mut self, now: Moment) {
         self.local = None;
-        self.probes.begin_epoch(self.probes_may_come(now));
+        self.stats.forget_decided();
+        self.generation += 1;
+        self.begin_probes(self.may_have_probes(now));
     }
 
-    /// Open on its own, and the fleet, which is closed, counts enough for opening, too.
-    fn fleet_would_open(&self, now: Moment, skew: u64) -> bool {
+    pub(super) fn begin_probes(&mut self, may_have_probes: bool) {
+        self.probes.begin_epoch(may_have_probes);
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|_| !may_have_probes) {
+            in_flight.leases.clear();
+        }
+    }
+
+    /// Open on its own, while the fleet is closed and counts enough to open as well.
+    fn fleet_would_open(&self, now: Now) -> bool {
         let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
-        open && policy::trip(&self.settings, &self.trip_input(now, skew), self.settings.min_failing_instances)
+        open && policy::trip(&self.settings, &self.trip_input(now), self.settings.min_failing_instances)
             .is_some()
     }
 
-    /// Closed by itself, as what the fleet was held in has expired.
+    /// Closed on its own, because a manual override has expired.
     fn left_by_expiry(&self, now: Moment) -> bool {
-        let expired = self.confirmed.as_ref().is_some_and(|(_, standing)| standing.has_expired(now));
+        let expired = self.confirmed.as_ref().is_some_and(|confirmed| confirmed.has_expired(now));
         expired && self.state() == State::Closed
     }
 
-    /// Open since the store was away, and enough for that on what it has seen itself, but not for the fleet.
+    /// Open on its own, and the others do not see what this instance sees.
     fn stays_isolated(&self, now: Moment) -> bool {
-        let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
-        let quorum = self.settings.min_failing_instances > 1;
-        let own = self.stats.own_trip_input(now).filter(|_| open && quorum);
-        own.is_some_and(|own| policy::trip_alone(&self.settings, &own).is_some())
+        let own = self.stats.own_trip_input(now).filter(|_| self.settings.min_failing_instances > 1);
+        self.state() == State::Open
+            && self.confirmed_state() == State::Closed
+            && own.is_some_and(|own| policy::trip_alone(&self.settings, &own).is_some())
     }
 
-    /// The store cannot use this breaker's entry: what it told is kept.
-    pub(crate) fn refused(&mut self) {
-        self.stats.keep();
+    /// The store cannot use this breaker's keys: the outcomes of the entry stay here.
+    pub(crate) fn receive_error(&mut self) {
+        if let Some(in_flight) = self.in_flight.take() {
+            self.stats.restore(in_flight.sent);
+        }
     }
 
-    /// The store lets a closed breaker go that nobody has named for an hour, and its epochs start
-    /// anew. An instance that has not named it for half of that must not insist on what it knew.
+    /// The store is away. What was proposed to it is meant for this instance alone from now on.
+    pub(crate) fn store_lost(&mut self) {
+        self.probes.store_lost();
+        self.health.store_lost();
+        self.overrides.clear();
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.leases.clear();
+            in_flight.manual = None;
+        }
+        let from = self.confirmed_state();
+        if let Some(local) = self.local.as_mut().filter(|local| local.scope == Scope::Pending) {
+            local.scope = Scope::StoreDown;
+            local.token = None;
+            self.report_local_change(from);
+        }
+    }
+
+    /// After half of [`IDLE`] the store may have forgotten a closed breaker, and started its epochs anew.
     fn forget_if_idle(&mut self, now: Moment) {
         let idle = self.exchanged_at.is_none_or(|at| now.since(at) > IDLE / 2);
         if idle && self.local.is_none() && self.confirmed.is_some() && self.confirmed_state() == State::Closed
         {
             self.confirmed = None;
-            self.initial = Standing::closed(now);
+            self.initial = DatedRecord::new(Record::closed(), now);
         }
     }
 
-    /// Takes over a state that the store has confirmed. Returns whether calls meet another state now.
-    pub(crate) fn adopt(&mut self, record: &Record, now: Moment) -> bool {
+    /// Takes over a state that the store has confirmed.
+    pub(crate) fn adopt(&mut self, record: &Record, now: Now) {
+        match self.in_flight.take() {
+            None => self.adopt_answer(record, &mut InFlight::default(), now.at),
+            Some(mut in_flight) => {
+                self.adopt_answer(record, &mut in_flight, now.at);
+                self.in_flight = Some(in_flight);
+            }
+        }
+    }
+
+    fn adopt_answer(&mut self, record: &Record, in_flight: &mut InFlight, now: Moment) {
         self.forget_if_idle(now);
-        let standing = Standing::from_record(record, now);
+        let adopted = DatedRecord::new(record.clone(), now);
         match &mut self.confirmed {
-            Some((epoch, _)) if *epoch > record.epoch => return false,
-            Some((epoch, known)) if *epoch == record.epoch && known.state == record.state => {
-                // An answer that has travelled for longer puts the same end later; the earliest is the truest.
-                let until = known.until.zip(standing.until).map(|(known, told)| known.min(told));
-                *known = Standing { until, ..standing };
-                return false;
+            Some(known) if known.record.epoch > record.epoch => return,
+            Some(known) if known.record.epoch == record.epoch && known.state() == record.state => {
+                // An answer that has travelled for longer puts the same end later; the earliest is the most exact.
+                let until = known.until().zip(adopted.until()).map(|(known, adopted)| known.min(adopted));
+                *known = adopted.ending_at(until);
+                return;
             }
             _ => {}
         }
         let first = self.confirmed.is_none();
         let before = self.state();
         let own = record.originator == self.instance;
-        self.confirmed = Some((record.epoch, standing));
+        self.confirmed = Some(adopted);
         match &self.local {
-            // This is what became of our proposal; calls have been meeting it since.
-            Some(local) if own && local.standing.state == record.state => {
+            // The store has carried out this instance's proposal; calls have been meeting that state since.
+            Some(local) if own && local.record.state() == record.state => {
                 self.local = None;
-                self.begin_epoch(now);
-                return false;
+                self.begin_epoch(in_flight, now);
+                return;
             }
-            // The store has been closed all the time: first contact changes nothing.
+            // The store has been closed all the time: the first contact changes nothing.
             _ if first && record.state == State::Closed && before == State::Closed => {
-                return self.ramp(now).is_some();
+                if self.ramp(now).is_some() {
+                    self.generation += 1;
+                }
+                return;
             }
-            Some(local) if first && record.state == State::Closed && local.standing.state == State::Open => {
-                return false;
+            Some(local) if first && record.state == State::Closed && local.record.state() == State::Open => {
+                return;
             }
             _ => {}
         }
         self.local = None;
-        self.begin_epoch(now);
-        true
+        self.stats.forget_decided();
+        self.begin_epoch(in_flight, now);
+        self.generation += 1;
     }
 
-    fn begin_epoch(&mut self, now: Moment) {
-        self.stats.begin();
-        self.alone = Counts::default();
+    fn begin_epoch(&mut self, in_flight: &mut InFlight, now: Moment) {
+        self.stats.begin_epoch();
+        self.local_probes = Counts::default();
         self.last_failure = None;
-        self.probes.begin_epoch(self.probes_may_come(now));
+        let may_have_probes = self.may_have_probes(now);
+        self.probes.begin_epoch(may_have_probes);
+        // The outcomes in it are of an epoch that has ended.
+        in_flight.sent = Sent::default();
+        if !may_have_probes {
+            in_flight.leases.clear();
+        }
+    }
+
+    /// The outcomes in the entry under way are not to be counted any more.
+    pub(super) fn forget_sent(&mut self) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.sent = Sent::default();
+        }
     }
 
     /// Half-open, or due to be.
-    fn probes_may_come(&self, now: Moment) -> bool {
-        self.state() == State::HalfOpen || self.standing().is_due(now)
+    fn may_have_probes(&self, now: Moment) -> bool {
+        self.state() == State::HalfOpen || self.record().is_due(now)
     }
 
-    fn confirmed_state(&self) -> State {
-        self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state)
+    pub(super) fn confirmed_state(&self) -> State {
+        self.confirmed.as_ref().map_or(State::Closed, DatedRecord::state)
     }
 }

@@ -1,80 +1,78 @@
-//! Health checks: when one is due, who may make it, and what its result means. Pure decisions.
+//! Health checks: when one is due, which instance may make it, and what its result means.
 //!
-//! With the store there is one instance per breaker that checks: the one that has the role, which is a lease with a
-//! fencing token. Without it (or in a state that is this instance's own) each instance checks for itself.
+//! With the store, one instance per breaker checks: the leader, which holds a lease with a fencing token. Without the store,
+//! or in a state that only this instance is in, each instance checks for itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::Standing;
+use super::state::DatedRecord;
+use super::{Now, StateMachine};
 use crate::clock::{Moment, micros};
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{RoleAsk, RoleView};
 
-/// The role lapses so long after its holder was last heard of.
+/// The leader's lease lapses this long after its latest renewal.
 pub(crate) const TERM: Duration = Duration::from_secs(2);
-/// Where the circuit is closed: its holder renews the role at this interval, a fifth of the term. (Where it is not, the
+/// Where the circuit is closed, the leader renews its lease at this interval, a fifth of the term. (Where it is not, the
 /// exchanges that confirm its state do.)
 const RENEWAL: Duration = Duration::from_millis(400);
-/// And others ask at this one whether it is free.
-const QUESTION: Duration = Duration::from_millis(800);
-/// So many checks of one breaker may be stuck; a further one is not made, and counts as failed.
-const MOST_STUCK: usize = 3;
-/// What limits the time of one check, whatever the interval.
+/// Other instances request the lease at this interval.
+const REQUEST: Duration = Duration::from_millis(800);
+/// One breaker has at most this many unfinished checks. A further one is not made, and counts as failed.
+const MAX_UNFINISHED: usize = 3;
+/// Bounds for the time that one check may take.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// What a decision about checks looks at.
 #[derive(Clone, Copy)]
 pub(crate) struct CheckContext<'a> {
     pub(crate) settings: &'a Settings,
-    pub(crate) standing: &'a Standing,
-    /// Of the standing, at this instance: see [`GateWord`](super::gate::GateWord).
+    pub(crate) record: &'a DatedRecord,
+    /// Of the state, at this instance: see [`StateMachine::generation`].
     pub(crate) generation: u64,
-    /// The store does not answer, or the standing is this instance's own and not meant for others.
+    /// The store does not answer, or the state is this instance's own and not meant for others.
     pub(crate) alone: bool,
-    /// The standing is on its way to the store.
+    /// The state is proposed to the store, which has not answered yet.
     pub(crate) unconfirmed: bool,
     pub(crate) now: Moment,
 }
 
-/// One breaker's health checks, as far as this instance has to do with them.
+/// One breaker's health checks at this instance.
 #[derive(Default)]
-pub(crate) struct Checks {
-    role: Option<Role>,
-    /// The store may think that this instance has the role.
-    may_have_role: bool,
-    /// When the role was asked for last.
-    asked_at: Moment,
-    /// The generation that the following is about, and when it was first seen.
+pub(crate) struct HealthChecks {
+    lease: Option<LeaderLease>,
+    /// The store may take this instance for the leader.
+    may_lead: bool,
+    /// When the lease was requested last.
+    requested_at: Moment,
+    /// The generation that the fields below are about, and when it was first seen.
     generation: Option<u64>,
     seen_at: Moment,
-    /// Of this generation, in a row.
+    /// Failed checks in a row, in this generation.
     failures: u32,
     /// `None`: no check has been made in this generation, nor have its settings changed.
     next: Option<Moment>,
-    under_way: Option<Ticket>,
+    under_way: Option<CheckTicket>,
     last_number: u64,
-    /// Held by every check that has not ended.
-    stuck: Arc<()>,
     /// Since when this instance has been alone.
     alone_since: Option<Moment>,
     /// The registry has been shut down.
-    resigned: bool,
+    shut_down: bool,
 }
 
-struct Role {
+struct LeaderLease {
     token: u64,
-    /// By this instance's clock, counted from the question: nobody else has the role before.
+    /// By this instance's clock, counted from the request: no other instance leads before.
     until: Moment,
 }
 
-/// In whose name a check is made.
+/// For whom a check is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CheckAuthority {
-    /// This instance's own.
+    /// For this instance.
     Own,
-    /// The fleet's, in the role that has this token.
+    /// For the fleet, by the leader with this token.
     Fleet(u64),
 }
 
@@ -89,30 +87,25 @@ impl CheckAuthority {
 
 /// A check that is being made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub(crate) struct CheckTicket {
     number: u64,
     authority: CheckAuthority,
     begun_at: Moment,
+    /// Too many earlier checks are unfinished: this one fails without being made.
+    pub(crate) blocked: bool,
 }
 
 #[cfg(test)]
-impl Ticket {
+impl CheckTicket {
     pub(crate) fn token(&self) -> Option<u64> {
         self.authority.token()
     }
 }
 
-/// What is to be made.
-pub(crate) struct CheckOrder {
-    pub(crate) ticket: Ticket,
-    /// `None`: too many are stuck.
-    pub(crate) slot: Option<Arc<()>>,
-}
-
 /// What the result of a check means.
 #[derive(Debug, PartialEq)]
 pub(crate) enum CheckVerdict {
-    /// It comes too late, or from one who has lost the role: nothing.
+    /// It comes too late, or from an instance that is not the leader any more: nothing.
     Late,
     /// The state stays.
     Stay,
@@ -133,11 +126,56 @@ impl Health {
     }
 }
 
+impl StateMachine {
+    /// The health check that this instance is to make now, if it is. `unfinished`: checks of this breaker that have not
+    /// ended, those included whose result nobody waits for.
+    pub(crate) fn begin_check(&mut self, unfinished: usize, now: Now) -> Option<CheckTicket> {
+        self.with_health(now, |health, context| health.begin(unfinished, context))
+    }
+
+    /// A health check has ended, and passed unless there is an error.
+    pub(crate) fn end_check(&mut self, ticket: &CheckTicket, error: Option<&str>, now: Now) {
+        let verdict = self.with_health(now, |health, context| health.end(ticket, error, context, now.random));
+        match verdict {
+            CheckVerdict::Late | CheckVerdict::Stay => {}
+            CheckVerdict::Close { reason, token } => self.close_after_check(reason, token, now),
+            CheckVerdict::Open { reason, token } => self.open_after_check(reason, token, now),
+        }
+    }
+
+    /// When the next check is due, if this instance has made one in this state.
+    pub(crate) fn next_check(&self) -> Option<Moment> {
+        self.health.next.filter(|_| self.health.generation == Some(self.generation))
+    }
+
+    pub(super) fn with_health<T>(
+        &mut self,
+        now: Now,
+        act: impl FnOnce(&mut HealthChecks, CheckContext<'_>) -> T,
+    ) -> T {
+        let mut health = std::mem::take(&mut self.health);
+        let result = act(&mut health, self.check_context(now));
+        self.health = health;
+        result
+    }
+
+    pub(super) fn check_context(&self, now: Now) -> CheckContext<'_> {
+        CheckContext {
+            settings: &self.settings,
+            record: self.record(),
+            generation: self.generation,
+            alone: !self.is_leased(now),
+            unconfirmed: self.proposes(),
+            now: now.at,
+        }
+    }
+}
+
 impl CheckContext<'_> {
     /// How often to check in this state; `None`: not at all.
     fn interval(&self) -> Option<Duration> {
         let health = self.settings.health.as_ref()?;
-        match self.standing.state {
+        match self.record.state() {
             State::Open => Some(health.interval),
             State::Closed => health.idle_interval,
             _ => None,
@@ -145,16 +183,16 @@ impl CheckContext<'_> {
     }
 }
 
-impl Checks {
-    /// What to say about the role in the exchange that is being prepared.
-    pub(crate) fn ask(&mut self, context: CheckContext<'_>) -> Option<RoleAsk> {
-        let want = self.wants_role(context);
+impl HealthChecks {
+    /// What the next entry asks about the leader lease.
+    pub(super) fn encode(&mut self, context: CheckContext<'_>) -> Option<RoleAsk> {
+        let want = self.wants_lease(context);
         if want {
-            self.asked_at = context.now;
-            self.may_have_role = true;
+            self.requested_at = context.now;
+            self.may_lead = true;
         } else {
-            self.role = None;
-            if !std::mem::take(&mut self.may_have_role) {
+            self.lease = None;
+            if !std::mem::take(&mut self.may_lead) {
                 return None;
             }
         }
@@ -162,71 +200,70 @@ impl Checks {
     }
 
     /// The store's answer to that.
-    pub(crate) fn answered(&mut self, view: Option<RoleView>, context: CheckContext<'_>) {
+    pub(super) fn receive(&mut self, view: Option<RoleView>, context: CheckContext<'_>) {
         self.follow(context);
         let Some(view) = view else { return };
-        self.may_have_role = view.mine;
-        let until = self.asked_at.after(TERM);
-        self.role = view.mine.then_some(Role { token: view.token, until });
+        self.may_lead = view.mine;
+        let until = self.requested_at.after(TERM);
+        self.lease = view.mine.then_some(LeaderLease { token: view.token, until });
     }
 
-    pub(crate) fn store_lost(&mut self) {
-        self.role = None;
-        self.may_have_role = false;
+    pub(super) fn store_lost(&mut self) {
+        self.lease = None;
+        self.may_lead = false;
     }
 
-    /// No more checks here, and others may have the role at once.
-    pub(crate) fn step_down(&mut self) {
-        self.resigned = true;
+    /// No more checks here, and others may lead at once.
+    pub(super) fn shut_down(&mut self) {
+        self.shut_down = true;
     }
 
-    /// Whether the store is to be asked about the role now.
-    pub(crate) fn want_exchange(&self, context: CheckContext<'_>) -> bool {
-        if !self.wants_role(context) {
-            return self.may_have_role;
+    /// Whether the store is to be asked about the lease now.
+    pub(super) fn want_exchange(&self, context: CheckContext<'_>) -> bool {
+        if !self.wants_lease(context) {
+            return self.may_lead;
         }
-        let interval = if self.role.is_some() { RENEWAL } else { QUESTION };
-        context.now >= self.asked_at.after(interval)
+        let interval = if self.lease.is_some() { RENEWAL } else { REQUEST };
+        context.now >= self.requested_at.after(interval)
     }
 
-    /// Where nothing is to be checked, nobody has the role.
-    fn wants_role(&self, context: CheckContext<'_>) -> bool {
-        !self.resigned && !context.alone && context.interval().is_some()
+    /// Where nothing is to be checked, there is no leader.
+    fn wants_lease(&self, context: CheckContext<'_>) -> bool {
+        !self.shut_down && !context.alone && context.interval().is_some()
     }
 
-    /// In whose name this instance may check now, if it may.
+    /// For whom this instance may check now, if it may.
     fn authority(&self, context: CheckContext<'_>) -> Option<CheckAuthority> {
         if context.alone {
             return Some(CheckAuthority::Own);
         }
-        self.role
+        self.lease
             .as_ref()
-            .filter(|role| context.now < role.until)
-            .map(|role| CheckAuthority::Fleet(role.token))
+            .filter(|lease| context.now < lease.until)
+            .map(|lease| CheckAuthority::Fleet(lease.token))
     }
 
     /// The check to be made now, if one is.
-    pub(crate) fn begin(&mut self, context: CheckContext<'_>) -> Option<CheckOrder> {
+    fn begin(&mut self, unfinished: usize, context: CheckContext<'_>) -> Option<CheckTicket> {
         self.follow(context);
         let due = self.due(context)?;
-        if context.now < due || self.resigned || self.under_way.is_some() || context.unconfirmed {
+        if context.now < due || self.shut_down || self.under_way.is_some() || context.unconfirmed {
             return None;
         }
         let authority = self.authority(context)?;
         self.last_number += 1;
-        let ticket = Ticket { number: self.last_number, authority, begun_at: context.now };
-        self.under_way = Some(ticket.clone());
-        let slot = (Arc::strong_count(&self.stuck) <= MOST_STUCK).then(|| self.stuck.clone());
-        Some(CheckOrder { ticket, slot })
+        let (number, blocked) = (self.last_number, unfinished >= MAX_UNFINISHED);
+        self.under_way = Some(CheckTicket { number, authority, begun_at: context.now, blocked });
+        self.under_way.clone()
     }
 
-    /// When the next check is due, whoever makes it; only an instance that checks knows it exactly.
+    /// When the next check is due, at whichever instance; exact only at one that checks.
     fn due(&self, context: CheckContext<'_>) -> Option<Moment> {
         let interval = context.interval()?;
-        let due = match (self.next, context.standing.state) {
+        let due = match (self.next, context.record.state()) {
             (Some(next), _) => next,
-            // The first one is due when the state says so, whoever has opened it.
-            (None, State::Open) => context.standing.until.unwrap_or(context.now),
+            // The first one is due when the reset timeout has elapsed, wherever the circuit was opened.
+            (None, State::Open) => context.record.until().unwrap_or(context.now),
             (None, _) => self.seen_at.after(interval),
         };
         // A store that stalls for a moment must not make a whole fleet check at once.
@@ -234,18 +271,13 @@ impl Checks {
     }
 
     /// Other settings are in force: the next check comes no later than they say from now on.
-    pub(crate) fn configured(&mut self, context: CheckContext<'_>) {
+    pub(super) fn configured(&mut self, context: CheckContext<'_>) {
         self.follow(context);
         let soon = context.interval().map(|interval| context.now.after(interval));
         self.next = self.due(context).zip(soon).map(|(due, soon)| due.min(soon));
     }
 
-    /// When the next check is due, if this instance has made one in this state.
-    pub(crate) fn next(&self) -> Option<Moment> {
-        self.next
-    }
-
-    /// What was about an earlier generation is over; and who is alone now may have been with others before.
+    /// Forgets what was about an earlier generation, and notes since when this instance has been alone.
     fn follow(&mut self, context: CheckContext<'_>) {
         if self.generation != Some(context.generation) {
             self.generation = Some(context.generation);
@@ -257,28 +289,30 @@ impl Checks {
         self.alone_since = context.alone.then(|| self.alone_since.unwrap_or(context.now));
     }
 
-    /// A check has ended, and passed unless there is an error. `roll`: a random number in [0, 1), for the jitter.
-    pub(crate) fn end(
+    /// A check has ended, and passed unless there is an error. `random`: a number in [0, 1), for the jitter.
+    fn end(
         &mut self,
-        ticket: &Ticket,
+        ticket: &CheckTicket,
         error: Option<&str>,
         context: CheckContext<'_>,
-        roll: f64,
+        random: f64,
     ) -> CheckVerdict {
         self.follow(context);
-        let Some(interval) = context.interval().filter(|_| !self.resigned) else { return CheckVerdict::Late };
+        let Some(interval) = context.interval().filter(|_| !self.shut_down) else {
+            return CheckVerdict::Late;
+        };
         if self.under_way.take_if(|under_way| under_way == ticket).is_none() {
             return CheckVerdict::Late;
         }
         let token = match self.authority(context) {
-            // Whoever it was made for: this instance has seen it.
+            // Even a check that was made for the fleet is something that this instance has seen.
             Some(CheckAuthority::Own) => None,
             Some(authority) if authority == ticket.authority => authority.token(),
-            // It has changed nothing, so the next one is due as soon as somebody may make it.
+            // It has changed nothing, so the next one is due as soon as an instance may make it.
             _ => return CheckVerdict::Late,
         };
         self.next = Some(ticket.begun_at.after(interval));
-        match (context.standing.state, error) {
+        match (context.record.state(), error) {
             (State::Open, None) => {
                 let reason = match self.failures {
                     0 => "health check passed".into(),
@@ -289,8 +323,8 @@ impl Checks {
             }
             (State::Open, Some(_)) => {
                 self.failures = self.failures.saturating_add(1);
-                let step = context.standing.attempt.max(1).saturating_add(self.failures);
-                let span = context.settings.backoff.span(interval, step, roll);
+                let step = context.record.record.attempt.max(1).saturating_add(self.failures);
+                let span = context.settings.backoff.span(interval, step, random);
                 self.next = Some(ticket.begun_at.after(span));
                 CheckVerdict::Stay
             }

@@ -1,83 +1,155 @@
-//! What a breaker knows and intends: the protocol's decision logic, without clock, atomics or I/O.
+//! What a breaker knows and decides: its state machine, without clock, atomics, randomness or I/O.
 //!
-//! A machine holds three things apart. What the **store has confirmed** (an epoch and its standing), what
-//! the **fleet had counted** at the last exchange, and what **this instance** has seen and done since:
-//! its evidence, and a standing of its own that is either on its way to the store or, while the store
-//! is away, this instance's private affair. After a heal evidence is merged, state is adopted.
+//! The machine keeps three things apart. What the **store has confirmed**: an epoch and its state. What the **fleet had
+//! counted** at the last exchange. What **this instance** has counted and decided since: outcomes that the store
+//! does not have yet, and a state of its own that is either proposed to the store or meant for this instance alone.
+//! When the store comes back after a loss, counts are merged and the store's state is adopted.
+//!
+//! Every method takes the moment as a [`Now`]. What the shell around it has to do is collected as [`Effects`].
 
 mod exchange;
 pub(crate) mod health;
 pub(crate) mod policy;
-pub(crate) mod probes;
+mod probes;
 pub(crate) mod state;
 pub(crate) mod stats;
+#[cfg(test)]
+mod tests;
 mod transitions;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::config::Settings;
 use crate::snapshot::State;
-use crate::store::{Counts, Record};
+use crate::store::{Counts, LeaseId, Proposal, Record};
+use exchange::InFlight;
 pub(crate) use exchange::PACE;
+use health::HealthChecks;
 use policy::TripInput;
 use probes::Probes;
-use state::{LocalState, Scope, Standing};
+use state::{DatedRecord, LocalChange, LocalState, Scope};
 use stats::CallStats;
-pub(in crate::breaker) use transitions::asked_for;
+pub(crate) use transitions::{CallResult, ProbeAdmission};
+
+/// The circumstances of a decision.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) at: Moment,
+    /// The store's clock minus this instance's, in µs (wrapping).
+    pub(crate) skew: u64,
+    /// The store answers, and this breaker's keys in it can be used.
+    pub(crate) store_up: bool,
+    /// A random number in [0, 1), for jitter.
+    pub(crate) random: f64,
+}
+
+impl Now {
+    /// What the store's clock shows.
+    fn store_time(self) -> u64 {
+        self.at.0.wrapping_add(self.skew)
+    }
+}
+
+/// What the shell does once it has released the breaker's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) local_changes: Vec<LocalChange>,
+    /// Metrics-only: why the breaker would have opened now.
+    pub(crate) would_open: Option<String>,
+    /// Probes that the store has granted.
+    pub(crate) granted: Vec<LeaseId>,
+    /// The override that the store has taken.
+    pub(crate) applied: Option<OverrideId>,
+    pub(crate) wake: Option<Wake>,
+}
+
+/// How soon the coordinator is to exchange this breaker with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wake {
+    Paced,
+    AtOnce,
+}
+
+pub(crate) type OverrideId = u64;
+
+/// A manual override on its way to the store.
+#[derive(Clone, Debug)]
+struct Override {
+    id: OverrideId,
+    proposal: Proposal,
+    /// Applies only if the state is a manual override when the store is asked.
+    release: bool,
+}
 
 pub(crate) struct StateMachine {
     settings: Settings,
     instance: String,
-    /// What the store has said last; `None` = it has not been asked yet.
-    confirmed: Option<(u64, Standing)>,
+    /// Grows whenever calls meet another state.
+    generation: u64,
+    /// What the store has reported last; `None` = it has not been asked yet.
+    confirmed: Option<DatedRecord>,
     /// Stands in for `confirmed` as long as there is none.
-    initial: Standing,
+    initial: DatedRecord,
     local: Option<LocalState>,
     stats: CallStats,
-    /// Probes that have ended while this instance was on its own.
-    alone: Counts,
-    /// Whether the batch that is under way, or whose fate is unknown, had a proposal with it.
-    told_proposal: bool,
-    /// That batch asked for probes of a state that is half-open, or proposed to be.
-    asked_half_open: bool,
-    /// The counters's successes that are accounted for, and until when.
-    folded: u64,
-    folded_at: Moment,
+    /// Probes of a half-open state that is this instance's own.
+    local_probes: Counts,
+    in_flight: Option<InFlight>,
+    overrides: VecDeque<Override>,
+    last_override: OverrideId,
+    /// How many of the counters' successes have been absorbed, and until when.
+    absorbed: u64,
+    absorbed_at: Moment,
     last_failure: Option<Moment>,
-    pub(crate) probes: Probes,
+    probes: Probes,
+    health: HealthChecks,
     exchanged_at: Option<Moment>,
+    /// Metrics-only, and the rules have been in favour of opening.
+    would_open: bool,
+    effects: Effects,
 }
 
 impl StateMachine {
-    pub(crate) fn new(
-        settings: Settings,
-        instance: String,
-        held: Option<(Record, Moment)>,
-        now: Moment,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, instance: String, known: Option<DatedRecord>, now: Moment) -> Self {
         StateMachine {
             stats: CallStats::new(&settings),
-            alone: Counts::default(),
-            confirmed: held.map(|(record, as_of)| (record.epoch, Standing::from_record(&record, as_of))),
-            initial: Standing::closed(now),
             settings,
             instance,
+            generation: 0,
+            confirmed: known,
+            initial: DatedRecord::new(Record::closed(), now),
             local: None,
-            told_proposal: false,
-            asked_half_open: false,
-            folded: 0,
-            folded_at: now,
+            local_probes: Counts::default(),
+            in_flight: None,
+            overrides: VecDeque::new(),
+            last_override: 0,
+            absorbed: 0,
+            absorbed_at: now,
             last_failure: None,
             probes: Probes::default(),
+            health: HealthChecks::default(),
             exchanged_at: None,
+            would_open: false,
+            effects: Effects::default(),
         }
     }
 
-    /// Judges what has been counted by other settings from now on. `skew`: the store's clock minus this instance's, in µs.
-    pub(crate) fn configure(&mut self, settings: Settings, now: Moment, skew: u64) {
-        self.stats.configure(&self.settings, &settings, now, skew);
+    /// Goes on under other settings, with the state and the counts that it has.
+    pub(crate) fn configure(&mut self, settings: Settings, now: Now) {
+        let sent = self.in_flight.as_mut().map(|in_flight| &mut in_flight.sent);
+        self.stats.configure(&self.settings, &settings, sent, now);
         self.settings = settings;
+        self.with_health(now, HealthChecks::configured);
+    }
+
+    pub(crate) fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        self.effects.wake = self.effects.wake.max(Some(wake));
     }
 
     // ---- what it knows
@@ -86,33 +158,40 @@ impl StateMachine {
         &self.settings
     }
 
-    pub(crate) fn standing(&self) -> &Standing {
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn record(&self) -> &DatedRecord {
         match (&self.local, &self.confirmed) {
-            (Some(local), _) => &local.standing,
-            (None, Some((_, standing))) => standing,
+            (Some(local), _) => &local.record,
+            (None, Some(confirmed)) => confirmed,
             (None, None) => &self.initial,
         }
     }
 
     pub(crate) fn state(&self) -> State {
-        self.standing().state
+        self.record().state()
     }
 
+    /// Of the state that the store has confirmed last.
     pub(crate) fn epoch(&self) -> u64 {
-        self.confirmed.as_ref().map_or(0, |(epoch, _)| *epoch)
+        self.confirmed.as_ref().map_or(0, |confirmed| confirmed.record.epoch)
     }
 
     pub(crate) fn is_local(&self) -> bool {
         self.local.is_some()
     }
 
-    /// Closed, admitting all, with nothing that the store does not know. What this instance judges itself by alone
-    /// (under a quorum) is not looked at: without it, it is like a newcomer.
+    /// Closed, admitting all calls, and fully synced: the breaker can be dropped and recreated from the fleet's state.
+    /// The counts that only this instance judges by (under a quorum) are lost then, as for a new instance.
     pub(crate) fn is_at_rest(&self, now: Moment) -> bool {
         self.state() == State::Closed
             && self.ramp(now).is_none()
             && self.local.is_none()
-            && self.stats.is_told()
+            && self.in_flight.is_none()
+            && self.overrides.is_empty()
+            && !self.stats.has_news()
             && !self.probes.want_exchange()
             && !self.is_checked_while_closed()
     }
@@ -121,36 +200,69 @@ impl StateMachine {
         self.settings.health.as_ref().is_some_and(|health| health.idle_interval.is_some())
     }
 
-    /// Totals of the epoch: the fleet's and this instance's since; on its own, of its own probes.
+    /// Totals of the epoch: the fleet's, and this instance's since. Of a half-open state that is this instance's own: its
+    /// own probes.
     pub(crate) fn counts(&self) -> Counts {
-        if self.probes_alone() { self.alone } else { self.stats.totals() }
+        if self.probes_are_local() { self.local_probes } else { self.stats.totals(self.sent()) }
     }
 
-    /// What a closed breaker is judged by. `skew`: the store's clock minus this instance's, in µs.
-    pub(crate) fn trip_input(&self, now: Moment, skew: u64) -> TripInput {
-        self.stats.trip_input(now, skew, self.settings.strategy.is_some())
+    /// The counts that a closed breaker is judged by.
+    pub(crate) fn trip_input(&self, now: Now) -> TripInput {
+        self.stats.trip_input(self.sent(), now, self.settings.strategy.is_some())
     }
 
-    /// Half-open, and not by the fleet's word.
-    fn probes_alone(&self) -> bool {
+    /// The outcomes in the entry under way.
+    fn sent(&self) -> Option<&stats::delta::PendingDelta> {
+        self.in_flight.as_ref().map(|in_flight| &in_flight.sent.delta)
+    }
+
+    fn probes_are_local(&self) -> bool {
         self.is_alone() && self.state() == State::HalfOpen
     }
 
-    /// In a state that is no one else's: the store is away, or the others do not see what this instance sees.
-    pub(crate) fn is_alone(&self) -> bool {
+    /// In a state that only this instance is in: the store is away, or the others do not see the failures it sees.
+    fn is_alone(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope != Scope::Pending)
     }
 
-    /// In a state of its own though the store is there.
-    pub(crate) fn is_isolated(&self) -> bool {
+    /// In a state that only this instance is in although the store is there.
+    fn is_isolated(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope == Scope::Isolated)
     }
 
-    /// Closed, and admitting but a part of the calls, as it has just recovered: since when, and for how long in all.
+    /// Half-open is the fleet's state: leases decide who probes.
+    fn is_leased(&self, now: Now) -> bool {
+        now.store_up && !self.is_alone()
+    }
+
+    /// Closed, and admitting only a share of the calls since it has just recovered: since when, and for how long in all.
     pub(crate) fn ramp(&self, now: Moment) -> Option<(Moment, Duration)> {
-        let standing = self.standing();
+        let record = self.record();
         let ramp_up = self.settings.ramp_up?;
-        let ramping = standing.state == State::Closed && standing.attempt > 0;
-        (ramping && now < standing.since.after(ramp_up)).then_some((standing.since, ramp_up))
+        let ramping = record.state() == State::Closed && record.record.attempt > 0;
+        (ramping && now < record.since().after(ramp_up)).then_some((record.since(), ramp_up))
+    }
+
+    // ---- what is asked of it
+
+    /// Puts an override into the next exchange; with `release`, only if it finds a manual override to end.
+    pub(crate) fn override_state(&mut self, proposal: Proposal, release: bool) -> OverrideId {
+        self.last_override += 1;
+        let id = self.last_override;
+        self.overrides.push_back(Override { id, proposal, release });
+        self.wake(Wake::AtOnce);
+        id
+    }
+
+    /// A caller still waits for an answer to its request for this probe.
+    pub(crate) fn awaits_probe(&self, id: LeaseId) -> bool {
+        let requested = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.leases.contains(&id));
+        requested || self.probes.awaits(id)
+    }
+
+    /// The registry shuts down: held probes go back with the next exchange, and health checks are others' business.
+    pub(crate) fn step_down(&mut self) {
+        self.probes.release_all();
+        self.health.shut_down();
     }
 }

@@ -1,6 +1,6 @@
-//! What counts mean: pure decisions, from counts and settings to verdicts. No clock, no atomics, no I/O.
+//! The rules: pure decisions, from counts and settings to verdicts.
 //!
-//! This is the only place that decides. Stores merge, compare epochs and hand out leases.
+//! No other place decides what counts mean. Stores merge counts, compare epochs and hand out leases.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::config::{Settings, WindowKind};
 use crate::store::Counts;
 use crate::strategy::{Bucket, Calls, WindowCounts};
 
-/// What a closed breaker is judged by: the fleet's counts at the last exchange and this instance's since; or what this
-/// instance alone has seen.
+/// The counts that a closed breaker is judged by: the fleet's at the last exchange plus this instance's since, or this
+/// instance's alone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TripInput {
     /// Failures since the latest success.
     pub(crate) streak: u64,
-    /// The window; all zero where no rule looks at one.
+    /// The window's counts; zero where no rule looks at a window.
     pub(crate) window: Counts,
-    /// How many instances these failures come from; counted only where that matters.
+    /// How many instances these failures come from; counted only for a quorum or a strategy.
     pub(crate) streak_instances: u32,
     pub(crate) window_instances: u32,
-    /// The pieces of a time window, where somebody looks at them.
+    /// The buckets of a time window, where a strategy looks at them.
     pub(crate) buckets: Vec<Bucket>,
 }
 
-/// Whether a closed breaker trips, and why: the rule, its figures, the limit. A rule counts only if what it looks at
-/// comes from at least so many instances.
+/// Why a closed breaker trips, if it does: the rule, its figures, the limit. A rule applies only if the failures that it
+/// looks at come from at least `instances` instances.
 pub(crate) fn trip(settings: &Settings, input: &TripInput, instances: u32) -> Option<String> {
     let streak_counts = instances <= 1 || input.streak_instances >= instances;
     let window_counts = instances <= 1 || input.window_instances >= instances;
@@ -35,11 +35,11 @@ pub(crate) fn trip(settings: &Settings, input: &TripInput, instances: u32) -> Op
     Some(if instances > 1 { format!("{reason}, on at least {instances} instances") } else { reason })
 }
 
-/// Whether this instance, which is alone with its failures, opens for itself.
+/// Why an instance that alone sees failures opens only locally, if it does.
 pub(crate) fn trip_alone(settings: &Settings, input: &TripInput) -> Option<String> {
     let reason = trip(settings, input, 1)?;
     Some(format!(
-        "{reason}, here alone (the fleet opens from {} instances on)",
+        "{reason}, on this instance only (the fleet opens from {} instances on)",
         settings.min_failing_instances
     ))
 }
@@ -90,17 +90,17 @@ impl From<Counts> for Calls {
     }
 }
 
-/// What the probes of a half-open state amount to.
+/// The verdict on a half-open state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeVerdict {
-    /// Not enough yet.
+    /// Not enough probes have ended.
     Wait,
     Close(String),
     Reopen(String),
 }
 
-/// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes, unless their share
-/// is asked for. Successes that are too slow do not close what they would open again.
+/// Judges the probes that have ended so far, fleet-wide. One failure outweighs any number of successes, unless a
+/// `recovery_rate` is set. Slow successes do not close a circuit that they would open again.
 pub(crate) fn judge_probes(settings: &Settings, probes: Counts) -> ProbeVerdict {
     let calls = Calls::from(probes);
     match judge_results(settings, probes) {
@@ -142,14 +142,22 @@ fn judge_share(probes: Calls, limit: f64, sample: u64) -> ProbeVerdict {
     if share >= limit { ProbeVerdict::Close(figures) } else { ProbeVerdict::Reopen(figures) }
 }
 
-/// How long to stay open at the `attempt`-th opening in a row (1 = the first since it was last closed), until a probe is
-/// due, or the first health check. `roll`: a random number in [0, 1), for the jitter.
-pub(crate) fn open_for(settings: &Settings, attempt: u32, roll: f64) -> Duration {
+/// How long the circuit stays open until a probe, or the first health check, is due. `attempt`: how many openings in a row
+/// this one makes (1 = the first since it was closed). `random`: a number in [0, 1), for the jitter.
+pub(crate) fn open_for(settings: &Settings, attempt: u32, random: f64) -> Duration {
     let base = settings.health.as_ref().map_or(settings.reset_timeout, |health| health.interval);
-    settings.backoff.span(base, attempt, roll)
+    settings.backoff.span(base, attempt, random)
 }
 
-/// The share of calls that a circuit admits so long after it has recovered; `None`: all.
+/// A probe is overdue after this, unless its call has a timeout of its own.
+pub(crate) fn longest_probe(settings: &Settings) -> Duration {
+    settings.reset_timeout.max(Duration::from_secs(10))
+}
+
+/// A call that is timed out ends itself; its probe is taken from it only if it has not done so this long after.
+pub(crate) const PROBE_GRACE: Duration = Duration::from_millis(500);
+
+/// The share of calls that a circuit admits `recovered_for` after it has closed; `None`: all.
 pub(crate) fn admitted_share(ramp_up: Duration, recovered_for: Duration) -> Option<f64> {
     let part = recovered_for.as_secs_f64() / ramp_up.as_secs_f64();
     (part < 1.0).then_some(0.1 + 0.9 * part)
@@ -180,21 +188,21 @@ mod tests {
     }
 
     #[test]
-    fn a_run_trips_at_its_limit_and_says_so() {
+    fn streak_trips_at_its_threshold() {
         let settings = settings(BreakerConfig::default().failure_threshold(3));
         assert_eq!(trip(&settings, &streak(2), 1), None);
         assert_eq!(trip(&settings, &streak(3), 1).unwrap(), "3 consecutive failures (limit 3)");
     }
 
     #[test]
-    fn without_any_rule_five_in_a_row_trip() {
+    fn default_rule_is_five_consecutive_failures() {
         let settings = settings(BreakerConfig::default());
         assert_eq!(trip(&settings, &window(0, 4), 1), None);
         assert!(trip(&settings, &window(0, 5), 1).is_some());
     }
 
     #[test]
-    fn a_rate_trips_at_its_limit_from_the_minimum_of_calls_on() {
+    fn rate_trips_from_minimum_calls_on() {
         let settings = settings(BreakerConfig::default().failure_rate_threshold(0.4));
         let reason = trip(&settings, &window(6, 4), 1).unwrap();
         assert_eq!(reason, "40.0 % of 10 calls in 1m failed (limit 40.0 %)");
@@ -202,12 +210,12 @@ mod tests {
         assert_eq!(
             trip(&settings, &window(0, 9), 1),
             None,
-            "nine calls are too few; and no run is looked at"
+            "nine calls are too few, and the streak is not looked at"
         );
     }
 
     #[test]
-    fn the_last_calls_are_enough_when_they_are_all_there() {
+    fn count_window_lowers_minimum_calls_to_its_size() {
         let settings = settings(BreakerConfig::default().failure_rate_threshold(0.5).window_calls(4));
         assert_eq!(trip(&settings, &window(0, 3), 1), None);
         assert_eq!(
@@ -217,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_calls_trip_whether_they_succeed_or_fail() {
+    fn slow_successes_and_failures_trip() {
         let config = BreakerConfig::default()
             .slow_call_duration(Duration::from_millis(50))
             .slow_call_rate_threshold(0.5)
@@ -225,7 +233,7 @@ mod tests {
         let settings = settings(config);
         let slow =
             |slow| TripInput { window: Counts { slow, ..counts(3, 1) }, streak: 9, ..TripInput::default() };
-        assert_eq!(trip(&settings, &slow(1), 1), None, "and no run is looked at");
+        assert_eq!(trip(&settings, &slow(1), 1), None, "the streak is not looked at");
         assert_eq!(
             trip(&settings, &slow(2), 1).unwrap(),
             "50.0 % of 4 calls in 1m took longer than 50ms (limit 50.0 %)"
@@ -233,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn given_several_rules_any_of_them_trips() {
+    fn any_of_several_rules_trips() {
         struct Even;
         impl TripStrategy for Even {
             fn trip(&self, window: &WindowCounts<'_>) -> Option<String> {
@@ -250,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strategy_that_panics_does_not_trip() {
+    fn panicking_strategy_does_not_trip() {
         struct Broken;
         impl TripStrategy for Broken {
             fn trip(&self, _window: &WindowCounts<'_>) -> Option<String> {
@@ -262,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quorum_looks_at_the_instances_of_the_rule_that_trips() {
+    fn quorum_counts_the_instances_of_each_rule() {
         let config = BreakerConfig::default()
             .failure_threshold(3)
             .failure_rate_threshold(0.5)
@@ -281,12 +289,12 @@ mod tests {
         assert!(trip(&settings, &input(1, 2), 2).unwrap().starts_with("60.0 %"));
         assert_eq!(
             trip_alone(&settings, &input(1, 1)).unwrap(),
-            "6 consecutive failures (limit 3), here alone (the fleet opens from 2 instances on)"
+            "6 consecutive failures (limit 3), on this instance only (the fleet opens from 2 instances on)"
         );
     }
 
     #[test]
-    fn one_failed_probe_outweighs_any_successes() {
+    fn one_failed_probe_reopens() {
         let settings = settings(BreakerConfig::default().success_threshold(3));
         let probes = |successes, failures| judge_probes(&settings, counts(successes, failures));
         assert_eq!(probes(2, 0), ProbeVerdict::Wait);
@@ -295,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_probes_do_not_close_what_they_would_open() {
+    fn slow_probes_do_not_close() {
         let config = BreakerConfig::default()
             .slow_call_duration(Duration::from_millis(50))
             .slow_call_rate_threshold(0.5)
@@ -312,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_decides_after_its_sample() {
+    fn recovery_rate_decides_after_its_sample() {
         let config = BreakerConfig::default().recovery_rate(0.5).half_open_max_calls(4);
         let settings = settings(config);
         let probes = |successes, failures| judge_probes(&settings, counts(successes, failures));
@@ -323,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ramp_goes_from_a_tenth_to_all() {
+    fn ramp_grows_from_a_tenth_to_all() {
         let second = Duration::from_secs(1);
         let share = |half_seconds| admitted_share(second, second / 2 * half_seconds);
         assert_eq!(share(0), Some(0.1));
@@ -334,7 +342,7 @@ mod tests {
     proptest! {
         /// Whatever the settings are, enough successes close a half-open circuit, and enough failures trip a closed one.
         #[test]
-        fn there_is_always_a_way_on(
+        fn every_setting_can_open_and_close(
             threshold in prop::option::of(1_u32..50), rate in prop::option::of(0.01_f64..=1.0), calls in prop::option::of(1_u32..100),
             needed in 1_u32..20, recovery in prop::option::of(0.01_f64..=1.0), attempt in 1_u32.., roll in 0.0_f64..1.0, factor in 1.0_f64..10.0,
         ) {

@@ -1,42 +1,51 @@
-//! The probes of a half-open state, as far as this instance has to do with them.
+//! The probes of a half-open state that this instance makes, or wants to make.
 
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::config::Settings;
 use crate::store::{LeaseAsk, LeaseId, View};
 
-/// A lease lapses so long after its holder was last heard of. The coordinator renews it at a fifth of
-/// that, so that only a dead (or cut off) holder loses one.
+/// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a holder that
+/// is dead or cut off loses one.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
-/// A denial is remembered so long, so that a crowd of callers does not become a crowd of commands.
+/// A denial is remembered this long, so that a crowd of callers does not become a crowd of commands.
 const DENIAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     last_id: LeaseId,
-    /// Callers that wait to be asked for, and those that the exchange under way asks for.
+    /// Callers for which the next exchange requests a lease.
     waiting: Vec<LeaseId>,
-    asking: Vec<LeaseId>,
-    /// Leases of calls that are being made.
-    held: Vec<LeaseId>,
-    given_back: Vec<LeaseId>,
+    held: Vec<Probe>,
+    /// Leases that the next exchange gives back.
+    released: Vec<LeaseId>,
     denied_until: Moment,
-    /// Calls being made without a lease, while the store is away.
-    alone: u32,
 }
 
-/// Who gets a probe and who does not, after an exchange.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Allotted {
-    pub(crate) granted: Vec<LeaseId>,
-    pub(crate) denied: Vec<LeaseId>,
+/// A call that is being made while half-open.
+#[derive(Clone, Debug)]
+struct Probe {
+    id: LeaseId,
+    begun_at: Moment,
+    /// From then on it counts as failed.
+    overdue_at: Moment,
+    /// When the store may give its lease to others, by this instance's clock: counted from the request that was
+    /// granted, so never later than the store's own deadline. `None` = made without a lease, while the store is away.
+    lapses_at: Option<Moment>,
+}
+
+impl Probe {
+    /// A probe whose lease has lapsed may be another instance's by now. Without a store nobody else can have it.
+    fn is_valid(&self, now: Moment, fleet: bool) -> bool {
+        !fleet || self.lapses_at.is_some_and(|at| now < at)
+    }
 }
 
 impl Probes {
-    /// One more caller wants a probe. `None`: it cannot get one now.
-    pub(crate) fn join(&mut self, limit: u32, now: Moment) -> Option<LeaseId> {
-        let mine = self.waiting.len() + self.asking.len() + self.held.len();
+    /// One more caller wants a probe. `None`: it cannot get one now. `requested`: leases in the exchange under way.
+    pub(super) fn join(&mut self, limit: u32, requested: usize, now: Moment) -> Option<LeaseId> {
+        let mine = self.waiting.len() + requested + self.held.len();
         if mine >= limit as usize || now < self.denied_until {
             return None;
         }
@@ -45,86 +54,137 @@ impl Probes {
         Some(self.last_id)
     }
 
-    /// The same without a store to ask.
-    pub(crate) fn join_alone(&mut self, limit: u32) -> bool {
-        let free = self.alone < limit;
-        self.alone += u32::from(free);
-        free
+    /// One more caller wants a probe, and there is no store to request a lease from.
+    pub(super) fn join_without_store(
+        &mut self,
+        limit: u32,
+        longest: Duration,
+        now: Moment,
+    ) -> Option<LeaseId> {
+        if self.held.iter().filter(|probe| probe.lapses_at.is_none()).count() >= limit as usize {
+            return None;
+        }
+        self.last_id += 1;
+        self.hold(self.last_id, longest, None, now);
+        Some(self.last_id)
     }
 
-    /// A call has ended, however it did. `lease`: 0 = it was made without one.
-    pub(crate) fn ended(&mut self, lease: LeaseId) {
-        if lease == 0 {
-            self.alone = self.alone.saturating_sub(1);
-        } else if let Some(at) = self.held.iter().position(|held| *held == lease) {
-            self.held.swap_remove(at);
-            self.given_back.push(lease);
-            // What this instance gives back is free again.
-            self.denied_until = Moment::default();
+    fn hold(&mut self, id: LeaseId, longest: Duration, lapses_at: Option<Moment>, now: Moment) {
+        self.held.push(Probe { id, begun_at: now, overdue_at: now.after(longest), lapses_at });
+    }
+
+    /// The call has a limit of its own: past it, the probe is overdue.
+    pub(super) fn limit(&mut self, id: LeaseId, longest: Duration) {
+        if let Some(probe) = self.held.iter_mut().find(|probe| probe.id == id) {
+            probe.overdue_at = probe.begun_at.after(longest);
         }
     }
 
-    pub(crate) fn are_wanted(&self) -> bool {
-        !self.waiting.is_empty() || !self.asking.is_empty()
+    /// A call has ended and gives its probe back. `fleet`: the state is the fleet's, and the store is there.
+    /// Returns whether its outcome counts.
+    pub(super) fn end(&mut self, id: LeaseId, fleet: bool, now: Moment) -> bool {
+        let Some(at) = self.held.iter().position(|probe| probe.id == id) else { return false };
+        let probe = self.held.swap_remove(at);
+        let valid = probe.is_valid(now, fleet);
+        self.release(probe);
+        // The slot that this instance gives back is free again.
+        self.denied_until = Moment::default();
+        valid
     }
 
-    pub(crate) fn want_exchange(&self) -> bool {
-        !self.waiting.is_empty() || !self.given_back.is_empty()
+    fn release(&mut self, probe: Probe) {
+        if probe.lapses_at.is_some() {
+            self.released.push(probe.id);
+        }
     }
 
-    pub(crate) fn ask(&mut self, settings: &Settings) -> LeaseAsk {
-        self.asking.append(&mut self.waiting);
+    /// Gives back all probes, though their calls go on: their outcomes no longer count.
+    pub(super) fn release_all(&mut self) {
+        for probe in std::mem::take(&mut self.held) {
+            self.release(probe);
+        }
+    }
+
+    /// Takes overdue probes from their calls, and lapsed ones. Returns how many valid ones were overdue.
+    pub(super) fn expire(&mut self, fleet: bool, now: Moment) -> u64 {
+        let mut overdue = 0;
+        for probe in self.held.extract_if(.., |probe| now >= probe.overdue_at || !probe.is_valid(now, fleet))
+        {
+            overdue += u64::from(probe.is_valid(now, fleet));
+            if probe.lapses_at.is_some() {
+                self.released.push(probe.id);
+            }
+        }
+        overdue
+    }
+
+    pub(super) fn are_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn want_exchange(&self) -> bool {
+        !self.waiting.is_empty() || !self.released.is_empty()
+    }
+
+    /// What an exchange asks about leases.
+    pub(super) fn encode(&mut self, settings: &Settings) -> LeaseAsk {
+        let leased = self.held.iter().filter(|probe| probe.lapses_at.is_some());
         LeaseAsk {
-            release: std::mem::take(&mut self.given_back),
-            renew: self.held.clone(),
-            want: self.asking.clone(),
+            renew: leased.map(|probe| probe.id).collect(),
+            release: std::mem::take(&mut self.released),
+            want: std::mem::take(&mut self.waiting),
             limit: settings.half_open_max_calls,
-            term_us: crate::clock::micros(LEASE),
+            term_us: micros(LEASE),
         }
     }
 
-    /// Those that the exchange under way asks for; to be taken before its answer is looked at.
-    pub(crate) fn take_asking(&mut self) -> Vec<LeaseId> {
-        std::mem::take(&mut self.asking)
-    }
-
-    /// The store's answer for `asked`.
-    pub(crate) fn allot(&mut self, asked: Vec<LeaseId>, view: &View, now: Moment) -> Allotted {
-        let (granted, denied): (Vec<_>, Vec<_>) = asked.into_iter().partition(|id| view.granted.contains(id));
+    /// The store's answer to a request of `sent_at` for the leases `requested`. Returns those that were granted.
+    pub(super) fn receive(
+        &mut self,
+        requested: &[LeaseId],
+        view: &View,
+        longest: Duration,
+        sent_at: Moment,
+        now: Moment,
+    ) -> Vec<LeaseId> {
+        let lapses_at = sent_at.after(LEASE);
+        for probe in &mut self.held {
+            // One that has lapsed on the way is not revived.
+            probe.lapses_at = probe.lapses_at.map(|at| if now < at { lapses_at } else { at });
+        }
+        let (granted, denied): (Vec<_>, Vec<_>) =
+            requested.iter().copied().partition(|id| view.granted.contains(id));
         if !denied.is_empty() {
             let wait = view.lease_wait_us.map_or(DENIAL, Duration::from_micros);
             self.denied_until = now.after(wait.min(DENIAL));
         }
-        self.held.extend(&granted);
-        Allotted { granted, denied }
+        for id in &granted {
+            self.hold(*id, longest, Some(lapses_at), now);
+        }
+        granted
     }
 
-    /// The exchange said nothing about these: the next one asks for them again.
-    pub(crate) fn ask_again(&mut self, asked: Vec<LeaseId>) {
-        self.waiting.extend(asked);
+    /// The exchange decided nothing about these: the next one requests them again.
+    pub(super) fn request_again(&mut self, requested: Vec<LeaseId>) {
+        self.waiting.extend(requested);
     }
 
-    /// Another state begins: leases of the one before are void. Who waits goes on waiting if that state may have
-    /// probes, too.
-    pub(crate) fn begin_epoch(&mut self, may_come: bool) {
+    /// Another state begins: leases of the one before are void. Callers go on waiting if that state may have probes.
+    pub(super) fn begin_epoch(&mut self, may_have_probes: bool) {
         self.held.clear();
-        self.given_back.clear();
-        self.alone = 0;
+        self.released.clear();
         self.denied_until = Moment::default();
-        if !may_come {
+        if !may_have_probes {
             self.waiting.clear();
-            self.asking.clear();
         }
     }
 
-    /// The store is away: nobody can be asked.
-    pub(crate) fn store_lost(&mut self) {
+    /// The store is away: no lease can be requested.
+    pub(super) fn store_lost(&mut self) {
         self.waiting.clear();
-        self.asking.clear();
     }
 
-    /// Whether someone still waits under this id.
-    pub(crate) fn awaits(&self, id: LeaseId) -> bool {
-        self.waiting.contains(&id) || self.asking.contains(&id)
+    pub(super) fn awaits(&self, id: LeaseId) -> bool {
+        self.waiting.contains(&id)
     }
 }

@@ -1,161 +1,245 @@
-//! What happens here, and what it means: outcomes of calls, probes and checks, and the changes that they lead to.
+//! What happens at this instance, and the changes of state that it leads to.
 
 use std::time::Duration;
 
-use super::super::counters::Successes;
-use super::StateMachine;
 use super::policy::{self, ProbeVerdict, TripInput};
-use super::state::{Change, LocalState, Scope, Standing};
-use crate::clock::Moment;
+use super::state::{DatedRecord, LocalChange, LocalState, Scope};
+use super::stats::Successes;
+use super::{Now, StateMachine, Wake};
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::{Counts, MAX_SPAN_US};
+use crate::store::{Counts, LeaseId, MAX_SPAN_US, Record};
 
-/// Why a state held by hand has ended by itself.
+/// Why a manual override has ended by itself.
 const EXPIRED: &str = "expired";
+const DUE: &str = "reset timeout has elapsed";
 
-/// The reason where a call has said for how long the circuit must be open.
-pub(crate) fn asked_for(span: Duration) -> String {
+/// Whether a caller gets a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeAdmission {
+    /// The state admits all calls by now.
+    Admitted,
+    /// It may make this probe at once.
+    Granted(LeaseId),
+    /// The store is asked for this probe.
+    Requested(LeaseId),
+    Denied,
+}
+
+/// The result of a call that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallResult {
+    Failure {
+        slow: bool,
+    },
+    SlowSuccess,
+    /// A failure that says for how long the circuit is to be open.
+    OpenFor(Duration),
+}
+
+fn open_for_reason(span: Duration) -> String {
     format!("the dependency asked for {} (open_for)", humantime::format_duration(span))
 }
 
 impl StateMachine {
-    /// Accounts for the successes that the counters has counted since the last time. The latest of them ended
-    /// somewhere between the time that it knows and now; the run places it at the beginning of that
-    /// span, so that it never erases another instance's failure which it may have preceded.
-    /// Returns the moment to note a failure under that has happened now.
-    pub(crate) fn fold(&mut self, counters: Successes, now: Moment) -> Moment {
+    /// Takes over the successes that the breaker's counters hold. The latest of the new ones ended between the moment
+    /// that the counters have noted and now. It is dated to the beginning of that span, so that it never erases
+    /// another instance's failure that came after it. Also takes overdue probes from their calls.
+    pub(crate) fn absorb(&mut self, successes: Successes, now: Now) {
         // Strictly increasing, so that a success and a failure of this instance keep their order.
-        let earliest = Moment(self.folded_at.0 + 1);
-        let now = now.max(Moment(earliest.0 + 1));
-        let new = counters.count.wrapping_sub(self.folded);
+        let earliest = Moment(self.absorbed_at.0 + 1);
+        let at = now.at.max(Moment(earliest.0 + 1));
+        let new = successes.count.wrapping_sub(self.absorbed);
         if new > 0 && self.counts_calls() {
-            let latest = counters.latest.unwrap_or(earliest).clamp(earliest, Moment(now.0 - 1));
-            self.stats.successes(new, latest, now);
+            let latest = successes.latest.unwrap_or(earliest).clamp(earliest, Moment(at.0 - 1));
+            self.stats.successes(new, latest, at);
         }
-        self.folded = counters.count;
-        self.folded_at = now;
-        now
+        self.absorbed = successes.count;
+        self.absorbed_at = at;
+        self.expire_probes(now);
     }
 
     fn counts_calls(&self) -> bool {
         matches!(self.state(), State::Closed | State::MetricsOnly)
     }
 
-    /// A call has failed while closed. `counters`: the successes so far.
-    pub(crate) fn failure(
-        &mut self,
-        counters: Successes,
-        slow: bool,
-        now: Moment,
-        skew: u64,
-        store_up: bool,
-    ) -> Option<Change> {
-        let at = self.fold(counters, now);
-        self.stats.failure(slow, at);
-        self.last_failure = Some(now);
-        self.judge(now, skew, store_up)
+    /// A call has ended while closed or metrics-only. The successes before it have been absorbed.
+    pub(crate) fn record_call(&mut self, result: CallResult, now: Now) {
+        let at = self.absorbed_at;
+        match result {
+            CallResult::Failure { slow } => {
+                self.stats.failure(slow, at);
+                self.last_failure = Some(now.at);
+            }
+            CallResult::SlowSuccess => self.stats.slow_success(at),
+            CallResult::OpenFor(_) => self.stats.failure(false, at),
+        }
+        let requested = match result {
+            CallResult::OpenFor(span) => Some(span.min(Duration::from_micros(MAX_SPAN_US))),
+            _ => None,
+        };
+        if now.store_up {
+            self.wake(Wake::Paced);
+        }
+        if self.state() == State::MetricsOnly {
+            return self.watch(requested.map(open_for_reason), now);
+        }
+        match requested {
+            Some(span) => self.open_on_request(span, now),
+            None => self.judge(now),
+        }
     }
 
-    /// A call has succeeded while closed, and taken too long.
-    pub(crate) fn slow_success(
+    /// A probe has ended. `result`: whether it succeeded, and whether it was slow; `None` = it says nothing.
+    /// Returns whether the outcome counts: it does not if the probe's lease has lapsed, or was taken from it.
+    pub(crate) fn record_probe(
         &mut self,
-        counters: Successes,
-        now: Moment,
-        skew: u64,
-        store_up: bool,
-    ) -> Option<Change> {
-        let at = self.fold(counters, now);
-        self.stats.slow_success(at);
-        self.judge(now, skew, store_up)
-    }
-
-    /// A probe has ended with a result.
-    pub(crate) fn probe(&mut self, success: bool, slow: bool, now: Moment, store_up: bool) -> Option<Change> {
-        self.count_probe(success, slow);
-        self.judge(now, 0, store_up)
+        id: LeaseId,
+        result: Option<(bool, bool)>,
+        open_for: Option<Duration>,
+        now: Now,
+    ) -> bool {
+        let valid = self.probes.end(id, self.is_leased(now), now.at);
+        if now.store_up {
+            self.wake(Wake::AtOnce);
+        }
+        if let Some((success, slow)) = result.filter(|_| valid) {
+            self.count_probe(success, slow);
+            match open_for {
+                Some(span) => self.open_on_request(span.min(Duration::from_micros(MAX_SPAN_US)), now),
+                None => self.judge(now),
+            }
+        }
+        valid
     }
 
     fn count_probe(&mut self, success: bool, slow: bool) {
         let probe =
             Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
-        let sum = if self.probes_alone() { &mut self.alone } else { &mut self.stats.pending.counts };
+        let sum =
+            if self.probes_are_local() { &mut self.local_probes } else { &mut self.stats.pending.counts };
         *sum = sum.plus(probe);
     }
 
-    /// A call has failed, and said for how long the circuit must be open. `counters`: the successes so far.
-    pub(crate) fn open_on_request(
-        &mut self,
-        span: Duration,
-        counters: Successes,
-        now: Moment,
-        store_up: bool,
-    ) -> Change {
-        let at = self.fold(counters, now);
-        let span = span.min(Duration::from_micros(MAX_SPAN_US));
-        if self.state() == State::HalfOpen {
+    /// A probe that goes on for too long counts as failed, whether or not its call ever ends.
+    fn expire_probes(&mut self, now: Now) {
+        let overdue = self.probes.expire(self.is_leased(now), now.at);
+        for _ in 0..overdue {
             self.count_probe(false, false);
-        } else {
-            self.stats.failure(false, at);
         }
-        let reason = asked_for(span);
-        let evidence = Counts { failures: 1, ..Counts::default() };
-        let scope = self.scope(store_up);
-        self.open_until(reason, evidence, self.next_attempt(now), span, now, scope)
+        if overdue > 0 {
+            self.wake(Wake::AtOnce);
+            self.judge(now);
+        }
     }
 
-    /// Looks at everything that is known and changes the state if that is what it means.
-    pub(crate) fn judge(&mut self, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
+    /// A probe was granted to a caller that has gone.
+    pub(crate) fn release_probe(&mut self, id: LeaseId, now: Now) {
+        self.probes.end(id, self.is_leased(now), now.at);
+        self.wake(Wake::AtOnce);
+    }
+
+    /// The call that makes this probe may take `limit`, and no longer.
+    pub(crate) fn limit_probe(&mut self, id: LeaseId, limit: Duration) {
+        self.probes.limit(id, limit.saturating_add(policy::PROBE_GRACE));
+    }
+
+    /// A caller wants a probe.
+    pub(crate) fn admit_probe(&mut self, now: Now) -> ProbeAdmission {
+        let state = self.state();
+        if state.admits() {
+            return ProbeAdmission::Admitted;
+        }
+        if state != State::HalfOpen && !self.record().is_due(now.at) {
+            return ProbeAdmission::Denied;
+        }
+        let limit = self.settings.half_open_max_calls;
+        if now.store_up && !self.is_isolated() {
+            let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
+            let Some(id) = self.probes.join(limit, requested, now.at) else { return ProbeAdmission::Denied };
+            self.wake(Wake::AtOnce);
+            return ProbeAdmission::Requested(id);
+        }
+        if state == State::Open {
+            let to = self.half_open_record(now.at);
+            let scope = self.scope(false);
+            self.change(to, Counts::default(), scope);
+        }
+        let longest = policy::longest_probe(&self.settings);
+        let id = self.probes.join_without_store(limit, longest, now.at);
+        id.map_or(ProbeAdmission::Denied, ProbeAdmission::Granted)
+    }
+
+    /// A call has asked to open the circuit for this span.
+    fn open_on_request(&mut self, span: Duration, now: Now) {
+        let evidence = Counts { failures: 1, ..Counts::default() };
+        let scope = self.scope(now.store_up);
+        self.open_until(open_for_reason(span), evidence, self.next_attempt(now.at), span, now.at, scope);
+    }
+
+    /// Evaluates everything that is known, and changes the state if the rules say so.
+    pub(crate) fn judge(&mut self, now: Now) {
         match self.state() {
-            State::Closed => self.judge_calls(now, skew, store_up),
+            State::Closed => {
+                if let Some((reason, input, isolated)) = self.verdict(now) {
+                    let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
+                    self.open(reason, figures(&input), scope, now);
+                }
+            }
             State::HalfOpen => {
                 let probes = self.counts();
-                let scope = self.scope(store_up);
+                let scope = self.scope(now.store_up);
                 match policy::judge_probes(&self.settings, probes) {
-                    ProbeVerdict::Wait => None,
-                    ProbeVerdict::Reopen(reason) => Some(self.open(reason, probes, now, scope)),
-                    ProbeVerdict::Close(reason) => Some(self.close(reason, probes, now, scope)),
+                    ProbeVerdict::Wait => {}
+                    ProbeVerdict::Reopen(reason) => self.open(reason, probes, scope, now),
+                    ProbeVerdict::Close(reason) => self.close(reason, probes, scope, now.at),
                 }
             }
             // With a store, the fleet leaves it together; see `proposal`.
-            _ if !store_up && self.standing().has_expired(now) => {
-                let to = self.after_expiry(now);
-                Some(self.change(to, Counts::default(), Scope::StoreDown))
+            _ if !now.store_up && self.record().has_expired(now.at) => {
+                self.change(self.expired_record(now.at), Counts::default(), Scope::StoreDown);
             }
-            _ => None,
+            _ => {}
         }
     }
 
-    pub(super) fn after_expiry(&self, now: Moment) -> Standing {
-        Standing { reason: EXPIRED.into(), originator: self.instance.clone(), ..Standing::closed(now) }
+    /// Judges at the pace of the exchange: successes alone can complete a rate's minimum of calls. Returns whether there is
+    /// something to exchange with the store.
+    pub(crate) fn review(&mut self, now: Now) -> bool {
+        self.judge(now);
+        self.watch(None, now);
+        let wants = self.wants_exchange(now);
+        if wants {
+            self.effects.wake = None;
+        }
+        wants
     }
 
-    /// Why it would open now if it did not only watch.
-    pub(crate) fn would_open(&self, now: Moment, skew: u64, store_up: bool) -> Option<String> {
+    /// Metrics-only: reports the opening that there would have been, once. `requested`: why a call has asked for it.
+    fn watch(&mut self, requested: Option<String>, now: Now) {
         let watching = self.state() == State::MetricsOnly;
-        let verdict = watching.then(|| self.verdict(now, skew, store_up))?;
-        verdict.map(|(reason, ..)| reason)
+        let verdict = || self.verdict(now).filter(|_| watching).map(|(reason, ..)| reason);
+        let reason = requested.or_else(verdict);
+        let before = std::mem::replace(&mut self.would_open, reason.is_some());
+        if !before && reason.is_some() {
+            self.effects.would_open = reason;
+        }
     }
 
-    fn judge_calls(&mut self, now: Moment, skew: u64, store_up: bool) -> Option<Change> {
-        let (reason, input, isolated) = self.verdict(now, skew, store_up)?;
-        let scope = if isolated { Scope::Isolated } else { self.scope(store_up) };
-        Some(self.open(reason, figures(&input), now, scope))
-    }
-
-    /// Whether what has been counted speaks for opening, and why; `true`: for this instance alone.
-    fn verdict(&self, now: Moment, skew: u64, store_up: bool) -> Option<(String, TripInput, bool)> {
-        let input = self.trip_input(now, skew);
-        // Who is cut off cannot know what others see, and protects itself.
-        let quorum = if store_up { self.settings.min_failing_instances } else { 1 };
+    /// Why the breaker should open, if it should; `true`: this instance only.
+    fn verdict(&self, now: Now) -> Option<(String, TripInput, bool)> {
+        let input = self.trip_input(now);
+        // An instance that is cut off cannot know what others see, and protects itself.
+        let quorum = if now.store_up { self.settings.min_failing_instances } else { 1 };
         if let Some(reason) = policy::trip(&self.settings, &input, quorum) {
             return Some((reason, input, false));
         }
-        let own = self.stats.own_trip_input(now).filter(|_| quorum > 1)?;
+        let own = self.stats.own_trip_input(now.at).filter(|_| quorum > 1)?;
         let reason = policy::trip_alone(&self.settings, &own)?;
         Some((reason, own, true))
     }
 
-    /// What a change that this instance makes now is meant as.
+    /// The scope of a change that this instance makes now.
     fn scope(&self, store_up: bool) -> Scope {
         match &self.local {
             Some(LocalState { scope: Scope::Isolated, .. }) => Scope::Isolated,
@@ -168,53 +252,40 @@ impl StateMachine {
     fn next_attempt(&self, now: Moment) -> u32 {
         match self.state() {
             State::Closed if self.ramp(now).is_none() => 1,
-            _ => self.standing().attempt.saturating_add(1),
+            _ => self.record().record.attempt.saturating_add(1),
         }
     }
 
-    /// A health check has passed while open. `token`: of the role that it was made in, if it was.
-    pub(crate) fn close_after_check(
-        &mut self,
-        reason: String,
-        token: Option<u64>,
-        now: Moment,
-        store_up: bool,
-    ) -> Change {
-        let scope = self.scope(store_up);
-        let change = self.close(reason, Counts::default(), now, scope);
-        self.fence(token, change)
+    /// A health check has passed while open. `token`: of the leader that made it, if one did.
+    pub(super) fn close_after_check(&mut self, reason: String, token: Option<u64>, now: Now) {
+        let scope = self.scope(now.store_up);
+        self.close(reason, Counts::default(), scope, now.at);
+        self.fence(token);
     }
 
-    /// A health check has failed while closed. `token`: of the role that it was made in, if it was.
-    pub(crate) fn open_after_check(
-        &mut self,
-        reason: String,
-        token: Option<u64>,
-        now: Moment,
-        store_up: bool,
-    ) -> Change {
-        let scope = self.scope(store_up);
-        let change = self.open(reason, self.counts(), now, scope);
-        self.fence(token, change)
+    /// A health check has failed while closed. `token`: of the leader that made it, if one did.
+    pub(super) fn open_after_check(&mut self, reason: String, token: Option<u64>, now: Now) {
+        let scope = self.scope(now.store_up);
+        self.open(reason, self.counts(), scope, now);
+        self.fence(token);
     }
 
-    fn fence(&mut self, token: Option<u64>, change: Change) -> Change {
+    fn fence(&mut self, token: Option<u64>) {
         if let Some(local) = &mut self.local {
             local.token = token;
         }
-        change
     }
 
-    fn close(&mut self, reason: String, evidence: Counts, now: Moment, scope: Scope) -> Change {
-        let attempt = if self.settings.ramp_up.is_some() { self.standing().attempt } else { 0 };
-        let to = Standing { reason, originator: self.instance.clone(), attempt, ..Standing::closed(now) };
-        self.change(to, evidence, scope)
+    fn close(&mut self, reason: String, evidence: Counts, scope: Scope, now: Moment) {
+        let attempt = if self.settings.ramp_up.is_some() { self.record().record.attempt } else { 0 };
+        let to = self.decided(Record { reason, attempt, ..Record::closed() }, now);
+        self.change(to, evidence, scope);
     }
 
-    fn open(&mut self, reason: String, evidence: Counts, now: Moment, scope: Scope) -> Change {
-        let attempt = self.next_attempt(now);
-        let reset_timeout = policy::open_for(&self.settings, attempt, fastrand::f64());
-        self.open_until(reason, evidence, attempt, reset_timeout, now, scope)
+    fn open(&mut self, reason: String, evidence: Counts, scope: Scope, now: Now) {
+        let attempt = self.next_attempt(now.at);
+        let reset_timeout = policy::open_for(&self.settings, attempt, now.random);
+        self.open_until(reason, evidence, attempt, reset_timeout, now.at, scope);
     }
 
     fn open_until(
@@ -225,66 +296,77 @@ impl StateMachine {
         reset_timeout: Duration,
         now: Moment,
         scope: Scope,
-    ) -> Change {
-        let to = Standing {
+    ) {
+        let reset_timeout_us = micros(reset_timeout);
+        let remaining_us = Some(reset_timeout_us);
+        let record = Record {
             state: State::Open,
             reason,
-            originator: self.instance.clone(),
-            actor: String::new(),
-            since: now,
-            until: Some(now.after(reset_timeout)),
-            reset_timeout,
+            remaining_us,
+            reset_timeout_us,
             attempt,
+            ..Record::closed()
         };
-        self.change(to, evidence, scope)
+        let to = self.decided(record, now);
+        self.change(to, evidence, scope);
     }
 
-    /// This instance's own half-open: the store is away, or it is in a state of its own anyway.
-    pub(crate) fn half_open_alone(&mut self, now: Moment) -> Change {
-        let standing = self.standing();
-        let to = Standing {
-            state: State::HalfOpen,
-            reason: "reset timeout is over".into(),
-            originator: self.instance.clone(),
-            actor: String::new(),
-            since: now,
-            until: None,
-            reset_timeout: standing.reset_timeout,
-            attempt: standing.attempt,
-        };
-        let scope = self.scope(false);
-        self.change(to, Counts::default(), scope)
+    pub(super) fn half_open_record(&self, now: Moment) -> DatedRecord {
+        let Record { reset_timeout_us, attempt, .. } = self.record().record;
+        let (state, reason) = (State::HalfOpen, DUE.to_owned());
+        self.decided(Record { state, reason, reset_timeout_us, attempt, ..Record::closed() }, now)
     }
 
-    /// Takes a standing of its own.
-    fn change(&mut self, to: Standing, evidence: Counts, scope: Scope) -> Change {
-        let from = self.state();
-        self.alone = Counts::default();
-        match (scope, to.state) {
-            (Scope::StoreDown, State::HalfOpen) => self.stats.forget_totals(),
-            (Scope::StoreDown, State::Closed) => self.stats.recovered(to.since),
+    pub(super) fn expired_record(&self, now: Moment) -> DatedRecord {
+        self.decided(Record { reason: EXPIRED.into(), ..Record::closed() }, now)
+    }
+
+    /// A state that this instance decides on now.
+    fn decided(&self, record: Record, now: Moment) -> DatedRecord {
+        DatedRecord::new(Record { originator: self.instance.clone(), ..record }, now)
+    }
+
+    /// Enters a state of its own.
+    fn change(&mut self, to: DatedRecord, evidence: Counts, scope: Scope) {
+        let (from, state) = (self.state(), to.state());
+        self.local_probes = Counts::default();
+        match (scope, state) {
+            (Scope::Pending, State::Closed) => self.stats.decide(),
+            (Scope::StoreDown, State::HalfOpen) => {
+                self.stats.forget_totals();
+                self.forget_sent();
+            }
+            (Scope::StoreDown, State::Closed) => {
+                self.stats.recovered(to.as_of);
+                self.forget_sent();
+            }
             (Scope::Isolated, _) => self.stats.forget_own(),
             _ => {}
         }
-        self.probes.begin_epoch(to.state == State::HalfOpen);
-        // Who has recovered by itself is where the fleet is again.
-        let local = LocalState { standing: to.clone(), evidence, scope, token: None };
-        self.local = Some(local).filter(|_| scope != Scope::Isolated || to.state != State::Closed);
-        Change { from, to, evidence, private: scope != Scope::Pending }
+        self.begin_probes(state == State::HalfOpen);
+        self.local = Some(LocalState { record: to, evidence, scope, token: None });
+        self.generation += 1;
+        if scope == Scope::Pending {
+            self.wake(Wake::AtOnce);
+        } else {
+            self.report_local_change(from);
+        }
+        // An instance that has recovered by itself is where the fleet is.
+        if scope == Scope::Isolated && state == State::Closed {
+            self.local = None;
+        }
     }
 
-    /// The store has gone away. What was on its way there is this instance's private affair from now on.
-    pub(crate) fn store_lost(&mut self) -> Option<Change> {
-        self.probes.store_lost();
-        let from = self.confirmed.as_ref().map_or(State::Closed, |(_, standing)| standing.state);
-        let local = self.local.as_mut().filter(|local| local.scope == Scope::Pending)?;
-        local.scope = Scope::StoreDown;
-        local.token = None;
-        Some(Change { from, to: local.standing.clone(), evidence: local.evidence, private: true })
+    /// No event of the store will report this instance's own state.
+    pub(super) fn report_local_change(&mut self, from: State) {
+        if let Some(local) = &self.local {
+            let (to, evidence) = (local.record.record.clone(), local.evidence);
+            self.effects.local_changes.push(LocalChange { from, to, epoch: self.epoch(), evidence });
+        }
     }
 }
 
-/// What led to a decision, for those who are told of it.
+/// The counts that led to a decision, for the listeners.
 fn figures(input: &TripInput) -> Counts {
     if input.window == Counts::default() {
         Counts { failures: input.streak, ..Counts::default() }

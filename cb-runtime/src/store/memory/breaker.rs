@@ -292,12 +292,13 @@ impl StoredBreaker {
             return false;
         }
         let current = self.record(now);
-        let reset_timeout_us = proposal.reset_timeout_us.min(MAX_SPAN_US);
-        let reason = cut(&proposal.reason);
-        let remaining_us = proposal.to.remaining(proposal.remaining_us, reset_timeout_us);
+        let to = &proposal.to;
+        let reset_timeout_us = to.reset_timeout_us.min(MAX_SPAN_US);
+        let reason = cut(&to.reason);
+        let remaining_us = to.state.remaining(to.remaining_us, reset_timeout_us);
         let wins = if proposal.force {
             let nothing_counted = self.counts.is_nothing() && self.failures.is_empty();
-            let changes_nothing = current.state == proposal.to
+            let changes_nothing = current.state == to.state
                 && current.reason == reason
                 && current.remaining_us.is_none()
                 && remaining_us.is_none()
@@ -305,21 +306,21 @@ impl StoredBreaker {
             !changes_nothing
         } else {
             let bound =
-                current.state.is_manual() || (current.state == State::Open && proposal.to == State::HalfOpen);
+                current.state.is_manual() || (current.state == State::Open && to.state == State::HalfOpen);
             let over = current.remaining_us == Some(0);
             known_epoch == Some(self.epoch) && (!bound || over)
         };
         if wins {
             let next = Record {
                 epoch: self.epoch + 1,
-                state: proposal.to,
+                state: to.state,
                 reason: reason.to_owned(),
                 originator: instance.to_owned(),
-                actor: cut(&proposal.actor).to_owned(),
+                actor: cut(&to.actor).to_owned(),
                 remaining_us,
                 since_us: 0,
                 reset_timeout_us,
-                attempt: proposal.attempt,
+                attempt: to.attempt,
             };
             self.begin(&next, now);
         }

@@ -16,7 +16,7 @@ use cb_testkit::RedisServer;
 
 use super::{RedisStore, Target};
 use crate::snapshot::State;
-use crate::store::{Answer, Batch, Counts, Delta, Entry, Proposal, Store, View};
+use crate::store::{Answer, Batch, Counts, Delta, Entry, Proposal, Record, Store, View};
 
 const SECOND: u64 = 1_000_000;
 
@@ -43,17 +43,15 @@ fn counting(name: &str, successes: u64, failures: u64) -> Entry {
 }
 
 fn forcing(name: &str, to: State) -> Entry {
-    let proposal = Proposal {
-        to,
+    let to = Record {
+        state: to,
         reason: "test".into(),
         remaining_us: (to == State::Open).then_some(60 * SECOND),
         reset_timeout_us: 60 * SECOND,
         attempt: 1,
-        force: true,
-        token: None,
-        actor: String::new(),
-        evidence: Counts::default(),
+        ..Record::closed()
     };
+    let proposal = Proposal { to, force: true, token: None, evidence: Counts::default() };
     Entry { proposal: Some(proposal), ..about(name) }
 }
 

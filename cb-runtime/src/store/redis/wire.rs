@@ -227,15 +227,16 @@ impl<'a> RecordOut<'a> {
 
 impl<'a> ProposalOut<'a> {
     fn new(proposal: &'a Proposal) -> Self {
+        let to = &proposal.to;
         ProposalOut {
-            state: proposal.to.as_str(),
-            reason: cut(&proposal.reason),
-            remaining: proposal.remaining_us.map(span),
-            reset: span(proposal.reset_timeout_us),
-            attempt: proposal.attempt,
+            state: to.state.as_str(),
+            reason: cut(&to.reason),
+            remaining: to.remaining_us.map(span),
+            reset: span(to.reset_timeout_us),
+            attempt: to.attempt,
             force: proposal.force,
             token: proposal.token.map(whole),
-            actor: cut(&proposal.actor),
+            actor: cut(&to.actor),
             evidence: counts_out(&proposal.evidence),
         }
     }

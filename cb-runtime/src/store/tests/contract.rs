@@ -140,21 +140,32 @@ fn streak(success_age_us: Option<u64>, failures: &[(u64, u64)]) -> Delta {
 }
 
 fn proposal(to: State) -> Proposal {
-    Proposal {
-        to,
+    let to = Record {
+        state: to,
         reason: "test".into(),
         remaining_us: (to == State::Open).then_some(30 * SECOND),
         reset_timeout_us: 30 * SECOND,
         attempt: 1,
-        force: false,
-        token: None,
-        actor: String::new(),
-        evidence: counts(6, 4),
-    }
+        ..Record::closed()
+    };
+    Proposal { to, force: false, token: None, evidence: counts(6, 4) }
 }
 
 fn forced(to: State, reason: &str) -> Proposal {
-    Proposal { force: true, reason: reason.into(), ..proposal(to) }
+    let proposal = proposal(to);
+    Proposal { force: true, to: Record { reason: reason.into(), ..proposal.to }, ..proposal }
+}
+
+/// A manual override by `actor`.
+fn forced_by(actor: &str, to: State, reason: &str) -> Proposal {
+    let proposal = forced(to, reason);
+    Proposal { to: Record { actor: actor.into(), ..proposal.to }, ..proposal }
+}
+
+/// A manual override with these spans.
+fn forced_for(remaining_us: Option<u64>, reset_timeout_us: u64, to: State, reason: &str) -> Proposal {
+    let proposal = forced(to, reason);
+    Proposal { to: Record { remaining_us, reset_timeout_us, ..proposal.to }, ..proposal }
 }
 
 /// An entry of one who knows `record` and proposes.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Backoff, BreakerConfig};
+use crate::store::Record;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(30);
@@ -19,11 +20,12 @@ fn settings(idle: bool) -> Settings {
 /// An instance and where it is.
 struct World {
     settings: Settings,
-    standing: Standing,
+    record: DatedRecord,
     generation: u64,
     alone: bool,
+    unfinished: usize,
     now: Moment,
-    checks: Checks,
+    health: HealthChecks,
 }
 
 impl World {
@@ -31,11 +33,12 @@ impl World {
         let now = Moment(1_000_000_000);
         World {
             settings: settings(idle),
-            standing: Standing::closed(now),
+            record: DatedRecord::new(Record::closed(), now),
             generation: 0,
             alone: false,
+            unfinished: 0,
             now,
-            checks: Checks::default(),
+            health: HealthChecks::default(),
         }
     }
 
@@ -46,8 +49,9 @@ impl World {
     }
 
     fn enter(&mut self, state: State) {
-        let until = (state == State::Open).then(|| self.now.after(INTERVAL));
-        self.standing = Standing { state, until, attempt: 1, ..Standing::closed(self.now) };
+        let remaining_us = (state == State::Open).then(|| micros(INTERVAL));
+        let record = Record { state, remaining_us, attempt: 1, ..Record::closed() };
+        self.record = DatedRecord::new(record, self.now);
         self.generation += 1;
     }
 
@@ -55,33 +59,34 @@ impl World {
         self.now = self.now.after(span);
     }
 
-    fn with<T>(&mut self, act: impl FnOnce(&mut Checks, CheckContext<'_>) -> T) -> T {
+    fn with<T>(&mut self, act: impl FnOnce(&mut HealthChecks, CheckContext<'_>) -> T) -> T {
         let context = CheckContext {
             settings: &self.settings,
-            standing: &self.standing,
+            record: &self.record,
             generation: self.generation,
             alone: self.alone,
             unconfirmed: false,
             now: self.now,
         };
-        act(&mut self.checks, context)
+        act(&mut self.health, context)
     }
 
-    /// One exchange in which the store says who has the role.
+    /// One exchange in which the store says which instance leads.
     fn exchange(&mut self, mine: bool, token: u64) -> Option<RoleAsk> {
-        let asked = self.with(Checks::ask);
+        let asked = self.with(HealthChecks::encode);
         let mine = mine && asked.is_some_and(|ask| ask.want);
         let view = asked.map(|_| RoleView { mine, token, remaining_us: 0 });
-        self.with(|checks, context| checks.answered(view, context));
+        self.with(|health, context| health.receive(view, context));
         asked
     }
 
-    fn begin(&mut self) -> Option<CheckOrder> {
-        self.with(Checks::begin)
+    fn begin(&mut self) -> Option<CheckTicket> {
+        let unfinished = self.unfinished;
+        self.with(|health, context| health.begin(unfinished, context))
     }
 
-    fn end(&mut self, order: &CheckOrder, result: Result<(), &str>) -> CheckVerdict {
-        self.with(|checks, context| checks.end(&order.ticket, result.err(), context, 0.5))
+    fn end(&mut self, ticket: &CheckTicket, result: Result<(), &str>) -> CheckVerdict {
+        self.with(|health, context| health.end(ticket, result.err(), context, 0.5))
     }
 
     /// The spans after which checks begin that all fail.
@@ -90,8 +95,8 @@ impl World {
         let mut before = self.now;
         while spans.len() < checks {
             self.exchange(true, 7);
-            if let Some(order) = self.begin() {
-                assert_eq!(self.end(&order, Err("down")), CheckVerdict::Stay);
+            if let Some(ticket) = self.begin() {
+                assert_eq!(self.end(&ticket, Err("down")), CheckVerdict::Stay);
                 spans.push(self.now.since(before));
                 before = self.now;
             }
@@ -102,13 +107,13 @@ impl World {
 }
 
 #[test]
-fn the_first_check_comes_an_interval_after_the_opening_and_the_next_ones_back_off() {
+fn first_check_comes_after_an_interval_and_the_next_back_off() {
     let spans = World::open().spans_between_failing_checks(4);
     assert_eq!(spans, [INTERVAL, 2 * INTERVAL, 3 * INTERVAL, 3 * INTERVAL]);
 }
 
 #[test]
-fn only_who_has_the_role_checks() {
+fn only_the_leader_checks() {
     let mut world = World::open();
     world.exchange(false, 7);
     world.advance(INTERVAL);
@@ -119,7 +124,7 @@ fn only_who_has_the_role_checks() {
 }
 
 #[test]
-fn a_role_that_cannot_be_renewed_ends_with_its_term() {
+fn unrenewed_lease_ends_with_its_term() {
     let mut world = World::open();
     world.exchange(true, 7);
     world.advance(TERM);
@@ -127,41 +132,41 @@ fn a_role_that_cannot_be_renewed_ends_with_its_term() {
 }
 
 #[test]
-fn a_result_counts_only_in_the_role_it_was_made_in() {
+fn result_counts_only_under_its_own_lease() {
     let mut world = World::open();
     world.advance(INTERVAL);
     world.exchange(true, 7);
-    let order = world.begin().unwrap();
+    let ticket = world.begin().unwrap();
     world.exchange(false, 8);
     world.exchange(true, 9);
-    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
 
     world.advance(INTERVAL);
     world.exchange(true, 9);
-    let order = world.begin().unwrap();
+    let ticket = world.begin().unwrap();
     world.exchange(true, 9);
     let reason = "health check passed".to_owned();
-    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Close { reason, token: Some(9) });
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Close { reason, token: Some(9) });
 }
 
 #[test]
-fn a_result_of_another_state_comes_too_late() {
+fn result_of_an_earlier_state_is_late() {
     let mut world = World::open();
     world.advance(INTERVAL);
     world.exchange(true, 7);
-    let order = world.begin().unwrap();
+    let ticket = world.begin().unwrap();
     world.enter(State::ForcedOpen);
-    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
 
     world.enter(State::Open);
     world.exchange(true, 7);
-    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
     world.advance(INTERVAL);
     assert!(world.begin().is_some(), "nor does it keep the next one from being made");
 }
 
 #[test]
-fn where_nothing_is_to_be_checked_nobody_has_the_role() {
+fn no_leader_where_nothing_is_checked() {
     let mut world = World::new(false);
     assert_eq!(world.exchange(true, 7), None, "closed");
     world.enter(State::Open);
@@ -171,7 +176,7 @@ fn where_nothing_is_to_be_checked_nobody_has_the_role() {
         world.exchange(true, 7);
         world.enter(state);
         assert!(
-            world.with(|checks, context| checks.want_exchange(context)),
+            world.with(|health, context| health.want_exchange(context)),
             "{state}: it is given up at once"
         );
         assert!(!world.exchange(true, 7).unwrap().want);
@@ -180,81 +185,81 @@ fn where_nothing_is_to_be_checked_nobody_has_the_role() {
 }
 
 #[test]
-fn a_failed_idle_check_opens() {
+fn failed_idle_check_opens() {
     let mut world = World::new(true);
     world.exchange(true, 7);
     assert!(world.begin().is_none());
     world.advance(IDLE);
     world.exchange(true, 7);
-    let order = world.begin().unwrap();
-    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Stay);
+    let ticket = world.begin().unwrap();
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Stay);
     assert!(world.begin().is_none());
 
     world.advance(IDLE);
     world.exchange(true, 7);
-    let order = world.begin().unwrap();
+    let ticket = world.begin().unwrap();
     let reason = "health check failed: down".to_owned();
-    assert_eq!(world.end(&order, Err("down")), CheckVerdict::Open { reason, token: Some(7) });
+    assert_eq!(world.end(&ticket, Err("down")), CheckVerdict::Open { reason, token: Some(7) });
 }
 
 #[test]
-fn a_closed_circuit_with_idle_checks_renews_its_role_and_others_ask_for_it() {
+fn idle_leader_renews_and_others_request() {
     let mut world = World::new(true);
     let mut asked = |mine| {
         world.exchange(mine, 7);
         let mut waited = Duration::ZERO;
-        while !world.with(|checks, context| checks.want_exchange(context)) {
+        while !world.with(|health, context| health.want_exchange(context)) {
             world.advance(STEP);
             waited += STEP;
         }
         waited
     };
-    assert_eq!((asked(true), asked(false)), (RENEWAL, QUESTION));
+    assert_eq!((asked(true), asked(false)), (RENEWAL, REQUEST));
 }
 
 #[test]
-fn the_reason_tells_of_the_failures_before() {
+fn reason_names_the_failures_before() {
     for (failures, expected) in [(0, ""), (1, " after 1 failure"), (3, " after 3 failures")] {
         let mut world = World::open();
         world.spans_between_failing_checks(failures);
         world.advance(3 * INTERVAL);
         world.exchange(true, 7);
-        let order = world.begin().unwrap();
+        let ticket = world.begin().unwrap();
         let reason = format!("health check passed{expected}");
-        assert_eq!(world.end(&order, Ok(())), CheckVerdict::Close { reason, token: Some(7) });
+        assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Close { reason, token: Some(7) });
     }
 }
 
 #[test]
-fn without_the_store_an_instance_checks_for_itself() {
+fn without_the_store_each_instance_checks_for_itself() {
     let mut world = World::open();
     world.alone = true;
-    world.checks.store_lost();
+    world.health.store_lost();
     assert!(world.begin().is_none());
     world.advance(INTERVAL);
-    let order = world.begin().unwrap();
-    assert!(matches!(world.end(&order, Ok(())), CheckVerdict::Close { token: None, .. }));
+    let ticket = world.begin().unwrap();
+    assert!(matches!(world.end(&ticket, Ok(())), CheckVerdict::Close { token: None, .. }));
 
     // What was found out alone is nothing to tell the fleet.
     let mut world = World::open();
     world.alone = true;
     assert!(world.begin().is_none());
     world.advance(INTERVAL);
-    let order = world.begin().unwrap();
+    let ticket = world.begin().unwrap();
     world.alone = false;
     world.exchange(true, 7);
-    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
 }
 
 #[test]
-fn a_short_absence_of_the_store_makes_nobody_check() {
+fn short_loss_of_the_store_causes_no_check() {
     let mut world = World::open();
     world.exchange(false, 7);
     world.advance(3 * INTERVAL);
     assert!(world.begin().is_none(), "another one has the role");
     for _ in 0..3 {
         world.alone = true;
-        world.checks.store_lost();
+        world.health.store_lost();
         assert!(world.begin().is_none());
         world.advance(INTERVAL.saturating_sub(STEP));
         assert!(world.begin().is_none());
@@ -265,35 +270,35 @@ fn a_short_absence_of_the_store_makes_nobody_check() {
 }
 
 #[test]
-fn checks_that_are_stuck_are_few_and_the_next_one_still_fails() {
+fn unfinished_checks_are_bounded_and_the_next_one_fails() {
     let mut world = World::open();
     world.alone = true;
     world.begin();
-    let mut stuck = Vec::new();
-    for _ in 0..MOST_STUCK {
+    for _ in 0..MAX_UNFINISHED {
         world.advance(3 * INTERVAL);
-        let order = world.begin().unwrap();
-        world.end(&order, Err("no result"));
-        stuck.push(order.slot.expect("there is room"));
+        let ticket = world.begin().unwrap();
+        assert!(!ticket.blocked);
+        world.end(&ticket, Err("no result"));
+        world.unfinished += 1;
     }
     world.advance(3 * INTERVAL);
-    let order = world.begin().unwrap();
-    assert!(order.slot.is_none());
-    world.end(&order, Err("stuck"));
-    stuck.pop();
+    let ticket = world.begin().unwrap();
+    assert!(ticket.blocked);
+    world.end(&ticket, Err("blocked"));
+    world.unfinished -= 1;
     world.advance(3 * INTERVAL);
-    assert!(world.begin().unwrap().slot.is_some());
+    assert!(!world.begin().unwrap().blocked);
 }
 
 #[test]
-fn who_has_resigned_checks_no_more_and_gives_the_role_up() {
+fn shutdown_ends_checks_and_gives_the_lease_up() {
     let mut world = World::open();
     world.advance(INTERVAL);
     world.exchange(true, 7);
-    let order = world.begin().unwrap();
-    world.checks.step_down();
-    assert_eq!(world.end(&order, Ok(())), CheckVerdict::Late);
-    assert!(world.with(|checks, context| checks.want_exchange(context)));
+    let ticket = world.begin().unwrap();
+    world.health.shut_down();
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
+    assert!(world.with(|health, context| health.want_exchange(context)));
     assert!(!world.exchange(true, 7).unwrap().want);
     world.advance(INTERVAL);
     world.alone = true;
@@ -301,7 +306,7 @@ fn who_has_resigned_checks_no_more_and_gives_the_role_up() {
 }
 
 #[test]
-fn the_time_for_a_check_is_the_interval_within_bounds() {
+fn check_timeout_is_the_interval_within_bounds() {
     let timeout = |interval| {
         let config = BreakerConfig::default().health_check(async || ()).health_check_interval(interval);
         config.resolve().unwrap().health.unwrap().timeout()
@@ -313,7 +318,7 @@ fn the_time_for_a_check_is_the_interval_within_bounds() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    GateWord(u16),
+    Advance(u16),
     Enter(State),
     Alone(bool),
     Exchange(bool),
@@ -323,7 +328,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..3000u16).prop_map(Step::GateWord),
+        (0..3000u16).prop_map(Step::Advance),
         proptest::sample::select(&State::ALL[..]).prop_map(Step::Enter),
         any::<bool>().prop_map(Step::Alone),
         proptest::bool::weighted(0.8).prop_map(Step::Exchange),
@@ -335,7 +340,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn whatever_happens_only_a_current_result_of_one_in_charge_changes_the_state(
+    fn only_a_current_result_of_the_leader_changes_the_state(
         idle in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..200),
     ) {
@@ -343,15 +348,15 @@ proptest! {
         // The role as it was answered last: its token, and when it was asked for.
         let mut role: Option<(u64, Moment)> = None;
         let mut token = 0;
-        let mut orders: Vec<(CheckOrder, u64)> = Vec::new();
+        let mut tickets: Vec<(CheckTicket, u64)> = Vec::new();
         for step in steps {
             match step {
-                Step::GateWord(millis) => world.advance(u32::from(millis) * STEP),
+                Step::Advance(millis) => world.advance(u32::from(millis) * STEP),
                 Step::Enter(state) => world.enter(state),
                 Step::Alone(alone) => {
                     world.alone = alone;
                     if alone {
-                        world.checks.store_lost();
+                        world.health.store_lost();
                         role = None;
                     }
                 }
@@ -362,20 +367,20 @@ proptest! {
                     role = (mine && asked.is_some_and(|ask| ask.want)).then_some((token, world.now));
                 }
                 Step::Begin => {
-                    let Some(order) = world.begin() else { continue };
+                    let Some(ticket) = world.begin() else { continue };
                     let in_charge = role.is_some_and(|(_, asked)| world.now < asked.after(TERM));
                     prop_assert!(world.alone || in_charge);
-                    prop_assert!(matches!(world.standing.state, State::Open | State::Closed));
-                    prop_assert!(world.standing.until.is_none_or(|until| until <= world.now));
-                    orders.push((order, world.generation));
+                    prop_assert!(matches!(world.record.state(), State::Open | State::Closed));
+                    prop_assert!(world.record.until().is_none_or(|until| until <= world.now));
+                    tickets.push((ticket, world.generation));
                 }
                 Step::End(back, passed) => {
-                    if back >= orders.len() {
+                    if back >= tickets.len() {
                         continue;
                     }
-                    let (order, generation) = orders.remove(orders.len() - 1 - back);
+                    let (ticket, generation) = tickets.remove(tickets.len() - 1 - back);
                     let result = if passed { Ok(()) } else { Err("down") };
-                    let verdict = world.end(&order, result);
+                    let verdict = world.end(&ticket, result);
                     let (token, to) = match verdict {
                         CheckVerdict::Late | CheckVerdict::Stay => continue,
                         CheckVerdict::Close { token, .. } => (token, State::Closed),
@@ -383,7 +388,7 @@ proptest! {
                     };
                     prop_assert_eq!(generation, world.generation);
                     prop_assert_eq!(passed, to == State::Closed);
-                    prop_assert!(world.standing.state != to);
+                    prop_assert!(world.record.state() != to);
                     match token {
                         None => prop_assert!(world.alone),
                         Some(token) => prop_assert!(
@@ -397,11 +402,11 @@ proptest! {
         // From anywhere: an open circuit whose dependency works is closed again by whoever gets the role.
         world.alone = false;
         world.enter(State::Open);
-        orders.clear();
+        tickets.clear();
         world.advance(3 * INTERVAL);
         world.exchange(true, u64::MAX);
-        let order = world.begin().expect("a check is due");
-        let verdict = world.end(&order, Ok(()));
+        let ticket = world.begin().expect("a check is due");
+        let verdict = world.end(&ticket, Ok(()));
         let closes = matches!(verdict, CheckVerdict::Close { .. });
         prop_assert!(closes, "{verdict:?}");
     }

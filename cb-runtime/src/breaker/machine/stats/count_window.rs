@@ -1,10 +1,10 @@
-//! Outcomes in the order in which they came: what the last calls are.
+//! The last calls: outcomes in their order.
 
 use std::collections::VecDeque;
 
 use crate::store::{Counts, LastAsk, LastView, OutcomeKind};
 
-/// Outcomes, oldest first, as runs of a kind; of more than it is bound to, the latest.
+/// The latest outcomes, oldest first, run-length encoded; at most `most` of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CountWindow {
     runs: VecDeque<(OutcomeKind, u64)>,
@@ -51,14 +51,14 @@ impl CountWindow {
         self.runs.iter().copied()
     }
 
-    /// How many came after the latest failure; `None`: there is none.
+    /// How many outcomes came after the latest failure; `None`: there is none.
     pub(crate) fn since_failure(&self) -> Option<u64> {
         let failure = self.runs.iter().rposition(|(kind, _)| kind.failed)?;
         Some(self.runs.range(failure + 1..).map(|(_, n)| n).sum())
     }
 }
 
-/// The counts of the latest `n` of these, one after the other.
+/// The counts of the latest `n` outcomes in `parts`, which follow each other.
 pub(crate) fn latest<'a>(n: u64, parts: impl DoubleEndedIterator<Item = &'a CountWindow>) -> Counts {
     let mut left = n;
     let mut counts = Counts::default();
@@ -73,9 +73,9 @@ pub(crate) fn latest<'a>(n: u64, parts: impl DoubleEndedIterator<Item = &'a Coun
 
 /// The fleet's last calls, as the store had them at the last exchange.
 #[derive(Clone, Debug)]
-pub(crate) struct CountWindowTotals {
+pub(crate) struct FleetCountWindow {
     pub(crate) outcomes: CountWindow,
-    /// Of the latest of them; see [`LastView::place`].
+    /// The place of the latest of them; see [`LastView::place`].
     pub(crate) place: u64,
     /// The places of other instances' latest failures.
     failing: Vec<u64>,
@@ -83,19 +83,19 @@ pub(crate) struct CountWindowTotals {
     failed: Option<u64>,
 }
 
-impl CountWindowTotals {
+impl FleetCountWindow {
     pub(crate) fn new(calls: u32) -> Self {
         let outcomes = CountWindow::new(u64::from(calls));
-        CountWindowTotals { outcomes, place: 0, failing: Vec::new(), failed: None }
+        FleetCountWindow { outcomes, place: 0, failing: Vec::new(), failed: None }
     }
 
     pub(crate) fn calls(&self) -> u64 {
         self.outcomes.most
     }
 
-    /// Begins anew, as every epoch does.
+    /// Starts empty: another epoch begins.
     pub(crate) fn clear(&mut self) {
-        *self = CountWindowTotals {
+        *self = FleetCountWindow {
             outcomes: CountWindow::new(self.outcomes.most),
             place: 0,
             failing: Vec::new(),
@@ -108,8 +108,8 @@ impl CountWindowTotals {
         LastAsk { calls, since: self.place }
     }
 
-    /// Takes over the answer; `told` is what this instance has told of in the same exchange.
-    pub(crate) fn update(&mut self, view: &LastView, told: Option<&CountWindow>) {
+    /// Takes over the answer; `sent`: the outcomes that this instance has reported in the same exchange.
+    pub(crate) fn update(&mut self, view: &LastView, sent: &CountWindow) {
         let new: u64 = view.outcomes.iter().map(|(_, n)| n).sum();
         if view.place.saturating_sub(new) != self.place {
             self.clear();
@@ -119,13 +119,13 @@ impl CountWindowTotals {
         }
         self.place = view.place;
         self.failing.clone_from(&view.failing);
-        // What is told is appended last.
-        let failed = told.and_then(CountWindow::since_failure).map(|after| view.place.saturating_sub(after));
+        // The store appends what is reported last.
+        let failed = sent.since_failure().map(|after| view.place.saturating_sub(after));
         self.failed = failed.or(self.failed);
     }
 
-    /// How many instances have failures among the last calls, if `more` come after those in the store, with (`true`) or
-    /// without a failure of this instance.
+    /// How many instances have failures among the last calls, where this instance adds `more` outcomes to those in the
+    /// store, with (`fails`) or without a failure.
     pub(crate) fn failing(&self, more: u64, fails: bool) -> u32 {
         let begin = (self.place + more).saturating_sub(self.outcomes.most);
         let others = self.failing.iter().filter(|place| **place > begin).count();
@@ -157,7 +157,7 @@ mod tests {
     proptest! {
         /// Against a plain list of all outcomes.
         #[test]
-        fn it_holds_the_latest_and_nothing_else(
+        fn count_window_equals_a_plain_list(
             pushes in prop::collection::vec((0_u8..4, 0_u64..20), 0..40), most in 1_u64..30, split in 0_usize..40, n in 0_u64..60,
         ) {
             let mut all = Vec::new();
@@ -178,34 +178,31 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_goes_on_where_the_last_one_ended_or_begins_anew() {
-        let mut last = CountWindowTotals::new(4);
+    fn answer_continues_the_last_one_or_starts_over() {
+        let mut last = FleetCountWindow::new(4);
         let view = |place, outcomes: &[(u8, u64)]| LastView {
             place,
             outcomes: outcomes.iter().map(|&(number, n)| (kind(number), n)).collect(),
             failing: Vec::new(),
         };
-        last.update(&view(3, &[(1, 3)]), None);
-        last.update(&view(5, &[(0, 2)]), None);
+        last.update(&view(3, &[(1, 3)]), &CountWindow::default());
+        last.update(&view(5, &[(0, 2)]), &CountWindow::default());
         assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 2, failures: 2, slow: 0 });
         assert_eq!(last.ask(), LastAsk { calls: 4, since: 5 });
         // More has happened than is kept, or the store has begun anew.
-        last.update(&view(100, &[(0, 4)]), None);
+        last.update(&view(100, &[(0, 4)]), &CountWindow::default());
         assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 4, failures: 0, slow: 0 });
-        last.update(&view(1, &[(1, 1)]), None);
+        last.update(&view(1, &[(1, 1)]), &CountWindow::default());
         assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 0, failures: 1, slow: 0 });
     }
 
     #[test]
-    fn instances_count_as_failing_while_their_failure_is_among_the_last_calls() {
-        let mut last = CountWindowTotals::new(10);
-        let mut told = CountWindow::new(10);
-        told.push(kind(1), 1);
-        told.push(kind(0), 2);
-        last.update(
-            &LastView { place: 20, outcomes: vec![(kind(0), 10)], failing: vec![17, 11] },
-            Some(&told),
-        );
+    fn failing_instances_are_those_among_the_last_calls() {
+        let mut last = FleetCountWindow::new(10);
+        let mut sent = CountWindow::new(10);
+        sent.push(kind(1), 1);
+        sent.push(kind(0), 2);
+        last.update(&LastView { place: 20, outcomes: vec![(kind(0), 10)], failing: vec![17, 11] }, &sent);
         // Its own is at place 18.
         assert_eq!(last.failing(0, false), 3);
         assert_eq!(last.failing(1, false), 2, "place 11 has been pushed out");

@@ -1,4 +1,4 @@
-//! What this instance has seen since it last told the store, aggregated and bounded.
+//! The outcomes that this instance has not reported yet, aggregated and bounded.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use super::count_window::CountWindow;
 use crate::clock::Moment;
 use crate::store::{Counts, Delta, MAX_BUCKETS, MAX_STREAK, OutcomeKind, Streak};
 
-/// What evidence is collected for, besides totals and runs.
+/// The windows that outcomes are collected for, besides totals and streaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shape {
     /// Width of a bucket in µs; 0 = no time window is looked at.
@@ -34,7 +34,7 @@ impl PendingDelta {
         PendingDelta { shape, calls: CountWindow::new(shape.last), ..PendingDelta::default() }
     }
 
-    /// The same for other windows; as far as they are of the kind of the ones before, what was collected stays in.
+    /// Collects for other windows from now on. Outcomes move over where the new window is of the same kind.
     pub(crate) fn reshaped(self, shape: Shape) -> Self {
         if shape == self.shape {
             return self;
@@ -50,7 +50,7 @@ impl PendingDelta {
         other
     }
 
-    /// The same for no window at all.
+    /// Without the windows' outcomes; totals and streak stay.
     pub(crate) fn without_windows(self) -> Self {
         let (buckets, calls) = (VecDeque::new(), CountWindow::default());
         PendingDelta { shape: Shape::default(), buckets, calls, ..self }
@@ -60,7 +60,7 @@ impl PendingDelta {
         self.counts == Counts::default() && self.success_at.is_none()
     }
 
-    /// `n` successes, the latest of them at `latest` or later, all of them known now to have ended by `now`.
+    /// Adds `n` successes. All have ended by `now`, the latest of them at `latest` or after it.
     pub(crate) fn successes(&mut self, n: u64, latest: Moment, now: Moment) {
         self.count(Counts { successes: n, ..Counts::default() }, now);
         self.success_at = Some(latest);
@@ -68,7 +68,7 @@ impl PendingDelta {
         self.calls.push(OutcomeKind { failed: false, slow: false }, n);
     }
 
-    /// One success that took too long.
+    /// Adds a success that took too long.
     pub(crate) fn slow_success(&mut self, now: Moment) {
         self.count(Counts { successes: 1, failures: 0, slow: 1 }, now);
         self.success_at = Some(now);
@@ -93,7 +93,7 @@ impl PendingDelta {
         }
     }
 
-    /// The oldest ones become one, at the latest of their times: a success between them then spares them all.
+    /// Merges the oldest ones, at the latest of their times: a success between them then erases none of them.
     fn bound_failures(&mut self) {
         while self.failures.len() > MAX_STREAK
             && let Some((_, n)) = self.failures.pop_front()
@@ -103,12 +103,12 @@ impl PendingDelta {
         }
     }
 
-    /// The circuit has recovered at `now` by this instance's own probes: a success that ends whatever was before.
+    /// The circuit has recovered at `now` by this instance's own probes: a success that ends any streak before it.
     pub(crate) fn recovered(&mut self, now: Moment) {
         *self = PendingDelta { success_at: Some(now), ..PendingDelta::new(self.shape) };
     }
 
-    /// This evidence, and `later` after it.
+    /// This delta followed by `later`.
     pub(crate) fn then(mut self, later: PendingDelta) -> PendingDelta {
         self.counts = self.counts.plus(later.counts);
         if later.success_at.is_some() {
@@ -131,13 +131,13 @@ impl PendingDelta {
         self
     }
 
-    /// Failures since the latest success, given that there were `before` of them before this evidence.
-    pub(crate) fn run_after(&self, before: u64) -> u64 {
+    /// The failure streak after these outcomes, where it was `before` long ahead of them.
+    pub(crate) fn streak_after(&self, before: u64) -> u64 {
         let own: u64 = self.failures.iter().map(|(_, n)| n).sum();
         if self.success_at.is_some() { own } else { before + own }
     }
 
-    /// What of it happened after `start`.
+    /// The counts of what happened after `start`.
     pub(crate) fn window_since(&self, start: Moment) -> Counts {
         let mut sum = Counts::default();
         for (begin, counts) in &self.buckets {
@@ -153,8 +153,8 @@ impl PendingDelta {
         self.buckets.front().map(|(begin, _)| *begin)
     }
 
-    /// The middles of its buckets, and what is in them. (The middle lies in one of the store's buckets for certain, the
-    /// edges in two.)
+    /// The middle of each bucket, and its counts. (The middle lies in exactly one of the store's buckets, the edges may
+    /// lie in two.)
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (Moment, Counts)> + '_ {
         let half = self.shape.bucket_us / 2;
         self.buckets.iter().map(move |(begin, counts)| (Moment(begin.0 + half), *counts))
@@ -168,13 +168,13 @@ impl PendingDelta {
         self.success_at
     }
 
-    /// Of those after the latest success.
+    /// The latest failure after the latest success.
     pub(crate) fn latest_failure(&self) -> Option<Moment> {
         self.failures.back().map(|(at, _)| *at)
     }
 
-    /// The same as ages, for the store.
-    pub(crate) fn delta(&self, now: Moment) -> Delta {
+    /// With ages in place of moments, as an entry reports it.
+    pub(crate) fn aged(&self, now: Moment) -> Delta {
         let age = |at: &Moment| now.0.saturating_sub(at.0);
         Delta {
             counts: self.counts,
@@ -222,26 +222,26 @@ mod tests {
     }
 
     #[test]
-    fn a_success_ends_the_run_before_it() {
-        let mut evidence = PendingDelta::new(Shape::default());
-        evidence.failure(false, Moment(10));
-        assert_eq!(evidence.run_after(2), 3, "nothing has ended what the fleet had");
-        evidence.successes(1, Moment(11), Moment(20));
-        evidence.failure(false, Moment(21));
-        evidence.failure(false, Moment(21));
-        assert_eq!(evidence.run_after(2), 2);
-        let delta = evidence.delta(Moment(31));
+    fn success_ends_the_streak() {
+        let mut delta = PendingDelta::new(Shape::default());
+        delta.failure(false, Moment(10));
+        assert_eq!(delta.streak_after(2), 3, "nothing has ended what the fleet had");
+        delta.successes(1, Moment(11), Moment(20));
+        delta.failure(false, Moment(21));
+        delta.failure(false, Moment(21));
+        assert_eq!(delta.streak_after(2), 2);
+        let delta = delta.aged(Moment(31));
         assert_eq!(delta.streak, Streak { success_age_us: Some(20), failures: vec![(10, 2)] });
         assert_eq!(delta.counts, Counts { successes: 1, failures: 3, slow: 0 });
     }
 
     #[test]
-    fn a_run_without_end_stays_small_and_keeps_its_sum() {
-        let mut evidence = PendingDelta::new(shape(1000, 50));
+    fn endless_streak_stays_bounded_and_keeps_its_sum() {
+        let mut delta = PendingDelta::new(shape(1000, 50));
         for at in 0..100_000 {
-            evidence.failure(false, Moment(at * 10));
+            delta.failure(false, Moment(at * 10));
         }
-        let delta = evidence.delta(Moment(1_000_000));
+        let delta = delta.aged(Moment(1_000_000));
         assert_eq!(delta.streak.failures.len(), MAX_STREAK);
         assert_eq!(delta.streak.failures.iter().map(|(_, n)| n).sum::<u64>(), 100_000);
         assert!(delta.buckets.len() as u64 <= MAX_BUCKETS);
@@ -249,46 +249,46 @@ mod tests {
     }
 
     #[test]
-    fn joining_is_the_same_as_having_seen_it_all() {
+    fn joined_deltas_equal_one_that_saw_all() {
         let mut whole = PendingDelta::new(shape(100, 40));
         let (mut first, mut second) = (PendingDelta::new(shape(100, 40)), PendingDelta::new(shape(100, 40)));
         for at in 0..50 {
             let part = if at < 30 { &mut first } else { &mut second };
-            for evidence in [part, &mut whole] {
+            for delta in [part, &mut whole] {
                 if at % 20 == 7 {
-                    evidence.successes(3, Moment(at * 10), Moment(at * 10));
+                    delta.successes(3, Moment(at * 10), Moment(at * 10));
                 }
                 if at % 9 == 4 {
-                    evidence.slow_success(Moment(at * 10));
+                    delta.slow_success(Moment(at * 10));
                 }
-                evidence.failure(at % 2 == 0, Moment(at * 10 + 1));
+                delta.failure(at % 2 == 0, Moment(at * 10 + 1));
             }
         }
         assert_eq!(first.then(second), whole);
     }
 
     #[test]
-    fn another_shape_keeps_what_it_has_room_for() {
-        let mut evidence = PendingDelta::new(shape(100, 40));
+    fn reshaping_keeps_what_fits() {
+        let mut delta = PendingDelta::new(shape(100, 40));
         for at in [50, 150, 250, 350] {
-            evidence.failure(false, Moment(at));
+            delta.failure(false, Moment(at));
         }
-        let wider = evidence.clone().reshaped(shape(200, 3));
-        assert_eq!((wider.counts, wider.run_after(0)), (evidence.counts, 4));
+        let wider = delta.clone().reshaped(shape(200, 3));
+        assert_eq!((wider.counts, wider.streak_after(0)), (delta.counts, 4));
         assert_eq!(wider.buckets().map(|(_, counts)| counts.failures).collect::<Vec<_>>(), [2, 2]);
         assert_eq!(wider.calls().len(), 3);
-        let none = evidence.clone().reshaped(Shape::default());
-        assert_eq!((none.counts, none.buckets().count(), none.calls().len()), (evidence.counts, 0, 0));
-        assert_eq!(evidence.clone().reshaped(shape(100, 40)), evidence);
+        let none = delta.clone().reshaped(Shape::default());
+        assert_eq!((none.counts, none.buckets().count(), none.calls().len()), (delta.counts, 0, 0));
+        assert_eq!(delta.clone().reshaped(shape(100, 40)), delta);
     }
 
     #[test]
-    fn only_what_lies_in_the_window_is_summed() {
-        let mut evidence = PendingDelta::new(shape(100, 40));
-        evidence.failure(false, Moment(1_050));
-        evidence.failure(false, Moment(1_950));
-        assert_eq!(evidence.window_since(Moment(1_000)).failures, 2);
-        assert_eq!(evidence.window_since(Moment(1_099)).failures, 2, "part of the bucket is inside");
-        assert_eq!(evidence.window_since(Moment(1_100)).failures, 1);
+    fn only_outcomes_inside_the_window_are_summed() {
+        let mut delta = PendingDelta::new(shape(100, 40));
+        delta.failure(false, Moment(1_050));
+        delta.failure(false, Moment(1_950));
+        assert_eq!(delta.window_since(Moment(1_000)).failures, 2);
+        assert_eq!(delta.window_since(Moment(1_099)).failures, 2, "part of the bucket is inside");
+        assert_eq!(delta.window_since(Moment(1_100)).failures, 1);
     }
 }

@@ -8,84 +8,109 @@ pub(crate) mod time_window;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::Now;
 use super::policy::TripInput;
 use crate::clock::Moment;
 use crate::config::{Settings, WindowKind};
 use crate::store::{Counts, Delta, Entry, LastAsk, View, WindowAsk};
 use crate::strategy::Bucket;
-use count_window::CountWindowTotals;
+use count_window::FleetCountWindow;
 use delta::{PendingDelta, Shape};
 use previous::PreviousWindows;
 use time_window::TimeWindow;
 
+/// The successes that a breaker's counters hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Successes {
+    pub(crate) count: u64,
+    /// When the latest of those since the previous reading ended, at the earliest. `None`: unknown.
+    pub(crate) latest: Option<Moment>,
+}
+
+/// What an entry under way reports, and which parts of the fleet's windows it requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) delta: PendingDelta,
+    window: Option<WindowAsk>,
+    last: Option<LastAsk>,
+}
+
 pub(super) struct CallStats {
-    /// Totals of the epoch and failures in a row, as of the last exchange.
+    /// Totals of the epoch, and the failure streak, as of the last exchange.
     fleet: Counts,
     streak: u64,
     /// The fleet's latest success, and other instances' latest failures.
     success_at: Option<Moment>,
     failing: Vec<Moment>,
     time: Option<TimeWindow>,
-    last: Option<CountWindowTotals>,
-    /// PendingDelta of the batch that is under way, or whose fate is unknown, and what it asked.
-    flight: Option<PendingDelta>,
-    /// From before a reload.
-    carried: PreviousWindows,
-    asked: (Option<WindowAsk>, Option<LastAsk>),
+    last: Option<FleetCountWindow>,
+    /// What the windows held before a reload replaced them.
+    previous: PreviousWindows,
+    /// Outcomes of the confirmed epoch that were set aside when this instance decided to close.
+    before: PendingDelta,
+    /// `pending` holds outcomes of calls that were admitted by that decision.
+    decided: bool,
     pub(super) pending: PendingDelta,
-    /// All that this instance has seen in this epoch, told or not; kept where it matters who saw what.
+    /// All that this instance has seen in this epoch, reported or not; kept where it matters which instance saw what.
     own: Option<PendingDelta>,
 }
 
 impl CallStats {
     pub(super) fn new(settings: &Settings) -> Self {
-        let mut account = CallStats {
+        let mut stats = CallStats {
             fleet: Counts::default(),
             streak: 0,
             success_at: None,
             failing: Vec::new(),
             time: None,
             last: None,
-            flight: None,
-            carried: PreviousWindows::default(),
-            asked: (None, None),
+            previous: PreviousWindows::default(),
+            before: PendingDelta::default(),
+            decided: false,
             pending: PendingDelta::default(),
             own: None,
         };
-        account.look_at(settings.window);
-        account.keep_own(settings);
-        account
+        stats.set_window(settings.window);
+        stats.keep_own(settings);
+        stats
     }
 
-    /// What has been counted goes on to count, as far as a window of the same kind looks at it.
-    pub(super) fn configure(&mut self, before: &Settings, settings: &Settings, now: Moment, skew: u64) {
+    /// Goes on under other settings. Outcomes stay where the new window is of the same kind as the old one.
+    pub(super) fn configure(
+        &mut self,
+        before: &Settings,
+        settings: &Settings,
+        sent: Option<&mut Sent>,
+        now: Now,
+    ) {
         if before.window != settings.window {
-            self.carry(now, skew);
-            self.look_at(settings.window);
+            self.keep_previous(sent, now);
+            self.set_window(settings.window);
         }
         self.keep_own(settings);
     }
 
-    fn carry(&mut self, now: Moment, skew: u64) {
+    fn keep_previous(&mut self, sent: Option<&mut Sent>, now: Now) {
+        let delta = sent.as_ref().map(|sent| &sent.delta);
         if let Some(time) = &self.time {
-            self.carried.add_time(time, self.flight.as_ref(), now, skew);
+            self.previous.add_time(time, delta, now);
         }
         if let Some(last) = &self.last {
-            self.carried.add_calls(last, self.flight.as_ref());
+            self.previous.add_calls(last, delta);
         }
-        // Its answer, if there is one, will be about the window before.
-        if let Some(flight) = &mut self.flight {
-            *flight = std::mem::take(flight).without_windows();
+        // The answer, if there is one, will be about the window before.
+        if let Some(sent) = sent {
+            *sent = Sent { delta: std::mem::take(&mut sent.delta).without_windows(), ..Sent::default() };
         }
     }
 
-    fn look_at(&mut self, window: Option<WindowKind>) {
+    fn set_window(&mut self, window: Option<WindowKind>) {
         (self.time, self.last) = match window {
             Some(WindowKind::Time(span)) => (Some(TimeWindow::new(span)), None),
-            Some(WindowKind::Calls(calls)) => (None, Some(CountWindowTotals::new(calls))),
+            Some(WindowKind::Calls(calls)) => (None, Some(FleetCountWindow::new(calls))),
             None => (None, None),
         };
-        self.asked = (None, None);
+        self.before = std::mem::take(&mut self.before).reshaped(self.shape());
         self.pending = std::mem::take(&mut self.pending).reshaped(self.shape());
     }
 
@@ -99,7 +124,7 @@ impl CallStats {
     fn shape(&self) -> Shape {
         Shape {
             bucket_us: self.time.as_ref().map_or(0, TimeWindow::width),
-            last: self.last.as_ref().map_or(0, CountWindowTotals::calls),
+            last: self.last.as_ref().map_or(0, FleetCountWindow::calls),
         }
     }
 
@@ -128,52 +153,51 @@ impl CallStats {
 
     // ---- what it amounts to
 
-    /// Totals of the epoch: the fleet's and this instance's since.
-    pub(super) fn totals(&self) -> Counts {
-        self.unconfirmed().fold(self.fleet, |sum, evidence| sum.plus(evidence.counts))
+    /// Totals of the epoch: the fleet's, and this instance's since. `sent`: the outcomes in the entry under way.
+    pub(super) fn totals(&self, sent: Option<&PendingDelta>) -> Counts {
+        self.unconfirmed(sent).fold(self.fleet, |sum, delta| sum.plus(delta.counts))
     }
 
-    /// What of this instance's evidence is not in the fleet's counts yet, oldest first.
-    fn unconfirmed(&self) -> impl DoubleEndedIterator<Item = &PendingDelta> {
-        self.flight.iter().chain([&self.pending])
-    }
-
-    /// The store knows all of it, and has said so.
-    pub(super) fn is_told(&self) -> bool {
-        self.flight.is_none() && !self.has_news()
+    /// This instance's outcomes that are not in the fleet's counts yet, oldest first.
+    fn unconfirmed<'a>(
+        &'a self,
+        sent: Option<&'a PendingDelta>,
+    ) -> impl DoubleEndedIterator<Item = &'a PendingDelta> {
+        sent.into_iter().chain([&self.before, &self.pending])
     }
 
     pub(super) fn has_streak(&self) -> bool {
         self.streak > 0
     }
 
-    /// What a closed breaker is judged by. `skew`: the store's clock minus this instance's, in µs.
-    pub(super) fn trip_input(&self, now: Moment, skew: u64, with_buckets: bool) -> TripInput {
-        let streak = self.unconfirmed().fold(self.streak, |before, evidence| evidence.run_after(before));
-        let mut input = TripInput { streak, streak_instances: self.failing_in_run(), ..TripInput::default() };
+    /// The counts that a closed breaker is judged by.
+    pub(super) fn trip_input(&self, sent: Option<&PendingDelta>, now: Now, with_buckets: bool) -> TripInput {
+        let streak = self.unconfirmed(sent).fold(self.streak, |before, delta| delta.streak_after(before));
+        let streak_instances = self.failing_in_streak(sent);
+        let mut input = TripInput { streak, streak_instances, ..TripInput::default() };
         if let Some(time) = &self.time {
-            let start = Moment(now.0.saturating_sub(time.length()));
-            input.window = self.unconfirmed().fold(time.sum(now.0.wrapping_add(skew)), |sum, evidence| {
-                sum.plus(evidence.window_since(start))
-            });
-            input.window = input.window.plus(self.carried.window_since(start));
+            let start = Moment(now.at.0.saturating_sub(time.length()));
+            input.window = self
+                .unconfirmed(sent)
+                .fold(time.sum(now.store_time()), |sum, delta| sum.plus(delta.window_since(start)));
+            input.window = input.window.plus(self.previous.window_since(start));
             input.window_instances = self.failing_since(start);
             if with_buckets {
-                input.buckets = self.buckets(time, now, skew);
+                input.buckets = self.buckets(time, sent, now);
             }
         }
         if let Some(last) = &self.last {
-            let told = self.carried.calls().chain([&last.outcomes]);
-            let parts = told.chain(self.unconfirmed().map(PendingDelta::calls));
+            let confirmed = self.previous.calls().chain([&last.outcomes]);
+            let parts = confirmed.chain(self.unconfirmed(sent).map(PendingDelta::calls));
             input.window = count_window::latest(last.calls(), parts);
-            let more = self.unconfirmed().map(|evidence| evidence.calls().len()).sum();
-            let fails = self.unconfirmed().any(|evidence| evidence.calls().since_failure().is_some());
+            let more = self.unconfirmed(sent).map(|delta| delta.calls().len()).sum();
+            let fails = self.unconfirmed(sent).any(|delta| delta.calls().since_failure().is_some());
             input.window_instances = last.failing(more, fails);
         }
         input
     }
 
-    /// The same for what this instance has seen itself, where that is kept.
+    /// The counts of this instance alone, where they are kept.
     pub(super) fn own_trip_input(&self, now: Moment) -> Option<TripInput> {
         let own = self.own.as_ref()?;
         let window = match (&self.time, &self.last) {
@@ -182,7 +206,7 @@ impl CallStats {
             (None, None) => Counts::default(),
         };
         Some(TripInput {
-            streak: own.run_after(0),
+            streak: own.streak_after(0),
             window,
             streak_instances: 1,
             window_instances: 1,
@@ -191,8 +215,9 @@ impl CallStats {
     }
 
     /// How many instances have failed since the fleet's latest success.
-    fn failing_in_run(&self) -> u32 {
-        let success_at = self.unconfirmed().filter_map(PendingDelta::success_at).chain(self.success_at).max();
+    fn failing_in_streak(&self, sent: Option<&PendingDelta>) -> u32 {
+        let success_at =
+            self.unconfirmed(sent).filter_map(PendingDelta::success_at).chain(self.success_at).max();
         let after = |at: &Moment| success_at.is_none_or(|success| *at >= success);
         let others = self.failing.iter().filter(|at| after(at)).count();
         let own = self.own.as_ref().and_then(PendingDelta::latest_failure).is_some_and(|at| after(&at));
@@ -200,19 +225,22 @@ impl CallStats {
     }
 
     fn failing_since(&self, start: Moment) -> u32 {
-        let others = self.failing.iter().filter(|at| **at >= start).count();
         let own = self.own.as_ref().is_some_and(|own| own.window_since(start).failures > 0);
-        number(others + usize::from(own))
+        self.others_failing_since(start).saturating_add(u32::from(own))
     }
 
-    fn buckets(&self, time: &TimeWindow, now: Moment, skew: u64) -> Vec<Bucket> {
-        let store_now = now.0.wrapping_add(skew);
+    /// How many other instances have failed since `start`; known only where a quorum or a strategy looks at it.
+    pub(super) fn others_failing_since(&self, start: Moment) -> u32 {
+        number(self.failing.iter().filter(|at| **at >= start).count())
+    }
+
+    fn buckets(&self, time: &TimeWindow, sent: Option<&PendingDelta>, now: Now) -> Vec<Bucket> {
+        let store_now = now.store_time();
         let mut all: BTreeMap<u64, Counts> = time.buckets(store_now).collect();
-        for (middle, counts) in
-            self.carried.buckets().chain(self.unconfirmed().flat_map(PendingDelta::buckets))
-        {
-            if middle.0.saturating_add(time.length()) > now.0 {
-                let sum = all.entry(middle.0.wrapping_add(skew) / time.width()).or_default();
+        let unconfirmed = self.unconfirmed(sent).flat_map(PendingDelta::buckets);
+        for (middle, counts) in self.previous.buckets().chain(unconfirmed) {
+            if middle.0.saturating_add(time.length()) > now.at.0 {
+                let sum = all.entry(middle.0.wrapping_add(now.skew) / time.width()).or_default();
                 *sum = sum.plus(counts);
             }
         }
@@ -225,89 +253,127 @@ impl CallStats {
     // ---- the exchange
 
     pub(super) fn has_news(&self) -> bool {
-        !self.pending.is_empty()
+        !self.before.is_empty() || !self.pending.is_empty()
     }
 
-    /// Takes what is to be told into an entry; `meant` = it says something about the confirmed state. With `retry`, what
-    /// was told in the batch whose fate is unknown.
-    pub(super) fn tell(&mut self, entry: &mut Entry, now: Moment, skew: u64, retry: bool, meant: bool) {
-        if !retry {
-            let fresh = PendingDelta::new(self.shape());
-            self.flight = Some(std::mem::replace(&mut self.pending, fresh));
-        }
-        let told = self.flight.as_ref();
-        entry.delta = told.filter(|_| meant).map_or_else(Delta::default, |told| told.delta(now));
+    /// Moves what is to be reported into an entry. `retry`: what the entry whose fate is unknown has reported.
+    /// `leaving`: outcomes since the decision to leave the confirmed epoch are not that epoch's, and stay here.
+    /// `of_epoch`: what is reported says something about the confirmed state; otherwise it is dropped.
+    pub(super) fn encode(
+        &mut self,
+        entry: &mut Entry,
+        retry: Option<Sent>,
+        leaving: bool,
+        of_epoch: bool,
+        now: Now,
+    ) -> Sent {
+        let delta = retry.map_or_else(|| self.take_unsent(leaving), |sent| sent.delta);
+        entry.delta = if of_epoch { delta.aged(now.at) } else { Delta::default() };
         entry.window = self.time.as_ref().map(|time| {
-            let oldest = told.and_then(PendingDelta::oldest_bucket);
-            time.ask(oldest.map(|at| at.0.wrapping_add(skew)))
+            let oldest = delta.oldest_bucket();
+            time.ask(oldest.map(|at| at.0.wrapping_add(now.skew)))
         });
         entry.failing = self.own.is_some();
-        entry.last = self.last.as_ref().map(CountWindowTotals::ask);
-        self.asked = (entry.window, entry.last);
+        entry.last = self.last.as_ref().map(FleetCountWindow::ask);
+        Sent { delta, window: entry.window, last: entry.last }
     }
 
-    /// The store has answered, but of an epoch that is over.
-    pub(super) fn told(&mut self) -> Option<PendingDelta> {
-        self.flight.take()
+    fn take_unsent(&mut self, leaving: bool) -> PendingDelta {
+        if !leaving {
+            self.set_aside();
+        }
+        let fresh = PendingDelta::new(self.shape());
+        std::mem::replace(&mut self.before, fresh)
     }
 
-    /// The store's answer to what was told as `flight`.
-    pub(super) fn update(&mut self, flight: Option<&PendingDelta>, view: &View, store_now: u64, now: Moment) {
+    /// Takes over the fleet's counts from the answer to the entry that `sent` was in.
+    pub(super) fn receive(&mut self, sent: &Sent, view: &View, store_now: u64, now: Moment) {
         let ago = |age: u64| Moment(now.0.saturating_sub(age));
         self.fleet = view.counts;
         self.streak = view.streak;
         self.success_at = view.success_age_us.map(ago);
         self.failing = view.failing.iter().map(|age| ago(*age)).collect();
-        let (window, last) = std::mem::take(&mut self.asked);
-        if let (Some(time), Some(ask), Some(seen)) = (&mut self.time, window, &view.window) {
-            time.update(ask, seen, store_now);
-            self.carried.forget_time(time);
+        if let (Some(time), Some(ask), Some(window)) = (&mut self.time, sent.window, &view.window) {
+            time.update(ask, window, store_now);
+            self.previous.forget_time(time);
         }
-        if let (Some(mine), Some(ask), Some(seen)) = (&mut self.last, last, &view.last)
-            && u64::from(ask.calls) == mine.calls()
+        if let (Some(last), Some(ask), Some(calls)) = (&mut self.last, sent.last, &view.last)
+            && u64::from(ask.calls) == last.calls()
         {
-            mine.update(seen, flight.map(PendingDelta::calls));
-            self.carried.forget_calls(mine);
+            last.update(calls, sent.delta.calls());
+            self.previous.forget_calls(last);
         }
     }
 
-    /// The store cannot use what was told: it is kept.
-    pub(super) fn keep(&mut self) {
-        if let Some(flight) = self.flight.take() {
-            let later = std::mem::take(&mut self.pending);
-            self.pending = flight.then(later);
-        }
+    /// The store could not use what was sent: it is reported later.
+    pub(super) fn restore(&mut self, sent: Sent) {
+        let later = std::mem::take(&mut self.before);
+        self.before = sent.delta.reshaped(self.shape()).then(later);
     }
 
     // ---- beginnings
 
-    /// Another state begins, with nothing counted in it.
-    pub(super) fn begin(&mut self) {
-        self.forget_totals();
+    /// Another state begins. What this instance has counted since it decided on that state itself stays.
+    pub(super) fn begin_epoch(&mut self) {
+        self.forget_fleet();
+        if !std::mem::take(&mut self.decided) {
+            self.forget_pending();
+            self.forget_own();
+        }
+    }
+
+    fn forget_fleet(&mut self) {
+        self.fleet = Counts::default();
+        self.before = PendingDelta::new(self.shape());
         self.streak = 0;
         self.success_at = None;
         self.failing.clear();
-        self.asked = (None, None);
-        self.carried = PreviousWindows::default();
+        self.previous = PreviousWindows::default();
         if let Some(time) = &mut self.time {
             time.clear();
         }
         if let Some(last) = &mut self.last {
             last.clear();
         }
-        self.forget_own();
     }
 
-    /// Probes of this instance alone begin: they are counted by themselves, and no evidence for the fleet.
-    pub(super) fn forget_totals(&mut self) {
-        self.fleet = Counts::default();
-        self.flight = None;
+    /// This instance decides to close: outcomes from now on are of the epoch that this will begin.
+    pub(super) fn decide(&mut self) {
+        self.set_aside();
+        self.decided = true;
+    }
+
+    fn set_aside(&mut self) {
+        let fresh = PendingDelta::new(self.shape());
+        let pending = std::mem::replace(&mut self.pending, fresh);
+        let before = std::mem::take(&mut self.before);
+        self.before = if before.is_empty() { pending } else { before.then(pending) };
+    }
+
+    /// The decision has come to nothing, and so have the outcomes of the calls that it admitted.
+    pub(super) fn forget_decided(&mut self) {
+        if std::mem::take(&mut self.decided) {
+            self.forget_pending();
+            self.forget_own();
+        }
+    }
+
+    fn forget_pending(&mut self) {
         self.pending = PendingDelta::new(self.shape());
     }
 
-    /// This instance has recovered by its own probes. For the fleet that is a success which ends whatever was before.
+    /// Probes of this instance alone begin: they are counted by themselves, and not reported.
+    pub(super) fn forget_totals(&mut self) {
+        self.fleet = Counts::default();
+        self.before = PendingDelta::new(self.shape());
+        self.decided = false;
+        self.forget_pending();
+    }
+
+    /// This instance has recovered by its own probes. For the fleet that is a success which ends any failure streak.
     pub(super) fn recovered(&mut self, now: Moment) {
-        self.begin();
+        self.decided = false;
+        self.begin_epoch();
         self.pending.recovered(now);
     }
 
@@ -319,7 +385,7 @@ impl CallStats {
     }
 }
 
-/// It matters who saw what.
+/// Whether it matters which instance saw what.
 fn keeps_own(settings: &Settings) -> bool {
     settings.min_failing_instances > 1 || settings.strategy.is_some()
 }

@@ -1,49 +1,44 @@
-//! What the windows held when a reload put others in their place: still counted, until it has left the new ones.
+//! The outcomes that windows held when a reload replaced them: they count until they have left the new windows.
 
-use super::count_window::{CountWindow, CountWindowTotals};
+use super::count_window::{CountWindow, FleetCountWindow};
 use super::delta::PendingDelta;
 use super::time_window::TimeWindow;
+use crate::breaker::machine::Now;
 use crate::clock::Moment;
 use crate::store::{Counts, MAX_BUCKETS};
 
-/// The store keeps what the fleet tells for one window apart from what it tells for another, and each outcome
-/// is told for one only. So nothing of this is in a window that came after, unless that has been looked at before.
+/// The store keeps each window's outcomes apart, and each outcome is reported for one window only. So none of these is
+/// in a later window, unless that window has been in use before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PreviousWindows {
-    /// Length of the window that it was told for, in µs; the middle of what was a bucket.
+    /// The length of the window in µs, the middle of a bucket, its counts.
     buckets: Vec<(u64, Moment, Counts)>,
-    /// How many calls the window had that they were told for; oldest first.
+    /// The length of the window in calls, and its outcomes; oldest first.
     calls: Vec<(u64, CountWindow)>,
 }
 
-/// Whoever reloads often keeps the latest.
+/// The latest this many replaced windows are kept.
 const WINDOWS: usize = 16;
 
 impl PreviousWindows {
-    /// With what the fleet has counted for a window of time. `skew`: the store's clock minus this instance's, in µs.
-    pub(super) fn add_time(
-        &mut self,
-        time: &TimeWindow,
-        flight: Option<&PendingDelta>,
-        now: Moment,
-        skew: u64,
-    ) {
+    /// Adds what the fleet has counted for a time window.
+    pub(super) fn add_time(&mut self, time: &TimeWindow, sent: Option<&PendingDelta>, now: Now) {
         let middle = |number: u64| number.saturating_mul(time.width()).saturating_add(time.width() / 2);
         let mirrored = time
-            .buckets(now.0.wrapping_add(skew))
-            .map(|(number, counts)| (Moment(middle(number).wrapping_sub(skew)), counts));
-        let told = mirrored.chain(flight.into_iter().flat_map(PendingDelta::buckets));
-        self.buckets.extend(told.map(|(at, counts)| (time.length(), at, counts)));
+            .buckets(now.store_time())
+            .map(|(number, counts)| (Moment(middle(number).wrapping_sub(now.skew)), counts));
+        let reported = mirrored.chain(sent.into_iter().flat_map(PendingDelta::buckets));
+        self.buckets.extend(reported.map(|(at, counts)| (time.length(), at, counts)));
         self.buckets.sort_by_key(|(_, at, _)| *at);
         let most = WINDOWS * usize::try_from(MAX_BUCKETS).unwrap_or(usize::MAX);
         self.buckets.drain(..self.buckets.len().saturating_sub(most));
     }
 
-    /// With the fleet's last calls.
-    pub(super) fn add_calls(&mut self, last: &CountWindowTotals, flight: Option<&PendingDelta>) {
+    /// Adds the fleet's last calls.
+    pub(super) fn add_calls(&mut self, last: &FleetCountWindow, sent: Option<&PendingDelta>) {
         let mut calls = last.outcomes.clone();
-        if let Some(flight) = flight {
-            calls.extend(flight.calls());
+        if let Some(sent) = sent {
+            calls.extend(sent.calls());
         }
         if calls.len() > 0 {
             self.calls.push((last.calls(), calls));
@@ -51,16 +46,16 @@ impl PreviousWindows {
         self.calls.drain(..self.calls.len().saturating_sub(WINDOWS));
     }
 
-    /// Without what was told for this window: the store has just shown all of it.
+    /// Drops what was reported for this window: the store has just answered with all of it.
     pub(super) fn forget_time(&mut self, time: &TimeWindow) {
         self.buckets.retain(|(length, ..)| *length != time.length());
     }
 
-    pub(super) fn forget_calls(&mut self, last: &CountWindowTotals) {
+    pub(super) fn forget_calls(&mut self, last: &FleetCountWindow) {
         self.calls.retain(|(calls, _)| *calls != last.calls());
     }
 
-    /// What of it happened after `start`.
+    /// The counts of what happened after `start`.
     pub(super) fn window_since(&self, start: Moment) -> Counts {
         let inside = self.buckets.iter().filter(|(_, at, _)| *at > start);
         inside.fold(Counts::default(), |sum, (.., counts)| sum.plus(*counts))

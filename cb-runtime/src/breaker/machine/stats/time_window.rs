@@ -13,7 +13,7 @@ pub(crate) struct TimeWindow {
     width: u64,
     buckets: BTreeMap<u64, Counts>,
     late_merges: u64,
-    /// The next question is for this bucket and later ones; 0 = all.
+    /// The next exchange asks for this bucket and later ones; 0 = all.
     since: u64,
 }
 
@@ -34,19 +34,19 @@ impl TimeWindow {
         self.length
     }
 
-    /// Begins anew, as every epoch does.
+    /// Starts empty: another epoch begins.
     pub(crate) fn clear(&mut self) {
         self.buckets.clear();
         self.since = 0;
     }
 
-    /// The question for the next exchange, which also tells of something that happened at `oldest`.
+    /// What the next exchange asks for; it reports outcomes from `oldest` on.
     pub(crate) fn ask(&self, oldest: Option<u64>) -> WindowAsk {
         let oldest = oldest.map_or(u64::MAX, |at| (at / self.width).saturating_sub(1));
         WindowAsk { length_us: self.length, width_us: self.width, since: self.since.min(oldest) }
     }
 
-    /// Takes over the answer to `ask`, given at the store's time `now`.
+    /// Takes over the answer to `ask`, as of the store's time `now`.
     pub(crate) fn update(&mut self, ask: WindowAsk, view: &WindowView, now: u64) {
         let _replaced = self.buckets.split_off(&ask.since);
         self.buckets.extend(view.buckets.iter().copied());

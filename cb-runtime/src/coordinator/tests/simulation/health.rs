@@ -37,7 +37,7 @@ impl Fleet {
         }
         let (at, check) = ward.under_way.swap_remove(self.random.usize(..ward.under_way.len()));
         let result = if passed { Ok(()) } else { Err("down".into()) };
-        self.instances[at].core.checked(&check, result, Duration::ZERO);
+        self.instances[at].core.end_check(&check, result, Duration::ZERO);
     }
 
     async fn walk_with_checks(&mut self, steps: usize) {

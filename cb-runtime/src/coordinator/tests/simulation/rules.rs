@@ -123,7 +123,7 @@ fn one_bad_instance_opens_for_itself_and_leaves_the_fleet_alone() {
         }
         assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
         let snapshot = fleet.instances[0].core.snapshot();
-        assert!(snapshot.local && snapshot.reason.contains("here alone"), "{snapshot:?}");
+        assert!(snapshot.local && snapshot.reason.contains("on this instance only"), "{snapshot:?}");
         assert_eq!(fleet.truth().await, (State::Closed, 0));
         assert!(!fleet.call(0, true).await, "it protects itself");
 

@@ -191,7 +191,7 @@ async fn an_instance_of_the_earlier_layout_leaves_nothing_behind_that_is_taken_f
     let key = "cb1:{test}:b:x";
     say(&store, busy("x")).await;
     let mut ordered = forcing("x", State::ForcedOpen);
-    ordered.proposal.as_mut().unwrap().actor = "alice".into();
+    ordered.proposal.as_mut().unwrap().to.actor = "alice".into();
     let held = say(&store, ordered).await.record;
     assert_eq!(held.actor, "alice");
     let reporting = Entry { known: Some(held), role: None, ..busy("x") };

@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, RoleAsk, Store, Streak, WindowAsk,
+    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, Record, RoleAsk, Store, Streak,
+    WindowAsk,
 };
 
 fn counting(name: &str) -> Entry {
@@ -33,48 +34,45 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
         Store::exchange(store, batch).await.unwrap().views.remove(0).unwrap()
     };
     let closed = say(counting("user-service")).await.record;
-    let opening = Proposal {
-        to: State::Open,
+    let to_open = Record {
+        state: State::Open,
         reason: "3 failures in a row, limit 3".into(),
         remaining_us: Some(30 * SECOND),
         reset_timeout_us: 30 * SECOND,
         attempt: 1,
+        ..Record::closed()
+    };
+    let opening = Proposal {
+        to: to_open.clone(),
         force: false,
         token: None,
-        actor: String::new(),
         evidence: Counts { successes: 7, failures: 3, slow: 1 },
     };
     let proposing =
         |known, proposal| Entry { known: Some(known), proposal: Some(proposal), ..about("user-service") };
     let open = say(proposing(closed, opening.clone())).await.record;
     hands.advance(Duration::from_secs(30));
-    let probing = Proposal {
-        to: State::HalfOpen,
+    let to_half_open = Record {
+        state: State::HalfOpen,
         reason: "due for a probe".into(),
         remaining_us: None,
-        ..opening.clone()
+        ..to_open.clone()
     };
+    let probing = Proposal { to: to_half_open, ..opening.clone() };
     let leases = LeaseAsk { want: vec![1, 2], limit: 3, term_us: 10 * SECOND, ..LeaseAsk::default() };
     say(Entry { leases, ..proposing(open, probing) }).await;
     say(counting("closed since ever")).await;
     say(Entry { proposal: Some(opening), ..counting("größe {x}") }).await;
-    let odd_timeout = Proposal {
-        remaining_us: Some(1_500),
-        reset_timeout_us: 1_500,
-        attempt: 4,
-        ..forcing("", State::Open).proposal.unwrap()
-    };
+    let mut odd_timeout = forcing("", State::Open).proposal.unwrap();
+    odd_timeout.to =
+        Record { remaining_us: Some(1_500), reset_timeout_us: 1_500, attempt: 4, ..odd_timeout.to };
     say(Entry { proposal: Some(odd_timeout), ..counting("briefly open") }).await;
-    let holding = Proposal {
-        reason: "maintenance".into(),
-        remaining_us: None,
-        reset_timeout_us: 0,
-        attempt: 0,
-        ..forcing("", State::ForcedOpen).proposal.unwrap()
-    };
-    let ordered = Proposal { actor: "alice".into(), ..holding.clone() };
+    let to_forced = Record { state: State::ForcedOpen, reason: "maintenance".into(), ..Record::closed() };
+    let holding = Proposal { to: to_forced.clone(), ..forcing("", State::ForcedOpen).proposal.unwrap() };
+    let ordered = Proposal { to: Record { actor: "alice".into(), ..to_forced.clone() }, ..holding.clone() };
     say(Entry { proposal: Some(ordered), ..about("forced") }).await;
-    let expiring = Proposal { to: State::Disabled, remaining_us: Some(3600 * SECOND), ..holding };
+    let to_disabled = Record { state: State::Disabled, remaining_us: Some(3600 * SECOND), ..to_forced };
+    let expiring = Proposal { to: to_disabled, ..holding };
     say(Entry { proposal: Some(expiring), ..about("disabled") }).await;
     let kinds = [(false, false), (true, false), (false, true), (true, true)];
     let calls = kinds.map(|(failed, slow)| (OutcomeKind { failed, slow }, 2)).to_vec();

@@ -122,16 +122,11 @@ fn proposal() -> impl Strategy<Value = Proposal> {
     let times = (prop::option::of(span()), span(), 0..4_u32);
     let words = (select(vec!["one", "another ß"]), select(vec!["", "", "alice |5|"]));
     (state(), words, times, any::<bool>(), counts()).prop_map(
-        |(to, (reason, actor), (remaining_us, reset_timeout_us, attempt), force, evidence)| Proposal {
-            to,
-            reason: reason.into(),
-            remaining_us,
-            reset_timeout_us,
-            attempt,
-            force,
-            token: None,
-            actor: actor.into(),
-            evidence,
+        |(state, (reason, actor), (remaining_us, reset_timeout_us, attempt), force, evidence)| {
+            let (reason, actor) = (reason.into(), actor.into());
+            let to =
+                Record { state, reason, actor, remaining_us, reset_timeout_us, attempt, ..Record::closed() };
+            Proposal { to, force, token: None, evidence }
         },
     )
 }

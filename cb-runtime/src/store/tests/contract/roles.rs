@@ -118,7 +118,7 @@ async fn a_tokens_decision_wins_only_while_the_role_is_had_under_it(bench: &Benc
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let open = a.force("x", State::Open, "test").await.record;
     let deciding = |token| {
-        let checked = Proposal { token: Some(token), remaining_us: None, ..proposal(State::Closed) };
+        let checked = Proposal { token: Some(token), ..proposal(State::Closed) };
         propose("x", &open, checked)
     };
     assert!(!a.say(deciding(0)).await.won, "nobody has it");

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Bench, Entry, Instance, about, delta, forced, rules};
+use super::{Bench, Entry, Instance, about, delta, forced, forced_by, rules};
 use crate::snapshot::State;
-use crate::store::{MAX_REASON, MAX_SETTINGS, Proposal, Record, SAID_FOR};
+use crate::store::{MAX_REASON, MAX_SETTINGS, Record, SAID_FOR};
 
 rules! {
     other_settings_are_told_to_both_sides
@@ -100,7 +100,7 @@ async fn long_settings_are_cut_between_two_characters(bench: &Bench<'_>) {
 async fn who_ordered_a_change_is_told(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for (i, actor) in ["alice", "größe \"\\ \n |5|", ""].into_iter().enumerate() {
-        let ordered = Proposal { actor: actor.into(), ..forced(State::ForcedOpen, &i.to_string()) };
+        let ordered = forced_by(actor, State::ForcedOpen, &i.to_string());
         let view = a.say(Entry { proposal: Some(ordered), ..about("x") }).await;
         assert!(view.won);
         assert_eq!(view.record.actor, actor);
@@ -111,14 +111,14 @@ async fn who_ordered_a_change_is_told(bench: &Bench<'_>) {
         assert_eq!(bench.events().await[i].record.actor, actor);
     }
     let long = format!("{}ß and more", "a".repeat(MAX_REASON - 1));
-    let ordered = Proposal { actor: long, ..forced(State::Disabled, "test") };
+    let ordered = forced_by(&long, State::Disabled, "test");
     let view = a.say(Entry { proposal: Some(ordered), ..about("x") }).await;
     assert_eq!(view.record.actor, "a".repeat(MAX_REASON - 1));
 }
 
 async fn an_actor_is_the_epochs(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
-    let ordered = Proposal { actor: "alice".into(), ..forced(State::ForcedOpen, "test") };
+    let ordered = forced_by("alice", State::ForcedOpen, "test");
     a.say(Entry { proposal: Some(ordered), ..about("x") }).await;
     assert_eq!(a.force("x", State::Closed, "test").await.record.actor, "");
     assert_eq!(bench.events().await[1].record.actor, "");
@@ -126,7 +126,7 @@ async fn an_actor_is_the_epochs(bench: &Bench<'_>) {
 
 async fn an_actor_is_written_back(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
-    let ordered = Proposal { actor: "alice".into(), ..forced(State::ForcedOpen, "test") };
+    let ordered = forced_by("alice", State::ForcedOpen, "test");
     let known: Record = a.say(Entry { proposal: Some(ordered), ..about("x") }).await.record;
     (bench.lose_everything)();
     let view = bench.instance("b").say(Entry { known: Some(known.clone()), ..about("x") }).await;

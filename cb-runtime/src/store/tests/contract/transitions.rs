@@ -1,10 +1,11 @@
 //! Proposals, epochs, and what is written back after a loss.
 
 use super::{
-    Bench, Entry, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds, streak, want,
+    Bench, Entry, SECOND, about, counts, delta, forced, forced_for, proposal, propose, rules, seconds,
+    streak, want,
 };
 use crate::snapshot::State;
-use crate::store::{Delta, MAX_EPOCH, MAX_REASON, MAX_SPAN_US, Position, Proposal, Record};
+use crate::store::{Delta, MAX_EPOCH, MAX_REASON, MAX_SPAN_US, Position, Record};
 
 rules! {
     a_change_of_state_starts_a_new_epoch_with_nothing_counted
@@ -26,7 +27,8 @@ async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench
     let counting = Delta { counts: counts(1, 4), ..streak(None, &[(SECOND, 4)]) };
     let closed = a.say(Entry { delta: counting.clone(), ..about("x") }).await;
     assert_eq!((closed.counts, closed.streak), (counts(1, 4), 4));
-    let opening = Proposal { attempt: 7, ..proposal(State::Open) };
+    let mut opening = proposal(State::Open);
+    opening.to.attempt = 7;
     let view = a.say(Entry { delta: counting, ..propose("x", &closed.record, opening) }).await;
     assert!(view.won);
     let expected = Record {
@@ -93,7 +95,7 @@ async fn a_state_held_by_hand_is_left_only_when_it_has_expired(bench: &Bench<'_>
         assert_eq!(held.remaining_us, None);
         bench.pass(seconds(1_000_000));
         assert!(!a.say(propose(name, &held, proposal(State::Closed))).await.won);
-        let expiring = Proposal { remaining_us: Some(60 * SECOND), ..forced(state, "for a minute") };
+        let expiring = forced_for(Some(60 * SECOND), 0, state, "for a minute");
         let held = a.say(Entry { proposal: Some(expiring), ..about(name) }).await.record;
         assert_eq!(held.remaining_us, Some(60 * SECOND));
         bench.pass(seconds(59));
@@ -109,7 +111,7 @@ async fn an_operators_word_always_wins_unless_it_would_change_nothing(bench: &Be
     assert!(a.force("x", State::ForcedOpen, "because").await.won);
     assert!(!a.force("x", State::ForcedOpen, "because").await.won);
     assert!(a.force("x", State::ForcedOpen, "for another reason").await.won);
-    let expiring = Proposal { remaining_us: Some(SECOND), ..forced(State::ForcedOpen, "for another reason") };
+    let expiring = forced_for(Some(SECOND), 0, State::ForcedOpen, "for another reason");
     for _ in 0..2 {
         assert!(a.say(Entry { proposal: Some(expiring.clone()), ..about("x") }).await.won);
     }
@@ -150,7 +152,7 @@ async fn remaining_times_are_made_to_fit_the_state(bench: &Bench<'_>) {
     .enumerate()
     {
         let name = format!("x{i}");
-        let forcing = Proposal { remaining_us: given, reset_timeout_us, ..forced(to, "test") };
+        let forcing = forced_for(given, reset_timeout_us, to, "test");
         let view = a.say(Entry { proposal: Some(forcing), ..about(&name) }).await;
         assert_eq!(view.record.remaining_us, made, "{to} {given:?} {reset_timeout_us}");
         assert_eq!(view.record.reset_timeout_us, reset_timeout_us.min(MAX_SPAN_US));
@@ -168,14 +170,11 @@ async fn a_long_reason_is_cut_between_two_characters(bench: &Bench<'_>) {
     let view = a.force("x", State::Open, &long).await;
     assert_eq!(view.record.reason, "a".repeat(MAX_REASON - 1));
     assert!(
-        !a.say(Entry {
-            proposal: Some(Proposal { remaining_us: None, ..forced(State::HalfOpen, &long) }),
-            ..about("x")
-        })
-        .await
-        .record
-        .reason
-        .is_empty()
+        !a.say(Entry { proposal: Some(forced(State::HalfOpen, &long)), ..about("x") })
+            .await
+            .record
+            .reason
+            .is_empty()
     );
     let odd = "quote \" backslash \\ newline \n nul \u{0} percent %s {} ß \u{1f980}";
     assert_eq!(a.force("y", State::Open, odd).await.record.reason, odd);

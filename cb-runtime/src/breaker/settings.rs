@@ -1,0 +1,129 @@
+//! The settings that a breaker judges by: registrations, reloads, and what other instances judge by.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::machine::Now;
+use super::{Core, Inner, closed};
+use crate::clock::{Moment, micros};
+use crate::config::drift::differences;
+use crate::config::{BreakerConfig, Layers, PerFunction, Settings};
+use crate::error::{Error, ErrorKind};
+
+/// Instances that start later learn of a difference within this time.
+const REPEATED_AFTER: Duration = Duration::from_secs(60);
+/// After more reloads than this in an hour, a former line of this instance may be taken for another instance's.
+const FORMER_LINES: usize = 8;
+
+/// The settings as one line of text, by which instances find out that theirs differ.
+pub(super) struct SettingsLine {
+    line: Arc<str>,
+    sent_at: Moment,
+    /// The lines before reloads, latest last: the store remembers them for a while, and would report them back.
+    former: Vec<Arc<str>>,
+}
+
+impl SettingsLine {
+    pub(super) fn new(settings: &Settings, now: Moment) -> Self {
+        SettingsLine { line: settings.line(), sent_at: now, former: Vec::new() }
+    }
+
+    fn replace(&mut self, settings: &Settings) {
+        let former = std::mem::replace(&mut self.line, settings.line());
+        self.former.retain(|line| *line != former && *line != self.line);
+        self.former.push(former);
+        let beyond = self.former.len().saturating_sub(FORMER_LINES);
+        self.former.drain(..beyond);
+    }
+
+    /// The line, if an entry is to carry it now: always, until a difference has been reported, and now and then after it.
+    /// The store forgets lines that are not repeated.
+    pub(super) fn encode(&mut self, drift_reported: bool, now: Moment) -> Arc<str> {
+        if drift_reported && now.since(self.sent_at) < REPEATED_AFTER {
+            return Arc::default();
+        }
+        self.sent_at = now;
+        self.line.clone()
+    }
+
+    /// How another instance's line differs from this one's. An instance that judges by a former line of this one reports
+    /// the difference itself: it receives this instance's present line.
+    fn drift(&self, other: &str) -> Option<String> {
+        let is_former = self.former.iter().any(|former| **former == *other);
+        let differences = differences(&self.line, other);
+        (!is_former && !differences.is_empty()).then_some(differences)
+    }
+}
+
+impl Core {
+    /// Another registration of the same name. The first settings stand; a difference is reported once.
+    pub(crate) fn registered_again(&self, given: &BreakerConfig, settings: &Settings) {
+        let first = self.transact(|inner, now| {
+            if self.provisional.swap(false, Ordering::AcqRel) {
+                inner.given = given.over(&inner.given);
+                self.judge_by(inner, settings.clone(), now);
+                return None;
+            }
+            let first = inner.machine.settings();
+            let disputed = first != settings && !self.disputed.swap(true, Ordering::AcqRel);
+            disputed.then(|| format!("{first:?}"))
+        });
+        if let Some(first) = first {
+            self.context.events.error(Error::new(ErrorKind::Conflict {
+                breaker: self.name.clone(),
+                problem: format!(
+                    "registered again with other settings, which have no effect; use one config for one name. \
+                     In force: {first}; left out: {settings:?}"
+                ),
+            }));
+        }
+    }
+
+    /// The settings that these layers give it.
+    pub(crate) fn resolve(&self, layers: &Layers) -> Result<Settings, Error> {
+        let given = self.transact(|inner, _| inner.given.clone());
+        layers.resolve(&self.name, &given)
+    }
+
+    /// Goes on under other settings, with the counts and the state that it has.
+    pub(crate) fn configure(&self, settings: Settings, per_function: &PerFunction) {
+        self.per_function.take_over(per_function);
+        let changed = self.transact(|inner, now| {
+            let changed = *inner.machine.settings() != settings;
+            if changed {
+                self.judge_by(inner, settings, now);
+            }
+            changed
+        });
+        if changed {
+            self.drift_reported.store(false, Ordering::Release);
+            self.mark_dirty(false);
+        }
+    }
+
+    fn judge_by(&self, inner: &mut Inner, settings: Settings, now: Now) {
+        inner.line.replace(&settings);
+        self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
+        self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
+        inner.machine.configure(settings, now);
+        self.ramp.set(inner.machine.ramp(now.at));
+        // No new generation: that would make the outcomes of calls under way late.
+        self.gate.change(self.gate.word(), closed(&inner.machine, now.at));
+    }
+
+    /// Reports that another instance judges by other settings, once.
+    pub(super) fn drift(&self, line: &SettingsLine, other: Option<&str>) -> Option<Error> {
+        let differences = line.drift(other?)?;
+        let known = self.drift_reported.swap(true, Ordering::AcqRel);
+        (!known).then(|| Error::new(ErrorKind::Drift { breaker: self.name.clone(), differences }))
+    }
+}
+
+pub(super) fn slow_us(settings: &Settings) -> u64 {
+    settings.slow.map_or(u64::MAX, |slow| micros(slow.duration))
+}
+
+pub(super) fn checked_every_us(settings: &Settings) -> u64 {
+    settings.health.as_ref().map_or(0, |health| micros(health.interval))
+}
