@@ -2,59 +2,60 @@
 
 use proc_macro2::{Span, TokenStream};
 use syn::ext::IdentExt;
-use syn::parse::{ParseStream, Parser};
+use syn::parse::{Parse, ParseStream, Parser};
 use syn::{Error, Expr, Ident, Result, Token};
 
-use crate::value::{Kind, Limit};
+use crate::foreign;
+use crate::value::{Limit, MOST_CALLS, MOST_INSTANCES, MOST_WINDOW_CALLS, ValueKind};
 
 /// An argument that the attribute knows.
 pub(crate) struct Argument {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    /// Belongs into the `BreakerConfig`, which has a method of that name.
+    pub(crate) kind: ValueKind,
+    /// Whether it is a setting of the `BreakerConfig`, which has a method of that name.
     pub(crate) is_setting: bool,
 }
 
-const fn setting(name: &'static str, kind: Kind) -> Argument {
+const fn setting(name: &'static str, kind: ValueKind) -> Argument {
     Argument { name, kind, is_setting: true }
 }
 
-const fn other(name: &'static str, kind: Kind) -> Argument {
+const fn other(name: &'static str, kind: ValueKind) -> Argument {
     Argument { name, kind, is_setting: false }
 }
 
-/// All of them, in the order in which the documentation has them.
+/// All arguments, in the order of the documentation.
 pub(crate) const ARGUMENTS: &[Argument] = &[
-    other("name", Kind::Name),
-    other("fallback", Kind::Function),
-    other("fallback_on", Kind::Word(&["any", "open", "error"])),
-    setting("cache_ttl", Kind::Span(Limit::Milliseconds(1))),
-    other("cache_key", Kind::Expression),
-    other("cache_version", Kind::Version),
-    setting("failure_threshold", Kind::Count),
-    setting("failure_rate_threshold", Kind::Rate),
-    setting("window", Kind::Span(Limit::Milliseconds(100))),
-    setting("window_calls", Kind::Count),
-    setting("minimum_calls", Kind::Count),
-    setting("slow_call_duration", Kind::Span(Limit::Microseconds(1))),
-    setting("slow_call_rate_threshold", Kind::Rate),
-    setting("strategy", Kind::Expression),
-    setting("min_failing_instances", Kind::Count),
-    setting("reset_timeout", Kind::Span(Limit::Milliseconds(1))),
-    setting("backoff", Kind::Expression),
-    setting("half_open_max_calls", Kind::Count),
-    setting("success_threshold", Kind::Count),
-    setting("recovery_rate", Kind::Rate),
-    setting("ramp_up", Kind::Span(Limit::Milliseconds(100))),
-    setting("health_check", Kind::Function),
-    setting("health_check_interval", Kind::Span(Limit::Milliseconds(10))),
-    setting("idle_health_check_interval", Kind::Span(Limit::Milliseconds(10))),
-    setting("call_timeout", Kind::Span(Limit::Microseconds(1))),
-    other("is_failure", Kind::Function),
-    other("open_for", Kind::Function),
-    other("config", Kind::Expression),
-    other("registry", Kind::Expression),
-    other("crate", Kind::Path),
+    other("name", ValueKind::Name),
+    other("fallback", ValueKind::Function),
+    other("fallback_on", ValueKind::Word(&["any", "open", "error"])),
+    setting("cache_ttl", ValueKind::Span(Limit::Milliseconds(1))),
+    other("cache_key", ValueKind::Expression),
+    other("cache_version", ValueKind::Version),
+    setting("failure_threshold", ValueKind::Count(MOST_CALLS)),
+    setting("failure_rate_threshold", ValueKind::Rate),
+    setting("window", ValueKind::Span(Limit::Milliseconds(100))),
+    setting("window_calls", ValueKind::Count(MOST_WINDOW_CALLS)),
+    setting("minimum_calls", ValueKind::Count(MOST_CALLS)),
+    setting("slow_call_duration", ValueKind::Span(Limit::Microseconds(1))),
+    setting("slow_call_rate_threshold", ValueKind::Rate),
+    setting("strategy", ValueKind::Expression),
+    setting("min_failing_instances", ValueKind::Count(MOST_INSTANCES)),
+    setting("reset_timeout", ValueKind::Span(Limit::Milliseconds(1))),
+    setting("backoff", ValueKind::Expression),
+    setting("half_open_max_calls", ValueKind::Count(MOST_CALLS)),
+    setting("success_threshold", ValueKind::Count(MOST_CALLS)),
+    setting("recovery_rate", ValueKind::Rate),
+    setting("ramp_up", ValueKind::Span(Limit::Milliseconds(100))),
+    setting("health_check", ValueKind::Function),
+    setting("health_check_interval", ValueKind::Span(Limit::Milliseconds(10))),
+    setting("idle_health_check_interval", ValueKind::Span(Limit::Milliseconds(10))),
+    setting("call_timeout", ValueKind::Span(Limit::Microseconds(1))),
+    other("is_failure", ValueKind::Function),
+    other("open_for", ValueKind::Function),
+    other("config", ValueKind::Expression),
+    other("registry", ValueKind::Expression),
+    other("crate", ValueKind::Path),
 ];
 
 /// An argument as it is given.
@@ -110,7 +111,7 @@ pub(crate) fn parse(tokens: TokenStream) -> (Args, Errors) {
         }
         Ok((Args(given), errors))
     };
-    // The parser reads to the end, whatever it finds.
+    // The parser reads to the end in any case.
     parser.parse2(tokens).unwrap_or_else(|error| (Args(Vec::new()), Errors(Some(error))))
 }
 
@@ -141,11 +142,39 @@ fn one(input: ParseStream<'_>) -> Result<Given> {
             format!("`{name}` needs a value: `{name} = {}`", argument.kind.example()),
         ));
     }
-    let value = input.parse()?;
+    let value = value(input, &name)?;
     Ok(Given { argument, name, value })
 }
 
-/// Moves to the comma before the next `argument =`, past whatever could not be read.
+fn value(input: ParseStream<'_>, name: &Ident) -> Result<Expr> {
+    let begin = input.fork();
+    input.parse().map_err(|error| {
+        // A value that breaks off at the end is reported at its last token; the parser would report it at the whole attribute.
+        let tokens: TokenStream = begin.parse().unwrap_or_default();
+        let ends_there = syn::parse2::<Complete>(tokens.clone())
+            .is_err_and(|error| error.to_string().starts_with("unexpected end of input"));
+        match tokens.into_iter().last() {
+            Some(last) if ends_there => Error::new(
+                last.span(),
+                format!("the value of `{name}` breaks off here: an expression must follow"),
+            ),
+            _ => error,
+        }
+    })
+}
+
+/// An expression, and then anything.
+struct Complete;
+
+impl Parse for Complete {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        input.parse::<Expr>()?;
+        input.parse::<TokenStream>()?;
+        Ok(Complete)
+    }
+}
+
+/// Moves to the comma before the next `argument =`, past what could not be read.
 fn skip_to_next(input: ParseStream<'_>) {
     while !input.is_empty() {
         if input.peek(Token![,]) && (input.peek2(Ident::peek_any) || input.peek2(syn::Lit)) {
@@ -158,7 +187,9 @@ fn skip_to_next(input: ParseStream<'_>) {
 
 fn unknown(name: &Ident) -> Error {
     let text = name.to_string();
-    let message = if let Some(known) = nearest(&text) {
+    let message = if let Some(answer) = foreign::answer(&text) {
+        format!("unknown argument `{text}`; {answer}")
+    } else if let Some(known) = nearest(&text) {
         format!("unknown argument `{text}`; did you mean `{known}`?")
     } else {
         let all: Vec<_> = ARGUMENTS.iter().map(|argument| argument.name).collect();
@@ -167,7 +198,7 @@ fn unknown(name: &Ident) -> Error {
     Error::new(name.span(), message)
 }
 
-/// The argument that was most probably meant: one that begins or ends with the text, or the one with the fewest
+/// The argument that was most probably meant: the one that begins or ends with the text, or the one with the fewest
 /// letters to change, if they are few.
 pub(crate) fn nearest(text: &str) -> Option<&'static str> {
     let lower = text.to_lowercase();
@@ -187,7 +218,7 @@ pub(crate) fn nearest(text: &str) -> Option<&'static str> {
     }
 }
 
-/// How many letters to insert, remove, replace or swap with the next to come from `a` to `b`.
+/// How many letters to insert, remove, replace or swap with the next one to get from `a` to `b`.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
@@ -209,7 +240,7 @@ fn distance(a: &str, b: &str) -> usize {
     table[a.len()][b.len()]
 }
 
-/// Errors, as they come.
+/// Errors, in the order of their discovery.
 #[derive(Default)]
 pub(crate) struct Errors(Option<Error>);
 

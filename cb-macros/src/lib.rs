@@ -1,15 +1,18 @@
-//! The attribute `#[circuit_breaker]`. Use it through `cb_runtime`, which documents it: its expansion
-//! names that crate.
+//! The attribute `#[circuit_breaker]`. Use it through `cb_runtime`, which documents it: its expansion names that crate.
 //!
-//! A file per step: `args` (what is written in the parentheses) and `signature` (what it is written on),
-//! `name` (which of its arguments the breaker's name is made of), `validate` (both together, into a plan), `expand` (the plan, into code; the only place with `quote!`).
+//! A file per step: `args` reads what stands in the parentheses (by the kinds of `value`), `signature` what the attribute
+//! stands on, `validate` makes a plan of both (with `name` and `captures`), and `expand` makes code of the plan.
 
 mod args;
+mod captures;
 mod expand;
+mod foreign;
+mod manifest;
 mod name;
 mod signature;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod validate;
 mod value;
 
@@ -23,8 +26,8 @@ pub fn circuit_breaker(args: TokenStream, item: TokenStream) -> TokenStream {
     guard(args.into(), item.into()).into()
 }
 
-/// Whatever is wrong, the item comes back: one error must not become ten, and an editor must be able to
-/// complete inside a body that is half written.
+/// On any error the item comes back unchanged: one error must not cause others, and an editor must be able to complete
+/// inside a body that is half written.
 fn guard(args: proc_macro2::TokenStream, item: proc_macro2::TokenStream) -> proc_macro2::TokenStream {
     match signature::parse(item.clone()) {
         Item::Unfit(error) => expand::untouched(item, &error),

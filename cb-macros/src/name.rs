@@ -1,33 +1,48 @@
 //! The breaker's name: fixed, or made of the function's arguments.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, quote};
+use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Error, Expr, ExprLit, Lit, LitStr, Result, Token};
+use syn::{Error, Expr, ExprLit, Lit, LitStr, Member, Result, Token};
 
-use crate::signature::{Arg, Function, bound_names};
+use crate::captures;
+use crate::signature::Function;
+use crate::tokens::unwrapped;
 
 pub(crate) enum Name {
-    /// One for all calls: a text, a constant, anything of type `&'static str` that is known while compiling.
+    /// One for all calls: a string literal, a constant, any expression of type `&'static str` that is known while compiling.
     Fixed(Expr),
-    Made(Made),
+    Pattern(Pattern),
 }
 
 /// A name with `{argument}` in it, as `format_args!` takes it.
-pub(crate) struct Made {
-    /// As it stands in the attribute: what all its values have in common.
-    pub(crate) pattern: LitStr,
+pub(crate) struct Pattern {
+    /// The name as it stands in the attribute, for the registry.
+    pub(crate) written: LitStr,
     /// With `{}` in the places of the arguments.
-    pub(crate) text: LitStr,
+    pub(crate) format: LitStr,
     /// What goes there, in this order.
     pub(crate) parts: Vec<TokenStream>,
 }
 
-/// Reads a name. Only a text that is written out can have placeholders: what a constant holds is not known here.
+impl Name {
+    /// What the name mentions of the arguments.
+    pub(crate) fn parts(&self) -> TokenStream {
+        match self {
+            Name::Fixed(_) => TokenStream::new(),
+            Name::Pattern(pattern) => pattern.parts.iter().cloned().collect(),
+        }
+    }
+}
+
+/// Reads a name. Only a literal can have placeholders: what a constant holds is not known here.
 pub(crate) fn parse(name: &Expr, function: &Function) -> Result<Name> {
-    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = crate::validate::unwrapped(name) else {
-        return Ok(Name::Fixed(name.clone()));
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = unwrapped(name) else {
+        return match captures::pattern_for(name, function) {
+            Some(message) => Err(Error::new_spanned(name, message)),
+            None => Ok(Name::Fixed(name.clone())),
+        };
     };
     let written = text.value();
     if !written.contains(['{', '}']) {
@@ -42,9 +57,9 @@ pub(crate) fn parse(name: &Expr, function: &Function) -> Result<Name> {
         let lit = Lit::Str(literal(&fixed));
         return Ok(Name::Fixed(Expr::Lit(ExprLit { attrs: Vec::new(), lit })));
     }
-    // Ours: no lint on the user's code shall take it for a forgotten `format!`.
-    let pattern = LitStr::new(&written, Span::mixed_site());
-    Ok(Name::Made(Made { text: literal(&format), pattern, parts }))
+    // With a span of the expansion's, so that no lint on the user's code takes it for a forgotten `format!`.
+    let written = LitStr::new(&written, Span::mixed_site());
+    Ok(Name::Pattern(Pattern { written, format: literal(&format), parts }))
 }
 
 struct Reader<'a> {
@@ -69,10 +84,10 @@ impl Reader<'_> {
                 self.format.push_str(brace);
                 rest = after;
             } else if brace == "}" {
-                return self.wrong("a `}` that nothing has opened; if the name is to have one, write `}}`");
+                return self.wrong("a `}` that nothing has opened; for a brace in the name write `}}`");
             } else {
                 let Some((placeholder, after)) = rest.split_once('}') else {
-                    return self.wrong("a `{` that nothing closes; if the name is to have one, write `{{`");
+                    return self.wrong("a `{` that nothing closes; for a brace in the name write `{{`");
                 };
                 self.placeholder(placeholder)?;
                 rest = after;
@@ -110,34 +125,28 @@ impl Reader<'_> {
     /// An argument, or a field of one.
     fn part(&self, argument: &str) -> Result<TokenStream> {
         if argument.is_empty() || argument.bytes().all(|byte| byte.is_ascii_digit()) {
-            return self.wrong(format_args!(
-                "say which argument: `{{{argument}}}` stands for none; {}",
-                self.there_are()
-            ));
+            return self
+                .wrong(format_args!("`{{{argument}}}` does not say which argument; {}", self.there_are()));
         }
         let Ok((first, fields)) = path.parse_str(argument) else {
             return self.wrong(format_args!(
                 "`{{{argument}}}` is neither an argument nor a field of one, such as `{{id}}` or `{{self.region}}`"
             ));
         };
-        let Some(known) = self.arguments().find(|known| known.unraw() == first.unraw()) else {
+        let Some(mut root) = self.arguments().find(|known| known.unraw() == first.unraw()) else {
             return self.wrong(format_args!("there is no argument `{first}`; {}", self.there_are()));
         };
-        let mut root = known.clone();
-        root.set_span(known.span().located_at(self.text.span()));
-        let fields = fields.into_iter().map(|mut token| {
+        root.set_span(root.span().located_at(self.text.span()));
+        let mut part = root.into_token_stream();
+        part.extend(fields.into_iter().map(|mut token| {
             token.set_span(self.text.span());
             token
-        });
-        Ok(quote!(#root #(#fields)*))
+        }));
+        Ok(part)
     }
 
-    /// What the function's arguments bind.
     fn arguments(&self) -> impl Iterator<Item = Ident> {
-        self.function.args.iter().flat_map(|Arg { ident, pattern, .. }| match pattern {
-            Some(pattern) => bound_names(pattern),
-            None => vec![ident.clone()],
-        })
+        self.function.args.iter().flat_map(crate::signature::Arg::names)
     }
 
     fn there_are(&self) -> String {
@@ -154,18 +163,32 @@ impl Reader<'_> {
     }
 }
 
-/// `name`, and `.field.0` after it as it is.
+/// `name`, and `.field.0` after it.
 fn path(input: ParseStream<'_>) -> Result<(Ident, TokenStream)> {
     let first = input.call(Ident::parse_any)?;
     let mut fields = TokenStream::new();
     while !input.is_empty() {
         input.parse::<Token![.]>()?.to_tokens(&mut fields);
-        // `0.1` of `pair.0.1` is one number to whoever has cut the text into tokens.
+        // The lexer takes `0.1` of `pair.0.1` for one number.
         if input.peek(syn::LitFloat) {
             input.parse::<syn::LitFloat>()?.to_tokens(&mut fields);
+        } else if input.peek(syn::Lit) {
+            input.parse::<Member>()?.to_tokens(&mut fields);
         } else {
-            input.parse::<syn::Member>()?.to_tokens(&mut fields);
+            raw(input.call(Ident::parse_any)?).to_tokens(&mut fields);
         }
     }
     Ok((first, fields))
+}
+
+/// A field of a keyword's name as it has to be written in code: `self.r#type` for `{self.type}`.
+fn raw(field: Ident) -> Ident {
+    let text = field.to_string();
+    let can_be_raw =
+        !matches!(text.as_str(), "self" | "Self" | "super" | "crate" | "_") && !text.starts_with("r#");
+    if can_be_raw && syn::parse_str::<Ident>(&text).is_err() {
+        Ident::new_raw(&text, field.span())
+    } else {
+        field
+    }
 }

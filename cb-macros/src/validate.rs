@@ -1,4 +1,4 @@
-//! Arguments and function together: what is wrong with them, and what is to be done.
+//! Arguments and function together: what is wrong with them, and the plan for the expansion.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,15 @@ use syn::{Error, Expr, Ident, Result};
 
 use crate::args::{Args, Errors};
 use crate::name::{self, Name};
-use crate::signature::{self, Function};
-use crate::value::Value;
+use crate::signature::Function;
+use crate::tokens::unwrapped;
+use crate::value::{Value, literal_count};
+use crate::{captures, manifest};
 
 /// As many arguments as `cb_runtime::__private::Callable` is implemented for.
 const MOST_FALLBACK_ARGS: usize = 12;
 
-/// What the expansion is to do. All in it is good, as far as that can be told by its tokens.
+/// What the expansion is to do. It is valid, as far as its tokens can tell.
 pub(crate) struct Plan {
     pub(crate) name: Name,
     /// `crate = …`
@@ -26,7 +28,7 @@ pub(crate) struct Plan {
     pub(crate) settings: Vec<(Ident, Value)>,
     pub(crate) is_failure: Option<Expr>,
     pub(crate) open_for: Option<Expr>,
-    /// Nothing else than an `Err` can count as a failure.
+    /// Nothing but an `Err` can count as a failure.
     pub(crate) must_be_result: bool,
     pub(crate) cache: Option<Cache>,
     pub(crate) fallback: Option<Fallback>,
@@ -47,6 +49,14 @@ pub(crate) enum Callee {
     Closure { closure: Expr, takes_reason: bool },
 }
 
+impl Callee {
+    pub(crate) fn span(&self) -> Span {
+        match self {
+            Callee::Path(function) | Callee::Closure { closure: function, .. } => function.span(),
+        }
+    }
+}
+
 /// `fallback_on`
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum On {
@@ -55,8 +65,8 @@ pub(crate) enum On {
     Error,
 }
 
-/// `errors` are those of reading the arguments. If there are any, nothing is said of arguments that are missing:
-/// they may be there, misspelled.
+/// `errors` are those of reading the arguments. If there are any, missing arguments are not reported: they may be there,
+/// misspelled.
 pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Result<Plan> {
     let all_read = errors.is_empty();
     let mut values: HashMap<&str, Value> = HashMap::new();
@@ -73,11 +83,20 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
             );
         }
         lonely(args, &mut errors);
+        contradictory(args, &mut errors);
         if caches(args) {
             cacheable(args, function, &mut errors);
         }
+        if args.get("crate").is_none()
+            && let Some(problem) = manifest::problem()
+        {
+            errors.add(Span::call_site(), problem);
+        }
     }
-    // Without one there is an error, and no plan.
+    for given in args.iter().filter(|given| given.argument.is_setting || given.argument.name == "config") {
+        errors.take(captures::check(&given.name, &given.value, function));
+    }
+    // Without a name there is an error, and no plan.
     let name = args.value("name").and_then(|name| errors.take(name::parse(name, function)));
     let name = name.unwrap_or_else(|| Name::Fixed(Expr::Verbatim(TokenStream::new())));
     let takes_reason = match args.value("fallback").map(unwrapped) {
@@ -119,12 +138,12 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
     })
 }
 
-/// The attribute asks for a cache, or at least speaks of one; `config` may bring the TTL.
+/// Whether any argument of the cache is given; `config` may bring the TTL.
 fn caches(args: &Args) -> bool {
     ["cache_ttl", "cache_key", "cache_version"].iter().any(|name| args.get(name).is_some())
 }
 
-/// Arguments that mean nothing without another one, or beside it.
+/// Arguments that have no effect without another one.
 fn lonely(args: &Args, errors: &mut Errors) {
     let mut needs = |name: &str, others: &[&str], how: &str, config_may_bring_it: bool| {
         let brought = config_may_bring_it && args.get("config").is_some();
@@ -149,11 +168,25 @@ fn lonely(args: &Args, errors: &mut Errors) {
     for name in ["health_check_interval", "idle_health_check_interval"] {
         needs(name, &["health_check"], "add `health_check = path_or_closure`", true);
     }
+}
+
+/// Arguments that cannot both be in force.
+fn contradictory(args: &Args, errors: &mut Errors) {
     if let (Some(_), Some(given)) = (args.get("window"), args.get("window_calls")) {
         errors.add(
             given.name.span(),
             "the window is a span of time or a number of calls: leave out `window` or `window_calls`",
         );
+    }
+    let count = |name| args.value(name).and_then(literal_count);
+    if let (Some(minimum), Some(calls)) = (count("minimum_calls"), count("window_calls"))
+        && minimum > calls
+        && let Some(value) = args.value("minimum_calls")
+    {
+        errors.push(Error::new_spanned(
+            value,
+            format!("the window never holds {minimum} calls, so the circuit could never open: `window_calls` is {calls}"),
+        ));
     }
 }
 
@@ -167,10 +200,10 @@ fn cacheable(args: &Args, function: &Function, errors: &mut Errors) {
              `cache_key = (self.id, user_id)`",
         );
     }
-    if let Some(span) = signature::borrowed_or_opaque(function.written_output()) {
+    if let Some(span) = function.borrowed_or_opaque() {
         errors.add(
             span,
-            "a borrowed or opaque result cannot be cached, as it could not be read back: return an owned one, or \
+            "a borrowed or opaque result cannot be cached, because it could not be read back: return an owned one, or \
              leave `cache_ttl` out",
         );
     }
@@ -207,15 +240,4 @@ fn fallback_shape(fallback: &Expr, function: &Function) -> Result<Option<bool>> 
              the reason after them"
         ),
     ))
-}
-
-/// Without the parentheses and the invisible groups around it.
-pub(crate) fn unwrapped(mut expr: &Expr) -> &Expr {
-    loop {
-        match expr {
-            Expr::Paren(inner) => expr = &inner.expr,
-            Expr::Group(inner) => expr = &inner.expr,
-            other => return other,
-        }
-    }
 }

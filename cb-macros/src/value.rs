@@ -1,4 +1,4 @@
-//! The kinds of values that arguments take, and what can be said against one while compiling.
+//! The kinds of values that arguments take, and what can be checked while compiling.
 
 use std::time::Duration;
 
@@ -6,22 +6,26 @@ use proc_macro2::Span;
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, ExprUnary, Lit, LitFloat, Result, UnOp};
 
+use crate::tokens::unwrapped;
+
 /// The longest span that any setting may have: ten years, as in `BreakerConfig`.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// The largest count, likewise.
-const MOST_CALLS: u64 = 1_000_000;
+/// The largest counts, as in `BreakerConfig`.
+pub(crate) const MOST_CALLS: u64 = 1_000_000;
+pub(crate) const MOST_WINDOW_CALLS: u64 = 10_000;
+pub(crate) const MOST_INSTANCES: u64 = 32;
 
 /// What an argument takes.
 #[derive(Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     /// The name of a breaker.
     Name,
     /// A path or a closure.
     Function,
     /// One of these, in quotes.
     Word(&'static [&'static str]),
-    /// A whole number, at least 1.
-    Count,
+    /// A whole number, at least 1 and at most this.
+    Count(u64),
     /// Greater than 0, at most 1.
     Rate,
     /// A span of time, no shorter than the limit.
@@ -40,9 +44,9 @@ pub(crate) enum Limit {
     Microseconds(u64),
 }
 
-/// A value that has been found good, as the expansion needs it.
+/// A checked value, as the expansion needs it.
 pub(crate) enum Value {
-    /// As it is written.
+    /// The expression itself.
     Written(Expr),
     /// A rate that is written as a whole number.
     Float(LitFloat),
@@ -50,47 +54,53 @@ pub(crate) enum Value {
     Text(String, Span),
 }
 
-impl Kind {
+impl ValueKind {
     /// For "`x` needs a value: `x = …`".
     pub(crate) fn example(self) -> &'static str {
         match self {
-            Kind::Name => "\"user-service\"",
-            Kind::Function => "path_or_closure",
-            Kind::Word(words) => words[0],
-            Kind::Count => "5",
-            Kind::Rate => "0.5",
-            Kind::Span(_) => "\"30s\"",
-            Kind::Version => "\"2\"",
-            Kind::Expression => "expression",
-            Kind::Path => "path::to::cb_runtime",
+            ValueKind::Name => "\"user-service\"",
+            ValueKind::Function => "path_or_closure",
+            ValueKind::Word(words) => words[0],
+            ValueKind::Count(_) => "5",
+            ValueKind::Rate => "0.5",
+            ValueKind::Span(_) => "\"30s\"",
+            ValueKind::Version => "\"2\"",
+            ValueKind::Expression => "expression",
+            ValueKind::Path => "path::to::cb_runtime",
         }
     }
 
     pub(crate) fn check(self, value: &Expr) -> Result<Value> {
         match self {
-            Kind::Name => name(value),
-            Kind::Function => function(value),
-            Kind::Word(words) => word(value, words),
-            Kind::Count => count(value),
-            Kind::Rate => rate(value),
-            Kind::Span(limit) => span(value, limit),
-            Kind::Version => Ok(version(value)),
-            Kind::Expression => Ok(Value::Written(value.clone())),
-            Kind::Path => path(value),
+            ValueKind::Name => name(value),
+            ValueKind::Function => function(value),
+            ValueKind::Word(words) => word(value, words),
+            ValueKind::Count(most) => count(value, most),
+            ValueKind::Rate => rate(value),
+            ValueKind::Span(limit) => span(value, limit),
+            ValueKind::Version => Ok(version(value)),
+            ValueKind::Expression => Ok(Value::Written(value.clone())),
+            ValueKind::Path => path(value),
         }
+    }
+}
+
+/// A count that is written as a number.
+pub(crate) fn literal_count(value: &Expr) -> Option<u64> {
+    match literal(value) {
+        Some((false, Lit::Int(number))) => number.base10_parse().ok(),
+        _ => None,
     }
 }
 
 /// A literal with its sign.
 fn literal(value: &Expr) -> Option<(bool, &Lit)> {
-    match value {
+    match unwrapped(value) {
         Expr::Lit(ExprLit { lit, .. }) => Some((false, lit)),
-        Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => match &**expr {
+        Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => match unwrapped(expr) {
             Expr::Lit(ExprLit { lit, .. }) => Some((true, lit)),
             _ => None,
         },
-        Expr::Paren(inner) => literal(&inner.expr),
-        Expr::Group(inner) => literal(&inner.expr),
         _ => None,
     }
 }
@@ -102,7 +112,7 @@ fn wrong<T>(at: &impl quote::ToTokens, message: impl std::fmt::Display) -> Resul
 fn name(value: &Expr) -> Result<Value> {
     match literal(value) {
         Some((false, Lit::Str(text))) if text.value().trim().is_empty() => {
-            wrong(value, "a breaker needs a name; functions with the same name share a breaker")
+            wrong(value, "a breaker needs a name; functions with one name share a breaker")
         }
         Some((false, Lit::Str(_))) | None => Ok(Value::Written(value.clone())),
         Some(_) => wrong(value, "a name is a text: `name = \"user-service\"`"),
@@ -110,10 +120,8 @@ fn name(value: &Expr) -> Result<Value> {
 }
 
 fn function(value: &Expr) -> Result<Value> {
-    match value {
+    match unwrapped(value) {
         Expr::Path(_) | Expr::Closure(_) => Ok(Value::Written(value.clone())),
-        Expr::Paren(inner) => function(&inner.expr),
-        Expr::Group(inner) => function(&inner.expr),
         Expr::Call(_) => wrong(value, "give the function itself, without calling it: a path or a closure"),
         Expr::Lit(ExprLit { lit: Lit::Str(_), .. }) => {
             wrong(value, "give the function itself, without quotes: a path or a closure")
@@ -132,13 +140,13 @@ fn word(value: &Expr, words: &[&str]) -> Result<Value> {
     }
 }
 
-fn count(value: &Expr) -> Result<Value> {
+fn count(value: &Expr, most: u64) -> Result<Value> {
     match literal(value) {
         None => Ok(Value::Written(value.clone())),
         Some((false, Lit::Int(number))) => match number.base10_parse::<u64>() {
             Ok(0) => wrong(value, "0 would never let it act; it must be at least 1"),
-            Ok(n) if n <= MOST_CALLS => Ok(Value::Written(value.clone())),
-            _ => wrong(value, format!("out of range; it must be at most {MOST_CALLS}")),
+            Ok(n) if n <= most => Ok(Value::Written(value.clone())),
+            _ => wrong(value, format!("out of range; it must be at most {most}")),
         },
         Some((true, Lit::Int(_))) => wrong(value, "a count of calls; it must be at least 1"),
         Some(_) => wrong(value, "a count of calls is a whole number, such as 5"),

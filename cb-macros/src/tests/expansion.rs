@@ -22,7 +22,7 @@ fn is_blessing() -> bool {
     std::env::var_os("BLESS").is_some()
 }
 
-/// Compares with what the file says, or makes it say that.
+/// Compares with the file, or rewrites it.
 fn golden(path: &Path, found: &str) {
     if is_blessing() {
         fs::write(path, found).unwrap();
@@ -48,7 +48,7 @@ fn attribute(token: Option<&TokenTree>) -> Option<TokenStream> {
     }
 }
 
-/// Puts what the attribute makes of them in the place of the functions that have it.
+/// Replaces the functions that have the attribute by their expansions.
 fn expanded(code: TokenStream) -> TokenStream {
     let mut expansion = TokenStream::new();
     let mut tokens = code.into_iter().peekable();
@@ -77,12 +77,12 @@ fn expanded(code: TokenStream) -> TokenStream {
     expansion
 }
 
-/// What the attribute makes of the function in the file, with `rt` in the place of the path to all it names.
+/// What the attribute makes of the function in the file, with `rt` in the place of the import's long name.
 fn expansion_of(name: &str, rt: &str) -> String {
     let code = read(&in_repository(&format!("tests/expansion/{name}.rs")));
     let code = expanded(code.parse().unwrap()).to_string();
     // What is inside of a macro's parentheses would not be formatted.
-    let code = code.replace(":: cb_runtime :: __private", rt).replace("pin ! (", "pin_macro (");
+    let code = code.replace("__circuit_breaker", rt).replace("pin ! (", "pin_macro (");
     let file = syn::parse_str(&code).expect("an expansion is Rust");
     prettyplease::unparse(&file).replace("pin_macro(", "pin!(")
 }
@@ -94,12 +94,12 @@ macro_rules! expansions {
         $(#[test]
         fn $name() {
             let path = in_repository(concat!("tests/expansion/", stringify!($name), ".expanded.rs"));
-            golden(&path, &expansion_of(stringify!($name), "::cb_runtime::__private"));
+            golden(&path, &expansion_of(stringify!($name), "__circuit_breaker"));
         })*
     };
 }
 
-expansions!(plain fallback cache open method broken);
+expansions!(plain fallback cache open method future broken);
 
 #[test]
 fn the_page_shows_them_all() {
@@ -113,7 +113,7 @@ fn the_page_shows_them_all() {
     golden(&page, &text);
 }
 
-/// The page, with this code in the block after the comment that names the file.
+/// The page with this code in the block after the comment that names the file.
 fn with_block(page: &str, file: &str, code: &str) -> String {
     let mark = format!("<!-- {file} -->\n```rust\n");
     let Some((before, rest)) = page.split_once(&mark) else { panic!("the page has no block after {mark}") };

@@ -1,25 +1,26 @@
 async fn get_user(id: u64) -> Result<User, FetchError> {
+    use ::cb_runtime::__private as __circuit_breaker;
     let breaker = {
-        static __CIRCUIT_BREAKER_SITE: ::cb_runtime::__private::Site = ::cb_runtime::__private::Site::new(
+        static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "user-service",
         );
-        let settings: fn() -> ::cb_runtime::__private::BreakerConfig = || {
-            ::cb_runtime::__private::settings()
-                .cache_ttl(::cb_runtime::__private::Duration::new(300u64, 0u32))
+        let settings: __circuit_breaker::MakeSettings = || {
+            __circuit_breaker::settings()
+                .cache_ttl(__circuit_breaker::Duration::new(300u64, 0u32))
         };
-        { __CIRCUIT_BREAKER_SITE.global(settings) }
+        __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
     let key = {
-        let mut key = ::cb_runtime::__private::key(&|| {}, "");
+        let mut key = __circuit_breaker::key(&|| {}, "");
         {
-            ::cb_runtime::__private::key_part(&mut key, &id);
+            __circuit_breaker::key_part(&mut key, &id);
         }
         key.finish()
     };
     let ended = {
-        let body = ::cb_runtime::__private::pin!(async move {
+        let body = __circuit_breaker::pin!(async move {
             if false {
-                return ::cb_runtime::__private::never::<Result<User, FetchError>>();
+                return __circuit_breaker::never::<Result<User, FetchError>>();
             }
             let _ = &id;
             match () {
@@ -27,24 +28,24 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             }
         });
         let judge = {
-            let output = ::cb_runtime::__private::Output::of(&body);
-            let form = {
+            let output = __circuit_breaker::Output::of(&body);
+            let kind = {
                 #[allow(unused_imports)]
-                use ::cb_runtime::__private::OtherOutput as _;
-                output.form()
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
             };
-            ::cb_runtime::__private::can_fail(output, form);
-            ::cb_runtime::__private::by_type(form)
+            __circuit_breaker::can_fail(output, kind);
+            __circuit_breaker::by_type(kind)
         };
-        breaker.run(body, judge).await
+        __circuit_breaker::run(breaker, body, judge).await
     };
-    let output = ::cb_runtime::__private::Output::of_ended(&ended);
-    let form = {
+    let output = __circuit_breaker::Output::of_ended(&ended);
+    let kind = {
         #[allow(unused_imports)]
-        use ::cb_runtime::__private::OtherOutput as _;
-        output.form()
+        use __circuit_breaker::OtherOutput as _;
+        output.circuit_breaker_return_kind()
     };
-    let codec = ::cb_runtime::__private::codec(output, form);
-    let ended = ::cb_runtime::__private::cached(&breaker, key, codec, form, ended).await;
-    ::cb_runtime::__private::settle(form, ended)
+    let codec = __circuit_breaker::codec(output, kind);
+    let ended = __circuit_breaker::cached(breaker, key, codec, kind, ended).await;
+    return __circuit_breaker::into_return(kind, ended);
 }

@@ -1,21 +1,20 @@
 impl Directory {
     async fn find(&self, id: u64) -> Result<User, HttpError> {
+        use ::cb_runtime::__private as __circuit_breaker;
         let breaker = {
-            static __CIRCUIT_BREAKER_SITE: ::cb_runtime::__private::Site = ::cb_runtime::__private::Site::new(
+            static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
                 "directory",
             );
-            let settings: fn() -> ::cb_runtime::__private::BreakerConfig = || {
-                ::cb_runtime::__private::settings()
-                    .call_timeout(
-                        ::cb_runtime::__private::Duration::new(0u64, 500000000u32),
-                    )
+            let settings: __circuit_breaker::MakeSettings = || {
+                __circuit_breaker::settings()
+                    .call_timeout(__circuit_breaker::Duration::new(0u64, 500000000u32))
             };
-            { __CIRCUIT_BREAKER_SITE.global(settings) }
+            __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
         let ended = {
-            let body = ::cb_runtime::__private::pin!(async move {
+            let body = __circuit_breaker::pin!(async move {
                 if false {
-                    return ::cb_runtime::__private::never::<Result<User, HttpError>>();
+                    return __circuit_breaker::never::<Result<User, HttpError>>();
                 }
                 let _ = &id;
                 let _ = &self;
@@ -24,26 +23,26 @@ impl Directory {
                 }
             });
             let judge = {
-                let output = ::cb_runtime::__private::Output::of(&body);
-                let form = {
+                let output = __circuit_breaker::Output::of(&body);
+                let kind = {
                     #[allow(unused_imports)]
-                    use ::cb_runtime::__private::OtherOutput as _;
-                    output.form()
+                    use __circuit_breaker::OtherOutput as _;
+                    output.circuit_breaker_return_kind()
                 };
-                ::cb_runtime::__private::by_predicate(
+                __circuit_breaker::by_predicate(
                     output,
-                    form,
+                    kind,
                     |r| matches!(r, Err(e) if e.is_server_error()),
                 )
             };
-            breaker.run(body, judge).await
+            __circuit_breaker::run(breaker, body, judge).await
         };
-        let output = ::cb_runtime::__private::Output::of_ended(&ended);
-        let form = {
+        let output = __circuit_breaker::Output::of_ended(&ended);
+        let kind = {
             #[allow(unused_imports)]
-            use ::cb_runtime::__private::OtherOutput as _;
-            output.form()
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
         };
-        ::cb_runtime::__private::settle(form, ended)
+        return __circuit_breaker::into_return(kind, ended);
     }
 }

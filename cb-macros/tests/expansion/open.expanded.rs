@@ -1,56 +1,73 @@
 async fn send(upload: Upload) -> Result<(), SendError> {
+    use ::cb_runtime::__private as __circuit_breaker;
     let breaker = {
-        static __CIRCUIT_BREAKER_SITE: ::cb_runtime::__private::Site = ::cb_runtime::__private::Site::new(
+        static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "uploads",
         );
-        let settings: fn() -> ::cb_runtime::__private::BreakerConfig = || ::cb_runtime::__private::settings();
-        { __CIRCUIT_BREAKER_SITE.global(settings) }
+        let settings: __circuit_breaker::MakeSettings = || __circuit_breaker::settings();
+        __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
-    let (ended, spare) = match breaker.admitted().await {
-        ::cb_runtime::__private::Result::Ok(permit) => {
-            let body = ::cb_runtime::__private::pin!(async move {
-                if false {
-                    return ::cb_runtime::__private::never::<Result<(), SendError>>();
-                }
-                let _ = &upload;
-                match () {
-                    () => upload.send().await,
-                }
-            });
-            let judge = {
-                let output = ::cb_runtime::__private::Output::of(&body);
-                let form = {
-                    #[allow(unused_imports)]
-                    use ::cb_runtime::__private::OtherOutput as _;
-                    output.form()
+    let (output, args, reason) = {
+        let (ended, args) = match __circuit_breaker::admit(breaker).await {
+            __circuit_breaker::Result::Ok(permit) => {
+                let body = __circuit_breaker::pin!(async move {
+                    if false {
+                        return __circuit_breaker::never::<Result<(), SendError>>();
+                    }
+                    let _ = &upload;
+                    match () {
+                        () => upload.send().await,
+                    }
+                });
+                let judge = {
+                    let output = __circuit_breaker::Output::of(&body);
+                    let kind = {
+                        #[allow(unused_imports)]
+                        use __circuit_breaker::OtherOutput as _;
+                        output.circuit_breaker_return_kind()
+                    };
+                    __circuit_breaker::can_fail(output, kind);
+                    __circuit_breaker::by_type(kind)
                 };
-                ::cb_runtime::__private::can_fail(output, form);
-                ::cb_runtime::__private::by_type(form)
+                (
+                    __circuit_breaker::run_permitted(breaker, permit, body, judge).await,
+                    __circuit_breaker::Option::None,
+                )
+            }
+            __circuit_breaker::Result::Err(error) => {
+                let args = (upload,);
+                (
+                    __circuit_breaker::Ended::Rejected(error),
+                    __circuit_breaker::Option::Some(args),
+                )
+            }
+        };
+        let output = __circuit_breaker::Output::of_ended(&ended);
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
+        };
+        match __circuit_breaker::into_return_or_open(kind, ended, args) {
+            __circuit_breaker::Result::Ok(value) => return value,
+            __circuit_breaker::Result::Err((args, reason)) => (output, args, reason),
+        }
+    };
+    let later = {
+        let reply = __circuit_breaker::call(args, reason, spool);
+        let shape = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::{
+                IsMismatch as _, IsOkValue as _, IsOkValueLater as _, IsWhole as _,
+                IsWholeLater as _,
             };
-            (
-                breaker.permitted(permit, body, judge).await,
-                ::cb_runtime::__private::Option::None,
-            )
-        }
-        ::cb_runtime::__private::Result::Err(error) => {
-            let spare = (upload,);
-            (
-                ::cb_runtime::__private::Ended::Rejected(error),
-                ::cb_runtime::__private::Option::Some(spare),
-            )
+            (&&&&&__circuit_breaker::Reply::of(&reply, output))
+                .circuit_breaker_reply_shape()
+        };
+        match __circuit_breaker::answer(output, shape, reply) {
+            __circuit_breaker::Result::Ok(value) => return value,
+            __circuit_breaker::Result::Err(later) => later,
         }
     };
-    let output = ::cb_runtime::__private::Output::of_ended(&ended);
-    let form = {
-        #[allow(unused_imports)]
-        use ::cb_runtime::__private::OtherOutput as _;
-        output.form()
-    };
-    match ::cb_runtime::__private::settle_open(form, ended, spare) {
-        ::cb_runtime::__private::Result::Ok(value) => value,
-        ::cb_runtime::__private::Result::Err((args, reason)) => {
-            let reply = ::cb_runtime::__private::call(args, reason, spool);
-            ::cb_runtime::__private::reply(output, reply).await
-        }
-    }
+    return later.await;
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Ended;
-use super::form::{Form, Output};
+use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
 use crate::cache::{CacheKey, KeyHasher, Unkeyable};
@@ -62,7 +62,7 @@ type Recalling<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
 
 /// The codec of what a function returns.
 #[inline]
-pub fn codec<'a, R, F: Form<R>>(_output: Output<R>, _form: F) -> Codec<'a, F::Value>
+pub fn codec<'a, R, F: ReturnKind<R>>(_output: Output<R>, _form: F) -> Codec<'a, F::Value>
 where
     F::Value: Cacheable + 'a,
 {
@@ -75,7 +75,7 @@ async fn recall<T: Cacheable>(core: &Core, key: CacheKey, ttl: Duration) -> Opti
 
 /// Keeps a success; puts the kept one in the place of a failure or a rejection.
 #[inline]
-pub async fn cached<'a, R, F: Form<R>>(
+pub async fn cached<'a, R, F: ReturnKind<R>>(
     breaker: &'a SiteBreaker,
     key: Result<CacheKey, Unkeyable>,
     codec: Codec<'a, F::Value>,

@@ -1,11 +1,12 @@
-//! What the expansion of `#[circuit_breaker]` names. Not public interface: it changes with the macro,
-//! without notice.
+//! What the expansion of `#[circuit_breaker]` names. Not a public interface: it changes with the macro, without notice.
 
 mod cached;
-mod ended;
+mod classify;
 mod fallback;
-mod form;
-mod named;
+mod into_return;
+mod pattern_site;
+mod reply;
+mod return_kind;
 mod site;
 
 pub use std::boxed::Box;
@@ -22,8 +23,14 @@ pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{cached, codec, key, key_part};
-pub use ended::{Settled, by_predicate, by_type, opening, settle, settle_any, settle_error, settle_open};
-pub use fallback::{Given, call, call_forever, reply, spare};
-pub use form::{AsResult, AsValue, Form, OtherOutput, Output, Returns, can_fail, never, returning};
-pub use named::NamedSite;
-pub use site::{Found, Site, SiteBreaker, base, settings};
+pub use classify::{by_predicate, by_type, opening};
+pub use fallback::{Arguments, call, clone_arg};
+pub use into_return::{ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open};
+pub use pattern_site::PatternSite;
+pub use reply::{IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Reply, answer, call_forever};
+pub use return_kind::{
+    BoxedFuture, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind, can_fail, never, returning,
+};
+pub use site::{
+    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admit, base, borrowing, run, run_permitted, settings,
+};

@@ -1,9 +1,10 @@
-//! What one annotated function keeps: its breaker, looked up once.
+//! What an annotated function keeps: its breaker, looked up once.
 
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::ptr::fn_addr_eq;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::breaker::Core;
@@ -13,14 +14,28 @@ use crate::config::BreakerConfig;
 use crate::error::BreakerError;
 use crate::registry::Registry;
 
-/// The static beside an annotated function.
+/// The function that makes the attribute's settings. A generic function has one static for all its types, but one
+/// settings function for each of them.
+pub type MakeSettings = fn() -> BreakerConfig;
+
+/// The static beside an annotated function whose breaker has a fixed name.
 pub struct Site {
     name: &'static str,
-    /// The breaker in the first registry that this function was called with, mostly the only one.
-    first: OnceLock<(u64, SiteBreaker)>,
+    /// The breaker of the first call. Mostly there is no other.
+    first: OnceLock<Entry>,
+    /// The breakers of a generic function's other types, in the registry of the first call. They are never dropped, as the
+    /// static is not, and there are no more of them than types that the program is compiled for.
+    others: Mutex<Vec<&'static Entry>>,
 }
 
-/// A breaker as one annotated function sees it: functions may share a breaker and differ in these spans.
+/// A breaker, with what it has been looked up by.
+struct Entry {
+    registry: u64,
+    settings: MakeSettings,
+    breaker: SiteBreaker,
+}
+
+/// A breaker as one annotated function sees it: functions that share a breaker may differ in these durations.
 pub struct SiteBreaker {
     core: Arc<Core>,
     call_timeout: Option<Duration>,
@@ -32,7 +47,7 @@ pub fn settings() -> BreakerConfig {
     BreakerConfig::default()
 }
 
-/// The settings of one with `config`.
+/// The settings of an attribute with `config`.
 pub fn base(config: BreakerConfig) -> BreakerConfig {
     config
 }
@@ -42,46 +57,77 @@ impl Site {
     /// While compiling, if the name is empty.
     pub const fn new(name: &'static str) -> Self {
         assert!(!name.is_empty(), "the breaker's name is empty");
-        Site { name, first: OnceLock::new() }
+        Site { name, first: OnceLock::new(), others: Mutex::new(Vec::new()) }
     }
 
-    /// This function's breaker in the global registry. `settings` is what the attribute says; it is
-    /// asked for once.
+    /// This function's breaker in the global registry. `settings` is called once.
     #[inline]
-    pub fn global(&'static self, settings: fn() -> BreakerConfig) -> &'static SiteBreaker {
+    pub fn global(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
         match self.first.get() {
-            Some((_, breaker)) => breaker,
-            None => self.first(Registry::global(), settings),
+            Some(entry) => &entry.breaker,
+            None => &self.first(Registry::global(), settings).breaker,
         }
     }
 
-    /// This function's breaker in a registry that its attribute names, at every call anew.
+    /// This function's breaker in the global registry, where the settings may depend on the types that the function is
+    /// called with. `settings` is called once for each.
     #[inline]
-    pub fn within(&'static self, registry: &Registry, settings: fn() -> BreakerConfig) -> Found {
+    pub fn global_by_type(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
         match self.first.get() {
-            Some((id, breaker)) if *id == registry.id() => Found::First(breaker),
-            None => {
-                self.first(registry, settings);
-                // Another thread may have been first, with another registry.
-                self.within(registry, settings)
-            }
-            Some(_) => Found::Other(Box::new(SiteBreaker::new(self.name, registry, settings))),
+            Some(entry) if fn_addr_eq(entry.settings, settings) => &entry.breaker,
+            _ => self.other(Registry::global(), settings),
+        }
+    }
+
+    /// This function's breaker in a registry that its attribute names and that is another one at each call, if need be.
+    #[inline]
+    pub fn within(&'static self, registry: &Registry, settings: MakeSettings) -> SiteBreakerRef {
+        let entry = match self.first.get() {
+            Some(entry) => entry,
+            None => self.first(registry, settings),
+        };
+        if entry.registry != registry.id() {
+            SiteBreakerRef::Owned(Box::new(SiteBreaker::new(self.name, registry, settings)))
+        } else if fn_addr_eq(entry.settings, settings) {
+            SiteBreakerRef::Static(&entry.breaker)
+        } else {
+            SiteBreakerRef::Static(self.other(registry, settings))
         }
     }
 
     #[cold]
-    fn first(&'static self, registry: &Registry, settings: fn() -> BreakerConfig) -> &'static SiteBreaker {
-        let (_, breaker) =
-            self.first.get_or_init(|| (registry.id(), SiteBreaker::new(self.name, registry, settings)));
-        breaker
+    fn first(&'static self, registry: &Registry, settings: MakeSettings) -> &'static Entry {
+        self.first.get_or_init(|| Entry::new(self.name, registry, settings))
+    }
+
+    #[cold]
+    fn other(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteBreaker {
+        let is_it = |entry: &Entry| entry.registry == registry.id() && fn_addr_eq(entry.settings, settings);
+        let first = self.first(registry, settings);
+        if is_it(first) {
+            return &first.breaker;
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = others.iter().find(|entry| is_it(entry)) {
+            return &found.breaker;
+        }
+        let entry: &'static Entry = Box::leak(Box::new(Entry::new(self.name, registry, settings)));
+        others.push(entry);
+        &entry.breaker
+    }
+}
+
+impl Entry {
+    fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
+        Entry { registry: registry.id(), settings, breaker: SiteBreaker::new(name, registry, settings) }
     }
 }
 
 impl SiteBreaker {
-    fn new(name: &str, registry: &Registry, settings: fn() -> BreakerConfig) -> Self {
+    fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
         let settings = settings();
         let core = registry.core(name, &settings);
-        // The registry reports settings that contradict themselves and leaves them out; so do we.
+        // The registry reports settings that contradict themselves and leaves them out; so does this.
         let usable = if settings.validate().is_ok() { settings } else { BreakerConfig::default() };
         SiteBreaker::of(core, &usable)
     }
@@ -97,51 +143,59 @@ impl SiteBreaker {
     pub(super) fn cache_ttl(&self) -> Option<Duration> {
         self.core.cache_ttl(self.cache_ttl)
     }
+}
 
-    /// Asks for leave and makes the call.
-    #[inline]
-    pub fn run<'a, F: Future>(
-        &'a self,
-        body: Pin<&'a mut F>,
-        judge: impl Judge<F::Output>,
-    ) -> impl Future<Output = Ended<F::Output>> {
-        Guarded::new(&self.core, self.call_timeout, body, judge)
-    }
+// Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken for them.
 
-    /// Asks for leave, for a body that can be made only once there is leave.
-    #[inline]
-    pub fn admitted(&self) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
-        call::admitted(&self.core)
-    }
+/// Asks for a permit and makes the call.
+#[inline]
+pub fn run<'a, F: Future>(
+    breaker: &'a SiteBreaker,
+    body: Pin<&'a mut F>,
+    judge: impl Judge<F::Output>,
+) -> impl Future<Output = Ended<F::Output>> {
+    Guarded::new(&breaker.core, breaker.call_timeout, body, judge)
+}
 
-    /// Makes the call that there is leave for.
-    #[inline]
-    pub fn permitted<'a, F: Future>(
-        &'a self,
-        permit: Permit<'a>,
-        body: Pin<&'a mut F>,
-        judge: impl Judge<F::Output>,
-    ) -> impl Future<Output = Ended<F::Output>> {
-        Guarded::permitted(permit, self.call_timeout, body, judge)
-    }
+/// Asks for a permit, for a body that takes arguments which a fallback would take instead.
+#[inline]
+pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
+    call::admitted(&breaker.core)
+}
+
+/// Makes the call that the permit is for.
+#[inline]
+pub fn run_permitted<'a, F: Future>(
+    breaker: &'a SiteBreaker,
+    permit: Permit<'a>,
+    body: Pin<&'a mut F>,
+    judge: impl Judge<F::Output>,
+) -> impl Future<Output = Ended<F::Output>> {
+    Guarded::permitted(permit, breaker.call_timeout, body, judge)
+}
+
+/// Calls a closure that may borrow what it mentions, and not move it.
+#[inline]
+pub fn borrowing<T>(value: &mut T, add: impl Fn(&mut T)) {
+    add(value);
 }
 
 /// A breaker in the registry that was asked for.
-pub enum Found {
+pub enum SiteBreakerRef {
     /// The one that the site keeps.
-    First(&'static SiteBreaker),
+    Static(&'static SiteBreaker),
     /// Looked up for this call.
-    Other(Box<SiteBreaker>),
+    Owned(Box<SiteBreaker>),
 }
 
-impl Deref for Found {
+impl Deref for SiteBreakerRef {
     type Target = SiteBreaker;
 
     #[inline]
     fn deref(&self) -> &SiteBreaker {
         match self {
-            Found::First(breaker) => breaker,
-            Found::Other(breaker) => breaker,
+            SiteBreakerRef::Static(breaker) => breaker,
+            SiteBreakerRef::Owned(breaker) => breaker,
         }
     }
 }

@@ -6,8 +6,12 @@
 /// What guards this crate, for its own users.
 pub use cb_runtime as guard;
 
-pub mod company;
+pub mod explicit;
+pub mod futures;
+pub mod inference;
+pub mod macro_interop;
 pub mod methods;
+pub mod sendable;
 pub mod shapes;
 
 use std::error::Error;

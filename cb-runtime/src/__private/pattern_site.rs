@@ -1,72 +1,94 @@
-//! What an annotated function keeps whose breaker's name is made of its arguments: all but the breaker.
+//! What an annotated function keeps whose breaker's name is made of its arguments: everything but the breaker.
 
 use std::fmt::{self, Write};
-use std::sync::OnceLock;
+use std::ptr::fn_addr_eq;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::SiteBreaker;
+use super::site::MakeSettings;
 use crate::breakers::KeyedSite;
 use crate::config::BreakerConfig;
 use crate::registry::Registry;
 
-/// The static beside such a function. Its breaker is looked up at every call.
-pub struct NamedSite {
+/// The static beside an annotated function whose breaker's name is made of its arguments. The breaker is looked up at
+/// every call.
+pub struct PatternSite {
     /// The name as it stands in the attribute.
     pattern: &'static str,
-    said: OnceLock<Said>,
+    first: OnceLock<KeyedSettings>,
+    /// The settings of a generic function's other types; see `Site::others`.
+    others: Mutex<Vec<&'static KeyedSettings>>,
 }
 
-/// What the attribute says.
-struct Said {
+/// What the attribute says, for one of a generic function's types.
+struct KeyedSettings {
+    made_by: MakeSettings,
     config: BreakerConfig,
     site: KeyedSite,
 }
 
-impl NamedSite {
+impl PatternSite {
+    /// The site of a function with that name in its attribute.
     pub const fn new(pattern: &'static str) -> Self {
-        NamedSite { pattern, said: OnceLock::new() }
+        PatternSite { pattern, first: OnceLock::new(), others: Mutex::new(Vec::new()) }
     }
 
-    /// The breaker of that name in the global registry. `settings` is what the attribute says; it is asked for once.
+    /// The breaker of that name in the global registry. `settings` is called once for each type of a generic function.
     #[inline]
-    pub fn global(&self, name: fmt::Arguments<'_>, settings: fn() -> BreakerConfig) -> SiteBreaker {
+    pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> SiteBreaker {
         self.within(Registry::global(), name, settings)
     }
 
     /// The breaker of that name in a registry that the attribute names.
     pub fn within(
-        &self,
+        &'static self,
         registry: &Registry,
         name: fmt::Arguments<'_>,
-        settings: fn() -> BreakerConfig,
+        settings: MakeSettings,
     ) -> SiteBreaker {
-        let Said { config, site } = match self.said.get() {
-            Some(said) => said,
-            None => self.ask(registry, settings),
+        let KeyedSettings { config, site, .. } = match self.first.get() {
+            Some(first) if fn_addr_eq(first.made_by, settings) => first,
+            _ => self.make(registry, settings),
         };
         let core = Name::of(name).with(|name| registry.keyed(name, config, *site));
         SiteBreaker::of(core, config)
     }
 
     #[cold]
-    fn ask(&self, registry: &Registry, settings: fn() -> BreakerConfig) -> &Said {
-        static SITES: AtomicU32 = AtomicU32::new(0);
-        self.said.get_or_init(|| {
-            let mut config = settings();
-            if let Err(error) = config.validate() {
-                registry.report(error);
-                config = BreakerConfig::default();
-            }
-            let bit = 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64);
-            Said { config, site: KeyedSite { bit, pattern: self.pattern } }
-        })
+    fn make(&'static self, registry: &Registry, settings: MakeSettings) -> &'static KeyedSettings {
+        let new = || KeyedSettings::new(self.pattern, registry, settings);
+        let first = self.first.get_or_init(new);
+        if fn_addr_eq(first.made_by, settings) {
+            return first;
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = others.iter().find(|other| fn_addr_eq(other.made_by, settings)) {
+            return found;
+        }
+        let other: &'static KeyedSettings = Box::leak(Box::new(new()));
+        others.push(other);
+        other
     }
 }
 
-/// Names up to this length are made on the stack, and are used as they are.
+impl KeyedSettings {
+    fn new(pattern: &'static str, registry: &Registry, made_by: MakeSettings) -> Self {
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        let mut config = made_by();
+        if let Err(error) = config.validate() {
+            registry.report(error);
+            config = BreakerConfig::default();
+        }
+        let bit = 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64);
+        KeyedSettings { made_by, config, site: KeyedSite { bit, pattern } }
+    }
+}
+
+/// Names up to this length are made on the stack and used unchanged.
 const SHORT: usize = 200;
 
-/// A name as it is made: on the stack while it is short.
+/// A name while it is made: on the stack as long as it is short.
 struct Name {
     bytes: [u8; SHORT],
     len: usize,
@@ -77,13 +99,13 @@ struct Name {
 impl Name {
     fn of(text: fmt::Arguments<'_>) -> Self {
         let mut name = Name { bytes: [0; SHORT], len: 0, long: String::new() };
-        // An argument that cannot be printed ends the name; there is nobody here to tell.
+        // An argument whose `Display` fails ends the name: a call must not fail for it.
         let _ = name.write_fmt(text);
         name
     }
 
-    /// A name that is longer becomes its beginning and a digest of all of it. That is longer than any short
-    /// name, so that nobody can choose an argument for which it comes out as another's.
+    /// Shortens a longer name to its beginning and a digest of the whole. The result is longer than any short name, so no
+    /// argument can be chosen for which one name collides with another.
     fn with<T>(self, then: impl FnOnce(&str) -> T) -> T {
         if self.long.is_empty() {
             let text = std::str::from_utf8(&self.bytes[..self.len]);
@@ -138,7 +160,7 @@ mod tests {
             let [one, other] = [format!("{long}1"), format!("{long}2")].map(|text| name(&text));
             assert_ne!(one, other);
             assert!(one.len() > SHORT && one.len() < 300, "{one}");
-            assert_ne!(name(&one), one, "whoever asks for that name gets another breaker");
+            assert_ne!(name(&one), one, "the shortened name is a name of its own");
         }
     }
 }

@@ -1,0 +1,104 @@
+//! The breaker of the function: its static, its settings, its name.
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::Expr;
+use syn::spanned::Spanned;
+
+use super::{Guarded, call_at, ours_at, runtime};
+use crate::name::{Name, Pattern};
+use crate::tokens::any;
+use crate::value::Value;
+
+/// Where a function keeps its breaker. Items are not hygienic: the attribute's own expressions could see it.
+const SITE: &str = "__CIRCUIT_BREAKER_SITE";
+
+impl Guarded<'_> {
+    /// `let breaker`: this function's.
+    pub(super) fn breaker(&self) -> TokenStream {
+        let Guarded { plan, .. } = self;
+        let rt = runtime(Span::mixed_site());
+        let (kind, new, name) = match &plan.name {
+            Name::Fixed(name) => ("Site", call_at(name.span(), "Site::new", &quote!(#name)), None),
+            Name::Pattern(pattern) => {
+                let written = pattern.written.to_token_stream();
+                let new = call_at(Span::mixed_site(), "PatternSite::new", &written);
+                ("PatternSite", new, Some(name_of_call(pattern)))
+            }
+        };
+        let base = match &plan.base {
+            Some(base) => call_at(base.span(), "base", &quote!(#base)),
+            None => call_at(Span::mixed_site(), "settings", &TokenStream::new()),
+        };
+        let settings = plan.settings.iter().map(|(name, value)| {
+            let value = value_tokens(value);
+            quote_spanned!(Span::mixed_site()=> .#name(#value))
+        });
+        let site = Ident::new(SITE, Span::mixed_site());
+        let bindings = {
+            let (registry, name) = (&plan.registry, plan.name.parts());
+            self.bindings_for(&quote!(#registry #name))
+        };
+        let name = name.map(|name| quote_spanned!(Span::mixed_site()=> #name,));
+        let find = if let Some(registry) = &plan.registry {
+            let at = ours_at(registry.span());
+            call_at(
+                at,
+                &format!("{kind}::within"),
+                &quote_spanned!(at=> &#site, &(#registry), #name settings),
+            )
+        } else {
+            let by_type = matches!(plan.name, Name::Fixed(_)) && self.settings_may_depend_on_types();
+            let global = if by_type { "global_by_type" } else { "global" };
+            let args = quote_spanned!(Span::mixed_site()=> &#site, #name settings);
+            call_at(Span::mixed_site(), &format!("{kind}::{global}"), &args)
+        };
+        let kind = Ident::new(kind, Span::mixed_site());
+        quote_spanned! {Span::mixed_site()=>
+            let breaker = {
+                static #site: #rt::#kind = #new;
+                let settings: #rt::MakeSettings = || #base #(#settings)*;
+                #bindings
+                #find
+            };
+        }
+    }
+
+    /// `breaker`, as a reference to what a call needs of it.
+    pub(super) fn breaker_ref(&self) -> TokenStream {
+        let is_reference = matches!(self.plan.name, Name::Fixed(_)) && self.plan.registry.is_none();
+        let and = if is_reference { None } else { Some(quote_spanned!(Span::mixed_site()=> &)) };
+        quote_spanned!(Span::mixed_site()=> #and breaker)
+    }
+
+    /// Whether a setting may be another one for another type of a generic function: `T::TIMEOUT`. The types of an `impl` are not
+    /// known here, so any expression may.
+    fn settings_may_depend_on_types(&self) -> bool {
+        let names_something = |expression: &Expr| {
+            any(&expression.to_token_stream(), &mut |token| matches!(token, TokenTree::Ident(_)))
+        };
+        self.plan.base.iter().any(names_something)
+            || self.plan.settings.iter().any(|(_, value)| match value {
+                Value::Written(expression) => names_something(expression),
+                Value::Float(_) | Value::Span(..) | Value::Text(..) => false,
+            })
+    }
+}
+
+/// The name of this call's breaker.
+fn name_of_call(Pattern { format, parts, .. }: &Pattern) -> TokenStream {
+    let rt = runtime(format.span());
+    quote_spanned!(ours_at(format.span())=> #rt::format_args!(#format, #(#parts),*))
+}
+
+pub(super) fn value_tokens(value: &Value) -> TokenStream {
+    match value {
+        Value::Written(expr) => expr.to_token_stream(),
+        Value::Float(float) => float.to_token_stream(),
+        Value::Text(text, span) => quote_spanned!(*span=> #text),
+        Value::Span(value, span) => {
+            let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
+            call_at(*span, "Duration::new", &quote!(#seconds, #nanos))
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What an annotated function returns: a `Result` or a plain value. The macro sees only tokens and cannot see through
+//! an alias, so the expansion lets the compiler choose by the type.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use super::{CallError, Ended};
+use crate::error::BreakerError;
+
+/// Stands for the type `R` that a function returns.
+pub struct Output<R>(PhantomData<fn() -> R>);
+
+impl<R> Clone for Output<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Output<R> {}
+
+impl<R> Output<R> {
+    /// The output of a body that has not run yet.
+    #[inline]
+    pub fn of<F: Future<Output = R>>(_body: &Pin<&mut F>) -> Self {
+        Output(PhantomData)
+    }
+
+    /// The output of a call that has ended.
+    #[inline]
+    pub fn of_ended(_ended: &Ended<R>) -> Self {
+        Output(PhantomData)
+    }
+}
+
+/// Names the type that a function type returns: `!` can be written only there.
+pub trait Returns {
+    /// The type.
+    type Output;
+}
+
+impl<R> Returns for fn() -> R {
+    type Output = R;
+}
+
+/// A boxed future, which a function that is not `async` may return.
+#[diagnostic::on_unimplemented(
+    message = "this function is neither `async` nor does it return a boxed future, so the attribute cannot guard it",
+    label = "not a `Pin<Box<dyn Future<Output = …>>>`",
+    note = "make it an `async fn`, or guard the call inside it by hand, with `Breaker::call`"
+)]
+pub trait BoxedFuture {
+    /// What the future returns.
+    type Output;
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: Future + ?Sized> BoxedFuture for Pin<Box<F>> {
+    type Output = F::Output;
+}
+
+/// Tells the compiler what a body returns.
+pub fn returning<R, F: Future<Output = R>>(body: F) -> F {
+    body
+}
+
+/// Stands for a value of type `R` in code that never runs.
+pub fn never<R>() -> R {
+    unreachable!("stands in code that never runs")
+}
+
+/// How to read a value of type `R`.
+pub trait ReturnKind<R>: Copy {
+    /// What is cached.
+    type Value;
+    /// What a failure carries.
+    type Error;
+    /// The kind itself. A bound on `K::This` is reported at the call, a bound on `K` at the argument of that type.
+    type This;
+
+    /// Whether the value is an error by its type.
+    fn is_error(value: &R) -> bool;
+    /// What to cache of the value.
+    fn cacheable(value: &R) -> Option<&Self::Value>;
+    /// Makes a return value of a cached one.
+    fn restore(value: Self::Value) -> R;
+    /// The reason that a fallback receives for a failure.
+    fn reason(failure: R) -> CallError<Self::Error>;
+}
+
+/// The function returns a `Result`: `Ok` is a success, `Err` a failure.
+#[derive(Clone, Copy)]
+pub struct ResultKind;
+
+/// The function returns anything else: a success, whatever the value.
+#[derive(Clone, Copy)]
+pub struct ValueKind;
+
+impl<T, E> ReturnKind<Result<T, E>> for ResultKind {
+    type Value = T;
+    type Error = E;
+    type This = Self;
+
+    #[inline]
+    fn is_error(value: &Result<T, E>) -> bool {
+        value.is_err()
+    }
+
+    fn cacheable(value: &Result<T, E>) -> Option<&T> {
+        value.as_ref().ok()
+    }
+
+    fn restore(value: T) -> Result<T, E> {
+        Ok(value)
+    }
+
+    fn reason(failure: Result<T, E>) -> CallError<E> {
+        match failure {
+            Ok(_) => CallError::Unacceptable,
+            Err(error) => CallError::Failed(error),
+        }
+    }
+}
+
+impl<R> ReturnKind<R> for ValueKind {
+    type Value = R;
+    type Error = Infallible;
+    type This = Self;
+
+    #[inline]
+    fn is_error(_: &R) -> bool {
+        false
+    }
+
+    fn cacheable(value: &R) -> Option<&R> {
+        Some(value)
+    }
+
+    fn restore(value: R) -> R {
+        value
+    }
+
+    fn reason(_: R) -> CallError<Infallible> {
+        CallError::Unacceptable
+    }
+}
+
+// Method resolution prefers this inherent method to that of `OtherOutput`. The name is long so that no trait of the
+// user's has a method of that name.
+impl<T, E> Output<Result<T, E>> {
+    #[inline]
+    #[doc(hidden)]
+    pub fn circuit_breaker_return_kind(self) -> ResultKind {
+        ResultKind
+    }
+}
+
+/// The return kind of everything but a `Result`.
+pub trait OtherOutput: Sized {
+    /// See [`ValueKind`].
+    #[inline]
+    fn circuit_breaker_return_kind(self) -> ValueKind {
+        ValueKind
+    }
+}
+
+impl<R> OtherOutput for Output<R> {}
+
+/// A return kind in which a failure can be told from a success.
+#[diagnostic::on_unimplemented(
+    message = "this function cannot fail, so its circuit could never open",
+    label = "not a `Result`",
+    note = "return a `Result`, or say what counts as a failure: `is_failure = |value| …`, or limit its time: \
+            `call_timeout = \"1s\"`"
+)]
+pub trait CanFail {}
+
+impl CanFail for ResultKind {}
+
+/// Fails to compile for a return kind that cannot fail.
+#[inline]
+pub fn can_fail<R, K: ReturnKind<R>>(_output: Output<R>, _kind: K)
+where
+    K::This: CanFail,
+{
+}
+
+/// A return kind that can tell the caller that the circuit is open.
+#[diagnostic::on_unimplemented(
+    message = "this function has no fallback, and what it returns cannot say that the circuit is open",
+    label = "not a `Result`",
+    note = "give it a fallback: `fallback = path_or_closure`, or return a `Result` with an error that \
+            implements `From<cb_runtime::BreakerError>`"
+)]
+pub trait Reject<R> {
+    /// What the function returns instead of its own result.
+    fn reject(error: BreakerError) -> R;
+}
+
+/// An error that can be made of a [`BreakerError`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot say that the circuit is open",
+    label = "its error type does not implement `From<cb_runtime::BreakerError>`",
+    note = "a fallback answers instead of the error: `fallback = path_or_closure`",
+    note = "an error type of your own crate can implement `From<cb_runtime::BreakerError>`; `anyhow::Error` and \
+            `Box<dyn Error + Send + Sync>` have it already; no crate can implement it for a type of another crate",
+    note = "in a generic function, add the bound: `where E: From<cb_runtime::BreakerError>`"
+)]
+pub trait FromBreakerError {
+    #[doc(hidden)]
+    fn from_breaker_error(error: BreakerError) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<BreakerError>> FromBreakerError for E {
+    fn from_breaker_error(error: BreakerError) -> Self {
+        E::from(error)
+    }
+}
+
+impl<T, E: FromBreakerError> Reject<Result<T, E>> for ResultKind {
+    fn reject(error: BreakerError) -> Result<T, E> {
+        Err(E::from_breaker_error(error))
+    }
+}

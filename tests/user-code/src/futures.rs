@@ -1,0 +1,189 @@
+//! Functions that return a future instead of being `async`.
+#![allow(
+    impl_trait_overcaptures,
+    clippy::elidable_lifetime_names,
+    clippy::must_use_candidate,
+    reason = "futures are written in many ways, and before edition 2024 some borrow less than in it"
+)]
+
+#[allow(redundant_imports, reason = "in the prelude since 2024 only")]
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use cb_runtime::circuit_breaker;
+use futures_util::future::{BoxFuture, FutureExt, LocalBoxFuture};
+
+use crate::{ask, Failure, User};
+
+/// An alias that names neither the box nor the lifetime.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+
+/// By an alias of another crate.
+#[circuit_breaker(name = "user: alias", fallback = |_| Ok(User { id: 0, name: String::new() }))]
+pub fn alias(id: u64) -> BoxFuture<'static, Result<User, Failure>> {
+    Box::pin(async move { ask(id).await })
+}
+
+/// By an alias, and with the method that makes one.
+#[circuit_breaker(name = "user: alias boxed")]
+pub fn alias_boxed(id: &u64) -> BoxFuture<'_, Result<u64, Failure>> {
+    async move { Ok(ask(*id).await?.id) }.boxed()
+}
+
+/// For one thread.
+#[circuit_breaker(name = "user: alias local")]
+pub fn alias_local<'a>(id: &'a u64) -> LocalBoxFuture<'a, Result<&'a u64, Failure>> {
+    Box::pin(async move {
+        let _user = ask(*id).await?;
+        Ok(id)
+    })
+}
+
+/// By an alias of this crate.
+#[circuit_breaker(name = "user: alias own", fallback = |id| Ok(id + 1))]
+pub fn alias_own(id: u64) -> Answer<u64> {
+    if id == 7 {
+        return Box::pin(async { Err(Failure::NotFound) });
+    }
+    Box::pin(async move { Ok(ask(id).await?.id) })
+}
+
+/// What can be asked.
+pub trait Service {
+    /// Its answer, later.
+    type Future;
+
+    /// Asks.
+    fn call(&mut self, id: u64) -> Self::Future;
+}
+
+/// Asks for users.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    prefix: Arc<str>,
+}
+
+impl Client {
+    /// With a prefix for all names.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Clones what it needs; the future outlives the client.
+    #[circuit_breaker(name = "user: detached")]
+    pub fn detached(&self, id: u64) -> Pin<Box<dyn Future<Output = Result<String, Failure>> + Send>> {
+        let prefix = Arc::clone(&self.prefix);
+        Box::pin(async move { Ok(format!("{} {}", prefix, ask(id).await?.name)) })
+    }
+
+    /// Clones what it needs, by an alias, with a key of what it borrows.
+    #[circuit_breaker(name = "user: detached alias", cache_ttl = "1m", cache_key = (&*self.prefix, key))]
+    pub fn detached_alias(&self, key: &str) -> BoxFuture<'static, Result<String, Failure>> {
+        let (this, key) = (self.clone(), key.to_owned());
+        async move { Ok(format!("{} {} {}", this.prefix, key, ask(1).await?.name)) }.boxed()
+    }
+
+    /// Borrows the client, and clones the rest.
+    #[circuit_breaker(name = "user: half detached")]
+    pub fn half_detached<'a>(&'a self, key: &str) -> BoxFuture<'a, Result<String, Failure>> {
+        let key = key.to_owned();
+        Box::pin(async move { Ok(format!("{} {}", self.prefix, key)) })
+    }
+
+    /// Hands on another's future.
+    #[circuit_breaker(name = "user: delegated")]
+    pub fn delegated(&self, id: u64) -> BoxFuture<'static, Result<String, Failure>> {
+        self.detached(id)
+    }
+
+    /// In no box; before edition 2024 the future borrows nothing that it does not name.
+    ///
+    /// # Errors
+    /// As the dependency does.
+    #[circuit_breaker(name = "user: detached opaque")]
+    pub fn detached_opaque(
+        &self,
+        id: &u64,
+    ) -> impl Future<Output = Result<String, Failure>> + Send + 'static {
+        let (prefix, id) = (Arc::clone(&self.prefix), *id);
+        async move { Ok(format!("{} {}", prefix, ask(id).await?.name)) }
+    }
+
+    /// In no box, and it borrows.
+    ///
+    /// # Errors
+    /// As the dependency does.
+    #[circuit_breaker(name = "user: opaque borrowed", fallback = |_, id| Ok(id.to_string()))]
+    pub fn opaque_borrowed<'a>(&'a self, id: u64) -> impl Future<Output = Result<String, Failure>> + 'a {
+        async move { Ok(format!("{} {}", self.prefix, ask(id).await?.name)) }
+    }
+}
+
+impl Service for Client {
+    type Future = BoxFuture<'static, Result<User, Failure>>;
+
+    #[circuit_breaker(name = "user: service")]
+    fn call(&mut self, id: u64) -> Self::Future {
+        let prefix = Arc::clone(&self.prefix);
+        Box::pin(async move {
+            let user = ask(id).await?;
+            Ok(User { name: format!("{} {}", prefix, user.name), ..user })
+        })
+    }
+}
+
+/// Borrows nothing, in no box.
+///
+/// # Errors
+/// As the dependency does.
+#[circuit_breaker(name = "user: opaque of a reference")]
+#[allow(clippy::manual_async_fn, reason = "the future is independent of the reference, before edition 2024")]
+pub fn opaque_of_reference(name: &str) -> impl Future<Output = Result<usize, Failure>> {
+    let length = name.len();
+    async move {
+        if length == 0 {
+            return Err(Failure::NotFound);
+        }
+        Ok(length)
+    }
+}
+
+/// Never to come back, in a box.
+#[circuit_breaker(name = "user: alias unit", call_timeout = "1s", fallback = |_| ())]
+pub fn alias_unit(id: u64) -> BoxFuture<'static, ()> {
+    Box::pin(async move { drop(ask(id).await) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn returned_futures_are_guarded() {
+        assert_eq!(alias(0).await.unwrap().id, 0);
+        assert_eq!(alias_boxed(&2).await, Ok(2));
+        assert_eq!(alias_local(&3).await, Ok(&3));
+        assert_eq!(alias_own(7).await, Ok(8));
+        alias_unit(1).await;
+        assert_eq!(opaque_of_reference("abc").await, Ok(3));
+        let (detached, alias, half, delegated, opaque, user);
+        let mut client = Client::new("dr");
+        {
+            detached = client.detached(1);
+            alias = client.detached_alias(&String::from("k"));
+            half = client.half_detached("h").await;
+            delegated = client.delegated(2);
+            opaque = client.detached_opaque(&5);
+            user = client.call(3);
+        }
+        assert_eq!(client.opaque_borrowed(0).await.as_deref(), Ok("0"));
+        drop(client);
+        assert_eq!(detached.await.as_deref(), Ok("dr user 1"));
+        assert_eq!(alias.await.as_deref(), Ok("dr k user 1"));
+        assert_eq!(half.as_deref(), Ok("dr h"));
+        assert_eq!(delegated.await.as_deref(), Ok("dr user 2"));
+        assert_eq!(opaque.await.as_deref(), Ok("dr user 5"));
+        assert_eq!(user.await.unwrap().name, "dr user 3");
+    }
+}
