@@ -37,6 +37,15 @@ pub(crate) fn micros(span: Duration) -> u64 {
 /// What a microsecond has of the coarse clock's units, which are 2⁻³² s: to a hundred-thousandth.
 pub(crate) const COARSE: u64 = 4295;
 
+/// What the coarse clock may be off by.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+
+#[inline]
+fn coarse_ticks() -> u64 {
+    // (Its plain `now` writes to a word that all threads share.)
+    coarsetime::Instant::now_without_cache_update().as_ticks()
+}
+
 /// What a registry measures time with.
 ///
 /// The default is the machine's monotonic clock. [`Clock::manual`] gives one for tests: it stands
@@ -46,7 +55,8 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System(Instant),
+    /// When it began, by the exact clock and by the coarse one.
+    System(Instant, u64),
     Manual(Arc<Hands>),
 }
 
@@ -62,7 +72,7 @@ pub struct ManualClock(Arc<Hands>);
 impl Clock {
     /// The machine's monotonic clock.
     pub fn system() -> Self {
-        Clock(Source::System(Instant::now()))
+        Clock(Source::System(Instant::now(), coarse_ticks()))
     }
 
     /// A clock that stands still until [`ManualClock::advance`] moves it.
@@ -76,7 +86,7 @@ impl Clock {
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         match &self.0 {
-            Source::System(start) => Moment(micros(start.elapsed()).saturating_add(1)),
+            Source::System(start, _) => Moment(micros(start.elapsed()).saturating_add(1)),
             Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
         }
     }
@@ -86,16 +96,28 @@ impl Clock {
     #[inline]
     pub(crate) fn coarse(&self) -> u64 {
         match &self.0 {
-            // (Its plain `now` writes to a word that all threads share.)
-            Source::System(_) => coarsetime::Instant::now_without_cache_update().as_ticks(),
+            Source::System(..) => coarse_ticks(),
             Source::Manual(hands) => hands.now.load(Ordering::Acquire) * COARSE,
+        }
+    }
+
+    /// As [`now`](Self::now), but up to [`TICK`] off either way, for a fifth of its cost on Linux.
+    #[inline]
+    pub(crate) fn coarse_now(&self) -> Moment {
+        match &self.0 {
+            Source::System(_, begin) => {
+                let ticks = coarse_ticks().saturating_sub(*begin);
+                // Ticks are 2⁻³² s: whole seconds and the rest apart, so that nothing overflows.
+                Moment((ticks >> 32) * 1_000_000 + ((ticks & 0xFFFF_FFFF) * 1_000_000 >> 32))
+            }
+            Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
         }
     }
 
     /// Returns once `until` has come. Needs a tokio runtime with a timer; cancelling loses nothing.
     pub(crate) async fn sleep_until(&self, until: Moment) {
         match &self.0 {
-            Source::System(start) => {
+            Source::System(start, _) => {
                 let deadline = start.checked_add(Duration::from_micros(until.0));
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -130,7 +152,7 @@ impl Default for Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Source::System(_) => "Clock::system",
+            Source::System(..) => "Clock::system",
             Source::Manual(_) => "Clock::manual",
         })
     }

@@ -57,6 +57,7 @@ mod coordinator;
 mod error;
 mod event;
 mod health;
+mod name;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod registry;

@@ -44,7 +44,13 @@ pub trait Callable<Args, Reason, Takes> {
     /// What it returns.
     type Output;
     #[doc(hidden)]
-    fn call(self, args: Args, reason: Reason) -> Self::Output;
+    fn call(self, args: Args, reason: impl IntoReason<Reason>) -> Self::Output;
+}
+
+/// Makes the reason for a fallback that takes it.
+pub trait IntoReason<Reason> {
+    #[doc(hidden)]
+    fn into_reason(self) -> Reason;
 }
 
 /// Calls a fallback that is given by its path.

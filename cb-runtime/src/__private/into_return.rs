@@ -1,69 +1,105 @@
-//! What an annotated function returns once its call has ended.
+//! What an annotated function returns where its call has no good result.
 
+use super::CallError;
+use super::fallback::IntoReason;
 use super::return_kind::{Reject, ReturnKind};
-use super::{CallError, Ended};
+use crate::breaker::permit::Rejection;
+use crate::call::Verdict;
+use crate::error::BreakerError;
+
+/// How a call ended that has no good result.
+pub enum Ended<'a, R> {
+    /// It returned a failure.
+    Failed(R),
+    /// It was not made.
+    Rejected(Rejection<'a>),
+    /// Its time was up.
+    TimedOut(BreakerError),
+}
+
+/// Whether the function returns a result as it is, though a fallback stands ready.
+#[inline]
+pub fn is_returned(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Success | Verdict::Ignored)
+}
 
 /// The return value of a function without a fallback.
 #[inline]
-pub fn into_return<R, K: ReturnKind<R>>(_kind: K, ended: Ended<R>) -> R
+pub fn into_return<R, K: ReturnKind<R>>(_kind: K, ended: Ended<'_, R>) -> R
 where
     K::This: Reject<R>,
 {
     match ended {
-        Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value) => value,
-        Ended::Rejected(error) | Ended::TimedOut(error) => K::This::reject(error),
+        Ended::Failed(value) => value,
+        Ended::Rejected(rejection) => K::This::reject(rejection.into_error()),
+        Ended::TimedOut(error) => K::This::reject(error),
+    }
+}
+
+/// Why the fallback is called. It becomes a [`CallError`] only for a fallback that takes the reason.
+pub enum Reason<'a, E> {
+    /// The call was not made.
+    Rejected(Rejection<'a>),
+    /// It was made.
+    Ended(CallError<E>),
+}
+
+impl<E> IntoReason<CallError<E>> for Reason<'_, E> {
+    #[inline]
+    fn into_reason(self) -> CallError<E> {
+        match self {
+            Reason::Rejected(rejection) => CallError::Rejected(rejection.into_error()),
+            Reason::Ended(reason) => reason,
+        }
     }
 }
 
 /// The return value, or what the fallback is called with.
-pub type ReturnOr<R, K, Args> = Result<R, (Args, CallError<<K as ReturnKind<R>>::Error>)>;
+pub type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind<R>>::Error>)>;
 
 /// `fallback_on = "any"`
 #[inline]
-pub fn into_return_or_any<R, K: ReturnKind<R>, Args>(
+pub fn into_return_or_any<'a, R, K: ReturnKind<R>, Args>(
     _kind: K,
-    ended: Ended<R>,
+    ended: Ended<'a, R>,
     args: Args,
-) -> ReturnOr<R, K, Args> {
-    match ended {
-        Ended::Success(value) | Ended::Ignored(value) => Ok(value),
-        Ended::Failed(value) => Err((args, K::reason(value))),
-        Ended::Rejected(error) => Err((args, CallError::Rejected(error))),
-        Ended::TimedOut(error) => Err((args, CallError::TimedOut(error))),
-    }
+) -> ReturnOr<'a, R, K, Args> {
+    let reason = match ended {
+        Ended::Failed(value) => Reason::Ended(K::reason(value)),
+        Ended::Rejected(rejection) => Reason::Rejected(rejection),
+        Ended::TimedOut(error) => Reason::Ended(CallError::TimedOut(error)),
+    };
+    Err((args, reason))
 }
 
 /// `fallback_on = "error"`
 #[inline]
-pub fn into_return_or_error<R, K: ReturnKind<R>, Args>(
-    _kind: K,
-    ended: Ended<R>,
+pub fn into_return_or_error<'a, R, K: ReturnKind<R>, Args>(
+    kind: K,
+    ended: Ended<'a, R>,
     args: Args,
-) -> ReturnOr<R, K, Args>
+) -> ReturnOr<'a, R, K, Args>
 where
     K::This: Reject<R>,
 {
     match ended {
-        Ended::Success(value) | Ended::Ignored(value) => Ok(value),
-        Ended::Failed(value) => Err((args, K::reason(value))),
-        Ended::Rejected(error) => Ok(K::This::reject(error)),
-        Ended::TimedOut(error) => Err((args, CallError::TimedOut(error))),
+        Ended::Rejected(rejection) => Ok(K::This::reject(rejection.into_error())),
+        ended => into_return_or_any(kind, ended, args),
     }
 }
 
 /// `fallback_on = "open"`: the arguments are still there only if the body did not get them.
 #[inline]
-pub fn into_return_or_open<R, K: ReturnKind<R>, Args>(
-    _kind: K,
-    ended: Ended<R>,
+pub fn into_return_or_open<'a, R, K: ReturnKind<R>, Args>(
+    kind: K,
+    ended: Ended<'a, R>,
     args: Option<Args>,
-) -> ReturnOr<R, K, Args>
+) -> ReturnOr<'a, R, K, Args>
 where
     K::This: Reject<R>,
 {
     match (ended, args) {
-        (Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value), _) => Ok(value),
-        (Ended::Rejected(error), Some(args)) => Err((args, CallError::Rejected(error))),
-        (Ended::Rejected(error) | Ended::TimedOut(error), _) => Ok(K::This::reject(error)),
+        (Ended::Rejected(rejection), Some(args)) => Err((args, Reason::Rejected(rejection))),
+        (ended, _) => Ok(into_return(kind, ended)),
     }
 }

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use super::{CallError, Ended};
+use super::CallError;
 use crate::error::BreakerError;
 
 /// Stands for the type `R` that a function returns.
@@ -21,17 +21,15 @@ impl<R> Clone for Output<R> {
 impl<R> Copy for Output<R> {}
 
 impl<R> Output<R> {
-    /// The output of a body that has not run yet.
+    /// The output of a body that has not been made yet: [`is_of`](Self::is_of) tells the compiler which.
     #[inline]
-    pub fn of<F: Future<Output = R>>(_body: &Pin<&mut F>) -> Self {
+    pub fn of_body() -> Self {
         Output(PhantomData)
     }
 
-    /// The output of a call that has ended.
+    /// It is this body's.
     #[inline]
-    pub fn of_ended(_ended: &Ended<R>) -> Self {
-        Output(PhantomData)
-    }
+    pub fn is_of<F: Future<Output = R>>(self, _body: &F) {}
 }
 
 /// Names the type that a function type returns: `!` can be written only there.

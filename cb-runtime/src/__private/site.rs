@@ -1,6 +1,7 @@
 //! What an annotated function keeps: its breaker, looked up once.
 
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::ptr::fn_addr_eq;
@@ -8,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::breaker::Core;
-use crate::breaker::permit::Permit;
-use crate::call::{self, Ended, Guarded, Judge};
+use crate::breaker::permit::{Permit, Rejection};
+use crate::call::{self, Deadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
+use crate::name;
 use crate::registry::Registry;
 
 /// The function that makes the attribute's settings. A generic function has one static for all its types, but one
@@ -118,15 +120,16 @@ impl Site {
 }
 
 impl Entry {
-    fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
+    fn new(name: &'static str, registry: &Registry, settings: MakeSettings) -> Self {
         Entry { registry: registry.id(), settings, breaker: SiteBreaker::new(name, registry, settings) }
     }
 }
 
 impl SiteBreaker {
-    fn new(name: &str, registry: &Registry, settings: MakeSettings) -> Self {
+    fn new(literal: &'static str, registry: &Registry, settings: MakeSettings) -> Self {
+        name::keep(literal);
         let settings = settings();
-        let core = registry.core(name, &settings);
+        let core = registry.core(literal, &settings);
         // The registry reports settings that contradict themselves and leaves them out; so does this.
         let usable = if settings.validate().is_ok() { settings } else { BreakerConfig::default() };
         SiteBreaker::of(core, &usable)
@@ -147,31 +150,40 @@ impl SiteBreaker {
 
 // Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken for them.
 
-/// Asks for a permit and makes the call.
-#[inline]
-pub fn run<'a, F: Future>(
-    breaker: &'a SiteBreaker,
-    body: Pin<&'a mut F>,
-    judge: impl Judge<F::Output>,
-) -> impl Future<Output = Ended<F::Output>> {
-    Guarded::new(&breaker.core, breaker.call_timeout, body, judge)
+/// Leave to make a call, or not.
+pub type Admission<'a> = Result<Permit<'a>, Rejection<'a>>;
+
+/// Asks for leave to make a call. `None`: it takes a wait, see [`admit`].
+#[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
+#[inline(always)]
+pub fn try_admit(breaker: &SiteBreaker) -> Option<Admission<'_>> {
+    breaker.core.try_admit()
 }
 
-/// Asks for a permit, for a body that takes arguments which a fallback would take instead.
+/// Waits for leave to make a call.
 #[inline]
-pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<Permit<'_>, BreakerError>> {
-    call::admitted(&breaker.core)
+pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Admission<'_>> {
+    call::admit(&breaker.core)
 }
 
 /// Makes the call that the permit is for.
-#[inline]
-pub fn run_permitted<'a, F: Future>(
-    breaker: &'a SiteBreaker,
-    permit: Permit<'a>,
-    body: Pin<&'a mut F>,
-    judge: impl Judge<F::Output>,
-) -> impl Future<Output = Ended<F::Output>> {
-    Guarded::permitted(permit, breaker.call_timeout, body, judge)
+#[expect(clippy::inline_always, reason = "a call would copy the body")]
+#[inline(always)]
+pub fn run<'a, 'p, F: Future>(breaker: &SiteBreaker, permit: &'p mut Permit<'a>, body: F) -> Run<'a, 'p, F> {
+    call::run(permit, breaker.call_timeout, body)
+}
+
+/// Classifies a result and gives the outcome back.
+#[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+#[inline(always)]
+pub fn end<R>(permit: Permit<'_>, judge: impl Judge<R>, value: ManuallyDrop<R>) -> (Verdict, R) {
+    call::end(permit, judge, value)
+}
+
+/// Gives the outcome of a call back whose time was up.
+#[cold]
+pub fn time_out(permit: Permit<'_>, deadline: Pin<Box<Deadline>>) -> BreakerError {
+    deadline.timed_out(permit)
 }
 
 /// Calls a closure that may borrow what it mentions, and not move it.

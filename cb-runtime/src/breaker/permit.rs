@@ -1,6 +1,7 @@
 //! Leave to make one call. It gives the call's outcome back exactly once, whatever becomes of the call.
 
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,132 +16,147 @@ use super::stopwatch::Stopwatch;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
-/// What a breaker says to a call that wants to be made.
+/// A breaker's answer to a call.
 pub(crate) enum Admission<'a> {
-    /// Make it.
+    /// The call may be made.
     Go(Permit<'a>),
-    /// A probe may be due: the store is being asked for leave.
+    /// A probe may be due: the store is being asked for a lease.
     Wait(Waiting<'a>),
-    /// Don't.
-    No(BreakerError),
+    /// The call must not be made.
+    No(Rejection<'a>),
 }
 
 /// Leave to make one call.
 ///
-/// Dropped without an outcome it counts as cancelled; dropped while the call is running (it
-/// panicked) as a failure.
+/// Dropped without an outcome, the call counts as cancelled; after a panic of the guarded code, as failed.
+///
+/// Two words, which stay in registers: a third one would go through memory with every call.
 #[must_use]
 pub struct Permit<'a> {
     core: &'a Core,
     word: GateWord,
-    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in it
-    /// when the call has ended, and was slow.
-    lease: LeaseId,
-    /// Whole words throughout: a byte that is written just before the word around it is copied stalls the
-    /// processor for longer than all the rest of the fast path takes.
-    stage: usize,
 }
-
-/// Beside the number of a lease: none is that high.
-pub(crate) const SLOW: LeaseId = 1 << 63;
-
-/// The guarded code is not running on any thread: between two polls, or before the first.
-const IDLE: usize = 0;
-/// It is running. A permit that is dropped now was dropped by a panic.
-const RUNNING: usize = 1;
-/// The outcome has been given back.
-const ENDED: usize = 2;
 
 impl<'a> Permit<'a> {
     #[inline]
-    pub(crate) fn new(core: &'a Core, word: GateWord, lease: Option<LeaseId>) -> Self {
-        Permit { core, word, lease: lease.unwrap_or(0), stage: IDLE }
+    pub(crate) fn new(core: &'a Core, word: GateWord) -> Self {
+        Permit { core, word }
     }
 
+    pub(crate) fn of_probe(core: &'a Core, lease: LeaseId) -> Self {
+        Permit { core, word: GateWord::of_probe(lease) }
+    }
+
+    #[inline]
     pub(crate) fn core(&self) -> &'a Core {
         self.core
     }
 
-    /// How long the call may take: the operator's word, else what the function was `given` by its
-    /// attribute, else the registry's default.
+    /// Begins to measure the call, if a rule looks at durations.
     #[inline]
-    pub fn call_timeout(&self, given: Option<Duration>) -> Option<Duration> {
-        self.core.call_timeout(given)
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        if self.word.is_plain() { Stopwatch::OFF } else { self.core.stopwatch() }
     }
 
     /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even if the call
     /// never ends.
     pub(crate) fn limit(&self, limit: Duration) {
-        if self.lease != 0 {
-            self.core.limit_probe(self.lease & !SLOW, limit);
+        if let Some(lease) = self.word.lease() {
+            self.core.limit_probe(lease, limit);
         }
     }
 
-    /// Marks that the guarded code is running on this thread now (`true`), or has returned (`false`).
-    /// A permit that is dropped in between was dropped by a panic.
-    #[inline]
-    pub fn running(&mut self, running: bool) {
-        self.stage = if running { RUNNING } else { IDLE };
+    /// Runs the guarded code. If it panics, the permit notes that, for the time when it is dropped. (Whether the
+    /// thread is panicking would not tell: a call may be dropped by a panic of other code.)
+    #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+    #[inline(always)]
+    pub(crate) fn guard<T>(&mut self, code: impl FnOnce() -> T) -> T {
+        let panicking = NotePanic(&mut self.word);
+        let value = code();
+        std::mem::forget(panicking);
+        value
     }
 
-    /// The call has been measured, and ends now, whatever that is going to mean.
+    /// The call took as long as `watch` says.
     #[inline]
     pub(crate) fn took(&mut self, watch: Stopwatch) {
-        if self.core.was_slow(watch) {
-            self.lease |= SLOW;
+        if !watch.is_off() && self.core.was_slow(watch) {
+            self.word.note_slow();
         }
     }
 
-    /// The call returned what counts as a success.
+    /// The call succeeded.
     #[inline]
-    pub fn success(mut self) {
+    pub(crate) fn success(self) {
         self.end(Outcome::Success);
     }
 
-    /// The call returned what counts as a failure. If that trips the breaker, it is open when this returns.
-    pub fn failure(mut self) {
+    /// The call failed. If that trips the breaker, it is open when this returns.
+    #[cfg(test)]
+    pub(crate) fn failure(self) {
         self.end(Outcome::Failure);
     }
 
-    /// The call returned something that says nothing about the dependency.
-    #[inline]
-    pub fn ignored(mut self) {
-        self.end(Outcome::Ignored);
-    }
-
     /// The call took longer than `limit` and has been dropped: a failure.
-    pub fn timed_out(mut self, limit: Duration) -> BreakerError {
-        let error = BreakerError::new(self.core.name().clone(), RefusalKind::TimedOut, Some(limit));
+    #[cold]
+    pub(crate) fn timed_out(mut self, limit: Duration) -> BreakerError {
+        let error = BreakerError::new(self.core.error_name().clone(), RefusalKind::TimedOut, Some(limit));
         if self.core.is_slow(limit) {
-            self.lease |= SLOW;
+            self.word.note_slow();
         }
         self.end(Outcome::Failure);
         error
     }
 
-    /// Gives the outcome back, without moving the permit.
+    /// Gives the outcome back.
     #[inline]
-    pub(crate) fn end(&mut self, outcome: Outcome) {
-        self.stage = ENDED;
-        self.core.record(self.word, self.lease, outcome);
+    pub(crate) fn end(self, outcome: Outcome) {
+        let permit = ManuallyDrop::new(self);
+        permit.core.record(permit.word, outcome);
     }
 
-    /// The same for a failure that says for how long the circuit must be open.
+    /// Gives back a failure that tells how long the circuit must be open.
     #[cold]
-    pub(crate) fn end_opening(&mut self, span: Duration) {
-        self.stage = ENDED;
-        self.core.record_opening(self.word, self.lease, span);
+    pub(crate) fn end_opening(self, span: Duration) {
+        let permit = ManuallyDrop::new(self);
+        permit.core.record_opening(permit.word, span);
     }
 }
 
 impl Drop for Permit<'_> {
-    #[inline]
+    #[cold]
     fn drop(&mut self) {
-        match self.stage {
-            ENDED => {}
-            RUNNING => self.core.record(self.word, self.lease, Outcome::Failure),
-            _ => self.core.record(self.word, self.lease, Outcome::Cancelled),
-        }
+        let outcome = if self.word.panicked() { Outcome::Failure } else { Outcome::Cancelled };
+        self.core.record(self.word, outcome);
+    }
+}
+
+/// Dropped by a panic, and by nothing else.
+struct NotePanic<'a>(&'a mut GateWord);
+
+impl Drop for NotePanic<'_> {
+    fn drop(&mut self) {
+        self.0.note_panic();
+    }
+}
+
+/// A call that must not be made, counted. It becomes an error only where somebody looks at the error: a fallback mostly does not.
+#[derive(Clone, Copy)]
+pub struct Rejection<'a> {
+    core: &'a Core,
+    word: GateWord,
+}
+
+impl<'a> Rejection<'a> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core, word: GateWord) -> Self {
+        Rejection { core, word }
+    }
+
+    /// What the caller receives.
+    #[inline]
+    pub fn into_error(self) -> BreakerError {
+        self.core.rejection_error(self.word)
     }
 }
 
@@ -179,15 +195,16 @@ impl<'a> Waiting<'a> {
 }
 
 impl<'a> Future for Waiting<'a> {
-    type Output = Result<Permit<'a>, BreakerError>;
+    type Output = Result<Permit<'a>, Rejection<'a>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         Poll::Ready(match answer {
             // The state may have changed between the granting and now; the grant then goes back.
-            Ok(mut grant) if self.core.is_current(grant.word) => {
-                Ok(Permit::new(self.core, grant.word, grant.lease.take()))
-            }
+            Ok(mut grant) if self.core.is_current(grant.word) => match grant.lease.take() {
+                Some(lease) => Ok(Permit::of_probe(self.core, lease)),
+                None => self.core.admit_late(),
+            },
             _ => self.core.admit_late(),
         })
     }
