@@ -1,11 +1,11 @@
-//! A rule of one's own: open when the last minute is much worse than the last hour has been.
+//! A custom trip strategy: opens when the last minute is much worse than the last hour.
 //!
 //! ```text
 //! cargo run --example adaptive
 //! ```
 //!
-//! A fixed rate has to be set so high that an ordinary bad hour does not trip it, and then it sleeps through a sudden
-//! change for the worse. This rule knows what is ordinary. Time is moved by hand here, so that two hours take a moment.
+//! A fixed limit must be so high that an ordinary bad hour does not trip it. It then misses a sudden change.
+//! This strategy compares with the usual rate. The example uses a manual clock, so two hours take a moment.
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use cb_runtime::clock::Clock;
 use cb_runtime::{Breaker, BreakerConfig, Registry, State, TripStrategy, WindowCounts};
 use owo_colors::OwoColorize;
 
-/// Trips when the last minute fails `times` as often as the hour before it, and that is no accident.
+/// Trips when the last minute's failure rate is `times` that of the hour before it.
 struct WorseThanUsual {
     times: f64,
-    /// Below so many failures in the minute it says nothing, nor before it knows a thousand calls.
+    /// The strategy is evaluated only with this many failures in the minute, and a thousand calls before it.
     failures: u64,
 }
 
@@ -26,15 +26,15 @@ impl TripStrategy for WorseThanUsual {
     fn trip(&self, window: &WindowCounts<'_>) -> Option<String> {
         let (minute, hour) = (window.within(Duration::from_secs(60)), window.calls());
         let before = (hour.failures - minute.failures, hour.total() - minute.total());
-        // Who has never failed is expected to fail once in a thousand.
-        let ordinary = share(before.0, before.1).max(0.001);
+        // Without any failure before, a rate of one in a thousand counts as usual.
+        let usual = share(before.0, before.1).max(0.001);
         let now = minute.failure_rate();
-        let knows = before.1 >= 1000 && minute.failures >= self.failures;
-        (knows && now >= self.times * ordinary).then(|| {
+        let is_evaluated = before.1 >= 1000 && minute.failures >= self.failures;
+        (is_evaluated && now >= self.times * usual).then(|| {
             format!(
-                "{:.1} % of the last minute's calls failed, {:.1} % is ordinary (limit ×{})",
+                "{:.1} % of the last minute's calls failed, {:.1} % is usual (limit ×{})",
                 now * 100.0,
-                ordinary * 100.0,
+                usual * 100.0,
                 self.times
             )
         })
@@ -46,17 +46,17 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// A minute of traffic: a hundred calls, so many of which fail.
+/// A minute of traffic: a hundred calls, of which `failures` fail.
 async fn minute(breaker: &Breaker, failures: usize) {
     for call in 0..100 {
         let fails = failures > 0 && call % (100 / failures) == 0;
-        let _ = breaker.call(async || if fails { Err("the dependency is ill") } else { Ok(()) }).await;
+        let _ = breaker.call(async || if fails { Err("the dependency failed") } else { Ok(()) }).await;
     }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let (clock, hands) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let registry = Registry::builder().clock(clock).build()?;
     let breaker = registry.try_get_or_create(
         "reports",
@@ -66,13 +66,13 @@ async fn main() -> anyhow::Result<()> {
     )?;
     let mut out = anstream::stdout();
     for (failures, minutes, story) in [
-        (5, 60, "an ordinary hour: 5 % fail"),
-        (10, 10, "a bad day: 10 % fail; a fixed limit of 10 % would have opened"),
-        (34, 1, "something has broken: 34 % fail"),
+        (5, 60, "a usual hour: 5 % fail"),
+        (10, 10, "a bad hour: 10 % fail; a fixed limit of 10 % would trip"),
+        (34, 1, "a fault: 34 % fail"),
     ] {
         for _ in 0..minutes {
             minute(&breaker, failures).await;
-            hands.advance(Duration::from_secs(60));
+            time.advance(Duration::from_secs(60));
         }
         let seen = breaker.snapshot();
         let state = seen.state.to_string();
@@ -80,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
             if seen.state == State::Closed { state.green().to_string() } else { state.red().to_string() };
         writeln!(out, "{story}\n  → {state} {}", seen.reason)?;
     }
-    (breaker.state() == State::Open).then_some(()).context("it should have opened")
+    (breaker.state() == State::Open).then_some(()).context("the circuit should be open")
 }
 
 #[test]

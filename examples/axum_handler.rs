@@ -1,4 +1,4 @@
-//! Recipe: an axum handler, guarded as it stands. While the circuit is open, clients get 503 and when to come again.
+//! Recipe: an axum handler with the attribute. While the circuit is open, clients get 503 with `Retry-After`.
 //!
 //! ```text
 //! cargo run --example axum_handler
@@ -16,7 +16,7 @@ use upstream::Upstream;
 
 enum AppError {
     Upstream(reqwest::Error),
-    Refused(BreakerError),
+    Rejected(BreakerError),
 }
 
 impl From<reqwest::Error> for AppError {
@@ -27,7 +27,7 @@ impl From<reqwest::Error> for AppError {
 
 impl From<BreakerError> for AppError {
     fn from(error: BreakerError) -> Self {
-        AppError::Refused(error)
+        AppError::Rejected(error)
     }
 }
 
@@ -35,8 +35,8 @@ impl IntoResponse for AppError {
     fn into_response(self) -> Response {
         match self {
             AppError::Upstream(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
-            AppError::Refused(error) => {
-                // Whole seconds, rounded up: nobody is to come too early.
+            AppError::Rejected(error) => {
+                // Whole seconds, rounded up, so that no client comes back too early.
                 let seconds = error.retry_after().unwrap_or_default().as_secs() + 1;
                 let header = [(RETRY_AFTER, seconds.to_string())];
                 (StatusCode::SERVICE_UNAVAILABLE, header, error.to_string()).into_response()

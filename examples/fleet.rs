@@ -1,11 +1,11 @@
-//! A fleet of three processes on one Redis: one of them meets failures, all of them open; then recovery.
+//! A fleet of three processes on one Redis: one sees failures, all open, then all recover.
 //!
 //! ```text
 //! cargo run --example fleet
 //! ```
 //!
-//! Starts a redis-server of its own in a temporary directory, an upstream on loopback, and itself three
-//! times. Shows who saw what when, and what it cost Redis.
+//! Starts a redis-server in a temporary directory, an upstream on loopback, and itself three times. Shows
+//! when each process observed each transition, and the number of Redis commands.
 
 #[path = "support/upstream.rs"]
 mod upstream;
@@ -44,7 +44,7 @@ async fn get_user(client: &reqwest::Client, url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Calls every few milliseconds until stdin ends, and tells stdout what it sees, with the time.
+/// Calls every few milliseconds until stdin ends, and prints transitions and rejections with their time.
 async fn instance(name: &str, redis: &str, upstream: &str) -> anyhow::Result<()> {
     let registry = Registry::builder().redis(redis).namespace("fleet").install()?;
     let mut events = registry.subscribe();
@@ -76,7 +76,7 @@ async fn instance(name: &str, redis: &str, upstream: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// All processes are on one machine: its wall clock is good enough to compare what they print.
+/// All processes run on one machine, so their wall clock times can be compared.
 fn now_us() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()
 }
@@ -129,14 +129,14 @@ async fn parent() -> anyhow::Result<()> {
 
     upstream.wait_for_callers(&NAMES).await;
     let (before, started) = (commands(&redis), std::time::Instant::now());
-    writeln!(out, "  healthy: each calls the upstream every few milliseconds")?;
+    writeln!(out, "  healthy: each process calls the upstream every few milliseconds")?;
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     upstream.break_for("a");
-    writeln!(out, "  {}: the upstream answers 500 from now on, to {} alone", "broken".red(), "a".bold())?;
+    writeln!(out, "  {}: the upstream now answers 500 to process {} only", "broken".red(), "a".bold())?;
     until(&mut lines, &mut rows, "1 ").await?;
     upstream.mend();
-    writeln!(out, "  {}: the circuit is open everywhere; the probes will find out\n", "mended".green())?;
+    writeln!(out, "  {}: the circuit is open everywhere; probes will close it\n", "repaired".green())?;
     until(&mut lines, &mut rows, "3 ").await?;
     let (cost, took) = (commands(&redis) - before, started.elapsed());
 
@@ -154,7 +154,7 @@ async fn parent() -> anyhow::Result<()> {
     let rate = cost as f64 / took.as_secs_f64() / NAMES.len() as f64;
     writeln!(
         out,
-        "\n  {} calls reached the upstream; {cost} Redis commands in {:.1} s: {} per second and instance\n",
+        "\n  {} calls reached the upstream; {cost} Redis commands in {:.1} s: {} per second and process\n",
         upstream.requests(),
         took.as_secs_f64(),
         format!("{rate:.1}").bold(),
@@ -162,7 +162,7 @@ async fn parent() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes lines until all instances have seen the transition whose row begins with `epoch`.
+/// Reads lines until all instances have observed the transition whose row begins with `epoch`.
 async fn until(
     lines: &mut mpsc::UnboundedReceiver<Line>,
     rows: &mut BTreeMap<String, Row>,
@@ -175,8 +175,8 @@ async fn until(
     tokio::pin!(limit);
     while !all_seen(rows) {
         tokio::select! {
-            line = lines.recv() => take(rows, line.context("an instance has ended")?),
-            () = &mut limit => anyhow::bail!("not all instances have followed within 15 s"),
+            line = lines.recv() => take(rows, line.context("an instance ended")?),
+            () = &mut limit => anyhow::bail!("not all instances observed the transition within 15 s"),
         }
     }
     Ok(())
@@ -192,7 +192,7 @@ fn take(rows: &mut BTreeMap<String, Row>, line: Line) {
             row.seen.insert(line.instance, (line.at, own == "*"));
         }
         ["rejected"] => {
-            let row = rows.entry("1 open, felt".into()).or_default();
+            let row = rows.entry("1 open, rejected".into()).or_default();
             row.what = "  first call rejected".into();
             row.seen.entry(line.instance).or_insert((line.at, false));
         }
@@ -201,10 +201,10 @@ fn take(rows: &mut BTreeMap<String, Row>, line: Line) {
 }
 
 fn print(out: &mut impl std::io::Write, rows: &BTreeMap<String, Row>) -> anyhow::Result<()> {
-    writeln!(out, "  {:<24}{:>10}{:>10}{:>10}   why", "", "a", "b", "c")?;
+    writeln!(out, "  {:<24}{:>10}{:>10}{:>10}   reason", "", "a", "b", "c")?;
     let mut first = 0;
     for row in rows.values() {
-        // What is felt is measured from the transition above it.
+        // Rejections are measured from the transition above them.
         if !row.what.starts_with(' ') {
             first = row.seen.values().map(|(at, _)| *at).min().unwrap_or(0);
         }
@@ -223,12 +223,12 @@ fn print(out: &mut impl std::io::Write, rows: &BTreeMap<String, Row>) -> anyhow:
         }
         writeln!(out, "   {}", row.reason.dimmed())?;
     }
-    writeln!(out, "  {}", "milliseconds after the first who saw it; * brought it about".dimmed())?;
+    writeln!(out, "  {}", "milliseconds after the first process that observed it; * originator".dimmed())?;
     Ok(())
 }
 
-/// Commands that instances have sent: scripts, and questions to the event stream. (What a script does inside Redis is
-/// in Redis' own statistics, too, but is not sent.)
+/// The commands that instances sent: script calls and reads of the event stream. Redis' statistics also count
+/// the commands that scripts call, which are left out here.
 fn commands(redis: &RedisServer) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]);
     stats

@@ -1,4 +1,4 @@
-//! Recipe: a hyper client, which has an error type for each step; the breaker's joins them.
+//! Recipe: a hyper client. It has an error type for each step, and the breaker adds its own.
 //!
 //! ```text
 //! cargo run --example hyper_client
@@ -17,17 +17,17 @@ use upstream::Upstream;
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("no answer: {0}")]
+    #[error("the request failed: {0}")]
     Request(#[from] legacy::Error),
-    #[error("half an answer: {0}")]
+    #[error("reading the answer failed: {0}")]
     Body(#[from] hyper::Error),
-    #[error("the answer is {0}")]
+    #[error("the service answered {0}")]
     Status(StatusCode),
     #[error(transparent)]
-    Refused(#[from] BreakerError),
+    Rejected(#[from] BreakerError),
 }
 
-/// Client errors are the caller's affair, not the service's failure.
+/// A 4xx status is the caller's error, not a failure of the service.
 fn is_failure(result: &Result<Bytes, FetchError>) -> bool {
     match result {
         Err(FetchError::Status(status)) => !status.is_client_error(),
@@ -60,8 +60,8 @@ async fn main() -> anyhow::Result<()> {
     let before = upstream.requests();
     let error = fetch(&client, uri).await.unwrap_err();
     println!("three times 500: {error}");
-    assert!(matches!(error, FetchError::Refused(refused) if refused.is_open()));
-    assert_eq!(upstream.requests(), before, "it was not asked");
+    assert!(matches!(error, FetchError::Rejected(error) if error.is_open()));
+    assert_eq!(upstream.requests(), before, "the upstream was not called");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
-//! The life of a circuit, in fifteen seconds, on a machine that has nothing but Rust:
+//! The life of a circuit in fifteen seconds. It needs nothing but Rust:
 //!
 //! ```text
 //! cargo run --example quickstart                                  # state in this process
 //! cargo run --example quickstart -- --redis redis://127.0.0.1/    # state in Redis
 //! ```
 //!
-//! It starts a small upstream of its own on loopback, calls it over HTTP through an annotated function,
-//! breaks it, and mends it.
+//! The example starts a small upstream on loopback, calls it over HTTP through an annotated function, makes
+//! it fail, and repairs it.
 
 #[path = "support/paint.rs"]
 mod paint;
@@ -24,7 +24,7 @@ use upstream::Upstream;
 struct User {
     id: u64,
     name: String,
-    /// The upstream's number of the request that was answered; tells a fresh answer from a cached one.
+    /// The upstream's number of the answered request. It distinguishes a live answer from a cached one.
     stamp: u64,
 }
 
@@ -70,23 +70,23 @@ async fn main() -> anyhow::Result<()> {
     client.calls(8).await;
 
     client.upstream.break_it();
-    client.screen.say("the upstream breaks: it answers 500 from now on");
+    client.screen.say("the upstream fails: it now answers 500");
     client.calls(3).await;
-    client.screen.say("open: the upstream is left alone. User 1 is known from before, user 42 is not");
+    client.screen.say("open: the upstream is not called. User 1 is cached, user 42 is not");
     client.calls_of(&[1, 1, 42, 1, 42, 1, 1, 42], 120).await;
 
-    client.screen.say("a first probe, while it is still broken: open again, for another 2 s");
+    client.screen.say("the first probe fails: open for another 2 s");
     client.until(State::Open, 16).await;
 
     client.upstream.mend();
-    client.screen.say("the upstream is mended; the breaker finds out by itself");
+    client.screen.say("the upstream is repaired; probes will close the circuit");
     client.until(State::Closed, 40).await;
     client.calls(8).await;
 
-    let snapshot = registry.breaker("user-service").expect("it has been called").snapshot();
+    let snapshot = registry.breaker("user-service").expect("the function was called").snapshot();
     let outcomes = snapshot.outcomes;
     client.screen.summary(&format!(
-        "{} calls reached the upstream, {} were rejected in memory; {} transitions, epoch {}",
+        "{} calls reached the upstream, {} were rejected; {} transitions, epoch {}",
         upstream.requests(),
         outcomes.rejected,
         client.screen.transitions(),
@@ -96,7 +96,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Calls the function and draws what came back.
+/// Calls the function and draws the answers.
 struct Client<'a> {
     base: String,
     screen: Screen,
@@ -116,7 +116,7 @@ impl Client<'_> {
         }
     }
 
-    /// Calls until the circuit has come into this state once more, `most` times at the most.
+    /// Calls until the circuit enters this state, at most `most` times.
     async fn until(&mut self, state: State, most: usize) {
         let before = self.screen.transitions();
         for _ in 0..most {
@@ -139,7 +139,7 @@ impl Client<'_> {
             Ok(_) => Look::Cached,
             Err(_) => Look::Error,
         };
-        // The transition follows the call that caused it.
+        // A transition is drawn after the call that caused it.
         self.screen.call(look, reached);
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.draw_events();

@@ -1,4 +1,4 @@
-//! Recipe: a reqwest client. What the service cannot help (a 404, a bad request) is no failure of the service.
+//! Recipe: a reqwest client. A 404 or a bad request is not a failure of the service.
 //!
 //! ```text
 //! cargo run --example reqwest_client
@@ -17,20 +17,21 @@ struct User {
     name: String,
 }
 
-/// What callers get: reqwest's error, or the breaker's.
+/// The callers' error: reqwest's or the breaker's.
 #[derive(Debug, thiserror::Error)]
 enum ApiError {
     #[error(transparent)]
     Http(#[from] reqwest::Error),
     #[error(transparent)]
-    Refused(#[from] BreakerError),
+    Rejected(#[from] BreakerError),
 }
 
-/// Refused connections, timeouts, broken answers and 5xx count; other statuses are the caller's affair.
+/// Refused connections, timeouts, invalid answers and 5xx statuses count. Other statuses are the caller's
+/// errors.
 fn is_failure(result: &Result<User, ApiError>) -> bool {
     match result {
         Err(ApiError::Http(error)) => error.status().is_none_or(|status| status.is_server_error()),
-        Err(ApiError::Refused(_)) => true,
+        Err(ApiError::Rejected(_)) => true,
         Ok(_) => false,
     }
 }
@@ -56,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
 
     for _ in 0..10 {
         let error = get_user(&client, &base, "not-a-number").await.unwrap_err();
-        assert!(matches!(error, ApiError::Http(_)), "400 however often: {error}");
+        assert!(matches!(error, ApiError::Http(_)), "400, and never a rejection: {error}");
     }
     upstream.break_it();
     for _ in 0..3 {
@@ -64,7 +65,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let error = get_user(&client, &base, "8").await.unwrap_err();
     println!("three times 500: {error}");
-    assert!(matches!(error, ApiError::Refused(refused) if refused.is_open()));
+    assert!(matches!(error, ApiError::Rejected(error) if error.is_open()));
 
     let cached = get_user(&client, &base, "7").await?;
     println!("cached: {cached:?}");

@@ -1,4 +1,4 @@
-//! Recipe: a database behind sqlx. A row that is not there is an answer; a pool that has run dry is a failure.
+//! Recipe: a database through sqlx. A missing row is an answer; an exhausted pool is a failure.
 //!
 //! ```text
 //! cargo run --example sqlite
@@ -14,15 +14,15 @@ enum DbError {
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
     #[error(transparent)]
-    Refused(#[from] BreakerError),
+    Rejected(#[from] BreakerError),
 }
 
-/// What the database says about the statement (a constraint, a missing row) is no failure of the database.
+/// An error about the statement (a constraint, a missing row) is not a failure of the database.
 fn is_failure<T>(result: &Result<T, DbError>) -> bool {
     let answered = |error: &sqlx::Error| matches!(error, sqlx::Error::RowNotFound | sqlx::Error::Database(_));
     match result {
         Err(DbError::Sql(error)) => !answered(error),
-        Err(DbError::Refused(_)) => true,
+        Err(DbError::Rejected(_)) => true,
         Ok(_) => false,
     }
 }
@@ -33,7 +33,7 @@ async fn balance(pool: &SqlitePool, account: i64) -> Result<i64, DbError> {
     Ok(query.bind(account).fetch_one(pool).await?)
 }
 
-/// Reads and writes share the breaker: it is the same database.
+/// Reads and writes share a breaker, because they use one database.
 #[circuit_breaker(name = "database", failure_threshold = 3, is_failure = is_failure)]
 async fn open_account(pool: &SqlitePool, account: i64) -> Result<(), DbError> {
     sqlx::query("INSERT INTO accounts VALUES (?, 100)").bind(account).execute(pool).await?;
@@ -53,7 +53,7 @@ async fn main() -> anyhow::Result<()> {
         let missing = balance(&pool, 8).await.unwrap_err();
         assert!(matches!((twice, missing), (DbError::Sql(_), DbError::Sql(sqlx::Error::RowNotFound))));
     }
-    // Someone keeps the only connection: nobody else gets one in time.
+    // The only connection is in use, so no call gets one in time.
     let kept = pool.acquire().await?;
     for _ in 0..3 {
         let error = balance(&pool, 7).await.unwrap_err();
@@ -61,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let error = open_account(&pool, 9).await.unwrap_err();
     println!("three times no connection: {error}");
-    assert!(matches!(error, DbError::Refused(refused) if refused.is_open()));
+    assert!(matches!(error, DbError::Rejected(error) if error.is_open()));
     drop(kept);
     Ok(())
 }

@@ -101,7 +101,8 @@ fn success_shortly_after_anothers_failures_ends_the_streak() {
     let [a, b] = instances(&redis, "orders", &json!({"failure_threshold": 1000}));
     for round in 1..=15 {
         a.fail("orders", 2);
-        // Shorter than the pace of exchanges, longer than the uncertainty of the clock skew on a busy machine.
+        // Shorter than the pace of exchanges, longer than the uncertainty of the clock skew on a busy
+        // machine.
         std::thread::sleep(Duration::from_millis(40));
         b.succeed("orders", 1);
         within_t("both have reported", || {
@@ -187,8 +188,8 @@ fn rate_stays_closed<const N: usize>(outcomes: &str) {
     deal(&fleet, outcomes);
     let failures = outcomes.matches('F').count() as u64;
     let successes = outcomes.matches('S').count() as u64;
-    // After two rounds every instance has reported its counts and received those of all others, so an instance that
-    // would trip has tripped.
+    // After two rounds every instance has reported its counts and received those of all others, so an
+    // instance that would trip has tripped.
     for _ in 0..2 {
         for instance in &fleet {
             let _ = instance.fleet("orders");

@@ -1,5 +1,5 @@
-//! Combinations of features: trip rules, ways to recover and overrides together with store outages, restarts and
-//! each other.
+//! Combinations of features: trip rules, ways to recover and overrides together with store outages, restarts
+//! and each other.
 
 mod common;
 

@@ -47,8 +47,8 @@ fn due(instances: &[Instance]) {
     });
 }
 
-/// Whether no instance lost the store. A machine that stalls can make an instance treat the store as lost; it then
-/// acts locally, and the scenario does not apply.
+/// Whether no instance lost the store. A machine that stalls can make an instance treat the store as lost; it
+/// then acts locally, and the scenario does not apply.
 fn none_lost_the_store(instances: &[&Instance]) -> bool {
     let kept = instances.iter().all(|instance| !instance.events().contains(&Event::StoreLost));
     if !kept {

@@ -1,7 +1,8 @@
 //! Health checks across processes: leader election, failover, and the fleet's transitions.
 //!
-//! When a check is due and whether its result counts is tested in `breaker::machine::health`, leases and fencing tokens
-//! in the store's contract, and how a check is executed in `cb-runtime/tests/health_check_execution.rs`.
+//! When a check is due and whether its result counts is tested in `breaker::machine::health`, leases and
+//! fencing tokens in the store's contract, and how a check is executed in
+//! `cb-runtime/tests/health_check_execution.rs`.
 
 mod common;
 
@@ -58,8 +59,8 @@ fn leader(redis: &RedisServer) -> String {
     redis.cli(&["HGET", KEY, "leader"])
 }
 
-/// Whether no instance lost the store. A machine that stalls can make an instance treat the store as lost; it then
-/// makes checks of its own, and the scenario does not apply.
+/// Whether no instance lost the store. A machine that stalls can make an instance treat the store as lost; it
+/// then makes checks of its own, and the scenario does not apply.
 fn none_lost_the_store(instances: &[Instance]) -> bool {
     let kept = instances.iter().all(|instance| !instance.events().contains(&Event::StoreLost));
     if !kept {
@@ -160,8 +161,8 @@ fn paused_leader_does_not_check_after_its_lease_was_taken() {
         let taken_over = checks.count();
         first.resume();
         wait_for_checks(&checks, taken_over + 4);
-        // The resumed instance may find that Redis did not answer in time and act locally for a moment. That is too
-        // short for a check of its own unless the machine stalls.
+        // The resumed instance may find that Redis did not answer in time and act locally for a moment. That
+        // is too short for a check of its own unless the machine stalls.
         let later = &checks.pids()[taken_over - 1..];
         let kept = later.iter().all(|maker| *maker != first.pid());
         assert!(kept || !none_lost_the_store(&fleet), "{later:?}");

@@ -25,7 +25,8 @@ fn due(instances: &[Instance]) {
     });
 }
 
-/// Waits until the instance has observed this many openings and returns the latest one's duration in milliseconds.
+/// Waits until the instance has observed this many openings and returns the latest one's duration in
+/// milliseconds.
 #[track_caller]
 fn open_for(instance: &Instance, openings: usize) -> u64 {
     let opened = || {

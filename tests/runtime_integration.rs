@@ -23,8 +23,8 @@ fn good() -> Act {
     Act::Succeed(None)
 }
 
-/// Asserts that every instance observed each transition exactly once and in the order of epochs, that each begins in the
-/// state in which the previous one ended, and that exactly one instance is its originator.
+/// Asserts that every instance observed each transition exactly once and in the order of epochs, that each
+/// begins in the state in which the previous one ended, and that exactly one instance is its originator.
 #[track_caller]
 fn assert_observed_alike(fleet: &[&Instance], epochs: u64) {
     within_t(&format!("all have observed {epochs} transitions"), || {

@@ -62,19 +62,21 @@ fn documented_user() -> Vec<String> {
     command.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
-/// The successes that the store has counted. `None` if it does not answer: a TLS handshake on a busy machine can take
-/// longer than the store's deadline.
+/// The successes that the store has counted. `None` if it does not answer: a TLS handshake on a busy machine
+/// can take longer than the store's deadline.
 fn stored_successes(instance: &Instance) -> Option<u64> {
     let rows: FleetRows = instance.try_ask(&Request::Fleet).ok()?;
     rows.get(NAME).map(|row| row.successes)
 }
 
-/// Asserts that the instance serves calls without the store, and that an error with the text `why` is reported.
+/// Asserts that the instance serves calls without the store, and that an error with the text `why` is
+/// reported.
 #[track_caller]
 fn serves_locally(instance: &Instance, why: &str) {
     within(PATIENCE, "the error is reported", || {
         let reported = instance.errors().iter().any(|trouble| trouble.is_store && trouble.text.contains(why));
-        // A loss is reported once. If a slow machine was its first cause, a request's error has the actual one.
+        // A loss is reported once. If a slow machine was its first cause, a request's error has the actual
+        // one.
         reported || instance.try_ask::<FleetRows>(&Request::Fleet).is_err_and(|error| error.contains(why))
     });
     let calls = instance.call(NAME, good(), 100);

@@ -1,6 +1,7 @@
 //! The `metrics` facade as an application uses it: one recorder per process, installed after the first calls.
 //!
-//! There is one test, because a process has one recorder. What each round publishes is tested beside the code.
+//! There is one test, because a process has one recorder. What each round publishes is tested beside the
+//! code.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Drawing the life of a circuit: one glyph per call, one line per state. Colour where the terminal has it
-//! (`anstream` strips it elsewhere, and honours NO_COLOR).
+//! Draws the life of a circuit: one glyph per call, one line per state. `anstream` removes colours where the
+//! terminal has none, or NO_COLOR is set.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cb_runtime::State;
 use owo_colors::{OwoColorize, Style};
 
-/// Where an answer came from.
+/// The origin of an answer.
 #[derive(Clone, Copy)]
 pub(crate) enum Look {
     Live,
@@ -63,7 +63,7 @@ impl Screen {
     }
 
     pub(crate) fn title(&mut self, how: &str) {
-        self.line(&format!("\n  {}  {}\n", "A circuit breaker's life".bold(), how.dimmed()));
+        self.line(&format!("\n  {}  {}\n", "The life of a circuit".bold(), how.dimmed()));
         let legend = [
             (Look::Live, "live"),
             (Look::Cached, "cached"),
@@ -78,14 +78,14 @@ impl Screen {
         self.line(&format!("  {legend}   {} {}\n", "‾".dimmed(), "= the upstream was called"));
     }
 
-    /// What happens outside the breaker.
+    /// Prints an event outside the breaker.
     pub(crate) fn say(&mut self, what: &str) {
         self.end_calls();
         let at = self.at();
         self.line(&format!("{at}  {}", what.italic()));
     }
 
-    /// One call's answer; `reached`: the upstream was called for it.
+    /// Draws a call's answer. `reached`: whether the upstream was called.
     pub(crate) fn call(&mut self, look: Look, reached: bool) {
         if self.in_line == 0 {
             let at = self.at();

@@ -1,4 +1,4 @@
-//! A small HTTP service on a free loopback port, that can be broken and mended, for all or for one caller.
+//! A small HTTP service on a free loopback port that can be made to fail, for all callers or for one.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,13 +25,13 @@ enum Broken {
     For(String),
 }
 
-/// A running upstream; it ends with the program.
+/// A running upstream. It ends with the program.
 pub(crate) struct Upstream {
     service: Arc<Service>,
     port: u16,
 }
 
-#[allow(dead_code, reason = "no example needs all of it")]
+#[allow(dead_code, reason = "each example uses a part of it")]
 impl Upstream {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let service = Arc::new(Service::default());
@@ -61,12 +61,12 @@ impl Upstream {
         self.set(Broken::No);
     }
 
-    /// How many requests have reached it.
+    /// The number of requests received.
     pub(crate) fn requests(&self) -> u64 {
         self.service.requests.load(Ordering::Relaxed)
     }
 
-    /// Returns once each of these has called.
+    /// Waits until each of these callers has called.
     pub(crate) async fn wait_for_callers(&self, names: &[&str]) {
         let all = || {
             let callers = self.service.callers.lock().unwrap_or_else(PoisonError::into_inner);

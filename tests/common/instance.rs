@@ -196,7 +196,8 @@ impl Instance {
         assert_eq!(ended, Ended::value(&format!("fallback of {}", self.pid())));
     }
 
-    /// Starts `callers` concurrent calls that last until [`finish`](Self::finish) or [`drop_calls`](Self::drop_calls).
+    /// Starts `callers` concurrent calls that last until [`finish`](Self::finish) or
+    /// [`drop_calls`](Self::drop_calls).
     #[track_caller]
     pub fn hold(&self, breaker: &str, callers: usize) -> usize {
         self.ask(&Request::Start { target: Target::Breaker(breaker.into()), act: Act::Hold, callers })
@@ -250,8 +251,8 @@ impl Instance {
         self.state(breaker) == state
     }
 
-    /// The store's row of a breaker, after this instance has reported everything it counted. The store may have
-    /// nothing of a breaker that was never called; the row is then that of an untouched breaker.
+    /// The store's row of a breaker, after this instance has reported everything it counted. The store may
+    /// have nothing of a breaker that was never called; the row is then that of an untouched breaker.
     #[track_caller]
     pub fn fleet(&self, breaker: &str) -> Fleet {
         let mut rows: FleetRows = self.ask(&Request::Fleet);
@@ -335,7 +336,8 @@ impl Instance {
         })
     }
 
-    /// Steers a breaker and repeats that until the store has it: on a machine that stalls, an answer may be lost.
+    /// Steers a breaker and repeats that until the store has it: on a machine that stalls, an answer may be
+    /// lost.
     #[track_caller]
     pub fn steer(&self, breaker: &str, action: &Override) {
         super::within_t("the store has the override", || self.try_steer(breaker, action.clone()).is_ok());

@@ -17,8 +17,8 @@ use serde_json::Value;
 pub use checks::Checks;
 pub use instance::Instance;
 
-/// The fleet should agree within this time. A test reports a longer wait and fails only after [`PATIENCE`] more,
-/// because a busy machine is not a defect of the fleet.
+/// The fleet should agree within this time. A test reports a longer wait and fails only after [`PATIENCE`]
+/// more, because a busy machine is not a defect of the fleet.
 pub const T: Duration = Duration::from_secs(1);
 
 /// The limit of a wait for something that must happen.

@@ -1,4 +1,5 @@
-//! One instance of a fleet as a process. It reads requests from stdin (see `protocol`) and exits when stdin closes.
+//! One instance of a fleet as a process. It reads requests from stdin (see `protocol`) and exits when stdin
+//! closes.
 
 mod calls;
 mod dependency;

@@ -7,18 +7,22 @@ use std::path::PathBuf;
 use cb_runtime::State;
 use serde::{Deserialize, Serialize};
 
-/// A request to an instance. The answer is a `Result<value, String>`; each variant names the type of its value.
+/// A request to an instance. The answer is a `Result<value, String>`; each variant names the type of its
+/// value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Builds and installs the registry → `String`, the instance's id.
     Install { url: Option<String>, namespace: String },
-    /// Builds and installs the registry with the settings of a file and the environment → `String`, the instance's id.
+    /// Builds and installs the registry with the settings of a file and the environment → `String`, the
+    /// instance's id.
     InstallFrom { url: Option<String>, namespace: String, file: PathBuf },
     /// Reloads the settings from a file and the environment → `()`.
     Reload { file: PathBuf },
-    /// Registers a breaker → `()`. With a `checks` folder, it has a health check that follows the script in there.
+    /// Registers a breaker → `()`. With a `checks` folder, it has a health check that follows the script in
+    /// there.
     Create { breaker: String, config: serde_json::Value, checks: Option<PathBuf> },
-    /// Sets the `config` and `cache_ttl` arguments that an annotated function has from its first call on → `()`.
+    /// Sets the `config` and `cache_ttl` arguments that an annotated function has from its first call on →
+    /// `()`.
     Configure { function: Function, config: serde_json::Value, cache_ttl_ms: u64 },
     /// Makes `times` calls one after another → `Calls`.
     Call { target: Target, act: Act, times: usize },
@@ -26,7 +30,8 @@ pub enum Request {
     Start { target: Target, act: Act, callers: usize },
     /// Starts a series of calls, `every_us` microseconds apart → `usize`, the number of the group.
     Traffic { target: Target, act: Act, every_us: u64 },
-    /// Calls an annotated function concurrently, once with each of `count` arguments from `first` on → `Calls`.
+    /// Calls an annotated function concurrently, once with each of `count` arguments from `first` on →
+    /// `Calls`.
     Each { function: Function, first: u64, count: u64, act: Act },
     /// The group's calls so far → `Calls`.
     Progress { group: usize },

@@ -13,7 +13,8 @@ impl Guarded<'_> {
     /// `let key`: what tells this call's result from others, before the body takes the arguments.
     pub(super) fn key(&self, cache: &Cache) -> TokenStream {
         let rt = runtime(Span::mixed_site());
-        let version = cache.version.as_ref().map_or_else(|| quote_spanned!(Span::mixed_site()=> ""), value_tokens);
+        let version =
+            cache.version.as_ref().map_or_else(|| quote_spanned!(Span::mixed_site()=> ""), value_tokens);
         let parts = if let Some(key) = &cache.key {
             let bindings = self.bindings_for(&key.to_token_stream());
             let (rt, at) = (runtime(key.span()), ours_at(key.span()));

@@ -1,4 +1,4 @@
-//! The auth service: says who may do what, and can be made slow or broken.
+//! The auth service: returns a user's roles, and can be made slow or broken.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,21 +14,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::service::{CALLER, REQUEST_ID, serve};
 
-/// How long an answer takes while the service is slow: longer than anybody waits for it.
+/// The duration of an answer while the service is slow: longer than any caller's timeout.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// What a user may do.
+/// A user's roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// Whom this is about.
+    /// The user.
     pub user: u64,
-    /// What the user is.
+    /// The user's roles.
     pub roles: Vec<String>,
-    /// The request that auth has answered with this; none if it was not auth that answered.
+    /// The id of the request that auth answered. `None` if the fallback answered.
     pub request: Option<String>,
 }
 
-/// How the service does.
+/// The service's simulated condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mood {
@@ -58,21 +58,21 @@ impl FromStr for Mood {
         [Mood::Healthy, Mood::Slow, Mood::Down]
             .into_iter()
             .find(|mood| mood.to_string() == text)
-            .ok_or_else(|| "say healthy, slow or down\n".into())
+            .ok_or_else(|| "expected healthy, slow or down\n".into())
     }
 }
 
-/// What the service tells about itself.
+/// The service's statistics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// How it does.
+    /// The service's condition.
     pub mood: Mood,
-    /// How many requests have arrived, by who asked.
+    /// The number of requests by caller.
     pub requests: BTreeMap<String, u64>,
 }
 
 impl Stats {
-    /// How many requests have arrived.
+    /// The number of requests of all callers.
     pub fn total(&self) -> u64 {
         self.requests.values().sum()
     }
@@ -90,7 +90,7 @@ impl Auth {
 /// Serves `GET /auth/{user}`, `GET /stats` and `PUT /mood` until the process is told to stop.
 ///
 /// # Errors
-/// If the address cannot be had.
+/// If it cannot listen on its address.
 pub async fn run() -> anyhow::Result<()> {
     let router = Router::new()
         .route("/auth/{user}", get(grant))

@@ -1,4 +1,5 @@
-//! The gateway: the one address that clients know. Sends each request on to a service, and knows nothing of breakers.
+//! The gateway: the address that clients use. It forwards each request to a service and has no circuit
+//! breaker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +15,10 @@ use axum::routing::get;
 
 use crate::service::{self, REQUEST_ID, setting};
 
-/// No service is waited for any longer.
+/// The timeout of a forwarded request.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A service's instances, asked in turn.
+/// The instances of a service, used in turn.
 struct Upstream {
     instances: Vec<String>,
     next: AtomicUsize,
@@ -26,13 +27,13 @@ struct Upstream {
 
 impl Upstream {
     fn new(variable: &str, client: &reqwest::Client) -> anyhow::Result<Arc<Upstream>> {
-        let urls =
-            setting(variable).with_context(|| format!("{variable} is missing: where to send requests"))?;
+        let urls = setting(variable)
+            .with_context(|| format!("{variable} is missing: the addresses to forward requests to"))?;
         let instances = urls.split(',').map(|url| url.trim().trim_end_matches('/').to_owned()).collect();
         Ok(Arc::new(Upstream { instances, next: AtomicUsize::new(0), client: client.clone() }))
     }
 
-    /// Every instance, the one whose turn it is first.
+    /// All instances, beginning with the next one in turn.
     fn in_turn(&self) -> impl Iterator<Item = &str> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.instances.len();
@@ -43,7 +44,7 @@ impl Upstream {
 /// Serves `GET /profile/{user}` and `GET /auth/{user}` until the process is told to stop.
 ///
 /// # Errors
-/// If a setting is missing, or the address cannot be had.
+/// If a setting is missing, or it cannot listen on its address.
 pub async fn run() -> anyhow::Result<()> {
     let client = service::client(PATIENCE)?;
     let router = Router::new()
@@ -52,8 +53,8 @@ pub async fn run() -> anyhow::Result<()> {
     service::serve(router).await
 }
 
-/// Passes on what the first instance answers that can be reached: one that stops is no reason for an error,
-/// and a GET may be asked twice.
+/// Forwards a request to the first instance that can be reached. A GET can be repeated, so an instance that
+/// stops does not cause an error.
 async fn forward(State(upstream): State<Arc<Upstream>>, request: Request) -> Response {
     let path = request.uri().path();
     let id = match request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
@@ -66,12 +67,12 @@ async fn forward(State(upstream): State<Arc<Upstream>>, request: Request) -> Res
             Ok((status, body)) => {
                 return (status, [(CONTENT_TYPE, "application/json")], body).into_response();
             }
-            // It was there, and did not answer: the next one would be waited for as long.
+            // The instance accepted the request and did not answer. Another one may take as long.
             Err(error) if error.is_timeout() => {
                 problem = StatusCode::GATEWAY_TIMEOUT;
                 break;
             }
-            Err(_gone) => {}
+            Err(_unreachable) => {}
         }
     }
     problem.into_response()

@@ -1,13 +1,13 @@
-//! One executable, four roles: the three services, and the demo that starts all of them.
+//! One executable with four roles: the three services, and the demo that starts them.
 
 use std::process::ExitCode;
 
 use microservices::{auth, demo, gateway, profile};
 
 const USAGE: &str = "\
-usage: microservices                       all services, a steady load, a script of trouble, a live view
+usage: microservices                       all services, a steady load, a script of faults, a live view
        microservices --once                the script once, unattended; exit code 0 if every promise held
-       microservices --once --record FILE  the same, and the live view as an SVG
+       microservices --once --record FILE  as --once, and writes the live view as an SVG
        microservices gateway | profile-service | auth-service
                                            one service, configured by the environment: see .env.template";
 
@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
         ["gateway"] => gateway::run().await.map(|()| true),
         ["profile-service"] => profile::run().await.map(|()| true),
         ["auth-service"] => auth::run().await.map(|()| true),
-        [] => demo::run(demo::Mode::Watched).await,
+        [] => demo::run(demo::Mode::Interactive).await,
         ["--once"] => demo::run(demo::Mode::Once { record: None }).await,
         ["--once", "--record", file] => demo::run(demo::Mode::Once { record: Some(file.into()) }).await,
         _ => Err(anyhow::anyhow!(USAGE)),

@@ -1,5 +1,5 @@
-//! The profile service. It needs auth's word for every profile, and guards that call with a circuit breaker: the only
-//! place of all services that knows of one.
+//! The profile service. It needs the user's roles from auth for every profile, and guards that call with a
+//! circuit breaker. No other service has one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::auth::Grant;
 use crate::service::{self, CALLER, REQUEST_ID, now_us, setting};
 
-/// The breaker's name, which all instances share.
+/// The breaker's name, shared by all instances.
 pub const BREAKER: &str = "auth";
-/// So many calls find out at a time whether an open circuit may close, in the whole fleet.
+/// The number of concurrent probes, fleet-wide.
 pub const PROBES: u32 = 2;
 
-/// Auth, as this service sees it.
+/// The client of the auth service.
 #[derive(Clone)]
 struct Auth {
     client: reqwest::Client,
@@ -47,7 +47,7 @@ impl Auth {
         Ok(answer.error_for_status()?.json().await?)
     }
 
-    /// What holds for anybody of whom auth says nothing.
+    /// The roles of a user for whom auth does not answer.
     #[allow(clippy::unused_self, reason = "a fallback takes what the function takes")]
     fn guest(&self, user: u64, _request: &str) -> Grant {
         Grant { user, roles: vec!["guest".into()], request: None }
@@ -57,27 +57,27 @@ impl Auth {
 /// What `GET /profile/{user}` answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Profile {
-    /// Whose it is.
+    /// The user.
     pub user: u64,
-    /// How the user is called.
+    /// The user's name.
     pub name: String,
-    /// What auth says that the user is.
+    /// The user's roles, from auth.
     pub roles: Vec<String>,
-    /// Where the roles come from.
+    /// The origin of the roles.
     pub source: Source,
     /// The instance that answers.
     pub instance: String,
 }
 
-/// Where an answer of auth comes from.
+/// The origin of an answer of auth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// Auth has answered this very request.
+    /// Auth answered this request.
     Live,
-    /// Auth has answered an earlier request.
+    /// Auth answered an earlier request.
     Cached,
-    /// Auth has not been heard of for too long.
+    /// Auth did not answer, and nothing is cached.
     Fallback,
 }
 
@@ -86,32 +86,32 @@ pub enum Source {
 pub struct Circuit {
     /// The instance that answers.
     pub instance: String,
-    /// The state that calls meet here and now.
+    /// The state for calls on this instance.
     pub state: State,
-    /// The fleet's number for the state.
+    /// The epoch of the state.
     pub epoch: u64,
-    /// The state is this instance's own, and not the fleet's.
+    /// Whether the state is local to this instance.
     pub local: bool,
-    /// Whether the instance reaches the store; without it, it decides by itself.
+    /// Whether the instance reaches the store. Without it, the instance decides locally.
     pub shared: bool,
-    /// Calls that have been rejected here.
+    /// The number of calls that this instance rejected.
     pub rejected: u64,
-    /// Every change of state that this instance has heard of, in order.
+    /// The transitions that this instance observed, in order.
     pub changes: Vec<Change>,
 }
 
-/// A change of state, as an instance has heard of it.
+/// A transition, as an instance observed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The number of the new state.
+    /// The epoch of the new state.
     pub epoch: u64,
-    /// The state from then on.
+    /// The new state.
     pub to: State,
-    /// Why.
+    /// The reason of the transition.
     pub reason: String,
-    /// Here only, and not for the fleet.
+    /// Whether it is local to the instance.
     pub local: bool,
-    /// When, in microseconds of the wall clock.
+    /// When the instance observed it, in microseconds of the wall clock.
     pub at_us: u64,
 }
 
@@ -119,10 +119,10 @@ pub struct Change {
 struct Service {
     auth: Auth,
     registry: &'static Registry,
-    heard: Arc<Mutex<Heard>>,
+    observed: Arc<Mutex<Observed>>,
 }
 
-struct Heard {
+struct Observed {
     shared: bool,
     changes: Vec<Change>,
 }
@@ -130,33 +130,31 @@ struct Heard {
 /// Serves `GET /profile/{user}` and `GET /circuit` until the process is told to stop.
 ///
 /// # Errors
-/// If a setting cannot be meant, or the address cannot be had.
+/// If a setting is invalid, or the service cannot listen on its address.
 pub async fn run() -> anyhow::Result<()> {
     let mut builder = Registry::builder()
-        .redis(
-            setting("CB_REDIS_URL").context("CB_REDIS_URL is missing: the Redis that the instances share")?,
-        )
+        .redis(setting("CB_REDIS_URL").context("CB_REDIS_URL is missing: the address of the shared Redis")?)
         .on_error(|error| eprintln!("profile-service: {error}"));
     if let Some(namespace) = setting("CB_NAMESPACE") {
         builder = builder.namespace(namespace);
     }
     if let Some(json) = setting("AUTH_BREAKER") {
-        let operator: BreakerConfig = serde_json::from_str(&json).context("AUTH_BREAKER")?;
-        builder = builder.configure(BREAKER, |_| operator);
+        let overrides: BreakerConfig = serde_json::from_str(&json).context("AUTH_BREAKER")?;
+        builder = builder.configure(BREAKER, |_| overrides);
     }
     let registry = builder.install()?;
-    let heard = Arc::new(Mutex::new(Heard { shared: true, changes: Vec::new() }));
-    tokio::spawn(listen(registry.subscribe(), heard.clone()));
+    let observed = Arc::new(Mutex::new(Observed { shared: true, changes: Vec::new() }));
+    tokio::spawn(observe(registry.subscribe(), observed.clone()));
 
     let auth = Auth {
         client: service::client(Duration::from_secs(60))?,
-        url: setting("AUTH_URL").context("AUTH_URL is missing: where the auth service is")?,
+        url: setting("AUTH_URL").context("AUTH_URL is missing: the address of the auth service")?,
         instance: setting("INSTANCE").unwrap_or_else(|| registry.instance().into()),
     };
     let router = Router::new()
         .route("/profile/{user}", get(profile))
         .route("/circuit", get(circuit))
-        .with_state(Service { auth, registry, heard });
+        .with_state(Service { auth, registry, observed });
     service::serve(router).await?;
     registry.shutdown().await;
     Ok(())
@@ -184,36 +182,36 @@ async fn profile(
 
 async fn circuit(Shared(service): Shared<Service>) -> Json<Circuit> {
     let snapshot = service.registry.breaker(BREAKER).map(|breaker| breaker.snapshot());
-    let heard = service.heard.lock().unwrap_or_else(PoisonError::into_inner);
+    let observed = service.observed.lock().unwrap_or_else(PoisonError::into_inner);
     Json(Circuit {
         instance: service.auth.instance,
         state: snapshot.as_ref().map_or(State::Closed, |snapshot| snapshot.state),
         epoch: snapshot.as_ref().map_or(0, |snapshot| snapshot.epoch),
         local: snapshot.as_ref().is_some_and(|snapshot| snapshot.local),
-        shared: heard.shared,
+        shared: observed.shared,
         rejected: snapshot.map_or(0, |snapshot| snapshot.outcomes.rejected),
-        changes: heard.changes.clone(),
+        changes: observed.changes.clone(),
     })
 }
 
-/// So many changes are remembered.
+/// The number of transitions that `GET /circuit` returns at most.
 const REMEMBERED: usize = 200;
 
-async fn listen(mut events: Events, heard: Arc<Mutex<Heard>>) {
+async fn observe(mut events: Events, observed: Arc<Mutex<Observed>>) {
     while let Some(event) = events.recv().await {
         let at_us = now_us();
-        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut observed = observed.lock().unwrap_or_else(PoisonError::into_inner);
         let local = matches!(event, Event::LocalTransition(_));
         match event {
             Event::Transition(t) | Event::LocalTransition(t) => {
-                if heard.changes.len() == REMEMBERED {
-                    heard.changes.remove(0);
+                if observed.changes.len() == REMEMBERED {
+                    observed.changes.remove(0);
                 }
                 let reason = t.reason.clone();
-                heard.changes.push(Change { epoch: t.epoch, to: t.to, reason, local, at_us });
+                observed.changes.push(Change { epoch: t.epoch, to: t.to, reason, local, at_us });
             }
-            Event::StoreLost(_) => heard.shared = false,
-            Event::StoreRestored => heard.shared = true,
+            Event::StoreLost(_) => observed.shared = false,
+            Event::StoreRestored => observed.shared = true,
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What all services have in common: settings from the environment, a graceful stop, a client for HTTP.
+//! Shared by the services: settings from the environment, a graceful stop, and an HTTP client.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,46 +12,45 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// The name of a request, made by the gateway and handed on from service to service.
+/// The header with a request's id, which the gateway creates and each service passes on.
 pub const REQUEST_ID: &str = "x-request-id";
-/// Which instance asks.
+/// The header with the calling instance.
 pub const CALLER: &str = "x-caller";
 
-/// What a service prints before its address, once it accepts connections.
+/// Printed before a service's address, once it accepts connections.
 pub const LISTENS: &str = "listens on ";
 
-/// So long may requests that are under way take once the process has been told to stop. What is left then is answered
-/// with 503, and dropped: a probe among it gives its permit back.
+/// The time that running requests have left after SIGTERM. Later, they are dropped and answered with 503; a
+/// dropped probe returns its lease.
 const GRACE: Duration = Duration::from_millis(400);
-/// Connections that are still open so long after that are left to break.
+/// The time that connections have left after that. Later, they break.
 const CLOSING: Duration = Duration::from_millis(100);
 
-/// A setting from the environment; empty counts as not given.
+/// A setting from the environment. An empty variable counts as unset.
 pub fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Serves on `ADDRESS` until SIGTERM or SIGINT; then accepts no more, and returns once what was under way has
-/// been answered, after half a second at the latest.
+/// Serves on `ADDRESS` until SIGTERM or SIGINT. Then it accepts no more connections, and returns once running
+/// requests are answered, after half a second at the latest.
 ///
 /// # Errors
-/// If the address cannot be had.
+/// If it cannot listen on `ADDRESS`.
 pub async fn serve(router: Router) -> anyhow::Result<()> {
     let address = setting("ADDRESS").unwrap_or_else(|| "127.0.0.1:0".into());
     let listener = TcpListener::bind(&address).await.with_context(|| format!("ADDRESS={address}"))?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     println!("{LISTENS}http://{}", listener.local_addr()?);
 
-    let (stop, told) = watch::channel(false);
-    let (end, over) = watch::channel(false);
-    let mut stopping = told.clone();
-    let router = router.layer(from_fn_with_state(over, within_grace));
+    let (stop, mut stopping) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let router = router.layer(from_fn_with_state(ended, within_grace));
     let listener = listener.tap_io(|connection| {
-        // Small answers, sent at once. A connection that is gone already will say so itself.
+        // Small answers are sent at once. A closed connection fails later, when it is used.
         let _ = connection.set_nodelay(true);
     });
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = stopping.wait_for(|told| *told).await;
+        let _ = stopping.wait_for(|stopping| *stopping).await;
     });
     let serving = tokio::spawn(serving.into_future());
     tokio::select! {
@@ -68,25 +67,25 @@ pub async fn serve(router: Router) -> anyhow::Result<()> {
 }
 
 async fn within_grace(
-    State(mut over): State<watch::Receiver<bool>>,
+    State(mut ended): State<watch::Receiver<bool>>,
     request: Request,
     next: Next,
 ) -> Response {
     tokio::select! {
         response = next.run(request) => response,
-        _ = over.wait_for(|over| *over) => (StatusCode::SERVICE_UNAVAILABLE, "stopping").into_response(),
+        _ = ended.wait_for(|ended| *ended) => (StatusCode::SERVICE_UNAVAILABLE, "stopping").into_response(),
     }
 }
 
-/// A client that gives up after `patience` and goes past any proxy that the environment names.
+/// An HTTP client with a timeout, which ignores proxies from the environment.
 ///
 /// # Errors
-/// If the platform has no way to resolve names.
-pub fn client(patience: Duration) -> anyhow::Result<reqwest::Client> {
-    Ok(reqwest::Client::builder().no_proxy().timeout(patience).build()?)
+/// If the platform cannot resolve names.
+pub fn client(timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().no_proxy().timeout(timeout).build()?)
 }
 
-/// The wall clock in microseconds: good enough to compare what processes of one machine report.
+/// The wall clock in microseconds. Processes of one machine share it, so their times can be compared.
 pub fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

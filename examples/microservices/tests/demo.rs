@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 fn once(breaker: &str) -> Output {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_microservices"));
-    demo.arg("--once").env("AUTH_BREAKER", breaker).output().expect("it can be run")
+    demo.arg("--once").env("AUTH_BREAKER", breaker).output().expect("the demo can be started")
 }
 
 fn lines(output: &Output, mark: &str) -> Vec<String> {
@@ -21,8 +21,8 @@ fn every_promise_holds() {
 }
 
 #[test]
-fn a_promise_that_is_not_held_is_seen() {
-    // What is remembered for an hour: there is no need for the fallback.
+fn broken_promise_fails_the_run() {
+    // Results stay cached for an hour, so the fallback is not used.
     let output = once(r#"{"cache_ttl": "1h"}"#);
     let text = String::from_utf8_lossy(&output.stdout);
     let broken = lines(&output, "✗");

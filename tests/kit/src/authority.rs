@@ -3,22 +3,22 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-/// A certificate authority that nobody knows, with its certificates as PEM files in a temporary directory.
+/// A certificate authority that no platform trusts. Its certificates are PEM files in a temporary directory.
 pub struct Authority {
     directory: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key, as files.
+/// A certificate and its key, as PEM files.
 pub struct Certificate {
-    /// PEM, as all of them.
+    /// The certificate.
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
 }
 
 impl Authority {
-    /// Makes one.
+    /// Creates an authority with a key of its own.
     pub fn new() -> Authority {
         let mut params = named("the tests' authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -28,7 +28,7 @@ impl Authority {
         Authority { directory, issuer }
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate.
     pub fn file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
@@ -53,7 +53,7 @@ impl Default for Authority {
 
 fn named(label: &str, hosts: &[&str]) -> CertificateParams {
     let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    let mut params = CertificateParams::new(hosts).expect("right names of hosts");
+    let mut params = CertificateParams::new(hosts).expect("valid host names");
     params.distinguished_name.push(DnType::CommonName, label);
     params
 }

@@ -6,14 +6,14 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts `masters` nodes, spreads the slots over them, and waits until all of them agree on that.
+    /// Starts `masters` nodes, distributes the slots, and waits until all nodes agree on them.
     pub fn start(masters: usize) -> RedisCluster {
         let nodes: Vec<_> = (0..masters).map(|_| RedisServer::start_with(&ARGS)).collect();
         let port = nodes[0].port();
         RedisCluster::join(nodes, port)
     }
 
-    /// The same of nodes that speak TLS, with clients and with each other.
+    /// Starts `masters` nodes that use TLS with clients and with each other.
     pub fn start_tls(masters: usize, authority: &Authority, certificate: &Certificate) -> RedisCluster {
         let args = [&ARGS[..], &["--tls-cluster", "yes"]].concat();
         let nodes: Vec<_> =
@@ -22,7 +22,7 @@ impl RedisCluster {
         RedisCluster::join(nodes, port)
     }
 
-    /// `port`: at which nodes meet the first of them.
+    /// Joins nodes to a cluster. `port` is the one at which they meet the first node.
     fn join(nodes: Vec<RedisServer>, port: u16) -> RedisCluster {
         let masters = nodes.len();
         for (i, node) in nodes.iter().enumerate() {

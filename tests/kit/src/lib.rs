@@ -1,8 +1,7 @@
-//! Real servers for tests: a redis-server in a temporary directory, a proxy that can be cut, and a
-//! wait that is bounded.
+//! Real servers for tests: a redis-server in a temporary directory, a proxy that injects network faults, and
+//! bounded waits.
 //!
-//! Everything here panics where it cannot do its work: a test that cannot have its server must fail,
-//! never pass silently.
+//! All functions panic on failure: a test without its server must fail, not pass silently.
 
 mod authority;
 mod cluster;
@@ -20,6 +19,6 @@ pub use resp::Reply;
 pub use server::RedisServer;
 pub use wait::wait_until;
 
-/// How long anything here is waited for that ought to come at once. Generous: the machine that runs
-/// the tests may be small and busy.
+/// The limit of a wait for something that should happen at once. It is generous, because the machine that
+/// runs the tests may be small and busy.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -3,9 +3,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::RedisServer;
 use crate::resp::{Reply, Wire};
 
-/// Listens in on what clients send to a server, by MONITOR on a connection of its own.
+/// Records the commands that clients send to a server, with MONITOR on a connection of its own.
 ///
-/// Commands that a script calls, and those of the test kit itself, are not among them.
+/// Commands that a script calls and those of the test kit are left out.
 pub struct Monitor<'a> {
     server: &'a RedisServer,
     wire: Wire,
@@ -19,8 +19,7 @@ impl<'a> Monitor<'a> {
         Monitor { server, wire }
     }
 
-    /// The commands since the start, as MONITOR prints them: each argument quoted, the first is
-    /// the command.
+    /// The commands since the start, as MONITOR prints them: each argument in quotes, the command first.
     pub fn finish(mut self) -> Vec<String> {
         static FENCES: AtomicU64 = AtomicU64::new(0);
         let fence =

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::{PATIENCE, wait_until};
 
-/// A TCP proxy on a port of its own that can be cut, stalled and healed.
+/// A TCP proxy on a port of its own that injects network faults.
 pub struct Proxy {
     port: u16,
     target: SocketAddr,
@@ -17,9 +17,9 @@ pub struct Proxy {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Traffic {
     Flows,
-    /// Connections are made and kept, bytes wait.
+    /// Connections are accepted and kept open; bytes wait.
     Stalled,
-    /// Requests arrive, answers wait.
+    /// Requests arrive; answers wait.
     AnswersStalled,
     /// Requests and answers arrive one byte at a time.
     Trickles,
@@ -37,7 +37,7 @@ struct Inner {
     traffic: Traffic,
     open: Vec<TcpStream>,
     accepted: u64,
-    /// So much later does an answer arrive.
+    /// The additional latency of each answer.
     delay: Duration,
 }
 
@@ -88,7 +88,7 @@ impl Proxy {
         close(&mut inner);
         drop(inner);
         self.shared.changed.notify_all();
-        // A listener that waits in accept() is woken by a connection; then it is dropped.
+        // A connection wakes the acceptor out of accept(), so that it ends.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
         if let Some(acceptor) = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             acceptor.join().expect("the proxy's acceptor ends");
@@ -100,8 +100,7 @@ impl Proxy {
         self.set(Traffic::Stalled);
     }
 
-    /// Passes requests on, but holds the answers back: what the server did stays unknown. With
-    /// [`cut`](Proxy::cut) after it, the answers are lost.
+    /// Passes requests on and holds the answers back. A [`cut`](Proxy::cut) after it loses the answers.
     pub fn stall_answers(&self) {
         self.set(Traffic::AnswersStalled);
     }
@@ -124,13 +123,13 @@ impl Proxy {
         }
     }
 
-    /// From now on every answer arrives so much later.
+    /// Delays every answer from now on.
     pub fn slow(&self, delay: Duration) {
         self.shared.lock().delay = delay;
         self.shared.changed.notify_all();
     }
 
-    /// Everything flows again: what was stalled goes on, what was cut may connect anew.
+    /// Ends all faults: held bytes are passed on, and clients can connect again.
     pub fn heal(&self) {
         if self.shared.lock().traffic != Traffic::Cut {
             self.set(Traffic::Flows);
@@ -158,7 +157,7 @@ impl Proxy {
                     return;
                 }
                 if let Ok(client) = client {
-                    // A target that is down looks the same through the proxy: the connection closes.
+                    // If the target is down, the client's connection closes, as it would without the proxy.
                     let _ = connect_through(&shared, client, target);
                 }
             }
@@ -175,7 +174,7 @@ impl Drop for Proxy {
 
 fn close(inner: &mut Inner) {
     for stream in inner.open.drain(..) {
-        // Already closed by its other end: nothing left to do.
+        // Fails only if the other end has already closed it.
         let _ = stream.shutdown(Shutdown::Both);
     }
 }
@@ -201,7 +200,7 @@ fn connect_through(shared: &Arc<Shared>, client: TcpStream, target: SocketAddr) 
     Ok(())
 }
 
-/// Copies one direction on a thread of its own until either end closes.
+/// Copies one direction of a connection on a thread of its own until either end closes.
 fn pump(
     shared: Arc<Shared>,
     mut from: TcpStream,

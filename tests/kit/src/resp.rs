@@ -1,10 +1,10 @@
-//! Just enough of the Redis protocol to steer a server without a client library or redis-cli.
+//! The part of the Redis protocol that the kit needs to control a server without a client library.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What a server answers.
+/// A server's reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// No value.
@@ -17,13 +17,13 @@ pub enum Reply {
     Number(i64),
     /// A value.
     Bytes(Vec<u8>),
-    /// Several.
+    /// An array.
     Many(Vec<Reply>),
 }
 
 impl Reply {
-    /// As `redis-cli --raw` prints it: the elements of (nested) arrays on lines of their own,
-    /// nothing for nil. What is not UTF-8 is replaced.
+    /// The text that `redis-cli --raw` prints: one line per element of (nested) arrays, nothing for nil.
+    /// Invalid UTF-8 is replaced.
     pub fn text(&self) -> String {
         match self {
             Reply::Nil => String::new(),
@@ -34,7 +34,7 @@ impl Reply {
         }
     }
 
-    /// The elements of an array; a single reply is an array of one, nil of none.
+    /// The elements of an array. Any other reply is an array of one element; nil is an empty array.
     pub fn items(self) -> Vec<Reply> {
         match self {
             Reply::Many(items) => items,
@@ -44,7 +44,7 @@ impl Reply {
     }
 }
 
-/// One connection that sends a command and reads its answer.
+/// A connection that sends a command and reads its reply.
 pub(crate) struct Wire {
     reader: BufReader<TcpStream>,
 }
@@ -58,12 +58,12 @@ impl Wire {
         Ok(Wire { reader: BufReader::new(stream) })
     }
 
-    /// How the server sees this connection, as it stands in MONITOR's lines.
+    /// This connection's address as MONITOR shows it.
     pub(crate) fn local_address(&self) -> io::Result<String> {
         Ok(self.reader.get_ref().local_addr()?.to_string())
     }
 
-    /// The other end has not closed it while nobody looked.
+    /// Whether the other end has kept the connection open since its last use.
     pub(crate) fn is_open(&self) -> bool {
         let stream = self.reader.get_ref();
         if stream.set_nonblocking(true).is_err() {
@@ -87,8 +87,8 @@ impl Wire {
 
     pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
-        let (kind, rest) = line.split_at_checked(1).ok_or_else(|| odd("an empty line"))?;
-        let number = || rest.parse::<i64>().map_err(|_| odd(&line));
+        let (kind, rest) = line.split_at_checked(1).ok_or_else(|| invalid("an empty line"))?;
+        let number = || rest.parse::<i64>().map_err(|_| invalid(&line));
         Ok(match kind {
             "+" => Reply::Status(rest.to_owned()),
             "-" => Reply::Error(rest.to_owned()),
@@ -106,7 +106,7 @@ impl Wire {
                 Err(_negative) => Reply::Nil,
                 Ok(count) => Reply::Many((0..count).map(|_| self.reply()).collect::<io::Result<_>>()?),
             },
-            _ => return Err(odd(&line)),
+            _ => return Err(invalid(&line)),
         })
     }
 
@@ -119,6 +119,6 @@ impl Wire {
     }
 }
 
-fn odd(line: &str) -> io::Error {
+fn invalid(line: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the server answered {line:?}"))
 }

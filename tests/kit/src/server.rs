@@ -14,15 +14,15 @@ use crate::{Authority, Certificate, PATIENCE};
 const MISSING: &str = "this needs a real redis-server and none was found; install it with \
      `apt-get install redis-server` (Debian, Ubuntu) or `brew install redis` (macOS)";
 
-/// A redis-server on a free port and a unix socket, in a temporary directory of its own, without
-/// persistence. Killed when it is dropped.
+/// A redis-server on a free port and a unix socket, in a temporary directory, without persistence. Dropping
+/// it kills the process.
 pub struct RedisServer {
     program: PathBuf,
     args: Vec<String>,
     /// Its clock can be moved.
     moves_clock: bool,
     port: u16,
-    /// Where it speaks TLS, if it does.
+    /// The TLS port, if it has one.
     tls_port: Option<u16>,
     directory: TempDir,
     process: Mutex<Option<Child>>,
@@ -30,10 +30,10 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Whether there is a redis-server to start.
+    /// Checks that a redis-server is installed.
     ///
     /// # Errors
-    /// Says what to install.
+    /// Names the package to install.
     pub fn available() -> Result<(), &'static str> {
         let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         version.map(drop).map_err(|_| MISSING)
@@ -42,18 +42,19 @@ impl RedisServer {
     /// Starts a server and waits until it answers.
     ///
     /// # Panics
-    /// Says what to install if there is no redis-server.
+    /// If no redis-server is installed; the message names the package.
     pub fn start() -> RedisServer {
         RedisServer::start_with(&[])
     }
 
-    /// The same with more arguments, such as `["--requirepass", "secret"]`.
+    /// Starts a server with additional arguments, such as `["--requirepass", "secret"]`.
     pub fn start_with(args: &[&str]) -> RedisServer {
         RedisServer::start_in(new_directory(), args.iter().map(ToString::to_string).collect(), false)
     }
 
-    /// A server that speaks TLS on a second port, shows `certificate`, and trusts `authority`. It asks for no certificate
-    /// of its clients unless `args` say `["--tls-auth-clients", "yes"]`. The kit itself goes on to use the first port.
+    /// A server that speaks TLS on a second port, shows `certificate`, and trusts `authority`. It asks for no
+    /// certificate of its clients unless `args` say `["--tls-auth-clients", "yes"]`. The kit itself goes on
+    /// to use the first port.
     pub fn start_tls(authority: &Authority, certificate: &Certificate, args: &[&str]) -> RedisServer {
         let mut all = tls_args(authority, certificate);
         all.extend(args.iter().map(ToString::to_string));
@@ -120,7 +121,7 @@ impl RedisServer {
 
     fn started(self, tls: bool) -> RedisServer {
         let mut server = self;
-        // Between choosing a free port and the server's binding it, another process may take it.
+        // Another process may take the port between its choice and the server's bind.
         for _ in 0..20 {
             server.port = free_port();
             server.tls_port = tls.then(free_port);
@@ -131,13 +132,13 @@ impl RedisServer {
         panic!("redis-server does not start; its log says:\n{}", server.log());
     }
 
-    /// Starts a sentinel that watches `master` under `name` and, alone as it is, decides on failovers. Its
-    /// own temporary directory has its configuration.
+    /// Starts a sentinel that watches `master` as `name` and decides on failovers alone. Its configuration is
+    /// in a temporary directory.
     pub fn start_sentinel(name: &str, master: &RedisServer) -> RedisServer {
         RedisServer::start_sentinel_of(name, master.port(), Vec::new())
     }
 
-    /// The same for a master that speaks TLS, and a sentinel that speaks it with everybody.
+    /// Starts a sentinel for a master with TLS. The sentinel uses TLS for all its connections.
     pub fn start_sentinel_tls(
         name: &str,
         master: &RedisServer,
@@ -173,12 +174,12 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The port on 127.0.0.1 where it speaks TLS.
+    /// The TLS port on 127.0.0.1.
     ///
     /// # Panics
-    /// If it was started without.
+    /// If the server was started without TLS.
     pub fn tls_port(&self) -> u16 {
-        self.tls_port.expect("a server that was started with TLS")
+        self.tls_port.expect("the server was started with TLS")
     }
 
     /// `rediss://127.0.0.1:<TLS port>`.
@@ -191,12 +192,12 @@ impl RedisServer {
         format!("unix://{}", self.socket().display())
     }
 
-    /// The process id while it runs.
+    /// The process id, while the server runs.
     pub fn pid(&self) -> Option<u32> {
         self.process().as_ref().map(Child::id)
     }
 
-    /// Sends one command on the kit's own connection and prints the answer like `redis-cli --raw`.
+    /// Sends a command on the kit's own connection and returns the reply's text, like `redis-cli --raw`.
     ///
     /// # Panics
     /// If the server answers with an error, or not at all.
@@ -208,7 +209,7 @@ impl RedisServer {
         }
     }
 
-    /// Sends one command on the kit's own connection; the answer as it is.
+    /// Sends a command on the kit's own connection and returns the reply.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -217,7 +218,7 @@ impl RedisServer {
         self.try_command(args).unwrap_or_else(|error| panic!("{}: {error}", shown(args)))
     }
 
-    /// The same for a server that may be about to close its connections, as one does in a failover.
+    /// Sends a command to a server that may close its connections at any time, as in a failover.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -232,20 +233,20 @@ impl RedisServer {
         Ok(reply)
     }
 
-    /// Kills the server; what it held is gone. Clients' connections break.
+    /// Kills the server. Its data is lost, and clients' connections break.
     pub fn stop(&self) {
         self.kill();
-        // A dump that an earlier `restart_keeping_data` has left must not come back.
+        // A dump from an earlier `restart_keeping_data` must not be loaded again.
         let _ = std::fs::remove_file(self.directory.path().join("dump.rdb"));
     }
 
-    /// Starts the server again, empty, on the same port and socket; stops it first if it runs.
+    /// Stops the server if it runs, and starts it again without data, on the same port and socket.
     pub fn restart(&self) {
         self.stop();
         self.launch_again();
     }
 
-    /// The same, with all the keys it had.
+    /// Restarts the server with its data.
     pub fn restart_keeping_data(&self) {
         self.cli(&["SAVE"]);
         self.restart_from_snapshot();
@@ -257,17 +258,17 @@ impl RedisServer {
         self.launch_again();
     }
 
-    /// Stops the process in its tracks (SIGSTOP): it accepts connections and never answers.
+    /// Stops the process with SIGSTOP: it accepts connections and does not answer.
     pub fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes a frozen process with SIGCONT.
     pub fn thaw(&self) {
         self.signal("-CONT");
     }
 
-    /// Commands processed since the start, those that scripts call among them.
+    /// The number of commands processed since the start, including those that scripts call.
     pub fn commands_processed(&self) -> u64 {
         self.info("stats", "total_commands_processed").parse().expect("a number")
     }
@@ -279,30 +280,30 @@ impl RedisServer {
         found.unwrap_or_else(|| panic!("INFO {section} has no {field}")).trim().to_owned()
     }
 
-    /// Clients that are connected, the kit's own not among them.
+    /// The number of connected clients without the kit's own.
     pub fn connected_clients(&self) -> usize {
         let own = |line: &&str| line.contains(&format!(" name={CLIENT_NAME} "));
         self.cli(&["CLIENT", "LIST"]).lines().filter(|line| !line.is_empty() && !own(line)).count()
     }
 
-    /// Begins to listen in on what clients send.
+    /// Starts to record the commands that clients send.
     pub fn monitor(&self) -> Monitor<'_> {
         Monitor::start(self)
     }
 
-    /// How many commands clients send while `work` runs, those that scripts call not among them.
+    /// Runs `work` and counts the commands that clients send meanwhile, without those that scripts call.
     pub fn client_commands<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
         let monitor = self.monitor();
         let result = work();
         (result, monitor.finish().len())
     }
 
-    /// What the server has logged.
+    /// The server's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// The server's own directory.
+    /// The server's temporary directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -315,7 +316,8 @@ impl RedisServer {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends `text` as a command that MONITOR shows; returns the address it shows as the sender's.
+    /// Sends a command with `text`, which MONITOR shows, and returns the sender's address as MONITOR shows
+    /// it.
     pub(crate) fn fence(&self, text: &str) -> String {
         self.cli(&["ECHO", text]);
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
@@ -346,7 +348,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts the process and waits until it, and not another on the same port, answers. `false` if it ended.
+    /// Starts the process and waits until it answers, and not another one on its port. `false` if it ended.
     fn launch(&self) -> bool {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let directory = self.directory.path();
@@ -358,7 +360,7 @@ impl RedisServer {
                 .env("FAKETIME_NO_CACHE", "1")
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
-        // A configuration file, if there is one, comes before all options.
+        // A configuration file comes before all options.
         let (files, options) =
             self.args.split_at(self.args.iter().take_while(|arg| !arg.starts_with('-')).count());
         command
@@ -424,11 +426,11 @@ impl Drop for RedisServer {
     }
 }
 
-/// What the kit's own connections call themselves, so that they are not counted.
+/// The client name of the kit's own connections, by which they are left out of counts.
 const CLIENT_NAME: &str = "cb-testkit";
 
 fn end(child: &mut Child) {
-    // SIGKILL also ends a process that is stopped. Both fail only if it has ended already.
+    // SIGKILL also ends a stopped process. Both fail only if the process has already ended.
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -461,7 +463,7 @@ fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound listener has an address").port();
-        // A cluster's node takes the port 10,000 above its own, too.
+        // A cluster node also uses the port 10,000 above its own.
         if port < u16::MAX - 10_000 {
             return port;
         }

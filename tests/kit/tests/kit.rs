@@ -1,4 +1,4 @@
-//! The kit does what the tests rely on.
+//! The behaviour of the kit that the tests rely on.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -20,7 +20,7 @@ fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
 }
 
 #[test]
-fn a_server_answers_on_its_port_and_is_gone_when_dropped() {
+fn server_answers_on_its_port_and_ends_when_dropped() {
     let server = RedisServer::start();
     let port = server.port();
     assert_eq!(server.cli(&["PING"]), "PONG");
@@ -31,7 +31,7 @@ fn a_server_answers_on_its_port_and_is_gone_when_dropped() {
 }
 
 #[test]
-fn a_restart_empties_the_server_unless_its_data_is_kept() {
+fn restart_loses_data_unless_it_is_kept() {
     let server = RedisServer::start();
     server.cli(&["SET", "key", "value"]);
     server.restart_keeping_data();
@@ -41,7 +41,7 @@ fn a_restart_empties_the_server_unless_its_data_is_kept() {
 }
 
 #[test]
-fn a_frozen_server_answers_after_the_thaw() {
+fn frozen_server_answers_after_the_thaw() {
     let server = RedisServer::start();
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
     server.freeze();
@@ -55,7 +55,7 @@ fn a_frozen_server_answers_after_the_thaw() {
 }
 
 #[test]
-fn commands_of_clients_are_counted_but_not_those_of_scripts_or_of_the_kit() {
+fn client_commands_exclude_those_of_scripts_and_the_kit() {
     let server = RedisServer::start_with(&["--requirepass", "secret"]);
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -70,11 +70,11 @@ fn commands_of_clients_are_counted_but_not_those_of_scripts_or_of_the_kit() {
     assert_eq!(count, 2);
     assert_eq!(server.connected_clients(), 1);
     drop(stream);
-    wait_until(PATIENCE, "the client is gone", || server.connected_clients() == 0);
+    wait_until(PATIENCE, "the client has disconnected", || server.connected_clients() == 0);
 }
 
 #[test]
-fn a_proxy_stalls_cuts_and_heals() {
+fn proxy_stalls_cuts_and_heals() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();

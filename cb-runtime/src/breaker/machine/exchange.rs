@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::health::HealthChecks;
 use super::state::{DatedRecord, LocalState, Scope};
 use super::stats::Sent;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, Entry, IDLE, LeaseId, Proposal, Record, View};
+use crate::store::{Counts, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, View};
 
 /// Breakers that are not closed are confirmed at this interval: a store that has lost its data learns of it within a
 /// second, and leases do not lapse while their holder lives.
@@ -82,9 +83,9 @@ impl StateMachine {
         self.exchanged_at = Some(now.at);
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
-        entry.leases = if retry { Default::default() } else { self.probes.encode(&self.settings) };
+        entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
         entry.known = self.confirmed.as_ref().map(|confirmed| confirmed.at(now.at));
-        entry.role = self.with_health(now, |health, context| health.encode(context));
+        entry.role = self.with_health(now, HealthChecks::encode);
         let manual = if retry { None } else { self.overrides.pop_front() };
         let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !self.state().is_manual());
         if let Some(manual) = manual.as_ref().filter(|_| !is_moot) {

@@ -1,4 +1,4 @@
-//! All of it: Redis, auth, three instances of the profile service, the gateway; and the ways to break and mend it.
+//! Redis, auth, three instances of the profile service and the gateway, with the faults that can be caused.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use crate::service::client;
 
 /// The instances of the profile service.
 pub const INSTANCES: [&str; 3] = ["a", "b", "c"];
-/// The one whose way to auth can be cut.
-pub const FAR: &str = "c";
+/// The instance whose connection to auth can be cut.
+pub const ISOLATED: &str = "c";
 /// The fleet's namespace in Redis.
 pub const NAMESPACE: &str = "microservices";
 
-/// A running fleet; everything ends with it.
+/// A running fleet. Dropping it ends all processes.
 pub struct Fleet {
     /// The gateway.
     pub gateway: Process,
@@ -30,7 +30,7 @@ pub struct Fleet {
     pub profiles: Vec<Process>,
     /// The auth service.
     pub auth: Process,
-    /// What the services have complained of.
+    /// The services' error output.
     pub log: Log,
     /// The Redis that the instances share.
     pub redis: Arc<RedisServer>,
@@ -39,7 +39,7 @@ pub struct Fleet {
     client: reqwest::Client,
 }
 
-/// A file that all services write their complaints to; shown if a test fails.
+/// The file with all services' error output. It is printed if a test fails.
 #[derive(Clone)]
 pub struct Log(PathBuf);
 
@@ -48,7 +48,7 @@ impl Log {
         OpenOptions::new().create(true).append(true).open(&self.0).context("the services' log")
     }
 
-    /// What it says so far.
+    /// The output so far.
     pub fn text(&self) -> String {
         std::fs::read_to_string(&self.0).unwrap_or_default()
     }
@@ -63,10 +63,10 @@ impl Drop for Log {
 }
 
 impl Fleet {
-    /// Starts everything, on free loopback ports. `breaker`: what `AUTH_BREAKER` says, if anything.
+    /// Starts all processes on free loopback ports. `breaker` is the value of `AUTH_BREAKER`.
     ///
     /// # Errors
-    /// If there is no redis-server, saying what to install; if a service does not come up.
+    /// If no redis-server is installed (the error names the package), or a service does not start.
     pub async fn start(executable: &Path, breaker: &str) -> anyhow::Result<Fleet> {
         RedisServer::available().map_err(anyhow::Error::msg)?;
         let redis = Arc::new(RedisServer::start());
@@ -76,13 +76,13 @@ impl Fleet {
         let link = Arc::new(Proxy::start(port.context("a URL with a port")?));
         let mut profiles = Vec::new();
         for instance in INSTANCES {
-            let way = match instance {
-                FAR => format!("http://127.0.0.1:{}", link.port()),
+            let auth_url = match instance {
+                ISOLATED => format!("http://127.0.0.1:{}", link.port()),
                 _ => auth.url().to_owned(),
             };
             let settings = [
                 ("INSTANCE", instance),
-                ("AUTH_URL", &way),
+                ("AUTH_URL", &auth_url),
                 ("CB_REDIS_URL", &redis.url()),
                 ("CB_NAMESPACE", NAMESPACE),
                 ("AUTH_BREAKER", breaker),
@@ -107,18 +107,18 @@ impl Fleet {
         Ok(())
     }
 
-    /// What auth tells about itself.
+    /// The auth service's statistics.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If auth does not answer.
     pub async fn auth_stats(&self) -> anyhow::Result<Stats> {
         self.get(&self.auth, "/stats").await
     }
 
-    /// Every instance's view of the breaker, in the order of [`INSTANCES`].
+    /// Each instance's view of the breaker, in the order of [`INSTANCES`].
     ///
     /// # Errors
-    /// If one of them does not answer.
+    /// If an instance does not answer.
     pub async fn circuits(&self) -> anyhow::Result<Vec<Circuit>> {
         let mut circuits = Vec::new();
         for profile in &self.profiles {
@@ -131,10 +131,10 @@ impl Fleet {
         Ok(self.client.get(format!("{}{path}", of.url())).send().await?.error_for_status()?.json().await?)
     }
 
-    /// Cuts the [far](FAR) instance off from auth, or lets it reach auth again.
+    /// Cuts the connection of the [isolated](ISOLATED) instance to auth, or restores it.
     ///
     /// # Errors
-    /// Never; but for a panic of the test kit.
+    /// If the test kit panics.
     pub async fn cut(&self, cut: bool) -> anyhow::Result<()> {
         let link = self.link.clone();
         tokio::task::spawn_blocking(move || if cut { link.cut() } else { link.heal() }).await?;
@@ -142,25 +142,25 @@ impl Fleet {
         Ok(())
     }
 
-    /// The [far](FAR) instance is cut off.
+    /// Whether the [isolated](ISOLATED) instance's connection is cut.
     pub fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Relaxed)
     }
 
-    /// Kills Redis, or starts it again with nothing in it.
+    /// Kills Redis, or starts it again without data.
     ///
     /// # Errors
-    /// If it does not start.
+    /// If Redis does not start.
     pub async fn set_redis(&self, up: bool) -> anyhow::Result<()> {
         let redis = self.redis.clone();
         tokio::task::spawn_blocking(move || if up { redis.restart() } else { redis.stop() }).await?;
         Ok(())
     }
 
-    /// Tells every process to stop, from the gateway inwards, and waits for its end.
+    /// Stops every process, from the gateway inwards, and waits for its end.
     ///
     /// # Errors
-    /// If one does not end at all.
+    /// If a process does not end.
     pub async fn stop(self) -> anyhow::Result<Vec<Stopped>> {
         let mut stopped = vec![self.gateway.stop().await?];
         for profile in self.profiles {

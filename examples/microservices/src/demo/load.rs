@@ -1,4 +1,4 @@
-//! A steady load on the gateway, and what became of it.
+//! A steady load on the gateway, and its results.
 
 use std::collections::VecDeque;
 use std::ops::{AddAssign, Range};
@@ -13,45 +13,45 @@ use crate::service::{client, now_us};
 
 /// Requests per second.
 pub const RATE: u32 = 100;
-/// The users that are asked for, one after the other.
+/// The number of users that are requested in turn.
 const USERS: u64 = 30;
-/// A request is given up after this; longer than any service may take.
+/// The timeout of a request: longer than any service may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So many answers are remembered: a quarter of an hour.
+/// The number of results that are kept: those of a quarter of an hour.
 const REMEMBERED: usize = 90_000;
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// When it was sent, in microseconds of the wall clock.
+    /// When the request was sent, in microseconds of the wall clock.
     pub sent_us: u64,
-    /// How long it took.
+    /// The duration of the request.
     pub took: Duration,
-    /// Where the answer came from and which instance gave it; `None`: there was no good answer.
+    /// The answer's origin and instance. `None` if the request failed.
     pub by: Option<(Source, String)>,
 }
 
-/// How many answers there were of each kind.
+/// The number of answers of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Auth has answered.
+pub struct AnswerCounts {
+    /// Answered by auth.
     pub live: usize,
-    /// Auth's earlier answer.
+    /// Answered from the cache.
     pub cached: usize,
-    /// The fallback.
+    /// Answered by the fallback.
     pub fallback: usize,
-    /// No good answer.
+    /// Failed.
     pub failed: usize,
 }
 
-impl Tally {
-    /// All together.
+impl AnswerCounts {
+    /// The sum of all kinds.
     pub fn total(&self) -> usize {
         self.live + self.cached + self.fallback + self.failed
     }
 }
 
-impl AddAssign<&Answer> for Tally {
+impl AddAssign<&Answer> for AnswerCounts {
     fn add_assign(&mut self, answer: &Answer) {
         match answer.by {
             Some((Source::Live, _)) => self.live += 1,
@@ -62,25 +62,25 @@ impl AddAssign<&Answer> for Tally {
     }
 }
 
-impl<'a> FromIterator<&'a Answer> for Tally {
-    fn from_iter<I: IntoIterator<Item = &'a Answer>>(answers: I) -> Tally {
-        let mut tally = Tally::default();
-        answers.into_iter().for_each(|answer| tally += answer);
-        tally
+impl<'a> FromIterator<&'a Answer> for AnswerCounts {
+    fn from_iter<I: IntoIterator<Item = &'a Answer>>(answers: I) -> AnswerCounts {
+        let mut counts = AnswerCounts::default();
+        answers.into_iter().for_each(|answer| counts += answer);
+        counts
     }
 }
 
-/// A load that goes on until it is dropped.
+/// A load that lasts until it is dropped.
 pub struct Load {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     sender: JoinHandle<()>,
 }
 
 impl Load {
-    /// Sends [`RATE`] requests a second from now on.
+    /// Starts to send [`RATE`] requests a second.
     ///
     /// # Errors
-    /// If there can be no HTTP client.
+    /// If no HTTP client can be created.
     pub fn start(gateway: &str) -> anyhow::Result<Load> {
         let answers = Arc::new(Mutex::new(VecDeque::new()));
         let (client, into, gateway) = (client(PATIENCE)?, answers.clone(), gateway.to_owned());
@@ -103,23 +103,24 @@ impl Load {
         Ok(Load { answers, sender })
     }
 
-    /// Shows `look` every answer to a request that was sent in this span, the latest arrival first.
+    /// Calls `look` with each answer to a request sent in this span, in reverse order of arrival.
     pub fn each_in(&self, span: &Range<u64>, look: impl FnMut(&Answer)) {
         let answers = lock(&self.answers);
-        // They stand in the order of their arrival, which is nearly that of sending.
+        // Answers are kept in the order of arrival, so a request of the span can be later by its timeout at
+        // most.
         let late = u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX);
         let recent = answers.iter().rev().take_while(|answer| answer.sent_us + late >= span.start);
         recent.filter(|answer| span.contains(&answer.sent_us)).for_each(look);
     }
 
-    /// The answers to requests that were sent in this span.
+    /// The answers to requests sent in this span.
     pub fn sent_in(&self, span: &Range<u64>) -> Vec<Answer> {
         let mut found = Vec::new();
         self.each_in(span, |answer| found.push(answer.clone()));
         found
     }
 
-    /// Ends it.
+    /// Ends the load.
     pub fn stop(self) {}
 }
 

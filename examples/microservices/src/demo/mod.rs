@@ -1,4 +1,5 @@
-//! The demo: starts everything, keeps a steady load on it, plays a script of trouble, and shows what clients get.
+//! The demo: starts all services, keeps a steady load on them, plays a script of faults, and shows the
+//! results.
 
 pub mod agreement;
 pub mod fleet;
@@ -26,27 +27,27 @@ use stage::Stage;
 use svg::Recording;
 use view::Frame;
 
-/// How the demo is run.
+/// The demo's mode.
 pub enum Mode {
-    /// Someone watches: the script is played, and keys do the same by hand.
-    Watched,
-    /// Nobody does: the script is played once.
+    /// Interactive: the script is played, and keys cause faults manually.
+    Interactive,
+    /// Unattended: the script is played once.
     Once {
-        /// Where the live view goes as an SVG, if anywhere.
+        /// The file for an SVG of the live view.
         record: Option<PathBuf>,
     },
 }
 
 const REDRAW: Duration = Duration::from_millis(200);
 const KEYS: &str = "auth: h healthy  s slow  d down    c cut c off    r kill Redis    p play    q quit";
-const KEYS_MEAN: &str = "hsdcrpq";
-const BY_HAND: &str = "By hand. Break something and mend it again, or play the script with p.";
+const VALID_KEYS: &str = "hsdcrpq";
+const MANUAL: &str = "Manual mode. Cause and end faults with the keys, or play the script with p.";
 
-/// Runs the demo; whether every promise was held. If somebody quits before the script has ended, none is judged: that is
-/// fine where someone watches, and not where nobody does.
+/// Runs the demo and returns whether every promise held. If it is quit before the script has ended, no
+/// promise is judged; the result is then `true` in interactive mode only.
 ///
 /// # Errors
-/// If there is no redis-server; if a service does not come up or does not end.
+/// If no redis-server is installed, or a service does not start or end.
 pub async fn run(mode: Mode) -> anyhow::Result<bool> {
     let executable = std::env::current_exe().context("finding this executable")?;
     let stage = Stage::set(&executable, &setting("AUTH_BREAKER").unwrap_or_default()).await?;
@@ -60,21 +61,21 @@ pub async fn run(mode: Mode) -> anyhow::Result<bool> {
         scene: watch::Sender::new(None),
     };
     let (notes, problem) = match &mode {
-        Mode::Watched => show.watched(&stage).await?,
+        Mode::Interactive => show.watched(&stage).await?,
         Mode::Once { .. } => show.once(&stage).await?,
     };
     let Some(notes) = notes else {
         drop(show);
         stage.clear().await?;
-        return Ok(matches!(mode, Mode::Watched));
+        return Ok(matches!(mode, Mode::Interactive));
     };
-    let complaints = stage.fleet.log.text();
+    let log = stage.fleet.log.text();
     let promises = promises::judge(&notes, &stage.clear().await?);
     let summary = view::summary(&promises);
     drop(show.screen.take());
     paint::print(&summary);
     if let Some(problem) = problem {
-        eprintln!("  the script has stopped: {problem:#}\n\n{complaints}");
+        eprintln!("  the script has stopped: {problem:#}\n\n{log}");
     }
     if let Some((file, mut recording)) = show.recording {
         recording.end_with(summary);
@@ -83,7 +84,7 @@ pub async fn run(mode: Mode) -> anyhow::Result<bool> {
     Ok(promises.iter().all(|promise| promise.held))
 }
 
-/// What the script has written down, if it was played to its end, and what has stopped it otherwise.
+/// The script's notes, unless it was quit, and the error that stopped it.
 type Played = (Option<Notes>, Option<anyhow::Error>);
 
 struct Show {
@@ -93,7 +94,7 @@ struct Show {
 }
 
 impl Show {
-    /// Plays the script once; quitting ends the wait, and then nothing is judged.
+    /// Plays the script once. Quitting ends it without notes.
     async fn once(&mut self, stage: &Stage) -> anyhow::Result<Played> {
         let mut quit = Quit::new(self.screen.as_ref())?;
         let mut notes = Notes::default();
@@ -113,7 +114,7 @@ impl Show {
         Ok((Some(notes), result.err()))
     }
 
-    /// Plays the script, does what keys say, until somebody quits.
+    /// Plays the script and handles keys until `q` is pressed.
     async fn watched(&mut self, stage: &Stage) -> anyhow::Result<Played> {
         let mut quit = Quit::new(self.screen.as_ref())?;
         let announce = announcer(self.screen.is_none(), self.scene.clone());
@@ -128,7 +129,7 @@ impl Show {
                 loop {
                     tokio::select! {
                         result = &mut script, if playing => break Err(result),
-                        key = quit.key() => if KEYS_MEAN.contains(key) { break Ok(key) },
+                        key = quit.key() => if VALID_KEYS.contains(key) { break Ok(key) },
                         _ = ticks.tick() => self.draw(stage, KEYS),
                     }
                 }
@@ -139,7 +140,7 @@ impl Show {
                     playing = true;
                     continue;
                 }
-                Ok(key) => by_hand(stage, key).await?,
+                Ok(key) => handle_key(stage, key).await?,
                 Err(result) => {
                     played = (Some(notes), result.err());
                     if self.screen.is_none() {
@@ -157,7 +158,7 @@ impl Show {
             return;
         }
         let scene = *self.scene.borrow();
-        let caption = scene.map_or(BY_HAND, Scene::explanation);
+        let caption = scene.map_or(MANUAL, Scene::explanation);
         let lines = view::draw(stage, &Frame { scene, caption, keys });
         if let Some(screen) = &self.screen {
             screen.show(&lines);
@@ -168,8 +169,8 @@ impl Show {
     }
 }
 
-/// Does what a key says.
-async fn by_hand(stage: &Stage, key: char) -> anyhow::Result<()> {
+/// Causes or ends the fault that belongs to a key.
+async fn handle_key(stage: &Stage, key: char) -> anyhow::Result<()> {
     let fleet = &stage.fleet;
     match key {
         'h' => fleet.set_mood(Mood::Healthy).await?,
@@ -182,7 +183,7 @@ async fn by_hand(stage: &Stage, key: char) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells the view of a scene; and where there is none, whoever reads the output.
+/// Shows a scene in the view, or prints it where there is no view.
 fn announcer(print: bool, scene: watch::Sender<Option<Scene>>) -> impl Fn(Scene) {
     move |now| {
         scene.send_replace(Some(now));
@@ -192,7 +193,7 @@ fn announcer(print: bool, scene: watch::Sender<Option<Scene>>) -> impl Fn(Scene)
     }
 }
 
-/// Keys, and signals as the key that quits.
+/// Keys. Signals count as the key that quits.
 struct Quit {
     keys: mpsc::UnboundedReceiver<char>,
     terminate: tokio::signal::unix::Signal,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::view::{Line, Tone};
 
-/// A line with the terminal's colours.
+/// A line with ANSI colours.
 pub fn coloured(line: &Line) -> String {
     let style = |tone| match tone {
         Tone::Plain => Style::new(),
@@ -17,26 +17,26 @@ pub fn coloured(line: &Line) -> String {
         Tone::Strong => Style::new().bold(),
         Tone::Good => Style::new().green(),
         Tone::Cached => Style::new().cyan(),
-        Tone::Makeshift => Style::new().yellow(),
+        Tone::Warning => Style::new().yellow(),
         Tone::Bad => Style::new().red(),
     };
     line.iter().map(|(text, tone)| text.style(style(*tone)).to_string()).collect()
 }
 
-/// Prints lines below what is there; without colours where the output takes none.
+/// Prints lines, without colours where the output does not support them.
 pub fn print(lines: &[Line]) {
     let mut out = anstream::stdout();
     for line in lines {
-        // A reader that has gone away is no reason to stop the script.
+        // A closed output does not stop the script.
         let _ = writeln!(out, "{}", coloured(line));
     }
 }
 
-/// The terminal, taken for the view alone; as it was before once it is dropped.
+/// The terminal in raw mode, for the view. Dropping it restores the terminal.
 pub struct Screen(());
 
 impl Screen {
-    /// `None` where the output is no terminal.
+    /// `None` if the output is not a terminal.
     pub fn take() -> Option<Screen> {
         let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
         if !is_terminal || terminal::enable_raw_mode().is_err() {
@@ -48,7 +48,7 @@ impl Screen {
         Some(screen)
     }
 
-    /// Shows these lines and nothing else; of each as much as there is room for.
+    /// Replaces the screen's content with these lines, cut to its size.
     pub fn show(&self, lines: &[Line]) {
         let rows = terminal::size().map_or(usize::MAX, |(_, rows)| rows.into());
         let lines: Vec<String> = lines.iter().take(rows).map(|line| coloured(line) + "\x1b[K").collect();
@@ -58,10 +58,10 @@ impl Screen {
         let _ = out.flush();
     }
 
-    /// The keys that are pressed from now on; `q` also for Ctrl-C.
+    /// The keys pressed from now on. Ctrl-C counts as `q`.
     pub fn keys(&self) -> mpsc::UnboundedReceiver<char> {
         let (sender, keys) = mpsc::unbounded_channel();
-        // It ends with the process: nothing can wake a thread that waits for a key.
+        // The thread ends with the process, because nothing can wake a thread that waits for a key.
         std::thread::spawn(move || {
             while let Ok(event) = crossterm::event::read() {
                 let Event::Key(key) = event else { continue };

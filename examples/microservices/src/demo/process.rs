@@ -1,4 +1,4 @@
-//! One service as a process of its own.
+//! A service as a process.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,33 +11,33 @@ use tokio::process::{Child, Command};
 
 use crate::service::LISTENS;
 
-/// A process that has not said where it listens by then never will; nor will one end that is still there.
+/// The limit of a wait for a process to listen or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A service that runs. Killed when it is dropped.
+/// A running service. Dropping it kills the process.
 pub struct Process {
     name: String,
     url: String,
     child: Child,
 }
 
-/// How a process has ended that was told to.
+/// How a process ended after SIGTERM.
 #[derive(Clone, Debug)]
 pub struct Stopped {
-    /// The process.
+    /// The process's name.
     pub name: String,
-    /// How long after it was told.
+    /// The time from SIGTERM to its end.
     pub took: Duration,
-    /// With exit code 0.
+    /// Whether the exit code was 0.
     pub clean: bool,
 }
 
 impl Process {
-    /// Starts `executable` in the given role on a free loopback port, and waits until it accepts connections. What it
-    /// complains of goes to `log`.
+    /// Starts `executable` in a role on a free loopback port and waits until it accepts connections. Its
+    /// error output goes to `log`.
     ///
     /// # Errors
-    /// If it cannot be started, or ends before it listens.
+    /// If the process cannot be started, or ends before it listens.
     pub async fn start(
         executable: &Path,
         role: &str,
@@ -57,34 +57,34 @@ impl Process {
             .with_context(|| format!("starting {name}"))?;
         let mut lines = BufReader::new(child.stdout.take().context("its stdout")?).lines();
         let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
-        let line = line.with_context(|| format!("{name} has not come up"))??;
+        let line = line.with_context(|| format!("{name} does not listen in time"))??;
         let Some(url) = line.as_deref().and_then(|line| line.strip_prefix(LISTENS)) else {
-            bail!("{name} has ended, or says something else than where it listens: {line:?}");
+            bail!("{name} ended, or did not print its address: {line:?}");
         };
         Ok(Process { name: name.into(), url: url.into(), child })
     }
 
-    /// What it is called.
+    /// The process's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it listens: `http://127.0.0.1:<port>`.
+    /// The process's address: `http://127.0.0.1:<port>`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Tells it to stop (SIGTERM) and waits for its end.
+    /// Sends SIGTERM and waits for the process to end.
     ///
     /// # Errors
-    /// If it does not end at all.
+    /// If the process does not end.
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let start = Instant::now();
         if let Some(pid) = self.child.id() {
             Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
         }
         let end = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        let end = end.with_context(|| format!("{} has not ended", self.name))??;
+        let end = end.with_context(|| format!("{} does not end in time", self.name))??;
         Ok(Stopped { name: self.name, took: start.elapsed(), clean: end.success() })
     }
 }

@@ -1,29 +1,29 @@
-//! What the demo promises, and whether what was measured holds it. Pure: evidence in, verdicts out.
+//! The demo's promises, and whether the measurements hold them. Pure: notes in, judgements out.
 
 use std::time::Duration;
 
 use cb_runtime::State;
 
 use super::agreement::{Agreement, agreements};
-use super::fleet::FAR;
-use super::load::{Answer, Tally};
+use super::fleet::ISOLATED;
+use super::load::{Answer, AnswerCounts};
 use super::process::Stopped;
 use super::script::{Notes, SETTLING, Span};
 use crate::profile::{PROBES, Source};
 
-/// All instances have opened so soon after the first one.
+/// The limit between the first and the last instance's opening.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// A process ends so soon after it was told.
+/// The limit between SIGTERM and a process's end.
 const STOP: Duration = Duration::from_secs(1);
 
-/// A promise, and what came of it.
+/// A promise and its result.
 #[derive(Clone, Debug)]
 pub struct Promise {
-    /// What was promised.
+    /// The promise.
     pub text: &'static str,
-    /// What was measured.
+    /// The measurement.
     pub measured: String,
-    /// Whether that holds the promise.
+    /// Whether the promise held.
     pub held: bool,
 }
 
@@ -38,16 +38,16 @@ pub fn judge(notes: &Notes, stopped: &[Stopped]) -> Vec<Promise> {
         promise("auth down: cached answers first, then the fallback", settled.as_ref(), |span| {
             cached_then_fallback(notes, span)
         }),
-        promise("auth slow or down: it is asked by probes alone", notes.open.as_ref(), |span| {
+        promise("auth slow or down: only probes reach it", notes.open.as_ref(), |span| {
             probes_alone(&changes, notes.asked_while_open, span)
         }),
         promise("recovery: all close, and cached answers stop", notes.recovered.as_ref(), |span| {
             all_live(notes, span)
         }),
-        promise("one cut off: it alone opens, its clients get no error", notes.cut_off.as_ref(), |span| {
+        promise("one cut off: only it opens, its clients get no error", notes.cut_off.as_ref(), |span| {
             it_alone(notes, span)
         }),
-        promise("Redis killed and back: nobody notices", notes.redis_away.as_ref(), |span| {
+        promise("Redis killed and restarted: every answer is live", notes.redis_away.as_ref(), |span| {
             all_live(notes, span)
         }),
         ended(stopped),
@@ -55,7 +55,7 @@ pub fn judge(notes: &Notes, stopped: &[Stopped]) -> Vec<Promise> {
 }
 
 fn promise(text: &'static str, span: Option<&Span>, judge: impl FnOnce(&Span) -> (bool, String)) -> Promise {
-    let (held, measured) = span.map_or((false, "did not come to that".into()), judge);
+    let (held, measured) = span.map_or((false, "not reached".into()), judge);
     Promise { text, measured, held }
 }
 
@@ -66,7 +66,7 @@ fn together(changes: &[Agreement], instances: usize) -> Promise {
     let measured = match slowest {
         Some(spread) => format!("{} times, at most {} apart", opened.len(), milliseconds(spread)),
         None if opened.is_empty() => "never opened".into(),
-        None => format!("not all of {instances} have heard of every opening"),
+        None => format!("not all {instances} instances observed every opening"),
     };
     let held = slowest.is_some_and(|spread| spread <= TOGETHER);
     Promise { text: "all instances open within 50 ms of each other", measured, held }
@@ -85,7 +85,7 @@ fn cached_then_fallback(notes: &Notes, span: &Span) -> (bool, String) {
         (Some(cached), Some(fallback)) => cached.0 < fallback.0 && cached.1 < fallback.1,
         _ => false,
     };
-    (in_order, shown(&tally(notes, span, |_| true)))
+    (in_order, shown(&counts(notes, span, |_| true)))
 }
 
 fn probes_alone(changes: &[Agreement], asked: u64, span: &Span) -> (bool, String) {
@@ -94,17 +94,17 @@ fn probes_alone(changes: &[Agreement], asked: u64, span: &Span) -> (bool, String
         .filter(|change| change.to == State::HalfOpen && span.contains(&change.first_us))
         .count();
     let most = trials as u64 * u64::from(PROBES);
-    (trials > 0 && asked <= most, format!("{asked} requests; {trials} trials allow {most}"))
+    (trials > 0 && asked <= most, format!("{asked} requests; {trials} half-open states allow {most}"))
 }
 
 fn it_alone(notes: &Notes, span: &Span) -> (bool, String) {
-    let far = |answer: &Answer| answer.by.as_ref().is_some_and(|(_, instance)| instance == FAR);
-    let its = tally(notes, span, far);
-    let others = tally(notes, span, |answer| !far(answer));
+    let far = |answer: &Answer| answer.by.as_ref().is_some_and(|(_, instance)| instance == ISOLATED);
+    let its = counts(notes, span, far);
+    let others = counts(notes, span, |answer| !far(answer));
     let kept = its.failed == 0 && its.cached + its.fallback > 0;
     let others_kept = others.total() > 0 && others.live == others.total();
-    let measured = format!("{FAR}: {}; a, b: {}", shown(&its), shown(&others));
-    let fleet_opened = notes.circuits.iter().filter(|circuit| circuit.instance != FAR);
+    let measured = format!("{ISOLATED}: {}; a, b: {}", shown(&its), shown(&others));
+    let fleet_opened = notes.circuits.iter().filter(|circuit| circuit.instance != ISOLATED);
     let others_left_closed = fleet_opened
         .flat_map(|circuit| &circuit.changes)
         .any(|change| change.to == State::Open && span.contains(&change.at_us));
@@ -119,31 +119,31 @@ fn ended(all: &[Stopped]) -> Promise {
         _ => format!("not clean: {}", unclean.join(", ")),
     };
     let held = !all.is_empty() && unclean.is_empty() && slowest <= STOP;
-    Promise { text: "told to stop, each process ends within a second", measured, held }
+    Promise { text: "SIGTERM: every process ends within a second", measured, held }
 }
 
 fn no_error(notes: &Notes, span: &Span) -> (bool, String) {
-    let tally = tally(notes, span, |_| true);
-    (tally.total() > 0 && tally.failed == 0, shown(&tally))
+    let counts = counts(notes, span, |_| true);
+    (counts.total() > 0 && counts.failed == 0, shown(&counts))
 }
 
 fn all_live(notes: &Notes, span: &Span) -> (bool, String) {
-    let tally = tally(notes, span, |_| true);
-    (tally.total() > 0 && tally.live == tally.total(), shown(&tally))
+    let counts = counts(notes, span, |_| true);
+    (counts.total() > 0 && counts.live == counts.total(), shown(&counts))
 }
 
-fn tally(notes: &Notes, span: &Span, of: impl Fn(&Answer) -> bool) -> Tally {
+fn counts(notes: &Notes, span: &Span, of: impl Fn(&Answer) -> bool) -> AnswerCounts {
     notes.answers.iter().filter(|answer| span.contains(&answer.sent_us) && of(answer)).collect()
 }
 
-fn shown(tally: &Tally) -> String {
-    let kinds = [(tally.live, "live"), (tally.cached, "cached"), (tally.fallback, "fallback")];
+fn shown(counts: &AnswerCounts) -> String {
+    let kinds = [(counts.live, "live"), (counts.cached, "cached"), (counts.fallback, "fallback")];
     let shown = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}"));
-    let shown: Vec<String> = shown.chain([format!("{} failed", tally.failed)]).collect();
+    let shown: Vec<String> = shown.chain([format!("{} failed", counts.failed)]).collect();
     shown.join(", ")
 }
 
-/// A span with the precision that it deserves.
+/// A duration in milliseconds, with one decimal.
 pub fn milliseconds(span: Duration) -> String {
     format!("{:.1} ms", span.as_secs_f64() * 1000.0)
 }

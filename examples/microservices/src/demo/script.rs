@@ -1,4 +1,4 @@
-//! The script: what is broken and mended in which order, and what is written down meanwhile.
+//! The script: the order of faults, and the notes taken meanwhile.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use cb_runtime::State;
 
-use super::fleet::FAR;
+use super::fleet::ISOLATED;
 use super::load::Answer;
-use super::stage::{Sight, Stage};
+use super::stage::{Observation, Stage};
 use crate::auth::Mood;
 use crate::profile::Circuit;
 use crate::service::now_us;
@@ -16,38 +16,36 @@ use crate::service::now_us;
 /// A part of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
-    /// Nothing is broken.
+    /// No fault.
     Healthy,
     /// Auth answers too late.
     Slow,
     /// Auth answers with errors.
     Down,
-    /// Auth is well again.
+    /// Auth is healthy again.
     Recovery,
-    /// One instance does not reach auth.
+    /// One instance cannot reach auth.
     CutOff,
-    /// Redis is killed, and comes back empty.
+    /// Redis is killed and restarts without data.
     RedisAway,
 }
 
 impl Scene {
-    /// All of them, in order.
+    /// All scenes, in order.
     pub const ALL: [Scene; 6] =
         [Scene::Healthy, Scene::Slow, Scene::Down, Scene::Recovery, Scene::CutOff, Scene::RedisAway];
 
-    /// What happens.
+    /// The scene in one sentence.
     pub fn explanation(self) -> &'static str {
         match self {
-            Scene::Healthy => "All is well: auth answers every request.",
-            Scene::Slow => "Auth takes 2 s. Calls time out, and open the circuit in all three instances.",
+            Scene::Healthy => "Auth answers every request.",
+            Scene::Slow => "Auth takes 2 s. Calls time out and open the circuit on all three instances.",
             Scene::Down => {
-                "Auth answers 500. Nobody asks it but a few probes; cached answers, then the fallback."
+                "Auth answers 500. Only probes reach it. Clients get cached answers, then the fallback."
             }
-            Scene::Recovery => "Auth is well again: probes find out, and close the circuit everywhere.",
-            Scene::CutOff => {
-                "Instance c alone cannot reach auth: it opens for itself, the others stay closed."
-            }
-            Scene::RedisAway => "Redis is killed. Nobody notices. It comes back empty, and all join again.",
+            Scene::Recovery => "Auth is healthy again. Probes succeed and close the circuit everywhere.",
+            Scene::CutOff => "Only instance c cannot reach auth: it opens locally, the others stay closed.",
+            Scene::RedisAway => "Redis is killed and restarts without data. Clients are not affected.",
         }
     }
 }
@@ -68,43 +66,43 @@ impl fmt::Display for Scene {
 /// A span of the wall clock, in microseconds.
 pub type Span = Range<u64>;
 
-/// What is written down while the script is played. What it did not come to is `None`.
+/// The notes taken while the script is played. Scenes that were not reached are `None`.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
-    /// All was well.
+    /// The time without a fault.
     pub healthy: Option<Span>,
-    /// From the moment when all circuits were open until auth was mended.
+    /// From the moment when all circuits were open until auth was healthy again.
     pub open: Option<Span>,
-    /// Requests that auth got in that time, but for the first second of it.
+    /// The requests that auth got in that time, without its first second.
     pub asked_while_open: u64,
     /// From the moment when all circuits were closed again.
     pub recovered: Option<Span>,
-    /// From the moment when the instance that is cut off had opened until it reached auth again.
+    /// From the opening of the isolated instance until it reached auth again.
     pub cut_off: Option<Span>,
-    /// From the death of Redis until all have joined it again.
+    /// From the end of Redis until all instances have joined it again.
     pub redis_away: Option<Span>,
     /// Every answer that a client of the gateway got.
     pub answers: Vec<Answer>,
-    /// Every instance's view at the end, with the changes that it has heard of.
+    /// Each instance's view at the end, with the transitions that it observed.
     pub circuits: Vec<Circuit>,
 }
 
-/// What takes a second to settle once all circuits are open: calls that were under way.
+/// The time in which calls that were already running end, once all circuits are open.
 pub const SETTLING: Duration = Duration::from_secs(1);
 
-/// Plays the script, and tells `announce` of every scene as it begins.
+/// Plays the script and calls `announce` at the start of each scene.
 ///
 /// # Errors
-/// If something that a scene waits for does not happen. The notes have what came before.
+/// If a scene's condition is not reached in time. The notes then end before it.
 pub async fn play(stage: &Stage, notes: &mut Notes, announce: impl FnMut(Scene)) -> anyhow::Result<()> {
     let result = scenes(stage, notes, announce).await;
     notes.answers = stage.load.sent_in(&(stage.started_us..now_us()));
-    notes.circuits = stage.sight().circuits;
+    notes.circuits = stage.observation().circuits;
     result
 }
 
 async fn scenes(stage: &Stage, notes: &mut Notes, mut announce: impl FnMut(Scene)) -> anyhow::Result<()> {
-    mend(stage).await?;
+    end_faults(stage).await?;
     for scene in Scene::ALL {
         announce(scene);
         match scene {
@@ -119,18 +117,20 @@ async fn scenes(stage: &Stage, notes: &mut Notes, mut announce: impl FnMut(Scene
     Ok(())
 }
 
-/// Mends whatever may be broken.
-async fn mend(stage: &Stage) -> anyhow::Result<()> {
+/// Ends all faults.
+async fn end_faults(stage: &Stage) -> anyhow::Result<()> {
     stage.fleet.set_mood(Mood::Healthy).await?;
     stage.fleet.cut(false).await?;
     if stage.fleet.redis.pid().is_none() {
         stage.fleet.set_redis(true).await?;
     }
-    all_well(stage).await
+    all_healthy(stage).await
 }
 
-async fn all_well(stage: &Stage) -> anyhow::Result<()> {
-    let well = |sight: &Sight| sight.all(|circuit| circuit.state == State::Closed && circuit.shared);
+async fn all_healthy(stage: &Stage) -> anyhow::Result<()> {
+    let well = |observation: &Observation| {
+        observation.all(|circuit| circuit.state == State::Closed && circuit.shared)
+    };
     stage.until("all circuits are closed, and Redis is reached", well).await
 }
 
@@ -142,7 +142,11 @@ async fn healthy() -> Span {
 
 async fn slow(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
     stage.fleet.set_mood(Mood::Slow).await?;
-    stage.until("all circuits are open", |sight| sight.all(|circuit| circuit.state != State::Closed)).await?;
+    stage
+        .until("all circuits are open", |observation| {
+            observation.all(|circuit| circuit.state != State::Closed)
+        })
+        .await?;
     let opened = now_us();
     tokio::time::sleep(SETTLING).await;
     notes.asked_while_open = stage.fleet.auth_stats().await?.total();
@@ -155,7 +159,7 @@ async fn down(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
     stage.fleet.set_mood(Mood::Down).await?;
     hold(5000).await;
     notes.asked_while_open = stage.fleet.auth_stats().await?.total() - notes.asked_while_open;
-    // Time for everybody to hear of the half-open state whose probe has just been counted.
+    // All instances must observe the half-open state whose probe was just counted.
     hold(100).await;
     if let Some(open) = &mut notes.open {
         open.end = now_us();
@@ -165,7 +169,7 @@ async fn down(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
 
 async fn recovery(stage: &Stage) -> anyhow::Result<Span> {
     stage.fleet.set_mood(Mood::Healthy).await?;
-    all_well(stage).await?;
+    all_healthy(stage).await?;
     let closed = now_us();
     hold(2500).await;
     Ok(ended(closed).await)
@@ -173,13 +177,14 @@ async fn recovery(stage: &Stage) -> anyhow::Result<Span> {
 
 async fn cut_off(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
     stage.fleet.cut(true).await?;
-    let far_is_open = |sight: &Sight| sight.of(FAR).is_some_and(|far| far.state != State::Closed);
-    stage.until("the instance that is cut off opens for itself", far_is_open).await?;
+    let is_open =
+        |observation: &Observation| observation.of(ISOLATED).is_some_and(|far| far.state != State::Closed);
+    stage.until("the isolated instance opens locally", is_open).await?;
     let start = now_us();
     hold(4000).await;
     notes.cut_off = Some(start..now_us());
     stage.fleet.cut(false).await?;
-    all_well(stage).await?;
+    all_healthy(stage).await?;
     hold(1000).await;
     Ok(())
 }
@@ -188,23 +193,25 @@ async fn redis_away(stage: &Stage) -> anyhow::Result<Span> {
     let start = now_us();
     stage.fleet.set_redis(false).await?;
     stage
-        .until("all instances notice that Redis is away", |sight| sight.all(|circuit| !circuit.shared))
+        .until("all instances notice the loss of Redis", |observation| {
+            observation.all(|circuit| !circuit.shared)
+        })
         .await?;
     hold(3000).await;
     stage.fleet.set_redis(true).await?;
-    all_well(stage).await?;
+    all_healthy(stage).await?;
     hold(1000).await;
     Ok(start..now_us())
 }
 
-/// A span that ends now; returns when calls that are under way can have ended, too, before the next thing breaks.
+/// Ends a span now, and then waits for running calls to end before the next fault.
 async fn ended(start: u64) -> Span {
     let span = start..now_us();
     hold(750).await;
     span
 }
 
-/// Lets people watch.
+/// Keeps the current situation for some time.
 async fn hold(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }

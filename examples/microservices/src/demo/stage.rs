@@ -1,4 +1,4 @@
-//! A running fleet under load, and what is to be seen of it from outside, over HTTP.
+//! A running fleet under load, observed from outside over HTTP.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,93 +15,92 @@ use crate::auth::Stats;
 use crate::profile::Circuit;
 use crate::service::now_us;
 
-/// The services are asked how they do so often.
+/// The interval between two observations.
 const LOOK: Duration = Duration::from_millis(50);
-/// What ought to happen within a second or two is waited for so long: the machine may be busy.
+/// The limit of a wait for something that should take a second or two: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is to be seen at one moment.
+/// The services' state at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Sight {
-    /// Every instance's view of the breaker.
+pub struct Observation {
+    /// Each instance's view of the breaker.
     pub circuits: Vec<Circuit>,
-    /// What auth tells.
+    /// Auth's statistics.
     pub auth: Stats,
-    /// Requests to auth per second, lately.
+    /// The current rate of requests to auth, per second.
     pub auth_rate: f64,
 }
 
-impl Sight {
-    /// Every instance's circuit is like this.
+impl Observation {
+    /// Whether all instances were observed and satisfy the condition.
     pub fn all(&self, condition: impl FnMut(&Circuit) -> bool) -> bool {
         self.circuits.len() == INSTANCES.len() && self.circuits.iter().all(condition)
     }
 
-    /// What an instance says.
+    /// The view of one instance.
     pub fn of(&self, instance: &str) -> Option<&Circuit> {
         self.circuits.iter().find(|circuit| circuit.instance == instance)
     }
 }
 
-/// A running fleet under load, watched.
+/// A running fleet under load and observation.
 pub struct Stage {
     /// The fleet.
     pub fleet: Arc<Fleet>,
     /// The load on its gateway.
     pub load: Load,
-    /// When it began, in microseconds of the wall clock.
+    /// When the load started, in microseconds of the wall clock.
     pub started_us: u64,
-    /// Who looks at it; holds a share of the fleet.
+    /// The task that observes the fleet. It holds a reference to it.
     pub watcher: Watcher,
-    sight: watch::Receiver<Sight>,
+    observation: watch::Receiver<Observation>,
 }
 
-/// Looks at the services again and again.
+/// The task that observes the services.
 pub struct Watcher(JoinHandle<()>);
 
 impl Watcher {
-    /// Ends it, and with it its share of the fleet.
+    /// Ends the task and releases its reference to the fleet.
     pub async fn stop(self) {
         self.0.abort();
-        // An error says that it was aborted: that was the wish.
+        // The error of an aborted task is expected.
         let _ = self.0.await;
     }
 }
 
 impl Stage {
-    /// Starts everything.
+    /// Starts the fleet, the load and the observation.
     ///
     /// # Errors
     /// As [`Fleet::start`].
     pub async fn set(executable: &Path, breaker: &str) -> anyhow::Result<Stage> {
         let fleet = Arc::new(Fleet::start(executable, breaker).await?);
         let load = Load::start(fleet.gateway.url())?;
-        let (sender, sight) = watch::channel(Sight::default());
-        let watcher = Watcher(tokio::spawn(look(fleet.clone(), sender)));
-        Ok(Stage { fleet, load, started_us: now_us(), sight, watcher })
+        let (sender, observation) = watch::channel(Observation::default());
+        let watcher = Watcher(tokio::spawn(observe(fleet.clone(), sender)));
+        Ok(Stage { fleet, load, started_us: now_us(), observation, watcher })
     }
 
-    /// What is to be seen now.
-    pub fn sight(&self) -> Sight {
-        self.sight.borrow().clone()
+    /// The latest observation.
+    pub fn observation(&self) -> Observation {
+        self.observation.borrow().clone()
     }
 
-    /// Waits until something is to be seen.
+    /// Waits until the observation satisfies the condition.
     ///
     /// # Errors
-    /// If it does not come to that within twenty seconds, saying what.
-    pub async fn until(&self, what: &str, condition: impl FnMut(&Sight) -> bool) -> anyhow::Result<()> {
-        let mut sight = self.sight.clone();
-        let seen = tokio::time::timeout(PATIENCE, sight.wait_for(condition)).await;
-        seen.with_context(|| format!("waited {PATIENCE:?} in vain: {what}"))?
-            .context("the watcher has ended")?;
+    /// If that takes longer than twenty seconds. The error has `what`.
+    pub async fn until(&self, what: &str, condition: impl FnMut(&Observation) -> bool) -> anyhow::Result<()> {
+        let mut observation = self.observation.clone();
+        let seen = tokio::time::timeout(PATIENCE, observation.wait_for(condition)).await;
+        seen.with_context(|| format!("not within {PATIENCE:?}: {what}"))?.context("the watcher has ended")?;
         Ok(())
     }
 
-    /// Ends the load, and tells every process to stop.
+    /// Ends the load and stops every process.
     ///
     /// # Errors
-    /// If one of them does not end at all.
+    /// If a process does not end.
     pub async fn clear(self) -> anyhow::Result<Vec<Stopped>> {
         self.load.stop();
         self.watcher.stop().await;
@@ -109,18 +108,18 @@ impl Stage {
     }
 }
 
-async fn look(fleet: Arc<Fleet>, sender: watch::Sender<Sight>) {
+async fn observe(fleet: Arc<Fleet>, sender: watch::Sender<Observation>) {
     let mut ticks = tokio::time::interval(LOOK);
     let mut before: Vec<(u64, u64)> = Vec::new();
     loop {
         ticks.tick().await;
-        // A service that does not answer is looked at again.
+        // A service that does not answer is tried again at the next tick.
         let (Ok(circuits), Ok(auth)) = (fleet.circuits().await, fleet.auth_stats().await) else { continue };
         before.push((now_us(), auth.total()));
         before.drain(..before.len().saturating_sub(20));
         let ((then, had), (now, has)) = (before[0], before[before.len() - 1]);
         #[allow(clippy::cast_precision_loss, reason = "a second's requests")]
         let auth_rate = if now > then { (has - had) as f64 * 1e6 / (now - then) as f64 } else { 0.0 };
-        sender.send_replace(Sight { circuits, auth, auth_rate });
+        sender.send_replace(Observation { circuits, auth, auth_rate });
     }
 }

@@ -1,4 +1,4 @@
-//! The live view as an animated SVG, for pages that show pictures.
+//! The live view as an animated SVG.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 
 use super::view::{Line, Tone};
 
-/// A picture is kept so often.
+/// The least time between two frames.
 const EVERY: Duration = Duration::from_secs(1);
-/// The last picture stays so long.
+/// The duration of the last frame.
 const LAST: Duration = Duration::from_secs(8);
 const COLUMNS: usize = 122;
-/// Units of the picture per column and per line.
+/// The size of a character cell, in units of the picture.
 const CELL: (f64, f64) = (7.3, 17.0);
 
-/// What the view has shown.
+/// The recorded frames.
 #[derive(Default)]
 pub struct Recording {
     frames: Vec<(Instant, Vec<Line>)>,
 }
 
 impl Recording {
-    /// Takes a picture into the recording, unless the one before it is too young.
+    /// Records a frame, unless the previous one is too recent.
     pub fn add(&mut self, lines: Vec<Line>) {
         let now = Instant::now();
         if self.frames.last().is_none_or(|(at, _)| now.duration_since(*at) >= EVERY) {
@@ -29,12 +29,12 @@ impl Recording {
         }
     }
 
-    /// Takes the last picture into it.
+    /// Records the last frame.
     pub fn end_with(&mut self, lines: Vec<Line>) {
         self.frames.push((Instant::now(), lines));
     }
 
-    /// The whole as a picture that plays again and again. Each distinct line is in it once.
+    /// The recording as an animated SVG that repeats. Each distinct line is defined once.
     pub fn svg(&self) -> String {
         let Some((start, _)) = self.frames.first() else { return String::new() };
         let begins: Vec<f64> = self.frames.iter().map(|(at, _)| (*at - *start).as_secs_f64()).collect();
@@ -44,7 +44,7 @@ impl Recording {
         let (width, height) = (COLUMNS as f64 * CELL.0, (rows + 1) as f64 * CELL.1);
         let mut defined: HashMap<String, usize> = HashMap::new();
         let (mut definitions, mut style, mut frames) = (String::new(), String::new(), String::new());
-        // Where nothing moves, a picture from the middle of the story stands for all.
+        // Without animation, a frame from the middle of the recording is shown.
         let still = self.frames.len() * 2 / 5;
         for (number, (_, lines)) in self.frames.iter().enumerate() {
             let begin = begins[number] / length * 100.0;
@@ -88,7 +88,7 @@ text{{font:12px ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;f
     }
 }
 
-/// A line's text with its tones; neighbours of one tone together.
+/// A line's text with its tones. Adjacent pieces of one tone are merged.
 fn text(line: &Line) -> String {
     let mut pieces: Vec<(String, Tone)> = Vec::new();
     for (text, tone) in line {
@@ -109,7 +109,7 @@ fn text(line: &Line) -> String {
             Tone::Strong => "b",
             Tone::Good => "g",
             Tone::Cached => "c",
-            Tone::Makeshift => "m",
+            Tone::Warning => "m",
             Tone::Bad => "x",
         };
         let _ = match class {

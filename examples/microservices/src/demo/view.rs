@@ -1,4 +1,4 @@
-//! The live view: what is to be seen, as lines of toned text. Pure; [`paint`](super::paint) and [`svg`](super::svg) show it.
+//! The live view as lines of toned text. Pure; [`paint`](super::paint) and [`svg`](super::svg) render it.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,58 +7,58 @@ use cb_runtime::State;
 
 use super::agreement::agreements;
 use super::fleet::INSTANCES;
-use super::load::Tally;
+use super::load::AnswerCounts;
 use super::promises::{Promise, milliseconds};
 use super::script::Scene;
-use super::stage::{Sight, Stage};
+use super::stage::{Observation, Stage};
 use crate::auth::Mood;
 use crate::profile::Circuit;
 use crate::service::now_us;
 
-/// How a text is meant, for whoever has colours.
+/// The meaning of a text, which renderers map to colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// Neither of the others.
+    /// Normal text.
     Plain,
-    /// Of less weight.
+    /// Less important.
     Dim,
-    /// Of more weight.
+    /// More important.
     Strong,
-    /// As it should be.
+    /// A good condition.
     Good,
-    /// From memory.
+    /// A cached answer.
     Cached,
-    /// Makeshift, or on trial.
-    Makeshift,
-    /// Broken.
+    /// Degraded, or on trial.
+    Warning,
+    /// A fault.
     Bad,
 }
 
 /// A line: pieces of text, each with its tone.
 pub type Line = Vec<(String, Tone)>;
 
-/// What the view shows beside the stage itself.
+/// What the view shows in addition to the stage.
 pub struct Frame<'a> {
-    /// The scene that is being played, if any.
+    /// The current scene of the script.
     pub scene: Option<Scene>,
-    /// One line about what is going on.
+    /// One line about the current situation.
     pub caption: &'a str,
-    /// What can be done, for the last line.
+    /// The available keys, for the last line.
     pub keys: &'a str,
 }
 
-/// The timeline has so many columns …
+/// The number of columns of the timeline.
 const COLUMNS: usize = 72;
-/// … each of which is so long, in microseconds.
+/// The duration of a column of the timeline, in microseconds.
 const COLUMN: u64 = 500_000;
-/// Rates and shares are those of the last second and a half.
+/// The period of rates and shares, in microseconds.
 const LATELY: u64 = 1_500_000;
-/// So many of the latest changes are shown.
+/// The number of the latest transitions shown.
 const CHANGES: usize = 5;
 
 /// Draws the stage as it is now.
 pub fn draw(stage: &Stage, frame: &Frame<'_>) -> Vec<Line> {
-    let (now, sight) = (now_us(), stage.sight());
+    let (now, observation) = (now_us(), stage.observation());
     let mut lines = vec![vec![], title(now - stage.started_us), vec![], scenes(frame.scene)];
     lines.push(vec![indent(), (frame.caption.into(), Tone::Plain)]);
     lines.push(vec![]);
@@ -67,18 +67,18 @@ pub fn draw(stage: &Stage, frame: &Frame<'_>) -> Vec<Line> {
     lines.push(timeline(stage, now));
     lines.push(vec![]);
     for name in INSTANCES {
-        lines.push(circuit(name, sight.of(name)));
+        lines.push(circuit(name, observation.of(name)));
     }
-    lines.push(auth(&sight));
+    lines.push(auth(&observation));
     lines.push(redis(stage));
     lines.push(vec![]);
-    lines.extend(changes(&sight, stage.started_us));
+    lines.extend(changes(&observation, stage.started_us));
     lines.push(vec![]);
     lines.push(vec![indent(), (frame.keys.into(), Tone::Dim)]);
     lines
 }
 
-/// The promises, and how many of them were held.
+/// The promises, and the number of those that held.
 pub fn summary(promises: &[Promise]) -> Vec<Line> {
     let mut lines = vec![vec![]];
     for promise in promises {
@@ -118,24 +118,24 @@ fn scenes(current: Option<Scene>) -> Line {
 }
 
 fn answers(stage: &Stage, span: Range<u64>) -> Vec<Line> {
-    let (mut tally, mut took) = (Tally::default(), Vec::new());
+    let (mut counts, mut took) = (AnswerCounts::default(), Vec::new());
     stage.load.each_in(&span, |answer| {
-        tally += answer;
+        counts += answer;
         took.push(answer.took);
     });
     took.sort_unstable();
     let slowest = took.get(took.len() * 99 / 100).copied().unwrap_or(Duration::ZERO);
-    let per_second = tally.total() as u64 * 1_000_000 / LATELY;
+    let per_second = counts.total() as u64 * 1_000_000 / LATELY;
     let head = format!("{per_second:>4} requests/s     99 % of them within {}", milliseconds(slowest));
     let mut lines = vec![vec![indent(), (format!("{:<12}", "clients"), Tone::Strong), (head, Tone::Plain)]];
     let rows = [
-        ("● live", tally.live, Tone::Good),
-        ("◆ cached", tally.cached, Tone::Cached),
-        ("○ fallback", tally.fallback, Tone::Makeshift),
-        ("✗ failed", tally.failed, Tone::Bad),
+        ("● live", counts.live, Tone::Good),
+        ("◆ cached", counts.cached, Tone::Cached),
+        ("○ fallback", counts.fallback, Tone::Warning),
+        ("✗ failed", counts.failed, Tone::Bad),
     ];
     for (name, count, tone) in rows {
-        let percent = (count * 100).checked_div(tally.total()).unwrap_or(0);
+        let percent = (count * 100).checked_div(counts.total()).unwrap_or(0);
         let bar = "█".repeat(percent * 40 / 100);
         let percent = format!("{percent:>4} %  ");
         lines.push(vec![indent(), (format!("{name:<12}"), tone), (percent, Tone::Plain), (bar, tone)]);
@@ -143,12 +143,12 @@ fn answers(stage: &Stage, span: Range<u64>) -> Vec<Line> {
     lines
 }
 
-/// One glyph per half second: what most clients got, unless one got an error.
+/// One glyph per half second: the most frequent kind of answer, or the error glyph if a request failed.
 fn timeline(stage: &Stage, now: u64) -> Line {
-    // Whole columns, so that glyphs do not change while they wander.
+    // Columns are aligned, so that glyphs do not change while the timeline moves.
     let end = (now - stage.started_us) / COLUMN * COLUMN + stage.started_us;
     let start = stage.started_us.max(end.saturating_sub(COLUMNS as u64 * COLUMN));
-    let mut columns = vec![Tally::default(); COLUMNS];
+    let mut columns = vec![AnswerCounts::default(); COLUMNS];
     stage.load.each_in(&(start..end), |answer| {
         let column = usize::try_from((answer.sent_us - start) / COLUMN).unwrap_or(COLUMNS);
         if let Some(column) = columns.get_mut(column) {
@@ -156,13 +156,13 @@ fn timeline(stage: &Stage, now: u64) -> Line {
         }
     });
     let mut line = vec![indent()];
-    for tally in columns {
-        let most = tally.live.max(tally.cached).max(tally.fallback);
-        let (glyph, tone) = match tally {
-            Tally { failed: 1.., .. } => ("✗", Tone::Bad),
+    for counts in columns {
+        let most = counts.live.max(counts.cached).max(counts.fallback);
+        let (glyph, tone) = match counts {
+            AnswerCounts { failed: 1.., .. } => ("✗", Tone::Bad),
             _ if most == 0 => (" ", Tone::Plain),
-            _ if most == tally.fallback => ("○", Tone::Makeshift),
-            _ if most == tally.cached => ("◆", Tone::Cached),
+            _ if most == counts.fallback => ("○", Tone::Warning),
+            _ if most == counts.cached => ("◆", Tone::Cached),
             _ => ("●", Tone::Good),
         };
         line.push((glyph.into(), tone));
@@ -176,21 +176,21 @@ fn circuit(name: &str, circuit: Option<&Circuit>) -> Line {
     line.push((format!("{:<14}", circuit.state), tone(circuit.state)));
     line.push((format!("epoch {:<5} rejected {:<8}", circuit.epoch, circuit.rejected), Tone::Dim));
     if !circuit.shared {
-        line.push(("on its own".into(), Tone::Makeshift));
+        line.push(("no store".into(), Tone::Warning));
     } else if circuit.local {
-        line.push(("for itself".into(), Tone::Makeshift));
+        line.push(("local".into(), Tone::Warning));
     }
     line
 }
 
-fn auth(sight: &Sight) -> Line {
-    let tone = match sight.auth.mood {
+fn auth(observation: &Observation) -> Line {
+    let tone = match observation.auth.mood {
         Mood::Healthy => Tone::Good,
-        Mood::Slow => Tone::Makeshift,
+        Mood::Slow => Tone::Warning,
         Mood::Down => Tone::Bad,
     };
-    let rate = format!("asked {:.0} times/s, {} in all", sight.auth_rate, sight.auth.total());
-    let state = (format!("{:<14}", sight.auth.mood), tone);
+    let rate = format!("{:.0} requests/s, {} in total", observation.auth_rate, observation.auth.total());
+    let state = (format!("{:<14}", observation.auth.mood), tone);
     vec![indent(), (format!("{:<12}", "auth"), Tone::Strong), state, (rate, Tone::Dim)]
 }
 
@@ -201,17 +201,17 @@ fn redis(stage: &Stage) -> Line {
     vec![indent(), name, (format!("{how:<14}"), tone), (server.url(), Tone::Dim)]
 }
 
-/// The fleet's changes, and those of one instance for itself.
-fn changes(sight: &Sight, started_us: u64) -> Vec<Line> {
-    let of_fleet = agreements(&sight.circuits).into_iter().map(|change| {
+/// The fleet's transitions and the local ones.
+fn changes(observation: &Observation, started_us: u64) -> Vec<Line> {
+    let of_fleet = agreements(&observation.circuits).into_iter().map(|change| {
         let who = match change.spread {
-            Some(spread) => format!("all agree in {}", milliseconds(spread)),
-            None => "not all have heard".into(),
+            Some(spread) => format!("all within {}", milliseconds(spread)),
+            None => "not observed by all".into(),
         };
         (change.first_us, change.to, who, change.reason)
     });
-    let alone = sight.circuits.iter().flat_map(|circuit| {
-        let who = format!("{} for itself", circuit.instance);
+    let alone = observation.circuits.iter().flat_map(|circuit| {
+        let who = format!("{} locally", circuit.instance);
         let local = circuit.changes.iter().filter(|change| change.local);
         local.map(move |change| (change.at_us, change.to, who.clone(), change.reason.clone()))
     });
@@ -237,7 +237,7 @@ fn changes(sight: &Sight, started_us: u64) -> Vec<Line> {
 fn tone(state: State) -> Tone {
     match state {
         State::Closed => Tone::Good,
-        State::HalfOpen => Tone::Makeshift,
+        State::HalfOpen => Tone::Warning,
         _ => Tone::Bad,
     }
 }

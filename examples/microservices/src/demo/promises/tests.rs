@@ -1,4 +1,4 @@
-//! A run in which every promise was held; then, for each promise, one that differs just enough.
+//! A run in which every promise holds, and for each promise a run in which only that one does not.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn good() -> (Notes, Vec<Stopped>) {
     (notes, vec![Stopped { name: "a".into(), took: Duration::from_millis(5), clean: true }])
 }
 
-/// Exactly the promises whose text contains these words are broken.
+/// Asserts that exactly the promises whose text contains these words are broken.
 #[track_caller]
 fn breaks(words: &[&str], worsen: impl FnOnce(&mut Notes)) {
     let (mut notes, stopped) = good();
@@ -72,30 +72,30 @@ fn breaks_of(words: &[&str], notes: &Notes, stopped: &[Stopped]) {
 }
 
 #[test]
-fn a_good_run_holds_all() {
+fn good_run_holds_all_promises() {
     breaks(&[], |_| {});
 }
 
 #[test]
-fn an_answer_from_memory_although_all_is_well() {
+fn cached_answer_while_healthy_breaks_a_promise() {
     breaks(&["healthy"], |run| run.answers[0] = answer(1, Source::Cached, "a"));
 }
 
 #[test]
-fn an_instance_that_opens_late_or_not_at_all() {
+fn late_or_missing_opening_breaks_a_promise() {
     breaks(&["50 ms"], |run| run.circuits[2].changes[0].at_us += 50_001);
     breaks(&["50 ms"], |run| drop(run.circuits[2].changes.remove(0)));
 }
 
 #[test]
-fn an_error_while_open() {
+fn error_while_open_breaks_a_promise() {
     breaks(&["no client gets an error"], |run| {
         run.answers.push(Answer { sent_us: 13 * SECOND, took: Duration::ZERO, by: None });
     });
 }
 
 #[test]
-fn the_fallback_before_the_cache() {
+fn fallback_before_the_cache_breaks_a_promise() {
     breaks(&["then the fallback"], |run| {
         run.answers[1].sent_us = 18 * SECOND;
         run.answers[2].sent_us = 12 * SECOND;
@@ -103,43 +103,43 @@ fn the_fallback_before_the_cache() {
 }
 
 #[test]
-fn more_requests_than_probes() {
-    breaks(&["probes alone"], |run| run.asked_while_open = 3);
-    breaks(&["probes alone"], |run| {
+fn more_requests_than_probes_break_a_promise() {
+    breaks(&["only probes"], |run| run.asked_while_open = 3);
+    breaks(&["only probes"], |run| {
         run.circuits.iter_mut().for_each(|circuit| drop(circuit.changes.remove(1)));
     });
 }
 
 #[test]
-fn a_cached_answer_after_the_recovery() {
+fn cached_answer_after_the_recovery_breaks_a_promise() {
     breaks(&["cached answers stop"], |run| run.answers.push(answer(26, Source::Cached, "b")));
 }
 
 #[test]
-fn an_instance_drags_the_others_along() {
-    breaks(&["it alone opens"], |run| run.answers.push(answer(33, Source::Fallback, "b")));
-    breaks(&["it alone opens"], |run| {
+fn opening_of_other_instances_breaks_a_promise() {
+    breaks(&["only it opens"], |run| run.answers.push(answer(33, Source::Fallback, "b")));
+    breaks(&["only it opens"], |run| {
         run.circuits.iter_mut().for_each(|circuit| circuit.changes.push(change(4, 35, State::Open)));
     });
 }
 
 #[test]
-fn redis_is_missed() {
+fn cached_answer_without_redis_breaks_a_promise() {
     breaks(&["Redis"], |run| run.answers.push(answer(42, Source::Cached, "a")));
 }
 
 #[test]
-fn a_process_that_ends_late_or_badly() {
+fn late_or_unclean_exit_breaks_a_promise() {
     let (notes, stopped) = good();
     let late = Stopped { took: Duration::from_millis(1001), ..stopped[0].clone() };
-    breaks_of(&["told to stop"], &notes, &[late]);
+    breaks_of(&["SIGTERM"], &notes, &[late]);
     let bad = Stopped { clean: false, ..stopped[0].clone() };
-    breaks_of(&["told to stop"], &notes, &[bad]);
+    breaks_of(&["SIGTERM"], &notes, &[bad]);
 }
 
 #[test]
-fn a_script_that_stops_early_holds_nothing_of_what_it_left_out() {
-    breaks(&["cached answers stop", "it alone opens", "Redis"], |run| {
+fn scenes_that_were_not_reached_break_their_promises() {
+    breaks(&["cached answers stop", "only it opens", "Redis"], |run| {
         run.recovered = None;
         run.cut_off = None;
         run.redis_away = None;
