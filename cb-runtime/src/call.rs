@@ -5,14 +5,14 @@ use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use crate::breaker::counters::Outcome;
-use crate::breaker::permit::{Admission, Permit, Rejection};
+use crate::breaker::permit::{Admission, Asked, Permit, Rejection, Waiting};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breaker::{Breaker, Core};
 use crate::error::BreakerError;
@@ -108,13 +108,15 @@ impl Breaker {
     /// [`CallError::Rejected`] without having called `call`, [`CallError::TimedOut`] after dropping it,
     /// [`CallError::Failed`] with its own error.
     pub async fn call<T, E>(&self, call: impl AsyncFnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        let admission = match self.core().try_admit() {
-            Some(admission) => admission,
-            None => admit(self.core()).await,
-        };
-        let mut permit = admission.map_err(|rejection| CallError::Rejected(rejection.into_error()))?;
+        let asked = self.core().ask();
+        let asked = if asked.must_wait() { wait(asked).await } else { asked };
+        let rejected = |rejection: Rejection<'_>| CallError::Rejected(rejection.into_error());
+        let mut permit = asked.admitted().map_err(rejected)?;
         match run(&mut permit, self.given_call_timeout(), async move { call().await }).await {
-            Ok(result) => end(permit, ResultItself, result).1.map_err(CallError::Failed),
+            Ok(result) => {
+                end(permit, ResultItself, &*result);
+                ManuallyDrop::into_inner(result).map_err(CallError::Failed)
+            }
             Err(deadline) => Err(CallError::TimedOut(deadline.timed_out(permit))),
         }
     }
@@ -154,11 +156,36 @@ impl<T, E> Judge<Result<T, E>> for ResultItself {
 }
 
 /// Asks the machine to admit a call; waits for the store's answer where a probe is due.
-pub(crate) async fn admit(core: &Core) -> Result<Permit<'_>, Rejection<'_>> {
-    match core.admit() {
-        Admission::Go(permit) => Ok(permit),
-        Admission::Wait(waiting) => waiting.await,
-        Admission::No(rejection) => Err(rejection),
+pub(crate) fn wait(asked: Asked<'_>) -> Admit<'_> {
+    Admit { core: asked.core(), waiting: None }
+}
+
+/// The future of [`wait`]. Two words, because every guarded function's future has room for it.
+#[must_use = "futures do nothing unless polled"]
+pub struct Admit<'a> {
+    core: &'a Core,
+    waiting: Option<Box<Waiting<'a>>>,
+}
+
+impl<'a> Future for Admit<'a> {
+    type Output = Asked<'a>;
+
+    #[cold]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Asked<'a>> {
+        if self.waiting.is_none() {
+            match self.core.admit() {
+                Admission::Go(permit) => return Poll::Ready(Asked::granted(permit)),
+                Admission::No(rejection) => return Poll::Ready(Asked::denied(rejection)),
+                Admission::Wait(waiting) => self.waiting = Some(Box::new(waiting)),
+            }
+        }
+        match &mut self.waiting {
+            Some(waiting) => Pin::new(&mut **waiting).poll(cx).map(|answer| match answer {
+                Ok(permit) => Asked::granted(permit),
+                Err(rejection) => Asked::denied(rejection),
+            }),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -171,7 +198,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<'a, 'p, F> {
         permit: &'p mut Permit<'a>,
-        given_timeout: Option<Duration>,
+        given_timeout: &'p Option<Duration>,
         watch: Stopwatch,
         deadline: Option<Pin<Box<Deadline>>>,
         #[pin]
@@ -201,7 +228,7 @@ impl Deadline {
 #[inline(always)]
 pub(crate) fn run<'a, 'p, F: Future>(
     permit: &'p mut Permit<'a>,
-    given_timeout: Option<Duration>,
+    given_timeout: &'p Option<Duration>,
     body: F,
 ) -> Run<'a, 'p, F> {
     let watch = permit.stopwatch();
@@ -220,7 +247,7 @@ impl<F: Future> Future for Run<'_, '_, F> {
             permit.took(*this.watch);
             return Poll::Ready(Ok(ManuallyDrop::new(value)));
         }
-        suspend(permit, *this.given_timeout, this.watch, this.deadline, cx).map(Err)
+        suspend(permit, **this.given_timeout, this.watch, this.deadline, cx).map(Err)
     }
 }
 
@@ -241,44 +268,23 @@ fn suspend(
         });
     }
     *watch = watch.suspended(permit.core().clock());
+    let Some(timer) = deadline else { return Poll::Pending };
     // The timer must have been polled to wake this task.
-    match deadline.take() {
-        Some(mut timer) if timer.as_mut().project().sleep.poll(cx).is_ready() => Poll::Ready(timer),
-        pending => {
-            *deadline = pending;
-            Poll::Pending
-        }
-    }
+    ready!(timer.as_mut().project().sleep.poll(cx));
+    deadline.take().map_or(Poll::Pending, Poll::Ready)
 }
 
 /// Classifies the result of a call, and gives its outcome back.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
 #[inline(always)]
-pub(crate) fn end<R, J: Judge<R>>(
-    mut permit: Permit<'_>,
-    judge: J,
-    value: ManuallyDrop<R>,
-) -> (Verdict, R) {
-    if J::MAY_PANIC {
-        // A value that is dropped if the judge panics.
-        let value = ManuallyDrop::into_inner(value);
-        // The predicate is the user's code as much as the body is: a panic in it counts as one.
-        let verdict = permit.guard(|| judge.judge(&value));
-        give_back(permit, verdict);
-        return (verdict, value);
-    }
-    let verdict = judge.judge(&value);
-    give_back(permit, verdict);
-    (verdict, ManuallyDrop::into_inner(value))
-}
-
-#[expect(clippy::inline_always, reason = "see above")]
-#[inline(always)]
-fn give_back(permit: Permit<'_>, verdict: Verdict) {
+pub(crate) fn end<R, J: Judge<R>>(mut permit: Permit<'_>, judge: J, value: &R) -> Verdict {
+    // A predicate is the user's code as much as the body is: a panic in it counts as one.
+    let verdict = if J::MAY_PANIC { permit.guard(|| judge.judge(value)) } else { judge.judge(value) };
     match verdict {
         Verdict::Success => permit.end(Outcome::Success),
         Verdict::Failure => permit.end(Outcome::Failure),
         Verdict::Ignored => permit.end(Outcome::Ignored),
         Verdict::Opening(span) => permit.end_opening(span),
     }
+    verdict
 }

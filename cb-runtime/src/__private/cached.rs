@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Ended;
 use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
+use crate::call::Verdict;
 use crate::cache::{CacheKey, KeyHasher, Unkeyable};
 
 /// A result that can be kept and read back, in this process and in another.
@@ -73,35 +73,37 @@ async fn recall<T: Cacheable>(core: &Core, key: CacheKey, ttl: Duration) -> Opti
     core.recall(&key, ttl).await
 }
 
-/// Keeps a success; puts the kept one in the place of a failure or a rejection.
+/// Keeps a success.
 #[inline]
-pub async fn cached<'a, R, F: ReturnKind<R>>(
+pub fn keep<R, K: ReturnKind<R>>(
+    breaker: &SiteBreaker,
+    key: &Result<CacheKey, Unkeyable>,
+    codec: &Codec<'_, K::Value>,
+    _kind: K,
+    verdict: Verdict,
+    value: &R,
+) {
+    let (Verdict::Success, Some(ttl)) = (verdict, breaker.cache_ttl()) else { return };
+    match (key, K::cacheable(value)) {
+        (Ok(key), Some(value)) => (codec.remember)(breaker.core(), key, ttl, value),
+        (Ok(_), None) => {}
+        (Err(problem), _) => breaker.core().unkeyable(problem),
+    }
+}
+
+/// The kept result in the place of a bad one, if there is any.
+pub async fn cached<'a, R, K: ReturnKind<R>>(
     breaker: &'a SiteBreaker,
     key: Result<CacheKey, Unkeyable>,
-    codec: Codec<'a, F::Value>,
-    _form: F,
-    ended: Ended<R>,
-) -> Ended<R> {
-    let Some(ttl) = breaker.cache_ttl() else { return ended };
-    let key = match key {
-        Ok(key) => key,
+    codec: Codec<'a, K::Value>,
+    _kind: K,
+) -> Option<R> {
+    let ttl = breaker.cache_ttl()?;
+    match key {
+        Ok(key) => (codec.recall)(breaker.core(), key, ttl).await.map(K::restore),
         Err(problem) => {
             breaker.core().unkeyable(&problem);
-            return ended;
+            None
         }
-    };
-    match &ended {
-        Ended::Ignored(_) => return ended,
-        Ended::Success(value) => {
-            if let Some(value) = F::cacheable(value) {
-                (codec.remember)(breaker.core(), &key, ttl, value);
-            }
-            return ended;
-        }
-        Ended::Failed(_) | Ended::Rejected(_) | Ended::TimedOut(_) => {}
-    }
-    match (codec.recall)(breaker.core(), key, ttl).await {
-        Some(value) => Ended::Success(F::restore(value)),
-        None => ended,
     }
 }

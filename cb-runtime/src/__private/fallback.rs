@@ -44,19 +44,21 @@ pub trait Callable<Args, Reason, Takes> {
     /// What it returns.
     type Output;
     #[doc(hidden)]
-    fn call(self, args: Args, reason: impl IntoReason<Reason>) -> Self::Output;
+    fn call(self, args: Args, reason: impl IntoReason<Reason = Reason>) -> Self::Output;
 }
 
-/// Makes the reason for a fallback that takes it.
-pub trait IntoReason<Reason> {
+/// Makes the reason, for a fallback that takes it.
+pub trait IntoReason {
+    /// What the fallback takes.
+    type Reason;
     #[doc(hidden)]
-    fn into_reason(self) -> Reason;
+    fn into_reason(self) -> Self::Reason;
 }
 
 /// Calls a fallback that is given by its path.
 // The arguments come first, so that the compiler knows their types when it checks the fallback.
 #[inline]
-pub fn call<Args, Reason, F: Callable<Args, Reason, Takes>, Takes>(
+pub fn call<Args, Reason: IntoReason, F: Callable<Args, Reason::Reason, Takes>, Takes>(
     args: Args,
     reason: Reason,
     fallback: F,
@@ -76,7 +78,7 @@ macro_rules! arities {
             type Output = Out;
 
             #[inline]
-            fn call(self, ($($A,)*): ($($A,)*), _reason: Reason) -> Out {
+            fn call(self, ($($A,)*): ($($A,)*), _reason: impl IntoReason<Reason = Reason>) -> Out {
                 self($($A),*)
             }
         }
@@ -88,8 +90,8 @@ macro_rules! arities {
             type Output = Out;
 
             #[inline]
-            fn call(self, ($($A,)*): ($($A,)*), reason: Reason) -> Out {
-                self($($A,)* reason)
+            fn call(self, ($($A,)*): ($($A,)*), reason: impl IntoReason<Reason = Reason>) -> Out {
+                self($($A,)* reason.into_reason())
             }
         }
 
@@ -115,25 +117,25 @@ macro_rules! arities {
 
             /// Calls a closure that takes the arguments and the reason and never returns.
             #[inline]
-            pub fn call_with_reason_forever<R, Reason>(
+            pub fn call_with_reason_forever<R, Reason: IntoReason>(
                 self,
                 reason: Reason,
                 _output: Output<R>,
-                closure: impl FnOnce($($A,)* Reason) -> R,
+                closure: impl FnOnce($($A,)* Reason::Reason) -> R,
             ) -> R {
                 let ($($A,)*) = self.0;
-                closure($($A,)* reason)
+                closure($($A,)* reason.into_reason())
             }
 
             /// Calls a closure that takes the arguments and the reason.
             #[inline]
-            pub fn call_with_reason<Out, Reason>(
+            pub fn call_with_reason<Out, Reason: IntoReason>(
                 self,
                 reason: Reason,
-                closure: impl FnOnce($($A,)* Reason) -> Out,
+                closure: impl FnOnce($($A,)* Reason::Reason) -> Out,
             ) -> Out {
                 let ($($A,)*) = self.0;
-                closure($($A,)* reason)
+                closure($($A,)* reason.into_reason())
             }
         }
     )*};
@@ -142,7 +144,7 @@ macro_rules! arities {
 // Each parameter is named after its type, so one list of names serves both.
 #[allow(non_snake_case, clippy::many_single_char_names, clippy::too_many_arguments)]
 mod arities {
-    use super::{Arguments, Callable, Output, Plain, WithReason};
+    use super::{Arguments, Callable, IntoReason, Output, Plain, WithReason};
 
     arities! {
         ()

@@ -44,7 +44,9 @@ pub enum Reason<'a, E> {
     Ended(CallError<E>),
 }
 
-impl<E> IntoReason<CallError<E>> for Reason<'_, E> {
+impl<E> IntoReason for Reason<'_, E> {
+    type Reason = CallError<E>;
+
     #[inline]
     fn into_reason(self) -> CallError<E> {
         match self {

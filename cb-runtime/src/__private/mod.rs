@@ -12,25 +12,28 @@ mod site;
 pub use std::boxed::Box;
 
 pub use core::format_args;
+pub use core::mem::ManuallyDrop;
 pub use core::option::Option;
-pub use core::pin::pin;
 pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::Permit;
-pub use crate::call::{CallError, Ended};
+pub use crate::call::CallError;
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
-pub use cached::{cached, codec, key, key_part};
+pub use cached::{cached, codec, keep, key, key_part};
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::{Arguments, call, clone_arg};
-pub use into_return::{ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open};
+pub use into_return::{
+    Ended, Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
+};
 pub use pattern_site::PatternSite;
 pub use reply::{IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Reply, answer, call_forever};
 pub use return_kind::{
     BoxedFuture, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind, can_fail, never, returning,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admit, base, borrowing, run, run_permitted, settings,
+    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, base, borrowing, end, must_wait, run, settings,
+    time_out, wait,
 };

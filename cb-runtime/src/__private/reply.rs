@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::fallback::Callable;
+use super::fallback::{Callable, IntoReason};
 use super::return_kind::Output;
 
 /// Stands for a fallback's return type `A`, for a function that returns `R`.
@@ -141,14 +141,14 @@ pub fn answer<R, Shape, A: Answer<R, Shape>>(
 
 /// Calls a fallback that never returns, as its function does not. In two steps, its result would be kept in a variable in
 /// between, which before edition 2024 the compiler takes for a `()`.
-pub async fn call_forever<Args, Reason, R, F, Takes, Shape>(
+pub async fn call_forever<Args, Reason: IntoReason, R, F, Takes, Shape>(
     args: Args,
     reason: Reason,
     _output: Output<R>,
     fallback: F,
 ) -> R
 where
-    F: Callable<Args, Reason, Takes, Output: Answer<R, Shape>>,
+    F: Callable<Args, Reason::Reason, Takes, Output: Answer<R, Shape>>,
 {
     match fallback.call(args, reason).answer() {
         Ok(value) => value,

@@ -21,15 +21,18 @@ impl<R> Clone for Output<R> {
 impl<R> Copy for Output<R> {}
 
 impl<R> Output<R> {
-    /// The output of a body that has not been made yet: [`is_of`](Self::is_of) tells the compiler which.
+    /// The output that is written in the signature.
     #[inline]
-    pub fn of_body() -> Self {
+    #[expect(clippy::new_without_default, reason = "it is the expansion's")]
+    pub fn new() -> Self {
         Output(PhantomData)
     }
 
-    /// It is this body's.
+    /// The output of a body.
     #[inline]
-    pub fn is_of<F: Future<Output = R>>(self, _body: &F) {}
+    pub fn of<F: Future<Output = R>>(_body: &F) -> Self {
+        Output(PhantomData)
+    }
 }
 
 /// Names the type that a function type returns: `!` can be written only there.

@@ -1,7 +1,6 @@
 //! What an annotated function keeps: its breaker, looked up once.
 
 use std::future::Future;
-use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::ptr::fn_addr_eq;
@@ -9,8 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::breaker::Core;
-use crate::breaker::permit::{Permit, Rejection};
-use crate::call::{self, Deadline, Judge, Run, Verdict};
+use crate::breaker::permit::{Asked, Permit, Rejection};
+use crate::call::{self, Admit, Deadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
 use crate::error::BreakerError;
 use crate::name;
@@ -150,33 +149,43 @@ impl SiteBreaker {
 
 // Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken for them.
 
-/// Leave to make a call, or not.
-pub type Admission<'a> = Result<Permit<'a>, Rejection<'a>>;
-
-/// Asks for leave to make a call. `None`: it takes a wait, see [`admit`].
+/// Asks for leave to make a call.
 #[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
 #[inline(always)]
-pub fn try_admit(breaker: &SiteBreaker) -> Option<Admission<'_>> {
-    breaker.core.try_admit()
+pub fn ask(breaker: &SiteBreaker) -> Asked<'_> {
+    breaker.core.ask()
+}
+
+/// Whether the answer takes a [`wait`].
+#[expect(clippy::inline_always, reason = "see above")]
+#[inline(always)]
+pub fn must_wait(asked: Asked<'_>) -> bool {
+    asked.must_wait()
 }
 
 /// Waits for leave to make a call.
-#[inline]
-pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Admission<'_>> {
-    call::admit(&breaker.core)
+pub fn wait(asked: Asked<'_>) -> Admit<'_> {
+    call::wait(asked)
+}
+
+/// The answer.
+#[expect(clippy::inline_always, reason = "see above")]
+#[inline(always)]
+pub fn admitted(asked: Asked<'_>) -> Result<Permit<'_>, Rejection<'_>> {
+    asked.admitted()
 }
 
 /// Makes the call that the permit is for.
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
-pub fn run<'a, 'p, F: Future>(breaker: &SiteBreaker, permit: &'p mut Permit<'a>, body: F) -> Run<'a, 'p, F> {
-    call::run(permit, breaker.call_timeout, body)
+pub fn run<'a, 'p, F: Future>(breaker: &'p SiteBreaker, permit: &'p mut Permit<'a>, body: F) -> Run<'a, 'p, F> {
+    call::run(permit, &breaker.call_timeout, body)
 }
 
 /// Classifies a result and gives the outcome back.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
 #[inline(always)]
-pub fn end<R>(permit: Permit<'_>, judge: impl Judge<R>, value: ManuallyDrop<R>) -> (Verdict, R) {
+pub fn end<R>(permit: Permit<'_>, judge: impl Judge<R>, value: &R) -> Verdict {
     call::end(permit, judge, value)
 }
 

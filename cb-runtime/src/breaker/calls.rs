@@ -9,42 +9,29 @@ use super::Core;
 use super::counters::Outcome;
 use super::gate::{Closed, GateWord};
 use super::machine::{CallResult, ProbeAdmission};
-use super::permit::{Admission, Permit, Rejection, Waiting};
+use super::permit::{Admission, Asked, AtGate, Permit, Rejection, Waiting};
 use super::ramp::Ramped;
 use crate::clock::{Moment, TICK};
 use crate::error::{BreakerError, RefusalKind};
 use crate::snapshot::State;
 use crate::store::LeaseId;
 
-/// What the gate alone says to a call.
-enum AtGate {
-    Admitted,
-    Rejected,
-    /// A probe may be due: the machine decides.
-    Unknown,
-}
-
 impl Core {
-    /// Admits or rejects a call from memory, without a lock; `None` where [`admit`](Self::admit) has to be asked.
+    /// Asks the gate to admit a call: from memory, without a lock.
     #[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
     #[inline(always)]
-    pub(crate) fn try_admit(&self) -> Option<Result<Permit<'_>, Rejection<'_>>> {
+    pub(crate) fn ask(&self) -> Asked<'_> {
         let word = self.gate.word();
-        if word.admits_all() {
-            return Some(Ok(Permit::new(self, word)));
-        }
-        match self.at_gate(word) {
-            AtGate::Admitted => Some(Ok(Permit::new(self, word))),
-            AtGate::Rejected => Some(Err(Rejection::new(self, word))),
-            AtGate::Unknown => None,
-        }
+        let answer = if word.admits_all() { AtGate::Admitted } else { self.at_gate(word) };
+        Asked::new(self, word, answer)
     }
 
     pub(crate) fn admit(&self) -> Admission<'_> {
-        match self.try_admit() {
-            Some(Ok(permit)) => Admission::Go(permit),
-            Some(Err(rejection)) => Admission::No(rejection),
-            None => self.admit_at_machine(),
+        let asked = self.ask();
+        match asked.admitted() {
+            _ if asked.must_wait() => self.admit_at_machine(),
+            Ok(permit) => Admission::Go(permit),
+            Err(rejection) => Admission::No(rejection),
         }
     }
 

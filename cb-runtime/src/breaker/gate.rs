@@ -94,10 +94,6 @@ impl GateWord {
         self.0 & 6 == 0
     }
 
-    /// Closed, and but a part of the calls is admitted.
-    pub(crate) fn is_ramping(self) -> bool {
-        self.0 & 7 == RAMPING
-    }
 }
 
 fn bits(state: State, closed: Closed) -> u64 {

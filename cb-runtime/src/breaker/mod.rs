@@ -207,8 +207,8 @@ impl Core {
         self.per_function.cache_ttl.pick(given)
     }
 
-    /// Whether a call that ends now was slow.
-    #[inline]
+    /// Whether a call that ends now was slow. Not inlined: it would stand in every guarded function.
+    #[inline(never)]
     pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
         watch.is_slow(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
@@ -219,7 +219,7 @@ impl Core {
     }
 
     /// Begins to measure a call, if a rule looks at durations.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         Stopwatch::start(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }

@@ -16,6 +16,56 @@ use super::stopwatch::Stopwatch;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
+/// What the gate alone says to a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtGate {
+    Admitted,
+    Rejected,
+    /// A probe may be due: the machine decides.
+    Unknown,
+}
+
+/// A call that has asked the gate. Words that can be copied, so that the compiler keeps them in registers.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    core: &'a Core,
+    word: GateWord,
+    answer: AtGate,
+}
+
+impl<'a> Asked<'a> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core, word: GateWord, answer: AtGate) -> Self {
+        Asked { core, word, answer }
+    }
+
+    pub(crate) fn granted(permit: Permit<'a>) -> Self {
+        // Another permit of this word is made at once.
+        let permit = ManuallyDrop::new(permit);
+        Asked { core: permit.core, word: permit.word, answer: AtGate::Admitted }
+    }
+
+    pub(crate) fn denied(rejection: Rejection<'a>) -> Self {
+        Asked { core: rejection.core, word: rejection.word, answer: AtGate::Rejected }
+    }
+
+    #[inline]
+    pub(crate) fn core(self) -> &'a Core {
+        self.core
+    }
+
+    #[inline]
+    pub(crate) fn must_wait(self) -> bool {
+        self.answer == AtGate::Unknown
+    }
+
+    #[inline]
+    pub(crate) fn admitted(self) -> Result<Permit<'a>, Rejection<'a>> {
+        let Asked { core, word, answer } = self;
+        if answer == AtGate::Admitted { Ok(Permit { core, word }) } else { Err(Rejection { core, word }) }
+    }
+}
+
 /// A breaker's answer to a call.
 pub(crate) enum Admission<'a> {
     /// The call may be made.
@@ -86,7 +136,7 @@ impl<'a> Permit<'a> {
     }
 
     /// The call succeeded.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn success(self) {
         self.end(Outcome::Success);
     }
