@@ -1,6 +1,7 @@
 //! What opens a circuit.
 
 use super::*;
+use crate::breaker::permit::Admission;
 use crate::strategy::{TripStrategy, WindowCounts};
 
 /// So that everybody has told the others what there is, and heard it.
