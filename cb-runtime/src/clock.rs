@@ -1,12 +1,12 @@
 //! Where time comes from: the machine's monotonic clock, or one that a test moves by hand.
 //!
 //! Nothing in this crate compares wall clocks. An instance measures spans on its own monotonic
-//! clock; instants that several instances compare are the store's.
+//! clock; instants that several instances compare are the store's. Wall-clock times are made only for people to read.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
@@ -34,7 +34,16 @@ pub(crate) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a microsecond has of the coarse clock's units, which are 2⁻³² s: to a hundred-thousandth.
+/// A time of the wall clock, from microseconds since 1970.
+pub(crate) fn wall(us: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_micros(us)).unwrap_or(UNIX_EPOCH)
+}
+
+fn unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros)
+}
+
+/// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.
 pub(crate) const COARSE: u64 = 4295;
 
 /// What the coarse clock may be off by.
@@ -48,10 +57,15 @@ fn coarse_ticks() -> u64 {
 
 /// What a registry measures time with.
 ///
-/// The default is the machine's monotonic clock. [`Clock::manual`] gives one for tests: it stands
-/// still until it is told to move, so a `reset_timeout` of an hour takes no time to pass.
+/// The default is the machine's monotonic clock. [`Clock::manual`] makes one for tests: it stands
+/// still until the test moves it, so a `reset_timeout` of an hour takes no time to elapse.
 #[derive(Clone)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    /// The wall clock at moment zero, in microseconds since 1970. Read once, when the clock is made: so one moment has
+    /// one wall-clock time, however often it is asked for.
+    epoch_us: u64,
+}
 
 #[derive(Clone)]
 enum Source {
@@ -72,30 +86,36 @@ pub struct ManualClock(Arc<Hands>);
 impl Clock {
     /// The machine's monotonic clock.
     pub fn system() -> Self {
-        Clock(Source::System(Instant::now(), coarse_ticks()))
+        Clock { source: Source::System(Instant::now(), coarse_ticks()), epoch_us: unix_us() }
     }
 
     /// A clock that stands still until [`ManualClock::advance`] moves it.
     pub fn manual() -> (Self, ManualClock) {
         // Not zero: "a moment before now" must exist for a clock that has just been made.
-        let now = AtomicU64::new(micros(Duration::from_secs(86_400)));
-        let hands = Arc::new(Hands { now, moved: Notify::new() });
-        (Clock(Source::Manual(hands.clone())), ManualClock(hands))
+        let start = micros(Duration::from_secs(86_400));
+        let hands = Arc::new(Hands { now: AtomicU64::new(start), moved: Notify::new() });
+        let epoch_us = unix_us().saturating_sub(start);
+        (Clock { source: Source::Manual(hands.clone()), epoch_us }, ManualClock(hands))
+    }
+
+    /// The wall clock at moment zero, in microseconds since 1970.
+    pub(crate) fn epoch_us(&self) -> u64 {
+        self.epoch_us
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Moment {
-        match &self.0 {
+        match &self.source {
             Source::System(start, _) => Moment(micros(start.elapsed()).saturating_add(1)),
             Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
         }
     }
 
-    /// The time to some milliseconds, in [`COARSE`]ths of a microsecond and on another scale than [`now`](Self::now): for
-    /// differences only. Costs a fifth of it on Linux.
+    /// The time to about four milliseconds, in units of which [`COARSE`] make a microsecond. Its zero is not that of
+    /// [`now`](Self::now), so only differences mean something. On Linux it costs a fifth of `now`.
     #[inline]
     pub(crate) fn coarse(&self) -> u64 {
-        match &self.0 {
+        match &self.source {
             Source::System(..) => coarse_ticks(),
             Source::Manual(hands) => hands.now.load(Ordering::Acquire) * COARSE,
         }
@@ -104,7 +124,7 @@ impl Clock {
     /// As [`now`](Self::now), but up to [`TICK`] off either way, for a fifth of its cost on Linux.
     #[inline]
     pub(crate) fn coarse_now(&self) -> Moment {
-        match &self.0 {
+        match &self.source {
             Source::System(_, begin) => {
                 let ticks = coarse_ticks().saturating_sub(*begin);
                 // Ticks are 2⁻³² s: whole seconds and the rest apart, so that nothing overflows.
@@ -116,7 +136,7 @@ impl Clock {
 
     /// Returns once `until` has come. Needs a tokio runtime with a timer; cancelling loses nothing.
     pub(crate) async fn sleep_until(&self, until: Moment) {
-        match &self.0 {
+        match &self.source {
             Source::System(start, _) => {
                 let deadline = start.checked_add(Duration::from_micros(until.0));
                 match deadline {
@@ -151,7 +171,7 @@ impl Default for Clock {
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.source {
             Source::System(..) => "Clock::system",
             Source::Manual(_) => "Clock::manual",
         })

@@ -1,9 +1,12 @@
-//! What can go wrong, for the two kinds of people who meet it: [`BreakerError`] for the caller of a
-//! guarded function, [`Error`] for whoever builds, steers or watches a registry.
+//! What can go wrong: [`BreakerError`] is for the caller of a guarded function, [`Error`] for the program that builds,
+//! steers or watches a registry.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use crate::clock::micros;
 use crate::name::BreakerName;
@@ -28,13 +31,13 @@ const _: () = assert!(size_of::<BreakerError>() == 16);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusalKind {
-    /// Open, and not due for a probe before the span is over.
+    /// Open, and not due for a probe before the span has elapsed.
     Open = 0,
-    /// Half-open (or due to be), and every probe that is allowed is under way.
+    /// Half-open (or due to be), and all allowed probes are under way.
     ProbesTaken = 1,
-    /// Closed, and admitting but a part of the calls.
+    /// Closed, and admitting only a part of the calls.
     RampingUp = 2,
-    /// Opened by hand, until someone releases it or the span is over.
+    /// Opened by a manual override, until it is released or the span has elapsed.
     ForcedOpen = 3,
     /// The call took longer than the span.
     TimedOut = 4,
@@ -65,12 +68,13 @@ impl BreakerError {
     }
 
     /// The call was rejected without being made: the circuit is open, forced open, half-open with all its probes under
-    /// way, or has just recovered and admits but a part of the calls.
+    /// way, or has just recovered and admits only a part of the calls.
     pub fn is_open(&self) -> bool {
         !self.is_timeout()
     }
 
-    /// The call was rejected though the circuit is closed: it has just recovered, and admits but a part of the calls (`ramp_up`).
+    /// The call was rejected although the circuit is closed: it has just recovered, and admits only a part of the calls
+    /// (`ramp_up`).
     pub fn is_ramping_up(&self) -> bool {
         self.kind() == RefusalKind::RampingUp
     }
@@ -85,8 +89,9 @@ impl BreakerError {
         &self.breaker
     }
 
-    /// How long the circuit stays open from now on, where that is known: `Some` while it is open
-    /// (zero when a probe is due; where health checks go on failing, about until the next of them), `None` for a timeout and for a state held by hand without expiry.
+    /// How long the circuit stays open from now on, where that is known: `Some` while it is open (zero when a probe is
+    /// due; with failing health checks, the time until the next of them), `None` for a timeout and for a manual override without an
+    /// expiry.
     pub fn retry_after(&self) -> Option<Duration> {
         self.span().filter(|_| !self.is_timeout())
     }
@@ -102,10 +107,10 @@ impl fmt::Display for BreakerError {
                 write!(f, "circuit breaker \"{name}\" is half-open and all its probes are under way")
             }
             RefusalKind::RampingUp => {
-                write!(f, "circuit breaker \"{name}\" has just recovered and admits but a part of the calls")
+                write!(f, "circuit breaker \"{name}\" has just recovered and admits only a part of the calls")
             }
             RefusalKind::ForcedOpen if self.span().is_none() => {
-                write!(f, "circuit breaker \"{name}\" is forced open until someone releases it")
+                write!(f, "circuit breaker \"{name}\" is forced open until it is released")
             }
             RefusalKind::ForcedOpen => write!(f, "circuit breaker \"{name}\" is forced open for {span:.1?}"),
             RefusalKind::TimedOut => {
@@ -138,15 +143,17 @@ impl From<BreakerError> for std::io::Error {
     }
 }
 
-/// What building, steering or watching a registry can fail with. Opaque; ask its predicates.
+/// What building, steering or watching a registry can fail with. Opaque; its predicates tell the kinds apart.
+///
+/// `serde` writes it as an object with `kind`, `message`, and the `breaker` and the `field` where there are any.
 #[derive(Clone)]
 pub struct Error(Arc<ErrorKind>);
 
 #[derive(Debug)]
 pub(crate) enum ErrorKind {
-    /// A value that cannot be meant: names the field and what would be right.
+    /// An invalid value: the field, what is wrong with it and what would be right.
     Config { field: &'static str, problem: String },
-    /// Values from a file or the environment that cannot be meant.
+    /// Invalid values from a file or the environment.
     Outside(Vec<Misread>),
     /// The address of the store cannot be used.
     Url { problem: String },
@@ -160,7 +167,7 @@ pub(crate) enum ErrorKind {
     Cache { breaker: Arc<str>, problem: String },
     /// A second registration of a name asks for something else than the first.
     Conflict { breaker: Arc<str>, problem: String },
-    /// A call was made without a breaker: there is no place for one more with a name made of arguments, or that name is empty.
+    /// A call was made without a breaker: there is no room for one more keyed breaker, or the name is empty.
     Unguarded { breaker: Arc<str>, places: usize },
     /// Another instance judges by other settings.
     Drift { breaker: Arc<str>, differences: String },
@@ -173,7 +180,7 @@ pub(crate) enum ErrorKind {
 pub(crate) struct Misread {
     /// The file or the variable; empty if it is neither.
     pub(crate) source: String,
-    /// With the tables that it stands in; empty if the trouble is with all of the source.
+    /// With the tables that it stands in; empty if the problem concerns the whole source.
     pub(crate) key: String,
     /// If it is one of [`BreakerConfig`](crate::BreakerConfig)'s.
     pub(crate) field: Option<&'static str>,
@@ -199,7 +206,7 @@ impl Error {
         Error::new(ErrorKind::Config { field, problem: problem.into() })
     }
 
-    /// Says from where the value is that is wrong.
+    /// Adds where the invalid value comes from.
     pub(crate) fn at(&self, source: &str, key: &str) -> Self {
         let ErrorKind::Config { field, problem } = &*self.0 else { return self.clone() };
         Error::new(ErrorKind::Outside(vec![Misread {
@@ -279,21 +286,48 @@ impl fmt::Display for Error {
             ErrorKind::Cache { breaker, problem } => write!(f, "cache of \"{breaker}\": {problem}"),
             ErrorKind::Conflict { breaker, problem } => write!(f, "breaker \"{breaker}\": {problem}"),
             ErrorKind::Unguarded { breaker, .. } if breaker.is_empty() => {
-                f.write_str("a call is not guarded, because the name of its breaker came out empty")
+                f.write_str("a call is not guarded, because the name of its breaker is empty")
             }
             ErrorKind::Unguarded { breaker, places } => write!(
                 f,
-                "breaker \"{breaker}\": calls are not guarded, because there are {places} breakers with names made of \
-                 arguments already and none of them can be let go; allow more with max_breakers"
+                "breaker \"{breaker}\": calls are not guarded, because there are {places} keyed breakers already and none of \
+                 them can be evicted; allow more with max_breakers"
             ),
             ErrorKind::Drift { breaker, differences } => {
                 write!(
                     f,
-                    "breaker \"{breaker}\" has other settings elsewhere in the fleet, and each judges by its own: {differences}"
+                    "breaker \"{breaker}\" has other settings elsewhere in the fleet, and each instance judges by its own: {differences}"
                 )
             }
             ErrorKind::ShutDown => f.write_str("the registry has been shut down"),
         }
+    }
+}
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let (kind, breaker) = match &*self.0 {
+            ErrorKind::Config { .. } | ErrorKind::Outside(_) | ErrorKind::Url { .. } => ("config", None),
+            ErrorKind::Installed => ("installed", None),
+            ErrorKind::Store { .. } => ("store", None),
+            ErrorKind::Data { .. } => ("data", None),
+            ErrorKind::Cache { breaker, .. } => ("cache", Some(breaker)),
+            ErrorKind::Conflict { breaker, .. } => ("conflict", Some(breaker)),
+            ErrorKind::Unguarded { breaker, .. } => ("unguarded", Some(breaker)),
+            ErrorKind::Drift { breaker, .. } => ("drift", Some(breaker)),
+            ErrorKind::ShutDown => ("shut-down", None),
+        };
+        let fields = 2 + usize::from(breaker.is_some()) + usize::from(self.field().is_some());
+        let mut object = out.serialize_struct("Error", fields)?;
+        object.serialize_field("kind", kind)?;
+        object.serialize_field("message", &self.to_string())?;
+        if let Some(breaker) = breaker {
+            object.serialize_field("breaker", breaker)?;
+        }
+        if let Some(field) = self.field() {
+            object.serialize_field("field", field)?;
+        }
+        object.end()
     }
 }
 

@@ -1,55 +1,68 @@
-//! What a registry tells those who listen: changes of state, in epoch order, and trouble.
+//! What a registry tells its subscribers: changes of state in the order of their epochs, and problems.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 
 use crate::error::Error;
 #[cfg(feature = "metrics")]
 use crate::metrics::{By, Fact, Meter};
+use crate::serial;
 use crate::snapshot::State;
 use crate::sync::lock;
+use crate::text::single_line;
 
-/// Something that happened. Sent after the change it tells of has been made.
-#[derive(Clone, Debug)]
+/// Something that happened. Sent after the change that it tells of.
+///
+/// `serde` writes it as one object whose `event` says which it is: `{"event": "transition", "breaker": "orders", …}`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
     /// The fleet's state of a breaker has changed. Every instance sees each change exactly once,
     /// a breaker's changes in the order of their epochs.
     Transition(Arc<Transition>),
-    /// This instance has changed its own state while it could not reach the store. After the heal it
-    /// is where the fleet is.
+    /// This instance has changed its own state while it could not reach the store. Once the store is back, the instance
+    /// takes the fleet's state.
     LocalTransition(Arc<Transition>),
-    /// A result that had been cached answered in place of a failed or rejected call.
+    /// A cached result has answered in place of a failed or rejected call.
     CacheHit {
         /// The breaker's name.
         breaker: Arc<str>,
-        /// Where it was found.
+        /// Where the result was found.
         tier: CacheTier,
-        /// How long before that it had been stored.
+        /// How long ago it had been stored.
+        #[serde(serialize_with = "serial::span")]
         age: Duration,
     },
-    /// A health check that this instance made has ended. What it led to is told by a transition.
+    /// A health check that this instance made has ended. A transition tells what it led to.
     HealthCheck {
         /// The breaker's name.
         breaker: Arc<str>,
-        /// `Ok` if it passed, else why not: the check's own error, a panic, or that it took too long.
+        /// `Ok` if it passed; else the check's own error, its panic, or that it took too long. `serde` writes it as
+        /// `error`, which is `null` if the check passed.
+        #[serde(rename = "error", serialize_with = "only_error")]
         result: Result<(), String>,
-        /// From its beginning to its end, or until it was given up.
+        /// From its beginning to its end, or until it was dropped.
+        #[serde(serialize_with = "serial::span")]
         took: Duration,
     },
-    /// A breaker that is [only watching](crate::State::MetricsOnly) would have opened now. Told when its rules begin to speak for it,
-    /// not for every call; again after they have not in between.
+    /// A [metrics-only](crate::State::MetricsOnly) breaker would have opened now. Sent when its rules begin to ask for
+    /// that, not for every call; and again after they have not in between.
     WouldHaveOpened {
         /// The breaker's name.
         breaker: Arc<str>,
         /// The rule, with its figures and the limit.
         reason: String,
     },
-    /// The store does not answer; from now on this instance decides by itself.
+    /// The store does not answer. From now on this instance decides by itself.
     StoreLost(Error),
     /// The store answers again, and this instance has taken over the fleet's states.
     StoreRestored,
@@ -57,14 +70,23 @@ pub enum Event {
     Error(Error),
 }
 
+#[allow(clippy::ref_option, reason = "the signature that serde asks for")]
+fn only_error<S: Serializer>(result: &Result<(), String>, out: S) -> Result<S::Ok, S::Error> {
+    result.as_ref().err().serialize(out)
+}
+
 /// A change of state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Transition {
     /// The breaker's name.
     pub breaker: Arc<str>,
     /// The number of the new state. For a local transition, that of the last state which the store confirmed.
     pub epoch: u64,
+    /// When it happened, by the store's clock: the time is the one that every instance sees. Of a local transition, this
+    /// instance's best estimate.
+    #[serde(serialize_with = "serial::time")]
+    pub at: SystemTime,
     /// The state before.
     pub from: State,
     /// The state from now on.
@@ -75,18 +97,84 @@ pub struct Transition {
     pub actor: String,
     /// The id of the instance that brought the change about.
     pub originator: String,
-    /// That instance is the one whose event this is.
+    /// Whether that instance is the one whose event this is.
     pub own: bool,
-    /// The successes that were looked at for the decision.
+    /// The successes that the decision looked at.
     pub successes: u64,
-    /// The failures that were looked at for the decision.
+    /// The failures that the decision looked at.
     pub failures: u64,
     /// For how long it opened, if it did.
+    #[serde(serialize_with = "serial::option_span")]
     pub open_for: Option<Duration>,
+    /// Its place in the fleet's history, to [go on from](crate::Registry::subscribe_from) later. A local transition has none.
+    pub cursor: Option<Cursor>,
+}
+
+/// A place in the fleet's history: the one behind a [`Transition`].
+///
+/// A text without blanks, made by `Display` and read by `FromStr`; fit for the `id` of a server-sent event. What is in
+/// it may change with any version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    pub(crate) incarnation: String,
+    pub(crate) number: u64,
+    pub(crate) id: String,
+}
+
+impl Cursor {
+    /// Whether this place is known to be at `other`, or before it.
+    fn is_covered_by(&self, other: &Cursor) -> bool {
+        self.incarnation == other.incarnation && self.number <= other.number
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.incarnation, self.number, self.id)
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+/// A text that is no [`Cursor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseCursorError(());
+
+impl fmt::Display for ParseCursorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("is no cursor of a circuit breaker's transition")
+    }
+}
+
+impl std::error::Error for ParseCursorError {}
+
+impl FromStr for Cursor {
+    type Err = ParseCursorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Everything is checked, as it may come from a browser, and goes to the store.
+        let digits =
+            |text: &str| !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit());
+        let read = || {
+            let mut parts = text.rsplitn(3, ':');
+            let (id, number, incarnation) = (parts.next()?, parts.next()?, parts.next()?);
+            let (time, serial) = id.split_once('-')?;
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            let is_whole = digits(time) && digits(serial) && digits(number);
+            (is_whole && incarnation.len() <= 100 && incarnation.chars().all(plain)).then_some(())?;
+            Some(Cursor { incarnation: incarnation.into(), number: number.parse().ok()?, id: id.into() })
+        };
+        read().ok_or(ParseCursorError(()))
+    }
 }
 
 /// Where a cached result was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum CacheTier {
     /// In this process.
@@ -95,23 +183,30 @@ pub enum CacheTier {
     Shared,
 }
 
-/// A subscription: all events from the moment of subscribing on.
+/// A subscription: all events from the moment of subscribing on, or [from a cursor on](crate::Registry::subscribe_from).
 ///
-/// A subscriber that is more than 1,024 events behind loses the oldest ones; how many is in
-/// [`Events::lost`].
+/// A subscriber that is more than 1,024 events behind loses the oldest ones; [`Events::lost`] counts them.
 #[derive(Debug)]
 pub struct Events {
     receiver: broadcast::Receiver<Event>,
+    /// Transitions of the past, still to be handed out.
+    past: VecDeque<Event>,
+    /// The last of them: the receiver may have some of them, too.
+    resumed: Option<Cursor>,
     lost: u64,
 }
 
-pub(crate) const CAPACITY: usize = 1024;
+const CAPACITY: usize = 1024;
 
 impl Events {
     /// The next event; `None` once the registry has been shut down. Cancelling loses nothing.
     pub async fn recv(&mut self) -> Option<Event> {
+        if let Some(event) = self.past.pop_front() {
+            return Some(event);
+        }
         loop {
             match self.receiver.recv().await {
+                Ok(event) if self.is_known(&event) => {}
                 Ok(event) => return Some(event),
                 Err(broadcast::error::RecvError::Lagged(n)) => self.lost += n,
                 Err(broadcast::error::RecvError::Closed) => return None,
@@ -121,8 +216,12 @@ impl Events {
 
     /// The next event if there is one already.
     pub fn try_recv(&mut self) -> Option<Event> {
+        if let Some(event) = self.past.pop_front() {
+            return Some(event);
+        }
         loop {
             match self.receiver.try_recv() {
+                Ok(event) if self.is_known(&event) => {}
                 Ok(event) => return Some(event),
                 Err(broadcast::error::TryRecvError::Lagged(n)) => self.lost += n,
                 Err(_) => return None,
@@ -130,17 +229,32 @@ impl Events {
         }
     }
 
-    /// How many events this subscriber has lost by being too slow.
+    /// How many events are missing, at least: those that this subscriber was too slow for, and those between its cursor
+    /// and the oldest that the store still keeps.
     pub fn lost(&self) -> u64 {
         self.lost
     }
+
+    /// The same subscription behind these transitions, which were read after it had begun. `lost`: how many are missing before them.
+    pub(crate) fn behind(mut self, past: Vec<Transition>, lost: u64) -> Self {
+        self.resumed = past.last().and_then(|last| last.cursor.clone());
+        self.past = past.into_iter().map(|transition| Event::Transition(Arc::new(transition))).collect();
+        self.lost += lost;
+        self
+    }
+
+    fn is_known(&self, event: &Event) -> bool {
+        let Event::Transition(transition) = event else { return false };
+        let (Some(here), Some(resumed)) = (&transition.cursor, &self.resumed) else { return false };
+        here.is_covered_by(resumed)
+    }
 }
 
-/// What a registry does with a background error, if it was told to.
+/// What a registry does with a background error, if the builder was given a callback.
 pub(crate) type OnError = Arc<dyn Fn(&Error) + Send + Sync>;
 
 /// Where a registry's events go out: to its subscribers at once, and to `tracing` and the error
-/// callback on a thread of their own, so that nothing of the user's runs where calls or exchanges do.
+/// callback on a thread of their own, so that no user code runs where calls or exchanges do.
 pub(crate) struct EventBus {
     /// `None` once the registry has been shut down: subscribers see the end.
     subscribers: Mutex<Option<broadcast::Sender<Event>>>,
@@ -164,21 +278,21 @@ impl EventBus {
             Some(sender) => sender.subscribe(),
             None => broadcast::channel(1).1,
         };
-        Events { receiver, lost: 0 }
+        Events { receiver, past: VecDeque::new(), resumed: None, lost: 0 }
     }
 
     pub(crate) fn close(&self) {
         lock(&self.subscribers).take();
     }
 
-    /// Never blocks: a listener that is too slow loses events, not time of ours.
+    /// Never blocks: a listener that is too slow loses events, and holds up nothing.
     pub(crate) fn emit(&self, event: Event) {
         #[cfg(feature = "metrics")]
         note(&self.meter, &event);
         if let Some(sender) = &*lock(&self.subscribers) {
             let _ = sender.send(event.clone());
         }
-        tell(event, self.on_error.clone());
+        report(event, self.on_error.clone());
     }
 
     pub(crate) fn error(&self, error: Error) {
@@ -186,15 +300,15 @@ impl EventBus {
     }
 }
 
-/// Hands an event to the thread that runs the user's code. It is dropped where a thousand are waiting already.
-fn tell(event: Event, on_error: Option<OnError>) {
-    type Told = (Event, Option<OnError>);
-    static TELLER: OnceLock<Option<SyncSender<Told>>> = OnceLock::new();
-    let teller = TELLER.get_or_init(|| {
-        let (sender, receiver) = sync_channel::<Told>(CAPACITY);
+/// Hands an event to the thread that runs users' code. It is dropped where a thousand are waiting already.
+fn report(event: Event, on_error: Option<OnError>) {
+    type Report = (Event, Option<OnError>);
+    static REPORTER: OnceLock<Option<SyncSender<Report>>> = OnceLock::new();
+    let reporter = REPORTER.get_or_init(|| {
+        let (sender, receiver) = sync_channel::<Report>(CAPACITY);
         let run = move || {
             for (event, on_error) in receiver {
-                // A panic in the user's code is the user's; the next event is told all the same.
+                // A panic in a user's code must not keep the next event from being reported.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     trace(&event);
                     if let (Event::Error(error) | Event::StoreLost(error), Some(on_error)) =
@@ -207,12 +321,12 @@ fn tell(event: Event, on_error: Option<OnError>) {
         };
         std::thread::Builder::new().name("cb-events".into()).spawn(run).ok().map(|_| sender)
     });
-    if let Some(teller) = teller {
-        let _ = teller.try_send((event, on_error));
+    if let Some(reporter) = reporter {
+        let _ = reporter.try_send((event, on_error));
     }
 }
 
-/// Adds it to what is published with the next round: these are numbers, so none is lost in a crowd.
+/// Counts an event for the next round of publishing. The counts are sums, so none is lost however many events there are.
 #[cfg(feature = "metrics")]
 fn note(meter: &Meter, event: &Event) {
     match event {
@@ -239,38 +353,117 @@ fn trace(event: &Event) {
     match event {
         Event::Transition(t) | Event::LocalTransition(t) => {
             let local = matches!(event, Event::LocalTransition(_));
-            let (breaker, from, to) = (&*t.breaker, t.from.as_str(), t.to.as_str());
-            macro_rules! say {
+            let (breaker, from, to) = (single_line(&t.breaker), t.from.as_str(), t.to.as_str());
+            let (reason, actor, originator) =
+                (single_line(&t.reason), single_line(&t.actor), single_line(&t.originator));
+            macro_rules! log {
                 ($level:ident) => {
                     tracing::$level!(
-                        target: "cb_runtime", breaker, epoch = t.epoch, from, to, reason = %t.reason,
-                        actor = %t.actor, originator = %t.originator, own = t.own, local, "circuit breaker is {to}"
+                        target: "cb_runtime", %breaker, epoch = t.epoch, from, to, %reason, %actor, %originator,
+                        own = t.own, local, "circuit breaker is {to}"
                     )
                 };
             }
-            if t.to == State::Closed { say!(info) } else { say!(warn) }
+            if t.to == State::Closed { log!(info) } else { log!(warn) }
         }
         Event::CacheHit { breaker, tier, age } => {
-            tracing::debug!(target: "cb_runtime", breaker = &**breaker, ?tier, ?age, "answered from the cache");
+            let breaker = single_line(breaker);
+            tracing::debug!(target: "cb_runtime", %breaker, ?tier, ?age, "answered from the cache");
         }
         Event::HealthCheck { breaker, result: Ok(()), took } => {
-            tracing::debug!(target: "cb_runtime", breaker = &**breaker, ?took, "health check passed");
+            let breaker = single_line(breaker);
+            tracing::debug!(target: "cb_runtime", %breaker, ?took, "health check passed");
         }
         Event::HealthCheck { breaker, result: Err(error), took } => {
-            tracing::warn!(target: "cb_runtime", breaker = &**breaker, ?took, %error, "health check failed");
+            let (breaker, error) = (single_line(breaker), single_line(error));
+            tracing::warn!(target: "cb_runtime", %breaker, ?took, %error, "health check failed");
         }
         Event::WouldHaveOpened { breaker, reason } => {
+            let (breaker, reason) = (single_line(breaker), single_line(reason));
             tracing::warn!(
-                target: "cb_runtime", breaker = &**breaker, reason,
-                "circuit breaker is metrics-only, and would have opened"
+                target: "cb_runtime", %breaker, %reason, "metrics-only circuit breaker would have opened"
             );
         }
         Event::StoreLost(error) => {
-            tracing::warn!(target: "cb_runtime", %error, "the store is away; breakers decide by themselves");
+            let error = error.to_string();
+            let error = single_line(&error);
+            tracing::warn!(
+                target: "cb_runtime", "store lost, circuit breakers decide by themselves until it is back: {error}"
+            );
         }
-        Event::StoreRestored => tracing::info!(target: "cb_runtime", "the store is back"),
+        Event::StoreRestored => tracing::info!(target: "cb_runtime", "store restored"),
         Event::Error(error) => {
-            tracing::error!(target: "cb_runtime", %error, "a circuit breaker met a problem");
+            let error = error.to_string();
+            tracing::error!(target: "cb_runtime", "{}", single_line(&error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_back_and_hostile_texts_are_refused() {
+        let cursor = Cursor { incarnation: "00ab".into(), number: 7, id: "1700000000000-3".into() };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for text in
+            ["", "a", ":1:1-1 x", "a:1:1", "a:x:1-1", "a b:1:1-1", "a:1:+1-1", "a\n:1:1-1", "a:-1:1-1"]
+        {
+            assert!(text.parse::<Cursor>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_event_is_written_as_one_object_that_says_what_it_is() {
+        let breaker: Arc<str> = "orders".into();
+        let took = Duration::from_millis(1500);
+        let cases = [
+            (
+                Event::CacheHit { breaker: breaker.clone(), tier: CacheTier::Local, age: took },
+                r#"{"event":"cache-hit","breaker":"orders","tier":"local","age":1.5}"#,
+            ),
+            (
+                Event::HealthCheck { breaker: breaker.clone(), result: Err("no".into()), took },
+                r#"{"event":"health-check","breaker":"orders","error":"no","took":1.5}"#,
+            ),
+            (
+                Event::HealthCheck { breaker, result: Ok(()), took },
+                r#"{"event":"health-check","breaker":"orders","error":null,"took":1.5}"#,
+            ),
+            (Event::StoreRestored, r#"{"event":"store-restored"}"#),
+            (
+                Event::StoreLost(Error::store("testing", "gone")),
+                r#"{"event":"store-lost","kind":"store","message":"the store failed while testing: gone"}"#,
+            ),
+        ];
+        for (event, json) in cases {
+            assert_eq!(serde_json::to_string(&event).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn a_transition_is_written_with_its_time_and_its_cursor() {
+        let transition = Transition {
+            breaker: "orders".into(),
+            epoch: 3,
+            at: crate::clock::wall(1_700_000_000_250_000),
+            from: State::Closed,
+            to: State::Open,
+            reason: "5 failures".into(),
+            actor: String::new(),
+            originator: "1-a".into(),
+            own: true,
+            successes: 0,
+            failures: 5,
+            open_for: Some(Duration::from_secs(30)),
+            cursor: Some(Cursor { incarnation: "ab".into(), number: 1, id: "5-0".into() }),
+        };
+        let json = serde_json::to_value(Event::Transition(Arc::new(transition))).unwrap();
+        assert_eq!(json["event"], "transition");
+        assert_eq!(json["at"], "2023-11-14T22:13:20.250000Z");
+        assert_eq!(json["to"], "open");
+        assert_eq!(json["open_for"], 30.0);
+        assert_eq!(json["cursor"], "ab:1:5-0");
     }
 }

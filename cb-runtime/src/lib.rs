@@ -57,14 +57,17 @@ mod coordinator;
 mod error;
 mod event;
 mod health;
-mod name;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod name;
 mod registry;
+mod serial;
 mod snapshot;
+mod status;
 mod store;
 mod strategy;
 mod sync;
+mod text;
 
 pub use breaker::Breaker;
 pub use call::CallError;
@@ -74,11 +77,11 @@ pub use call::CallError;
 pub use cb_macros::circuit_breaker;
 pub use config::{Backoff, BreakerConfig, RegistryConfig};
 pub use error::{BreakerError, Error};
-pub use event::{CacheTier, Event, Events, Transition};
+pub use event::{CacheTier, Cursor, Event, Events, ParseCursorError, Transition};
 pub use health::Healthy;
-pub use registry::{Registry, RegistryBuilder};
+pub use registry::{Control, Registry, RegistryBuilder};
 pub use snapshot::{
-    FleetBreaker, Origin, Outcomes, ParseStateError, Setting, Snapshot, State, WindowSnapshot,
+    FleetBreaker, Origin, Outcomes, ParseStateError, Setting, Snapshot, State, StoreStatus, WindowSnapshot,
 };
 pub use strategy::{Bucket, Calls, TripStrategy, WindowCounts};
 

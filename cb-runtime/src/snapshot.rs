@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::serial;
 
 /// The state of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,15 +17,15 @@ use serde::{Deserialize, Serialize};
 pub enum State {
     /// Calls are made, outcomes are counted.
     Closed = 0,
-    /// Calls are rejected until `reset_timeout` is over.
+    /// Calls are rejected until `reset_timeout` has elapsed.
     Open = 1,
     /// A few calls are made as probes, all others are rejected.
     HalfOpen = 2,
-    /// Opened by hand: calls are rejected until someone releases it.
+    /// Manual override: calls are rejected until it is released.
     ForcedOpen = 3,
-    /// Switched off by hand: calls are made, nothing is counted.
+    /// Manual override: calls are made, nothing is counted.
     Disabled = 4,
-    /// Watching only, by hand: calls are made and counted, nothing is ever rejected.
+    /// Manual override: calls are made and counted, none is rejected.
     MetricsOnly = 5,
 }
 
@@ -31,7 +34,7 @@ impl State {
     pub const ALL: [State; 6] =
         [State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::Disabled, State::MetricsOnly];
 
-    /// The state's name as it stands in Redis, in metrics and in logs: `"half-open"`.
+    /// The state's name in Redis, in metrics and in logs: `"half-open"`.
     pub const fn as_str(self) -> &'static str {
         match self {
             State::Closed => "closed",
@@ -43,12 +46,12 @@ impl State {
         }
     }
 
-    /// Set by an operator, and left only by an operator's word (or its expiry).
+    /// Whether an operator has set it. Only an operator, or its expiry, ends such a state.
     pub const fn is_manual(self) -> bool {
         matches!(self, State::ForcedOpen | State::Disabled | State::MetricsOnly)
     }
 
-    /// Calls are made without a permit being asked for.
+    /// Whether all calls are made.
     pub const fn admits(self) -> bool {
         matches!(self, State::Closed | State::Disabled | State::MetricsOnly)
     }
@@ -98,23 +101,33 @@ pub struct Snapshot {
     /// The fleet's number for the state: grows by one at every change. While `local` is true, that
     /// of the last state which the store confirmed.
     pub epoch: u64,
-    /// The state is this instance's own doing and not (yet) confirmed by the store.
+    /// Whether only this instance is in this state, because the store has not confirmed it (yet).
     pub local: bool,
-    /// Why it came to this state; empty for "closed since ever".
+    /// When this state began, by the store's clock; `None` if the breaker has never left its first state, closed.
+    #[serde(serialize_with = "serial::option_time")]
+    pub since: Option<SystemTime>,
+    /// When the circuit opened last, as far as this instance has seen it open.
+    #[serde(serialize_with = "serial::option_time")]
+    pub opened_at: Option<SystemTime>,
+    /// When a call of this instance failed last; the fleet's is [`FleetBreaker::last_failure_at`].
+    #[serde(serialize_with = "serial::option_time")]
+    pub last_failure_at: Option<SystemTime>,
+    /// Why it came to this state; empty if it has never left its first state.
     pub reason: String,
     /// Who ordered this state, if a person did and [said so](crate::Breaker::by).
     pub actor: String,
-    /// Until a probe or the next health check may be made (open), or until a state held by hand expires.
+    /// Until a probe or the next health check may be made (open), or until a manual override expires.
+    #[serde(serialize_with = "serial::option_span")]
     pub retry_after: Option<Duration>,
-    /// Failures of this epoch: the fleet's at the last exchange and this instance's since.
+    /// Failures of this epoch: the fleet's at the last exchange, and this instance's since.
     pub failures: u64,
     /// Successes of this epoch, likewise.
     pub successes: u64,
     /// Failures since the latest success, likewise.
     pub consecutive_failures: u64,
-    /// The window's calls, failures and rates, where the breaker judges by one.
+    /// The window's calls, failures and rates, if the breaker judges by a window.
     pub window: Option<WindowSnapshot>,
-    /// What has become of this instance's own calls since it started.
+    /// The outcomes of this instance's own calls since it started.
     pub outcomes: Outcomes,
     /// Every setting, with its value and where that comes from.
     pub settings: Vec<Setting>,
@@ -126,25 +139,25 @@ pub struct Snapshot {
 pub struct Setting {
     /// By the name of its attribute argument.
     pub name: &'static str,
-    /// As people write it: `"5"`, `"1m 30s"`; `"off"` where it is not given and has no default.
+    /// As in a file: `"5"`, `"1m 30s"`; `"off"` if it is not given and has no default.
     pub value: String,
-    /// Which layer has the last word on it.
+    /// Which layer it comes from.
     pub origin: Origin,
 }
 
-/// Where a setting's value comes from; each wins over those below.
+/// Where a setting's value comes from; each takes precedence over those below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Origin {
-    /// The operator's word about this breaker: a file, the environment,
+    /// The operator's settings of this breaker: a file, the environment,
     /// [`configure`](crate::RegistryBuilder::configure).
     Operator,
     /// The attribute, or what was given to [`get_or_create`](crate::Registry::get_or_create).
     Attribute,
     /// The registry's defaults, from a file, the environment or [the builder](crate::RegistryBuilder::defaults).
     Defaults,
-    /// Nobody has said anything.
+    /// No layer gives it.
     BuiltIn,
 }
 
@@ -156,15 +169,15 @@ pub struct WindowSnapshot {
     pub calls: u64,
     /// How many of them failed.
     pub failures: u64,
-    /// `failures / calls`; 0 where there were no calls.
+    /// `failures / calls`; 0 if there were no calls.
     pub failure_rate: f64,
     /// How many of them took longer than `slow_call_duration`, whether they failed or not.
     pub slow: u64,
-    /// `slow / calls`; 0 where there were no calls.
+    /// `slow / calls`; 0 if there were no calls.
     pub slow_rate: f64,
 }
 
-/// What became of calls, by outcome.
+/// Calls by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Outcomes {
@@ -174,7 +187,7 @@ pub struct Outcomes {
     pub failure: u64,
     /// How many of the successes and failures took longer than `slow_call_duration`.
     pub slow: u64,
-    /// Returned something that `is_failure` says is no failure, and which is no success either.
+    /// Returned an error that `is_failure` does not count as a failure: neither a success nor a failure.
     pub ignored: u64,
     /// Dropped before they ended.
     pub cancelled: u64,
@@ -182,8 +195,40 @@ pub struct Outcomes {
     pub late: u64,
     /// Not made: the circuit did not admit them.
     pub rejected: u64,
-    /// Not made: the circuit is closed, but admits but a part of the calls as it has just recovered (`ramp_up`).
+    /// Not made: the circuit is closed, but has just recovered and admits only a part of the calls (`ramp_up`).
     pub ramp_rejected: u64,
+}
+
+/// A registry's connection to its store, as [`Registry::store_status`](crate::Registry::store_status) tells it from memory.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StoreStatus {
+    /// There is no shared store: state lives in this process alone.
+    InMemory,
+    /// The store has not been asked yet.
+    Connecting,
+    /// The store answers.
+    Connected {
+        /// Since when.
+        #[serde(serialize_with = "serial::time")]
+        since: SystemTime,
+    },
+    /// The store does not answer; this instance decides by itself.
+    Lost {
+        /// Since when.
+        #[serde(serialize_with = "serial::time")]
+        since: SystemTime,
+        /// Why the latest attempt failed.
+        error: Error,
+    },
+}
+
+impl StoreStatus {
+    /// Whether calls are judged by what the fleet shares (or, in memory, by all there is).
+    pub fn is_up(&self) -> bool {
+        matches!(self, StoreStatus::InMemory | StoreStatus::Connected { .. })
+    }
 }
 
 /// A breaker as the store has it, for the whole fleet.

@@ -114,7 +114,7 @@ async fn unreported_counts_prevent_eviction() {
 }
 
 #[tokio::test]
-async fn open_referenced_overridden_and_fixed_breakers_are_not_evicted() {
+async fn called_referenced_overridden_and_pinned_breakers_are_not_evicted() {
     static FIXED: &str = "fixed";
     #[circuit_breaker(name = FIXED, registry = registry)]
     async fn fixed(registry: &Registry) -> Result<(), Broken> {
@@ -163,7 +163,78 @@ async fn breaker_idle_for_ten_minutes_is_evicted_below_the_limit() {
     settle(&registry, &time).await;
     time.advance(Duration::from_secs(110));
     settle(&registry, &time).await;
-    assert_eq!(names(&registry), ["tenant-1", "tenant-3"]);
+    assert_eq!(names(&registry), ["tenant-3"]);
+    assert_eq!(call(&registry, 1, Act::Succeed).await, Err(Broken::Open), "its state is known all the same");
+}
+
+/// A crowd of tenants opens and is never called again: their states use up no places.
+async fn open_circuits_leave_room(registry: &Registry, pass: impl AsyncFn()) {
+    let mut events = registry.subscribe();
+    for id in 0..200 {
+        open(registry, id).await;
+    }
+    registry.fleet().await.unwrap();
+    pass().await;
+    for first in (200..400).step_by(20) {
+        for id in first..first + 20 {
+            open(registry, id).await;
+        }
+        registry.fleet().await.unwrap();
+        pass().await;
+    }
+    assert_eq!(unguarded(&mut events), [""; 0]);
+    assert!(names(registry).len() <= 200, "{}", names(registry).len());
+    for id in [0, 150, 399] {
+        assert_eq!(call(registry, id, Act::Succeed).await, Err(Broken::Open), "tenant-{id}");
+    }
+    let fleet = registry.fleet().await.unwrap();
+    assert!(fleet.len() == 400 && fleet.iter().all(|breaker| breaker.state == State::Open));
+    registry.control("tenant-0").reset().await.unwrap();
+    assert_eq!(call(registry, 0, Act::Succeed).await, Ok(()));
+}
+
+#[tokio::test]
+async fn uncalled_open_breakers_are_evicted_for_new_names() {
+    let (registry, time) = registry_with_limit(200);
+    open_circuits_leave_room(&registry, async || {
+        time.advance(Duration::from_secs(11));
+        settle(&registry, &time).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uncalled_open_breakers_are_evicted_for_new_names_on_redis() {
+    let redis = RedisServer::start();
+    let (clock, time) = Clock::manual();
+    let registry = on(&redis).max_breakers(200).clock(clock).build().unwrap();
+    open_circuits_leave_room(&registry, async || {
+        time.advance(Duration::from_secs(11));
+        for _ in 0..3 {
+            registry.fleet().await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn called_open_breakers_are_not_evicted() {
+    let (registry, time) = registry_with_limit(16);
+    for id in 0..16 {
+        open(&registry, id).await;
+    }
+    for _ in 0..20 {
+        settle(&registry, &time).await;
+        for id in 0..16 {
+            assert_eq!(call(&registry, id, Act::Succeed).await, Err(Broken::Open));
+        }
+    }
+    assert_eq!(names(&registry).len(), 16);
+    assert_eq!(
+        registry.breaker("tenant-1").unwrap().snapshot().outcomes.rejected,
+        21,
+        "it is the one it was"
+    );
 }
 
 #[tokio::test]
@@ -192,6 +263,8 @@ async fn call_beyond_the_limit_is_unguarded_and_reported_once_a_minute() {
         assert_eq!(call(&registry, id, Act::Fail).await, Err(Broken::Down));
         assert_eq!(call(&registry, id, Act::Fail).await, Err(Broken::Open));
     }
+    // Handles refer to both: neither is evicted, however long nobody calls it.
+    let referenced = ["full-1", "full-2"].map(|name| registry.breaker(name).unwrap());
     settle(&registry, &time).await;
     for _ in 0..50 {
         assert_eq!(call(&registry, 3, Act::Fail).await, Err(Broken::Down), "the call is not guarded");
@@ -216,7 +289,8 @@ async fn call_beyond_the_limit_is_unguarded_and_reported_once_a_minute() {
     assert_eq!(unguarded(&mut events).len(), 1);
 
     // Once there is room, calls are guarded again.
-    registry.breaker("full-1").unwrap().reset().await.unwrap();
+    referenced[0].reset().await.unwrap();
+    drop(referenced);
     settle(&registry, &time).await;
     settle(&registry, &time).await;
     assert_eq!(call(&registry, 5, Act::Fail).await, Err(Broken::Down));

@@ -5,9 +5,9 @@ use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::{Guarded, allowed_for, call_at, call_with, ours_at, return_kind, runtime};
-use crate::validate::On;
 use crate::signature::{Arg, Output, ReturnedFuture};
 use crate::tokens::mentions;
+use crate::validate::On;
 
 impl Guarded<'_> {
     /// `let ended`, where the call has no good result: how it ended; for a fallback also `let args`, what it is called with.
@@ -15,20 +15,24 @@ impl Guarded<'_> {
     pub(super) fn ended(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
-        let (output, kind) = (self.output(), return_kind());
+        let kind = return_kind();
         let can_fail = self.plan.must_be_result.then(|| {
             let call = call_with(self.function.output_span(), "can_fail", "output, kind");
             quote_spanned!(Span::mixed_site()=> #call;)
         });
-        let codec = self.plan.cache.as_ref().map(|_| self.codec());
+        // Before all else, because it is used on both ways out of the call.
+        let codec = self.plan.cache.as_ref().map(|_| {
+            let (output, codec) = (self.output(), self.codec());
+            quote_spanned!(Span::mixed_site()=> #output #kind #codec)
+        });
         let keep = self.plan.cache.as_ref().map(|_| self.keep());
         let body = if self.is_body_first() { None } else { Some(self.body()) };
         let judge = self.judge();
         let unwrapped = self.unwrapped();
         // A predicate may panic: the value is dropped then.
-        let unwrapped_first = self.has_predicate().then(|| {
-            quote_spanned!(Span::mixed_site()=> let value = #rt::ManuallyDrop::into_inner(value);)
-        });
+        let unwrapped_first = self
+            .has_predicate()
+            .then(|| quote_spanned!(Span::mixed_site()=> let value = #rt::ManuallyDrop::into_inner(value);));
         let Arms { ended, clones, failed, timed_out, rejected } = self.arms();
         let (verdict, result) = if keep.is_some() || failed.is_some() {
             let verdict = quote_spanned!(Span::mixed_site()=> let verdict =);
@@ -44,10 +48,21 @@ impl Guarded<'_> {
         } else {
             (TokenStream::new(), self.returned_value())
         };
+        let ok = match self.function.output() {
+            // Statements after the value would be unreachable.
+            Output::Never => {
+                quote_spanned!(Span::mixed_site()=> match #rt::end_never(permit, judge, value) {})
+            }
+            _ => quote_spanned! {Span::mixed_site()=>
+                {
+                    #unwrapped_first
+                    #verdict #rt::end(permit, judge, &value);
+                    #keep
+                    #result
+                }
+            },
+        };
         quote_spanned! {Span::mixed_site()=>
-            #output
-            #kind
-            #can_fail
             #codec
             let #ended = 'call: {
                 let asked = #rt::ask(#breaker);
@@ -58,17 +73,17 @@ impl Guarded<'_> {
                 };
                 #clones
                 #body
+                let output = #rt::Output::of(&body);
+                #kind
+                #can_fail
                 #judge
                 match #rt::run(#breaker, &mut permit, body).await {
-                    #rt::Result::Ok(value) => {
-                        #unwrapped_first
-                        #verdict #rt::end(permit, judge, &value);
-                        #keep
-                        #result
-                    }
+                    #rt::Result::Ok(value) => #ok,
                     #rt::Result::Err(deadline) => #timed_out,
                 }
             };
+            let output = #rt::Output::of_ended(&ended);
+            #kind
         }
     }
 
@@ -95,9 +110,10 @@ impl Guarded<'_> {
         let allowed = allowed_for(&self.function.args);
         let value = self.unwrapped();
         let failed = quote_spanned!(Span::mixed_site()=> #rt::Ended::Failed(#value));
-        let timed_out = quote_spanned!(Span::mixed_site()=> #rt::Ended::TimedOut(#rt::time_out(permit, deadline)));
+        let timed_out = quote_spanned!(Span::mixed_site()=> #rt::time_out(output, permit, deadline));
         let rejected = quote_spanned!(Span::mixed_site()=> #rt::Ended::Rejected(rejection));
-        let with = |ended: &TokenStream, args: &TokenStream| quote_spanned!(Span::mixed_site()=> (#ended, #args));
+        let with =
+            |ended: &TokenStream, args: &TokenStream| quote_spanned!(Span::mixed_site()=> (#ended, #args));
         let none = quote_spanned!(Span::mixed_site()=> #rt::Option::None);
         let args = quote_spanned!(Span::mixed_site()=> args);
         let moved = quote_spanned!(Span::mixed_site()=> (#(#idents,)*));
@@ -148,7 +164,7 @@ impl Guarded<'_> {
         }
     }
 
-    /// `let output`: stands for the type of the result.
+    /// `let output`, before there is a body.
     fn output(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         if self.is_body_first() {

@@ -8,45 +8,56 @@ async fn send(upload: Upload) -> Result<(), SendError> {
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
     let (output, args, reason) = {
-        let (ended, args) = match __circuit_breaker::admit(breaker).await {
-            __circuit_breaker::Result::Ok(permit) => {
-                let body = __circuit_breaker::pin!(async move {
-                    if false {
-                        return __circuit_breaker::never::<Result<(), SendError>>();
-                    }
-                    let _ = &upload;
-                    match () {
-                        () => upload.send().await,
-                    }
-                });
-                let judge = {
-                    let output = __circuit_breaker::Output::of(&body);
-                    let kind = {
-                        #[allow(unused_imports)]
-                        use __circuit_breaker::OtherOutput as _;
-                        output.circuit_breaker_return_kind()
-                    };
-                    __circuit_breaker::can_fail(output, kind);
-                    __circuit_breaker::by_type(kind)
-                };
-                (
-                    __circuit_breaker::run_permitted(breaker, permit, body, judge).await,
-                    __circuit_breaker::Option::None,
-                )
-            }
-            __circuit_breaker::Result::Err(error) => {
-                let args = (upload,);
-                (
-                    __circuit_breaker::Ended::Rejected(error),
-                    __circuit_breaker::Option::Some(args),
-                )
-            }
-        };
-        let output = __circuit_breaker::Output::of_ended(&ended);
+        let output = __circuit_breaker::Output::<Result<(), SendError>>::new();
         let kind = {
             #[allow(unused_imports)]
             use __circuit_breaker::OtherOutput as _;
             output.circuit_breaker_return_kind()
+        };
+        __circuit_breaker::can_fail(output, kind);
+        let (ended, args) = 'call: {
+            let asked = __circuit_breaker::ask(breaker);
+            let asked = if __circuit_breaker::must_wait(asked) {
+                __circuit_breaker::wait(asked).await
+            } else {
+                asked
+            };
+            let mut permit = match __circuit_breaker::admitted(asked) {
+                __circuit_breaker::Result::Ok(permit) => permit,
+                __circuit_breaker::Result::Err(rejection) => {
+                    break 'call {
+                        let args = (upload,);
+                        (
+                            __circuit_breaker::Ended::Rejected(rejection),
+                            __circuit_breaker::Option::Some(args),
+                        )
+                    };
+                }
+            };
+            let body = async move {
+                if false {
+                    return __circuit_breaker::never::<Result<(), SendError>>();
+                }
+                let _ = &upload;
+                match () {
+                    () => upload.send().await,
+                }
+            };
+            let judge = __circuit_breaker::by_type(kind);
+            match __circuit_breaker::run(breaker, &mut permit, body).await {
+                __circuit_breaker::Result::Ok(value) => {
+                    __circuit_breaker::end(permit, judge, &value);
+                    return __circuit_breaker::ManuallyDrop::into_inner(value);
+                }
+                __circuit_breaker::Result::Err(deadline) => {
+                    (
+                        __circuit_breaker::Ended::TimedOut(
+                            __circuit_breaker::time_out(permit, deadline),
+                        ),
+                        __circuit_breaker::Option::None,
+                    )
+                }
+            }
         };
         match __circuit_breaker::into_return_or_open(kind, ended, args) {
             __circuit_breaker::Result::Ok(value) => return value,

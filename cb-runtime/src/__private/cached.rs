@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
-use crate::call::Verdict;
 use crate::cache::{CacheKey, KeyHasher, Unkeyable};
+use crate::call::Verdict;
 
 /// A result that can be kept and read back, in this process and in another.
 #[diagnostic::on_unimplemented(

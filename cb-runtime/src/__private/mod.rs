@@ -26,7 +26,8 @@ pub use cached::{cached, codec, keep, key, key_part};
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::{Arguments, call, clone_arg};
 pub use into_return::{
-    Ended, Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
+    Ended, Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open,
+    is_returned,
 };
 pub use pattern_site::PatternSite;
 pub use reply::{IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Reply, answer, call_forever};
@@ -34,6 +35,6 @@ pub use return_kind::{
     BoxedFuture, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind, can_fail, never, returning,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, base, borrowing, end, must_wait, run, settings,
-    time_out, wait,
+    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, base, borrowing, end, end_never,
+    must_wait, run, settings, time_out, wait,
 };

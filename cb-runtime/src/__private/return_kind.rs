@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use super::CallError;
+use super::into_return::Ended;
 use crate::error::BreakerError;
 
 /// Stands for the type `R` that a function returns.
@@ -25,6 +26,12 @@ impl<R> Output<R> {
     #[inline]
     #[expect(clippy::new_without_default, reason = "it is the expansion's")]
     pub fn new() -> Self {
+        Output(PhantomData)
+    }
+
+    /// The output of a call that has ended.
+    #[inline]
+    pub fn of_ended(_ended: &Ended<'_, R>) -> Self {
         Output(PhantomData)
     }
 

@@ -1,17 +1,19 @@
 //! What an annotated function keeps: its breaker, looked up once.
 
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::into_return::Ended;
+use super::return_kind::Output;
 use crate::breaker::Core;
 use crate::breaker::permit::{Asked, Permit, Rejection};
 use crate::call::{self, Admit, Deadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
-use crate::error::BreakerError;
 use crate::name;
 use crate::registry::Registry;
 
@@ -178,7 +180,11 @@ pub fn admitted(asked: Asked<'_>) -> Result<Permit<'_>, Rejection<'_>> {
 /// Makes the call that the permit is for.
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
-pub fn run<'a, 'p, F: Future>(breaker: &'p SiteBreaker, permit: &'p mut Permit<'a>, body: F) -> Run<'a, 'p, F> {
+pub fn run<'a, 'p, F: Future>(
+    breaker: &'p SiteBreaker,
+    permit: &'p mut Permit<'a>,
+    body: F,
+) -> Run<'a, 'p, F> {
     call::run(permit, &breaker.call_timeout, body)
 }
 
@@ -189,10 +195,16 @@ pub fn end<R>(permit: Permit<'_>, judge: impl Judge<R>, value: &R) -> Verdict {
     call::end(permit, judge, value)
 }
 
+/// For a function that never returns.
+pub fn end_never<R>(permit: Permit<'_>, judge: impl Judge<R>, value: ManuallyDrop<R>) -> R {
+    call::end(permit, judge, &*value);
+    ManuallyDrop::into_inner(value)
+}
+
 /// Gives the outcome of a call back whose time was up.
 #[cold]
-pub fn time_out(permit: Permit<'_>, deadline: Pin<Box<Deadline>>) -> BreakerError {
-    deadline.timed_out(permit)
+pub fn time_out<'a, R>(_output: Output<R>, permit: Permit<'_>, deadline: Pin<Box<Deadline>>) -> Ended<'a, R> {
+    Ended::TimedOut(deadline.timed_out(permit))
 }
 
 /// Calls a closure that may borrow what it mentions, and not move it.

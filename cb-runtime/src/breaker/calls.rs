@@ -187,6 +187,9 @@ impl Core {
         let slow = matches!(outcome, Outcome::SlowSuccess | Outcome::SlowFailure);
         let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
         self.transact(|inner, now| {
+            if failed {
+                self.last_failure.store(now.at.0, Ordering::Relaxed);
+            }
             // Changes are made under this lock, so what is current now stays current until it is released.
             let counts = if let Some(lease) = lease {
                 let result = (failed || outcome == Outcome::Success || slow).then_some((!failed, slow));

@@ -2,19 +2,27 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
 use super::Core;
 use crate::cache::Cache;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment, wall};
 use crate::config::Layers;
+use crate::error::{Error, ErrorKind};
 use crate::event::EventBus;
+use crate::status::Connection;
 use crate::sync::lock;
 
 pub(crate) struct RegistryContext {
     /// The id of this instance; unique for every registry of every process.
     pub(crate) instance: Arc<str>,
+    /// A name that stays the same when this instance is started again; the host's unless it is given.
+    pub(crate) node: Arc<str>,
+    pub(crate) connection: Connection,
+    /// The store is one that a fleet shares. Its clock counts from 1970; the memory store's is this instance's.
+    has_shared_store: bool,
     pub(crate) clock: Clock,
     pub(crate) events: Arc<EventBus>,
     pub(crate) cache: Cache,
@@ -40,6 +48,9 @@ impl RegistryContext {
         store_up: Arc<AtomicBool>,
     ) -> Self {
         RegistryContext {
+            node: instance.clone(),
+            connection: Connection::default(),
+            has_shared_store: false,
             instance,
             clock,
             events,
@@ -52,6 +63,39 @@ impl RegistryContext {
             dirty: Mutex::default(),
             ended: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn with_node(self, node: Arc<str>) -> Self {
+        RegistryContext { node, ..self }
+    }
+
+    pub(crate) fn with_shared_store(self, has_shared_store: bool) -> Self {
+        RegistryContext { has_shared_store, ..self }
+    }
+
+    /// What the store's clock shows now, as far as that is known.
+    pub(crate) fn store_now(&self) -> u64 {
+        self.clock.now().0.wrapping_add(self.skew())
+    }
+
+    /// The wall-clock time of an instant of the store's.
+    pub(crate) fn wall_of_store(&self, at_us: u64) -> SystemTime {
+        let epoch_us = if self.has_shared_store { 0 } else { self.clock.epoch_us() };
+        wall(at_us.saturating_add(epoch_us))
+    }
+
+    /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until then.
+    pub(crate) fn wall(&self, at: Moment) -> SystemTime {
+        match self.skew() {
+            0 if self.has_shared_store => wall(at.0.saturating_add(self.clock.epoch_us())),
+            skew => self.wall_of_store(at.0.wrapping_add(skew)),
+        }
+    }
+
+    /// The wall-clock time of a moment that is kept as microseconds, 0 standing for none.
+    pub(crate) fn wall_if_set(&self, at_us: &AtomicU64) -> Option<SystemTime> {
+        let at_us = at_us.load(Ordering::Relaxed);
+        (at_us != 0).then(|| self.wall(Moment(at_us)))
     }
 
     pub(crate) fn layers(&self) -> RwLockReadGuard<'_, Layers> {
@@ -77,6 +121,15 @@ impl RegistryContext {
 
     pub(crate) fn set_store_up(&self, up: bool) {
         self.store_up.store(up, Ordering::Release);
+        if up {
+            self.connection.is_up(self.wall(self.clock.now()), !self.has_shared_store);
+        }
+    }
+
+    /// The store has not answered.
+    pub(crate) fn store_failed(&self, error: &Error) {
+        self.set_store_up(false);
+        self.connection.is_lost(self.wall(self.clock.now()), error);
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -85,7 +138,7 @@ impl RegistryContext {
 
     /// The coordinator ends. What it would have looked at is let go of: breakers know their context, too.
     pub(crate) fn end(&self) {
-        self.set_store_up(false);
+        self.store_failed(&Error::new(ErrorKind::ShutDown));
         let mut dirty = lock(&self.dirty);
         self.ended.store(true, Ordering::Release);
         dirty.clear();

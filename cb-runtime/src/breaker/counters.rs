@@ -116,7 +116,8 @@ fn take_number() -> usize {
 impl ShardedCounter {
     pub(crate) fn new() -> Self {
         // Phases apart, so that threads do not admit their first call after a recovery at the same time.
-        let line = |number| Line { shares: AtomicU64::new(PHASE.wrapping_mul(number) & ONE - 1), ..Line::default() };
+        let line =
+            |number| Line { shares: AtomicU64::new(PHASE.wrapping_mul(number) & ONE - 1), ..Line::default() };
         let lines = (0..=numbered_threads() as u64).map(|number| CachePadded::new(line(number))).collect();
         // Not the span that lines begin with.
         ShardedCounter { lines, span: AtomicU64::new(1) }

@@ -1,5 +1,6 @@
 //! What the coordinator does with a breaker: reports what it has counted, and hands it the store's answers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Core;
@@ -16,7 +17,10 @@ impl Core {
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {
             let entry = inner.machine.encode(retry, now);
-            let settings = inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at);
+            let settings = match self.is_observed.load(Ordering::Acquire) {
+                true => Arc::default(),
+                false => inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at),
+            };
             Entry { name: self.name.clone(), settings, ..entry }
         })
     }
@@ -68,10 +72,11 @@ impl Core {
         self.transact(|inner, _| inner.machine.epoch() > 0 || inner.machine.is_local())
     }
 
-    /// It can be dropped and recreated from the fleet's state: closed, fully synced, and no caller waits.
-    pub(crate) fn is_at_rest(&self) -> bool {
+    /// Its state, if the breaker can be dropped and recreated from that: it is fully synced, and no caller waits.
+    pub(crate) fn synced_record(&self) -> Option<Record> {
         self.transact(|inner, now| {
-            inner.machine.is_at_rest(now.at) && inner.callers.is_empty() && inner.overrides.is_empty()
+            let waits = !inner.callers.is_empty() || !inner.overrides.is_empty();
+            inner.machine.synced_record(now.at).filter(|_| !waits)
         })
     }
 }

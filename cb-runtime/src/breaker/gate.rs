@@ -93,7 +93,6 @@ impl GateWord {
     pub(crate) fn admits_all(self) -> bool {
         self.0 & 6 == 0
     }
-
 }
 
 fn bits(state: State, closed: Closed) -> u64 {

@@ -10,7 +10,7 @@ use super::Core;
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Snapshot, State};
-use crate::store::{Counts, MAX_SPAN_US, Proposal, Record};
+use crate::store::{Counts, MAX_SPAN_US, Proposal, Record, cut};
 
 /// A handle on one breaker. Cheap to clone; all clones are the same breaker.
 #[derive(Clone)]
@@ -56,8 +56,8 @@ impl Breaker {
         self.core.snapshot()
     }
 
-    /// The same breaker, override_in_flight about in the name of this person (or program): [`Snapshot::actor`], events and
-    /// [`FleetBreaker::actor`](crate::FleetBreaker::actor) show who has the last word. At most 200 bytes are kept.
+    /// Returns a handle that attributes manual overrides to `actor`, a person or a program: [`Snapshot::actor`], events and
+    /// [`FleetBreaker::actor`](crate::FleetBreaker::actor) show it. At most 200 bytes are kept.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -77,12 +77,11 @@ impl Breaker {
     /// # }
     /// ```
     pub fn by(&self, actor: &str) -> Breaker {
-        Breaker { actor: Some(shorten(actor).into()), ..self.clone() }
+        Breaker { actor: Some(cut(actor).into()), ..self.clone() }
     }
 
-    /// The same breaker, where what is override_in_flight by hand ends by itself after this time at the latest: the circuit is closed
-    /// then, and counts from nothing. It runs on the store's clock. An expiry is kept to the microsecond, but not
-    /// longer than a century. Only [`force_open`](Self::force_open), [`disable`](Self::disable) and
+    /// Returns a handle whose manual overrides end by themselves after this time: the circuit is closed then, and counts
+    /// from nothing. The time runs on the store's clock, to the microsecond, and is a century at most. Only [`force_open`](Self::force_open), [`disable`](Self::disable) and
     /// [`metrics_only`](Self::metrics_only) have one.
     pub fn expires_in(&self, span: Duration) -> Breaker {
         Breaker { expiry: Some(span), ..self.clone() }
@@ -148,7 +147,7 @@ impl Breaker {
 
     fn pending(&self, to: State, reason: &str) -> Proposal {
         let actor = self.actor.as_deref().unwrap_or_default().to_owned();
-        let to = Record { state: to, reason: shorten(reason), actor, ..Record::closed() };
+        let to = Record { state: to, reason: cut(reason).to_owned(), actor, ..Record::closed() };
         Proposal { to, force: true, token: None, evidence: Counts::default() }
     }
 
@@ -183,13 +182,4 @@ impl fmt::Debug for Breaker {
             .field("state", &self.state())
             .finish_non_exhaustive()
     }
-}
-
-/// A reason is for people; the store keeps only so much of it.
-fn shorten(reason: &str) -> String {
-    let mut end = reason.len().min(crate::store::MAX_REASON);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason[..end].to_owned()
 }

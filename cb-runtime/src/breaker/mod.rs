@@ -67,6 +67,9 @@ pub(crate) struct Core {
     /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
     next_check: AtomicU64,
     per_function: PerFunction,
+    /// When the circuit opened last, and when a call failed last, in the clock's µs; 0 = never.
+    opened_at: AtomicU64,
+    last_failure: AtomicU64,
     counters: ShardedCounter,
     context: Arc<RegistryContext>,
     me: Weak<Core>,
@@ -76,6 +79,9 @@ pub(crate) struct Core {
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
     provisional: AtomicBool,
+    /// No function and no `get_or_create` has asked for it: this instance only looks at it or steers it, and so declares no
+    /// settings to the fleet.
+    is_observed: AtomicBool,
     /// Two registrations with different settings have been reported.
     disputed: AtomicBool,
     /// Another instance's different settings have been reported.
@@ -116,6 +122,25 @@ impl Core {
         core
     }
 
+    /// A breaker that this instance only looks at, or steers.
+    pub(crate) fn observed(
+        name: Arc<str>,
+        settings: Settings,
+        per_function: PerFunction,
+        held: Option<(Record, Moment)>,
+        context: Arc<RegistryContext>,
+    ) -> Arc<Self> {
+        let core = Core::unscheduled(name, BreakerConfig::default(), settings, per_function, held, context);
+        core.is_observed.store(true, Ordering::Release);
+        core.mark_dirty(false);
+        core
+    }
+
+    /// A function or `get_or_create` has asked for it.
+    pub(crate) fn registered(&self) {
+        self.is_observed.store(false, Ordering::Release);
+    }
+
     /// A disabled breaker that no registry has: it lets calls through and counts nothing.
     pub(crate) fn detached(
         name: Arc<str>,
@@ -143,6 +168,7 @@ impl Core {
         let provisional = !given.is_about_the_breaker();
         let held = held.map(|(record, as_of)| DatedRecord::new(record, as_of));
         let machine = StateMachine::new(settings, context.instance.to_string(), held, now);
+        let opened_at = if machine.state() == State::Open { machine.record().since().0 } else { 0 };
         let ramp = Ramp::default();
         ramp.set(machine.ramp(now));
         Arc::new_cyclic(|me| Core {
@@ -157,12 +183,15 @@ impl Core {
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
             per_function,
+            opened_at: AtomicU64::new(opened_at),
+            last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(),
             context,
             me: me.clone(),
             dirty: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
+            is_observed: AtomicBool::new(false),
             disputed: AtomicBool::new(false),
             drift_reported: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
@@ -277,6 +306,9 @@ impl Core {
                 state: record.state,
                 epoch: machine.epoch(),
                 local: machine.is_local(),
+                since: (machine.epoch() > 0 || machine.is_local()).then(|| self.context.wall(known.since())),
+                opened_at: self.context.wall_if_set(&self.opened_at),
+                last_failure_at: self.context.wall_if_set(&self.last_failure),
                 reason: record.reason.clone(),
                 actor: record.actor.clone(),
                 retry_after: known.until().map(|until| self.remaining(until, record.state, now.at)),

@@ -71,6 +71,9 @@ impl Core {
             self.due_after.store(due.saturating_sub(now.0), Ordering::Relaxed);
         }
         set(&self.rejects_until, rejects_until(machine, now));
+        if machine.state() == State::Open {
+            set(&self.opened_at, machine.record().since().0);
+        }
         set(&self.next_check, machine.next_check().map_or(0, |next| next.0));
         if inner.published != machine.generation() {
             inner.published = machine.generation();
@@ -128,6 +131,8 @@ impl Core {
         self.context.events.emit(Event::LocalTransition(Arc::new(Transition {
             breaker: self.name.clone(),
             epoch,
+            at: self.context.wall(self.context.clock.now()),
+            cursor: None,
             from,
             to: to.state,
             reason: to.reason,

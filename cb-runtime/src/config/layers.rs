@@ -109,6 +109,27 @@ impl Layers {
         settings.map_err(|error| self.locate(error, name))
     }
 
+    /// As [`resolve`](Self::resolve), without the attribute's settings that are invalid: each is left out with an error, all others
+    /// stay in force.
+    pub(crate) fn resolve_leniently(
+        &self,
+        name: &str,
+        attribute: &BreakerConfig,
+    ) -> (BreakerConfig, Settings, Vec<Error>) {
+        let (mut attribute, mut errors) = (attribute.clone(), Vec::new());
+        loop {
+            match self.resolve(name, &attribute) {
+                Ok(settings) => return (attribute, settings, errors),
+                Err(error) => {
+                    // Without the field, or without any: the other layers resolve by themselves.
+                    let rest = error.field().and_then(|field| attribute.without(field));
+                    attribute = rest.unwrap_or_default();
+                    errors.push(error);
+                }
+            }
+        }
+    }
+
     /// Without a share of slow calls that waits for somebody who says what is slow: the attribute may, where it has not
     /// been heard yet; and what is a default holds for those breakers only that do.
     fn together(&self, operator: &BreakerConfig, attribute: &BreakerConfig) -> BreakerConfig {

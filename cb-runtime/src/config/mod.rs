@@ -64,6 +64,16 @@ macro_rules! settings {
                 BreakerConfig::try_from(raw).map_err(|error| error.problem())
             }
 
+            /// These settings without that one; `None` if it is not given.
+            fn without(&self, name: &str) -> Option<BreakerConfig> {
+                let mut rest = self.clone();
+                let removed = match name {
+                    $(stringify!($name) => rest.$name.take().is_some(),)+
+                    _ => false,
+                };
+                removed.then_some(rest)
+            }
+
             fn or(self, below: BreakerConfig) -> BreakerConfig {
                 BreakerConfig { $($name: self.$name.or(below.$name),)+ }
             }

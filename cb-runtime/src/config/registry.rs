@@ -1,4 +1,4 @@
-//! What a whole registry is told from outside the code.
+//! A whole registry's settings from outside the code.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,14 +8,14 @@ use serde::Deserialize;
 use super::BreakerConfig;
 use crate::error::Error;
 
-/// What an operator says about a registry and its breakers: readable by `serde` from any format, and by
+/// An operator's settings of a registry and its breakers: readable by `serde` from any format, and by
 /// `RegistryConfig::load` and `RegistryConfig::from_env` (feature `config`) from a TOML or YAML file and the
 /// environment.
 ///
 /// Given to [`RegistryBuilder::config`](crate::RegistryBuilder::config), and while it runs to
-/// [`Registry::reload`](crate::Registry::reload). What it says wins over what the code says in the same place: `defaults` over
+/// [`Registry::reload`](crate::Registry::reload). It takes precedence over the code's settings of the same kind: `defaults` over
 /// the builder's `defaults`, `breakers` over its `configure`. A breaker's settings are, field by field, the first of:
-/// the operator's word (`breakers`, `configure`), the attribute's (or `get_or_create`'s), `defaults`, what is built in.
+/// the operator's (`breakers`, `configure`), the attribute's (or `get_or_create`'s), `defaults`, what is built in.
 ///
 /// ```
 /// use cb_runtime::{Registry, RegistryConfig};
@@ -35,11 +35,13 @@ pub struct RegistryConfig {
     pub redis: Option<String>,
     /// See [`RegistryBuilder::namespace`](crate::RegistryBuilder::namespace). Read when the registry is built.
     pub namespace: Option<String>,
-    /// What holds for every breaker unless the attribute or the operator says otherwise.
+    /// See [`RegistryBuilder::node`](crate::RegistryBuilder::node). Read when the registry is built.
+    pub node: Option<String>,
+    /// Settings of every breaker that neither its attribute nor the operator gives.
     pub defaults: BreakerConfig,
-    /// The operator's word about breakers, by name.
+    /// The operator's settings of breakers, by name.
     pub breakers: BTreeMap<String, BreakerConfig>,
-    /// What environment variables say about breakers, whose names they cannot spell.
+    /// Settings from environment variables, which cannot spell every breaker's name.
     #[serde(skip)]
     pub(super) by_variable: BTreeMap<Folded, BreakerConfig>,
     #[serde(skip)]
@@ -56,13 +58,13 @@ impl Folded {
         Folded(name.chars().map(plain).flat_map(char::to_lowercase).collect())
     }
 
-    /// How the variables begin that speak of it.
+    /// How its variables begin.
     pub(super) fn variable(&self) -> String {
         format!("CB_BREAKERS__{}__…", self.0.to_uppercase())
     }
 }
 
-/// From which file or variable a key was read.
+/// The file or variable that each key was read from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sources(BTreeMap<String, String>);
 
@@ -72,7 +74,7 @@ impl Sources {
         self.0.insert(key, source.to_owned());
     }
 
-    /// Says where the value stands that is wrong. `tables`: those that it may stand in, the strongest first.
+    /// Adds to an error where the invalid value comes from. `tables`: those that it may be in, the one that takes precedence first.
     pub(super) fn locate(&self, error: Error, tables: &[&str]) -> Error {
         let Some(field) = error.field() else { return error };
         let mut keys = tables.iter().map(|table| format!("{table}.{field}"));
@@ -88,6 +90,7 @@ impl fmt::Debug for RegistryConfig {
         // Not the address: it may carry a password.
         f.debug_struct("RegistryConfig")
             .field("namespace", &self.namespace)
+            .field("node", &self.node)
             .field("defaults", &self.defaults)
             .field("breakers", &self.breakers)
             .field("by_variable", &self.by_variable)

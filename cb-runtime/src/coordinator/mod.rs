@@ -7,7 +7,7 @@
 
 mod health;
 mod skew;
-mod stream;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod thread;
@@ -25,12 +25,13 @@ use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Answer, Batch, FleetRow, Load, MAX_ENTRIES, Store};
+use crate::store::{Answer, Batch, FleetRow, Load, MAX_ENTRIES, Position, Report, Store};
 use skew::Skew;
 use stream::Stream;
 
-/// An instance without anything to say asks so often whether the store is still the same.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// An instance that has nothing to tell asks this often whether the store still holds what it held: one that has lost
+/// its data is given back what this instance knows within a second.
+const HEARTBEAT: Duration = Duration::from_millis(700);
 /// A store that has not answered by then is away. Callers that want to make a probe wait as long.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// The same where nobody waits, and where a connection may have to be made first.
@@ -178,8 +179,10 @@ impl Coordinator {
         }
         if now >= self.reviewed_at.after(PACE) {
             let talkative = self.review(now);
-            if !talkative.is_empty() || now >= self.exchanged_at.after(HEARTBEAT) {
+            if !talkative.is_empty() {
                 self.exchange(talkative).await;
+            } else if now >= self.exchanged_at.after(HEARTBEAT) {
+                self.ask_where_the_store_stands().await;
             }
         } else if urgent || now >= self.exchanged_at.after(PACE) {
             let dirty = self.context.take_dirty();
@@ -225,12 +228,28 @@ impl Coordinator {
         }
     }
 
+    async fn ask_where_the_store_stands(&mut self) {
+        self.seq += 1;
+        let sent_at = self.context.clock.now();
+        self.exchanged_at = sent_at;
+        let before = self.stream.position();
+        let report = Report { instance: self.context.instance.clone(), seq: self.seq, ..Report::default() };
+        match patiently("reporting counts", PATIENCE, self.store.report(report)).await {
+            Ok(answer) => {
+                self.measure(answer.now_us, sent_at);
+                self.heard(&answer.warnings, &answer.position, &before);
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
     /// One batch under the current number.
     async fn send(&mut self, mut cores: Vec<Arc<Core>>, retry: bool) -> Result<(), Error> {
         // A breaker that was dirty twice has one entry: its evidence is one flight.
         cores.sort_unstable_by_key(Arc::as_ptr);
         cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
         let sent_at = self.context.clock.now();
+        let before = self.stream.position();
         let batch = Batch {
             instance: self.context.instance.clone(),
             seq: self.seq,
@@ -241,7 +260,7 @@ impl Coordinator {
         match patiently("exchanging counts", PATIENCE, self.store.exchange(batch)).await {
             Ok(answer) => {
                 self.unknown = None;
-                self.answered(&cores, &answer, sent_at);
+                self.answered(&cores, &answer, sent_at, &before);
                 Ok(())
             }
             Err(error) => {
@@ -251,7 +270,7 @@ impl Coordinator {
         }
     }
 
-    fn answered(&mut self, cores: &[Arc<Core>], answer: &Answer, sent_at: Moment) {
+    fn answered(&mut self, cores: &[Arc<Core>], answer: &Answer, sent_at: Moment, before: &Position) {
         self.measure(answer.now_us, sent_at);
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
@@ -259,10 +278,15 @@ impl Coordinator {
                 Err(problem) => core.receive_error(problem),
             }
         }
-        for problem in &answer.warnings {
+        self.heard(&answer.warnings, &answer.position, before);
+    }
+
+    /// What every answer carries. Another incarnation, or a stream that has gone back: the store has lost data.
+    fn heard(&mut self, warnings: &[String], position: &Position, before: &Position) {
+        for problem in warnings {
             self.stream.trouble(&self.context, problem);
         }
-        if self.stream.is_another(&answer.position) {
+        if self.stream.is_another(position, before) {
             self.resync = true;
             self.context.wake();
         }
@@ -329,7 +353,7 @@ impl Coordinator {
         self.retry_at = self.context.clock.now().after(self.retry_after);
         self.retry_after = (self.retry_after * 2).min(RETRY.1);
         let was_up = self.context.store_up();
-        self.context.set_store_up(false);
+        self.context.store_failed(error);
         self.stream.pause();
         for core in self.breakers.all() {
             core.store_lost(error);

@@ -10,7 +10,7 @@ use super::Command;
 use crate::breaker::context::RegistryContext;
 use crate::breakers::BreakerMap;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Transition};
+use crate::event::{Cursor, Event, Transition};
 use crate::snapshot::State;
 use crate::store::{Position, Store, StreamEvent};
 use crate::sync::lock;
@@ -44,10 +44,14 @@ impl Stream {
         }
     }
 
-    /// The store has another stream than the one that is being followed: it has lost its data.
-    pub(crate) fn is_another(&self, now: &Position) -> bool {
-        let position = lock(&self.position);
-        position.incarnation != now.incarnation || position.number > now.number
+    /// Whether an answer tells of a store that has lost data: of another stream than the one that is followed, or of
+    /// one that has gone back. `before`: where this instance stood when it asked. The follower may be ahead of an answer
+    /// by then.
+    pub(super) fn is_another(&self, answered: &Position, before: &Position) -> bool {
+        if answered.incarnation == before.incarnation {
+            return answered.number < before.number;
+        }
+        answered.incarnation != lock(&self.position).incarnation
     }
 
     pub(super) fn position(&self) -> Position {
@@ -156,17 +160,25 @@ pub(super) fn take(
     if *record.originator != *context.instance {
         context.events.meter.arrived(Duration::from_micros(elapsed));
     }
-    context.events.emit(Event::Transition(Arc::new(Transition {
+    context.events.emit(Event::Transition(Arc::new(transition(context, event, from))));
+}
+
+/// An event of the stream as users see it. `from`: the state before.
+pub(crate) fn transition(context: &RegistryContext, event: &StreamEvent, from: State) -> Transition {
+    let StreamEvent { position: Position { incarnation, id, number }, record, evidence, .. } = event;
+    Transition {
         breaker: event.name.clone(),
         epoch: record.epoch,
+        at: context.wall_of_store(event.at_us),
         from,
         to: record.state,
+        reason: record.reason.clone(),
+        actor: record.actor.clone(),
+        originator: record.originator.clone(),
         own: *record.originator == *context.instance,
-        reason: record.reason,
-        actor: record.actor,
-        originator: record.originator,
-        successes: event.evidence.successes,
-        failures: event.evidence.failures,
+        successes: evidence.successes,
+        failures: evidence.failures,
         open_for: (record.state == State::Open).then(|| Duration::from_micros(record.reset_timeout_us)),
-    })));
+        cursor: Some(Cursor { incarnation: incarnation.clone(), number: *number, id: id.clone() }),
+    }
 }

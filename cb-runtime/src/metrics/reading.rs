@@ -57,7 +57,7 @@ impl Reading {
         let namespace = SharedString::from(source.namespace.clone());
         // Before the breakers: what one of them does later has its label in the next round, too.
         let mut notes = source.context.events.meter.take();
-        source.breakers.count(|counted| {
+        source.breakers.for_each_count(|counted| {
             let label = match counted.pattern {
                 Some(pattern) => SharedString::const_str(pattern),
                 None => counted.name.clone().into(),

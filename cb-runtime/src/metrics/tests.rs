@@ -14,7 +14,7 @@ use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::Admission;
-use crate::breakers::{BreakerMap, KeyedSite};
+use crate::breakers::{BreakerMap, KeyedSite, Place};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
@@ -51,14 +51,16 @@ impl Instance {
     }
 
     fn kept(&self, name: &str) -> Arc<Core> {
-        self.source.breakers.get_or_insert(name, |name, _| self.make(name))
+        self.source.breakers.entry(name).insert(Place::Pinned, |name, _| self.make(name))
     }
 
     fn keyed(&self, name: &str) -> Arc<Core> {
-        match self.source.breakers.get_keyed(name, TENANTS) {
-            Some(visit) => visit.core,
-            None => self.source.breakers.get_or_admit(name, TENANTS, |name, _| self.make(name)).unwrap(),
+        if let Some(known) = self.source.breakers.get_keyed(name, TENANTS) {
+            return known.core;
         }
+        let entry = self.source.breakers.entry(name);
+        assert!(entry.has_room());
+        entry.insert(Place::Keyed(TENANTS), |name, _| self.make(name))
     }
 
     fn make(&self, name: Arc<str>) -> Arc<Core> {
@@ -120,6 +122,8 @@ fn transition(own: bool) -> Transition {
     Transition {
         breaker: "orders".into(),
         epoch: 7,
+        at: std::time::SystemTime::UNIX_EPOCH,
+        cursor: None,
         from: State::HalfOpen,
         to: State::Open,
         reason: String::new(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Registry;
 use crate::breakers::MAX_KEYED;
@@ -9,12 +10,12 @@ use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
-use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::{Retention, Store};
 
-/// Sets up a [`Registry`]: where the shared state lives, what the operator says about breakers.
+/// Sets up a [`Registry`]: where the shared state lives, and the operator's settings of breakers.
 ///
-/// Made by [`Registry::builder`], ended by [`install`](Self::install) or [`build`](Self::build).
+/// Made by [`Registry::builder`], finished by [`install`](Self::install) or [`build`](Self::build).
 #[must_use = "a builder does nothing until it is built or installed"]
 pub struct RegistryBuilder {
     target: Target,
@@ -24,6 +25,9 @@ pub struct RegistryBuilder {
     pub(super) on_error: Option<OnError>,
     pub(super) clock: Clock,
     pub(super) max_breakers: usize,
+    pub(super) node: Option<String>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) retention: Retention,
 }
 
 /// Where the shared state lives.
@@ -43,25 +47,28 @@ impl Default for RegistryBuilder {
             on_error: None,
             clock: Clock::system(),
             max_breakers: MAX_KEYED,
+            node: None,
+            connect_timeout: None,
+            retention: Retention::default(),
         }
     }
 }
 
 impl RegistryBuilder {
     /// Shares state through this Redis: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS (feature
-    /// `tls`), `unix:///path/to/socket`. Without any, state lives in this process alone.
+    /// `tls`), `unix:///path/to/socket`. Without one, state lives in this process alone.
     ///
     /// With TLS, `?cacert=/path/to/ca.pem` names the authorities to trust in place of the platform's, and
-    /// `cert=…&key=…` what to show to a server that asks who comes: PEM files, read by [`build`](Self::build). The cryptography is the
-    /// one that the process has installed for rustls by then; where there is none, `build` installs ring's.
+    /// `cert=…&key=…` the client's certificate: PEM files, read by [`build`](Self::build). The cryptography is the
+    /// one that the process has installed for rustls by then; if there is none, `build` installs ring's.
     #[cfg(feature = "redis")]
     pub fn redis(mut self, url: impl Into<String>) -> Self {
         self.target = Target::Redis(crate::store::redis::Target::Single(url.into()));
         self
     }
 
-    /// Shares state through a Redis Cluster, found by any of these nodes. The first address says for all nodes what
-    /// to log in with and, with TLS, which certificates.
+    /// Shares state through a Redis Cluster, found by any of these nodes. User, password and certificates of the
+    /// first address are used for all nodes.
     #[cfg(feature = "cluster")]
     pub fn redis_cluster(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let urls = urls.into_iter().map(Into::into).collect();
@@ -81,20 +88,19 @@ impl RegistryBuilder {
         self
     }
 
-    /// Separates fleets that use one Redis: breakers of different namespaces have nothing to do with each
-    /// other. Default `"default"`.
+    /// Separates fleets that use one Redis: breakers of different namespaces share nothing. Default `"default"`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// What holds for every breaker unless the attribute or the operator says otherwise.
+    /// Settings of every breaker that neither its attribute nor the operator gives.
     pub fn defaults(mut self, defaults: BreakerConfig) -> Self {
         self.code.defaults = defaults;
         self
     }
 
-    /// The operator's word about one breaker: it wins over the attribute's arguments.
+    /// The operator's settings of one breaker: they take precedence over the attribute's arguments.
     pub fn configure(
         mut self,
         breaker: impl Into<String>,
@@ -105,28 +111,27 @@ impl RegistryBuilder {
         self
     }
 
-    /// How many breakers whose [names are made of arguments](macro@crate::circuit_breaker#name) there may be in this
-    /// process at once; others are not counted. Default 10,000, at three kilobytes per breaker on a small machine
-    /// and up to ten on one with many cores.
+    /// How many [keyed breakers](macro@crate::circuit_breaker#name) there may be in this process at once; others are not
+    /// limited. Default 10,000, at three kilobytes per breaker on a small machine and up to ten on one with many cores.
     ///
-    /// Room for new ones is made in time, by letting go of those that are closed, idle and told to the store: the
-    /// least recently used first, and whatever has not been used for ten minutes. When they are called again they are where
-    /// the fleet is; only [`Snapshot::outcomes`](crate::Snapshot::outcomes) begins anew. Where no room can be made (all are
-    /// in use, or not closed, or the store is away), a call under a new name is made without a breaker's guard, with
+    /// Room for new ones is made in time, by evicting breakers that nothing refers to and that the store knows all of: the
+    /// least recently used first, closed ones before open ones, and those that have not been used for ten minutes anyway. One that is called
+    /// again starts from the fleet's state; only [`Snapshot::outcomes`](crate::Snapshot::outcomes) begins anew. If no room can be made (all are
+    /// in use, or the store is away), a call under a new name is made without a breaker's guard, with
     /// its timeout, cache and fallback. That is reported as an error, at most once a minute.
     pub fn max_breakers(mut self, breakers: usize) -> Self {
         self.max_breakers = breakers;
         self
     }
 
-    /// What is said from outside the code: it wins over what this builder is told by [`redis`](Self::redis),
-    /// [`namespace`](Self::namespace), [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
+    /// Settings from outside the code. They take precedence over those given to this builder by [`redis`](Self::redis),
+    /// [`namespace`](Self::namespace), [`node`](Self::node), [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
     pub fn config(mut self, config: RegistryConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Called for every failure in the background, on a thread of its own. (`tracing` has them, too.)
+    /// Calls `callback` for every failure in the background, on a thread of its own. `tracing` reports them, too.
     pub fn on_error(mut self, callback: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(callback));
         self
@@ -138,13 +143,40 @@ impl RegistryBuilder {
         self
     }
 
+    /// The name of the node that this instance runs on: one that stays the same when the instance is started again. Default
+    /// the environment's `CB_INSTANCE`, else the host's name.
+    ///
+    /// [Quorums](BreakerConfig::min_failing_instances) count nodes, so that one bad instance that restarts again and again
+    /// is not taken for several. Two instances on one host that are to count as two need two names.
+    pub fn node(mut self, name: impl Into<String>) -> Self {
+        self.node = Some(name.into());
+        self
+    }
+
+    /// Makes [`build`](Self::build) and [`install`](Self::install) fail if the store has not answered within this time:
+    /// for programs that must not start with a wrong password, port or database. Without it, the registry serves by
+    /// itself until the store is there.
+    pub fn connect_timeout(mut self, span: Duration) -> Self {
+        self.connect_timeout = Some(span);
+        self
+    }
+
+    /// How much of the fleet's [history](Registry::history) the store keeps: at least this many transitions (a hundred more
+    /// where Redis frees memory by whole blocks), for this long after the latest of them. Default 1,000 transitions and an hour. A transition takes Redis
+    /// about 300 bytes. Give all instances of a namespace the same.
+    pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
+        self.retention = Retention { events: transitions, age };
+        self
+    }
+
     /// Builds a registry that is not the global one.
     ///
-    /// Asks the store for the fleet's states before it returns, for half a second at most; a store that
-    /// does not answer is no error: the registry serves by itself and joins when the store is there.
+    /// Asks the store for the fleet's states before it returns, and waits at most half a second for them. A store that
+    /// does not answer is no error, unless there is a [`connect_timeout`](Self::connect_timeout): the registry serves by itself and joins
+    /// the fleet when the store is there.
     ///
     /// # Errors
-    /// A wrong URL; a configuration value that cannot be meant.
+    /// If the address or a setting is invalid; if a `connect_timeout` has elapsed.
     pub fn build(mut self) -> Result<Registry, Error> {
         let layers = Layers::new(&self.code, &self.config)?;
         if let Some(namespace) = &self.config.namespace {
@@ -164,20 +196,32 @@ impl RegistryBuilder {
         if self.max_breakers == 0 {
             return Err(Error::config("max_breakers", "0 would guard nothing; it must be at least 1"));
         }
-        let (store, shared): (Arc<dyn Store>, bool) = match &self.target {
-            Target::Memory => (Arc::new(MemoryStore::new(self.clock.clone())), false),
+        if self.retention.events == 0 || self.retention.age < Duration::from_secs(1) {
+            let problem =
+                "must be at least one transition and one second, which instances need to follow each other";
+            return Err(Error::config("retain_history", problem));
+        }
+        if self.connect_timeout.is_some_and(|span| span.is_zero()) {
+            return Err(Error::config("connect_timeout", "0 is not a span of time; it must be longer"));
+        }
+        let (store, is_shared): (Arc<dyn Store>, bool) = match &self.target {
+            Target::Memory => {
+                (Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention)), false)
+            }
             #[cfg(feature = "redis")]
             Target::Redis(target) => {
-                (Arc::new(crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?), true)
+                let store = crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?;
+                (Arc::new(store.retaining(self.retention)), true)
             }
         };
-        Registry::start(self, layers, store, shared)
+        Registry::start(self, layers, store, is_shared)
     }
 
     /// Builds the registry that all attributes use unless they name another; see [`build`](Self::build).
     ///
     /// # Errors
-    /// As `build`; and if there is a global registry already, because this is the second `install` or a guarded call came first.
+    /// As [`build`](Self::build); and if there is a global registry already, because this is the second `install` or a guarded
+    /// call came first.
     pub fn install(self) -> Result<&'static Registry, Error> {
         let mut fresh = false;
         let registry = super::GLOBAL.get_or_try_init(|| {

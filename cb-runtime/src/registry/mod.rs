@@ -1,8 +1,12 @@
 //! One instance's breakers.
 
 mod builder;
+mod control;
+mod fleet;
+mod history;
 #[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
 mod missing_features;
+mod node;
 mod report_limiter;
 
 use std::fmt;
@@ -15,46 +19,54 @@ use once_cell::sync::OnceCell;
 use tokio::sync::{mpsc, oneshot};
 
 pub use builder::RegistryBuilder;
+pub use control::Control;
 
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
-use crate::breakers::{BreakerMap, KeyedBreaker, KeyedSite};
+use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, Steered};
 use crate::cache::Cache;
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
 use crate::coordinator::{self, Command};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
 use crate::metrics;
-use crate::snapshot::FleetBreaker;
-use crate::store::{Record, Store};
+use crate::snapshot::StoreStatus;
+use crate::store::{Retention, Store};
 use report_limiter::ReportLimiter;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
-/// A registry that is shut down waits so long for results that are still to be written to the store, and for
-/// numbers that are still to be published.
+/// What [`Registry::shutdown`] waits at most for results that are still to be written to the store, and for numbers that are still to be
+/// published.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 
-/// A newcomer waits so long for the fleet's states before it goes on without them.
-const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// What a new registry waits at most for the fleet's states before it goes on without them.
+const FIRST_CONTACT: Duration = Duration::from_millis(500);
 
 /// One instance: a set of breakers, one per name, that it shares with all other instances of its
-/// namespace through the store.
+/// namespace through the store. A cheap handle: all clones are the same instance.
 ///
 /// The attribute uses the [global](Self::global) one. Others are independent of it and of each other: twenty
-/// of them in one process are twenty instances. Dropping one ends its background work; what has not been
-/// told the store then is lost, unless [`shutdown`](Self::shutdown) was awaited.
+/// of them in one process are twenty instances. When the last clone of one is dropped, its background work ends; what
+/// it has not yet sent to the store is lost then, unless [`shutdown`](Self::shutdown) was awaited.
+#[derive(Clone)]
 pub struct Registry {
     id: u64,
     context: Arc<RegistryContext>,
     breakers: Arc<BreakerMap>,
+    shared: Arc<Shared>,
+}
+
+/// What calls do not need.
+struct Shared {
     requests: mpsc::UnboundedSender<Command>,
+    store: Arc<dyn Store>,
+    retention: Retention,
     code: Code,
-    /// Where the shared state lives, as far as the config said so.
-    place: Place,
-    reports: ReportLimiter,
+    address: Address,
+    unguarded: ReportLimiter,
     #[cfg(feature = "metrics")]
     published: metrics::Enrolled,
 }
@@ -68,9 +80,9 @@ impl Registry {
     /// The registry that attributes use unless they name another.
     ///
     /// If none has been [installed](RegistryBuilder::install), the first use builds one from the environment:
-    /// `CB_REDIS_URL` (without it, state lives in this process alone) and `CB_NAMESPACE`, and with the feature `config` all that
-    /// `RegistryConfig::from_env` reads. A URL that cannot be used is reported by `tracing` and on stderr, and
-    /// state lives in this process alone; so are settings that cannot be meant, and all of them left out.
+    /// `CB_REDIS_URL` (without it, state lives in this process alone), `CB_NAMESPACE` and `CB_INSTANCE`, and with the feature `config` all that
+    /// `RegistryConfig::from_env` reads. If the address is invalid, that is reported by `tracing` and on stderr, and
+    /// state lives in this process alone. If a setting is invalid, that is reported too, and none of the environment's settings is used.
     pub fn global() -> &'static Registry {
         GLOBAL.get_or_init(Registry::from_environment)
     }
@@ -88,8 +100,8 @@ impl Registry {
         {
             Ok(config) => builder = builder.config(config),
             Err(error) => {
-                tracing::error!(target: "cb_runtime", %error, "the environment's settings for circuit breakers are left out");
-                eprintln!("cb-runtime: the environment's settings are left out: {error}");
+                tracing::error!(target: "cb_runtime", %error, "the environment's settings for circuit breakers are not used");
+                eprintln!("cb-runtime: the environment's settings are not used: {error}");
             }
         }
         let url = std::env::var("CB_REDIS_URL").unwrap_or_default();
@@ -101,8 +113,8 @@ impl Registry {
             false => Err(Error::config("CB_REDIS_URL", "needs the feature `redis` of cb-runtime")),
         };
         attempt.unwrap_or_else(|error| {
-            tracing::error!(target: "cb_runtime", %error, "CB_REDIS_URL cannot be used; circuit breakers are not shared");
-            eprintln!("cb-runtime: CB_REDIS_URL cannot be used, circuit breakers are not shared: {error}");
+            tracing::error!(target: "cb_runtime", %error, "CB_REDIS_URL is invalid; circuit breakers are not shared");
+            eprintln!("cb-runtime: CB_REDIS_URL is invalid, circuit breakers are not shared: {error}");
             Registry::builder().build().expect("the memory store's defaults are valid")
         })
     }
@@ -111,45 +123,54 @@ impl Registry {
         builder: RegistryBuilder,
         layers: Layers,
         store: Arc<dyn Store>,
-        shared: bool,
+        has_shared_store: bool,
     ) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let RegistryBuilder { code, config, on_error, clock, max_breakers, .. } = builder;
-        let place = Place { redis: config.redis, namespace: builder.namespace };
+        let RegistryBuilder {
+            code, config, on_error, clock, max_breakers, connect_timeout, retention, ..
+        } = builder;
+        let address = Address { redis: config.redis, namespace: builder.namespace };
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let events = Arc::new(EventBus::new(on_error));
-        let cache = Registry::cache(&clock, &events, shared.then_some(&store), &store_up)?;
-        let context = Arc::new(RegistryContext::new(instance, clock, events, cache, store_up));
+        let cache = Registry::cache(&clock, &events, has_shared_store.then_some(&store), &store_up)?;
+        let context = RegistryContext::new(instance, clock, events, cache, store_up)
+            .with_node(node::name(config.node.or(builder.node)))
+            .with_shared_store(has_shared_store);
+        let context = Arc::new(context);
         *context.layers_mut() = layers;
         let breakers = Arc::new(BreakerMap::new(max_breakers, context.clock.now()));
-        let (ready, first_look) = sync_channel(1);
+        let (ready, first_contact) = sync_channel(1);
         let requests =
-            coordinator::start(context.clone(), breakers.clone(), store, ready).map_err(no_thread)?;
+            coordinator::start(context.clone(), breakers.clone(), store.clone(), ready).map_err(no_thread)?;
+        match connect_timeout {
+            // Without the fleet's states the registry serves by itself.
+            None => drop(first_contact.recv_timeout(FIRST_CONTACT)),
+            // If it fails, `requests` is dropped, which ends the coordinator.
+            Some(limit) => context.connection.wait_until_up(limit)?,
+        }
         #[cfg(feature = "metrics")]
         let published = metrics::enroll(metrics::Source {
-            namespace: place.namespace.as_str().into(),
+            namespace: address.namespace.as_str().into(),
             context: context.clone(),
             breakers: breakers.clone(),
         })
         .map_err(no_thread)?;
-        // Either way is fine: without the fleet's states the registry serves by itself.
-        let _ = first_look.recv_timeout(FIRST_LOOK);
-        Ok(Registry {
-            id,
-            context,
-            breakers,
+        let shared = Shared {
             requests,
+            store,
+            retention,
             code,
-            place,
-            reports: ReportLimiter::default(),
+            address,
+            unguarded: ReportLimiter::default(),
             #[cfg(feature = "metrics")]
             published,
-        })
+        };
+        Ok(Registry { id, context, breakers, shared: Arc::new(shared) })
     }
 
-    /// The cached results of all breakers; in this process only, unless others share a store.
+    /// The cached results of all breakers; in this process only, unless there is a store to share them through.
     fn cache(
         clock: &Clock,
         events: &Arc<EventBus>,
@@ -163,11 +184,12 @@ impl Registry {
         Ok(cache.with_store(store, store_up.clone(), background.clone()))
     }
 
-    /// The breaker of that name, if it is registered here or the fleet holds it in a state other than closed.
+    /// The breaker of that name, if it is registered here or the fleet has it in a state other than closed. To steer any
+    /// other, see [`control`](Self::control).
     pub fn breaker(&self, name: &str) -> Option<Breaker> {
         match self.breakers.get(name) {
             Some(core) => Some(Breaker::new(core)),
-            None if self.breakers.is_held(name) => Some(Breaker::new(self.look(name))),
+            None if self.breakers.is_held(name) => Some(Breaker::new(self.observed(name))),
             None => None,
         }
     }
@@ -175,7 +197,7 @@ impl Registry {
     /// The breaker of that name, registered with `config` if it is not registered yet.
     ///
     /// # Panics
-    /// If `config` cannot be meant; [`try_get_or_create`](Self::try_get_or_create) returns the error instead.
+    /// If `config` is invalid; [`try_get_or_create`](Self::try_get_or_create) returns the error instead.
     #[track_caller]
     pub fn get_or_create(&self, name: &str, config: BreakerConfig) -> Breaker {
         match self.try_get_or_create(name, config) {
@@ -187,11 +209,9 @@ impl Registry {
     /// The breaker of that name, registered with `config` if it is not registered yet.
     ///
     /// # Errors
-    /// If `config`, together with the operator's word and the defaults, cannot be meant.
+    /// If `config` is invalid, alone or together with the operator's settings and the defaults.
     pub fn try_get_or_create(&self, name: &str, config: BreakerConfig) -> Result<Breaker, Error> {
-        if name.is_empty() {
-            return Err(Error::config("name", "is empty; it must have at least one character"));
-        }
+        check_name(name)?;
         config.validate()?;
         let layers = self.context.layers();
         layers.claim(name)?;
@@ -202,77 +222,34 @@ impl Registry {
 
     /// All breakers that are registered here, by name.
     pub fn breakers(&self) -> Vec<Breaker> {
-        let mut all: Vec<_> = self.breakers.all().into_iter().map(Breaker::new).collect();
+        let mut all: Vec<_> = self.breakers.registered().into_iter().map(Breaker::new).collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }
 
-    /// Every breaker of the fleet as the store has it, after this instance has told the store all it knows.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub async fn fleet(&self) -> Result<Vec<FleetBreaker>, Error> {
-        let (answer, answered) = oneshot::channel();
-        let gone = || Error::new(ErrorKind::ShutDown);
-        self.requests.send(Command::Fleet(answer)).map_err(|_| gone())?;
-        let rows = answered.await.map_err(|_| gone())??;
-        let mut fleet = Vec::with_capacity(rows.len());
-        for row in rows {
-            match row.view {
-                Ok((record, counts, run)) => fleet.push(FleetBreaker {
-                    name: row.name.to_string(),
-                    state: record.state,
-                    epoch: record.epoch,
-                    reason: record.reason,
-                    actor: record.actor,
-                    originator: record.originator,
-                    retry_after: record.remaining_us.map(Duration::from_micros),
-                    failures: counts.failures,
-                    successes: counts.successes,
-                    consecutive_failures: run,
-                }),
-                Err(problem) => self.context.events.error(Error::new(ErrorKind::Data {
-                    what: format!("breaker \"{}\"", row.name),
-                    problem,
-                })),
-            }
-        }
-        fleet.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(fleet)
-    }
-
-    /// [Resets](Breaker::reset) every breaker of the fleet.
-    ///
-    /// # Errors
-    /// If the store does not answer; some breakers may have been reset then, and others not.
-    pub async fn reset_all(&self) -> Result<(), Error> {
-        let breaker = |row: FleetBreaker| Breaker::new(self.look(&row.name));
-        // All at once: one batch carries many.
-        let placed: Vec<_> = self.fleet().await?.into_iter().map(|row| breaker(row).begin_reset()).collect();
-        let mut result = Ok(());
-        for placed in placed {
-            result = result.and(placed.taken().await);
-        }
-        result
-    }
-
-    /// Puts `config` in the place of what was said from outside the code before (at
-    /// [`RegistryBuilder::config`] or at the last reload): for all breakers that are registered and all that will be. None loses
-    /// a count or changes its state by this; what a breaker has counted is judged by the new settings from then on.
+    /// Puts `config` in the place of what came from outside the code before (at
+    /// [`RegistryBuilder::config`] or at the last reload): for all breakers that are registered and all that will be. None of them loses
+    /// a count or changes its state; what a breaker has counted is judged by the new settings from then on.
     /// Annotated functions follow with their `call_timeout` and `cache_ttl`; calls under way keep theirs.
     ///
-    /// All or nothing: if something in `config` cannot be meant, or contradicts an attribute, everything stays as it is. The
-    /// fleet's other instances have to be told by themselves.
+    /// All or nothing: if something in `config` is invalid, or contradicts an attribute, everything stays as it is. Other
+    /// instances of the fleet have to be reloaded too.
     ///
     /// # Errors
-    /// Says what cannot be meant. `redis` and `namespace` may be left out, but not be others than before.
+    /// If `config` is invalid. `redis`, `namespace` and `node` may be left out, but not differ from before.
     pub fn reload(&self, config: RegistryConfig) -> Result<(), Error> {
-        self.place.stays(&config)?;
-        let layers = Layers::new(&self.code, &config)?;
+        self.shared.address.is_kept_by(&config)?;
+        if config.node.as_ref().is_some_and(|node| **node != *self.context.node) {
+            return Err(Error::config(
+                "node",
+                "it cannot change while the registry runs; restart to change it",
+            ));
+        }
+        let layers = Layers::new(&self.shared.code, &config)?;
         // Nobody can register a breaker until this is done.
         let mut current = self.context.layers_mut();
         let mut changes = Vec::new();
-        for core in self.breakers.all() {
+        for core in self.breakers.registered() {
             layers.claim(core.name())?;
             let settings = core.resolve(&layers).map_err(|error| {
                 let key = format!("breakers.{}.{}", core.name(), error.field().unwrap_or_default());
@@ -288,26 +265,51 @@ impl Registry {
         Ok(())
     }
 
-    /// All events from now on.
+    /// All events from now on. To go on where an earlier subscription ended, see [`subscribe_from`](Self::subscribe_from).
     pub fn subscribe(&self) -> Events {
         self.context.events.subscribe()
     }
 
-    /// The id under which this instance appears as originator of changes.
+    /// The id under which this instance appears as originator of changes: another one at every start.
     pub fn instance(&self) -> &str {
         &self.context.instance
     }
 
-    /// Tells the store what it does not know yet, gives back what is held, and ends the background work.
+    /// The [name of the node](RegistryBuilder::node) that this instance runs on: the same at every start.
+    pub fn node(&self) -> &str {
+        &self.context.node
+    }
+
+    /// The namespace whose breakers it shares.
+    pub fn namespace(&self) -> &str {
+        &self.shared.address.namespace
+    }
+
+    /// Whether the store answers, and since when; from memory, without I/O. For readiness probes.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), cb_runtime::Error> {
+    /// use cb_runtime::{Registry, StoreStatus};
+    ///
+    /// let registry = Registry::builder().build()?;
+    /// assert!(matches!(registry.store_status(), StoreStatus::InMemory));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn store_status(&self) -> StoreStatus {
+        self.context.connection.status().unwrap_or(StoreStatus::Connecting)
+    }
+
+    /// Sends the store what it does not know yet, gives back what is held, and ends the background work.
     /// Calls go on, guarded by this instance alone. Cancelling abandons the wait, not the shutdown.
     pub async fn shutdown(&self) {
         self.context.cache.flush(LAST_WRITES).await;
         let (done, is_done) = oneshot::channel();
-        if self.requests.send(Command::Shutdown(done)).is_ok() {
+        if self.shared.requests.send(Command::Shutdown(done)).is_ok() {
             let _ = is_done.await;
         }
         #[cfg(feature = "metrics")]
-        self.published.flush(LAST_WRITES).await;
+        self.shared.published.flush(LAST_WRITES).await;
     }
 
     /// Tells registries of one process apart; never 0.
@@ -317,48 +319,70 @@ impl Registry {
     }
 
     /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
-    /// fails: a config that cannot be meant is reported, and left out.
+    /// fails: an invalid setting is reported and left out.
     pub(crate) fn core(&self, name: &str, config: &BreakerConfig) -> Arc<Core> {
-        match self.breakers.pin(name) {
-            Some(core) => self.registered_again(core, config),
-            None => self.made(name, config, |make| self.breakers.get_or_insert(name, make.make())),
+        if let Some(core) = self.breakers.pin(name) {
+            return self.registered_again(core, config);
+        }
+        let blueprint = self.blueprint(name, config);
+        let mut entry = self.breakers.entry(name);
+        match entry.pin() {
+            Some(core) => core,
+            None => entry.insert(Place::Pinned, |name, held| blueprint.core(name, held)),
         }
     }
 
-    /// The same for a function whose name is made of its arguments.
+    /// The breaker of an annotated function whose name is made of its arguments.
     #[inline]
     pub(crate) fn keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
         match self.breakers.get_keyed(name, site) {
             Some(KeyedBreaker { core, first: false }) => core,
             Some(KeyedBreaker { core, first: true }) => self.registered_again(core, config),
-            None => self.new_guest(name, config, site),
+            None => self.new_keyed(name, config, site),
         }
     }
 
     #[cold]
-    fn new_guest(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
-        let admitted = |make: Maker| self.breakers.get_or_admit(name, site, make.make());
-        if !name.is_empty()
-            && let Some(core) = self.made(name, config, admitted)
-        {
-            return core;
+    fn new_keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
+        let blueprint = self.blueprint(name, config);
+        if !name.is_empty() {
+            let entry = self.breakers.entry(name);
+            if let Some(core) = entry.get() {
+                return core;
+            }
+            if entry.has_room() {
+                return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held));
+            }
         }
-        if self.reports.are_due(self.context.clock.now()) {
+        if self.shared.unguarded.is_due(self.context.clock.now()) {
             let (breaker, places) = (name.into(), self.breakers.places());
             self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
         }
-        self.made(name, config, |make| make.detached(name.into()))
+        blueprint.detached(name.into())
     }
 
-    /// The breaker of that name for someone who only looks at it or steers it.
-    fn look(&self, name: &str) -> Arc<Core> {
-        match self.breakers.get(name) {
+    /// The breaker of that name for a caller that only looks at it.
+    fn observed(&self, name: &str) -> Arc<Core> {
+        let blueprint = self.blueprint(name, &BreakerConfig::default());
+        let entry = self.breakers.entry(name);
+        match entry.get() {
             Some(core) => core,
-            None => self.made(name, &BreakerConfig::default(), |make| self.breakers.look(name, make.make())),
+            None => entry.insert(Place::Observed, |name, held| blueprint.observed(name, held)),
         }
     }
 
+    /// The breaker of that name for steering it, and what keeps it in the coordinator's care if it is not registered here.
+    fn steered(&self, name: &str) -> (Breaker, Option<Steered>) {
+        if let Some(core) = self.breakers.get(name) {
+            return (Breaker::new(core), None);
+        }
+        let core = self.blueprint(name, &BreakerConfig::default()).observed(name.into(), None);
+        let steered = self.breakers.steer(core);
+        (Breaker::new(steered.core().clone()), Some(steered))
+    }
+
     fn registered_again(&self, core: Arc<Core>, config: &BreakerConfig) -> Arc<Core> {
+        core.registered();
         if config.is_about_the_breaker() {
             let layers = self.context.layers();
             let (given, settings) = self.usable(&layers, core.name(), config);
@@ -367,83 +391,86 @@ impl Registry {
         core
     }
 
-    /// What `then` does with all that it takes to make the breaker of that name.
-    fn made<T>(&self, name: &str, config: &BreakerConfig, then: impl FnOnce(Maker) -> T) -> T {
-        // Held until the breaker is in the breakers: a reload finds it there, or has been before.
+    /// All that it takes to make the breaker of that name. Until it is dropped there is no reload, so a reload either
+    /// finds the breaker in the map or has been before.
+    fn blueprint(&self, name: &str, config: &BreakerConfig) -> Blueprint<'_> {
         let layers = self.context.layers();
         if let Err(error) = layers.claim(name) {
             self.report(error);
         }
         let (given, settings) = self.usable(&layers, name, config);
-        then(Maker {
-            given,
-            settings,
-            per_function: layers.per_function(name),
-            context: self.context.clone(),
-        })
+        let per_function = layers.per_function(name);
+        Blueprint { given, settings, per_function, context: &self.context, _layers: layers }
     }
 
-    /// A config that cannot be meant is reported, and left out.
+    /// `config` without what is invalid, which is reported, and the settings that it leads to.
     fn usable(&self, layers: &Layers, name: &str, config: &BreakerConfig) -> (BreakerConfig, Settings) {
-        match layers.resolve(name, config) {
-            Ok(settings) => (config.clone(), settings),
-            Err(error) => {
-                self.report(error);
-                let nothing = BreakerConfig::default();
-                let settings = layers.resolve(name, &nothing).expect("the layers resolve by themselves");
-                (nothing, settings)
-            }
+        let (config, settings, errors) = layers.resolve_leniently(name, config);
+        for error in errors {
+            self.report(error);
         }
+        (config, settings)
     }
 
-    /// Tells whoever listens for errors.
+    /// Tells all who listen for errors.
     pub(crate) fn report(&self, error: Error) {
         self.context.events.error(error);
     }
 }
 
 /// All that it takes to make a breaker.
-struct Maker {
+struct Blueprint<'a> {
     given: BreakerConfig,
     settings: Settings,
     per_function: PerFunction,
-    context: Arc<RegistryContext>,
+    context: &'a Arc<RegistryContext>,
+    _layers: std::sync::RwLockReadGuard<'a, Layers>,
 }
 
-impl Maker {
-    fn make(self) -> impl FnOnce(Arc<str>, Option<(Record, Moment)>) -> Arc<Core> {
-        let Maker { given, settings, per_function, context } = self;
-        move |name, held| Core::new(name, given, settings, per_function, held, context)
+impl Blueprint<'_> {
+    fn core(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
+        Core::new(name, self.given, self.settings, self.per_function, held, self.context.clone())
+    }
+
+    fn observed(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
+        Core::observed(name, self.settings, self.per_function, held, self.context.clone())
     }
 
     fn detached(self, name: Arc<str>) -> Arc<Core> {
-        Core::detached(name, self.given, self.settings, self.per_function, self.context)
+        Core::detached(name, self.given, self.settings, self.per_function, self.context.clone())
     }
 }
 
 /// Where the shared state lives: what a running registry cannot change any more.
-struct Place {
-    /// As far as a config said so.
+struct Address {
+    /// As far as a config gave it.
     redis: Option<String>,
     namespace: String,
 }
 
-impl Place {
-    fn stays(&self, config: &RegistryConfig) -> Result<(), Error> {
-        let other = |field, what| {
+impl Address {
+    fn is_kept_by(&self, config: &RegistryConfig) -> Result<(), Error> {
+        let changes = |field, what| {
             let problem =
-                format!("{what} cannot change while the registry runs; build another one, or start again");
+                format!("{what} cannot change while the registry runs; build another one, or restart");
             Err(Error::config(field, problem))
         };
         // Not the addresses themselves: they may carry passwords.
         if config.redis.is_some() && config.redis != self.redis {
-            return other("redis", "the address of the store");
+            return changes("redis", "the address of the store");
         }
         if config.namespace.as_ref().is_some_and(|namespace| *namespace != self.namespace) {
-            return other("namespace", "it");
+            return changes("namespace", "it");
         }
         Ok(())
     }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    if name.is_empty() {
+        return Err(Error::config("name", "is empty; it must have at least one character"));
+    }
+    Ok(())
 }
 
 fn no_thread(error: std::io::Error) -> Error {

@@ -43,6 +43,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Two entries may name the same breaker; the second finds what the first has left.
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>>;
 
+    /// Counts of closed breakers that are far from every limit: added, and answered only where the instance has to
+    /// exchange. It costs a store a tenth of an exchange. An entry is dropped unless the store's state is closed in that
+    /// epoch.
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>>;
+
     /// Everything a newcomer must know before its first call: the breakers that are held in another
     /// state than closed, and where the event stream stands.
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>>;
@@ -55,6 +60,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// read is an error, once; the next call from the same position goes on behind it. One call at a
     /// time: a second one waits for the first.
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
+
+    /// What the stream still has: at most `limit` events. Those that cannot be read are left out.
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 
     /// Every breaker that the store knows, with its counts, by name.
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;

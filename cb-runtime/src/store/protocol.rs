@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::snapshot::State;
+pub(super) use crate::text::cut as cut_to;
 
 /// A cached result as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,47 @@ pub(crate) struct Entry {
     pub(crate) settings: Arc<str>,
 }
 
+/// What one instance has counted on closed breakers that are far from every limit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Report {
+    pub(crate) instance: Arc<str>,
+    /// Reports and batches are numbered together, and a number that the store has seen is a retry, as in [`Batch`].
+    pub(crate) seq: u64,
+    /// As in [`Batch`].
+    pub(crate) as_of_us: Option<u64>,
+    /// Some hundred at most; an entry takes Redis 3 to 5 µs. None: the report only asks whether the store is the same.
+    pub(crate) entries: Vec<Reported>,
+}
+
+/// One breaker's part of a report.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Reported {
+    pub(crate) name: Arc<str>,
+    /// Of the closed state that this was counted in.
+    pub(crate) epoch: u64,
+    pub(crate) counts: Counts,
+    /// Age of the latest success: it ends the fleet's streak, as one that is told in a batch does.
+    pub(crate) success_age_us: Option<u64>,
+    /// Age of the latest failure, for people. Failures of a breaker that counts failures in a row travel in a batch.
+    pub(crate) failure_age_us: Option<u64>,
+    /// The window that the instance judges by; `since` means nothing here.
+    pub(crate) window: Option<WindowAsk>,
+    /// As in [`Delta`].
+    pub(crate) buckets: Vec<(u64, Counts)>,
+}
+
+/// The store's answer to a report.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Acknowledged {
+    pub(crate) now_us: u64,
+    pub(crate) position: Position,
+    /// Which entries should be exchanged instead: the store has another state or epoch, and has dropped what was
+    /// reported; or it holds a streak of failures, which this instance's successes may end.
+    pub(crate) exchange: Vec<usize>,
+    /// As in [`Answer`].
+    pub(crate) warnings: Vec<String>,
+}
+
 /// A breaker's shared state.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
@@ -102,7 +144,7 @@ pub(crate) const MAX_SPAN_US: u64 = 36_525 * 86_400 * 1_000_000;
 /// A batch is one piece of work, during which a Redis serves nobody else: about 25 µs for each entry
 /// without a window, up to 100 µs with all of one. A store does take more.
 pub(crate) const MAX_ENTRIES: usize = 128;
-/// The event stream keeps at least so many.
+/// The event stream keeps at least so many, unless the [`Retention`] is another.
 pub(crate) const MAX_EVENTS: usize = 1000;
 /// What was said of settings is told for so long after something else was said: time enough for all who differ to speak in
 /// turn, and so short that those who come after a deploy hear nothing of the one before.
@@ -327,16 +369,8 @@ impl State {
 }
 
 /// A reason, or an actor, as it is kept: at most [`MAX_REASON`] bytes of it.
-pub(super) fn cut(reason: &str) -> &str {
+pub(crate) fn cut(reason: &str) -> &str {
     cut_to(reason, MAX_REASON)
-}
-
-pub(super) fn cut_to(text: &str, bytes: usize) -> &str {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// Names one permit of a half-open state; unique within its instance. Epoch-bound: a change of
@@ -424,14 +458,10 @@ pub(crate) struct RoleView {
     pub(crate) remaining_us: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WindowView {
     /// Buckets with something in them, ascending, `since` and later, none older than the window.
     pub(crate) buckets: Vec<(u64, Counts)>,
-    /// Grows by one when an entry merges something into a bucket before the one current then or its predecessor:
-    /// an instance that sees it changed asks for the whole window again. 0 again in every epoch, and
-    /// after the window has lain idle for longer than its length.
-    pub(crate) late_merges: u64,
 }
 
 /// A place in the event stream; the default is before everything.
@@ -443,6 +473,30 @@ pub(crate) struct Position {
     pub(crate) id: String,
     /// The last event's number: events are numbered 1, 2, 3, … without gaps.
     pub(crate) number: u64,
+}
+
+/// A part of the event stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EventsAt {
+    /// The latest, newest first.
+    Newest,
+    /// Those before the event with this id, newest first.
+    Before(String),
+    /// Those after the event with this id, oldest first.
+    After(String),
+}
+
+/// How much of the event stream is kept: at least so many events, for so long after the latest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    pub(crate) events: usize,
+    pub(crate) age: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { events: MAX_EVENTS, age: IDLE }
+    }
 }
 
 /// One change of state, as the stream tells it.

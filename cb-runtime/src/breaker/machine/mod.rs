@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::config::Settings;
+use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, Proposal, Record};
 use exchange::InFlight;
@@ -183,21 +183,20 @@ impl StateMachine {
         self.local.is_some()
     }
 
-    /// Closed, admitting all calls, and fully synced: the breaker can be dropped and recreated from the fleet's state.
-    /// The counts that only this instance judges by (under a quorum) are lost then, as for a new instance.
-    pub(crate) fn is_at_rest(&self, now: Moment) -> bool {
-        self.state() == State::Closed
-            && self.ramp(now).is_none()
+    /// Its state, if it is fully synced and no health check depends on this instance: the breaker can be dropped and
+    /// recreated from that. The counts that only this instance judges by (under a quorum) are lost then, as for a new instance.
+    pub(crate) fn synced_record(&self, now: Moment) -> Option<Record> {
+        let is_closed = self.state() == State::Closed;
+        let is_checked = |health: &Health| !is_closed || health.idle_interval.is_some();
+        let is_synced = self.ramp(now).is_none()
             && self.local.is_none()
             && self.in_flight.is_none()
             && self.overrides.is_empty()
             && !self.stats.has_news()
             && !self.probes.want_exchange()
-            && !self.is_checked_while_closed()
-    }
-
-    fn is_checked_while_closed(&self) -> bool {
-        self.settings.health.as_ref().is_some_and(|health| health.idle_interval.is_some())
+            && !self.settings.health.as_ref().is_some_and(is_checked);
+        let known = self.confirmed.as_ref().or_else(|| is_closed.then_some(&self.initial));
+        known.filter(|_| is_synced).map(|known| known.at(now))
     }
 
     /// Totals of the epoch: the fleet's, and this instance's since. Of a half-open state that is this instance's own: its

@@ -17,7 +17,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, StreamEvent};
+use crate::store::{Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, StreamEvent};
 
 const TTL: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,12 +78,20 @@ impl Store for Shelf {
         unreachable!("the cache does not exchange")
     }
 
+    fn report(&self, _: crate::store::Report) -> BoxFuture<'_, Result<crate::store::Acknowledged, Error>> {
+        unreachable!("the cache does not report")
+    }
+
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         unreachable!("the cache does not load")
     }
 
     fn watch(&self, _: Position, _: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         unreachable!("the cache does not watch")
+    }
+
+    fn history(&self, _: EventsAt, _: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        unreachable!("the cache does not look at the history")
     }
 
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {

@@ -100,6 +100,7 @@ fn read(
         match key {
             "redis" => config.redis = read_text("redis", value, &mut problems),
             "namespace" => config.namespace = read_text("namespace", value, &mut problems),
+            "node" => config.node = read_text("node", value, &mut problems),
             "defaults" => {
                 config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems);
             }
@@ -111,7 +112,10 @@ fn read(
                     config.breakers.insert(name.to_owned(), said);
                 }
             }
-            unknown => problems.unknown("", unknown, value, &["redis", "namespace", "defaults", "breakers"]),
+            unknown => {
+                let known = ["redis", "namespace", "node", "defaults", "breakers"];
+                problems.unknown("", unknown, value, &known);
+            }
         }
     }
     config.by_variable = by_variable(&variables, &mut config, &mut problems);

@@ -153,7 +153,7 @@ fn errors_name_the_file_the_key_and_what_would_be_right() {
             "breakers.x.failure-threshold: there is no such key; did you mean `failure_threshold`?",
         ),
         ("[default]\n", "default: there is no such key; did you mean `defaults`?"),
-        ("colour = 3", "colour: there is no such key; there are redis, namespace, defaults, breakers"),
+        ("colour = 3", "colour: there is no such key; there are redis, namespace, node, defaults, breakers"),
         (
             "[defaults]\nfailure_threshold = 0",
             "defaults.failure_threshold: 0 would never let it act; it must be at least 1",

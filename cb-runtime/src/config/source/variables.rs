@@ -108,6 +108,7 @@ fn parse(name: &str, rest: &str, problems: &mut Problems) -> Option<(Part, Vec<S
     match (rest, rest.split_once(BETWEEN)) {
         ("REDIS_URL", _) => Some((Part::Registry("redis"), Vec::new())),
         ("NAMESPACE", _) => Some((Part::Registry("namespace"), Vec::new())),
+        ("INSTANCE", _) => Some((Part::Registry("node"), Vec::new())),
         (_, Some(("DEFAULTS", keys))) => {
             Some((Part::Defaults, keys.split(BETWEEN).map(str::to_lowercase).collect()))
         }
@@ -122,7 +123,7 @@ fn parse(name: &str, rest: &str, problems: &mut Problems) -> Option<(Part, Vec<S
                 Some((head, _)) => {
                     nearest(head, &["defaults", "breakers"]).map(|known| format!("{known}__…"))
                 }
-                None => nearest(whole, &["redis_url", "namespace"]).map(str::to_owned),
+                None => nearest(whole, &["redis_url", "namespace", "instance"]).map(str::to_owned),
             };
             if let Some(near) = near {
                 let problem =

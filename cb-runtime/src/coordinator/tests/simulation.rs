@@ -20,7 +20,7 @@ use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::{Admission, Permit};
-use crate::breakers::BreakerMap;
+use crate::breakers::{BreakerMap, Place};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
@@ -31,7 +31,10 @@ use crate::error::Error;
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
-use crate::store::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Store, StreamEvent};
+use crate::store::{
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Report, Store,
+    StreamEvent,
+};
 use crate::sync::lock;
 
 /// One instance's way to the store.
@@ -70,11 +73,17 @@ impl Store for Wire {
         }
         Box::pin(self.through(async move { Ok(self.store.exchange_now(&batch)) }))
     }
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        Box::pin(self.through(async move { Ok(self.store.report_now(&report)) }))
+    }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         Box::pin(self.through(self.store.load()))
     }
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         self.store.watch(from, patience)
+    }
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(self.through(self.store.history(at, limit)))
     }
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         Box::pin(self.through(self.store.fleet()))
@@ -135,7 +144,7 @@ impl Fleet {
                         context.clone(),
                     )
                 };
-                let core = breakers.get_or_insert("b", make);
+                let core = breakers.entry("b").insert(Place::Pinned, make);
                 let (asked, requests) = mpsc::unbounded_channel();
                 let now = clock.now();
                 let coordinator = Coordinator {

@@ -13,7 +13,7 @@ use crate::clock::micros;
 use crate::snapshot::State;
 use crate::store::{
     Counts, Entry, IDLE, LastAsk, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_SETTINGS, MAX_SPAN_US,
-    MAX_STREAK, Proposal, Record, Streak, WindowAsk, WindowView, cut, cut_to,
+    MAX_STREAK, Proposal, Record, Reported, Streak, WindowAsk, WindowView, cut, cut_to,
 };
 
 /// All instants are the store's, in microseconds.
@@ -42,6 +42,8 @@ pub(super) struct StoredBreaker {
     leases: BTreeMap<(Arc<str>, LeaseId), u64>,
     role: StoredLeader,
     settings: StoredSettings,
+    /// There was a streak of failures when the last exchange ended.
+    streak_seen: bool,
     kept: bool,
     touched_at: u64,
 }
@@ -49,7 +51,6 @@ pub(super) struct StoredBreaker {
 #[derive(Default)]
 struct StoredWindow {
     buckets: BTreeMap<u64, Counts>,
-    late_merges: u64,
     merged_at: u64,
 }
 
@@ -153,6 +154,28 @@ impl StoredBreaker {
         }
     }
 
+    /// Counts that were reported. Returns whether the instance should exchange this breaker instead.
+    pub(super) fn report(&mut self, entry: &Reported, when: When) -> bool {
+        if self.state() != State::Closed || self.epoch != entry.epoch {
+            return true;
+        }
+        if !when.retry {
+            self.kept = true;
+            self.counts.add(&entry.counts);
+            let streak = Streak { success_age_us: entry.success_age_us, failures: Vec::new() };
+            self.merge_run(&streak, when.base);
+            if let Some(ask) = entry.window {
+                self.merge_buckets(ask, &entry.buckets, when);
+            }
+        }
+        self.streak_seen
+    }
+
+    /// At the end of an exchange: those who report from now on are told that there is a streak to end.
+    pub(super) fn note_streak(&mut self) {
+        self.streak_seen = self.state() == State::Closed && !self.failures.is_empty();
+    }
+
     pub(super) fn success_age_us(&self, now: u64) -> Option<u64> {
         self.success_at.map(|at| now.saturating_sub(at))
     }
@@ -197,10 +220,8 @@ impl StoredBreaker {
 
     fn merge_buckets(&mut self, ask: WindowAsk, buckets: &[(u64, Counts)], when: When) {
         let first = first_bucket(ask, when.now);
-        let current = when.now / ask.width_us;
         // Longer than its length: what is in it is of no use any more.
         self.windows.retain(|&(length, _), window| when.now - window.merged_at <= length + micros(MARGIN));
-        let mut late = false;
         for (age, counts) in buckets {
             let bucket = when.base.saturating_sub(*age) / ask.width_us;
             if bucket < first || counts.is_nothing() {
@@ -210,20 +231,15 @@ impl StoredBreaker {
             window.merged_at = when.now;
             window.buckets.retain(|&bucket, _| bucket >= first);
             window.buckets.entry(bucket).or_default().add(counts);
-            late |= bucket + 1 < current;
-        }
-        if late && let Some(window) = self.windows.get_mut(&(ask.length_us, ask.width_us)) {
-            window.late_merges += 1;
         }
     }
 
     pub(super) fn window(&self, ask: WindowAsk, now: u64) -> WindowView {
         let first = first_bucket(ask, now).max(ask.since);
         match self.windows.get(&(ask.length_us, ask.width_us)) {
-            None => WindowView { buckets: Vec::new(), late_merges: 0 },
+            None => WindowView::default(),
             Some(window) => WindowView {
                 buckets: window.buckets.range(first..).map(|(&bucket, &counts)| (bucket, counts)).collect(),
-                late_merges: window.late_merges,
             },
         }
     }

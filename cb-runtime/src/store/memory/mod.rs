@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Batch, BoxFuture, Cached, Counts, Entry, FleetRow, IDLE, Load, MAX_EVENTS, Position, Record,
-    Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position,
+    Record, Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -46,6 +46,7 @@ struct Space {
     /// an old position hears of the events of a new incarnation.
     serial: u64,
     events: VecDeque<StreamEvent>,
+    retention: Retention,
     breakers: BTreeMap<Arc<str>, StoredBreaker>,
     /// By instance: the highest number of a batch, and when it came.
     sequences: HashMap<Arc<str>, (u64, u64)>,
@@ -64,12 +65,18 @@ impl MemoryStore {
             number: 0,
             serial: 0,
             events: VecDeque::new(),
+            retention: Retention::default(),
             breakers: BTreeMap::new(),
             sequences: HashMap::new(),
             cached: Shelf::default(),
             swept_at,
         };
         MemoryStore { clock, space: Mutex::new(space), news: Notify::new() }
+    }
+
+    pub(crate) fn retaining(self, retention: Retention) -> Self {
+        self.lock().retention = retention;
+        self
     }
 
     /// [`Store::exchange`] without a future, for what is simulated step by step.
@@ -85,6 +92,13 @@ impl MemoryStore {
             self.news.notify_waiters();
         }
         answer
+    }
+
+    /// [`Store::report`] without a future.
+    pub(crate) fn report_now(&self, report: &Report) -> Acknowledged {
+        let mut space = self.lock();
+        let now = self.clock.now().0;
+        space.report(report, now)
     }
 
     /// Loses everything, as a Redis does at FLUSHALL.
@@ -113,22 +127,36 @@ impl MemoryStore {
 
 impl Space {
     fn exchange(&mut self, batch: &Batch, now: u64) -> Answer {
-        self.sweep(now);
-        let last = self.sequences.get(&batch.instance).map(|&(seq, _)| seq);
-        let retry = last.is_some_and(|last| batch.seq <= last);
-        self.sequences.insert(batch.instance.clone(), (batch.seq.max(last.unwrap_or(0)), now));
-
-        let second = micros(Duration::from_secs(1));
-        let base = batch.as_of_us.filter(|at| (now.saturating_sub(second)..=now).contains(at)).unwrap_or(now);
-        let views = batch
-            .entries
-            .iter()
-            .map(|entry| {
-                let when = When { now, base, retry };
-                self.entry(&batch.instance, entry, when)
-            })
-            .collect();
+        let when = self.begin(&batch.instance, batch.seq, batch.as_of_us, now);
+        let views = batch.entries.iter().map(|entry| self.entry(&batch.instance, entry, when)).collect();
         Answer { now_us: now, position: self.position(), views, warnings: Vec::new() }
+    }
+
+    fn report(&mut self, report: &Report, now: u64) -> Acknowledged {
+        let when = self.begin(&report.instance, report.seq, report.as_of_us, now);
+        let mut exchange = Vec::new();
+        for (at, entry) in report.entries.iter().enumerate() {
+            let mut breaker = self.breakers.remove(&entry.name).unwrap_or_default();
+            if breaker.report(entry, when) {
+                exchange.push(at);
+            }
+            if breaker.is_kept() {
+                breaker.touch(now);
+                self.breakers.insert(entry.name.clone(), breaker);
+            }
+        }
+        Acknowledged { now_us: now, position: self.position(), exchange, warnings: Vec::new() }
+    }
+
+    /// Notes the number of a batch or report.
+    fn begin(&mut self, instance: &Arc<str>, seq: u64, as_of_us: Option<u64>, now: u64) -> When {
+        self.sweep(now);
+        let last = self.sequences.get(instance).map(|&(seq, _)| seq);
+        let retry = last.is_some_and(|last| seq <= last);
+        self.sequences.insert(instance.clone(), (seq.max(last.unwrap_or(0)), now));
+        let second = micros(Duration::from_secs(1));
+        let base = as_of_us.filter(|at| (now.saturating_sub(second)..=now).contains(at)).unwrap_or(now);
+        When { now, base, retry }
     }
 
     fn announce(
@@ -142,7 +170,7 @@ impl Space {
         let position = self.next_position();
         let record = Record { since_us: 0, ..record };
         self.events.push_back(StreamEvent { position, name: name.clone(), from, record, evidence, at_us });
-        while self.events.len() > MAX_EVENTS {
+        while self.events.len() > self.retention.events {
             self.events.pop_front();
         }
     }
@@ -191,6 +219,7 @@ impl Space {
             role: entry.role.map(|_| breaker.role().view(instance, now)),
             other_settings: breaker.settle_settings(&entry.settings, now),
         };
+        breaker.note_streak();
         if breaker.is_kept() {
             breaker.touch(now);
             self.breakers.insert(entry.name.clone(), breaker);
@@ -247,6 +276,10 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(self.exchange_now(&batch))))
     }
 
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        Box::pin(ready(Ok(self.report_now(&report))))
+    }
+
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         let space = self.lock();
         let now_us = self.clock.now().0;
@@ -282,6 +315,23 @@ impl Store for MemoryStore {
                 }
             }
         })
+    }
+
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        let space = self.lock();
+        let serial =
+            |id: &str| id.split('-').next().and_then(|serial| serial.parse::<u64>().ok()).unwrap_or(0);
+        let kept = space.events.iter();
+        let events = match at {
+            EventsAt::Newest => kept.rev().take(limit).cloned().collect(),
+            EventsAt::Before(id) => {
+                kept.rev().filter(|event| serial_of(event) < serial(&id)).take(limit).cloned().collect()
+            }
+            EventsAt::After(id) => {
+                kept.filter(|event| serial_of(event) > serial(&id)).take(limit).cloned().collect()
+            }
+        };
+        Box::pin(ready(Ok(events)))
     }
 
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {

@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | `cb1:{ns}:b:<breaker>` | hash | state, epoch, counts of a breaker; who has its role; what is said of its settings |
 //! | `cb1:{ns}:l:<breaker>` | sorted set | its leases, by deadline |
-//! | `cb1:{ns}:w:<length>/<width>:<breaker>` | hash | its time window |
+//! | `cb1:{ns}:w:<length>/<width>:<bucket>` | hash | one bucket of all time windows of that shape |
+//! | `cb1:{ns}:quiet` | hash | what reports have told of closed breakers since their last exchange |
 //! | `cb1:{ns}:n:<calls>:<breaker>` | hash | its last calls |
 //! | `cb1:{ns}:s:<instance>` | string | the number of the instance's last batch |
 //! | `cb1:{ns}:events` | stream | the changes of state |
@@ -19,7 +20,7 @@
 
 use std::fmt::Write as _;
 
-use crate::store::{LastAsk, WindowAsk};
+use crate::store::LastAsk;
 
 /// The keys of one namespace.
 pub(super) struct Keys {
@@ -71,8 +72,13 @@ impl Keys {
         format!("{}l:{encoded}", self.shared)
     }
 
-    pub(super) fn window(&self, encoded: &str, ask: &WindowAsk) -> String {
-        format!("{}w:{}/{}:{encoded}", self.shared, ask.length_us, ask.width_us)
+    /// What a window's length, width and bucket are appended to.
+    pub(super) fn window_prefix(&self) -> String {
+        format!("{}w:", self.shared)
+    }
+
+    pub(super) fn quiet(&self) -> String {
+        format!("{}quiet", self.shared)
     }
 
     pub(super) fn last(&self, encoded: &str, ask: &LastAsk) -> String {

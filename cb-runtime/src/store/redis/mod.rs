@@ -31,7 +31,10 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::{Answer, Batch, BoxFuture, Cached, FleetRow, Load, Position, Store, StreamEvent};
+use super::{
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, MAX_COUNT, Position, Report,
+    Retention, Store, StreamEvent,
+};
 #[cfg(test)]
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -40,7 +43,7 @@ use connect::{Dialer, Link};
 use keys::{Keys, decode};
 use script::Scripts;
 use watch::Watching;
-use wire::{BatchOut, DecodeError, EntryOut, ReplyReader};
+use wire::{BatchOut, DecodeError, EntryOut, ReplyReader, report_arguments};
 
 pub(crate) use connect::Target;
 
@@ -58,6 +61,7 @@ pub(crate) struct RedisStore {
     dialer: Dialer,
     keys: Keys,
     breaker_prefix: String,
+    window_prefix: String,
     scripts: Scripts,
     /// With a number that tells one connection from the next.
     commands: Mutex<Option<(u64, Link)>>,
@@ -68,6 +72,7 @@ pub(crate) struct RedisStore {
     moves: AtomicU64,
     /// The address has proven right: somebody has answered who speaks our language.
     answered: AtomicBool,
+    retention: Retention,
     response_timeout: Duration,
     watch_margin: Duration,
     #[cfg(test)]
@@ -81,6 +86,7 @@ impl RedisStore {
         Ok(RedisStore {
             dialer: Dialer::new(target)?,
             breaker_prefix: keys.breaker_prefix(),
+            window_prefix: keys.window_prefix(),
             keys,
             scripts: Scripts::new(),
             commands: Mutex::default(),
@@ -88,11 +94,16 @@ impl RedisStore {
             generation: AtomicU64::new(0),
             moves: AtomicU64::new(0),
             answered: AtomicBool::new(false),
+            retention: Retention::default(),
             response_timeout: RESPONSE_TIMEOUT,
             watch_margin: WATCH_MARGIN,
             #[cfg(test)]
             clock: None,
         })
+    }
+
+    pub(crate) fn retaining(self, retention: Retention) -> Self {
+        RedisStore { retention, ..self }
     }
 
     /// Reads `clock` wherever the scripts read TIME, so that time can be moved by hand.
@@ -165,10 +176,16 @@ impl RedisStore {
 
     async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
         let doing = "exchanging counts";
-        let mut out = BatchOut::new(batch, fresh_incarnation(), &self.breaker_prefix);
+        let mut out = BatchOut::new(
+            batch,
+            fresh_incarnation(),
+            &self.breaker_prefix,
+            &self.window_prefix,
+            self.retention,
+        );
         let mut invocation = self.scripts.exchange.prepare_invoke();
         self.shared_keys(&mut invocation);
-        invocation.key(self.keys.sequence(&batch.instance));
+        invocation.key(self.keys.sequence(&batch.instance)).key(self.keys.quiet());
         // What cannot be sent has its answer already.
         let mut views = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
@@ -179,9 +196,6 @@ impl RedisStore {
             views.push(None);
             let entry_out = EntryOut::new(entry);
             invocation.key(self.keys.breaker(&entry_out.name)).key(self.keys.leases(&entry_out.name));
-            if let Some(ask) = &entry.window {
-                invocation.key(self.keys.window(&entry_out.name, ask));
-            }
             if let Some(ask) = &entry.last {
                 invocation.key(self.keys.last(&entry_out.name, ask));
             }
@@ -206,6 +220,31 @@ impl RedisStore {
         decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
     }
 
+    async fn report(&self, report: &Report) -> Result<Acknowledged, Error> {
+        let doing = "reporting counts";
+        let mut invocation = self.scripts.report.prepare_invoke();
+        self.shared_keys(&mut invocation);
+        invocation.key(self.keys.sequence(&report.instance)).key(self.keys.quiet());
+        invocation
+            .arg(report.seq.min(MAX_COUNT))
+            .arg(report.as_of_us.map_or(String::new(), |at| at.to_string()));
+        invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(&self.window_prefix);
+        for entry in &report.entries {
+            report_arguments(entry, &mut |argument| {
+                invocation.arg(argument);
+            });
+        }
+        let mut answer = self.run(doing, &mut invocation).await?;
+        let decoded = (|| {
+            let (now_us, position, warnings) =
+                (answer.number()?, answer.position()?, answer.list()?.texts()?);
+            let places = answer.list()?.numbers()?;
+            let exchange = places.into_iter().filter_map(|place| usize::try_from(place).ok()?.checked_sub(1));
+            Ok(Acknowledged { now_us, position, exchange: exchange.collect(), warnings })
+        })();
+        decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
+    }
+
     fn shared_keys(&self, invocation: &mut ScriptInvocation<'_>) {
         let keys = &self.keys;
         invocation.key(keys.meta()).key(keys.events()).key(keys.held()).key(keys.names());
@@ -215,6 +254,7 @@ impl RedisStore {
     async fn roll(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
         let mut invocation = self.scripts.load.prepare_invoke();
         self.shared_keys(&mut invocation);
+        invocation.key(self.keys.quiet());
         invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
         let mut answer = self.run(doing, &mut invocation).await?;
         let decoded = (|| {
@@ -245,8 +285,9 @@ impl RedisStore {
                 continue;
             }
             let mut invocation = self.scripts.read.prepare_invoke();
+            invocation.key(self.keys.quiet());
             for (encoded, _) in &known {
-                invocation.key(self.keys.breaker(encoded));
+                invocation.key(self.keys.breaker(encoded)).arg(encoded.as_str());
             }
             let mut answer = self.run(doing, &mut invocation).await?;
             let decoded = (|| {
@@ -338,12 +379,20 @@ impl Store for RedisStore {
         Box::pin(async move { RedisStore::exchange(self, &batch).await })
     }
 
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        Box::pin(async move { RedisStore::report(self, &report).await })
+    }
+
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         Box::pin(RedisStore::load(self))
     }
 
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         Box::pin(self.watch_stream(from, patience))
+    }
+
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(self.read_history(at, limit))
     }
 
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {

@@ -4,6 +4,7 @@ use redis::Script;
 
 pub(super) struct Scripts {
     pub(super) exchange: Script,
+    pub(super) report: Script,
     pub(super) load: Script,
     pub(super) read: Script,
 }
@@ -11,6 +12,7 @@ pub(super) struct Scripts {
 const EXCHANGE: &str = concat!(
     include_str!("lua/common.lua"),
     include_str!("lua/time_window.lua"),
+    include_str!("lua/quiet.lua"),
     include_str!("lua/leases.lua"),
     include_str!("lua/failing.lua"),
     include_str!("lua/count_window.lua"),
@@ -18,12 +20,24 @@ const EXCHANGE: &str = concat!(
     include_str!("lua/settings.lua"),
     include_str!("lua/exchange.lua"),
 );
+const REPORT: &str = concat!(
+    include_str!("lua/common.lua"),
+    include_str!("lua/time_window.lua"),
+    include_str!("lua/quiet.lua"),
+    include_str!("lua/report.lua"),
+);
 const LOAD: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/load.lua"));
-const READ: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/read.lua"));
+const READ: &str =
+    concat!(include_str!("lua/common.lua"), include_str!("lua/quiet.lua"), include_str!("lua/read.lua"));
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Scripts { exchange: Script::new(EXCHANGE), load: Script::new(LOAD), read: Script::new(READ) }
+        Scripts {
+            exchange: Script::new(EXCHANGE),
+            report: Script::new(REPORT),
+            load: Script::new(LOAD),
+            read: Script::new(READ),
+        }
     }
 
     /// The same scripts, but their time is the last argument, in microseconds, and not Redis' own.
@@ -34,7 +48,7 @@ impl Scripts {
             assert_eq!(source.matches(clock).count(), 1, "TIME is asked once, and in one place");
             Script::new(&source.replace(clock, "{ 0, table.remove(ARGV) }"))
         };
-        Scripts { exchange: given(EXCHANGE), load: given(LOAD), read: given(READ) }
+        Scripts { exchange: given(EXCHANGE), report: given(REPORT), load: given(LOAD), read: given(READ) }
     }
 }
 
@@ -42,7 +56,7 @@ impl Scripts {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{EXCHANGE, LOAD, READ};
+    use super::{EXCHANGE, LOAD, READ, REPORT};
     use crate::store::{
         IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_SETTINGS,
         MAX_SPAN_US, MAX_STREAK, SAID_FOR,
@@ -72,7 +86,7 @@ mod tests {
         let command = page.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
         let documented: BTreeSet<_> =
             command.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_uppercase).collect();
-        let by_scripts = [EXCHANGE, LOAD, READ]
+        let by_scripts = [EXCHANGE, REPORT, LOAD, READ]
             .into_iter()
             .flat_map(|script| script.split("call('").skip(1).filter_map(|call| call.split('\'').next()));
         let by_store = ["EVALSHA", "SCRIPT|LOAD", "XREAD", "XREVRANGE", "GET", "SET", "PTTL", "SELECT"];

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::connect::Link;
 use super::{RedisStore, is_an_answer, wire};
 use crate::error::{Error, ErrorKind};
-use crate::store::{Position, StreamEvent};
+use crate::store::{EventsAt, Position, StreamEvent};
 
 /// How long is waited behind entries that cannot be read, before it is made sure that they are still there.
 const SKIP_PATIENCE: Duration = Duration::from_millis(500);
@@ -103,5 +103,29 @@ impl RedisStore {
             return Err(error);
         }
         Ok(events)
+    }
+}
+
+impl RedisStore {
+    /// A part of the stream, on the connection for commands.
+    pub(super) async fn read_history(&self, at: EventsAt, limit: usize) -> Result<Vec<StreamEvent>, Error> {
+        let doing = "reading the history";
+        let key = self.keys.events();
+        let newest_first = |end: String| {
+            redis::cmd("XREVRANGE").arg(&key).arg(end).arg("-").arg("COUNT").arg(limit).to_owned()
+        };
+        let entries = match at {
+            EventsAt::After(id) => {
+                let read =
+                    redis::cmd("XREAD").arg("COUNT").arg(limit).arg("STREAMS").arg(&key).arg(id).to_owned();
+                let reply: Option<StreamReadReply> = self.request(doing, &read).await?;
+                reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids).collect()
+            }
+            EventsAt::Newest => self.request::<StreamRangeReply>(doing, &newest_first("+".into())).await?.ids,
+            EventsAt::Before(id) => {
+                self.request::<StreamRangeReply>(doing, &newest_first(format!("({id}"))).await?.ids
+            }
+        };
+        Ok(entries.into_iter().filter_map(|entry| wire::event(entry.id.clone(), &entry.map).ok()).collect())
     }
 }

@@ -14,7 +14,8 @@ use super::keys::{decode, encode};
 use crate::snapshot::State;
 use crate::store::{
     Batch, Counts, Entry, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US,
-    OutcomeKind, Position, Proposal, Record, RoleView, StreamEvent, View, WindowView, cut, cut_to,
+    OutcomeKind, Position, Proposal, Record, Reported, Retention, RoleView, StreamEvent, View, WindowView,
+    cut, cut_to,
 };
 
 #[derive(Serialize)]
@@ -28,6 +29,11 @@ pub(super) struct BatchOut<'a> {
     /// What the incarnation is called if one begins with this batch.
     fresh: String,
     prefix: &'a str,
+    /// What a window's shape and bucket are appended to.
+    windows: &'a str,
+    /// How many events are kept, and for how many seconds; left out where it is what the script has built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention: Option<(usize, u64)>,
     pub(super) entries: Vec<EntryOut<'a>>,
 }
 
@@ -137,7 +143,13 @@ struct WindowOut {
 }
 
 impl<'a> BatchOut<'a> {
-    pub(super) fn new(batch: &'a Batch, fresh: String, prefix: &'a str) -> Self {
+    pub(super) fn new(
+        batch: &'a Batch,
+        fresh: String,
+        prefix: &'a str,
+        windows: &'a str,
+        retention: Retention,
+    ) -> Self {
         BatchOut {
             instance: &batch.instance,
             encoded: encode(&batch.instance),
@@ -145,6 +157,9 @@ impl<'a> BatchOut<'a> {
             as_of: batch.as_of_us.map(whole),
             fresh,
             prefix,
+            windows,
+            retention: (retention != Retention::default())
+                .then_some((retention.events, retention.age.as_secs())),
             entries: Vec::with_capacity(batch.entries.len()),
         }
     }
@@ -285,6 +300,30 @@ fn counts_out(counts: &Counts) -> CountsOut {
     [whole(counts.successes), whole(counts.failures), whole(counts.slow)]
 }
 
+/// The arguments of one reported breaker, in the order in which `report.lua` takes them.
+pub(super) fn report_arguments(entry: &Reported, put: &mut impl FnMut(String)) {
+    put(encode(&entry.name));
+    put(whole(entry.epoch).to_string());
+    for count in counts_out(&entry.counts) {
+        put(count.to_string());
+    }
+    for age in [entry.success_age_us, entry.failure_age_us] {
+        put(age.map_or(String::new(), |age| whole(age).to_string()));
+    }
+    let shape = entry.window.map(|ask| [whole(ask.length_us), whole(ask.width_us)]);
+    let spans = shape.map_or([String::new(), String::new()], |shape| shape.map(|span| span.to_string()));
+    spans.into_iter().for_each(&mut *put);
+    let buckets: Vec<_> =
+        entry.buckets.iter().filter(|(_, counts)| shape.is_some() && !counts.is_nothing()).collect();
+    put(buckets.len().to_string());
+    for (age, counts) in buckets {
+        put(whole(*age).to_string());
+        for count in counts_out(counts) {
+            put(count.to_string());
+        }
+    }
+}
+
 /// An answer that is not of the form that the scripts give it. Only a script that is not ours could do that.
 #[derive(Debug)]
 pub(super) struct DecodeError(pub(super) &'static str);
@@ -342,6 +381,15 @@ impl ReplyReader {
             texts.push(items.text()?);
         }
         Ok(texts)
+    }
+
+    pub(super) fn numbers(self) -> Result<Vec<u64>, DecodeError> {
+        let mut items = self;
+        let mut numbers = Vec::with_capacity(items.0.len());
+        while !items.0.as_slice().is_empty() {
+            numbers.push(items.number()?);
+        }
+        Ok(numbers)
     }
 
     pub(super) fn counts(&mut self) -> Result<Counts, DecodeError> {
@@ -436,14 +484,12 @@ impl ReplyReader {
     }
 
     fn window(mut self) -> Result<WindowView, DecodeError> {
-        let late_merges = self.number()?;
-        let mut list = self.list()?;
-        let mut buckets = Vec::with_capacity(list.0.len());
-        while !list.0.as_slice().is_empty() {
-            let mut bucket = list.list()?;
+        let mut buckets = Vec::with_capacity(self.0.len());
+        while !self.0.as_slice().is_empty() {
+            let mut bucket = self.list()?;
             buckets.push((bucket.number()?, bucket.counts()?));
         }
-        Ok(WindowView { buckets, late_merges })
+        Ok(WindowView { buckets })
     }
 }
 

@@ -10,6 +10,7 @@ mod last;
 mod leases;
 #[cfg(feature = "redis")]
 mod random;
+mod reports;
 mod roles;
 mod settings;
 mod stream;

@@ -12,18 +12,19 @@ pub(crate) struct TimeWindow {
     length: u64,
     width: u64,
     buckets: BTreeMap<u64, Counts>,
-    late_merges: u64,
     /// The next exchange asks for this bucket and later ones; 0 = all.
     since: u64,
+    /// The bucket that was current when all were asked for.
+    asked_whole_in: u64,
 }
 
 impl TimeWindow {
-    /// A window of this length, in 60 buckets.
+    /// A window of this length, in ten buckets: it is exact to a tenth of its length.
     pub(crate) fn new(length: Duration) -> Self {
         let length = micros(length);
-        let width = length.div_ceil(60);
+        let width = length.div_ceil(10);
         debug_assert!(length / width <= MAX_BUCKETS);
-        TimeWindow { length, width, buckets: BTreeMap::new(), late_merges: 0, since: 0 }
+        TimeWindow { length, width, buckets: BTreeMap::new(), since: 0, asked_whole_in: 0 }
     }
 
     pub(crate) fn width(&self) -> u64 {
@@ -52,10 +53,13 @@ impl TimeWindow {
         self.buckets.extend(view.buckets.iter().copied());
         let expired = now.saturating_sub(self.length) / self.width;
         self.buckets = self.buckets.split_off(&expired);
-        // What is late has changed a bucket that was not asked for: ask for all of them once.
-        let stale = view.late_merges != self.late_merges && ask.since != 0;
-        self.late_merges = view.late_merges;
-        self.since = if stale { 0 } else { (now / self.width).saturating_sub(1) };
+        // Reports and instances that were cut off add to earlier buckets, too: all are asked for once per bucket.
+        let current = now / self.width;
+        let whole = current != self.asked_whole_in;
+        self.since = if whole && ask.since != 0 { 0 } else { current.saturating_sub(1) };
+        if ask.since == 0 {
+            self.asked_whole_in = current;
+        }
     }
 
     /// What lies within the window at the store's time `now`, by number of the bucket.

@@ -16,7 +16,7 @@ async fn a_trip_is_told_before_a_thousand_newcomers() {
     let newcomers = move |numbers: Range<u32>| {
         for number in numbers {
             let (settings, context) = (config.resolve().unwrap(), context.clone());
-            breakers.get_or_insert(&format!("newcomer-{number}"), |name, held| {
+            breakers.entry(&format!("newcomer-{number}")).insert(Place::Pinned, |name, held| {
                 Core::new(name, config.clone(), settings, PerFunction::default(), held, context)
             });
         }

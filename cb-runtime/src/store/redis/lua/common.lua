@@ -128,6 +128,37 @@ local function written_run(run)
   return table.concat(parts)
 end
 
+-- Merges in what came later or earlier; both as instants.
+local function merge_run(run, success, failures)
+  if success then
+    run.success = math.max(run.success or success, success)
+  end
+  local all = run.failures
+  for _, pair in ipairs(failures) do
+    all[#all + 1] = pair
+  end
+  table.sort(all, function(one, other) return one[1] < other[1] end)
+  local kept = {}
+  for _, pair in ipairs(all) do
+    local newest = kept[#kept]
+    if run.success and pair[1] < run.success then
+      -- before the latest success
+    elseif newest and newest[1] == pair[1] then
+      newest[2] = math.min(newest[2] + pair[2], MAX_COUNT)
+    else
+      kept[#kept + 1] = pair
+    end
+  end
+  while #kept > MAX_STREAK do
+    kept[2][2] = math.min(kept[2][2] + kept[1][2], MAX_COUNT)
+    table.remove(kept, 1)
+  end
+  run.failures, run.sum = kept, 0
+  for _, pair in ipairs(kept) do
+    run.sum = math.min(run.sum + pair[2], MAX_COUNT)
+  end
+end
+
 local FIELDS = {
   'state', 'epoch', 'reason', 'by', 'attempt', 'reset_timeout_ms', 'since_us', 'until_us',
   'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at', 'actor',
@@ -300,7 +331,13 @@ local function find_held(held, names, prefix)
   end
 end
 
--- What is shared lives as long as something is held, and an hour after.
+-- For how many seconds the stream is kept, if that was ever another time than IDLE.
+local function stream_kept_for(meta)
+  local kept_for = redis.pcall('HGET', meta, 'kept_for')
+  return type(kept_for) == 'string' and tonumber(kept_for) or 0
+end
+
+-- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as long.
 local function keep(meta, held, names, prefix)
   local count = mended(held, function() return redis.pcall('SCARD', held) end,
     function() find_held(held, names, prefix) end)
@@ -314,7 +351,45 @@ local function keep(meta, held, names, prefix)
     if count and count > 0 then
       redis.pcall('PERSIST', key)
     else
-      redis.pcall('EXPIRE', key, IDLE)
+      redis.pcall('EXPIRE', key, key == meta and math.max(IDLE, stream_kept_for(meta)) or IDLE)
     end
   end
+end
+
+-- Notes the number of a batch or report. Answers whether it is a retry; second, an error if nothing can be written:
+-- this is a script's first write, so a Redis that takes none (a replica, out of memory) says so here, before anything
+-- has been done.
+local function settle_sequence(sequence, seq)
+  local function remember(number_of)
+    return redis.pcall('SET', sequence, whole(number_of), 'EX', IDLE, 'GET')
+  end
+  local last = remember(seq)
+  if failure(last) then
+    if not string.find(last.err, '^WRONGTYPE') then
+      return false, last
+    end
+    warnings[#warnings + 1] = sequence .. ' could not be used (' .. last.err .. ') and has been made anew'
+    redis.call('DEL', sequence)
+    last = remember(seq)
+  end
+  if type(last) ~= 'string' then
+    return false
+  end
+  local ok, before = pcall(number, sequence, 'value', last, MAX_COUNT)
+  if not ok or not before then
+    warnings[#warnings + 1] = sequence .. ' was not a number and has been made anew'
+    return false
+  end
+  if seq < before then
+    remember(before)
+  end
+  return seq <= before
+end
+
+-- What ages are counted back from: the instance's own estimate of the store's time, if it is credible.
+local function base_of(as_of)
+  if as_of and as_of <= now and as_of >= now - 1000000 then
+    return as_of
+  end
+  return now
 end

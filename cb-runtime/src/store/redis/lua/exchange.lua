@@ -1,79 +1,50 @@
 -- One exchange: see Store::exchange, and Batch for what the fields mean.
--- KEYS: meta, events, held, names, the instance's sequence; then for each entry its breaker, its leases
--- and, if it asks for them, its window and its last calls. ARGV[1]: the batch, as JSON.
-local meta, events, held, names, sequence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- KEYS: meta, events, held, names, the instance's sequence, quiet; then for each entry its breaker, its leases
+-- and, if it asks for them, its last calls. ARGV[1]: the batch, as JSON.
+local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local batch = cjson.decode(ARGV[1])
 
--- This is the first write: a Redis that takes none (a replica, out of memory) says so here, before anything
--- has been done; after it, no write in this script is turned down for such a reason.
-local function remember(seq)
-  return redis.pcall('SET', sequence, whole(seq), 'EX', IDLE, 'GET')
+local retry, refused = settle_sequence(sequence, batch.seq)
+if refused then
+  return refused
 end
-local last = remember(batch.seq)
-if failure(last) then
-  if not string.find(last.err, '^WRONGTYPE') then
-    return last
-  end
-  warnings[#warnings + 1] = sequence .. ' could not be used (' .. last.err .. ') and has been made anew'
-  redis.call('DEL', sequence)
-  last = remember(batch.seq)
-end
-local retry = false
-if type(last) == 'string' then
-  local ok, seq = pcall(number, sequence, 'value', last, MAX_COUNT)
-  if ok and seq then
-    retry = batch.seq <= seq
-    if batch.seq < seq then
-      remember(seq)
-    end
-  else
-    warnings[#warnings + 1] = sequence .. ' was not a number and has been made anew'
-  end
-end
-
+local retention = batch.retention or { MAX_EVENTS, IDLE }
 local place = stand(meta, events, batch.fresh)
 local announced = false
 local shared_due = place.due
-local base = now
-if batch.as_of and batch.as_of <= now and batch.as_of >= now - 1000000 then
-  base = batch.as_of
-end
+local base = base_of(batch.as_of)
 
 local NONE = {}
 
-local function instant(age)
-  return math.max(base - age, 0)
+-- What the entries will look at, in few commands: entries of one batch mostly have one shape of window.
+local shapes = {}
+local function shape_of(ask)
+  local shape = whole(ask.length) .. '/' .. whole(ask.width) .. ':'
+  shapes[shape] = shapes[shape] or window_of(ask, batch.windows .. shape)
+  return shapes[shape]
 end
-
--- Merges in what came later or earlier; both as instants.
-local function merge_run(run, success, failures)
-  if success then
-    run.success = math.max(run.success or success, success)
-  end
-  local all = run.failures
-  for _, pair in ipairs(failures) do
-    all[#all + 1] = pair
-  end
-  table.sort(all, function(one, other) return one[1] < other[1] end)
-  local kept = {}
-  for _, pair in ipairs(all) do
-    local newest = kept[#kept]
-    if run.success and pair[1] < run.success then
-      -- before the latest success
-    elseif newest and newest[1] == pair[1] then
-      newest[2] = math.min(newest[2] + pair[2], MAX_COUNT)
-    else
-      kept[#kept + 1] = pair
+local all, without_quiet = {}, {}
+for i, e in ipairs(batch.entries) do
+  all[i] = e.name
+  local epoch = e.known and e.known.epoch or 0
+  if e.window then
+    local w, field = shape_of(e.window), whole(epoch) .. ':' .. e.name
+    for bucket = math.max(w.first, e.window.since), w.current do
+      want_bucket(w, bucket, field)
+    end
+    for _, bucket in ipairs(e.buckets or NONE) do
+      bucket[1] = math.floor(math.max(base - bucket[1], 0) / w.width)
+      if bucket[1] >= w.first and bucket[1] < e.window.since then
+        want_bucket(w, bucket[1], field)
+      end
     end
   end
-  while #kept > MAX_STREAK do
-    kept[2][2] = math.min(kept[2][2] + kept[1][2], MAX_COUNT)
-    table.remove(kept, 1)
-  end
-  run.failures, run.sum = kept, 0
-  for _, pair in ipairs(kept) do
-    run.sum = math.min(run.sum + pair[2], MAX_COUNT)
-  end
+end
+fetch_quiet(quiet, all)
+fetch_buckets()
+
+local function instant(age)
+  return math.max(base - age, 0)
 end
 
 -- Takes a state over, with nothing counted in it yet.
@@ -88,6 +59,7 @@ local function begin(b, record)
   b.failing = b.failing and ''
   b.run = { failures = {}, sum = 0 }
   b.begun = true
+  b.reported = nil
 end
 
 local function wins(b, e)
@@ -111,7 +83,7 @@ local function announce(e, b, from, evidence)
   place.number = place.number + 1
   announced = true
   local id = mended(events, function()
-    return redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*',
+    return redis.pcall('XADD', events, 'MAXLEN', '~', retention[1], '*',
       'incarnation', place.incarnation, 'number', whole(place.number),
       'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
       'reason', b.reason, 'by', b.by, 'actor', b.actor, 'at_us', whole(now),
@@ -121,8 +93,50 @@ local function announce(e, b, from, evidence)
   end)
   if id then
     place.id = id
-    redis.call('EXPIRE', events, IDLE)
+    redis.call('EXPIRE', events, retention[2])
   end
+end
+
+-- A breaker that only ever succeeded has no key of its own; one that somebody says something of has.
+local function is_kept(b, e, merged)
+  return b.exists or b.begun or (b.role and b.role.taken) or b.state ~= 'closed'
+    or (merged and (merged.failed or e.calls)) or (e.settings and (merged or b.reported))
+end
+
+-- What reports have told moves to the breaker's own hash, if there is one. Otherwise what this exchange tells
+-- stays with the reports. Answers with what has changed in the breaker's hash.
+local function settle_quiet(b, merged, kept)
+  local q = b.reported
+  if b.begun then
+    without_quiet[#without_quiet + 1] = b.name
+    quiet_fields[b.name] = false
+  end
+  if b.state ~= 'closed' then
+    return merged
+  elseif not kept then
+    if merged then
+      q = q or new_quiet(b.epoch)
+      quiet_fields[b.name] = q
+      add_quiet(q, merged.counts[1], merged.counts[2], merged.counts[3], b.run.success)
+    end
+    return nil
+  end
+  local streak = #b.run.failures > 0
+  local told = q and q.successes + q.failures + q.slow > 0
+  if told then
+    merged = merged or {}
+    merged.successes = merged.successes or q.successes > 0
+    merged.failures = merged.failures or q.failures > 0
+    merged.slow = merged.slow or q.slow > 0
+    merged.run = merged.run or q.success ~= nil
+    b.last_failure = q.failure and math.max(b.last_failure or q.failure, q.failure) or b.last_failure
+  end
+  if told or (q and q.streak or false) ~= streak then
+    local fresh = new_quiet(b.epoch)
+    fresh.success, fresh.streak, fresh.changed = b.run.success, streak, true
+    quiet_fields[b.name] = fresh
+  end
+  return merged
 end
 
 local function write_breaker(key, e, b, merged)
@@ -130,7 +144,8 @@ local function write_breaker(key, e, b, merged)
   local function put(field, value)
     set[#set + 1], set[#set + 2] = field, value
   end
-  local kept = b.exists or b.begun or merged or (b.role and b.role.taken)
+  local kept = is_kept(b, e, merged)
+  merged = settle_quiet(b, merged, kept)
   local due = b.state == 'closed' and kept and math.abs(now - b.touched) > RENEW
   if b.begun or (kept and not b.exists) then
     put('state', b.state)
@@ -206,7 +221,7 @@ local function write_breaker(key, e, b, merged)
 end
 
 -- Everything is read, and found to be in order, before the first write.
-local function exchange(e, key, leases_key, window_key, last_key)
+local function exchange(e, key, leases_key, last_key)
   local roles = e.role or (e.proposal and e.proposal.token)
   local b
   if roles or e.settings or e.failing then
@@ -219,6 +234,17 @@ local function exchange(e, key, leases_key, window_key, last_key)
     b = read_breaker(key, FIELDS)
   end
   local restored = false
+  b.name = e.name
+  local q = quiet_fields[e.name]
+  if q and q.epoch == b.epoch and b.state == 'closed' then
+    b.reported = q
+    b.successes = math.min(b.successes + q.successes, MAX_COUNT)
+    b.failures = math.min(b.failures + q.failures, MAX_COUNT)
+    b.slow = math.min(b.slow + q.slow, MAX_COUNT)
+    if q.success then
+      merge_run(b.run, q.success, NONE)
+    end
+  end
   if e.known and e.known.epoch > b.epoch then
     begin(b, e.known)
     restored = b.state ~= 'closed'
@@ -227,12 +253,7 @@ local function exchange(e, key, leases_key, window_key, last_key)
   for _, pair in ipairs(failed) do
     pair[1] = instant(pair[1])
   end
-  if e.window then
-    for _, bucket in ipairs(buckets) do
-      bucket[1] = math.floor(instant(bucket[1]) / e.window.width)
-    end
-  end
-  local window = e.window and read_window(window_key, e.window, b.epoch, buckets)
+  local window = e.window and shape_of(e.window)
   local last = e.last and read_last(last_key, e.last, b.epoch)
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
@@ -251,7 +272,7 @@ local function exchange(e, key, leases_key, window_key, last_key)
     local successes, failures, slow = counts[1], counts[2], counts[3]
     merged = {
       successes = successes > 0, failures = failures > 0, slow = slow > 0,
-      run = e.success ~= nil or #failed > 0,
+      run = e.success ~= nil or #failed > 0, failed = failures > 0 or #failed > 0, counts = counts,
     }
     b.successes = math.min(b.successes + successes, MAX_COUNT)
     b.failures = math.min(b.failures + failures, MAX_COUNT)
@@ -273,7 +294,9 @@ local function exchange(e, key, leases_key, window_key, last_key)
       b.noted = true
     end
     if window then
-      merge_buckets(window, buckets)
+      for _, bucket in ipairs(buckets) do
+        add_to_bucket(window, bucket[1], whole(b.epoch) .. ':' .. e.name, bucket[2], bucket[3], bucket[4])
+      end
     end
     if last and e.calls then
       append_calls(last, e.calls, e.failing and batch.encoded)
@@ -311,12 +334,6 @@ local function exchange(e, key, leases_key, window_key, last_key)
   if asks and b.state == 'half-open' then
     granted, wait = hand_out(leases_key, batch.instance, asks)
   end
-  if won and window then
-    -- The window that was read is the last epoch's.
-    window.slots, window.late = {}, 0
-  elseif window then
-    write_window(window, e.window, b.epoch)
-  end
   if won and last then
     last.place, last.outcomes, last.failing = 0, '', ''
   elseif last then
@@ -325,7 +342,7 @@ local function exchange(e, key, leases_key, window_key, last_key)
   write_breaker(key, e, b, merged)
 
   return {
-    window and seen_buckets(window) or false, won and 1 or 0, granted, wait,
+    window and seen_buckets(window, e.window.since, whole(b.epoch) .. ':' .. e.name) or false, won and 1 or 0, granted, wait,
     b.run.success and math.max(now - b.run.success, 0) or -1,
     b.failing or false,
     last and seen_calls(last, e.failing) or false,
@@ -336,20 +353,16 @@ local function exchange(e, key, leases_key, window_key, last_key)
 end
 
 local views = {}
-local at = 6
+local at = 7
 for i, e in ipairs(batch.entries) do
-  local window_key, last_key
+  local last_key
   local key, leases_key = KEYS[at], KEYS[at + 1]
   at = at + 2
-  if e.window then
-    window_key = KEYS[at]
-    at = at + 1
-  end
   if e.last then
     last_key = KEYS[at]
     at = at + 1
   end
-  local ok, result = pcall(exchange, e, key, leases_key, window_key, last_key)
+  local ok, result = pcall(exchange, e, key, leases_key, last_key)
   if ok then
     views[i] = result
   elseif type(result) == 'table' then
@@ -359,8 +372,13 @@ for i, e in ipairs(batch.entries) do
   end
 end
 
+write_buckets()
+write_quiet(quiet, without_quiet)
 if announced then
   redis.call('HSET', meta, 'number', whole(place.number), 'last_id', place.id)
+  if batch.retention then
+    redis.call('HSET', meta, 'kept_for', whole(retention[2]))
+  end
 end
 if shared_due then
   keep(meta, held, names, batch.prefix)

@@ -1,5 +1,5 @@
 -- What a newcomer needs, or (ARGV[3] = 'all') the names of all breakers.
--- KEYS: meta, events, held, names. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
+-- KEYS: meta, events, held, names, quiet. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
 local meta, events, held, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 
@@ -10,13 +10,17 @@ local found = mended(held, function() return redis.pcall('SMEMBERS', held) end,
   function() find_held(held, names, prefix) end) or {}
 if asked == 'all' then
   local known = mended(names, function() return redis.pcall('ZRANGE', names, 0, -1) end) or {}
+  local reported = mended(KEYS[5], function() return redis.pcall('HKEYS', KEYS[5]) end) or {}
   local seen = {}
   for _, name in ipairs(found) do
     seen[name] = true
   end
-  for _, name in ipairs(known) do
-    if not seen[name] then
-      found[#found + 1] = name
+  for _, list in ipairs({ known, reported }) do
+    for _, name in ipairs(list) do
+      if not seen[name] then
+        seen[name] = true
+        found[#found + 1] = name
+      end
     end
   end
 end

@@ -1,106 +1,104 @@
--- Time windows. Buckets come as { number, successes, failures, slow }.
+-- Time windows. A bucket of all breakers' windows of one shape is a hash: "<epoch>:<breaker>" holds
+-- "<successes>,<failures>,<slow>". A bucket leaves by expiring; an epoch's counts never meet another's.
+--
+-- Fields are read in one command per bucket, for all entries of a call, and written in one. What cannot be
+-- read is lost: a window is counted anew faster than anybody could put it right by hand.
 
--- A window is a ring: slot i mod n holds bucket i as "<i>:<successes>,<failures>,<slow>".
-local function read_window(key, ask, epoch, buckets)
-  local w = { key = key, slots = {}, changed = {}, late = 0, touched = 0 }
-  w.count = math.ceil(ask.length / ask.width)
-  w.current = math.floor(now / ask.width)
+local buckets = { keys = {}, wanted = {}, values = {}, changed = {} }
+
+local function window_of(shape, prefix)
+  local w = { length = shape.length, width = shape.width, prefix = prefix }
+  w.count = math.ceil(shape.length / shape.width)
+  w.current = math.floor(now / shape.width)
   w.first = math.max(w.current + 1 - w.count, 0)
-  w.since = math.max(w.first, ask.since)
-  local fields, seen = { 'epoch', 'late', 'touched_at' }, {}
-  local function want(bucket)
-    local slot = bucket % w.count
-    if not seen[slot] then
-      seen[slot] = true
-      fields[#fields + 1] = whole(slot)
-    end
-  end
-  for bucket = w.since, w.current do
-    want(bucket)
-  end
-  for _, b in ipairs(buckets) do
-    if b[1] >= w.first then
-      want(b[1])
-    end
-  end
-  local f = use(key, redis.pcall('HMGET', key, unpack(fields)))
-  w.fresh = number(key, 'epoch', f[1], MAX_EPOCH) ~= epoch
-  if w.fresh then
-    return w
-  end
-  w.late = number(key, 'late', f[2], MAX_COUNT) or 0
-  w.touched = (number(key, 'touched_at', f[3], MAX_COUNT / 1000) or 0) * 1000
-  for i = 4, #fields do
-    local text = f[i]
-    if text then
-      local bucket, successes, failures, slow = string.match(text, '^(%d+):(%d+),(%d+),(%d+)$')
-      if not bucket or (tonumber(bucket) or 0) % w.count ~= tonumber(fields[i]) then
-        odd(key, 'bucket', text, 'what this library writes there')
-      end
-      bucket = number(key, 'bucket', bucket, MAX_COUNT)
-      if bucket >= w.first and bucket <= w.current then
-        w.slots[bucket] = {
-          number(key, 'bucket', successes, MAX_COUNT),
-          number(key, 'bucket', failures, MAX_COUNT),
-          number(key, 'bucket', slow, MAX_COUNT),
-        }
-      end
-    end
-  end
   return w
 end
 
-local function merge_buckets(w, buckets)
-  local late = false
-  for _, b in ipairs(buckets) do
-    local bucket = b[1]
-    if bucket >= w.first then
-      local sums = w.slots[bucket] or { 0, 0, 0 }
-      for i = 1, 3 do
-        sums[i] = math.min(sums[i] + b[i + 1], MAX_COUNT)
-      end
-      w.slots[bucket] = sums
-      w.changed[bucket] = true
-      late = late or bucket + 1 < w.current
+local function bucket_key(w, bucket)
+  local key = w.prefix .. whole(bucket)
+  if not buckets.keys[key] then
+    -- Kept for a minute beyond its use: clocks may be set back a little.
+    buckets.keys[key] = math.max((bucket + 1) * w.width + w.length - now, 0) / 1000 + 60000
+    buckets.wanted[key], buckets.values[key], buckets.changed[key] = {}, {}, {}
+  end
+  return key
+end
+
+-- Names a field that will be read. Fields that have not been named are read one by one.
+local function want_bucket(w, bucket, field)
+  local wanted = buckets.wanted[bucket_key(w, bucket)]
+  wanted[#wanted + 1] = field
+end
+
+local function sums_of(text)
+  local successes, failures, slow = string.match(text or '', '^(%d+),(%d+),(%d+)$')
+  if not successes then
+    return { 0, 0, 0 }
+  end
+  return {
+    math.min(tonumber(successes), MAX_COUNT), math.min(tonumber(failures), MAX_COUNT),
+    math.min(tonumber(slow), MAX_COUNT),
+  }
+end
+
+local function fetch(key, fields)
+  local found = mended(key, function() return redis.pcall('HMGET', key, unpack(fields)) end) or {}
+  for i, field in ipairs(fields) do
+    local text = found[i]
+    buckets.values[key][field] = text and sums_of(text) or false
+  end
+end
+
+local function fetch_buckets()
+  for key, fields in pairs(buckets.wanted) do
+    if #fields > 0 then
+      fetch(key, fields)
     end
   end
-  if late then
-    w.late = w.late + 1
-  end
 end
 
-local function write_window(w, ask, epoch)
-  local set = {}
-  for bucket in pairs(w.changed) do
-    local sums = w.slots[bucket]
-    set[#set + 1] = whole(bucket % w.count)
-    set[#set + 1] = whole(bucket) .. ':' .. whole(sums[1]) .. ',' .. whole(sums[2]) .. ',' .. whole(sums[3])
+-- The sums of one bucket; false if it holds none.
+local function bucket_sums(w, bucket, field)
+  local key = bucket_key(w, bucket)
+  if buckets.values[key][field] == nil then
+    fetch(key, { field })
   end
-  if #set == 0 then
+  return buckets.values[key][field]
+end
+
+local function add_to_bucket(w, bucket, field, successes, failures, slow)
+  if bucket < w.first or bucket > w.current then
     return
   end
-  if w.fresh then
-    redis.call('DEL', w.key)
-    set[#set + 1], set[#set + 2] = 'epoch', whole(epoch)
-  end
-  set[#set + 1], set[#set + 2] = 'late', whole(w.late)
-  local due = math.abs(now - w.touched) > RENEW
-  if due then
-    set[#set + 1], set[#set + 2] = 'touched_at', whole(now / 1000)
-  end
-  redis.call('HSET', w.key, unpack(set))
-  if due then
-    redis.call('PEXPIRE', w.key, whole(math.min(ask.length, MAX_SPAN) / 1000 + 600000))
+  local key = bucket_key(w, bucket)
+  local sums = bucket_sums(w, bucket, field) or { 0, 0, 0 }
+  sums[1] = math.min(sums[1] + successes, MAX_COUNT)
+  sums[2] = math.min(sums[2] + failures, MAX_COUNT)
+  sums[3] = math.min(sums[3] + slow, MAX_COUNT)
+  buckets.values[key][field], buckets.changed[key][field] = sums, sums
+end
+
+local function write_buckets()
+  for key, changed in pairs(buckets.changed) do
+    local set = {}
+    for field, sums in pairs(changed) do
+      set[#set + 1] = field
+      set[#set + 1] = whole(sums[1]) .. ',' .. whole(sums[2]) .. ',' .. whole(sums[3])
+    end
+    if #set > 0 then
+      redis.pcall('HSET', key, unpack(set))
+      redis.pcall('PEXPIRE', key, whole(math.min(buckets.keys[key], MAX_SPAN / 1000)))
+    end
   end
 end
 
-local function seen_buckets(w)
+local function seen_buckets(w, since, field)
   local list = {}
-  for bucket = w.since, w.current do
-    local sums = w.slots[bucket]
+  for bucket = math.max(w.first, since), w.current do
+    local sums = bucket_sums(w, bucket, field)
     if sums then
       list[#list + 1] = { bucket, sums[1], sums[2], sums[3] }
     end
   end
-  return { w.late, list }
+  return list
 end

@@ -107,7 +107,7 @@ proptest! {
             exchange(&store, vec![forcing("x", to), forcing("held", State::Open), busy("y")]).await;
             exchange(&store, vec![busy("x")]).await;
             for (which, spoil) in &spoilt {
-                let own = ["b:x", "l:x", "w:10000000/5000000:x", "n:3:x", "s:spoilt", "meta", "events", "held", "names"];
+                let own = ["b:x", "l:x", "quiet", "n:3:x", "s:spoilt", "meta", "events", "held", "names"];
                 apply(&server, &format!("cb1:{{test}}:{}", own[*which]), spoil);
             }
             for round in 2..5 {

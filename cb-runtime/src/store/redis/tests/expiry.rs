@@ -1,12 +1,15 @@
 //! Time as Redis has it: its own clock, and how long keys live.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cb_testkit::{PATIENCE, RedisServer, Reply, wait_until};
 
 use super::{SECOND, Target, about, batch, counting, exchange, forcing, say, store};
 use crate::snapshot::State;
-use crate::store::{Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, RoleAsk, Store, Streak, WindowAsk};
+use crate::store::{
+    Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Report, Reported, RoleAsk, Store, Streak, WindowAsk,
+};
 
 const WINDOW: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
 
@@ -73,8 +76,8 @@ async fn what_is_closed_lives_for_an_hour_and_what_is_held_for_ever() {
     for key in ["cb1:{test}:b:x", "cb1:{test}:meta", "cb1:{test}:names"] {
         assert!(hour.contains(&ttl(&server, key)), "{key}");
     }
-    let window = "cb1:{test}:w:10000000/1000000:x";
-    assert!((600..=610).contains(&ttl(&server, window)));
+    let windows = server.cli(&["KEYS", "cb1:{test}:w:10000000/1000000:*"]);
+    assert!((60..=72).contains(&ttl(&server, &windows)), "one bucket, for its window and a minute");
     let every_sequence = server.cli(&["KEYS", "cb1:{test}:s:*"]);
     assert!(hour.contains(&ttl(&server, &every_sequence)));
 
@@ -165,7 +168,7 @@ async fn a_written_back_state_is_held_for_ever_too() {
     let store = store(&server);
     let known = say(&store, forcing("x", State::ForcedOpen)).await.record;
     server.cli(&["FLUSHALL"]);
-    say(&store, counting("x", 1, 0)).await;
+    say(&store, counting("x", 1, 1)).await;
     assert!(ttl(&server, "cb1:{test}:b:x") > 0);
     say(&store, Entry { known: Some(known), ..about("x") }).await;
     for key in ["cb1:{test}:b:x", "cb1:{test}:meta", "cb1:{test}:names", "cb1:{test}:held"] {
@@ -179,7 +182,7 @@ async fn use_prolongs_a_life_but_not_at_every_sync() {
     let (clock, hands) = crate::clock::Clock::manual();
     let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
     let key = "cb1:{test}:b:x";
-    say(&store, counting("x", 1, 0)).await;
+    say(&store, counting("x", 1, 1)).await;
     server.cli(&["EXPIRE", key, "100"]);
     hands.advance(Duration::from_secs(299));
     say(&store, counting("x", 1, 0)).await;
@@ -195,10 +198,10 @@ async fn the_list_of_names_forgets_those_that_are_gone() {
     let server = RedisServer::start();
     let (clock, hands) = crate::clock::Clock::manual();
     let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
-    say(&store, counting("gone", 1, 0)).await;
+    say(&store, counting("gone", 1, 1)).await;
     say(&store, forcing("held", State::Open)).await;
     hands.advance(Duration::from_secs(2 * 3600));
-    say(&store, counting("new", 1, 0)).await;
+    say(&store, counting("new", 1, 1)).await;
     assert_eq!(server.cli(&["ZRANGE", "cb1:{test}:names", "0", "-1"]), "new\nheld");
 }
 
@@ -206,7 +209,7 @@ async fn the_list_of_names_forgets_those_that_are_gone() {
 async fn a_thousand_idle_breakers_leave_nothing_behind() {
     let server = RedisServer::start();
     let store = store(&server);
-    let entries = (0..1000).map(|i| Entry { window: Some(WINDOW), ..counting(&format!("b{i}"), 1, 0) });
+    let entries = (0..1000).map(|i| Entry { window: Some(WINDOW), ..counting(&format!("b{i}"), 1, 1) });
     exchange(&store, entries.collect()).await;
     let keys = server.cli(&["KEYS", "*"]);
     assert!(keys.lines().count() > 1000);
@@ -219,7 +222,7 @@ async fn a_thousand_idle_breakers_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_sync_of_successes_costs_few_commands_inside_the_script() {
+async fn an_exchange_of_successes_costs_few_commands_inside_the_script() {
     let server = RedisServer::start();
     let store = store(&server);
     let many = |count: usize, window: Option<WindowAsk>| {
@@ -243,20 +246,65 @@ async fn a_sync_of_successes_costs_few_commands_inside_the_script() {
     for window in [None, steady] {
         cost(many(50, window)).await;
     }
-    assert_eq!(cost(many(1, None)).await, 5);
-    assert_eq!(cost(many(50, None)).await, 5 + 49 * 2);
-    assert_eq!(cost(many(1, steady)).await, 7);
-    assert_eq!(cost(many(50, steady)).await, 7 + 49 * 4);
-    // Roles, settings and failing instances stand in the breaker's own hash.
-    let with_all = |count| {
-        let role = Some(RoleAsk { want: true, term_us: 10 * SECOND });
-        let mut batch = many(count, None);
-        for entry in &mut batch.entries {
-            *entry = Entry { role, failing: true, settings: "limit 3".into(), ..entry.clone() };
-        }
-        batch
+    // TIME, SET, HMGET of what is shared; what reports have told: HMGET, HSET, EXPIRE, HLEN; then one HMGET per breaker.
+    assert_eq!(cost(many(1, None)).await, 8);
+    assert_eq!(cost(many(50, None)).await, 8 + 49);
+    // HMGET, HSET and PEXPIRE for the one bucket that is current.
+    assert_eq!(cost(many(1, steady)).await, 8 + 3);
+    assert_eq!(cost(many(50, steady)).await, 8 + 3 + 49);
+}
+
+#[tokio::test]
+async fn a_report_costs_as_many_commands_for_fifty_breakers_as_for_one() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let window = WindowAsk { length_us: 10_000 * SECOND, width_us: 1_000 * SECOND, since: 0 };
+    let mut seq = 0;
+    let mut cost = async |count: usize| {
+        seq += 1;
+        let counts = Counts { successes: 40, failures: 4, slow: 0 };
+        let entry = |i| Reported {
+            name: format!("x{i}").into(),
+            counts,
+            success_age_us: Some(0),
+            window: Some(window),
+            buckets: vec![(0, counts)],
+            ..Reported::default()
+        };
+        let entries = (0..count).map(entry).collect();
+        let report = Report { instance: "a".into(), seq, as_of_us: None, entries };
+        let before = server.commands_processed();
+        Store::report(&store, report).await.unwrap();
+        server.commands_processed() - before - 2
     };
-    assert_eq!(cost(with_all(50)).await, 5 + 49 * 2);
+    cost(50).await;
+    assert_eq!(cost(1).await, 10);
+    assert_eq!(cost(50).await, 10);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_names_that_only_succeed_leave_no_key_of_their_own() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, about("first")).await;
+    for (seq, names) in (2..).zip((0..100_000).collect::<Vec<_>>().chunks(1_000)) {
+        let counts = Counts { successes: 1, ..Counts::default() };
+        let name = |i: &usize| -> Arc<str> { format!("tenant-{i}").into() };
+        let exchanged = names.iter().take(100).map(|i| counting(&name(i), 1, 0)).collect();
+        exchange(&store, exchanged).await;
+        let entries =
+            names.iter().skip(100).map(|i| Reported { name: name(i), counts, ..Reported::default() });
+        let report = Report { instance: "a".into(), seq, as_of_us: None, entries: entries.collect() };
+        Store::report(&store, report).await.unwrap();
+    }
+    let keys = server.cli(&["KEYS", "*"]);
+    let of_breakers = keys.lines().filter(|key| key.contains(":b:")).count();
+    assert_eq!(of_breakers, 0);
+    let known = server.cli(&["HLEN", "cb1:{test}:quiet"]).parse::<usize>().unwrap();
+    assert!(known <= 20_000, "{known}");
+    for key in keys.lines() {
+        assert!((1..=3600).contains(&ttl(&server, key)), "{key}");
+    }
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, Record, RoleAsk, Store, Streak,
-    WindowAsk,
+    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, Record, Report, Reported, RoleAsk,
+    Store, Streak, WindowAsk,
 };
 
 fn counting(name: &str) -> Entry {
@@ -89,6 +89,18 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
     let later = Entry { settings: "failure_threshold 5".into(), delta: Delta::default(), ..whole };
     say(Entry { role: Some(RoleAsk { want: false, term_us: 0 }), ..later.clone() }).await;
     say(Entry { settings: "".into(), name: "a role alone".into(), ..later }).await;
+    let counts = Counts { successes: 40, failures: 2, slow: 1 };
+    let reported = Reported {
+        name: "reported".into(),
+        counts,
+        success_age_us: Some(1),
+        failure_age_us: Some(SECOND),
+        window: Some(WindowAsk { length_us: 60 * SECOND, width_us: 6 * SECOND, since: 0 }),
+        buckets: vec![(0, counts)],
+        ..Reported::default()
+    };
+    let report = Report { instance: "host-1/42".into(), seq: 12, as_of_us: None, entries: vec![reported] };
+    Store::report(store, report).await.unwrap();
     store.cache_put("user-service:0123abcd".into(), b"{}".to_vec(), Duration::from_secs(300)).await.unwrap();
 }
 

@@ -14,8 +14,8 @@ use proptest::sample::select;
 use super::{Bench, Entry, SECOND};
 use crate::snapshot::State;
 use crate::store::{
-    Answer, Batch, Counts, Delta, LastAsk, LeaseAsk, OutcomeKind, Position, Proposal, Record, RoleAsk,
-    Streak, StreamEvent, View, WindowAsk,
+    Answer, Batch, Counts, Delta, LastAsk, LeaseAsk, OutcomeKind, Position, Proposal, Record, Report,
+    Reported, RoleAsk, Streak, StreamEvent, View, WindowAsk,
 };
 
 const INSTANCES: [&str; 3] = ["a", "b {odd}", "c/1"];
@@ -24,6 +24,7 @@ const BREAKERS: [&str; 3] = ["x", "y: {odd} %", "z\u{0}"];
 #[derive(Clone, Debug)]
 enum Step {
     Exchange { instance: usize, seq: Seq, as_of: Option<i64>, entries: Vec<Plan> },
+    Report { instance: usize, seq: Seq, as_of: Option<i64>, entries: Vec<ReportPlan> },
     Pass(u64),
     Load,
     Fleet,
@@ -46,6 +47,9 @@ struct Plan {
     token: Option<i64>,
     entry: Entry,
 }
+
+/// A reported entry, and how many epochs beside the newest one it is.
+type ReportPlan = (usize, i64, Reported);
 
 #[derive(Clone, Debug)]
 enum Known {
@@ -187,6 +191,21 @@ fn plan() -> impl Strategy<Value = Plan> {
     )
 }
 
+fn reported() -> impl Strategy<Value = ReportPlan> {
+    let ages = (prop::option::of(span()), prop::option::of(span()));
+    let buckets = prop::collection::vec((span(), counts()), 0..4);
+    // A window that cannot be is refused by those who ask for it.
+    let window = prop::option::of(window().prop_filter("it can be", |ask| ask.width_us > 0));
+    let beside = prop_oneof![8 => Just(0), 1 => -1..=1_i64];
+    (0..BREAKERS.len(), beside, counts(), ages, window, buckets).prop_map(
+        |(breaker, beside, counts, (success_age_us, failure_age_us), window, buckets)| {
+            let name = BREAKERS[breaker].into();
+            let entry = Reported { name, epoch: 0, counts, success_age_us, failure_age_us, window, buckets };
+            (breaker, beside, entry)
+        },
+    )
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let seq = prop_oneof![8 => Just(Seq::Next), 1 => Just(Seq::Again), 1 => Just(Seq::BeforeLast)];
     let second = SECOND.cast_signed();
@@ -194,8 +213,13 @@ fn step() -> impl Strategy<Value = Step> {
     let entries = prop::collection::vec(plan(), 0..4);
     let exchange = (0..INSTANCES.len(), seq, as_of, entries)
         .prop_map(|(instance, seq, as_of, entries)| Step::Exchange { instance, seq, as_of, entries });
+    let seq = prop_oneof![8 => Just(Seq::Next), 1 => Just(Seq::Again), 1 => Just(Seq::BeforeLast)];
+    let as_of = prop::option::of(prop_oneof![-second - 1..=1, Just(0)]);
+    let report = (0..INSTANCES.len(), seq, as_of, prop::collection::vec(reported(), 0..4))
+        .prop_map(|(instance, seq, as_of, entries)| Step::Report { instance, seq, as_of, entries });
     prop_oneof![
         20 => exchange,
+        10 => report,
         // All steps of a case stay below ten minutes: what is forgotten after longer is not compared here.
         8 => prop_oneof![1..SECOND, Just(SECOND), SECOND..10 * SECOND].prop_map(Step::Pass),
         1 => Just(Step::Load),
@@ -216,15 +240,37 @@ struct Memory {
 }
 
 impl Memory {
-    fn batch(&mut self, now: u64, instance: usize, seq: Seq, as_of: Option<i64>, plans: &[Plan]) -> Batch {
-        let seq = match seq {
+    fn seq(&mut self, instance: usize, seq: Seq) -> u64 {
+        match seq {
             Seq::Next => {
                 self.seqs[instance] += 1;
                 self.seqs[instance]
             }
             Seq::Again => self.seqs[instance],
             Seq::BeforeLast => self.seqs[instance].saturating_sub(1),
+        }
+    }
+
+    fn report(
+        &mut self,
+        now: u64,
+        instance: usize,
+        seq: Seq,
+        as_of: Option<i64>,
+        plans: &[ReportPlan],
+    ) -> Report {
+        let entry = |(breaker, beside, entry): &ReportPlan| {
+            let newest = self.newest[*breaker].as_ref().map_or(0, |newest| newest.epoch);
+            Reported { epoch: newest.saturating_add_signed(*beside), ..entry.clone() }
         };
+        let entries = plans.iter().map(entry).collect();
+        let seq = self.seq(instance, seq);
+        let as_of_us = as_of.and_then(|offset| now.checked_add_signed(offset));
+        Report { instance: INSTANCES[instance].into(), seq, as_of_us, entries }
+    }
+
+    fn batch(&mut self, now: u64, instance: usize, seq: Seq, as_of: Option<i64>, plans: &[Plan]) -> Batch {
+        let seq = self.seq(instance, seq);
         let known = |plan: &Plan| {
             let newest = self.newest[plan.breaker].clone();
             match &plan.known {
@@ -303,6 +349,14 @@ async fn drive(memory: &Bench<'_>, redis: &Bench<'_>, steps: &[Step]) {
                 assert_eq!((&ours.warnings, &theirs.warnings), (&vec![], &vec![]));
                 known.compare_positions(&ours.position, &theirs.position);
                 known.learn(*instance, entries, &ours.views);
+            }
+            Step::Report { instance, seq, as_of, entries } => {
+                let report = known.report(start + passed, *instance, *seq, *as_of, entries);
+                let ours = memory.store.report(report.clone()).await.unwrap();
+                let theirs = redis.store.report(report).await.unwrap();
+                assert_eq!((ours.now_us, &ours.exchange), (theirs.now_us, &theirs.exchange));
+                assert_eq!((&ours.warnings, &theirs.warnings), (&vec![], &vec![]));
+                known.compare_positions(&ours.position, &theirs.position);
             }
             Step::Pass(span) => {
                 passed += span;

@@ -9,7 +9,6 @@ rules! {
     what_is_older_than_the_window_is_neither_merged_nor_answered
     a_window_slides_over_more_than_its_own_length
     only_the_buckets_asked_for_are_answered
-    late_merges_are_told
     every_epoch_has_a_window_of_its_own
     windows_of_different_lengths_do_not_mix
     without_a_window_buckets_go_nowhere
@@ -31,13 +30,13 @@ async fn say(instance: &mut Instance<'_>, ask: WindowAsk, delta: Delta) -> View 
     instance.say(Entry { window: Some(ask), delta, ..about("x") }).await
 }
 
-/// The window's buckets by their age in buckets, and the late merges.
-async fn seen(bench: &Bench<'_>, ask: WindowAsk) -> (Vec<(u64, Counts)>, u64) {
+/// The window's buckets by their age in buckets.
+async fn seen(bench: &Bench<'_>, ask: WindowAsk) -> Vec<(u64, Counts)> {
     let mut reader = bench.instance("reader");
     let current = reader.exchange(vec![]).await.now_us / ask.width_us;
-    let WindowView { buckets, late_merges } = say(&mut reader, ask, Delta::default()).await.window.unwrap();
+    let WindowView { buckets } = say(&mut reader, ask, Delta::default()).await.window.unwrap();
     assert!(buckets.is_sorted_by_key(|(bucket, _)| *bucket));
-    (buckets.into_iter().rev().map(|(bucket, counts)| (current - bucket, counts)).collect(), late_merges)
+    buckets.into_iter().rev().map(|(bucket, counts)| (current - bucket, counts)).collect()
 }
 
 async fn a_windows_buckets_of_all_instances_add_up(bench: &Bench<'_>) {
@@ -46,25 +45,25 @@ async fn a_windows_buckets_of_all_instances_add_up(bench: &Bench<'_>) {
     say(&mut a, TEN, calls(&[(SECOND, slow), (0, counts(1, 0)), (0, counts(0, 0))])).await;
     say(&mut bench.instance("b"), TEN, calls(&[(0, counts(0, 5)), (SECOND, counts(4, 0))])).await;
     let one_ago = Counts { successes: 6, failures: 1, slow: 3 };
-    assert_eq!(seen(bench, TEN).await.0, [(0, counts(1, 5)), (1, one_ago)]);
+    assert_eq!(seen(bench, TEN).await, [(0, counts(1, 5)), (1, one_ago)]);
 }
 
 async fn what_is_older_than_the_window_is_neither_merged_nor_answered(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = say(&mut a, TEN, calls(&[(10 * SECOND, counts(1, 0)), (9 * SECOND, counts(2, 0))])).await;
     assert_eq!(view.counts, counts(3, 0), "the epoch's totals have no age");
-    assert_eq!(seen(bench, TEN).await.0, [(9, counts(2, 0))]);
+    assert_eq!(seen(bench, TEN).await, [(9, counts(2, 0))]);
     bench.pass(seconds(1));
-    assert_eq!(seen(bench, TEN).await.0, []);
+    assert_eq!(seen(bench, TEN).await, []);
 }
 
 async fn a_window_slides_over_more_than_its_own_length(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for second in 0..35 {
         say(&mut a, TEN, calls(&[(0, counts(second, 1))])).await;
-        let (buckets, late) = seen(bench, TEN).await;
+        let buckets = seen(bench, TEN).await;
         let expected: Vec<_> = (0..=second.min(9)).map(|ago| (ago, counts(second - ago, 1))).collect();
-        assert_eq!((buckets, late), (expected, 0), "second {second}");
+        assert_eq!(buckets, expected, "second {second}");
         bench.pass(seconds(1));
     }
 }
@@ -83,22 +82,7 @@ async fn only_the_buckets_asked_for_are_answered(bench: &Bench<'_>) {
     // What is merged need not be what is asked for.
     let view = say(&mut a, WindowAsk { since: current, ..TEN }, calls(&[(5 * SECOND, counts(5, 0))])).await;
     assert_eq!(view.window.unwrap().buckets, [(current, counts(9, 0))]);
-    assert_eq!(seen(bench, TEN).await.0.len(), 4);
-}
-
-async fn late_merges_are_told(bench: &Bench<'_>) {
-    let mut a = bench.instance("a");
-    for (ages, expected) in [
-        (&[0, SECOND][..], 0),
-        (&[2 * SECOND], 1),
-        (&[2 * SECOND, 5 * SECOND, 0], 2),
-        (&[10 * SECOND], 2),
-        (&[], 2),
-    ] {
-        let buckets: Vec<_> = ages.iter().map(|&age| (age, counts(1, 0))).collect();
-        let view = say(&mut a, TEN, calls(&buckets)).await;
-        assert_eq!(view.window.unwrap().late_merges, expected, "{ages:?}");
-    }
+    assert_eq!(seen(bench, TEN).await.len(), 4);
 }
 
 async fn every_epoch_has_a_window_of_its_own(bench: &Bench<'_>) {
@@ -106,7 +90,7 @@ async fn every_epoch_has_a_window_of_its_own(bench: &Bench<'_>) {
     let closed = say(&mut a, TEN, calls(&[(3 * SECOND, counts(0, 5))])).await.record;
     let opening = propose("x", &closed, proposal(State::Open));
     let view = a.say(Entry { window: Some(TEN), delta: calls(&[(0, counts(0, 1))]), ..opening }).await;
-    assert_eq!(view.window, Some(WindowView { buckets: vec![], late_merges: 0 }));
+    assert_eq!(view.window, Some(WindowView::default()));
     let late =
         Entry { known: Some(closed), window: Some(TEN), delta: calls(&[(0, counts(0, 1))]), ..about("x") };
     assert_eq!(a.say(late).await.window.unwrap().buckets, []);
@@ -127,7 +111,7 @@ async fn windows_of_different_lengths_do_not_mix(bench: &Bench<'_>) {
     say(&mut a, minute, calls(&[(0, counts(2, 0))])).await;
     say(&mut a, coarse, calls(&[(0, counts(3, 0))])).await;
     for (ask, expected) in [(TEN, 1), (minute, 2), (coarse, 3)] {
-        assert_eq!(seen(bench, ask).await.0, [(0, counts(expected, 0))]);
+        assert_eq!(seen(bench, ask).await, [(0, counts(expected, 0))]);
     }
 }
 

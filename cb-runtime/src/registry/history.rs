@@ -1,0 +1,135 @@
+//! What has happened in the fleet, as far back as the store keeps it.
+
+use std::time::Duration;
+
+use super::Registry;
+use crate::clock::micros;
+use crate::coordinator::{self, stream};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Cursor, Events, Transition};
+use crate::store::{EventsAt, StreamEvent};
+
+/// Events that are read from the store at once.
+const CHUNK: usize = 256;
+/// What a reading of the store may take in all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Registry {
+    /// The fleet's latest transitions, newest first: at most `limit` of them, as far back as the store
+    /// [keeps them](crate::RegistryBuilder::retain_history).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cb_runtime::Error> {
+    /// use cb_runtime::{Registry, State};
+    ///
+    /// let registry = Registry::builder().build()?;
+    /// registry.control("user-service").by("on-call").force_open("migration").await?;
+    /// registry.control("user-service").by("on-call").release().await?;
+    ///
+    /// let history = registry.history(10).await?;
+    /// let states: Vec<_> = history.iter().map(|change| (change.from, change.to)).collect();
+    /// assert_eq!(states, [(State::ForcedOpen, State::Closed), (State::Closed, State::ForcedOpen)]);
+    /// assert_eq!(history[1].reason, "migration");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn history(&self, limit: usize) -> Result<Vec<Transition>, Error> {
+        let mut history = Vec::new();
+        let mut at = EventsAt::Newest;
+        while history.len() < limit {
+            let chunk = self.read_events(at).await?;
+            let Some(oldest) = chunk.last() else { break };
+            at = EventsAt::Before(oldest.position.id.clone());
+            let kept = history.len();
+            history.extend(chunk.iter().filter_map(|event| self.transition(event)));
+            if history.len() == kept {
+                break;
+            }
+        }
+        history.truncate(limit);
+        Ok(history)
+    }
+
+    /// A subscription that begins with the transitions behind `cursor`, and goes on with all events from now on. No
+    /// transition is missing in between, and none is there twice.
+    ///
+    /// What the store does not [keep](crate::RegistryBuilder::retain_history) any more is missing; [`Events::lost`]
+    /// is not 0 then. If the store has lost its data since the cursor was made, the subscription begins with all that the store has.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cb_runtime::Error> {
+    /// use cb_runtime::{Cursor, Event, Registry, State};
+    ///
+    /// let registry = Registry::builder().build()?;
+    /// registry.control("user-service").disable("load test").await?;
+    /// let seen = registry.history(1).await?.remove(0).cursor.unwrap().to_string();
+    ///
+    /// registry.control("user-service").release().await?;
+    /// // The browser has reconnected, and sends `Last-Event-ID: {seen}`.
+    /// let cursor: Cursor = seen.parse().unwrap();
+    /// let mut events = registry.subscribe_from(&cursor).await?;
+    /// let Some(Event::Transition(change)) = events.recv().await else { panic!() };
+    /// assert_eq!((change.to, events.lost()), (State::Closed, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn subscribe_from(&self, cursor: &Cursor) -> Result<Events, Error> {
+        // First, so that nothing can happen between what is read and what is received.
+        let events = self.subscribe();
+        let mut past: Vec<StreamEvent> = Vec::new();
+        let mut at = EventsAt::After(cursor.id.clone());
+        loop {
+            let chunk = self.read_events(at).await?;
+            let Some(newest) = chunk.last() else { break };
+            at = EventsAt::After(newest.position.id.clone());
+            past.extend(chunk);
+        }
+        let is_same = |event: &&StreamEvent| event.position.incarnation == cursor.incarnation;
+        let lost = match past.first() {
+            Some(first) if is_same(&first) => first.position.number.saturating_sub(cursor.number + 1),
+            Some(_) => 1,
+            None => 0,
+        };
+        let past = past.iter().filter_map(|event| self.transition(event)).collect();
+        Ok(events.behind(past, lost))
+    }
+
+    fn transition(&self, event: &StreamEvent) -> Option<Transition> {
+        let age_us = self.context.store_now().saturating_sub(event.at_us);
+        let is_kept = age_us <= micros(self.shared.retention.age);
+        // One without a state before has been written back after a loss: nothing has changed.
+        event.from.filter(|_| is_kept).map(|from| stream::transition(&self.context, event, from))
+    }
+
+    async fn read_events(&self, at: EventsAt) -> Result<Vec<StreamEvent>, Error> {
+        let store = self.shared.store.clone();
+        self.in_background("reading the history", async move { store.history(at, CHUNK).await }).await
+    }
+
+    /// Awaits something of the store's on the coordinator's thread, as the caller may have no runtime. Cancelling abandons
+    /// the answer.
+    pub(super) async fn in_background<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        answer: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        if self.context.has_ended() {
+            return Err(Error::new(ErrorKind::ShutDown));
+        }
+        let background = coordinator::thread::runtime().map_err(super::no_thread)?;
+        let bounded = background.spawn(async move { tokio::time::timeout(PATIENCE, answer).await });
+        match bounded.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {PATIENCE:?}"))),
+            Err(_) => Err(Error::new(ErrorKind::ShutDown)),
+        }
+    }
+}

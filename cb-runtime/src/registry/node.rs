@@ -1,0 +1,18 @@
+//! What the node that an instance runs on is called.
+
+use std::sync::Arc;
+
+/// The given name, else `CB_INSTANCE`, else the host's.
+pub(super) fn name(given: Option<String>) -> Arc<str> {
+    let variable = || std::env::var("CB_INSTANCE").ok();
+    let name = given.or_else(variable).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    match name {
+        Some(name) => name.into(),
+        None => host().into(),
+    }
+}
+
+/// The host's name: in a container mostly the container's.
+pub(super) fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
