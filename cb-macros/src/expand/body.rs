@@ -26,7 +26,9 @@ impl Guarded<'_> {
             quote_spanned!(Span::mixed_site()=> #output #kind #codec)
         });
         let keep = self.plan.cache.as_ref().map(|_| self.keep());
-        let body = if self.is_body_first() { None } else { Some(self.body()) };
+        // By value, because the future would hold a second body if this one were borrowed.
+        let body = if self.is_body_first() { quote_spanned!(Span::mixed_site()=> body) } else { self.body() };
+        let body = quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(#body););
         let judge = self.judge();
         let unwrapped = self.unwrapped();
         // A predicate may panic: the value is dropped then.
@@ -73,7 +75,6 @@ impl Guarded<'_> {
                 };
                 #clones
                 #body
-                let output = #rt::Output::of(&body);
                 #kind
                 #can_fail
                 #judge
@@ -168,7 +169,7 @@ impl Guarded<'_> {
     fn output(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         if self.is_body_first() {
-            return quote_spanned!(Span::mixed_site()=> let output = #rt::Output::of(&body););
+            return quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(body););
         }
         let ty = match self.function.output() {
             Output::Unit => quote_spanned!(Span::mixed_site()=> ()),
@@ -185,19 +186,18 @@ impl Guarded<'_> {
         quote_spanned!(Span::mixed_site()=> let output = #rt::Output::<#ty>::new();)
     }
 
-    /// `let body`: not yet polled.
+    /// The body, not yet polled.
     fn body(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let inside = self.inside();
-        let body = match self.function.output() {
+        match self.function.output() {
             Output::Never => quote_spanned!(Span::mixed_site()=>
                 // `!` can be written only as what a function returns.
                 #rt::returning::<<fn() -> ! as #rt::Returns>::Output, _>(async move { #inside })),
             Output::Unit | Output::Type(_) | Output::OfFuture(_) => {
                 quote_spanned!(Span::mixed_site()=> async move { #inside })
             }
-        };
-        quote_spanned!(Span::mixed_site()=> let body = #body;)
+        }
     }
 
     /// `let body`: the future that the user's code returns, made before the circuit is asked.

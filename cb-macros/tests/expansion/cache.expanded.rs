@@ -23,7 +23,6 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         use __circuit_breaker::OtherOutput as _;
         output.circuit_breaker_return_kind()
     };
-    __circuit_breaker::can_fail(output, kind);
     let codec = __circuit_breaker::codec(output, kind);
     let ended = 'call: {
         let asked = __circuit_breaker::ask(breaker);
@@ -38,7 +37,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 break 'call __circuit_breaker::Ended::Rejected(rejection);
             }
         };
-        let body = async move {
+        let (output, body) = __circuit_breaker::with_output(async move {
             if false {
                 return __circuit_breaker::never::<Result<User, FetchError>>();
             }
@@ -46,7 +45,13 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             match () {
                 () => fetch(id).await,
             }
+        });
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
         };
+        __circuit_breaker::can_fail(output, kind);
         let judge = __circuit_breaker::by_type(kind);
         match __circuit_breaker::run(breaker, &mut permit, body).await {
             __circuit_breaker::Result::Ok(value) => {
@@ -60,11 +65,15 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 )
             }
             __circuit_breaker::Result::Err(deadline) => {
-                __circuit_breaker::Ended::TimedOut(
-                    __circuit_breaker::time_out(permit, deadline),
-                )
+                __circuit_breaker::time_out(output, permit, deadline)
             }
         }
+    };
+    let output = __circuit_breaker::Output::of_ended(&ended);
+    let kind = {
+        #[allow(unused_imports)]
+        use __circuit_breaker::OtherOutput as _;
+        output.circuit_breaker_return_kind()
     };
     if let __circuit_breaker::Option::Some(value) = __circuit_breaker::cached(
             breaker,

@@ -8,13 +8,6 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
     let (output, args, reason) = {
-        let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
-        __circuit_breaker::can_fail(output, kind);
         let (ended, args) = 'call: {
             let asked = __circuit_breaker::ask(breaker);
             let asked = if __circuit_breaker::must_wait(asked) {
@@ -35,7 +28,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                 __circuit_breaker::clone_arg(&id),
                 __circuit_breaker::clone_arg(&tenant),
             );
-            let body = async move {
+            let (output, body) = __circuit_breaker::with_output(async move {
                 if false {
                     return __circuit_breaker::never::<Result<User, FetchError>>();
                 }
@@ -44,7 +37,13 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                 match () {
                     () => fetch(id, tenant).await,
                 }
+            });
+            let kind = {
+                #[allow(unused_imports)]
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
             };
+            __circuit_breaker::can_fail(output, kind);
             let judge = __circuit_breaker::by_type(kind);
             match __circuit_breaker::run(breaker, &mut permit, body).await {
                 __circuit_breaker::Result::Ok(value) => {
@@ -60,14 +59,15 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                     )
                 }
                 __circuit_breaker::Result::Err(deadline) => {
-                    (
-                        __circuit_breaker::Ended::TimedOut(
-                            __circuit_breaker::time_out(permit, deadline),
-                        ),
-                        args,
-                    )
+                    (__circuit_breaker::time_out(output, permit, deadline), args)
                 }
             }
+        };
+        let output = __circuit_breaker::Output::of_ended(&ended);
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
         };
         match __circuit_breaker::into_return_or_any(kind, ended, args) {
             __circuit_breaker::Result::Ok(value) => return value,

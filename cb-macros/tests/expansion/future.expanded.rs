@@ -16,13 +16,6 @@ impl Directory {
             }
         })();
         __circuit_breaker::Box::pin(async move {
-            let output = __circuit_breaker::Output::of(&body);
-            let kind = {
-                #[allow(unused_imports)]
-                use __circuit_breaker::OtherOutput as _;
-                output.circuit_breaker_return_kind()
-            };
-            __circuit_breaker::can_fail(output, kind);
             let ended = 'call: {
                 let asked = __circuit_breaker::ask(breaker);
                 let asked = if __circuit_breaker::must_wait(asked) {
@@ -36,6 +29,13 @@ impl Directory {
                         break 'call __circuit_breaker::Ended::Rejected(rejection);
                     }
                 };
+                let (output, body) = __circuit_breaker::with_output(body);
+                let kind = {
+                    #[allow(unused_imports)]
+                    use __circuit_breaker::OtherOutput as _;
+                    output.circuit_breaker_return_kind()
+                };
+                __circuit_breaker::can_fail(output, kind);
                 let judge = __circuit_breaker::by_type(kind);
                 match __circuit_breaker::run(breaker, &mut permit, body).await {
                     __circuit_breaker::Result::Ok(value) => {
@@ -43,11 +43,15 @@ impl Directory {
                         return __circuit_breaker::ManuallyDrop::into_inner(value);
                     }
                     __circuit_breaker::Result::Err(deadline) => {
-                        __circuit_breaker::Ended::TimedOut(
-                            __circuit_breaker::time_out(permit, deadline),
-                        )
+                        __circuit_breaker::time_out(output, permit, deadline)
                     }
                 }
+            };
+            let output = __circuit_breaker::Output::of_ended(&ended);
+            let kind = {
+                #[allow(unused_imports)]
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
             };
             return __circuit_breaker::into_return(kind, ended);
         })

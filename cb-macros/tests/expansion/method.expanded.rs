@@ -11,12 +11,6 @@ impl Directory {
             };
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
-        let output = __circuit_breaker::Output::<Result<User, HttpError>>::new();
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
         let ended = 'call: {
             let asked = __circuit_breaker::ask(breaker);
             let asked = if __circuit_breaker::must_wait(asked) {
@@ -30,7 +24,7 @@ impl Directory {
                     break 'call __circuit_breaker::Ended::Rejected(rejection);
                 }
             };
-            let body = async move {
+            let (output, body) = __circuit_breaker::with_output(async move {
                 if false {
                     return __circuit_breaker::never::<Result<User, HttpError>>();
                 }
@@ -39,6 +33,11 @@ impl Directory {
                 match () {
                     () => self.client.get(id).await,
                 }
+            });
+            let kind = {
+                #[allow(unused_imports)]
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
             };
             let judge = __circuit_breaker::by_predicate(
                 output,
@@ -52,11 +51,15 @@ impl Directory {
                     return value;
                 }
                 __circuit_breaker::Result::Err(deadline) => {
-                    __circuit_breaker::Ended::TimedOut(
-                        __circuit_breaker::time_out(permit, deadline),
-                    )
+                    __circuit_breaker::time_out(output, permit, deadline)
                 }
             }
+        };
+        let output = __circuit_breaker::Output::of_ended(&ended);
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
         };
         return __circuit_breaker::into_return(kind, ended);
     }

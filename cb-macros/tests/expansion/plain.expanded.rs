@@ -11,13 +11,6 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
-    let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
-    let kind = {
-        #[allow(unused_imports)]
-        use __circuit_breaker::OtherOutput as _;
-        output.circuit_breaker_return_kind()
-    };
-    __circuit_breaker::can_fail(output, kind);
     let ended = 'call: {
         let asked = __circuit_breaker::ask(breaker);
         let asked = if __circuit_breaker::must_wait(asked) {
@@ -31,7 +24,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 break 'call __circuit_breaker::Ended::Rejected(rejection);
             }
         };
-        let body = async move {
+        let (output, body) = __circuit_breaker::with_output(async move {
             if false {
                 return __circuit_breaker::never::<Result<User, FetchError>>();
             }
@@ -39,7 +32,13 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             match () {
                 () => fetch(id).await,
             }
+        });
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
         };
+        __circuit_breaker::can_fail(output, kind);
         let judge = __circuit_breaker::by_type(kind);
         match __circuit_breaker::run(breaker, &mut permit, body).await {
             __circuit_breaker::Result::Ok(value) => {
@@ -47,11 +46,15 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 return __circuit_breaker::ManuallyDrop::into_inner(value);
             }
             __circuit_breaker::Result::Err(deadline) => {
-                __circuit_breaker::Ended::TimedOut(
-                    __circuit_breaker::time_out(permit, deadline),
-                )
+                __circuit_breaker::time_out(output, permit, deadline)
             }
         }
+    };
+    let output = __circuit_breaker::Output::of_ended(&ended);
+    let kind = {
+        #[allow(unused_imports)]
+        use __circuit_breaker::OtherOutput as _;
+        output.circuit_breaker_return_kind()
     };
     return __circuit_breaker::into_return(kind, ended);
 }

@@ -33,6 +33,7 @@ pub use pattern_site::PatternSite;
 pub use reply::{IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Reply, answer, call_forever};
 pub use return_kind::{
     BoxedFuture, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind, can_fail, never, returning,
+    with_output,
 };
 pub use site::{
     MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, base, borrowing, end, end_never,

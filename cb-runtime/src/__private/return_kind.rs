@@ -34,12 +34,13 @@ impl<R> Output<R> {
     pub fn of_ended(_ended: &Ended<'_, R>) -> Self {
         Output(PhantomData)
     }
+}
 
-    /// The output of a body.
-    #[inline]
-    pub fn of<F: Future<Output = R>>(_body: &F) -> Self {
-        Output(PhantomData)
-    }
+/// A body, and the output that it has.
+#[expect(clippy::inline_always, reason = "a call would copy the body")]
+#[inline(always)]
+pub fn with_output<F: Future>(body: F) -> (Output<F::Output>, F) {
+    (Output(PhantomData), body)
 }
 
 /// Names the type that a function type returns: `!` can be written only there.
