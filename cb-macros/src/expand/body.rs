@@ -1,7 +1,7 @@
 //! The body: the user's code, in place, and what its result counts as.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::{Guarded, allowed_for, call_at, call_with, ours_at, return_kind, runtime};
@@ -20,11 +20,8 @@ impl Guarded<'_> {
             let call = call_with(self.function.output_span(), "can_fail", "output, kind");
             quote_spanned!(Span::mixed_site()=> #call;)
         });
-        // Before all else, because it is used on both ways out of the call.
-        let codec = self.plan.cache.as_ref().map(|_| {
-            let (output, codec) = (self.output(), self.codec());
-            quote_spanned!(Span::mixed_site()=> #output #kind #codec)
-        });
+        // Before the call, because it is used on both ways out of it.
+        let codec = self.plan.cache.as_ref().map(|_| self.codec());
         let keep = self.plan.cache.as_ref().map(|_| self.keep());
         // By value, because the future would hold a second body if this one were borrowed.
         let body = if self.is_body_first() { quote_spanned!(Span::mixed_site()=> body) } else { self.body() };
@@ -64,8 +61,20 @@ impl Guarded<'_> {
                 }
             },
         };
+        let body = quote!(#body #kind);
+        let (before, inside) = if self.plan.fallback.is_none() {
+            // Arguments that can be copied would still be there beside a body that is made after a wait.
+            (quote!(#body #codec), None)
+        } else {
+            // Nothing is copied, and no argument moved into the body, for a call that is not made.
+            let codec = codec.map(|codec| {
+                let output = self.output();
+                quote!(#output #kind #codec)
+            });
+            (quote!(#codec), Some(body))
+        };
         quote_spanned! {Span::mixed_site()=>
-            #codec
+            #before
             let #ended = 'call: {
                 let asked = #rt::ask(#breaker);
                 let asked = if #rt::must_wait(asked) { #rt::wait(asked).await } else { asked };
@@ -74,8 +83,7 @@ impl Guarded<'_> {
                     #rt::Result::Err(rejection) => break 'call #rejected,
                 };
                 #clones
-                #body
-                #kind
+                #inside
                 #can_fail
                 #judge
                 match #rt::run(#breaker, &mut permit, body).await {

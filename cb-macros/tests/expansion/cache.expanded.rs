@@ -17,7 +17,15 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         }
         key.finish()
     };
-    let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
+    let (output, body) = __circuit_breaker::with_output(async move {
+        if false {
+            return __circuit_breaker::never::<Result<User, FetchError>>();
+        }
+        let _ = &id;
+        match () {
+            () => fetch(id).await,
+        }
+    });
     let kind = {
         #[allow(unused_imports)]
         use __circuit_breaker::OtherOutput as _;
@@ -36,20 +44,6 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             __circuit_breaker::Result::Err(rejection) => {
                 break 'call __circuit_breaker::Ended::Rejected(rejection);
             }
-        };
-        let (output, body) = __circuit_breaker::with_output(async move {
-            if false {
-                return __circuit_breaker::never::<Result<User, FetchError>>();
-            }
-            let _ = &id;
-            match () {
-                () => fetch(id).await,
-            }
-        });
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
         };
         __circuit_breaker::can_fail(output, kind);
         let judge = __circuit_breaker::by_type(kind);

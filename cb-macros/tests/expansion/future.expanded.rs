@@ -16,6 +16,12 @@ impl Directory {
             }
         })();
         __circuit_breaker::Box::pin(async move {
+            let (output, body) = __circuit_breaker::with_output(body);
+            let kind = {
+                #[allow(unused_imports)]
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
+            };
             let ended = 'call: {
                 let asked = __circuit_breaker::ask(breaker);
                 let asked = if __circuit_breaker::must_wait(asked) {
@@ -28,12 +34,6 @@ impl Directory {
                     __circuit_breaker::Result::Err(rejection) => {
                         break 'call __circuit_breaker::Ended::Rejected(rejection);
                     }
-                };
-                let (output, body) = __circuit_breaker::with_output(body);
-                let kind = {
-                    #[allow(unused_imports)]
-                    use __circuit_breaker::OtherOutput as _;
-                    output.circuit_breaker_return_kind()
                 };
                 __circuit_breaker::can_fail(output, kind);
                 let judge = __circuit_breaker::by_type(kind);
