@@ -127,9 +127,10 @@ fn placeholders(name: &Expr, arguments: &HashSet<String>) -> Option<String> {
             let mut text = text.value();
             for part in parts {
                 let path = placeholder(part, arguments)?;
-                text = text.replacen("{}", &format!("{{{path}}}"), 1);
+                let at = text.find("{}").into_iter().chain(text.find("{:")).min()?;
+                text.insert_str(at + 1, &path);
             }
-            (!text.contains("{}")).then_some(text)
+            (!text.contains("{}") && !text.contains("{:")).then_some(text)
         }
         other => placeholder(other, arguments).map(|path| format!("{{{path}}}")),
     }

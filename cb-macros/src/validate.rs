@@ -13,7 +13,7 @@ use crate::tokens::unwrapped;
 use crate::value::{Value, literal_count};
 use crate::{captures, manifest};
 
-/// As many arguments as `cb_runtime::__private::Callable` is implemented for.
+/// As many arguments as `cb_runtime::attribute::Callable` is implemented for.
 const MOST_FALLBACK_ARGS: usize = 12;
 
 /// What the expansion is to do. It is valid, as far as its tokens can tell.
@@ -46,7 +46,12 @@ pub(crate) struct Fallback {
 
 pub(crate) enum Callee {
     Path(Expr),
-    Closure { closure: Expr, takes_reason: bool },
+    /// `arity`: how many arguments of the function it takes, which is all of them.
+    Closure {
+        closure: Expr,
+        arity: usize,
+        takes_reason: bool,
+    },
 }
 
 impl Callee {
@@ -110,10 +115,12 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
         .filter(|given| given.argument.is_setting)
         .filter_map(|given| Some((given.name.clone(), values.remove(given.argument.name)?)))
         .collect();
-    let fallback = expression("fallback").map(|function| Fallback {
+    let fallback = expression("fallback").map(|fallback| Fallback {
         function: match takes_reason {
-            Some(takes_reason) => Callee::Closure { closure: function, takes_reason },
-            None => Callee::Path(function),
+            Some(takes_reason) => {
+                Callee::Closure { closure: fallback, arity: function.args.len(), takes_reason }
+            }
+            None => Callee::Path(fallback),
         },
         on: match values.get("fallback_on") {
             Some(Value::Text(word, _)) if word == "open" => On::Open,

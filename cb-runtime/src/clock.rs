@@ -23,10 +23,6 @@ impl Moment {
     pub(crate) fn after(self, span: Duration) -> Moment {
         Moment(self.0.saturating_add(micros(span)))
     }
-
-    pub(crate) fn before(self, span: Duration) -> Moment {
-        Moment(self.0.saturating_sub(micros(span)))
-    }
 }
 
 /// Whole microseconds, saturating: half a million years is "for ever".

@@ -1,4 +1,4 @@
-//! What users give as a health check.
+//! Health checks as users define them.
 
 use std::fmt;
 use std::future::Future;
@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 type Checking = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// A health check as settings hold it.
+/// A health check in a breaker's settings.
 #[derive(Clone)]
 pub(crate) struct HealthCheck {
-    /// Of its type: what it is called in reports, and how two of them are told apart.
+    /// The type's name, which identifies the check in reports and comparisons.
     name: &'static str,
     check: Arc<dyn Fn() -> Checking + Send + Sync>,
 }
 
-/// What a health check may return: `bool`, `()` or a `Result` whose error can be displayed.
+/// The result of a health check: `bool`, `()`, or a `Result` whose error implements `Display`.
 pub trait Healthy {
-    /// Whether the dependency works, and if not, why.
+    /// `Ok` if the dependency is healthy, else the reason.
     #[doc(hidden)]
     fn health(self) -> Result<(), String>;
 }
@@ -54,7 +54,7 @@ impl HealthCheck {
         HealthCheck { name, check }
     }
 
-    /// Begins one check. What the user's function does before its first `await` happens here, too, and may panic.
+    /// Starts a check. The user's function runs here until its first `await`, and may panic.
     pub(crate) fn begin(&self) -> Checking {
         (self.check)()
     }

@@ -45,8 +45,14 @@
 //! TOML or YAML file and from environment variables ([`RegistryConfig`]). `metrics`: counters, gauges and histograms
 //! through the [`metrics` facade](https://docs.rs/metrics), in the background; docs/metrics.md lists them.
 
+/// What an expansion of the attribute names. Not a public interface: it changes with the macro, without notice. The compiler's
+/// messages contain this path, so it reads well.
 #[doc(hidden)]
-pub mod __private;
+pub mod attribute {
+    pub use crate::__private::*;
+}
+#[doc(hidden)]
+mod __private;
 mod breaker;
 mod breakers;
 mod cache;
@@ -81,7 +87,8 @@ pub use event::{CacheTier, Cursor, Event, Events, ParseCursorError, Transition};
 pub use health::Healthy;
 pub use registry::{Control, Registry, RegistryBuilder};
 pub use snapshot::{
-    FleetBreaker, Origin, Outcomes, ParseStateError, Setting, Snapshot, State, StoreStatus, WindowSnapshot,
+    FleetBreaker, FleetPage, FleetQuery, InstanceInfo, InstanceSettings, Origin, Outcomes, ParseStateError,
+    Setting, Snapshot, State, StateCounts, StoreStatus, WindowSnapshot,
 };
 pub use strategy::{Bucket, Calls, TripStrategy, WindowCounts};
 

@@ -1,4 +1,4 @@
-//! Users' own rules: a pure function from counts to a verdict.
+//! Custom trip strategies: pure functions from counts to a decision.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A rule of your own that says whether a closed breaker trips.
+/// A custom rule that decides whether a closed breaker trips.
 ///
-/// It is asked after every failure, and ten times a second while there are calls, under the breaker's lock: a pure and
-/// quick function of what it is given. It sees what the whole fleet had counted at the last exchange and what this
-/// instance has counted since; all of it starts at nothing with every change of state. If it panics, that is reported
-/// once, and it does not trip.
+/// It is evaluated after every failure, and ten times a second while there are calls. It runs under the
+/// breaker's lock, so it must be pure and fast. It sees what the fleet had counted at the last exchange and
+/// what this instance has counted since. The counts start at zero with each transition.
+///
+/// A panic does not trip the breaker. It is reported once.
 ///
 /// ```
 /// use cb_runtime::{BreakerConfig, TripStrategy, WindowCounts};
 ///
-/// /// Trips at 20 failures in the window, whatever their share.
+/// /// Trips at 20 failures in the window, at any rate.
 /// struct TooMany;
 ///
 /// impl TripStrategy for TooMany {
@@ -31,11 +32,12 @@ use std::time::Duration;
 /// # Ok::<(), cb_runtime::Error>(())
 /// ```
 pub trait TripStrategy: Send + Sync + 'static {
-    /// Why the breaker trips: the rule, its figures, the limit. `None`: it does not.
+    /// Returns the reason of a trip (the rule, its figures, the limit), or `None` if the breaker stays
+    /// closed.
     fn trip(&self, window: &WindowCounts<'_>) -> Option<String>;
 }
 
-/// What a [`TripStrategy`] judges by.
+/// The counts that a [`TripStrategy`] evaluates.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowCounts<'a> {
     pub(crate) calls: Calls,
@@ -50,63 +52,62 @@ impl WindowCounts<'_> {
         self.calls
     }
 
-    /// Failures since the latest success, of the whole fleet.
+    /// The fleet's failures since its latest success.
     pub fn consecutive_failures(&self) -> u64 {
         self.consecutive_failures
     }
 
-    /// How many instances had failures in the window.
+    /// The number of instances with failures in the window.
     pub fn failing_instances(&self) -> u32 {
         self.failing_instances
     }
 
-    /// The time window in pieces, oldest first, without those in which there were no calls. Nothing if the window is one of
-    /// the last calls.
+    /// The buckets of the time window, oldest first, without empty ones. A count window has no buckets.
     pub fn buckets(&self) -> &[Bucket] {
         self.buckets
     }
 
-    /// The calls of the last `span` of the time window, to the precision of a bucket.
+    /// The calls of the window's last `span`, with the precision of a bucket.
     pub fn within(&self, span: Duration) -> Calls {
         let recent = self.buckets.iter().filter(|bucket| bucket.age < span);
         recent.fold(Calls::default(), |sum, bucket| sum.plus(bucket.calls))
     }
 }
 
-/// A piece of a time window: a sixtieth of it.
+/// A bucket of a time window: a sixtieth of its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bucket {
-    /// How long ago it ended; zero for the current one.
+    /// The time since the bucket's end; zero for the current one.
     pub age: Duration,
-    /// What happened in it.
+    /// The calls in the bucket.
     pub calls: Calls,
 }
 
-/// Calls with a result.
+/// Counts of completed calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Calls {
-    /// How many counted as a success.
+    /// Calls that counted as a success.
     pub successes: u64,
-    /// How many counted as a failure.
+    /// Calls that counted as a failure.
     pub failures: u64,
-    /// How many of both took longer than `slow_call_duration`.
+    /// Successes and failures that took longer than `slow_call_duration`.
     pub slow: u64,
 }
 
 impl Calls {
-    /// Successes and failures.
+    /// The sum of successes and failures.
     pub fn total(self) -> u64 {
-        self.successes + self.failures
+        self.successes.saturating_add(self.failures)
     }
 
-    /// The share of failures; 0 where there were no calls.
+    /// The share of failures; 0 without calls.
     pub fn failure_rate(self) -> f64 {
         share(self.failures, self.total())
     }
 
-    /// The share of slow calls; 0 where there were no calls.
+    /// The share of slow calls; 0 without calls.
     pub fn slow_rate(self) -> f64 {
         share(self.slow, self.total())
     }
@@ -125,10 +126,10 @@ fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// A strategy as settings hold it.
+/// A strategy in a breaker's settings.
 #[derive(Clone)]
 pub(crate) struct Strategy {
-    /// Of its type: what it is called in reports, and how two of them are told apart.
+    /// The type's name, which identifies the strategy in reports and comparisons.
     name: &'static str,
     rule: Arc<dyn TripStrategy>,
     has_panicked: Arc<AtomicBool>,
@@ -143,7 +144,7 @@ impl Strategy {
     pub(crate) fn trip(&self, window: &WindowCounts<'_>) -> Option<String> {
         catch_unwind(AssertUnwindSafe(|| self.rule.trip(window))).unwrap_or_else(|_| {
             if !self.has_panicked.swap(true, Ordering::Relaxed) {
-                tracing::error!(target: "cb_runtime", strategy = self.name, "a trip strategy has panicked; it does not trip");
+                tracing::error!(target: "cb_runtime", strategy = self.name, "a trip strategy panicked; the breaker stays closed");
             }
             None
         })

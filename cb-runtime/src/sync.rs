@@ -1,9 +1,9 @@
-//! Locks that survive a panic elsewhere.
+//! Locks that ignore poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Everything that is done under a lock here leaves its data whole at every step, so a poisoned lock is still a
-/// good one; a guard must not start to panic because something else did.
+/// Locks a mutex even if it is poisoned. Critical sections in this crate leave their data consistent at every
+/// step, so a panic elsewhere must not make guarded calls panic, too.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

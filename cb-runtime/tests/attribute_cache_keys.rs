@@ -248,3 +248,106 @@ async fn a_value_that_is_no_result_is_kept_as_it_is() {
     assert_eq!(again!(get(1)), Some(1));
     assert_eq!(again!(get(2)), Some(102));
 }
+
+#[tokio::test]
+async fn functions_of_one_name_in_two_blocks_do_not_share() {
+    fn first() -> impl Future<Output = Result<u8, Broken>> {
+        {
+            #[circuit_breaker(name = "blocks", cache_ttl = "5m")]
+            async fn get() -> Result<u8, Broken> {
+                ask(1)
+            }
+            get()
+        }
+    }
+    let (one, other) = {
+        let one = {
+            #[circuit_breaker(name = "blocks", cache_ttl = "5m")]
+            async fn get() -> Result<u8, Broken> {
+                ask(2)
+            }
+            get
+        };
+        let other = {
+            #[circuit_breaker(name = "blocks", cache_ttl = "5m")]
+            async fn get() -> Result<u8, Broken> {
+                ask(3)
+            }
+            get
+        };
+        (one, other)
+    };
+    assert_eq!(kept!(first()), 1);
+    assert_eq!(again!(one()), Err(Broken::Down));
+    assert_eq!(kept!(one()), 2);
+    assert_eq!(again!(other()), Err(Broken::Down));
+    assert_eq!(kept!(other()), 3);
+    assert_eq!(again!(one()), Ok(2));
+}
+
+#[tokio::test]
+async fn closures_and_local_types_as_generic_arguments_do_not_share() {
+    #[circuit_breaker(name = "helper", cache_ttl = "5m", cache_key = 1)]
+    async fn through<T>(answer: impl Fn() -> T, _type: T) -> Result<String, Broken>
+    where
+        T: std::fmt::Debug,
+    {
+        ask(format!("{:?}", answer()))
+    }
+    let one = || through(|| 1, 0);
+    let other = || through(|| 2, 0);
+    assert_eq!(kept!(one()), "1");
+    assert_eq!(again!(other()), Err(Broken::Down));
+    assert_eq!(kept!(other()), "2");
+    assert_eq!(again!(one()).unwrap(), "1");
+
+    #[circuit_breaker(name = "helper", cache_ttl = "5m")]
+    async fn of<T: Default + std::fmt::Debug>() -> Result<String, Broken> {
+        ask(format!("{:?}", T::default()))
+    }
+    let one = {
+        #[derive(Debug, Default)]
+        #[expect(dead_code, reason = "printed")]
+        struct Local(u8);
+        || of::<Local>()
+    };
+    let other = {
+        #[derive(Debug, Default)]
+        #[expect(dead_code, reason = "printed")]
+        struct Local(bool);
+        || of::<Local>()
+    };
+    assert_eq!(kept!(one()), "Local(0)");
+    assert_eq!(again!(other()), Err(Broken::Down));
+    assert_eq!(kept!(other()), "Local(false)");
+}
+
+#[tokio::test]
+async fn borrowed_generic_arguments_are_served() {
+    #[circuit_breaker(name = "borrowed-generic", cache_ttl = "5m", cache_key = 1)]
+    async fn get<'a, T: AsRef<str> + 'a>(text: &T) -> Result<String, Broken> {
+        ask(text.as_ref().to_owned())
+    }
+    let text = String::from("text");
+    let borrowed: &str = &text;
+    assert_eq!(kept!(get(&borrowed)), "text");
+    assert_eq!(again!(get(&text)), Err(Broken::Down));
+}
+
+#[tokio::test]
+async fn a_result_that_json_would_change_comes_back_as_it_was() {
+    use std::collections::HashMap;
+
+    #[circuit_breaker(name = "nested", cache_ttl = "5m")]
+    async fn nested(id: u8) -> Result<Option<Option<u8>>, Broken> {
+        ask([None, Some(None), Some(Some(1))][usize::from(id)])
+    }
+    #[circuit_breaker(name = "pairs", cache_ttl = "5m")]
+    async fn pairs() -> Result<HashMap<(u8, u8), f32>, Broken> {
+        ask(HashMap::from([((1, 2), 0.1), ((3, 4), f32::INFINITY)]))
+    }
+    assert_eq!(kept!(nested(0)), None);
+    assert_eq!(kept!(nested(1)), Some(None));
+    assert_eq!(kept!(nested(2)), Some(Some(1)));
+    assert_eq!(kept!(pairs()), HashMap::from([((1, 2), 0.1), ((3, 4), f32::INFINITY)]));
+}

@@ -1,6 +1,6 @@
 //! What the function returns: the result of its body, or that of its fallback.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
 use syn::Expr;
 
@@ -15,7 +15,7 @@ impl Guarded<'_> {
         self.plan.fallback.as_ref().filter(|fallback| fallback.on != On::Open)?;
         let clones = self.function.args.iter().map(|Arg { ident, type_span, .. }| {
             let rt = runtime(*type_span);
-            quote_spanned!(ours_at(*type_span)=> #rt::clone_arg(&#ident))
+            quote_spanned!(ours_at(*type_span)=> #rt::CloneArg::clone_arg(&#ident))
         });
         let allowed = allowed_for(&self.function.args);
         Some(quote_spanned!(Span::mixed_site()=> #allowed let args = (#(#clones,)*);))
@@ -24,7 +24,9 @@ impl Guarded<'_> {
     /// The return value of a function without a fallback.
     pub(super) fn answer(&self) -> TokenStream {
         let returned = self.function.output_span();
-        let into_return = call_with(returned, "into_return", "kind, ended");
+        let rt = runtime(returned);
+        let args = quote_spanned!(ours_at(returned)=> ended, #rt::Reject::reject);
+        let into_return = call_at(returned, "into_return", &args);
         let return_ = self.return_at(returned);
         quote_spanned!(Span::mixed_site()=> #return_ #into_return)
     }
@@ -43,7 +45,11 @@ impl Guarded<'_> {
             On::Open => "into_return_or_open",
             On::Error => "into_return_or_error",
         };
-        let into_return = call_with(self.function.output_span(), into_return, "kind, ended, args");
+        let returned = self.function.output_span();
+        let rt = runtime(returned);
+        let reject = (on != On::Any).then(|| quote_spanned!(ours_at(returned)=> #rt::Reject::reject));
+        let args = quote_spanned!(ours_at(returned)=> kind, ended, args, #reject);
+        let into_return = call_at(returned, into_return, &args);
         let rt = runtime(Span::mixed_site());
         let return_ = self.return_at(Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
@@ -73,13 +79,16 @@ impl Guarded<'_> {
 fn reply(function: &Callee) -> TokenStream {
     let at = function.span();
     let reply = match function {
-        Callee::Path(path) => call_at(at, "call", &quote_spanned!(ours_at(at)=> args, reason, #path)),
-        Callee::Closure { closure, takes_reason } => {
-            let call = if *takes_reason { "call_with_reason" } else { "call" };
-            call_closure(call, &quote_spanned!(ours_at(at)=> reason, #closure), at)
+        Callee::Path(path) => {
+            call_at(at, "Callable::call", &quote_spanned!(ours_at(at)=> args, reason, #path))
+        }
+        Callee::Closure { closure, arity, takes_reason } => {
+            let reason = if *takes_reason { "_with_reason" } else { "" };
+            let args = quote_spanned!(ours_at(at)=> args, reason, #closure);
+            call_at(at, &format!("call_{arity}{reason}"), &args)
         }
     };
-    let answer = call_with(at, "answer", "output, shape, reply");
+    let answer = call_with(at, "Answer::answer", "reply, output, shape");
     let rt = runtime(Span::mixed_site());
     quote_spanned! {Span::mixed_site()=>
         let later = {
@@ -107,16 +116,12 @@ fn forever(function: &Callee) -> TokenStream {
             let call = call_at(at, "call_forever", &args);
             quote_spanned!(Span::mixed_site()=> #call.await)
         }
-        Callee::Closure { closure, takes_reason } => {
-            let call = if *takes_reason { "call_with_reason_forever" } else { "call_forever" };
-            call_closure(call, &quote_spanned!(ours_at(at)=> reason, output, #closure), at)
+        Callee::Closure { closure, arity, takes_reason } => {
+            let reason = if *takes_reason { "_with_reason" } else { "" };
+            let args = quote_spanned!(ours_at(at)=> args, reason, output, #closure);
+            call_at(at, &format!("call_{arity}{reason}_forever"), &args)
         }
     }
-}
-
-fn call_closure(method: &str, args: &TokenStream, at: Span) -> TokenStream {
-    let (rt, method) = (runtime(at), Ident::new(method, ours_at(at)));
-    quote_spanned!(ours_at(at)=> #rt::Arguments(args).#method(#args))
 }
 
 /// Whether a closure returns a future, as far as its tokens can tell.

@@ -1,7 +1,8 @@
 //! The body: the user's code, in place, and what its result counts as.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::Type;
 use syn::spanned::Spanned;
 
 use super::{Guarded, allowed_for, call_at, call_with, ours_at, return_kind, runtime};
@@ -17,7 +18,7 @@ impl Guarded<'_> {
         let breaker = self.breaker_ref();
         let kind = return_kind();
         let can_fail = self.plan.must_be_result.then(|| {
-            let call = call_with(self.function.output_span(), "can_fail", "output, kind");
+            let call = call_with(self.function.output_span(), "CanFail::can_fail", "output");
             quote_spanned!(Span::mixed_site()=> #call;)
         });
         // Before the call, because it is used on both ways out of it.
@@ -62,9 +63,9 @@ impl Guarded<'_> {
             },
         };
         let body = quote!(#body #kind);
-        let (before, inside) = if self.plan.fallback.is_none() {
+        let (before, inside) = if self.plan.fallback.is_none() && codec.is_none() {
             // Arguments that can be copied would still be there beside a body that is made after a wait.
-            (quote!(#body #codec), None)
+            (body, None)
         } else {
             // Nothing is copied, and no argument moved into the body, for a call that is not made.
             let codec = codec.map(|codec| {
@@ -186,10 +187,7 @@ impl Guarded<'_> {
                 let at = ours_at(self.function.output_span());
                 quote_spanned!(at=> #written)
             }
-            Output::OfFuture(alias) => {
-                let (rt, at) = (runtime(alias.span()), ours_at(alias.span()));
-                quote_spanned!(at=> <#alias as #rt::BoxedFuture>::Output)
-            }
+            Output::OfFuture(alias) => Self::of_alias(&alias, "Output"),
         };
         quote_spanned!(Span::mixed_site()=> let output = #rt::Output::<#ty>::new();)
     }
@@ -214,9 +212,21 @@ impl Guarded<'_> {
         let user = &self.function.body;
         let made = match self.function.returned.as_ref().and_then(|future| future.boxed.as_ref()) {
             None => quote_spanned!(Span::mixed_site()=> (move || { #patterns #user })()),
-            Some(ty) => quote_spanned!(Span::mixed_site()=> (move || -> #ty { #patterns #user })()),
+            Some(ty) => Self::pinned_of_alias(
+                ty,
+                quote_spanned!(Span::mixed_site()=> move || -> #ty { #patterns #user }),
+            ),
         };
         quote_spanned!(Span::mixed_site()=> let body = #made;)
+    }
+
+    /// The future that a closure returns by an alias.
+    fn pinned_of_alias(alias: &Type, closure: TokenStream) -> TokenStream {
+        let into_pinned = Self::of_alias(alias, "into_pinned");
+        // Called where the alias stands, see `of_alias`; lints look at code there, so the name is nobody else's.
+        let make = Ident::new("__circuit_breaker_body", alias.span());
+        let pinned = quote_spanned!(alias.span()=> #into_pinned(#make()));
+        quote_spanned!(Span::mixed_site()=> { let #make = #closure; #pinned })
     }
 
     /// The inside of the body's `async` block.
@@ -228,8 +238,13 @@ impl Guarded<'_> {
             Some(ReturnedFuture { boxed: None, .. }) => {
                 quote_spanned!(Span::mixed_site()=> (move || #body)().await)
             }
-            Some(ReturnedFuture { boxed: Some(ty), .. }) => {
+            Some(ReturnedFuture { boxed: Some(ty), output: Some(_), .. }) => {
                 quote_spanned!(Span::mixed_site()=> (move || -> #ty #body)().await)
+            }
+            Some(ReturnedFuture { boxed: Some(ty), output: None, .. }) => {
+                let pinned =
+                    Self::pinned_of_alias(ty, quote_spanned!(Span::mixed_site()=> move || -> #ty #body));
+                quote_spanned!(Span::mixed_site()=> #pinned.await)
             }
         };
         let keep = self.keep_arguments();
@@ -240,10 +255,7 @@ impl Guarded<'_> {
             // See `pinned_body`.
             Output::Never => TokenStream::new(),
             Output::Type(written) => self.never_returned(&written.to_token_stream()),
-            Output::OfFuture(alias) => {
-                let (rt, at) = (runtime(alias.span()), ours_at(alias.span()));
-                self.never_returned(&quote_spanned!(at=> <#alias as #rt::BoxedFuture>::Output))
-            }
+            Output::OfFuture(alias) => self.never_returned(&Self::of_alias(&alias, "Output")),
         };
         // In a `match`, because the lint against unused braces would otherwise fire for every body of one line.
         quote_spanned! {Span::mixed_site()=>

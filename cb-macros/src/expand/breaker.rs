@@ -27,7 +27,11 @@ impl Guarded<'_> {
             }
         };
         let base = match &plan.base {
-            Some(base) => call_at(base.span(), "base", &quote!(#base)),
+            // In a variable, whose type the compiler names if it is another one.
+            Some(base) => {
+                let (at, rt) = (ours_at(base.span()), runtime(base.span()));
+                quote_spanned!(at=> { let config: #rt::BreakerConfig = #base; config })
+            }
             None => call_at(Span::mixed_site(), "settings", &TokenStream::new()),
         };
         let settings = plan.settings.iter().map(|(name, value)| {
@@ -41,12 +45,11 @@ impl Guarded<'_> {
         };
         let name = name.map(|name| quote_spanned!(Span::mixed_site()=> #name,));
         let find = if let Some(registry) = &plan.registry {
-            let at = ours_at(registry.span());
-            call_at(
-                at,
-                &format!("{kind}::within"),
-                &quote_spanned!(at=> &#site, &(#registry), #name settings),
-            )
+            // In a variable, as above.
+            let (at, rt) = (ours_at(registry.span()), runtime(registry.span()));
+            let args = quote_spanned!(at=> &#site, registry, #name settings);
+            let within = call_at(at, &format!("{kind}::within"), &args);
+            quote_spanned!(at=> let registry: &#rt::Registry = &(#registry); #within)
         } else {
             let by_type = matches!(plan.name, Name::Fixed(_)) && self.settings_may_depend_on_types();
             let global = if by_type { "global_by_type" } else { "global" };

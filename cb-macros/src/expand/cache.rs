@@ -1,16 +1,20 @@
 //! The cached result: its key, before the call, and its use, after it.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::breaker::value_tokens;
 use super::{Guarded, allowed_for, call_with, ours_at, runtime};
 use crate::signature::Arg;
+use crate::tokens::mentions;
 use crate::validate::Cache;
 
+/// Where a function keeps what tells its cached results from those of others.
+const CACHE_SITE: &str = "__CIRCUIT_BREAKER_CACHE";
+
 impl Guarded<'_> {
-    /// `let key`: what tells this call's result from others, before the body takes the arguments.
+    /// `let function` and `let key`: what tells this call's result from others, before the body takes the arguments.
     pub(super) fn key(&self, cache: &Cache) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let version =
@@ -18,10 +22,16 @@ impl Guarded<'_> {
         let parts = if let Some(key) = &cache.key {
             let bindings = self.bindings_for(&key.to_token_stream());
             let (rt, at) = (runtime(key.span()), ours_at(key.span()));
-            // In a closure that may only borrow, so that a key which moves an argument is reported at the key and not at
-            // the body.
-            let part = quote_spanned!(at=> #rt::borrowing(&mut key, |key| #rt::key_part(key, &(#key))));
-            quote_spanned!(Span::mixed_site()=> { #bindings #part; })
+            let part = quote_spanned!(at=> #rt::key_part(&mut key, &(#key)));
+            // A key that moves an argument is reported here, at the key, and not where the body uses the argument.
+            let tokens = key.to_token_stream();
+            let borrowed = self.function.args.iter().filter(|arg| mentions(&tokens, &arg.ident)).map(|arg| {
+                let (ident, allowed) = (&arg.ident, allowed_for([arg]));
+                let mut ident = ident.clone();
+                ident.set_span(ident.span().located_at(key.span()));
+                quote_spanned!(at=> #allowed let _ = &#ident;)
+            });
+            quote_spanned!(Span::mixed_site()=> { #bindings #part; #(#borrowed)* })
         } else {
             let parts = self.function.args.iter().map(|Arg { ident, type_span, cfgs, .. }| {
                 let rt = runtime(*type_span);
@@ -30,11 +40,20 @@ impl Guarded<'_> {
             let allowed = allowed_for(&self.function.args);
             quote_spanned!(Span::mixed_site()=> #allowed { #(#parts)* })
         };
+        let (breaker, site) = (self.breaker_ref(), Ident::new(CACHE_SITE, Span::mixed_site()));
         quote_spanned! {Span::mixed_site()=>
+            let function = {
+                static #site: #rt::CacheSite = #rt::CacheSite::new(
+                    #rt::module_path!(),
+                    #rt::option_env!("CARGO_PKG_VERSION"),
+                    #rt::option_env!("CARGO_BIN_NAME"),
+                );
+                #rt::cached_function(&#site, || {})
+            };
             let key = {
-                let mut key = #rt::key(&|| {}, #version);
+                let mut key = #rt::key(#breaker, #version);
                 #parts
-                key.finish()
+                #rt::key_of(#breaker, function, &key)
             };
         }
     }
@@ -49,7 +68,7 @@ impl Guarded<'_> {
     pub(super) fn keep(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
-        quote_spanned!(Span::mixed_site()=> #rt::keep(#breaker, &key, &codec, kind, verdict, &value);)
+        quote_spanned!(Span::mixed_site()=> #rt::keep(#breaker, function, &key, codec, kind, verdict, &value);)
     }
 
     /// Returns the cached result in the place of a bad one.
@@ -57,7 +76,7 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
         quote_spanned! {Span::mixed_site()=>
-            if let #rt::Option::Some(value) = #rt::cached(#breaker, key, codec, kind).await {
+            if let #rt::Option::Some(value) = #rt::cached(#breaker, function, key, codec, kind).await {
                 return value;
             }
         }

@@ -1,7 +1,7 @@
 //! The plan, into code.
 //!
 //! All of it is spelled with [`Span::mixed_site`]: the user's code cannot see the expansion's variables, nor the other way
-//! round. All that it names is in `cb_runtime::__private`, which it imports under one long name, so that a runtime that
+//! round. All that it names is in `cb_runtime::attribute`, which it imports under one long name, so that a runtime that
 //! cannot be found is one error.
 //!
 //! The parts stand in the order of a call: `breaker`, `cache` (its key), `body`, `answer`.
@@ -13,7 +13,8 @@ mod cache;
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::Error;
+use syn::spanned::Spanned;
+use syn::{Error, Type};
 
 use crate::signature::{Arg, Function, TokioBody, by_reference};
 use crate::tokens::mentions;
@@ -68,11 +69,15 @@ impl Guarded<'_> {
             let body_first = lookup_first.map(|_| self.body_first());
             let inside = self.in_users_braces(quote!(#lookup_later #call));
             let guarded = quote_spanned!(Span::mixed_site()=> async move #inside);
-            let guarded = if future.boxed.is_some() {
-                let rt = runtime(Span::mixed_site());
-                quote_spanned!(Span::mixed_site()=> #rt::Box::pin(#guarded))
-            } else {
-                guarded
+            let rt = runtime(Span::mixed_site());
+            let guarded = match (&future.boxed, &future.output) {
+                (None, _) => guarded,
+                (Some(_), Some(_)) => quote_spanned!(Span::mixed_site()=> #rt::Box::pin(#guarded)),
+                (Some(alias), None) => {
+                    let of_pinned = Self::of_alias(alias, "of_pinned");
+                    let rt = Ident::new(RUNTIME, alias.span());
+                    quote_spanned!(alias.span()=> #of_pinned(#rt::boxed(#guarded)))
+                }
             };
             quote!(#import #lookup_first #body_first #guarded)
         } else {
@@ -125,6 +130,14 @@ impl Guarded<'_> {
         }
     }
 
+    /// What an alias of a boxed future has under that name. All at one place, so that the compiler reports only once that it is
+    /// none.
+    fn of_alias(alias: &Type, name: &str) -> TokenStream {
+        let at = alias.span();
+        let (rt, name) = (Ident::new(RUNTIME, at), Ident::new(name, at));
+        quote_spanned!(at=> <#alias as #rt::BoxedFuture>::#name)
+    }
+
     /// Binds what an expression of the attribute mentions of the arguments' patterns.
     fn bindings_for(&self, expression: &TokenStream) -> TokenStream {
         self.function
@@ -140,11 +153,12 @@ impl Guarded<'_> {
     }
 
     fn import(&self) -> TokenStream {
-        let name = Ident::new(RUNTIME, Span::mixed_site());
         if let Some(path) = &self.plan.runtime {
-            quote_spanned!(Span::mixed_site()=> use #path::__private as #name;)
+            let name = runtime(path.span());
+            quote_spanned!(ours_at(path.span())=> use #path::attribute as #name;)
         } else {
-            quote_spanned!(Span::mixed_site()=> use ::cb_runtime::__private as #name;)
+            let name = runtime(Span::mixed_site());
+            quote_spanned!(Span::mixed_site()=> use ::cb_runtime::attribute as #name;)
         }
     }
 }

@@ -1,5 +1,5 @@
 async fn get_user(id: u64) -> Result<User, FetchError> {
-    use ::cb_runtime::__private as __circuit_breaker;
+    use ::cb_runtime::attribute as __circuit_breaker;
     let breaker = {
         static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "user-service",
@@ -10,22 +10,22 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
+    let function = {
+        static __CIRCUIT_BREAKER_CACHE: __circuit_breaker::CacheSite = __circuit_breaker::CacheSite::new(
+            __circuit_breaker::module_path!(),
+            __circuit_breaker::option_env!("CARGO_PKG_VERSION"),
+            __circuit_breaker::option_env!("CARGO_BIN_NAME"),
+        );
+        __circuit_breaker::cached_function(&__CIRCUIT_BREAKER_CACHE, || {})
+    };
     let key = {
-        let mut key = __circuit_breaker::key(&|| {}, "");
+        let mut key = __circuit_breaker::key(breaker, "");
         {
             __circuit_breaker::key_part(&mut key, &id);
         }
-        key.finish()
+        __circuit_breaker::key_of(breaker, function, &key)
     };
-    let (output, body) = __circuit_breaker::with_output(async move {
-        if false {
-            return __circuit_breaker::never::<Result<User, FetchError>>();
-        }
-        let _ = &id;
-        match () {
-            () => fetch(id).await,
-        }
-    });
+    let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
     let kind = {
         #[allow(unused_imports)]
         use __circuit_breaker::OtherOutput as _;
@@ -45,12 +45,34 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 break 'call __circuit_breaker::Ended::Rejected(rejection);
             }
         };
-        __circuit_breaker::can_fail(output, kind);
+        let (output, body) = __circuit_breaker::with_output(async move {
+            if false {
+                return __circuit_breaker::never::<Result<User, FetchError>>();
+            }
+            let _ = &id;
+            match () {
+                () => fetch(id).await,
+            }
+        });
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
+        };
+        __circuit_breaker::CanFail::can_fail(output);
         let judge = __circuit_breaker::by_type(kind);
         match __circuit_breaker::run(breaker, &mut permit, body).await {
             __circuit_breaker::Result::Ok(value) => {
                 let verdict = __circuit_breaker::end(permit, judge, &value);
-                __circuit_breaker::keep(breaker, &key, &codec, kind, verdict, &value);
+                __circuit_breaker::keep(
+                    breaker,
+                    function,
+                    &key,
+                    codec,
+                    kind,
+                    verdict,
+                    &value,
+                );
                 if __circuit_breaker::is_returned(verdict) {
                     return __circuit_breaker::ManuallyDrop::into_inner(value);
                 }
@@ -71,6 +93,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
     };
     if let __circuit_breaker::Option::Some(value) = __circuit_breaker::cached(
             breaker,
+            function,
             key,
             codec,
             kind,
@@ -79,5 +102,5 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
     {
         return value;
     }
-    return __circuit_breaker::into_return(kind, ended);
+    return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
 }

@@ -1,5 +1,5 @@
 async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
-    use ::cb_runtime::__private as __circuit_breaker;
+    use ::cb_runtime::attribute as __circuit_breaker;
     let breaker = {
         static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "user-service",
@@ -25,8 +25,8 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                 }
             };
             let args = (
-                __circuit_breaker::clone_arg(&id),
-                __circuit_breaker::clone_arg(&tenant),
+                __circuit_breaker::CloneArg::clone_arg(&id),
+                __circuit_breaker::CloneArg::clone_arg(&tenant),
             );
             let (output, body) = __circuit_breaker::with_output(async move {
                 if false {
@@ -43,7 +43,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                 use __circuit_breaker::OtherOutput as _;
                 output.circuit_breaker_return_kind()
             };
-            __circuit_breaker::can_fail(output, kind);
+            __circuit_breaker::CanFail::can_fail(output);
             let judge = __circuit_breaker::by_type(kind);
             match __circuit_breaker::run(breaker, &mut permit, body).await {
                 __circuit_breaker::Result::Ok(value) => {
@@ -75,7 +75,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
         }
     };
     let later = {
-        let reply = __circuit_breaker::call(args, reason, guest);
+        let reply = __circuit_breaker::Callable::call(args, reason, guest);
         let shape = {
             #[allow(unused_imports)]
             use __circuit_breaker::{
@@ -85,7 +85,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
             (&&&&&__circuit_breaker::Reply::of(&reply, output))
                 .circuit_breaker_reply_shape()
         };
-        match __circuit_breaker::answer(output, shape, reply) {
+        match __circuit_breaker::Answer::answer(reply, output, shape) {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err(later) => later,
         }

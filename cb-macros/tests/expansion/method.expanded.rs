@@ -1,6 +1,6 @@
 impl Directory {
     async fn find(&self, id: u64) -> Result<User, HttpError> {
-        use ::cb_runtime::__private as __circuit_breaker;
+        use ::cb_runtime::attribute as __circuit_breaker;
         let breaker = {
             static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
                 "directory",
@@ -61,6 +61,6 @@ impl Directory {
             use __circuit_breaker::OtherOutput as _;
             output.circuit_breaker_return_kind()
         };
-        return __circuit_breaker::into_return(kind, ended);
+        return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
     }
 }

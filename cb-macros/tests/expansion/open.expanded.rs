@@ -1,5 +1,5 @@
 async fn send(upload: Upload) -> Result<(), SendError> {
-    use ::cb_runtime::__private as __circuit_breaker;
+    use ::cb_runtime::attribute as __circuit_breaker;
     let breaker = {
         static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "uploads",
@@ -41,7 +41,7 @@ async fn send(upload: Upload) -> Result<(), SendError> {
                 use __circuit_breaker::OtherOutput as _;
                 output.circuit_breaker_return_kind()
             };
-            __circuit_breaker::can_fail(output, kind);
+            __circuit_breaker::CanFail::can_fail(output);
             let judge = __circuit_breaker::by_type(kind);
             match __circuit_breaker::run(breaker, &mut permit, body).await {
                 __circuit_breaker::Result::Ok(value) => {
@@ -62,13 +62,18 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             use __circuit_breaker::OtherOutput as _;
             output.circuit_breaker_return_kind()
         };
-        match __circuit_breaker::into_return_or_open(kind, ended, args) {
+        match __circuit_breaker::into_return_or_open(
+            kind,
+            ended,
+            args,
+            __circuit_breaker::Reject::reject,
+        ) {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err((args, reason)) => (output, args, reason),
         }
     };
     let later = {
-        let reply = __circuit_breaker::call(args, reason, spool);
+        let reply = __circuit_breaker::Callable::call(args, reason, spool);
         let shape = {
             #[allow(unused_imports)]
             use __circuit_breaker::{
@@ -78,7 +83,7 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             (&&&&&__circuit_breaker::Reply::of(&reply, output))
                 .circuit_breaker_reply_shape()
         };
-        match __circuit_breaker::answer(output, shape, reply) {
+        match __circuit_breaker::Answer::answer(reply, output, shape) {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err(later) => later,
         }

@@ -1,5 +1,5 @@
 async fn get_user(id: u64) -> Result<User, FetchError> {
-    use ::cb_runtime::__private as __circuit_breaker;
+    use ::cb_runtime::attribute as __circuit_breaker;
     let breaker = {
         static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "user-service",
@@ -38,7 +38,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 break 'call __circuit_breaker::Ended::Rejected(rejection);
             }
         };
-        __circuit_breaker::can_fail(output, kind);
+        __circuit_breaker::CanFail::can_fail(output);
         let judge = __circuit_breaker::by_type(kind);
         match __circuit_breaker::run(breaker, &mut permit, body).await {
             __circuit_breaker::Result::Ok(value) => {
@@ -56,5 +56,5 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         use __circuit_breaker::OtherOutput as _;
         output.circuit_breaker_return_kind()
     };
-    return __circuit_breaker::into_return(kind, ended);
+    return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
 }

@@ -1,7 +1,7 @@
-//! The last good answer, in the place of a bad one.
+//! The cached fallback: the last good result in place of a failure.
 
-use std::any::type_name_of_val;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
-use crate::cache::{CacheKey, KeyHasher, Unkeyable};
+use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
 use crate::call::Verdict;
 
 /// A result that can be kept and read back, in this process and in another.
@@ -25,7 +25,7 @@ pub trait Cacheable: Serialize + DeserializeOwned {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Cacheable for T {}
 
-/// What can tell one call's result from another's.
+/// A part of what tells one call's result from another's.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a part of the cache key",
     label = "does not implement `serde::Serialize`",
@@ -36,74 +36,134 @@ pub trait KeyPart: Serialize {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> KeyPart for T {}
 
-/// Begins the key of a function, which it knows by a closure inside of it: its type's name is the path of
-/// the function, with the type that it is implemented for and the types that it is generic over.
+/// The function that a cached result is of. `Inside` is the type of a closure in the function: no two functions, and no two
+/// instances of a generic function, have the same.
+pub struct CachedFunction<Inside> {
+    site: &'static CacheSite,
+    inside: PhantomData<fn() -> Inside>,
+}
+
+impl<Inside> Clone for CachedFunction<Inside> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Inside> Copy for CachedFunction<Inside> {}
+
+/// The function in which the closure stands.
 #[inline]
-pub fn key<Inside>(inside: &Inside, version: &str) -> KeyHasher {
-    KeyHasher::new(type_name_of_val(inside).trim_end_matches("::{{closure}}"), version)
+pub fn cached_function<Inside>(site: &'static CacheSite, _inside: Inside) -> CachedFunction<Inside> {
+    CachedFunction { site, inside: PhantomData }
+}
+
+impl<Inside> CachedFunction<Inside> {
+    fn caller(self, core: &Core) -> Caller<'_> {
+        Caller { breaker: core.name(), function: self.site.function::<Inside>() }
+    }
+}
+
+/// The key of one call while its arguments are added.
+pub struct Key(Option<Arguments>);
+
+/// Begins a call's key, if results of this function are cached.
+#[inline]
+pub fn key(breaker: &SiteBreaker, version: &str) -> Key {
+    Key(breaker.cache_ttl().map(|_| Arguments::new(version)))
 }
 
 /// Adds an argument, or what the attribute gives in place of all.
 #[inline]
-pub fn key_part<T: KeyPart + ?Sized>(key: &mut KeyHasher, part: &T) {
-    key.arg(part);
+pub fn key_part<T: KeyPart + ?Sized>(key: &mut Key, part: &T) {
+    if let Some(arguments) = &mut key.0 {
+        arguments.add(part);
+    }
+}
+
+/// Ends a call's key. `None`: the call does without a cache.
+#[inline]
+pub fn key_of<Inside>(
+    breaker: &SiteBreaker,
+    function: CachedFunction<Inside>,
+    key: &Key,
+) -> Option<CacheKey> {
+    let arguments = key.0.as_ref()?;
+    let core = breaker.core();
+    let function = (FunctionId::of::<Inside>(), || function.site.function::<Inside>());
+    core.cache().key(core.name(), core.cache_scope(), function, arguments)
 }
 
 /// How to keep and to read back a `T`.
 ///
-/// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one
-/// mistake three times, as the bound is part of the type of what is awaited.
+/// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one mistake three times, as
+/// the bound is part of the type of what is awaited.
 pub struct Codec<'a, T> {
-    remember: fn(&Core, &CacheKey, Duration, &T),
-    recall: fn(&'a Core, CacheKey, Duration) -> Recalling<'a, T>,
+    keep: fn(&Core, Caller<'_>, CacheKey, Duration, &T),
+    recall_here: fn(&Core, Caller<'_>, &CacheKey, Duration) -> Here<T>,
+    recall_shared: fn(&'a Core, Caller<'a>, CacheKey, Duration) -> Recalling<'a, T>,
 }
 
 type Recalling<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
 
 /// The codec of what a function returns.
 #[inline]
-pub fn codec<'a, R, F: ReturnKind<R>>(_output: Output<R>, _form: F) -> Codec<'a, F::Value>
+pub fn codec<'a, R, K: ReturnKind<R>>(_output: Output<R>, _kind: K) -> Codec<'a, K::Value>
 where
-    F::Value: Cacheable + 'a,
+    K::Value: Cacheable + 'a,
 {
-    Codec { remember: Core::remember::<F::Value>, recall: |core, key, ttl| Box::pin(recall(core, key, ttl)) }
+    Codec {
+        keep: |core, caller, key, ttl, value| core.cache().keep(caller, key, ttl, value),
+        recall_here: |core, caller, key, ttl| core.cache().recall_here(caller, key, ttl),
+        recall_shared: |core, caller, key, ttl| Box::pin(core.cache().recall_shared(caller, key, ttl)),
+    }
 }
 
-async fn recall<T: Cacheable>(core: &Core, key: CacheKey, ttl: Duration) -> Option<T> {
-    core.recall(&key, ttl).await
+impl<T> Clone for Codec<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
 }
+
+impl<T> Copy for Codec<'_, T> {}
 
 /// Keeps a success.
 #[inline]
-pub fn keep<R, K: ReturnKind<R>>(
+pub fn keep<R, K: ReturnKind<R>, Inside>(
     breaker: &SiteBreaker,
-    key: &Result<CacheKey, Unkeyable>,
-    codec: &Codec<'_, K::Value>,
+    function: CachedFunction<Inside>,
+    key: &Option<CacheKey>,
+    codec: Codec<'_, K::Value>,
     _kind: K,
     verdict: Verdict,
     value: &R,
 ) {
-    let (Verdict::Success, Some(ttl)) = (verdict, breaker.cache_ttl()) else { return };
-    match (key, K::cacheable(value)) {
-        (Ok(key), Some(value)) => (codec.remember)(breaker.core(), key, ttl, value),
-        (Ok(_), None) => {}
-        (Err(problem), _) => breaker.core().unkeyable(problem),
+    let core = breaker.core();
+    if verdict == Verdict::Success
+        && let (Some(key), Some(ttl)) = (key, breaker.cache_ttl())
+        && let Some(value) = K::cacheable(value)
+        && !core.cache().is_fresh(key, ttl)
+    {
+        (codec.keep)(core, function.caller(core), key.clone(), ttl, value);
     }
 }
 
-/// The kept result in the place of a bad one, if there is any.
-pub async fn cached<'a, R, K: ReturnKind<R>>(
+/// The kept result in place of a failure or a rejection, if there is one.
+pub async fn cached<'a, R, K: ReturnKind<R>, Inside>(
     breaker: &'a SiteBreaker,
-    key: Result<CacheKey, Unkeyable>,
+    function: CachedFunction<Inside>,
+    key: Option<CacheKey>,
     codec: Codec<'a, K::Value>,
     _kind: K,
 ) -> Option<R> {
-    let ttl = breaker.cache_ttl()?;
-    match key {
-        Ok(key) => (codec.recall)(breaker.core(), key, ttl).await.map(K::restore),
-        Err(problem) => {
-            breaker.core().unkeyable(&problem);
-            None
-        }
-    }
+    let (key, ttl) = (key?, breaker.cache_ttl()?);
+    let core = breaker.core();
+    let caller = function.caller(core);
+    let value = match (codec.recall_here)(core, caller, &key, ttl) {
+        Here::Found(value) => value,
+        // The store would have the same.
+        Here::Undecodable | Here::Nothing(None) => return None,
+        Here::Nothing(store) => (codec.recall_shared)(core, caller, key.with_store(store), ttl).await?,
+    };
+    core.answered_from_cache();
+    Some(K::restore(value))
 }

@@ -2,12 +2,6 @@
 
 use super::return_kind::Output;
 
-/// A copy of an argument, for the fallback.
-#[inline]
-pub fn clone_arg<T: CloneArg>(argument: &T) -> T {
-    argument.clone_arg()
-}
-
 /// An argument that both the body and the fallback can have.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cloned, so the body and the fallback cannot both have it",
@@ -16,6 +10,7 @@ pub fn clone_arg<T: CloneArg>(argument: &T) -> T {
             `fallback_on = \"open\"`, where the arguments move into the body or into the fallback"
 )]
 pub trait CloneArg: Sized {
+    /// A copy for the fallback.
     #[doc(hidden)]
     fn clone_arg(&self) -> Self;
 }
@@ -43,8 +38,9 @@ pub struct WithReason;
 pub trait Callable<Args, Reason, Takes> {
     /// What it returns.
     type Output;
+    /// Calls it. The arguments come first, so that the compiler knows their types when it checks the fallback.
     #[doc(hidden)]
-    fn call(self, args: Args, reason: impl IntoReason<Reason = Reason>) -> Self::Output;
+    fn call(args: Args, reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Self::Output;
 }
 
 /// Makes the reason, for a fallback that takes it.
@@ -55,21 +51,7 @@ pub trait IntoReason {
     fn into_reason(self) -> Self::Reason;
 }
 
-/// Calls a fallback that is given by its path.
-// The arguments come first, so that the compiler knows their types when it checks the fallback.
-#[inline]
-pub fn call<Args, Reason: IntoReason, F: Callable<Args, Reason::Reason, Takes>, Takes>(
-    args: Args,
-    reason: Reason,
-    fallback: F,
-) -> F::Output {
-    fallback.call(args, reason)
-}
-
-/// The arguments for a closure. Its parameters get their types from here, so none need be written.
-pub struct Arguments<Args>(pub Args);
-
-macro_rules! arities {
+macro_rules! callable {
     ($(($($A:ident)*))*) => {$(
         impl<Fun, Out, Reason, $($A),*> Callable<($($A,)*), Reason, Plain> for Fun
         where
@@ -78,8 +60,8 @@ macro_rules! arities {
             type Output = Out;
 
             #[inline]
-            fn call(self, ($($A,)*): ($($A,)*), _reason: impl IntoReason<Reason = Reason>) -> Out {
-                self($($A),*)
+            fn call(($($A,)*): ($($A,)*), _reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Out {
+                fallback($($A),*)
             }
         }
 
@@ -90,53 +72,57 @@ macro_rules! arities {
             type Output = Out;
 
             #[inline]
-            fn call(self, ($($A,)*): ($($A,)*), reason: impl IntoReason<Reason = Reason>) -> Out {
-                self($($A,)* reason.into_reason())
+            fn call(($($A,)*): ($($A,)*), reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Out {
+                fallback($($A,)* reason.into_reason())
             }
         }
+    )*};
+}
 
-        impl<$($A),*> Arguments<($($A,)*)> {
-            /// Calls a closure that takes the arguments.
-            #[inline]
-            pub fn call<Out, Reason>(self, _reason: Reason, closure: impl FnOnce($($A),*) -> Out) -> Out {
-                let ($($A,)*) = self.0;
-                closure($($A),*)
-            }
+/// Calls of closures, one function for each number of arguments. The closure's parameters get their types from there, so none
+/// need be written.
+macro_rules! call_closures {
+    ($($call:ident $with_reason:ident $forever:ident $with_reason_forever:ident ($($A:ident)*))*) => {$(
+        /// Without the reason.
+        #[inline]
+        pub fn $call<Out, Reason, $($A),*>(
+            ($($A,)*): ($($A,)*),
+            _reason: Reason,
+            closure: impl FnOnce($($A),*) -> Out,
+        ) -> Out {
+            closure($($A),*)
+        }
 
-            /// Calls a closure that takes the arguments and never returns, as its function does not.
-            #[inline]
-            pub fn call_forever<R, Reason>(
-                self,
-                _reason: Reason,
-                _output: Output<R>,
-                closure: impl FnOnce($($A),*) -> R,
-            ) -> R {
-                let ($($A,)*) = self.0;
-                closure($($A),*)
-            }
+        /// With the reason.
+        #[inline]
+        pub fn $with_reason<Out, Reason: IntoReason, $($A),*>(
+            ($($A,)*): ($($A,)*),
+            reason: Reason,
+            closure: impl FnOnce($($A,)* Reason::Reason) -> Out,
+        ) -> Out {
+            closure($($A,)* reason.into_reason())
+        }
 
-            /// Calls a closure that takes the arguments and the reason and never returns.
-            #[inline]
-            pub fn call_with_reason_forever<R, Reason: IntoReason>(
-                self,
-                reason: Reason,
-                _output: Output<R>,
-                closure: impl FnOnce($($A,)* Reason::Reason) -> R,
-            ) -> R {
-                let ($($A,)*) = self.0;
-                closure($($A,)* reason.into_reason())
-            }
+        /// Without the reason, for a function that never returns.
+        #[inline]
+        pub fn $forever<R, Reason, $($A),*>(
+            ($($A,)*): ($($A,)*),
+            _reason: Reason,
+            _output: Output<R>,
+            closure: impl FnOnce($($A),*) -> R,
+        ) -> R {
+            closure($($A),*)
+        }
 
-            /// Calls a closure that takes the arguments and the reason.
-            #[inline]
-            pub fn call_with_reason<Out, Reason: IntoReason>(
-                self,
-                reason: Reason,
-                closure: impl FnOnce($($A,)* Reason::Reason) -> Out,
-            ) -> Out {
-                let ($($A,)*) = self.0;
-                closure($($A,)* reason.into_reason())
-            }
+        /// With the reason, for a function that never returns.
+        #[inline]
+        pub fn $with_reason_forever<R, Reason: IntoReason, $($A),*>(
+            ($($A,)*): ($($A,)*),
+            reason: Reason,
+            _output: Output<R>,
+            closure: impl FnOnce($($A,)* Reason::Reason) -> R,
+        ) -> R {
+            closure($($A,)* reason.into_reason())
         }
     )*};
 }
@@ -144,9 +130,9 @@ macro_rules! arities {
 // Each parameter is named after its type, so one list of names serves both.
 #[allow(non_snake_case, clippy::many_single_char_names, clippy::too_many_arguments)]
 mod arities {
-    use super::{Arguments, Callable, IntoReason, Output, Plain, WithReason};
+    use super::{Callable, IntoReason, Output, Plain, WithReason};
 
-    arities! {
+    callable! {
         ()
         (A)
         (A B)
@@ -161,4 +147,22 @@ mod arities {
         (A B C D E F G H I J K)
         (A B C D E F G H I J K L)
     }
+
+    call_closures! {
+        call_0 call_0_with_reason call_0_forever call_0_with_reason_forever ()
+        call_1 call_1_with_reason call_1_forever call_1_with_reason_forever (A)
+        call_2 call_2_with_reason call_2_forever call_2_with_reason_forever (A B)
+        call_3 call_3_with_reason call_3_forever call_3_with_reason_forever (A B C)
+        call_4 call_4_with_reason call_4_forever call_4_with_reason_forever (A B C D)
+        call_5 call_5_with_reason call_5_forever call_5_with_reason_forever (A B C D E)
+        call_6 call_6_with_reason call_6_forever call_6_with_reason_forever (A B C D E F)
+        call_7 call_7_with_reason call_7_forever call_7_with_reason_forever (A B C D E F G)
+        call_8 call_8_with_reason call_8_forever call_8_with_reason_forever (A B C D E F G H)
+        call_9 call_9_with_reason call_9_forever call_9_with_reason_forever (A B C D E F G H I)
+        call_10 call_10_with_reason call_10_forever call_10_with_reason_forever (A B C D E F G H I J)
+        call_11 call_11_with_reason call_11_forever call_11_with_reason_forever (A B C D E F G H I J K)
+        call_12 call_12_with_reason call_12_forever call_12_with_reason_forever (A B C D E F G H I J K L)
+    }
 }
+
+pub use arities::*;

@@ -1,8 +1,8 @@
-//! What an annotated function returns where its call has no good result.
+//! What an annotated function returns where its call has no good result. `reject` makes a return value of a rejection.
 
 use super::CallError;
 use super::fallback::IntoReason;
-use super::return_kind::{Reject, ReturnKind};
+use super::return_kind::ReturnKind;
 use crate::breaker::permit::Rejection;
 use crate::call::Verdict;
 use crate::error::BreakerError;
@@ -25,14 +25,11 @@ pub fn is_returned(verdict: Verdict) -> bool {
 
 /// The return value of a function without a fallback.
 #[inline]
-pub fn into_return<R, K: ReturnKind<R>>(_kind: K, ended: Ended<'_, R>) -> R
-where
-    K::This: Reject<R>,
-{
+pub fn into_return<R>(ended: Ended<'_, R>, reject: impl FnOnce(BreakerError) -> R) -> R {
     match ended {
         Ended::Failed(value) => value,
-        Ended::Rejected(rejection) => K::This::reject(rejection.into_error()),
-        Ended::TimedOut(error) => K::This::reject(error),
+        Ended::Rejected(rejection) => reject(rejection.into_error()),
+        Ended::TimedOut(error) => reject(error),
     }
 }
 
@@ -80,12 +77,10 @@ pub fn into_return_or_error<'a, R, K: ReturnKind<R>, Args>(
     kind: K,
     ended: Ended<'a, R>,
     args: Args,
-) -> ReturnOr<'a, R, K, Args>
-where
-    K::This: Reject<R>,
-{
+    reject: impl FnOnce(BreakerError) -> R,
+) -> ReturnOr<'a, R, K, Args> {
     match ended {
-        Ended::Rejected(rejection) => Ok(K::This::reject(rejection.into_error())),
+        Ended::Rejected(rejection) => Ok(reject(rejection.into_error())),
         ended => into_return_or_any(kind, ended, args),
     }
 }
@@ -93,15 +88,13 @@ where
 /// `fallback_on = "open"`: the arguments are still there only if the body did not get them.
 #[inline]
 pub fn into_return_or_open<'a, R, K: ReturnKind<R>, Args>(
-    kind: K,
+    _kind: K,
     ended: Ended<'a, R>,
     args: Option<Args>,
-) -> ReturnOr<'a, R, K, Args>
-where
-    K::This: Reject<R>,
-{
+    reject: impl FnOnce(BreakerError) -> R,
+) -> ReturnOr<'a, R, K, Args> {
     match (ended, args) {
         (Ended::Rejected(rejection), Some(args)) => Err((args, Reason::Rejected(rejection))),
-        (ended, _) => Ok(into_return(kind, ended)),
+        (ended, _) => Ok(into_return(ended, reject)),
     }
 }

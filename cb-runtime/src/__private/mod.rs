@@ -1,4 +1,5 @@
-//! What the expansion of `#[circuit_breaker]` names. Not a public interface: it changes with the macro, without notice.
+//! What the expansion of `#[circuit_breaker]` names, as `cb_runtime::attribute`. Not a public interface: it changes with the macro,
+//! without notice.
 
 mod cached;
 mod classify;
@@ -13,29 +14,35 @@ pub use std::boxed::Box;
 
 pub use core::format_args;
 pub use core::mem::ManuallyDrop;
+pub use core::module_path;
 pub use core::option::Option;
+pub use core::option_env;
 pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::Permit;
+pub use crate::cache::CacheSite;
 pub use crate::call::CallError;
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
-pub use cached::{cached, codec, keep, key, key_part};
+pub use cached::{Cacheable, KeyPart, cached, cached_function, codec, keep, key, key_of, key_part};
 pub use classify::{by_predicate, by_type, opening};
-pub use fallback::{Arguments, call, clone_arg};
+pub use fallback::*;
 pub use into_return::{
     Ended, Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open,
     is_returned,
 };
 pub use pattern_site::PatternSite;
-pub use reply::{IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Reply, answer, call_forever};
+pub use reply::{
+    Answer, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,
+    OkValueLater, Reply, Whole, WholeLater, call_forever,
+};
 pub use return_kind::{
-    BoxedFuture, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind, can_fail, never, returning,
-    with_output,
+    BoxedFuture, CanFail, FromBreakerError, OtherOutput, Output, Reject, ResultKind, ReturnKind, Returns,
+    ValueKind, boxed, never, returning, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, base, borrowing, end, end_never,
-    must_wait, run, settings, time_out, wait,
+    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings,
+    time_out, wait,
 };

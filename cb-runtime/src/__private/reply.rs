@@ -75,15 +75,15 @@ pub trait Answer<R, Shape> {
     /// The return value, or a future of it. A value is never wrapped in a ready future: awaiting that would keep the value
     /// in the function's future, which then could not be sent if the value cannot.
     #[doc(hidden)]
-    fn answer(self) -> Result<R, Self::Future>;
+    fn answer(reply: Self, output: Output<R>, shape: Shape) -> Result<R, Self::Future>;
 }
 
 impl<R> Answer<R, Whole> for R {
     type Future = Pending<R>;
 
     #[inline]
-    fn answer(self) -> Result<R, Self::Future> {
-        Ok(self)
+    fn answer(reply: Self, _: Output<R>, _: Whole) -> Result<R, Self::Future> {
+        Ok(reply)
     }
 }
 
@@ -91,8 +91,8 @@ impl<R, F: Future<Output = R>> Answer<R, WholeLater> for F {
     type Future = F;
 
     #[inline]
-    fn answer(self) -> Result<R, F> {
-        Err(self)
+    fn answer(reply: Self, _: Output<R>, _: WholeLater) -> Result<R, F> {
+        Err(reply)
     }
 }
 
@@ -100,8 +100,8 @@ impl<T, E> Answer<Result<T, E>, OkValue> for T {
     type Future = Pending<Result<T, E>>;
 
     #[inline]
-    fn answer(self) -> Result<Result<T, E>, Self::Future> {
-        Ok(Ok(self))
+    fn answer(reply: Self, _: Output<Result<T, E>>, _: OkValue) -> Result<Result<T, E>, Self::Future> {
+        Ok(Ok(reply))
     }
 }
 
@@ -109,8 +109,8 @@ impl<T, E, F: Future<Output = T>> Answer<Result<T, E>, OkValueLater> for F {
     type Future = InOk<F, E>;
 
     #[inline]
-    fn answer(self) -> Result<Result<T, E>, Self::Future> {
-        Err(InOk { future: Box::pin(self), error: PhantomData })
+    fn answer(reply: Self, _: Output<Result<T, E>>, _: OkValueLater) -> Result<Result<T, E>, Self::Future> {
+        Err(InOk { future: Box::pin(reply), error: PhantomData })
     }
 }
 
@@ -129,16 +129,6 @@ impl<F: Future, E> Future for InOk<F, E> {
     }
 }
 
-/// The function's return value from what its fallback has returned, or a future of it.
-#[inline]
-pub fn answer<R, Shape, A: Answer<R, Shape>>(
-    _output: Output<R>,
-    _shape: Shape,
-    reply: A,
-) -> Result<R, A::Future> {
-    reply.answer()
-}
-
 /// Calls a fallback that never returns, as its function does not. In two steps, its result would be kept in a variable in
 /// between, which before edition 2024 the compiler takes for a `()`.
 pub async fn call_forever<Args, Reason: IntoReason, R, F, Takes, Shape>(
@@ -148,10 +138,30 @@ pub async fn call_forever<Args, Reason: IntoReason, R, F, Takes, Shape>(
     fallback: F,
 ) -> R
 where
-    F: Callable<Args, Reason::Reason, Takes, Output: Answer<R, Shape>>,
+    F: Callable<Args, Reason::Reason, Takes, Output: Forever<R, Shape>>,
 {
-    match fallback.call(args, reason).answer() {
-        Ok(value) => value,
-        Err(later) => later.await,
+    F::call(args, reason, fallback).forever().await
+}
+
+/// A value of a type that has none, or a future of it.
+#[diagnostic::on_unimplemented(
+    message = "this fallback does not return what the function returns",
+    label = "returns `{Self}`, not `{R}`",
+    note = "a function that never returns needs a fallback that never does; it may be async"
+)]
+pub trait Forever<R, Shape> {
+    #[doc(hidden)]
+    fn forever(self) -> impl Future<Output = R>;
+}
+
+impl<R> Forever<R, Whole> for R {
+    fn forever(self) -> impl Future<Output = R> {
+        std::future::ready(self)
+    }
+}
+
+impl<R, F: Future<Output = R>> Forever<R, WholeLater> for F {
+    fn forever(self) -> impl Future<Output = R> {
+        self
     }
 }

@@ -62,11 +62,36 @@ impl<R> Returns for fn() -> R {
 pub trait BoxedFuture {
     /// What the future returns.
     type Output;
+    /// The future in the box.
+    type Future: Future<Output = Self::Output> + ?Sized;
+
+    /// The future, where the compiler would otherwise report once more that this is none.
+    #[doc(hidden)]
+    fn into_pinned(self) -> Pin<Box<Self::Future>>;
+    #[doc(hidden)]
+    fn of_pinned(pinned: Pin<Box<Self::Future>>) -> Self;
 }
 
 #[diagnostic::do_not_recommend]
 impl<F: Future + ?Sized> BoxedFuture for Pin<Box<F>> {
     type Output = F::Output;
+    type Future = F;
+
+    #[inline]
+    fn into_pinned(self) -> Self {
+        self
+    }
+
+    #[inline]
+    fn of_pinned(pinned: Self) -> Self {
+        pinned
+    }
+}
+
+/// `Box::pin` under a name that is not in the user's scope: a lint could find the path to that one too long.
+#[inline]
+pub fn boxed<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::pin(future)
 }
 
 /// Tells the compiler what a body returns.
@@ -85,8 +110,6 @@ pub trait ReturnKind<R>: Copy {
     type Value;
     /// What a failure carries.
     type Error;
-    /// The kind itself. A bound on `K::This` is reported at the call, a bound on `K` at the argument of that type.
-    type This;
 
     /// Whether the value is an error by its type.
     fn is_error(value: &R) -> bool;
@@ -109,7 +132,6 @@ pub struct ValueKind;
 impl<T, E> ReturnKind<Result<T, E>> for ResultKind {
     type Value = T;
     type Error = E;
-    type This = Self;
 
     #[inline]
     fn is_error(value: &Result<T, E>) -> bool {
@@ -135,7 +157,6 @@ impl<T, E> ReturnKind<Result<T, E>> for ResultKind {
 impl<R> ReturnKind<R> for ValueKind {
     type Value = R;
     type Error = Infallible;
-    type This = Self;
 
     #[inline]
     fn is_error(_: &R) -> bool {
@@ -176,35 +197,34 @@ pub trait OtherOutput: Sized {
 
 impl<R> OtherOutput for Output<R> {}
 
-/// A return kind in which a failure can be told from a success.
+// The expansion calls the following traits' own functions: a bound of a function in between would be named in the messages.
+
+/// A return type in which a failure can be told from a success.
 #[diagnostic::on_unimplemented(
     message = "this function cannot fail, so its circuit could never open",
     label = "not a `Result`",
     note = "return a `Result`, or say what counts as a failure: `is_failure = |value| …`, or limit its time: \
             `call_timeout = \"1s\"`"
 )]
-pub trait CanFail {}
-
-impl CanFail for ResultKind {}
-
-/// Fails to compile for a return kind that cannot fail.
-#[inline]
-pub fn can_fail<R, K: ReturnKind<R>>(_output: Output<R>, _kind: K)
-where
-    K::This: CanFail,
-{
+pub trait CanFail: Sized {
+    /// Compiles only for such a type.
+    #[inline]
+    fn can_fail(_output: Output<Self>) {}
 }
 
-/// A return kind that can tell the caller that the circuit is open.
+#[diagnostic::do_not_recommend]
+impl<T, E> CanFail for Result<T, E> {}
+
+/// A return type that can tell the caller that the circuit is open.
 #[diagnostic::on_unimplemented(
     message = "this function has no fallback, and what it returns cannot say that the circuit is open",
     label = "not a `Result`",
     note = "give it a fallback: `fallback = path_or_closure`, or return a `Result` with an error that \
             implements `From<cb_runtime::BreakerError>`"
 )]
-pub trait Reject<R> {
+pub trait Reject: Sized {
     /// What the function returns instead of its own result.
-    fn reject(error: BreakerError) -> R;
+    fn reject(error: BreakerError) -> Self;
 }
 
 /// An error that can be made of a [`BreakerError`].
@@ -212,8 +232,8 @@ pub trait Reject<R> {
     message = "`{Self}` cannot say that the circuit is open",
     label = "its error type does not implement `From<cb_runtime::BreakerError>`",
     note = "a fallback answers instead of the error: `fallback = path_or_closure`",
-    note = "an error type of your own crate can implement `From<cb_runtime::BreakerError>`; `anyhow::Error` and \
-            `Box<dyn Error + Send + Sync>` have it already; no crate can implement it for a type of another crate",
+    note = "an error type of your own crate can implement `From<cb_runtime::BreakerError>`, a type of another crate cannot; \
+            `anyhow::Error`, `Box<dyn Error + Send + Sync>` and `std::io::Error` have it",
     note = "in a generic function, add the bound: `where E: From<cb_runtime::BreakerError>`"
 )]
 pub trait FromBreakerError {
@@ -228,8 +248,9 @@ impl<E: From<BreakerError>> FromBreakerError for E {
     }
 }
 
-impl<T, E: FromBreakerError> Reject<Result<T, E>> for ResultKind {
-    fn reject(error: BreakerError) -> Result<T, E> {
+impl<T, E: FromBreakerError> Reject for Result<T, E> {
+    #[inline]
+    fn reject(error: BreakerError) -> Self {
         Err(E::from_breaker_error(error))
     }
 }

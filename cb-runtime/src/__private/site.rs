@@ -50,11 +50,6 @@ pub fn settings() -> BreakerConfig {
     BreakerConfig::default()
 }
 
-/// The settings of an attribute with `config`.
-pub fn base(config: BreakerConfig) -> BreakerConfig {
-    config
-}
-
 impl Site {
     /// # Panics
     /// While compiling, if the name is empty.
@@ -205,12 +200,6 @@ pub fn end_never<R>(permit: Permit<'_>, judge: impl Judge<R>, value: ManuallyDro
 #[cold]
 pub fn time_out<'a, R>(_output: Output<R>, permit: Permit<'_>, deadline: Pin<Box<Deadline>>) -> Ended<'a, R> {
     Ended::TimedOut(deadline.timed_out(permit))
-}
-
-/// Calls a closure that may borrow what it mentions, and not move it.
-#[inline]
-pub fn borrowing<T>(value: &mut T, add: impl Fn(&mut T)) {
-    add(value);
 }
 
 /// A breaker in the registry that was asked for.

@@ -151,7 +151,7 @@ impl Core {
     pub(crate) fn record(&self, word: GateWord, outcome: Outcome) {
         // A word with a note in it is never the gate's.
         if outcome == Outcome::Success && word.admits_all() && self.gate.is_unchanged(word) {
-            self.counters.success(|| self.context.clock.now());
+            self.counters.success(&self.context.clock, || self.mark_counted());
         } else {
             self.record_slowly(word, outcome, None);
         }
@@ -179,7 +179,7 @@ impl Core {
         if plain && lease.is_none() {
             match outcome {
                 Outcome::Success if self.gate.is_current(word) => {
-                    self.counters.success(|| self.context.clock.now())
+                    self.counters.success(&self.context.clock, || self.mark_counted())
                 }
                 Outcome::Success => self.counters.add(Outcome::Late),
                 _ => self.counters.add(outcome),

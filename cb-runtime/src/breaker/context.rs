@@ -1,7 +1,7 @@
 //! What the breakers of one registry share, and how they call the coordinator.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
@@ -35,6 +35,8 @@ pub(crate) struct RegistryContext {
     notify: Notify,
     urgent: AtomicBool,
     dirty: Mutex<Vec<Arc<Core>>>,
+    /// Breakers that have counted successes since they were looked at last.
+    counted: Mutex<Vec<Weak<Core>>>,
     /// The coordinator has ended: nobody answers any more.
     ended: AtomicBool,
 }
@@ -61,6 +63,7 @@ impl RegistryContext {
             notify: Notify::new(),
             urgent: AtomicBool::new(false),
             dirty: Mutex::default(),
+            counted: Mutex::default(),
             ended: AtomicBool::new(false),
         }
     }
@@ -80,8 +83,13 @@ impl RegistryContext {
 
     /// The wall-clock time of an instant of the store's.
     pub(crate) fn wall_of_store(&self, at_us: u64) -> SystemTime {
+        wall(self.unix_us(at_us))
+    }
+
+    /// An instant of the store's as microseconds since 1970.
+    pub(crate) fn unix_us(&self, at_us: u64) -> u64 {
         let epoch_us = if self.has_shared_store { 0 } else { self.clock.epoch_us() };
-        wall(at_us.saturating_add(epoch_us))
+        at_us.saturating_add(epoch_us)
     }
 
     /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until then.
@@ -156,6 +164,38 @@ impl RegistryContext {
             self.urgent.store(true, Ordering::Release);
         }
         self.notify.notify_one();
+    }
+
+    /// This breaker has counted successes: they are reported when a report is due.
+    pub(crate) fn mark_counted(&self, core: Weak<Core>) {
+        let mut counted = lock(&self.counted);
+        if self.has_ended() {
+            return;
+        }
+        counted.push(core);
+        let first = counted.len() == 1;
+        drop(counted);
+        if first {
+            self.notify.notify_one();
+        }
+    }
+
+    pub(crate) fn has_counted(&self) -> bool {
+        !lock(&self.counted).is_empty()
+    }
+
+    pub(crate) fn has_dirty(&self) -> bool {
+        !lock(&self.dirty).is_empty()
+    }
+
+    /// The breakers that have counted successes, and still exist.
+    pub(crate) fn take_counted(&self) -> Vec<Arc<Core>> {
+        let counted = std::mem::take(&mut *lock(&self.counted));
+        let counted: Vec<_> = counted.iter().filter_map(Weak::upgrade).collect();
+        for core in &counted {
+            core.clear_counted();
+        }
+        counted
     }
 
     /// Wakes the coordinator's next turn.

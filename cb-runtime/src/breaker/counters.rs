@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use crossbeam_utils::CachePadded;
 
 use super::machine::stats::Successes;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::snapshot::Outcomes;
 use crate::sync::lock;
 
@@ -27,9 +27,11 @@ pub(crate) enum Outcome {
     RampRejected,
     SlowSuccess,
     SlowFailure,
+    /// No outcome of its own: a failed or rejected call that a cached result has answered.
+    Cached,
 }
 
-const OUTCOMES: usize = 9;
+const OUTCOMES: usize = 10;
 
 /// The whole of which [`ShardedCounter::add_share`] adds parts.
 pub(crate) const ONE: u64 = 1 << 32;
@@ -37,10 +39,8 @@ pub(crate) const ONE: u64 = 1 << 32;
 const PHASE: u64 = 0x9E37_79B9;
 
 pub(crate) struct ShardedCounter {
-    /// One line per thread number.
+    /// One line per thread number, and the last one for all threads without a number.
     lines: Box<[CachePadded<Line>]>,
-    /// For all threads without a number.
-    shared: Box<CachePadded<Line>>,
     /// Grows by one with every accounting that has found a noted time. Read by all, rarely written.
     span: AtomicU64,
 }
@@ -118,57 +118,66 @@ fn take_number() -> usize {
 impl ShardedCounter {
     pub(crate) fn new() -> Self {
         // Phases apart, so that threads do not admit their first call after a recovery at the same time.
-        let line = |number| {
-            let shares = AtomicU64::new(PHASE.wrapping_mul(number) & ONE - 1);
-            CachePadded::new(Line { shares, ..Line::default() })
+        let line = |number| Line {
+            shares: AtomicU64::new(PHASE.wrapping_mul(number) & (ONE - 1)),
+            ..Line::default()
         };
-        let lines = (1..=numbered_threads() as u64).map(line).collect();
+        let lines = (0..=numbered_threads() as u64).map(|number| CachePadded::new(line(number))).collect();
         // Not the span that lines begin with.
-        ShardedCounter { lines, shared: Box::new(line(0)), span: AtomicU64::new(1) }
+        ShardedCounter { lines, span: AtomicU64::new(1) }
     }
 
-    /// One more success, which has just ended. `now` reads the clock: it is called ten times a second at most.
+    /// One more success, which has just ended.
     #[inline]
-    pub(crate) fn success(&self, now: impl Fn() -> Moment) {
+    ///
+    /// `first` is called for the first success that a thread counts after a drain, and not for the others.
+    pub(crate) fn success(&self, clock: &Clock, first: impl FnOnce()) {
         let number = NUMBER.get();
-        match self.lines.get(number) {
+        match self.lines[..self.lines.len() - 1].get(number) {
             Some(line) => {
-                self.note(line, &now);
+                let noted = self.note(line, clock);
                 let count = &line.counts[Outcome::Success as usize];
                 count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                // After it has been counted: a drain that this call leads to finds it.
+                if noted {
+                    first();
+                }
             }
-            None => self.success_without_number(number, now),
+            None => self.success_without_number(number, clock, first),
         }
     }
 
     #[cold]
-    fn success_without_number(&self, number: usize, now: impl Fn() -> Moment) {
-        let line = if number == NONE { self.lines.get(take_number()) } else { None };
-        if let Some(line) = line {
-            self.note(line, &now);
-            return self.add(Outcome::Success);
+    fn success_without_number(&self, number: usize, clock: &Clock, first: impl FnOnce()) {
+        if number == NONE && take_number() != SHARED {
+            return self.success(clock, first);
         }
         // Several threads may note a time here: any of them is one at which a success had ended.
-        self.note(&self.shared, &now);
+        let noted = self.note(self.shared(), clock);
         self.add(Outcome::Success);
+        if noted {
+            first();
+        }
     }
 
     #[inline]
-    fn note(&self, line: &Line, now: &impl Fn() -> Moment) {
+    fn note(&self, line: &Line, clock: &Clock) -> bool {
         let span = self.span.load(Ordering::Relaxed);
-        if line.noted_in.load(Ordering::Relaxed) != span {
-            line.note(span, now());
+        let first = line.noted_in.load(Ordering::Relaxed) != span;
+        if first {
+            line.note(span, clock.now());
         }
+        first
     }
 
-    fn all_lines(&self) -> impl Iterator<Item = &Line> {
-        self.lines.iter().chain([&*self.shared]).map(|line| &**line)
+    fn shared(&self) -> &Line {
+        self.lines.last().expect("there is always the shared line")
     }
 
     /// All successes so far, to be accounted for now; one caller at a time.
     pub(crate) fn drain(&self) -> Successes {
         let span = self.span.load(Ordering::Relaxed);
-        let noted = self.all_lines().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
+        let noted = self.lines.iter().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
         let latest = noted.map(|line| Moment(line.noted.load(Ordering::Relaxed))).max();
         let count = self.sum(Outcome::Success);
         if latest.is_some() {
@@ -181,7 +190,7 @@ impl ShardedCounter {
     #[inline]
     pub(crate) fn add(&self, outcome: Outcome) {
         let number = NUMBER.get();
-        match self.lines.get(number) {
+        match self.lines[..self.lines.len() - 1].get(number) {
             Some(line) => {
                 let count = &line.counts[outcome as usize];
                 count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -195,27 +204,27 @@ impl ShardedCounter {
         if number == NONE && take_number() != SHARED {
             return self.add(outcome);
         }
-        self.shared.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.shared().counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a part of [`ONE`] to this thread's sum; whether the sum has passed a whole number by that.
     #[inline]
     pub(crate) fn add_share(&self, share: u64) -> bool {
         let number = NUMBER.get();
-        let before = match self.lines.get(number) {
+        let before = match self.lines[..self.lines.len() - 1].get(number) {
             Some(line) => {
                 let before = line.shares.load(Ordering::Relaxed);
                 line.shares.store(before.wrapping_add(share), Ordering::Relaxed);
                 before
             }
-            None => self.shared.shares.fetch_add(share, Ordering::Relaxed),
+            None => self.shared().shares.fetch_add(share, Ordering::Relaxed),
         };
         before / ONE != before.wrapping_add(share) / ONE
     }
 
     /// The sum over all threads. Not a snapshot: calls go on while it is taken.
     pub(crate) fn sum(&self, outcome: Outcome) -> u64 {
-        self.all_lines().map(|line| line.counts[outcome as usize].load(Ordering::Relaxed)).sum()
+        self.lines.iter().map(|line| line.counts[outcome as usize].load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn outcomes(&self) -> Outcomes {
@@ -228,6 +237,7 @@ impl ShardedCounter {
             late: self.sum(Outcome::Late),
             rejected: self.sum(Outcome::Rejected),
             ramp_rejected: self.sum(Outcome::RampRejected),
+            cached: self.sum(Outcome::Cached),
         }
     }
 }
@@ -235,7 +245,6 @@ impl ShardedCounter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
 
     #[test]
     fn nothing_is_lost_between_threads_that_come_and_go() {
@@ -263,15 +272,15 @@ mod tests {
 
         assert_eq!(counters.drain(), Successes { count: 0, latest: None });
         pass(1);
-        counters.success(|| clock.now());
+        counters.success(&clock, || ());
         pass(1);
-        counters.success(|| clock.now());
+        counters.success(&clock, || ());
         assert_eq!(counters.drain(), Successes { count: 2, latest: at(1) });
         assert_eq!(counters.drain(), Successes { count: 2, latest: None });
         pass(1);
-        counters.success(|| clock.now());
+        counters.success(&clock, || ());
         pass(1);
-        std::thread::scope(|scope| scope.spawn(|| counters.success(|| clock.now())).join()).unwrap();
+        std::thread::scope(|scope| scope.spawn(|| counters.success(&clock, || ())).join()).unwrap();
         assert_eq!(counters.drain(), Successes { count: 4, latest: at(4) });
     }
 }

@@ -4,13 +4,47 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Core;
+use super::machine::Agenda;
+use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
-use crate::store::{Entry, Record, View};
+use crate::store::{Entry, Record, Reported, View};
 
 impl Core {
-    /// Judges what has been counted. Returns whether there is something to exchange with the store.
-    pub(crate) fn review(&self) -> bool {
+    /// Judges what has been counted. Returns what there is to do with the store, and when to look again.
+    pub(crate) fn review(&self) -> Agenda {
         self.transact(|inner, now| inner.machine.review(now))
+    }
+
+    /// Sets when the coordinator looks at this breaker again. Returns whether that is new: an earlier time stands.
+    pub(crate) fn look_at(&self, at: Moment) -> bool {
+        let before = self.look_at.load(Ordering::Relaxed);
+        let earlier = before == 0 || at.0 < before;
+        if earlier {
+            self.look_at.store(at.0, Ordering::Relaxed);
+        }
+        earlier
+    }
+
+    /// The coordinator looks at it now, if this time is still the one that was set.
+    pub(crate) fn take_look(&self, at: Moment) -> bool {
+        self.look_at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// What a report tells of this breaker; `None` if it has nothing to report, or has to exchange.
+    pub(crate) fn encode_report(&self, retry: bool) -> Option<Reported> {
+        let reported = self.transact(|inner, now| inner.machine.encode_report(retry, now))?;
+        Some(Reported { name: self.name.clone(), ..reported })
+    }
+
+    /// The store has taken the last report.
+    pub(crate) fn receive_report(&self) {
+        self.transact(|inner, now| inner.machine.receive_report(now));
+    }
+
+    /// The store wants to exchange this breaker: it knows more of it than a report tells.
+    pub(crate) fn exchange_next(&self) {
+        self.transact(|inner, _| inner.machine.exchange_next());
+        self.mark_dirty(false);
     }
 
     /// The next entry; with `retry`, it carries the outcomes of the batch whose fate is unknown.

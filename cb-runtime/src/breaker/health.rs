@@ -30,7 +30,7 @@ impl Check {
 
 impl Core {
     /// Open circuits wait for a health check, and not for a probe.
-    pub(super) fn is_checked(&self) -> bool {
+    pub(crate) fn is_checked(&self) -> bool {
         self.check_interval_us() > 0
     }
 

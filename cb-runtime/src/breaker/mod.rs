@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 pub use handle::Breaker;
 
+use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::error::Error;
@@ -37,7 +38,7 @@ use crate::snapshot::{Outcomes, Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Record};
 use crate::strategy::Calls;
 use context::RegistryContext;
-use counters::ShardedCounter;
+use counters::{Outcome, ShardedCounter};
 use gate::{Closed, Gate};
 use machine::state::DatedRecord;
 use machine::{OverrideId, StateMachine};
@@ -67,6 +68,8 @@ pub(crate) struct Core {
     /// When the next health check is due, in the clock's µs, if this instance makes it; 0 otherwise.
     next_check: AtomicU64,
     per_function: PerFunction,
+    /// This breaker's part of the keys of cached results.
+    cache_scope: u64,
     /// When the circuit opened last, and when a call failed last, in the clock's µs; 0 = never.
     opened_at: AtomicU64,
     last_failure: AtomicU64,
@@ -75,6 +78,10 @@ pub(crate) struct Core {
     me: Weak<Core>,
     /// Already in the context's list of breakers that have something to exchange.
     dirty: AtomicBool,
+    /// Already in the context's list of breakers that have counted successes.
+    counted: AtomicBool,
+    /// When the coordinator will look at it again, in the clock's µs; 0 = when it is dirty.
+    look_at: AtomicU64,
     /// Its exchange cannot wait: it goes before others.
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
@@ -171,6 +178,7 @@ impl Core {
         let opened_at = if machine.state() == State::Open { machine.record().since().0 } else { 0 };
         let ramp = Ramp::default();
         ramp.set(machine.ramp(now));
+        let cache_scope = context.cache.scope(&name);
         Arc::new_cyclic(|me| Core {
             error_name: name::of(&name),
             name,
@@ -183,12 +191,15 @@ impl Core {
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
             per_function,
+            cache_scope,
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(),
             context,
             me: me.clone(),
             dirty: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            look_at: AtomicU64::new(0),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             is_observed: AtomicBool::new(false),
@@ -217,6 +228,15 @@ impl Core {
 
     pub(crate) fn context(&self) -> &RegistryContext {
         &self.context
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.context.cache
+    }
+
+    /// This breaker's part of the keys of cached results.
+    pub(crate) fn cache_scope(&self) -> u64 {
+        self.cache_scope
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -267,8 +287,25 @@ impl Core {
         }
     }
 
+    /// The first success since the counters were drained last.
+    #[cold]
+    pub(crate) fn mark_counted(&self) {
+        if !self.counted.swap(true, Ordering::AcqRel) {
+            self.context.mark_counted(self.me.clone());
+        }
+    }
+
+    pub(crate) fn clear_counted(&self) {
+        self.counted.store(false, Ordering::Release);
+    }
+
     pub(crate) fn clear_dirty(&self) {
         self.dirty.store(false, Ordering::Release);
+    }
+
+    /// Whether its exchange cannot wait.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Acquire)
     }
 
     /// Whether its exchange cannot wait. Clears the mark: the caller is about to make that exchange.
@@ -288,9 +325,27 @@ impl Core {
         self.transact(|inner, _| inner.machine.epoch())
     }
 
-    #[cfg(feature = "metrics")]
     pub(crate) fn outcomes(&self) -> Outcomes {
         self.counters.outcomes()
+    }
+
+    /// The window that it judges by, if it judges by one.
+    pub(crate) fn window(&self) -> Option<Calls> {
+        self.transact(|inner, now| {
+            let machine = &inner.machine;
+            machine.settings().window.map(|_| machine.trip_input(now).window.into())
+        })
+    }
+
+    /// What it judges by, as one line; `None` if this instance only looks at it.
+    pub(crate) fn settings_line(&self) -> Option<Arc<str>> {
+        let is_observed = self.is_observed.load(Ordering::Acquire);
+        (!is_observed).then(|| self.transact(|inner, _| inner.line.text()))
+    }
+
+    /// A cached result has answered one of its calls.
+    pub(crate) fn answered_from_cache(&self) {
+        self.counters.add(Outcome::Cached);
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -299,7 +354,6 @@ impl Core {
         self.transact(|inner, now| {
             let machine = &inner.machine;
             let (known, counts, input) = (machine.record(), machine.counts(), machine.trip_input(now));
-            let window = Calls::from(input.window);
             let record = &known.record;
             Snapshot {
                 name: self.name.to_string(),
@@ -315,13 +369,7 @@ impl Core {
                 failures: counts.failures,
                 successes: counts.successes,
                 consecutive_failures: input.streak,
-                window: machine.settings().window.map(|_| WindowSnapshot {
-                    calls: window.total(),
-                    failures: window.failures,
-                    failure_rate: window.failure_rate(),
-                    slow: window.slow,
-                    slow_rate: window.slow_rate(),
-                }),
+                window: machine.settings().window.map(|_| WindowSnapshot::from(Calls::from(input.window))),
                 outcomes: self.counters.outcomes(),
                 settings: layers.shown(&self.name, &inner.given, machine.settings()),
             }

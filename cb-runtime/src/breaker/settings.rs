@@ -29,6 +29,10 @@ impl SettingsLine {
         SettingsLine { line: settings.line(), sent_at: now, former: Vec::new() }
     }
 
+    pub(super) fn text(&self) -> Arc<str> {
+        self.line.clone()
+    }
+
     fn replace(&mut self, settings: &Settings) {
         let former = std::mem::replace(&mut self.line, settings.line());
         self.former.retain(|line| *line != former && *line != self.line);

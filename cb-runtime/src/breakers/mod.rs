@@ -9,7 +9,7 @@ mod counts;
 mod entry;
 mod eviction;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -91,6 +91,10 @@ impl BreakerMap {
         self.places
     }
 
+    pub(crate) fn has_keyed(&self) -> bool {
+        self.read().keyed > 0
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Core>> {
         self.read().registered.get(name).map(|breaker| breaker.core.clone())
     }
@@ -105,6 +109,31 @@ impl BreakerMap {
         let mut all = self.registered();
         all.extend(lock(&self.steered).iter().cloned());
         all
+    }
+
+    /// At most this many of them, pinned ones first.
+    pub(crate) fn first(&self, most: usize) -> Vec<Arc<Core>> {
+        let breakers = self.read();
+        let (keyed, mut first): (Vec<_>, Vec<_>) = breakers.registered.values().partition(|b| b.keyed);
+        first.extend(keyed.into_iter().take(most.saturating_sub(first.len())));
+        first.into_iter().take(most).map(|breaker| breaker.core.clone()).collect()
+    }
+
+    /// What they judge by: at most this many, by name, and keyed ones by the name in their attribute.
+    pub(crate) fn settings_lines(&self, most: usize) -> BTreeMap<String, Arc<str>> {
+        let cores: Vec<_> = {
+            let breakers = self.read();
+            let mut cores = HashMap::new();
+            for (name, breaker) in &breakers.registered {
+                let label = match breaker.pattern.get() {
+                    Some(pattern) if breaker.keyed => pattern,
+                    _ => &**name,
+                };
+                cores.entry(label.to_owned()).or_insert_with(|| breaker.core.clone());
+            }
+            cores.into_iter().take(most).collect()
+        };
+        cores.into_iter().filter_map(|(label, core)| Some((label, core.settings_line()?))).collect()
     }
 
     /// Whether the fleet has this breaker in a state other than closed, and it is not registered here.

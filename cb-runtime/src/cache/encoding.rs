@@ -1,20 +1,25 @@
-//! Values as bytes for the digest: a serde serializer that keeps nothing.
+//! A value as bytes that tell it from every other value of its type: a serde serializer.
 //!
-//! Not JSON, because JSON merges what must stay apart: `None`, `Some(None)`, `()` and NaN are all `null`
-//! there, and a function may well answer each differently. Here two values of one type have the same bytes only if serde's
-//! data model cannot tell them apart. Every value starts with a [`Tag`] that says where it ends, so
-//! values can follow each other without separators.
+//! No common format serves. JSON, MessagePack and CBOR write `None` and `Some(None)` alike. Postcard and bincode write
+//! neither types nor fields' names, so a struct that leaves out one of two fields, or an untagged enum, gives two values the
+//! same bytes, and a variant that is moved takes over another's place. A wrong answer would be the consequence.
+//! Here two values of one type have the same bytes only if serde's data model cannot tell them apart. Every value starts
+//! with a [`Tag`] that says where the value ends, so values follow each other without separators.
 //!
-//! Frozen: a change here makes every cached result unreachable for the other half of a rolling
-//! deploy. Integers are encoded by value, not by width, and enum variants by name, not by position, so
-//! that a program may widen a type or move a variant.
+//! Frozen: a change here makes every cached result unreachable for the other half of a rolling deploy. Integers are encoded
+//! by value, not by width, and enum variants by name, not by position, so that a program may widen a type or move a
+//! variant.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::ser;
 
-use super::digest::Digest;
+/// Takes the bytes of encoded values.
+pub(super) trait Sink {
+    /// The next bytes. A value's bytes come in pieces that depend on the value only.
+    fn put(&mut self, piece: &[u8]);
+}
 
 /// The first byte of every encoded value.
 #[derive(Clone, Copy)]
@@ -40,8 +45,8 @@ enum Tag {
     Char = 11,
     /// Length, bytes.
     Text = 12,
-    /// The digest of a text that comes in pieces.
-    TextDigest = 13,
+    /// A text of unknown length, `0xff` (which no text contains).
+    Display = 13,
     /// Length, bytes.
     Bytes = 14,
     /// Values, `End`.
@@ -56,6 +61,26 @@ enum Tag {
     TupleVariant = 19,
     /// Name, pairs, `End`.
     StructVariant = 20,
+}
+
+/// Whether the piece is `Some`; what it contains follows.
+pub(super) fn is_some(piece: &[u8]) -> bool {
+    piece == [Tag::Some as u8]
+}
+
+/// Whether the piece is what JSON writes as `null`.
+pub(super) fn is_null(piece: &[u8]) -> bool {
+    piece == [Tag::None as u8] || piece == [Tag::Unit as u8]
+}
+
+/// Whether the piece is a float that JSON does not know.
+pub(super) fn is_not_finite(piece: &[u8]) -> bool {
+    match piece {
+        [tag, bits @ ..] if *tag == Tag::Float as u8 => {
+            bits.try_into().is_ok_and(|bits| !f64::from_bits(u64::from_le_bytes(bits)).is_finite())
+        }
+        _ => false,
+    }
 }
 
 /// Why a value has no encoding: its own `Serialize` says so.
@@ -76,46 +101,46 @@ impl ser::Error for Unserializable {
     }
 }
 
-/// Encodes one value after the other into a digest.
-pub(super) struct Encoder<'a>(pub(super) &'a mut Digest);
+/// Encodes one value after the other.
+pub(super) struct Encoder<'a, S>(pub(super) &'a mut S);
 
 type Done = Result<(), Unserializable>;
 
-impl Encoder<'_> {
+impl<S: Sink> Encoder<'_, S> {
     fn tag(&mut self, tag: Tag) {
-        self.0.update(&[tag as u8]);
+        self.0.put(&[tag as u8]);
     }
 
-    /// One update instead of two: the digest pays per piece.
+    /// One piece instead of two.
     fn word(&mut self, tag: Tag, value: u64) {
         let mut piece = [tag as u8; 9];
         piece[1..].copy_from_slice(&value.to_le_bytes());
-        self.0.update(&piece);
+        self.0.put(&piece);
     }
 
     fn wide(&mut self, tag: Tag, value: u128) {
         self.tag(tag);
-        self.0.update(&value.to_le_bytes());
+        self.0.put(&value.to_le_bytes());
     }
 
-    /// Tag, length, bytes. A length is one byte, or 255 and eight: the digest works in blocks of 64 bytes, and
-    /// most calls' function and arguments shall fit into one.
+    /// Tag, length, bytes. A length is one byte, or 255 and eight: the digest works in blocks of 64 bytes,
+    /// and the arguments of most calls fit into one.
     fn bytes(&mut self, tag: Tag, bytes: &[u8]) {
         match u8::try_from(bytes.len()) {
-            Ok(len) if len < u8::MAX => self.0.update(&[tag as u8, len]),
+            Ok(len) if len < u8::MAX => self.0.put(&[tag as u8, len]),
             _ => {
-                self.0.update(&[tag as u8, u8::MAX]);
-                self.0.update(&(bytes.len() as u64).to_le_bytes());
+                self.0.put(&[tag as u8, u8::MAX]);
+                self.0.put(&(bytes.len() as u64).to_le_bytes());
             }
         }
-        self.0.update(bytes);
+        self.0.put(bytes);
     }
 
     pub(super) fn text(&mut self, text: &str) {
         self.bytes(Tag::Text, text.as_bytes());
     }
 
-    fn again(&mut self) -> Encoder<'_> {
+    fn again(&mut self) -> Encoder<'_, S> {
         Encoder(self.0)
     }
 
@@ -146,16 +171,16 @@ macro_rules! by_value {
     };
 }
 
-impl<'a> ser::Serializer for Encoder<'a> {
+impl<'a, S: Sink> ser::Serializer for Encoder<'a, S> {
     type Ok = ();
     type Error = Unserializable;
-    type SerializeSeq = Compound<'a>;
-    type SerializeTuple = Compound<'a>;
-    type SerializeTupleStruct = Compound<'a>;
-    type SerializeTupleVariant = Compound<'a>;
-    type SerializeMap = Compound<'a>;
-    type SerializeStruct = Compound<'a>;
-    type SerializeStructVariant = Compound<'a>;
+    type SerializeSeq = Compound<'a, S>;
+    type SerializeTuple = Compound<'a, S>;
+    type SerializeTupleStruct = Compound<'a, S>;
+    type SerializeTupleVariant = Compound<'a, S>;
+    type SerializeMap = Compound<'a, S>;
+    type SerializeStruct = Compound<'a, S>;
+    type SerializeStructVariant = Compound<'a, S>;
 
     by_value! {
         serialize_i8(i8) => signed, serialize_i16(i16) => signed, serialize_i32(i32) => signed,
@@ -180,7 +205,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
 
     fn serialize_char(mut self, value: char) -> Done {
         self.tag(Tag::Char);
-        self.0.update(&u32::from(value).to_le_bytes());
+        self.0.put(&u32::from(value).to_le_bytes());
         Ok(())
     }
 
@@ -235,16 +260,20 @@ impl<'a> ser::Serializer for Encoder<'a> {
         value.serialize(self)
     }
 
-    fn serialize_seq(mut self, _len: Option<usize>) -> Result<Compound<'a>, Unserializable> {
+    fn serialize_seq(mut self, _len: Option<usize>) -> Result<Compound<'a, S>, Unserializable> {
         self.tag(Tag::CountWindow);
         Ok(Compound(self))
     }
 
-    fn serialize_tuple(self, len: usize) -> Result<Compound<'a>, Unserializable> {
+    fn serialize_tuple(self, len: usize) -> Result<Compound<'a, S>, Unserializable> {
         self.serialize_seq(Some(len))
     }
 
-    fn serialize_tuple_struct(self, _name: &'static str, len: usize) -> Result<Compound<'a>, Unserializable> {
+    fn serialize_tuple_struct(
+        self,
+        _name: &'static str,
+        len: usize,
+    ) -> Result<Compound<'a, S>, Unserializable> {
         self.serialize_seq(Some(len))
     }
 
@@ -254,7 +283,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<Compound<'a>, Unserializable> {
+    ) -> Result<Compound<'a, S>, Unserializable> {
         self.tag(Tag::TupleVariant);
         self.text(variant);
         Ok(Compound(self))
@@ -262,12 +291,12 @@ impl<'a> ser::Serializer for Encoder<'a> {
 
     /// In the order in which the map iterates. Sorting would serve `HashMap`, but hand the result for one
     /// ordered map to another of other order, and a miss is better than a wrong answer.
-    fn serialize_map(mut self, _len: Option<usize>) -> Result<Compound<'a>, Unserializable> {
+    fn serialize_map(mut self, _len: Option<usize>) -> Result<Compound<'a, S>, Unserializable> {
         self.tag(Tag::Map);
         Ok(Compound(self))
     }
 
-    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<Compound<'a>, Unserializable> {
+    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<Compound<'a, S>, Unserializable> {
         self.serialize_map(Some(len))
     }
 
@@ -277,35 +306,33 @@ impl<'a> ser::Serializer for Encoder<'a> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<Compound<'a>, Unserializable> {
+    ) -> Result<Compound<'a, S>, Unserializable> {
         self.tag(Tag::StructVariant);
         self.text(variant);
         Ok(Compound(self))
     }
 
-    /// The text comes in pieces of unknown number, and the pieces are not part of the value: so it gets
-    /// a digest of its own.
+    /// In pieces of unknown number and length, which are not part of the value.
     fn collect_str<T: fmt::Display + ?Sized>(mut self, value: &T) -> Done {
-        struct Pieces(Digest);
-        impl fmt::Write for Pieces {
+        struct Pieces<'a, S>(&'a mut S);
+        impl<S: Sink> fmt::Write for Pieces<'_, S> {
             fn write_str(&mut self, piece: &str) -> fmt::Result {
-                self.0.update(piece.as_bytes());
+                self.0.put(piece.as_bytes());
                 Ok(())
             }
         }
-        let mut pieces = Pieces(Digest::new());
-        fmt::Write::write_fmt(&mut pieces, format_args!("{value}"))
+        self.tag(Tag::Display);
+        fmt::Write::write_fmt(&mut Pieces(&mut *self.0), format_args!("{value}"))
             .map_err(|_| ser::Error::custom("its Display implementation returned an error"))?;
-        self.tag(Tag::TextDigest);
-        self.0.update(&pieces.0.finish());
+        self.0.put(&[u8::MAX]);
         Ok(())
     }
 }
 
 /// A value that is made of values, until its end.
-pub(super) struct Compound<'a>(Encoder<'a>);
+pub(super) struct Compound<'a, S>(Encoder<'a, S>);
 
-impl Compound<'_> {
+impl<S: Sink> Compound<'_, S> {
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Done {
         value.serialize(self.0.again())
     }
@@ -322,7 +349,7 @@ impl Compound<'_> {
 
 macro_rules! compound {
     ($($name:ident: $method:ident($($key:ident: $key_type:ty)?) => $way:ident),* $(,)?) => {
-        $(impl ser::$name for Compound<'_> {
+        $(impl<S: Sink> ser::$name for Compound<'_, S> {
             type Ok = ();
             type Error = Unserializable;
 
@@ -347,7 +374,7 @@ compound! {
     SerializeStructVariant: serialize_field(key: &'static str) => field,
 }
 
-impl ser::SerializeMap for Compound<'_> {
+impl<S: Sink> ser::SerializeMap for Compound<'_, S> {
     type Ok = ();
     type Error = Unserializable;
 

@@ -1,10 +1,11 @@
-//! What the cache tells the registry, and how often it may.
+//! What the cache reports to the registry, and how often.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::key::Unkeyable;
+use super::encoding::Unserializable;
+use super::function::Function;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, ErrorKind};
 use crate::event::{CacheTier, Event};
@@ -13,21 +14,21 @@ use crate::sync::lock;
 /// Takes the cache's events. Called from calls and from the background, never under a lock.
 pub(crate) type Reporter = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Trouble of one kind may be told of so often at once, and then once in [`PER_REPORT`]: ten thousand users
-/// whose results cannot be read are one problem, not ten thousand.
+/// Problems of one kind are reported this many times at once, and then once per [`PER_REPORT`]: ten thousand users whose
+/// results cannot be read are one problem, not ten thousand.
 const BURST: u32 = 16;
 const PER_REPORT: Duration = Duration::from_secs(1);
 
-/// Kinds of trouble; each is rationed by itself.
+/// Kinds of problems. Each kind is limited by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// A result cannot be serialized.
+pub(super) enum Problem {
+    /// A result cannot be written as text, or would not come back as it is.
     Unserializable,
-    /// What is cached cannot be read as what the function returns.
+    /// A cached result cannot be read as what the function returns.
     Undecodable,
     /// The store did not give or take a result.
     Store,
-    /// There is no room for more at one time.
+    /// A result is too large, or there is no room for more of them.
     Full,
 }
 
@@ -35,23 +36,23 @@ const KINDS: usize = 4;
 
 pub(super) struct Reports {
     reporter: Reporter,
-    /// The machine's clock: this is about people's time, not the registry's.
-    pace: Clock,
-    rations: Mutex<[Ration; KINDS]>,
+    /// The machine's clock, also where a test moves the registry's: reports are limited for people's sake.
+    clock: Clock,
+    limits: Mutex<[Limit; KINDS]>,
     /// The functions whose arguments cannot be serialized.
-    unkeyable: Mutex<HashSet<&'static str>>,
+    without_key: Mutex<HashSet<&'static str>>,
 }
 
-/// A bucket of reports that fills with time.
+/// A token bucket.
 #[derive(Clone, Copy)]
-struct Ration {
+struct Limit {
     left: u32,
     filled: Moment,
     suppressed: u64,
 }
 
-impl Ration {
-    /// How many were passed over since the last one that was told; `None` if this one is passed over, too.
+impl Limit {
+    /// How many reports were suppressed since the last one; `None`: this one is suppressed, too.
     fn take(&mut self, now: Moment) -> Option<u64> {
         let earned = now.since(self.filled).as_micros() / PER_REPORT.as_micros();
         if let Some(earned) = u32::try_from(earned).ok().filter(|earned| *earned < BURST) {
@@ -71,31 +72,33 @@ impl Ration {
 
 impl Reports {
     pub(super) fn new(reporter: Reporter) -> Self {
-        let pace = Clock::system();
-        let ration = Ration { left: BURST, filled: pace.now(), suppressed: 0 };
-        Reports { reporter, pace, rations: Mutex::new([ration; KINDS]), unkeyable: Mutex::default() }
+        let clock = Clock::system();
+        let limit = Limit { left: BURST, filled: clock.now(), suppressed: 0 };
+        Reports { reporter, clock, limits: Mutex::new([limit; KINDS]), without_key: Mutex::default() }
     }
 
     pub(super) fn hit(&self, breaker: &Arc<str>, tier: CacheTier, age: Duration) {
         (self.reporter)(Event::CacheHit { breaker: breaker.clone(), tier, age });
     }
 
-    pub(super) fn trouble(&self, kind: Trouble, breaker: &Arc<str>, problem: String) {
-        let now = self.pace.now();
-        let ration = lock(&self.rations)[kind as usize].take(now);
-        match ration {
+    /// `problem` is called only if it is reported.
+    pub(super) fn problem(&self, kind: Problem, breaker: &Arc<str>, problem: impl FnOnce() -> String) {
+        let now = self.clock.now();
+        let granted = lock(&self.limits)[kind as usize].take(now);
+        match granted {
             None => {}
-            Some(0) => self.error(breaker, problem),
+            Some(0) => self.error(breaker, problem()),
             Some(more) => {
-                self.error(breaker, format!("{problem} (and {more} more of the kind, not reported)"));
+                let problem = problem();
+                self.error(breaker, format!("{problem} ({more} more like this were not reported)"));
             }
         }
     }
 
-    /// Once per function.
-    pub(super) fn unkeyable(&self, breaker: &Arc<str>, problem: &Unkeyable) {
-        let function = problem.function();
-        if lock(&self.unkeyable).insert(function) {
+    /// Reports once per function that its results are not cached.
+    pub(super) fn without_key(&self, breaker: &Arc<str>, function: &Function, problem: &Unserializable) {
+        let function = function.path();
+        if lock(&self.without_key).insert(function) {
             let problem = format!(
                 "results of {function} are not cached: its arguments cannot be serialized ({problem}); \
                  a cache_key expression can take their place"
@@ -114,27 +117,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_are_rationed_and_the_rest_counted() {
+    fn reports_are_limited_and_the_rest_counted() {
         let start = Moment(1_000_000);
-        let mut ration = Ration { left: BURST, filled: start, suppressed: 0 };
+        let mut limit = Limit { left: BURST, filled: start, suppressed: 0 };
         for _ in 0..BURST {
-            assert_eq!(ration.take(start), Some(0));
+            assert_eq!(limit.take(start), Some(0));
         }
         for _ in 0..5 {
-            assert_eq!(ration.take(start), None);
+            assert_eq!(limit.take(start), None);
         }
-        assert_eq!(ration.take(start.after(PER_REPORT)), Some(5));
-        assert_eq!(ration.take(start.after(PER_REPORT)), None);
+        assert_eq!(limit.take(start.after(PER_REPORT)), Some(5));
+        assert_eq!(limit.take(start.after(PER_REPORT)), None);
         let later = start.after(Duration::from_secs(u64::MAX / 2_000_000));
-        assert_eq!(ration.take(later), Some(1));
-        assert_eq!(ration.left, BURST - 1);
+        assert_eq!(limit.take(later), Some(1));
+        assert_eq!(limit.left, BURST - 1);
     }
 
     #[test]
-    fn half_a_ration_is_not_lost() {
+    fn half_a_token_is_not_lost() {
         let start = Moment(1_000_000);
-        let mut ration = Ration { left: 0, filled: start, suppressed: 0 };
-        assert_eq!(ration.take(start.after(PER_REPORT * 3 / 2)), Some(0));
-        assert_eq!(ration.take(start.after(PER_REPORT * 2)), Some(0));
+        let mut limit = Limit { left: 0, filled: start, suppressed: 0 };
+        assert_eq!(limit.take(start.after(PER_REPORT * 3 / 2)), Some(0));
+        assert_eq!(limit.take(start.after(PER_REPORT * 2)), Some(0));
     }
 }

@@ -1,23 +1,32 @@
-//! Writing to the store, in the background and only while there is something to write.
+//! Writing to the store: a bounded channel, and one worker behind it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::envelope::whole_millis;
-use super::key::Identity;
-use super::pending::{Pushed, Write};
-use super::reports::Trouble;
-use super::shared::Shared;
-use crate::clock::Moment;
+use super::entry::CachedEntry;
+use super::envelope::{seal, whole_millis};
+use super::local::LocalTier;
+use super::reports::{Problem, Reports};
+use super::shared::StoreLink;
+use crate::clock::Clock;
 use crate::store::Store;
-use crate::sync::lock;
 
-/// How much is under way at one time, in writes and in bytes: one connection carries them all, so this
-/// many share a round trip, and what breakers have to say waits behind no more than this.
+/// How many writes may wait.
+pub(super) const MAX_WRITES: usize = 1024;
+/// How many bytes may wait. As a rule the local tier holds the same bytes.
+pub(super) const MAX_BYTES: usize = 16 << 20;
+/// How many writes, and how many bytes, are under way at a time. One connection carries them all: this many share a round
+/// trip, and what the breakers have to say waits behind no more than this.
 const BATCH: (usize, usize) = (32, 1 << 20);
+/// The worker gathers writes for this long, so that a crowd of successes wakes it once, and not each of them.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long one write may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// How long nothing is written after a write has failed.
@@ -25,117 +34,201 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How often a store that is away is looked for.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-impl Shared {
-    /// Leaves a result to be written. Never waits.
-    pub(super) fn write(self: &Arc<Self>, identity: Identity, write: Write) {
-        let breaker = write.breaker.clone();
-        let pushed = lock(&self.pending).push(identity, write);
-        match pushed {
-            Pushed::Waits => {}
-            Pushed::First => {
-                let keeper = Keeper(Arc::downgrade(self));
-                self.background.spawn(keeper.drain());
-            }
-            Pushed::Dropped => {
-                let problem = "a result is not written to the store: too many are waiting".to_owned();
-                self.reports.trouble(Trouble::Full, &breaker, problem);
-            }
-        }
+/// Leaves results to the worker, which ends when this is dropped.
+pub(super) struct Writer {
+    messages: Sender<Message>,
+    bytes: Arc<AtomicUsize>,
+    reports: Arc<Reports>,
+    background: Handle,
+}
+
+enum Message {
+    Write(Arc<CachedEntry>),
+    /// Everything before this has been written or given up.
+    Flush(oneshot::Sender<()>),
+}
+
+impl Writer {
+    pub(super) fn start(
+        link: StoreLink,
+        local: &Arc<LocalTier>,
+        clock: Clock,
+        reports: Arc<Reports>,
+        background: Handle,
+    ) -> Self {
+        let (messages, incoming) = channel(MAX_WRITES);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let worker = Worker {
+            incoming,
+            bytes: bytes.clone(),
+            local: Arc::downgrade(local),
+            context: Arc::new(Context { link, clock, reports: reports.clone() }),
+        };
+        background.spawn(worker.run());
+        Writer { messages, bytes, reports, background }
     }
 
-    /// Returns once nothing waits to be written, and after `limit` (which the background keeps) at the latest; at
-    /// once if the store is away.
-    pub(super) async fn flush(self: &Arc<Self>, limit: Duration) {
-        if self.store().is_none() {
+    /// Leaves the entry to be written. Never waits. `replaced`: the entry that it has replaced in this process; as long as that
+    /// one waits, the worker will find this one in its place.
+    pub(super) fn write(&self, entry: &Arc<CachedEntry>, replaced: Option<&CachedEntry>) {
+        if replaced.is_some_and(|replaced| replaced.store_key.is_some() && !replaced.is_taken()) {
             return;
         }
-        let (done, is_done) = oneshot::channel::<()>();
-        let shared = self.clone();
-        self.background.spawn(async move {
-            let _ = tokio::time::timeout(limit, shared.settled()).await;
-            drop(done);
-        });
-        let _ = is_done.await;
+        let size = entry.size();
+        let waiting = self.bytes.fetch_add(size, Ordering::Relaxed);
+        let sent = if waiting + size > MAX_BYTES {
+            false
+        } else {
+            match self.messages.try_send(Message::Write(entry.clone())) {
+                Ok(()) => return,
+                Err(TrySendError::Full(_)) => false,
+                // The store is gone.
+                Err(TrySendError::Closed(_)) => true,
+            }
+        };
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        entry.take();
+        if !sent {
+            self.reports.problem(Problem::Full, &entry.owner.breaker, || {
+                "a result is not written to the store: too many are waiting".to_owned()
+            });
+        }
     }
 
-    async fn settled(&self) {
+    /// Returns once everything that waits has been written or given up, and after `limit` at the latest. The background keeps
+    /// the time, so this works in any executor.
+    pub(super) async fn flush(&self, limit: Duration) {
+        let (done, is_done) = oneshot::channel();
+        let messages = self.messages.clone();
+        let (given_up, is_given_up) = oneshot::channel::<()>();
+        self.background.spawn(async move {
+            let flushed = async {
+                if messages.send(Message::Flush(done)).await.is_ok() {
+                    let _ = is_done.await;
+                }
+            };
+            let _ = tokio::time::timeout(limit, flushed).await;
+            drop(given_up);
+        });
+        let _ = is_given_up.await;
+    }
+}
+
+struct Worker {
+    incoming: Receiver<Message>,
+    bytes: Arc<AtomicUsize>,
+    /// Weak, so that a cache that is dropped lets go of its entries at once.
+    local: Weak<LocalTier>,
+    context: Arc<Context>,
+}
+
+/// What a write needs.
+struct Context {
+    link: StoreLink,
+    clock: Clock,
+    reports: Arc<Reports>,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let mut messages = Vec::new();
         loop {
-            let settled = self.settled.notified();
-            let mut settled = std::pin::pin!(settled);
-            settled.as_mut().enable();
-            if !lock(&self.pending).is_drained() {
+            let received = self.incoming.recv_many(&mut messages, BATCH.0).await;
+            if received == 0 {
                 return;
             }
-            settled.await;
+            let mut batch = Vec::new();
+            for message in messages.drain(..) {
+                match message {
+                    Message::Write(entry) => {
+                        batch.push(entry);
+                        if is_full(&batch) {
+                            self.write(std::mem::take(&mut batch)).await;
+                        }
+                    }
+                    Message::Flush(done) => {
+                        self.write(std::mem::take(&mut batch)).await;
+                        let _ = done.send(());
+                    }
+                }
+            }
+            self.write(batch).await;
+            if self.context.link.is_gone() {
+                return;
+            }
+            if received < BATCH.0 {
+                tokio::time::sleep(GATHER).await;
+            }
         }
     }
 
-    async fn put(self: Arc<Self>, store: Arc<dyn Store>, identity: Identity, write: Write) -> bool {
-        let remaining = write.remaining(self.clock.now());
-        if remaining.is_zero() {
-            return true;
+    /// Waits until the store is there, and writes.
+    async fn write(&self, batch: Vec<Arc<CachedEntry>>) {
+        if batch.is_empty() {
+            return;
         }
-        let key = identity.store_key(&write.breaker);
-        let put = store.cache_put(key, write.envelope.bytes().to_vec(), whole_millis(remaining));
+        let waited: usize = batch.iter().map(|entry| entry.size()).sum();
+        let store = loop {
+            match self.context.link.store() {
+                Some(store) => break Some(store),
+                None if self.context.link.is_gone() || self.local.strong_count() == 0 => break None,
+                None => tokio::time::sleep(ABSENCE).await,
+            }
+        };
+        self.bytes.fetch_sub(waited, Ordering::Relaxed);
+        let Some(store) = store else { return };
+        let mut puts: JoinSet<bool> = batch
+            .into_iter()
+            .filter_map(|entry| self.latest(entry))
+            .map(|entry| self.context.clone().put(store.clone(), entry))
+            .collect();
+        drop(store);
+        let mut all_well = true;
+        while let Some(done) = puts.join_next().await {
+            all_well &= done.unwrap_or(false);
+        }
+        // What failed is not tried again: the next success brings it anew, and what the store refuses for a reason of its
+        // own would stand in the way for ever.
+        if !all_well {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The entry that has taken this one's place in this process, if any. `None`: it has been written already.
+    fn latest(&self, mut entry: Arc<CachedEntry>) -> Option<Arc<CachedEntry>> {
+        let mut is_first = entry.take();
+        // Taken before looking: a success that replaces an entry which it finds not taken relies on being found here.
+        while let Some(found) = self.local.upgrade().and_then(|local| local.peek(entry.key))
+            && !Arc::ptr_eq(&found, &entry)
+            && found.owner == entry.owner
+            && found.store_key.is_some()
+        {
+            is_first = found.take();
+            entry = found;
+        }
+        is_first.then_some(entry)
+    }
+}
+
+fn is_full(batch: &[Arc<CachedEntry>]) -> bool {
+    let (most, most_bytes) = BATCH;
+    batch.len() >= most || batch.iter().map(|entry| entry.size()).sum::<usize>() >= most_bytes
+}
+
+impl Context {
+    async fn put(self: Arc<Self>, store: Arc<dyn Store>, entry: Arc<CachedEntry>) -> bool {
+        let breaker = &entry.owner.breaker;
+        let now = self.clock.now();
+        let remaining = entry.remaining(now);
+        let Some(key) = entry.store_key.as_deref().filter(|_| !remaining.is_zero()) else { return true };
+        let envelope = seal(&entry.payload, entry.ttl, entry.age(now));
+        let put = store.cache_put(key.text(breaker), envelope, whole_millis(remaining));
         let problem = match tokio::time::timeout(DEADLINE, put).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => format!("a result could not be written to the store: {error}"),
             Err(_late) => format!("the store did not take a result within {DEADLINE:?}"),
         };
-        self.reports.trouble(Trouble::Store, &write.breaker, problem);
+        self.reports.problem(Problem::Store, breaker, || problem);
         false
-    }
-}
-
-/// Looks after the queue until it is empty. Dropped before that, it lets the next write start another.
-struct Keeper(Weak<Shared>);
-
-impl Keeper {
-    async fn drain(self) {
-        // Not kept over a pause: a registry that has been dropped must be able to go while its store is away.
-        while let Some(shared) = self.0.upgrade() {
-            let pause = if let Some(store) = shared.store() {
-                let batch = lock(&shared.pending).take(BATCH);
-                let Some(batch) = batch else { return self.leave(&shared) };
-                let mut puts: JoinSet<bool> = batch
-                    .into_iter()
-                    .map(|(identity, write)| shared.clone().put(store.clone(), identity, write))
-                    .collect();
-                drop(store);
-                let mut all_well = true;
-                while let Some(done) = puts.join_next().await {
-                    all_well &= done.unwrap_or(false);
-                }
-                // What failed is not tried again: the same success will come by again, and what the
-                // store refuses for a reason of its own would stand in the way for ever.
-                if all_well {
-                    continue;
-                }
-                PAUSE
-            } else {
-                let now = if shared.is_store_gone() { Moment(u64::MAX) } else { shared.clock.now() };
-                if !lock(&shared.pending).purge(now) {
-                    return self.leave(&shared);
-                }
-                ABSENCE
-            };
-            drop(shared);
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// The queue is empty, and knows that nobody looks after it.
-    fn leave(mut self, shared: &Shared) {
-        self.0 = Weak::new();
-        shared.settled.notify_waiters();
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        if let Some(shared) = self.0.upgrade() {
-            lock(&shared.pending).abandon();
-            shared.settled.notify_waiters();
-        }
     }
 }

@@ -1,19 +1,19 @@
-//! What a breaker judges by, as one line for the fleet, and how two such lines differ.
+//! A summary of a breaker's settings for the fleet, and the difference between two summaries.
 
 use std::sync::Arc;
 
 use super::{BreakerConfig, Settings};
 use crate::store::MAX_SETTINGS;
 
-/// Stands for a line without any setting that differs from what is built in.
+/// The summary of settings that are all built in.
 const BUILT_IN: &str = "built-in";
 const BETWEEN: &str = "; ";
-/// For this one instead of the values that have no room.
+/// The key of a digest, which replaces values beyond the length limit.
 const DIGEST: &str = "digest";
 
 impl Settings {
-    /// Whatever differs from what is built in: `failure_threshold=3; reset_timeout=1m`. Two breakers that judge alike have
-    /// the same line. It says nothing about what belongs to functions (`call_timeout`, `cache_ttl`).
+    /// The settings that differ from the built-in ones: `failure_threshold=3; reset_timeout=1m`. Equal
+    /// settings have equal summaries. Settings of functions (`call_timeout`, `cache_ttl`) are left out.
     pub(crate) fn line(&self) -> Arc<str> {
         let mine = self.written().into_iter().zip(built_in());
         let said = mine.filter(|(mine, built_in)| mine != built_in);
@@ -38,7 +38,7 @@ impl Settings {
     }
 }
 
-/// The settings that differ, with both values; empty if none does.
+/// The settings that differ, with both values. Empty if none differs.
 pub(crate) fn differences(here: &str, elsewhere: &str) -> String {
     let mut names: Vec<_> = built_in().into_iter().map(|(name, _)| name).collect();
     names.push(DIGEST);
@@ -48,10 +48,16 @@ pub(crate) fn differences(here: &str, elsewhere: &str) -> String {
     });
     let known: Vec<_> = of_each.collect();
     if known.is_empty() && here != elsewhere {
-        // Another version's, or no line of ours at all.
+        // The other summary is from another version, or not a summary.
         return format!("\"{here}\" here and \"{}\" there", one_line(elsewhere));
     }
     known.join(", ")
+}
+
+/// The settings of a line, by name; those that are built in are not in it.
+pub(crate) fn parsed(line: &str) -> std::collections::BTreeMap<String, String> {
+    let parts = line.split(BETWEEN).filter_map(|part| part.split_once('='));
+    parts.map(|(name, value)| (one_line(name), one_line(value))).collect()
 }
 
 fn value(line: &str, name: &str) -> String {
@@ -65,10 +71,10 @@ fn value(line: &str, name: &str) -> String {
 }
 
 fn built_in() -> Vec<(&'static str, String)> {
-    BreakerConfig::default().resolve().expect("what is built in can be meant").written()
+    BreakerConfig::default().resolve().expect("the built-in settings are valid").written()
 }
 
-/// Type names and what comes from elsewhere may hold anything.
+/// Removes control characters and separators, which type names and foreign summaries may contain.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ").replace(BETWEEN, ", ")
 }
@@ -86,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_judges_and_is_not_built_in_is_said() {
+    fn summary_has_only_settings_that_differ_from_the_built_in_ones() {
         let config = BreakerConfig::default();
         assert_eq!(&*line(config.clone()), "built-in");
         assert_eq!(
@@ -104,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_have_both_values_even_where_one_is_built_in() {
+    fn differences_have_both_values_even_if_one_is_built_in() {
         let here = line(BreakerConfig::default().failure_threshold(3).success_threshold(2));
         let there = line(BreakerConfig::default().success_threshold(2).half_open_max_calls(1));
         assert_eq!(
@@ -120,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_would_be_too_long_still_tells_two_apart() {
+    fn digest_distinguishes_summaries_that_are_too_long() {
         struct Named<T>(PhantomData<T>);
         impl<T: Send + Sync + 'static> TripStrategy for Named<T> {
             fn trip(&self, _: &WindowCounts<'_>) -> Option<String> {

@@ -1,4 +1,4 @@
-//! What stands above and below the attribute's word, for all breakers of a registry.
+//! The layers above and below the attribute, for all breakers of a registry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -9,27 +9,27 @@ use crate::error::Error;
 use crate::snapshot::{Origin, Setting};
 use crate::sync::lock;
 
-/// What the code that builds a registry says: the layers without a file and the environment.
+/// The layers from the code that builds a registry, without a file and the environment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Code {
     pub(crate) defaults: BreakerConfig,
     pub(crate) operator: HashMap<String, BreakerConfig>,
 }
 
-/// The operator's word and the defaults. What is in here resolves, for every name, without an attribute between.
+/// The operator's settings and the defaults. For every name, they resolve without an attribute's layer.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
     defaults: BreakerConfig,
     operator: HashMap<String, BreakerConfig>,
     by_variable: BTreeMap<Folded, BreakerConfig>,
-    /// The breakers that variables speak of: the first with a fitting name.
+    /// The breakers that variables apply to: the first with a matching name.
     meant: Mutex<HashMap<Folded, String>>,
     sources: Sources,
 }
 
 impl Layers {
     /// # Errors
-    /// If something cannot be meant, or a variable may mean two breakers.
+    /// If a setting is invalid, or a variable matches two breakers.
     pub(crate) fn new(code: &Code, outside: &RegistryConfig) -> Result<Layers, Error> {
         code.defaults.validate()?;
         let mut layers = Layers {
@@ -61,10 +61,10 @@ impl Layers {
         Ok(layers)
     }
 
-    /// A breaker of this name exists: what a variable says of it is meant for it, and for no other.
+    /// Registers a breaker's name: a variable that matches it applies to this breaker only.
     ///
     /// # Errors
-    /// If it is meant for another already.
+    /// If the variable already applies to another breaker.
     pub(crate) fn claim(&self, name: &str) -> Result<(), Error> {
         if self.by_variable.is_empty() {
             return Ok(());
@@ -86,7 +86,7 @@ impl Layers {
         Err(Error::config("name", problem).at(&variable, ""))
     }
 
-    /// The operator's word about this breaker.
+    /// The operator's settings of this breaker.
     pub(crate) fn operator(&self, name: &str) -> BreakerConfig {
         let said = self.operator.get(name).cloned().unwrap_or_default();
         if self.by_variable.is_empty() {
@@ -100,7 +100,7 @@ impl Layers {
         }
     }
 
-    /// All settings of a breaker whose attribute says this.
+    /// Resolves all settings of a breaker with this attribute layer.
     ///
     /// # Errors
     /// If the layers contradict each other.
@@ -109,8 +109,8 @@ impl Layers {
         settings.map_err(|error| self.locate(error, name))
     }
 
-    /// As [`resolve`](Self::resolve), without the attribute's settings that are invalid: each is left out with an error, all others
-    /// stay in force.
+    /// As [`resolve`](Self::resolve), without the attribute's settings that are invalid: each is left out
+    /// with an error, all others stay in force.
     pub(crate) fn resolve_leniently(
         &self,
         name: &str,
@@ -121,7 +121,8 @@ impl Layers {
             match self.resolve(name, &attribute) {
                 Ok(settings) => return (attribute, settings, errors),
                 Err(error) => {
-                    // Without the field, or without any: the other layers resolve by themselves.
+                    // The invalid field is left out, or all fields: the other layers resolve without the
+                    // attribute.
                     let rest = error.field().and_then(|field| attribute.without(field));
                     attribute = rest.unwrap_or_default();
                     errors.push(error);
@@ -130,8 +131,8 @@ impl Layers {
         }
     }
 
-    /// Without a share of slow calls that waits for somebody who says what is slow: the attribute may, where it has not
-    /// been heard yet; and what is a default holds for those breakers only that do.
+    /// Drops `slow_call_rate_threshold` when no layer sets `slow_call_duration`: an attribute may set it
+    /// later, and a default threshold applies only to breakers that have a duration.
     fn together(&self, operator: &BreakerConfig, attribute: &BreakerConfig) -> BreakerConfig {
         let mut all = operator.over(&attribute.over(&self.defaults));
         let is_default = operator.slow_call_rate_threshold.or(attribute.slow_call_rate_threshold).is_none();
@@ -150,7 +151,7 @@ impl Layers {
         PerFunction::new(&self.operator(name), &self.defaults)
     }
 
-    /// Every setting with its value and where that comes from. `in_force`: what the breaker judges by.
+    /// Every setting with its value and origin. `in_force`: the breaker's current settings.
     pub(crate) fn shown(&self, name: &str, attribute: &BreakerConfig, in_force: &Settings) -> Vec<Setting> {
         let operator = self.operator(name);
         let given = self.together(&operator, attribute).given();
@@ -175,5 +176,5 @@ impl Layers {
     }
 }
 
-/// A setting that is not given and has no default.
+/// The value of a setting that is not set and has no default.
 pub(super) const OFF: &str = "off";

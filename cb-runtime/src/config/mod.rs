@@ -1,7 +1,8 @@
-//! What a breaker is told: sparse settings in layers ([`BreakerConfig`]), resolved into one full set.
+//! A breaker's settings: sparse layers ([`BreakerConfig`]), resolved into one full set.
 //!
-//! Three layers, the later one wins field by field: the registry's defaults, the attribute's
-//! arguments (or the argument of `get_or_create`), the operator's word (`configure`, a file, the environment).
+//! There are three layers. Field by field, the last one takes precedence: the registry's defaults, the
+//! attribute's arguments (or that of `get_or_create`), and the operator's settings (`configure`, a file, the
+//! environment).
 
 mod backoff;
 pub(crate) mod drift;
@@ -25,7 +26,7 @@ pub(crate) use layers::{Code, Layers};
 pub use registry::RegistryConfig;
 pub(crate) use settings::{Health, PerFunction, Settings, WindowKind};
 
-/// Declares [`BreakerConfig`] and what has to go through all of its fields.
+/// Declares [`BreakerConfig`] and the functions over all of its fields.
 macro_rules! settings {
     ($(#[$doc:meta])* pub struct BreakerConfig { $($(#[$read:meta])* $name:ident: $type:ty,)+ }) => {
         $(#[$doc])*
@@ -35,7 +36,7 @@ macro_rules! settings {
             $(pub(crate) $name: Option<$type>,)+
         }
 
-        /// The same fields as they are read; it exists so that reading also validates.
+        /// The fields as deserialized, before validation.
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Raw {
@@ -57,14 +58,14 @@ macro_rules! settings {
             #[cfg(feature = "config")]
             const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
 
-            /// A layer of this one setting; an error says what is wrong with the value.
+            /// A layer with only this setting. The error describes what is wrong with the value.
             #[cfg(feature = "config")]
             fn of_one(name: &str, value: serde_json::Value) -> Result<BreakerConfig, String> {
                 let raw = Raw::deserialize(serde_json::json!({ name: value })).map_err(|e| e.to_string())?;
                 BreakerConfig::try_from(raw).map_err(|error| error.problem())
             }
 
-            /// These settings without that one; `None` if it is not given.
+            /// The settings without this one; `None` if it is not set.
             fn without(&self, name: &str) -> Option<BreakerConfig> {
                 let mut rest = self.clone();
                 let removed = match name {
@@ -78,7 +79,7 @@ macro_rules! settings {
                 BreakerConfig { $($name: self.$name.or(below.$name),)+ }
             }
 
-            /// What is given, by name, as people write it.
+            /// The settings that are set, by name and in the notation of configuration files.
             pub(crate) fn given(&self) -> Vec<(&'static str, String)> {
                 let all = [$((stringify!($name), self.$name.as_ref().map(Written::written)),)+];
                 all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -88,7 +89,7 @@ macro_rules! settings {
 }
 
 settings! {
-    /// A breaker's settings, as far as they are given. What is not given comes from the layer below.
+    /// A layer of a breaker's settings. Settings that are not set come from the layer below.
     ///
     /// ```
     /// use std::time::Duration;
@@ -100,8 +101,8 @@ settings! {
     ///     .reset_timeout(Duration::from_secs(10));
     /// config.validate()?;
     ///
-    /// // The same from a file, an environment, anything that `serde` reads. Spans are texts
-    /// // such as "500ms" or "1m 30s", or numbers of seconds.
+    /// // `serde` reads it from a file, the environment, or another source. Durations are strings such as
+    /// // "500ms" or "1m 30s", or numbers of seconds.
     /// let same: BreakerConfig = serde_json::from_str(
     ///     r#"{"failure_rate_threshold": 0.5, "window": "1m", "reset_timeout": 10}"#)?;
     /// assert_eq!(config, same);
@@ -144,7 +145,7 @@ settings! {
     }
 }
 
-/// A value as people write it.
+/// A value in the notation of configuration files.
 trait Written {
     fn written(&self) -> String;
 }
@@ -165,122 +166,125 @@ impl Written for Duration {
     }
 }
 
-/// The longest span that any setting may have: ten years. Longer ones are mistakes of unit.
+/// The longest duration of any setting: ten years. A longer one has the wrong unit.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Shorter windows could not be told from the time between two exchanges.
+/// The shortest window. A shorter one would not exceed the time between two exchanges.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
-/// What a run of failures may be asked to reach.
+/// The largest number of calls in a setting.
 const MOST_CALLS: u32 = 1_000_000;
 
 impl BreakerConfig {
-    /// Opens after so many failures in a row, counted over the whole fleet. Default 5, or off
-    /// if a rate is given and this is not.
+    /// Opens after this many consecutive failures, counted fleet-wide. Default: 5, or off if only a rate or a
+    /// strategy is set.
     pub fn failure_threshold(mut self, failures: u32) -> Self {
         self.failure_threshold = Some(failures);
         self
     }
 
-    /// Opens when at least this share of the calls in the `window` has failed, in (0, 1]. Off by default.
+    /// Opens when at least this share, in (0, 1], of the calls in the window failed. Default: off.
     pub fn failure_rate_threshold(mut self, rate: f64) -> Self {
         self.failure_rate_threshold = Some(rate);
         self
     }
 
-    /// The span that `failure_rate_threshold` looks back over. Default 60 s; kept in 60 buckets, so
-    /// a call leaves it at most a sixtieth late.
+    /// The time window of the rates and the strategy. Default: 60 s. It has 60 buckets, so a call leaves the
+    /// window at most a sixtieth of its length late.
     pub fn window(mut self, span: Duration) -> Self {
         self.window = Some(span);
         self
     }
 
-    /// The rates and the strategy look at the last so many calls instead of a span of time: at most 10,000. Exact
-    /// inside an instance; of several, the calls stand in the order in which the instances have told of them.
+    /// The count window of the rates and the strategy: the last `calls` calls, at most 10,000, instead of a
+    /// time window. The order of calls is exact within an instance; calls of several instances are in the
+    /// order in which they were reported.
     pub fn window_calls(mut self, calls: u32) -> Self {
         self.window_calls = Some(calls);
         self
     }
 
-    /// Below so many calls in the window a rate says nothing. Default 10, or `window_calls` if that is less; what a lower
-    /// layer says is no more than an upper one's `window_calls`, either.
+    /// Rates are evaluated only once the window holds this many calls. Default: 10, or `window_calls` if that
+    /// is less. A lower layer's value is limited to an upper layer's `window_calls`, too.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.minimum_calls = Some(calls);
         self
     }
 
-    /// Calls that take longer are slow, whether they succeed or fail. Off by default: durations are measured only where
-    /// this is given.
+    /// Calls that take longer are slow, whether they succeed or fail. Default: off. Durations are measured
+    /// only if this is set.
     pub fn slow_call_duration(mut self, span: Duration) -> Self {
         self.slow_call_duration = Some(span);
         self
     }
 
-    /// Opens when at least this share of the calls in the window was slow, in (0, 1]; and so does a half-open circuit whose
-    /// probes succeed, but so slowly. Needs `slow_call_duration`. Off by default.
+    /// Opens when at least this share, in (0, 1], of the calls in the window was slow. It also applies to the
+    /// probes of a half-open circuit. Needs `slow_call_duration`. Default: off.
     pub fn slow_call_rate_threshold(mut self, rate: f64) -> Self {
         self.slow_call_rate_threshold = Some(rate);
         self
     }
 
-    /// A rule of your own over the window's counts, beside the others: any of them trips. Not readable from a file.
+    /// A custom rule over the window's counts. Any of several rules trips. It cannot be set in a file.
     pub fn strategy(mut self, strategy: impl TripStrategy) -> Self {
         self.strategy = Some(Strategy::new(strategy));
         self
     }
 
-    /// The fleet opens only if failures come from at least so many instances. One that is alone with its failures opens for
-    /// itself, and leaves the fleet alone. Successes are no failures, however slow: by those, each opens for itself. Default 1; at
-    /// most 32.
+    /// The fleet opens only if failures come from at least this many nodes (see
+    /// [`node`](crate::RegistryBuilder::node)). An instance that alone sees failures opens only its own
+    /// breaker. Slow successes do not count toward the quorum; each instance opens on them locally. Default:
+    /// 1; at most 32.
     pub fn min_failing_instances(mut self, instances: u32) -> Self {
         self.min_failing_instances = Some(instances);
         self
     }
 
-    /// Open → half-open after this time. Default 30 s.
+    /// The time from open to half-open. Default: 30 s.
     pub fn reset_timeout(mut self, span: Duration) -> Self {
         self.reset_timeout = Some(span);
         self
     }
 
-    /// How `reset_timeout` grows while the circuit opens again and again without having been closed. Default: not at all.
+    /// The growth of `reset_timeout` over consecutive openings. Default: none.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = Some(backoff);
         self
     }
 
-    /// So many probes may be under way at once while half-open, fleet-wide. Default 3.
+    /// The number of concurrent probes while half-open, fleet-wide. Default: 3.
     pub fn half_open_max_calls(mut self, calls: u32) -> Self {
         self.half_open_max_calls = Some(calls);
         self
     }
 
-    /// So many successful probes close the circuit. Default 3.
+    /// The number of successful probes that close the circuit. Default: 3.
     pub fn success_threshold(mut self, successes: u32) -> Self {
         self.success_threshold = Some(successes);
         self
     }
 
-    /// Judges the probes of a half-open state by their share of successes, in (0, 1], when `success_threshold` of them have
-    /// ended (`half_open_max_calls` if that is not given): at least this share closes the circuit, less opens it
-    /// again. Off by default: the first failure opens it.
+    /// Closes the circuit if at least this share, in (0, 1], of its probes succeeds, and opens it again
+    /// otherwise. The share is evaluated once `success_threshold` probes have ended (`half_open_max_calls` if
+    /// that is not set). Default: off; the first failed probe opens the circuit.
     pub fn recovery_rate(mut self, rate: f64) -> Self {
         self.recovery_rate = Some(rate);
         self
     }
 
-    /// For so long after it has recovered, a closed circuit admits only a part of the calls, growing evenly from a tenth to
-    /// all. A trip in that time opens it with the next step of the `backoff`. Off by default.
+    /// The time after a recovery in which the closed circuit admits a share of the calls that grows evenly
+    /// from a tenth to all. A trip in that time uses the next step of the `backoff`. Default: off.
     pub fn ramp_up(mut self, span: Duration) -> Self {
         self.ramp_up = Some(span);
         self
     }
 
-    /// An async function that finds out whether the dependency works again, in place of probes by live traffic. While the
-    /// circuit is open, one instance of the fleet runs it, and the first pass closes the circuit. It returns `bool`, `()` or
-    /// a `Result`. Not readable from a file.
+    /// An async function that checks the dependency, instead of probes by live traffic. While the circuit is
+    /// open, one instance of the fleet runs it, and the first pass closes the circuit. It returns `bool`,
+    /// `()` or a `Result`. It cannot be set in a file.
     ///
-    /// It runs on threads and a tokio runtime that only health checks use, and may take as long as
-    /// `health_check_interval`, but at least 100 ms and at most 10 s: then it has failed, and is dropped. A panic has failed, too. One that blocks
-    /// its thread keeps it; while three of one breaker do, further ones count as failed without being made.
+    /// It runs on threads and a tokio runtime for health checks only. Its timeout is `health_check_interval`,
+    /// but at least 100 ms and at most 10 s. A check that takes longer or panics has failed, and is dropped.
+    /// A check that blocks its thread keeps it; while three checks of one breaker are blocked, further ones
+    /// fail at once.
     pub fn health_check<F, C>(mut self, check: F) -> Self
     where
         F: Fn() -> C + Send + Sync + 'static,
@@ -290,37 +294,39 @@ impl BreakerConfig {
         self
     }
 
-    /// From opening to the first health check, and from one to the next. Default 5 s. After failed checks in a row it grows
-    /// by the [`backoff`](Self::backoff).
+    /// The time from the opening to the first health check, and between checks. Default: 5 s. It grows over
+    /// consecutive failed checks by the [`backoff`](Self::backoff).
     pub fn health_check_interval(mut self, span: Duration) -> Self {
         self.health_check_interval = Some(span);
         self
     }
 
-    /// Health checks are made at this interval while the circuit is closed, too; one that fails opens it. Off by default.
+    /// The interval of health checks while the circuit is closed. A failed one opens the circuit. Default:
+    /// off.
     ///
-    /// It makes every instance ask after the role of making them, about once a second, even if nothing is called.
+    /// With it, every instance asks for the leader lease about once a second, even without calls.
     pub fn idle_health_check_interval(mut self, span: Duration) -> Self {
         self.idle_health_check_interval = Some(span);
         self
     }
 
-    /// A call that takes longer is cancelled and counts as a failure. Off by default.
+    /// A call that takes longer is cancelled and counts as a failure. Default: off.
     pub fn call_timeout(mut self, span: Duration) -> Self {
         self.call_timeout = Some(span);
         self
     }
 
-    /// For so long a success may answer later failures (stale-if-error as in RFC 5861, never memoization). Off by default.
+    /// How long a success may answer later failures (stale-if-error, RFC 5861; not memoization). Default:
+    /// off.
     pub fn cache_ttl(mut self, span: Duration) -> Self {
         self.cache_ttl = Some(span);
         self
     }
 
-    /// Checks every given value, and that they do not contradict each other.
+    /// Checks that every value is valid and that none contradicts another.
     ///
     /// # Errors
-    /// Names the first field that is wrong, what it is, and what would be right.
+    /// If a value is invalid. The error names the field, the value, and a valid one.
     pub fn validate(&self) -> Result<(), Error> {
         count("failure_threshold", self.failure_threshold)?;
         count("minimum_calls", self.minimum_calls)?;
@@ -362,7 +368,7 @@ impl BreakerConfig {
         Ok(())
     }
 
-    /// Says something about the breaker, and not just about one function's calls.
+    /// Whether the layer sets more than the settings of one function.
     pub(crate) fn is_about_the_breaker(&self) -> bool {
         let for_one_function = BreakerConfig {
             call_timeout: self.call_timeout,
@@ -372,14 +378,14 @@ impl BreakerConfig {
         *self != for_one_function
     }
 
-    /// This layer over `below`: what is not given here is taken from there.
+    /// This layer over `below`: settings that are not set here are taken from there.
     pub(crate) fn over(&self, below: &BreakerConfig) -> BreakerConfig {
         let mut below = below.clone();
-        // They are two forms of the same thing.
+        // Both are the window, so either replaces both.
         if self.window.is_some() || self.window_calls.is_some() {
             (below.window, below.window_calls) = (None, None);
         }
-        // What was meant for a longer window: as what is built in, it is no more than this one holds.
+        // Like the built-in value, a lower layer's value is limited to what the window holds.
         if let Some(calls) = self.window_calls {
             below.minimum_calls = below.minimum_calls.map(|minimum| minimum.min(calls));
         }
@@ -433,7 +439,7 @@ fn positive(field: &'static str, value: Option<Duration>, least: Duration) -> Re
     }
 }
 
-/// A span of time as people write it: a number of seconds, or a text with units.
+/// Reads a duration: a number of seconds, or a string with units.
 fn span<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -1,4 +1,4 @@
-//! A whole registry's settings from outside the code.
+//! Settings of a registry from outside the code.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,10 @@ use crate::error::Error;
 /// environment.
 ///
 /// Given to [`RegistryBuilder::config`](crate::RegistryBuilder::config), and while it runs to
-/// [`Registry::reload`](crate::Registry::reload). It takes precedence over the code's settings of the same kind: `defaults` over
-/// the builder's `defaults`, `breakers` over its `configure`. A breaker's settings are, field by field, the first of:
-/// the operator's (`breakers`, `configure`), the attribute's (or `get_or_create`'s), `defaults`, what is built in.
+/// [`Registry::reload`](crate::Registry::reload). It takes precedence over the code's settings of the same
+/// kind: `defaults` over the builder's `defaults`, `breakers` over its `configure`. A breaker's settings are,
+/// field by field, the first of: the operator's (`breakers`, `configure`), the attribute's (or
+/// `get_or_create`'s), `defaults`, the built-in one.
 ///
 /// ```
 /// use cb_runtime::{Registry, RegistryConfig};
@@ -31,24 +32,27 @@ use crate::error::Error;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct RegistryConfig {
-    /// The Redis that the fleet shares; see [`RegistryBuilder::redis`](crate::RegistryBuilder::redis). Read when the registry is built.
+    /// The Redis that the fleet shares; see [`RegistryBuilder::redis`](crate::RegistryBuilder::redis). Read
+    /// when the registry is built.
     pub redis: Option<String>,
-    /// See [`RegistryBuilder::namespace`](crate::RegistryBuilder::namespace). Read when the registry is built.
+    /// See [`RegistryBuilder::namespace`](crate::RegistryBuilder::namespace). Read when the registry is
+    /// built.
     pub namespace: Option<String>,
     /// See [`RegistryBuilder::node`](crate::RegistryBuilder::node). Read when the registry is built.
     pub node: Option<String>,
-    /// Settings of every breaker that neither its attribute nor the operator gives.
+    /// Settings of every breaker that neither its attribute nor the operator sets.
     pub defaults: BreakerConfig,
     /// The operator's settings of breakers, by name.
     pub breakers: BTreeMap<String, BreakerConfig>,
-    /// Settings from environment variables, which cannot spell every breaker's name.
+    /// Settings from environment variables, in which not every breaker's name can be spelled.
     #[serde(skip)]
     pub(super) by_variable: BTreeMap<Folded, BreakerConfig>,
     #[serde(skip)]
     pub(super) sources: Sources,
 }
 
-/// A breaker's name as an environment variable can spell it: in lower case, `_` for everything that is not alphanumeric.
+/// A breaker's name as spelled in environment variables: in lower case, with `_` for characters that are not
+/// alphanumeric.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Folded(pub(super) String);
 
@@ -58,7 +62,7 @@ impl Folded {
         Folded(name.chars().map(plain).flat_map(char::to_lowercase).collect())
     }
 
-    /// How its variables begin.
+    /// The prefix of its variables.
     pub(super) fn variable(&self) -> String {
         format!("CB_BREAKERS__{}__…", self.0.to_uppercase())
     }
@@ -74,7 +78,8 @@ impl Sources {
         self.0.insert(key, source.to_owned());
     }
 
-    /// Adds to an error where the invalid value comes from. `tables`: those that it may be in, the one that takes precedence first.
+    /// Adds the source of the invalid value to an error. `tables`: the tables that may have it, in order of
+    /// precedence.
     pub(super) fn locate(&self, error: Error, tables: &[&str]) -> Error {
         let Some(field) = error.field() else { return error };
         let mut keys = tables.iter().map(|table| format!("{table}.{field}"));
@@ -87,7 +92,7 @@ impl Sources {
 
 impl fmt::Debug for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the address: it may carry a password.
+        // The address is left out, because it may contain a password.
         f.debug_struct("RegistryConfig")
             .field("namespace", &self.namespace)
             .field("node", &self.node)

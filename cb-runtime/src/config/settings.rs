@@ -1,4 +1,4 @@
-//! All settings of one breaker, nothing left open.
+//! The resolved settings of one breaker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::error::Error;
 use crate::health::HealthCheck;
 use crate::strategy::Strategy;
 
-/// What a breaker judges and recovers by.
+/// The settings by which a breaker trips and recovers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
-    /// Failures in a row.
+    /// Consecutive failures.
     pub(crate) failure_threshold: Option<u64>,
-    /// What the rates and the strategy look at; `None` where there are none of them.
+    /// The window of the rates and the strategy. `None` without either.
     pub(crate) window: Option<WindowKind>,
     pub(crate) minimum_calls: u64,
     pub(crate) failure_rate: Option<f64>,
@@ -25,7 +25,7 @@ pub(crate) struct Settings {
     pub(crate) backoff: Backoff,
     pub(crate) half_open_max_calls: u32,
     pub(crate) success_threshold: u64,
-    /// Share of successes, and of how many probes.
+    /// The share of successes, and the number of probes that it is taken of.
     pub(crate) recovery: Option<(f64, u64)>,
     pub(crate) ramp_up: Option<Duration>,
     pub(crate) health: Option<Health>,
@@ -51,7 +51,7 @@ pub(crate) struct Health {
 }
 
 impl BreakerConfig {
-    /// The full set of settings. The layers have been validated one by one; together they are again.
+    /// Resolves all settings. Each layer has been validated; their combination is validated here.
     pub(crate) fn resolve(&self) -> Result<Settings, Error> {
         self.validate()?;
         let slow =
@@ -59,7 +59,7 @@ impl BreakerConfig {
         if slow.is_none() && self.slow_call_rate_threshold.is_some() {
             return Err(Error::config(
                 "slow_call_rate_threshold",
-                "means nothing without slow_call_duration: from how long on is a call slow?",
+                "needs slow_call_duration, the duration from which a call is slow",
             ));
         }
         let has_window_rule = self.failure_rate_threshold.is_some()
@@ -98,7 +98,7 @@ impl BreakerConfig {
 }
 
 impl Settings {
-    /// By the names of the arguments, as people write them.
+    /// The values by argument name, in the notation of configuration files.
     pub(crate) fn written(&self) -> Vec<(&'static str, String)> {
         fn or_off<T: Written>(value: Option<T>) -> String {
             value.map_or_else(|| OFF.into(), |value| value.written())
@@ -133,16 +133,16 @@ impl Settings {
     }
 }
 
-/// Settings that belong to a function rather than to its breaker, because two functions may share
-/// one: what the operator and the registry's defaults say about them.
+/// The operator's and the registry's settings that belong to functions: several functions may share a breaker
+/// and differ in these.
 #[derive(Debug, Default)]
 pub(crate) struct PerFunction {
     pub(crate) call_timeout: Choice,
     pub(crate) cache_ttl: Choice,
 }
 
-/// What stands above and below the function's own word. Read by calls while a reload writes it: either the old or the new
-/// value of each will do.
+/// The layers above and below a function's own setting. Calls read them while a reload writes them; either
+/// value is valid.
 #[derive(Debug, Default)]
 pub(crate) struct Choice {
     operator: AtomicSpan,
@@ -173,14 +173,14 @@ impl PerFunction {
         }
     }
 
-    /// From now on what `other` says.
+    /// Takes the values of `other`.
     pub(crate) fn take_over(&self, other: &PerFunction) {
         self.call_timeout.take_over(&other.call_timeout);
         self.cache_ttl.take_over(&other.cache_ttl);
     }
 }
 
-/// A span in nanoseconds, which suffice for five centuries; 0 = none, as no setting may be that.
+/// A duration in nanoseconds (up to five centuries). 0 means none, because no setting may be 0.
 #[derive(Debug, Default)]
 struct AtomicSpan(AtomicU64);
 

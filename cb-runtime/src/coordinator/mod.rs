@@ -1,41 +1,47 @@
 //! The background exchange with the store: one task per registry on the process's coordinator thread,
 //! and one beside it that follows the event stream.
 //!
-//! A turn of the coordinator: bring every breaker's books up to date, collect what they have to say
-//! into one batch, exchange it, hand the answers back. Batches are strictly one after the other, because
-//! their numbers are what makes a retry after an unknown outcome count only once.
+//! A turn of the coordinator looks at the breakers on which something has happened, or is due: tense ones go into
+//! an exchange, quiet ones into the next report. Breakers on which nothing happens cost nothing. Batches and reports
+//! are strictly one after the other, because their numbers are what makes a retry after an unknown outcome count only
+//! once.
 
 mod health;
+mod pace;
+mod schedule;
 mod skew;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod thread;
 
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
-use crate::breaker::machine::PACE;
+use crate::breaker::machine::{PACE, Want};
 use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Answer, Batch, FleetRow, Load, MAX_ENTRIES, Position, Report, Store};
+use crate::store::{Batch, FleetRow, Load, MAX_ENTRIES, Position, Report, Store};
+use pace::{Pace, vary};
+use schedule::Schedule;
 use skew::Skew;
 use stream::Stream;
 
-/// An instance that has nothing to tell asks this often whether the store still holds what it held: one that has lost
-/// its data is given back what this instance knows within a second.
-const HEARTBEAT: Duration = Duration::from_millis(700);
 /// A store that has not answered by then is away. Callers that want to make a probe wait as long.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// The same where nobody waits, and where a connection may have to be made first.
 const LONG_PATIENCE: Duration = Duration::from_secs(1);
+/// How often keyed breakers are looked for that nobody needs, if there were none the last time.
+const SWEEP: Duration = Duration::from_secs(1);
+/// A report is one piece of work for the store, at 3 to 5 µs an entry.
+const MAX_REPORTED: usize = 250;
 /// How soon a lost store is tried again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 
@@ -57,15 +63,29 @@ pub(crate) struct Coordinator {
     requests: mpsc::UnboundedReceiver<Command>,
     skew: Skew,
     seq: u64,
-    /// The breakers of the batch whose fate is unknown.
-    unknown: Option<Vec<Arc<Core>>>,
-    exchanged_at: Moment,
-    reviewed_at: Moment,
+    /// What was sent and has not been answered: its fate is unknown.
+    unknown: Option<Sent>,
+    pace: Pace,
+    schedule: Schedule,
+    /// Tense breakers, until the next exchange is due.
+    tense: Vec<Arc<Core>>,
+    /// Quiet breakers for this turn's report.
+    quiet: Vec<Arc<Core>>,
+    /// Breakers with health checks.
+    checked: Vec<Weak<Core>>,
+    looked_at: Moment,
+    swept_at: Moment,
     checked_at: Moment,
     retry_at: Moment,
     retry_after: Duration,
     resync: bool,
     ever_up: bool,
+}
+
+/// One request, by the breakers in it.
+enum Sent {
+    Batch(Vec<Arc<Core>>),
+    Report(Vec<Arc<Core>>),
 }
 
 /// Starts the tasks. `ready` hears once the store has been asked for the first time, with or without success.
@@ -80,24 +100,8 @@ pub(crate) fn start(
     let stream = Arc::new(Stream::default());
     let follower =
         stream::follow(context.clone(), breakers.clone(), store.clone(), stream.clone(), sender.downgrade());
-    let now = context.clock.now();
-    let coordinator = Coordinator {
-        context,
-        breakers,
-        store,
-        stream,
-        requests,
-        skew: Skew::default(),
-        seq: 0,
-        unknown: None,
-        exchanged_at: now,
-        reviewed_at: now,
-        checked_at: now,
-        retry_at: now,
-        retry_after: RETRY.0,
-        resync: false,
-        ever_up: false,
-    };
+    let pace = Pace::new(context.clock.now());
+    let coordinator = Coordinator::new(context, breakers, store, stream, requests, pace);
     runtime.spawn(async move {
         let follower = tokio::spawn(follower);
         coordinator.run(ready).await;
@@ -107,15 +111,79 @@ pub(crate) fn start(
 }
 
 impl Coordinator {
+    fn new(
+        context: Arc<RegistryContext>,
+        breakers: Arc<BreakerMap>,
+        store: Arc<dyn Store>,
+        stream: Arc<Stream>,
+        requests: mpsc::UnboundedReceiver<Command>,
+        pace: Pace,
+    ) -> Self {
+        let now = context.clock.now();
+        Coordinator {
+            context,
+            breakers,
+            store,
+            stream,
+            requests,
+            skew: Skew::default(),
+            seq: 0,
+            unknown: None,
+            pace,
+            schedule: Schedule::default(),
+            tense: Vec::new(),
+            quiet: Vec::new(),
+            checked: Vec::new(),
+            looked_at: now,
+            swept_at: now,
+            checked_at: now,
+            retry_at: now,
+            retry_after: RETRY.0,
+            resync: false,
+            ever_up: false,
+        }
+    }
+
+    /// When the next turn is due if nothing happens before.
+    fn next_turn(&self) -> Moment {
+        let up = self.context.store_up();
+        let mut next = if up { self.pace.ask_at() } else { self.retry_at };
+        let mut by = |at: Moment| next = next.min(at);
+        by(self.swept_at.after(self.sweep_interval()));
+        if !self.checked.is_empty() {
+            by(self.checked_at.after(PACE));
+        }
+        if !self.tense.is_empty() {
+            by(self.pace.exchange_at());
+        }
+        if self.context.has_counted() {
+            by(self.pace.report_at().max(self.look_at()));
+        }
+        let look_at = self.look_at();
+        if self.context.has_dirty() {
+            by(look_at);
+        }
+        if let Some(at) = self.schedule.next() {
+            by(at.max(look_at));
+        }
+        next
+    }
+
+    /// Without keyed breakers there is little to evict.
+    fn sweep_interval(&self) -> Duration {
+        if self.breakers.has_keyed() { PACE } else { SWEEP }
+    }
+
+    /// Breakers are looked at once in a pace, if none of them is urgent.
+    fn look_at(&self) -> Moment {
+        self.looked_at.after(PACE)
+    }
+
     async fn run(mut self, ready: SyncSender<()>) {
         self.connect().await;
         let _ = ready.try_send(());
         loop {
-            let next = if self.context.store_up() {
-                self.reviewed_at.after(PACE)
-            } else {
-                self.retry_at.min(self.reviewed_at.after(PACE))
-            };
+            let next = self.next_turn();
             let context = self.context.clone();
             tokio::select! {
                 biased;
@@ -148,7 +216,8 @@ impl Coordinator {
             return;
         }
         self.checked_at = now;
-        for core in self.breakers.all() {
+        self.checked.retain(|core| core.strong_count() > 0);
+        for core in self.checked.iter().filter_map(Weak::upgrade) {
             if let Some(check) = core.begin_check() {
                 tokio::spawn(health::run(core, check));
             }
@@ -165,8 +234,17 @@ impl Coordinator {
     async fn turn(&mut self) {
         let now = self.context.clock.now();
         let urgent = self.context.take_urgent();
+        if now >= self.swept_at.after(self.sweep_interval()) {
+            self.swept_at = now;
+            self.breakers.sweep(now);
+        }
         if !self.context.store_up() {
-            self.review(now);
+            if now >= self.look_at() {
+                self.look(now, true);
+                // Everything is looked at again when the store is back.
+                self.tense.clear();
+                self.quiet.clear();
+            }
             if urgent || now >= self.retry_at {
                 self.connect().await;
             }
@@ -177,30 +255,56 @@ impl Coordinator {
             self.connect().await;
             return;
         }
-        if now >= self.reviewed_at.after(PACE) {
-            let talkative = self.review(now);
-            if !talkative.is_empty() {
-                self.exchange(talkative).await;
-            } else if now >= self.exchanged_at.after(HEARTBEAT) {
-                self.ask_where_the_store_stands().await;
+        let report_is_due = now >= self.pace.report_at();
+        if urgent || now >= self.look_at() {
+            self.look(now, report_is_due);
+        }
+        if now >= self.pace.exchange_at() {
+            let due = std::mem::take(&mut self.tense);
+            if !due.is_empty() {
+                self.exchange(due).await;
+                self.pace.exchanged(self.context.clock.now());
             }
-        } else if urgent || now >= self.exchanged_at.after(PACE) {
-            let dirty = self.context.take_dirty();
-            if !dirty.is_empty() {
-                self.exchange(dirty).await;
+        } else {
+            // Transitions, leases and overrides are not paced.
+            let urgent: Vec<_> = self.tense.extract_if(.., |core| core.is_urgent()).collect();
+            if !urgent.is_empty() {
+                self.exchange(urgent).await;
             }
+        }
+        self.report(report_is_due).await;
+    }
+
+    /// Looks at the breakers on which something has happened, or is due; with `all`, at those that have only counted
+    /// successes, too.
+    fn look(&mut self, now: Moment, all: bool) {
+        self.looked_at = now;
+        let mut cores = self.context.take_dirty();
+        cores.extend(self.schedule.take(now));
+        if all {
+            cores.extend(self.context.take_counted());
+        }
+        for core in cores {
+            self.look_at_one(core, all);
         }
     }
 
-    /// Brings all books up to date; returns the breakers that have something to say.
-    fn review(&mut self, now: Moment) -> Vec<Arc<Core>> {
-        self.reviewed_at = now;
-        // All are looked at.
-        self.context.take_dirty();
-        self.breakers.sweep(now);
-        let mut all = self.breakers.all();
-        all.retain(|core| core.review());
-        all
+    /// `all`: quiet breakers without failures are reported as well, and not later.
+    fn look_at_one(&mut self, core: Arc<Core>, all: bool) {
+        let agenda = core.review();
+        if let Some(at) = agenda.again {
+            self.schedule.add(&core, at);
+        }
+        let is_listed = |other: &Weak<Core>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&core));
+        if core.is_checked() && !self.checked.iter().any(is_listed) {
+            self.checked.push(Arc::downgrade(&core));
+        }
+        match agenda.want {
+            Want::Nothing => {}
+            Want::Exchange => self.tense.push(core),
+            Want::Report { failures } if failures || all => self.quiet.push(core),
+            Want::Report { .. } => core.mark_counted(),
+        }
     }
 
     /// One exchange for these breakers, in as many batches as it takes. Those with something urgent come first, even
@@ -208,46 +312,56 @@ impl Coordinator {
     async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
         let mut rest = urgent_first(cores);
         loop {
-            let batch = if rest.len() > MAX_ENTRIES {
-                rest.drain(..MAX_ENTRIES).collect()
-            } else {
-                std::mem::take(&mut rest)
-            };
+            let batch = rest.drain(..rest.len().min(MAX_ENTRIES)).collect();
             self.seq += 1;
-            if let Err(error) = self.send(batch, false).await {
+            if let Err(error) = self.send(Sent::Batch(batch), false).await {
                 return self.lost(&error);
             }
             if rest.is_empty() {
                 return;
             }
             if self.context.take_urgent() {
-                let mut late = self.context.take_dirty();
+                self.look(self.context.clock.now(), false);
+                let mut late = std::mem::take(&mut self.tense);
                 late.append(&mut rest);
                 rest = urgent_first(late);
             }
         }
     }
 
-    async fn ask_where_the_store_stands(&mut self) {
-        self.seq += 1;
-        let sent_at = self.context.clock.now();
-        self.exchanged_at = sent_at;
-        let before = self.stream.position();
-        let report = Report { instance: self.context.instance.clone(), seq: self.seq, ..Report::default() };
-        match patiently("reporting counts", PATIENCE, self.store.report(report)).await {
-            Ok(answer) => {
-                self.measure(answer.now_us, sent_at);
-                self.heard(&answer.warnings, &answer.position, &before);
+    /// Reports what quiet breakers have counted. An instance that has nothing to tell asks now and then whether the
+    /// store still holds what it held. `all`: all quiet breakers are reported, not only those with failures.
+    async fn report(&mut self, all: bool) {
+        let asks = self.context.clock.now() >= self.pace.ask_at();
+        if !self.context.store_up() || self.resync || self.quiet.is_empty() && !asks {
+            return;
+        }
+        loop {
+            let some = self.quiet.drain(..self.quiet.len().min(MAX_REPORTED)).collect();
+            self.seq += 1;
+            if let Err(error) = self.send(Sent::Report(some), false).await {
+                return self.lost(&error);
             }
-            Err(error) => self.lost(&error),
+            if self.quiet.is_empty() {
+                break;
+            }
+        }
+        if all {
+            self.pace.reported(self.context.clock.now());
         }
     }
 
-    /// One batch under the current number.
-    async fn send(&mut self, mut cores: Vec<Arc<Core>>, retry: bool) -> Result<(), Error> {
-        // A breaker that was dirty twice has one entry: its evidence is one flight.
-        cores.sort_unstable_by_key(Arc::as_ptr);
-        cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    /// One request under the current number.
+    async fn send(&mut self, sent: Sent, retry: bool) -> Result<(), Error> {
+        let result = match &sent {
+            Sent::Batch(cores) => self.send_batch(&once_each(cores), retry).await,
+            Sent::Report(cores) => self.send_report(&once_each(cores), retry).await,
+        };
+        self.unknown = result.is_err().then_some(sent);
+        result
+    }
+
+    async fn send_batch(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
         let batch = Batch {
@@ -256,21 +370,7 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.encode(retry)).collect(),
         };
-        self.exchanged_at = sent_at;
-        match patiently("exchanging counts", PATIENCE, self.store.exchange(batch)).await {
-            Ok(answer) => {
-                self.unknown = None;
-                self.answered(&cores, &answer, sent_at, &before);
-                Ok(())
-            }
-            Err(error) => {
-                self.unknown = Some(cores);
-                Err(error)
-            }
-        }
-    }
-
-    fn answered(&mut self, cores: &[Arc<Core>], answer: &Answer, sent_at: Moment, before: &Position) {
+        let answer = patiently("exchanging counts", PATIENCE, self.store.exchange(batch)).await?;
         self.measure(answer.now_us, sent_at);
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
@@ -278,7 +378,39 @@ impl Coordinator {
                 Err(problem) => core.receive_error(problem),
             }
         }
-        self.heard(&answer.warnings, &answer.position, before);
+        self.heard(&answer.warnings, &answer.position, &before);
+        for core in cores {
+            self.look_at_one((*core).clone(), false);
+        }
+        Ok(())
+    }
+
+    async fn send_report(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
+        let sent_at = self.context.clock.now();
+        let before = self.stream.position();
+        let (mut told, mut entries) = (Vec::new(), Vec::new());
+        for core in cores {
+            if let Some(entry) = core.encode_report(retry) {
+                told.push(*core);
+                entries.push(entry);
+            }
+        }
+        let report = Report {
+            instance: self.context.instance.clone(),
+            seq: self.seq,
+            as_of_us: self.skew.estimate(sent_at),
+            entries,
+        };
+        let answer = patiently("reporting counts", PATIENCE, self.store.report(report)).await?;
+        self.measure(answer.now_us, sent_at);
+        for core in &told {
+            core.receive_report();
+        }
+        for core in answer.exchange.iter().filter_map(|at| told.get(*at)) {
+            core.exchange_next();
+        }
+        self.heard(&answer.warnings, &answer.position, &before);
+        Ok(())
     }
 
     /// What every answer carries. Another incarnation, or a stream that has gone back: the store has lost data.
@@ -293,7 +425,9 @@ impl Coordinator {
     }
 
     fn measure(&mut self, store_now: u64, sent_at: Moment) {
-        let skew = self.skew.measure(store_now, sent_at, self.context.clock.now());
+        let now = self.context.clock.now();
+        self.pace.answered(sent_at, now);
+        let skew = self.skew.measure(store_now, sent_at, now);
         self.context.set_skew(skew);
     }
 
@@ -339,18 +473,29 @@ impl Coordinator {
             self.send(unknown, true).await?;
         }
         let mut all = self.breakers.all();
-        all.retain(|core| core.review() || core.has_history());
+        all.retain(|core| match core.review().want {
+            Want::Exchange => true,
+            _ if core.has_history() => true,
+            Want::Report { .. } => {
+                core.mark_counted();
+                false
+            }
+            Want::Nothing => false,
+        });
         while !all.is_empty() {
             let batch = all.drain(..all.len().min(MAX_ENTRIES)).collect();
             self.seq += 1;
-            self.send(batch, false).await?;
+            self.send(Sent::Batch(batch), false).await?;
         }
         Ok(())
     }
 
     /// The store has not answered: from now on this instance is on its own.
     fn lost(&mut self, error: &Error) {
-        self.retry_at = self.context.clock.now().after(self.retry_after);
+        self.retry_at = self.context.clock.now().after(vary(self.retry_after));
+        // All breakers are looked at when the store is back.
+        self.tense.clear();
+        self.quiet.clear();
         self.retry_after = (self.retry_after * 2).min(RETRY.1);
         let was_up = self.context.store_up();
         self.context.store_failed(error);
@@ -379,12 +524,22 @@ impl Coordinator {
     /// Twice, because what was decided before the first contact can be proposed only after it.
     async fn tell_all(&mut self) {
         for _ in 0..2 {
-            let now = self.context.clock.now();
-            let talkative = if self.context.store_up() { self.review(now) } else { Vec::new() };
-            if talkative.is_empty() {
+            if !self.context.store_up() {
                 return;
             }
-            self.exchange(talkative).await;
+            self.tense.clear();
+            self.quiet.clear();
+            for core in self.breakers.all() {
+                self.look_at_one(core, true);
+            }
+            if self.tense.is_empty() && self.quiet.is_empty() {
+                return;
+            }
+            let tense = std::mem::take(&mut self.tense);
+            if !tense.is_empty() {
+                self.exchange(tense).await;
+            }
+            self.report(true).await;
         }
     }
 
@@ -398,6 +553,14 @@ impl Coordinator {
         }
         self.context.events.close();
     }
+}
+
+/// A breaker that is listed twice has one entry: what it tells is one thing under way.
+fn once_each(cores: &[Arc<Core>]) -> Vec<&Arc<Core>> {
+    let mut cores: Vec<_> = cores.iter().collect();
+    cores.sort_unstable_by_key(|core| Arc::as_ptr(core));
+    cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    cores
 }
 
 fn urgent_first(mut cores: Vec<Arc<Core>>) -> Vec<Arc<Core>> {

@@ -1,23 +1,24 @@
-//! The store's clock, seen from here.
+//! An estimate of the store's clock.
 
 use crate::clock::Moment;
 
-/// Bounds for "the store's clock minus ours", in µs, from the times of questions and answers.
+/// Bounds of the store's clock minus this instance's, in µs, from the times of requests and answers.
 ///
-/// The estimate is the lower bound: a time that is told as "by your clock, at most now" must not lie
-/// in the store's future, and one that only ever moves up keeps the order of what one instance reports.
+/// The estimate is the lower bound. A reported time must not lie in the store's future, and an estimate that
+/// never moves back keeps the order of one instance's reports.
 #[derive(Debug, Default)]
 pub(crate) struct Skew {
     bounds: Option<(i128, i128)>,
 }
 
 impl Skew {
-    /// The store's clock showed `store_now` some time between `sent` and `received`.
+    /// Takes a measurement: the store's clock showed `store_now` between `sent` and `received`.
     pub(crate) fn measure(&mut self, store_now: u64, sent: Moment, received: Moment) -> u64 {
         let new =
             (i128::from(store_now) - i128::from(received.0), i128::from(store_now) - i128::from(sent.0));
         let bounds = match self.bounds {
-            // Both are true: so is what they have in common. If they have nothing in common, the store's clock has been set, or it is another store.
+            // Two measurements of one clock overlap. If they do not, the store's clock was set, or the store
+            // is another.
             Some((low, high)) if low.max(new.0) <= high.min(new.1) => (low.max(new.0), high.min(new.1)),
             _ => new,
         };
@@ -25,13 +26,13 @@ impl Skew {
         wrap(bounds.0)
     }
 
-    /// What the store's clock shows at `now`, at least.
+    /// The lower bound of the store's clock at `now`.
     pub(crate) fn estimate(&self, now: Moment) -> Option<u64> {
         self.bounds.map(|(low, _)| now.0.wrapping_add(wrap(low)))
     }
 }
 
-/// As a number to be added with wrapping.
+/// The skew as a number for a wrapping addition.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_estimate_tightens_and_never_runs_ahead() {
+    fn estimate_tightens_and_stays_behind_the_store() {
         let mut skew = Skew::default();
         // The store is 1,000 ahead. Answers travel for 50, 10 and 90.
         assert_eq!(skew.measure(1_120, Moment(100), Moment(150)), 970);
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_with_another_clock_is_believed_at_once() {
+    fn clock_step_of_the_store_is_adopted_at_once() {
         let mut skew = Skew::default();
         skew.measure(1_000_000, Moment(100), Moment(110));
         skew.measure(500, Moment(200), Moment(210));

@@ -1,7 +1,7 @@
-//! The process's one background thread, and its small runtime.
+//! The background thread of the process, and its runtime.
 //!
-//! All registries' exchanges run on it, and nothing of the user's: a test runtime that ends or a
-//! user's runtime that is blocked cannot stop it, and no callback can.
+//! The exchanges of all registries run on it. User code does not: neither a user's runtime that ends or
+//! blocks nor a callback can stop the exchange.
 
 use std::io;
 use std::sync::OnceLock;
@@ -19,6 +19,6 @@ pub(crate) fn runtime() -> io::Result<&'static Handle> {
     std::thread::Builder::new()
         .name("cb-coordinator".into())
         .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-    // Two first registries at once: the loser's thread stays parked, which costs nothing but a stack.
+    // If two threads get here concurrently, one of the new threads stays parked, which costs a stack.
     Ok(HANDLE.get_or_init(|| handle))
 }

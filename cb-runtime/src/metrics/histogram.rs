@@ -1,12 +1,12 @@
-//! How spans are spread, in bounded memory.
+//! Histograms of durations in bounded memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::micros;
 
-/// Spans to six binary digits: a million of them take as much room as the two thousand values that they can have, and each
-/// is known to 2 %.
+/// Durations rounded to six binary digits. There are fewer than two thousand such values, so memory is
+/// bounded; the error is at most 2 %.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Histogram(BTreeMap<u64, u64>);
 
@@ -23,14 +23,14 @@ impl Histogram {
         }
     }
 
-    /// The spans, and how often there was each.
+    /// The durations with their counts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Duration, usize)> {
         let times = |count| usize::try_from(count).unwrap_or(usize::MAX);
         self.0.iter().map(move |(value, count)| (Duration::from_micros(*value), times(*count)))
     }
 }
 
-/// The middle of all values that have the first digits in common.
+/// The middle of all values that share the first digits.
 fn rounded(value: u64) -> u64 {
     let dropped = (u64::BITS - value.leading_zeros()).saturating_sub(DIGITS);
     (value >> dropped << dropped) + (1 << dropped >> 1)
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_span_is_known_to_two_percent_in_bounded_memory() {
+    fn error_is_at_most_two_percent_in_bounded_memory() {
         let mut spread = Histogram::default();
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..200_000 {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn short_spans_are_exact() {
+    fn short_durations_are_exact() {
         for span in 0..64 {
             assert_eq!(rounded(span), span);
         }

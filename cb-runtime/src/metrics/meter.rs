@@ -1,4 +1,4 @@
-//! What happens in a registry, as numbers, until they are published.
+//! Counts a registry's events until they are published.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,26 +9,27 @@ use super::histogram::Histogram;
 use crate::snapshot::{Outcomes, State};
 use crate::sync::lock;
 
-/// What has become of calls, in the order of [`OUTCOMES`], and how many of them were slow.
+/// Counts of calls in the order of [`OUTCOMES`], followed by that of slow calls.
 pub(crate) type Calls = [u64; OUTCOMES.len() + 1];
 
-/// The outcomes that exclude each other.
+/// The mutually exclusive outcomes.
 pub(crate) const OUTCOMES: [&str; 7] =
     ["success", "failure", "ignored", "cancelled", "late", "rejected", "ramp_rejected"];
 
-/// What is known only of breakers that are not registered here is summed up under this name.
+/// The name under which breakers that are not registered here are aggregated.
 pub(crate) const OTHERS: &str = "(others)";
 
-/// Beyond so many breakers in one round, further ones are among the [`OTHERS`]. More than a registry has, unless it
-/// was told to have more; this is for a recorder that hangs while others' breakers come and go.
+/// The number of breakers with counts of their own in one round; further ones are aggregated as [`OTHERS`].
+/// It exceeds a registry's default limit and bounds memory if a recorder hangs while other instances'
+/// breakers come and go.
 const NAMES: usize = 16_384;
 
 pub(crate) fn calls(outcomes: Outcomes) -> Calls {
-    let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected } = outcomes;
+    let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, .. } = outcomes;
     [success, failure, ignored, cancelled, late, rejected, ramp_rejected, slow]
 }
 
-/// Something that happens to a breaker now and then.
+/// A countable event of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fact {
     Transition { from: State, to: State, by: By },
@@ -37,25 +38,25 @@ pub(crate) enum Fact {
     WouldHaveOpened,
 }
 
-/// Who has brought a transition about.
+/// The originator of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum By {
     /// This instance, for the fleet.
     This,
     /// Another one.
     Another,
-    /// This one, for itself alone.
+    /// This one, locally.
     Alone,
 }
 
-/// How often, and the spans that belong to it, if some do.
+/// An event's count and its durations, if it has any.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Noted {
     pub(crate) count: u64,
     pub(crate) spans: Histogram,
 }
 
-/// What has happened to a breaker, or to several.
+/// The events of one or several breakers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Facts(pub(crate) HashMap<Fact, Noted>);
 
@@ -77,24 +78,24 @@ impl Facts {
     }
 }
 
-/// What several breakers have together.
+/// The sums of several breakers.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) calls: Calls,
     pub(crate) facts: Facts,
 }
 
-/// All that has been noted in one round.
+/// All events of one round.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     pub(crate) by_name: HashMap<Arc<str>, Facts>,
-    /// What is left of breakers that have been let go, by what their names had in common.
+    /// The counts of evicted breakers, by the pattern of their names.
     pub(crate) gone: HashMap<&'static str, Sum>,
-    /// How long other instances' changes took to arrive.
+    /// The propagation times of other instances' transitions.
     pub(crate) arrivals: Histogram,
 }
 
-/// Where a registry notes what happens.
+/// A registry's event counters.
 #[derive(Default)]
 pub(crate) struct Meter(Mutex<Notes>);
 
@@ -111,12 +112,12 @@ impl Meter {
         facts.note(fact, span);
     }
 
-    /// Another instance's change of state has arrived, so long after the store had it.
+    /// Notes that another instance's transition arrived `after` the store accepted it.
     pub(crate) fn arrived(&self, after: Duration) {
         lock(&self.0).arrivals.add(after);
     }
 
-    /// A breaker is let go: what is left of it counts as `sum`'s.
+    /// Adds the counts of an evicted breaker to `sum`.
     pub(crate) fn leave(&self, breaker: &str, sum: &'static str, calls: Calls) {
         let mut notes = lock(&self.0);
         let facts = notes.by_name.remove(breaker).unwrap_or_default();
@@ -125,7 +126,7 @@ impl Meter {
         sum.facts.absorb(facts);
     }
 
-    /// All there is; from now on it notes anew.
+    /// Takes all counts and resets them.
     pub(crate) fn take(&self) -> Notes {
         std::mem::take(&mut *lock(&self.0))
     }
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_of_names_is_bounded_and_nothing_of_it_lost() {
+    fn names_beyond_the_limit_are_aggregated() {
         let meter = Meter::default();
         for number in 0..2 * NAMES {
             meter.note(&format!("b{number}").into(), Fact::WouldHaveOpened, None);
@@ -152,11 +153,11 @@ mod tests {
         assert_eq!(notes.by_name.len(), NAMES);
         assert_eq!(notes.by_name["b0"].0[&Fact::WouldHaveOpened].count, 2);
         assert_eq!(notes.gone[OTHERS].facts.0[&Fact::WouldHaveOpened].count, NAMES as u64);
-        assert!(meter.take().by_name.is_empty(), "what was taken is not there any more");
+        assert!(meter.take().by_name.is_empty(), "the counts are reset");
     }
 
     #[test]
-    fn what_a_breaker_leaves_behind_goes_to_the_sum() {
+    fn evicted_breakers_are_aggregated() {
         let meter = Meter::default();
         let hit = Fact::CacheHit { shared: false };
         for (name, calls) in [("t-1", 3), ("t-2", 4)] {

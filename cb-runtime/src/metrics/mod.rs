@@ -1,7 +1,7 @@
-//! Publishing a registry's numbers through the `metrics` facade: once a second, from a thread of its own, which is the
-//! only place where the user's recorder runs.
+//! Publishes a registry's metrics through the `metrics` facade: once a second, on a thread of its own. The
+//! user's recorder runs on that thread only.
 //!
-//! Reading order: `thread` (when), `publisher` (one round), `reading` (what it publishes), `table` (under which names).
+//! Reading order: `thread` (when), `publisher` (one round), `reading` (the values), `table` (the names).
 
 mod histogram;
 mod meter;

@@ -11,13 +11,15 @@ use super::table::{self, Metric, MetricKind};
 use crate::metrics::{By, Fact, Histogram, OUTCOMES};
 use crate::snapshot::State;
 
-/// What publishes the numbers of a process's registries.
+/// Publishes the metrics of all registries of a process.
 #[derive(Default)]
 pub(super) struct Publisher {
     sources: Vec<Arc<Source>>,
-    /// Of registries that have left since the last round: what is new. Their namespaces are in it, and not degraded any more.
+    /// The unpublished counts of registries that have left since the last round. Their namespaces are no
+    /// longer degraded.
     left: Reading,
-    /// Whose gauges are not zero, and whether one of them is an epoch: what is gone is set back.
+    /// The labels with non-zero gauges, and whether they have an epoch. Gauges of gone breakers are reset to
+    /// zero.
     shown: HashMap<Labels, bool>,
 }
 
@@ -32,15 +34,16 @@ impl Publisher {
         self.sources.retain(|other| !Arc::ptr_eq(other, source));
     }
 
-    /// Publishes what is new since the last round, and how everything stands. No lock is held while the user's recorder
-    /// runs; a panic of it loses the one number at hand.
+    /// Publishes the counts since the last round and the current gauges. No lock is held while the user's
+    /// recorder runs. A panic in it loses one value.
     pub(super) fn round(&mut self) {
         let mut reading = std::mem::take(&mut self.left);
         for source in &self.sources {
             reading.read(source);
         }
         self.set_back(&mut reading);
-        // Handles are not kept, and descriptions are repeated: the recorder may have been installed just now.
+        // Handles are not cached and descriptions are repeated, because the recorder may be installed at any
+        // time.
         table::ALL.into_iter().for_each(describe);
         for ((namespace, breaker), row) in &reading.breakers {
             publish_row([namespace, breaker], row);
@@ -51,7 +54,7 @@ impl Publisher {
         }
     }
 
-    /// What was shown in the last round and has gone since stands at zero now.
+    /// Resets the gauges of breakers that have gone since the last round.
     fn set_back(&mut self, reading: &mut Reading) {
         for (labels, had_epoch) in self.shown.drain() {
             let gone = StateReading { epoch: had_epoch.then_some(0), ..StateReading::default() };
@@ -124,7 +127,7 @@ fn describe(metric: &'static Metric) {
     });
 }
 
-/// Zero, too: so a counter is there before it has counted something, and a rate sees its first step.
+/// Increments a counter, also by zero: it then exists before its first event, and a rate sees its first step.
 fn counter(metric: &'static Metric, values: &[&SharedString], count: u64) {
     guarded(|| ::metrics::counter!(metric.name, labels(metric, values)).increment(count));
 }
@@ -144,7 +147,7 @@ fn labels(metric: &Metric, values: &[&SharedString]) -> Vec<Label> {
     metric.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).clone())).collect()
 }
 
-/// A panic in the user's recorder is the user's.
+/// Runs the user's recorder and ignores its panics.
 fn guarded(publish: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(publish));
 }

@@ -1,4 +1,4 @@
-//! What there is to publish, gathered from registries.
+//! The values to publish, gathered from registries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::breakers::BreakerMap;
 use crate::metrics::{Calls, Facts, Histogram, OTHERS};
 use crate::snapshot::State;
 
-/// A registry's numbers.
+/// The source of a registry's metrics.
 pub(crate) struct Source {
     pub(crate) namespace: Arc<str>,
     pub(crate) context: Arc<RegistryContext>,
     pub(crate) breakers: Arc<BreakerMap>,
 }
 
-/// A breaker's labels: namespace, and name or what summed up names have in common.
+/// A breaker's labels: namespace, and name or pattern.
 pub(super) type Labels = (SharedString, SharedString);
 
-/// Everything that is new, and how everything stands.
+/// The counts since the last round, and the current gauges.
 #[derive(Default)]
 pub(super) struct Reading {
     pub(super) breakers: HashMap<Labels, Row>,
@@ -29,33 +29,34 @@ pub(super) struct Reading {
 
 #[derive(Default)]
 pub(super) struct Row {
-    /// Nobody has told what of it: only facts are known.
+    /// `None` if only events are known.
     pub(super) standing: Option<StateReading>,
     pub(super) calls: Calls,
     pub(super) facts: Facts,
 }
 
-/// How the breakers of one row stand.
+/// The states of a row's breakers.
 #[derive(Clone, Copy, Default)]
 pub(super) struct StateReading {
-    /// How many are in each of [`State::ALL`].
+    /// The number of breakers in each of [`State::ALL`].
     pub(super) states: [u32; State::ALL.len()],
-    /// The highest, where it has a meaning.
+    /// The highest epoch, if it has a meaning.
     pub(super) epoch: Option<u64>,
 }
 
 #[derive(Default)]
 pub(super) struct Instance {
-    /// Registries whose store is away.
+    /// The number of registries without their store.
     pub(super) degraded: u32,
     pub(super) arrivals: Histogram,
 }
 
 impl Reading {
-    /// Adds a registry's numbers.
+    /// Adds a registry's values.
     pub(super) fn read(&mut self, source: &Source) {
         let namespace = SharedString::from(source.namespace.clone());
-        // Before the breakers: what one of them does later has its label in the next round, too.
+        // Events are taken before breakers are counted, so that a breaker of a later event is known in the
+        // next round.
         let mut notes = source.context.events.meter.take();
         source.breakers.for_each_count(|counted| {
             let label = match counted.pattern {
@@ -84,7 +85,7 @@ impl Reading {
         instance.arrivals.absorb(&notes.arrivals);
     }
 
-    /// What is new remains; how things stand is not known any more.
+    /// Keeps the counts and drops the gauges.
     pub(super) fn forget_standing(&mut self) {
         for row in self.breakers.values_mut() {
             row.standing = None;

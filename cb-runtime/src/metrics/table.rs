@@ -1,8 +1,8 @@
-//! The metrics: what docs/metrics.md tells of them is compared with this table by a test.
+//! The metrics. A test compares docs/metrics.md with this table.
 
 use ::metrics::Unit;
 
-/// One metric's name and meaning. Its labels' values are given in the order of `labels`.
+/// A metric's name and meaning. Label values are given in the order of `labels`.
 pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) kind: MetricKind,

@@ -15,7 +15,7 @@ use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::Admission;
 use crate::breakers::{BreakerMap, KeyedSite, Place};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
 use crate::event::{CacheTier, Event, EventBus, Transition};
@@ -42,7 +42,7 @@ impl Instance {
         let (clock, hands) = Clock::manual();
         let store = MemoryStore::new(clock.clone());
         let events = Arc::new(EventBus::new(None));
-        let cache = Cache::new(clock.clone(), Arc::new(|_| ()));
+        let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
         let up = Arc::new(AtomicBool::new(true));
         let breakers = Arc::new(BreakerMap::new(places, clock.now()));
         let context = Arc::new(RegistryContext::new("here".into(), clock, events, cache, up));

@@ -1,4 +1,4 @@
-//! The thread that publishes: one per process, so that a recorder which blocks holds up nobody.
+//! The publishing thread: one per process, so that a recorder that blocks delays nothing else.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,34 +11,34 @@ use super::publisher::Publisher;
 use super::reading::Source;
 use crate::coordinator;
 
-/// From one round to the next. Whoever collects metrics does so less often.
+/// The interval between rounds. Metrics are usually collected less often.
 const ROUND: Duration = Duration::from_secs(1);
 
 enum Request {
     Enter(Arc<Source>),
     Leave(Arc<Source>),
-    /// A round out of turn; what is dropped with it tells that it is over.
+    /// An additional round. Dropping the sender signals its end.
     Round(oneshot::Sender<()>),
 }
 
-/// A registry whose numbers are published until this is dropped.
+/// Publishes a registry's metrics until it is dropped.
 pub(crate) struct Enrolled {
     source: Arc<Source>,
     thread: Sender<Request>,
 }
 
-/// Publishes a registry's numbers from now on. Starts the thread, if this is the first one.
+/// Starts to publish a registry's metrics, and the thread if this is the first registry.
 pub(crate) fn enroll(source: Source) -> io::Result<Enrolled> {
     let thread = thread()?.clone();
     let source = Arc::new(source);
-    // It listens as long as the process lives.
+    // The thread lives as long as the process.
     let _ = thread.send(Request::Enter(source.clone()));
     Ok(Enrolled { source, thread })
 }
 
 impl Enrolled {
-    /// Publishes what is new at once, and waits until that is done, but not for longer than `limit`. Cancelling
-    /// abandons the wait only.
+    /// Publishes new counts at once and waits until that is done, at most `limit`. Cancelling ends only the
+    /// wait.
     pub(crate) async fn flush(&self, limit: Duration) {
         let (done, is_done) = oneshot::channel();
         let sent = self.thread.send(Request::Round(done)).is_ok();
@@ -62,7 +62,7 @@ fn thread() -> io::Result<&'static Sender<Request>> {
     }
     let (sender, requests) = channel();
     std::thread::Builder::new().name("cb-metrics".into()).spawn(move || run(&requests))?;
-    // Two first registries at once: nobody has the loser's sender, so its thread ends.
+    // If two threads get here concurrently, one sender is dropped, and its thread ends.
     Ok(THREAD.get_or_init(|| sender))
 }
 

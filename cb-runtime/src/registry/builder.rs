@@ -10,8 +10,8 @@ use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
+use crate::store::Retention;
 use crate::store::memory::MemoryStore;
-use crate::store::{Retention, Store};
 
 /// Sets up a [`Registry`]: where the shared state lives, and the operator's settings of breakers.
 ///
@@ -204,17 +204,18 @@ impl RegistryBuilder {
         if self.connect_timeout.is_some_and(|span| span.is_zero()) {
             return Err(Error::config("connect_timeout", "0 is not a span of time; it must be longer"));
         }
-        let (store, is_shared): (Arc<dyn Store>, bool) = match &self.target {
+        match &self.target {
             Target::Memory => {
-                (Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention)), false)
+                let store = Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention));
+                Registry::start(self, layers, store.clone(), store, false)
             }
             #[cfg(feature = "redis")]
             Target::Redis(target) => {
                 let store = crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?;
-                (Arc::new(store.retaining(self.retention)), true)
+                let store = Arc::new(store.retaining(self.retention));
+                Registry::start(self, layers, store.clone(), store, true)
             }
-        };
-        Registry::start(self, layers, store, is_shared)
+        }
     }
 
     /// Builds the registry that all attributes use unless they name another; see [`build`](Self::build).

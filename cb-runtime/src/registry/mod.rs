@@ -7,6 +7,7 @@ mod history;
 #[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
 mod missing_features;
 mod node;
+mod presence;
 mod report_limiter;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 pub use builder::RegistryBuilder;
 pub use control::Control;
@@ -24,7 +26,7 @@ pub use control::Control;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
 use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, Steered};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings};
 use crate::coordinator::{self, Command};
@@ -33,7 +35,7 @@ use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
 use crate::metrics;
 use crate::snapshot::StoreStatus;
-use crate::store::{Retention, Store};
+use crate::store::{Overview, Retention, Store};
 use report_limiter::ReportLimiter;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
@@ -63,12 +65,21 @@ pub struct Registry {
 struct Shared {
     requests: mpsc::UnboundedSender<Command>,
     store: Arc<dyn Store>,
+    overview: Arc<dyn Overview>,
+    /// Tells the fleet of this instance.
+    announcing: AbortHandle,
     retention: Retention,
     code: Code,
     address: Address,
     unguarded: ReportLimiter,
     #[cfg(feature = "metrics")]
     published: metrics::Enrolled,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.announcing.abort();
+    }
 }
 
 impl Registry {
@@ -123,6 +134,7 @@ impl Registry {
         builder: RegistryBuilder,
         layers: Layers,
         store: Arc<dyn Store>,
+        overview: Arc<dyn Overview>,
         has_shared_store: bool,
     ) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -157,9 +169,13 @@ impl Registry {
             breakers: breakers.clone(),
         })
         .map_err(no_thread)?;
+        let announcing = presence::announce(context.clone(), breakers.clone(), overview.clone());
+        let announcing = coordinator::thread::runtime().map_err(no_thread)?.spawn(announcing).abort_handle();
         let shared = Shared {
             requests,
             store,
+            overview,
+            announcing,
             retention,
             code,
             address,
@@ -178,7 +194,8 @@ impl Registry {
         store_up: &Arc<AtomicBool>,
     ) -> Result<Cache, Error> {
         let events = events.clone();
-        let cache = Cache::new(clock.clone(), Arc::new(move |event| events.emit(event)));
+        let cache =
+            Cache::new(clock.clone(), CacheLimits::default(), Arc::new(move |event| events.emit(event)));
         let Some(store) = store else { return Ok(cache) };
         let background = coordinator::thread::runtime().map_err(no_thread)?;
         Ok(cache.with_store(store, store_up.clone(), background.clone()))
@@ -304,6 +321,12 @@ impl Registry {
     /// Calls go on, guarded by this instance alone. Cancelling abandons the wait, not the shutdown.
     pub async fn shutdown(&self) {
         self.context.cache.flush(LAST_WRITES).await;
+        self.shared.announcing.abort();
+        if self.context.store_up() {
+            let (overview, instance) = (self.shared.overview.clone(), self.context.instance.clone());
+            let leaving = async move { presence::leave(&*overview, instance).await };
+            let _ = self.in_background("leaving the fleet", leaving).await;
+        }
         let (done, is_done) = oneshot::channel();
         if self.shared.requests.send(Command::Shutdown(done)).is_ok() {
             let _ = is_done.await;

@@ -16,6 +16,7 @@
 //! kept until it is changed.
 
 pub(crate) mod memory;
+mod overview;
 mod protocol;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
@@ -28,6 +29,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::Error;
+pub(crate) use overview::{Detail, Names, Overview, Topic};
 pub(crate) use protocol::*;
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

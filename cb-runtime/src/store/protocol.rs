@@ -90,6 +90,8 @@ pub(crate) struct Reported {
     pub(crate) success_age_us: Option<u64>,
     /// Age of the latest failure, for people. Failures of a breaker that counts failures in a row travel in a batch.
     pub(crate) failure_age_us: Option<u64>,
+    /// The instance judges by failures in a row: it is told if the store holds a streak.
+    pub(crate) by_streak: bool,
     /// The window that the instance judges by; `since` means nothing here.
     pub(crate) window: Option<WindowAsk>,
     /// As in [`Delta`].

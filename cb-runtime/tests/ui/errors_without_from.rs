@@ -11,7 +11,7 @@ pub async fn borrowed() -> Result<u64, &'static str> {
 }
 
 #[circuit_breaker(name = "a", fallback = || Ok(2), fallback_on = "error")]
-pub async fn foreign() -> std::io::Result<u64> {
+pub async fn foreign() -> Result<u64, std::num::ParseIntError> {
     Ok(1)
 }
 

@@ -1,24 +1,12 @@
 //! The exchange with the store: what an entry reports and requests, and what its answer changes.
 
-use std::time::Duration;
-
 use super::health::HealthChecks;
 use super::state::{DatedRecord, LocalState, Scope};
 use super::stats::Sent;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, View};
-
-/// Breakers that are not closed are confirmed at this interval: a store that has lost its data learns of it within a
-/// second, and leases do not lapse while their holder lives.
-pub(crate) const REFRESH: Duration = Duration::from_millis(400);
-/// Counters are absorbed and reported at this interval, which bounds how exactly a success is timed.
-pub(crate) const PACE: Duration = Duration::from_millis(100);
-/// After a failure the fleet's streak is asked for again, at growing intervals up to this one.
-const FOLLOW_UP: Duration = Duration::from_secs(1);
-/// It is asked for no longer once the failure is this old.
-const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
+use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, Reported, View};
 
 /// An entry between its encoding and its answer. If no answer comes, its fate is unknown, and the outcomes in it are
 /// sent once more under the same number.
@@ -37,36 +25,6 @@ pub(super) struct InFlight {
 }
 
 impl StateMachine {
-    /// Whether there is something to report to the store, or to request from it.
-    pub(super) fn wants_exchange(&self, now: Now) -> bool {
-        let silent_for = match self.exchanged_at {
-            None => return true,
-            Some(at) => now.at.since(at),
-        };
-        // Proposed until the store's clock agrees.
-        let expired = self.local.is_none() && self.record().has_expired(now.at) && silent_for >= PACE;
-        if self.proposes()
-            || expired
-            || !self.overrides.is_empty()
-            || self.stats.has_news()
-            || self.probes.want_exchange()
-            || self.health.want_exchange(self.check_context(now))
-        {
-            return true;
-        }
-        if self.local.is_some() || self.state() != State::Closed || self.confirmed_state() != State::Closed {
-            return silent_for >= REFRESH;
-        }
-        // Another instance's success may have ended the streak that this instance's next failure would continue.
-        match self.last_failure {
-            Some(at) if self.stats.has_streak() => {
-                let age = now.at.since(at);
-                age < FOLLOW_UP_ENDS && silent_for >= (age / 2).min(FOLLOW_UP)
-            }
-            _ => false,
-        }
-    }
-
     /// The next entry. With `retry`, it carries the outcomes of the entry whose fate is unknown.
     pub(crate) fn encode(&mut self, retry: bool, now: Now) -> Entry {
         self.forget_if_idle(now.at);
@@ -81,6 +39,7 @@ impl StateMachine {
         let retry_of = if retry { Some(before.map(|before| before.sent).unwrap_or_default()) } else { None };
         let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
         self.exchanged_at = Some(now.at);
+        self.exchange_next = false;
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
@@ -103,6 +62,37 @@ impl StateMachine {
         // All there is to exchange is in the entry.
         self.effects.wake = None;
         entry
+    }
+
+    /// What a report tells; `None` if there is nothing, or a report is not enough. With `retry`, the outcomes of the
+    /// report whose fate is unknown.
+    pub(crate) fn encode_report(&mut self, retry: bool, now: Now) -> Option<Reported> {
+        let sent = if retry {
+            self.in_flight.take().map(|before| before.sent).unwrap_or_default()
+        } else if self.stats.has_news() && self.is_quiet(now) {
+            self.stats.take_for_report()
+        } else {
+            return None;
+        };
+        let Delta { counts, streak, buckets, .. } = sent.delta.aged(now.at);
+        let reported = Reported {
+            epoch: self.epoch(),
+            counts,
+            success_age_us: streak.success_age_us,
+            by_streak: self.settings.failure_threshold.is_some(),
+            failure_age_us: streak.failures.last().map(|(age, _)| *age),
+            window: sent.window,
+            buckets,
+            ..Reported::default()
+        };
+        self.in_flight = Some(InFlight { sent, sent_at: now.at, ..InFlight::default() });
+        Some(reported)
+    }
+
+    /// The store has taken the report.
+    pub(crate) fn receive_report(&mut self, now: Now) {
+        let in_flight = self.in_flight.take().unwrap_or_default();
+        self.stats.receive_report(&in_flight.sent, now);
     }
 
     /// Its own state is on its way to the store.
@@ -162,6 +152,7 @@ impl StateMachine {
         let leases = std::mem::take(&mut in_flight.leases);
         self.adopt_answer(&view.record, in_flight, now.at);
         self.stats.receive(&in_flight.sent, view, store_now, now.at);
+        self.received_at = Some(now.at);
         let proposed = in_flight.proposed.is_some();
         match self.local.as_ref().map(|local| local.scope) {
             None => self.judge(Now { store_up: true, ..now }),

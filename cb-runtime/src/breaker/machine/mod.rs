@@ -7,6 +7,7 @@
 //!
 //! Every method takes the moment as a [`Now`]. What the shell around it has to do is collected as [`Effects`].
 
+mod agenda;
 mod exchange;
 pub(crate) mod health;
 pub(crate) mod policy;
@@ -24,8 +25,8 @@ use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, Proposal, Record};
+pub(crate) use agenda::{Agenda, PACE, Want};
 use exchange::InFlight;
-pub(crate) use exchange::PACE;
 use health::HealthChecks;
 use policy::TripInput;
 use probes::Probes;
@@ -106,6 +107,10 @@ pub(crate) struct StateMachine {
     probes: Probes,
     health: HealthChecks,
     exchanged_at: Option<Moment>,
+    /// As of when it has the fleet's counts.
+    received_at: Option<Moment>,
+    /// A report is not enough: the store, or a decision here, needs the figures of both.
+    exchange_next: bool,
     /// Metrics-only, and the rules have been in favour of opening.
     would_open: bool,
     effects: Effects,
@@ -131,6 +136,8 @@ impl StateMachine {
             probes: Probes::default(),
             health: HealthChecks::default(),
             exchanged_at: None,
+            received_at: None,
+            exchange_next: false,
             would_open: false,
             effects: Effects::default(),
         }

@@ -44,6 +44,15 @@ pub(crate) fn trip_alone(settings: &Settings, input: &TripInput) -> Option<Strin
     ))
 }
 
+/// Whether the shares of these calls that have failed, or were slow, have reached half of a limit.
+pub(crate) fn nears_limit(settings: &Settings, window: Counts) -> bool {
+    let calls = Calls::from(window);
+    let near = |share: f64, limit: f64| share > 0.0 && share * 2.0 >= limit;
+    settings.failure_rate.is_some_and(|limit| near(calls.failure_rate(), limit))
+        || settings.slow.and_then(|slow| slow.rate).is_some_and(|limit| near(calls.slow_rate(), limit))
+        || settings.strategy.is_some() && calls.failures + calls.slow > 0
+}
+
 fn consecutive(settings: &Settings, input: &TripInput) -> Option<String> {
     let limit = settings.failure_threshold.filter(|limit| input.streak >= *limit)?;
     Some(format!("{} consecutive failures (limit {limit})", input.streak))

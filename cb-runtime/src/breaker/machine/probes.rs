@@ -129,6 +129,16 @@ impl Probes {
         !self.waiting.is_empty()
     }
 
+    /// Calls are being made as probes.
+    pub(super) fn are_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Some of them with leases, which are to be renewed.
+    pub(super) fn hold_leases(&self) -> bool {
+        self.held.iter().any(|probe| probe.lapses_at.is_some())
+    }
+
     pub(super) fn want_exchange(&self) -> bool {
         !self.waiting.is_empty() || !self.released.is_empty()
     }

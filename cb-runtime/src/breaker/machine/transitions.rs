@@ -188,6 +188,12 @@ impl StateMachine {
         match self.state() {
             State::Closed => {
                 if let Some((reason, input, isolated)) = self.verdict(now) {
+                    let streak = TripInput { window: Counts::default(), ..input.clone() };
+                    let quorum = self.settings.min_failing_instances;
+                    if self.must_refresh(now) && policy::trip(&self.settings, &streak, quorum).is_none() {
+                        self.exchange_next();
+                        return self.wake(Wake::AtOnce);
+                    }
                     let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
                     self.open(reason, figures(&input), scope, now);
                 }
@@ -209,20 +215,8 @@ impl StateMachine {
         }
     }
 
-    /// Judges at the pace of the exchange: successes alone can complete a rate's minimum of calls. Returns whether there is
-    /// something to exchange with the store.
-    pub(crate) fn review(&mut self, now: Now) -> bool {
-        self.judge(now);
-        self.watch(None, now);
-        let wants = self.wants_exchange(now);
-        if wants {
-            self.effects.wake = None;
-        }
-        wants
-    }
-
     /// Metrics-only: reports the opening that there would have been, once. `requested`: why a call has asked for it.
-    fn watch(&mut self, requested: Option<String>, now: Now) {
+    pub(super) fn watch(&mut self, requested: Option<String>, now: Now) {
         let watching = self.state() == State::MetricsOnly;
         let verdict = || self.verdict(now).filter(|_| watching).map(|(reason, ..)| reason);
         let reason = requested.or_else(verdict);

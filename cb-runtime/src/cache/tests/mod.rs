@@ -1,11 +1,12 @@
 //! The cache as a whole, on a store that tests can stop, fill and count.
 
+mod problems;
 mod tiers;
-mod trouble;
 mod writes;
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -35,8 +36,8 @@ enum Mood {
 /// Value, when it was put, and for how long.
 type Kept = (Vec<u8>, Moment, Option<Duration>);
 
-/// Keeps results by the clock of the test. Of the contract only the cache's part.
-struct Shelf {
+/// Holds results by the clock of the test.
+struct TestStore {
     clock: Clock,
     mood: watch::Sender<Mood>,
     kept: Mutex<HashMap<String, Kept>>,
@@ -44,7 +45,7 @@ struct Shelf {
     puts: AtomicUsize,
 }
 
-impl Shelf {
+impl TestStore {
     async fn ready(&self) -> Result<(), Error> {
         let mut mood = self.mood.subscribe();
         let mood = *mood.wait_for(|mood| *mood != Mood::Frozen).await.unwrap();
@@ -73,7 +74,7 @@ impl Shelf {
     }
 }
 
-impl Store for Shelf {
+impl Store for TestStore {
     fn exchange(&self, _batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
         unreachable!("the cache does not exchange")
     }
@@ -124,7 +125,7 @@ impl Store for Shelf {
 
 /// A store, the clocks, and the background of all instances that share them.
 struct Fleet {
-    shelf: Arc<Shelf>,
+    store: Arc<TestStore>,
     /// By which results age.
     clock: Clock,
     hands: ManualClock,
@@ -137,7 +138,7 @@ struct Fleet {
 impl Fleet {
     fn new() -> Self {
         let (clock, hands) = Clock::manual();
-        let shelf = Shelf {
+        let store = TestStore {
             clock: clock.clone(),
             mood: watch::Sender::new(Mood::Well),
             kept: Mutex::default(),
@@ -147,28 +148,40 @@ impl Fleet {
         let background =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (pace, pace_hands) = Clock::manual();
-        Fleet { shelf: Arc::new(shelf), clock, hands, pace, pace_hands, background }
+        Fleet { store: Arc::new(store), clock, hands, pace, pace_hands, background }
     }
 
     /// An instance that waits for the store as long as a test may take.
     fn instance(&self) -> Instance {
-        let mut instance = self.impatient_instance();
-        let cache = Arc::get_mut(&mut instance.cache).unwrap();
-        let shared = Arc::get_mut(cache.shared.as_mut().unwrap()).unwrap();
-        shared.pace_by(self.pace.clone(), 20 * SECOND);
+        self.limited(CacheLimits::default())
+    }
+
+    fn limited(&self, limits: CacheLimits) -> Instance {
+        let mut instance = self.connected(limits);
+        instance.shared().pace_by(self.pace.clone(), 20 * SECOND);
         instance
     }
 
     /// An instance as users have it.
     fn impatient_instance(&self) -> Instance {
+        self.connected(CacheLimits::default())
+    }
+
+    fn connected(&self, limits: CacheLimits) -> Instance {
         let up = Arc::new(AtomicBool::new(true));
-        let store: Arc<dyn Store> = self.shelf.clone();
+        let store: Arc<dyn Store> = self.store.clone();
         let handle = self.background.handle().clone();
-        let mut instance = Instance::alone(self.clock.clone());
+        let mut instance = Instance::limited(self.clock.clone(), limits);
         let cache = Arc::into_inner(instance.cache).unwrap();
         instance.cache = Arc::new(cache.with_store(&store, up.clone(), handle));
         Instance { up, ..instance }
     }
+}
+
+/// The function whose results are cached.
+fn function() -> &'static Function {
+    static SITE: CacheSite = CacheSite::new("app", None, None);
+    SITE.find(FunctionId(1), "app::get_user::{{closure}}")
 }
 
 struct Instance {
@@ -179,19 +192,68 @@ struct Instance {
 }
 
 impl Instance {
+    /// An instance without a store.
     fn alone(clock: Clock) -> Self {
-        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-        let sink = events.clone();
-        let cache = Arc::new(Cache::new(clock, Arc::new(move |event| sink.lock().unwrap().push(event))));
-        Instance { cache, up: Arc::default(), events, breaker: "user-service".into() }
+        Instance::limited(clock, CacheLimits::default())
     }
 
-    fn remember<T: Serialize + ?Sized>(&self, number: u64, value: &T) {
-        self.cache.remember(&self.breaker, &key(number), TTL, value);
+    fn limited(clock: Clock, limits: CacheLimits) -> Self {
+        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+        let sink = events.clone();
+        let cache = Cache::new(clock, limits, Arc::new(move |event| sink.lock().unwrap().push(event)));
+        Instance { cache: Arc::new(cache), up: Arc::default(), events, breaker: "user-service".into() }
+    }
+
+    fn shared(&mut self) -> &mut SharedTier {
+        let cache = Arc::get_mut(&mut self.cache).unwrap();
+        Arc::get_mut(&mut cache.remote.as_mut().unwrap().shared).unwrap()
+    }
+
+    fn waiting(&self) -> usize {
+        self.cache.remote.as_ref().unwrap().shared.waiting()
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller { breaker: &self.breaker, function: function() }
+    }
+
+    fn key(&self, number: u64) -> CacheKey {
+        let mut arguments = Arguments::new("1");
+        arguments.add(&number);
+        let scope = self.cache.scope(&self.breaker);
+        self.cache.key(&self.breaker, scope, (function().id(), function), &arguments).unwrap()
+    }
+
+    fn remember<T: Serialize + DeserializeOwned>(&self, number: u64, value: &T) {
+        self.remember_for(TTL, number, value);
+    }
+
+    fn remember_for<T: Serialize + DeserializeOwned>(&self, ttl: Duration, number: u64, value: &T) {
+        let key = self.key(number);
+        if !self.cache.is_fresh(&key, ttl) {
+            self.cache.keep(self.caller(), key, ttl, value);
+        }
+    }
+
+    fn remember_text(&self, number: u64, text: &str) {
+        self.remember(number, &text.to_owned());
     }
 
     fn recall<T: DeserializeOwned>(&self, number: u64) -> Option<T> {
-        wait_for(self.cache.recall(&self.breaker, &key(number), TTL))
+        wait_for(self.recalled(number))
+    }
+
+    async fn recalled<T: DeserializeOwned>(&self, number: u64) -> Option<T> {
+        self.recalled_for(TTL, number).await
+    }
+
+    async fn recalled_for<T: DeserializeOwned>(&self, ttl: Duration, number: u64) -> Option<T> {
+        let key = self.key(number);
+        match self.cache.recall_here(self.caller(), &key, ttl) {
+            Here::Found(value) => Some(value),
+            Here::Undecodable => None,
+            Here::Nothing(store) => self.cache.recall_shared(self.caller(), key.with_store(store), ttl).await,
+        }
     }
 
     fn settle(&self) {
@@ -211,7 +273,7 @@ impl Instance {
     }
 
     /// What was wrong since the last time.
-    fn warnings(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<String> {
         let mut events = self.events.lock().unwrap();
         let taken: Vec<Event> = events.extract_if(.., |e| matches!(e, Event::Error(_))).collect();
         let text = |event: Event| match event {
@@ -225,17 +287,11 @@ impl Instance {
     }
 
     /// The one thing that was wrong since the last time.
-    fn trouble(&self) -> String {
-        let mut warnings = self.warnings();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
-        warnings.remove(0)
+    fn problem(&self) -> String {
+        let mut problems = self.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems.remove(0)
     }
-}
-
-fn key(number: u64) -> CacheKey {
-    let mut key = KeyHasher::new("app::get_user", "1");
-    key.arg(&number);
-    key.finish().unwrap()
 }
 
 /// Runs a future without any runtime, as some users' executors do, and not for ever.

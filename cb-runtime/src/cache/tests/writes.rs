@@ -12,6 +12,12 @@ impl Serialize for Counted {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Counted {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        usize::deserialize(deserializer).map(|times| Counted(AtomicUsize::new(times)))
+    }
+}
+
 impl Counted {
     fn times(&self) -> usize {
         self.0.load(Ordering::SeqCst)
@@ -24,7 +30,7 @@ fn while_the_kept_result_is_fresh_a_success_writes_nothing() {
         let fleet = Fleet::new();
         let one = fleet.instance();
         let value = Counted::default();
-        let remember = || one.cache.remember(&one.breaker, &key(1), ttl, &value);
+        let remember = || one.remember_for(ttl, 1, &value);
         remember();
         one.settle();
         for _ in 0..10 {
@@ -33,11 +39,11 @@ fn while_the_kept_result_is_fresh_a_success_writes_nothing() {
         }
         remember();
         one.settle();
-        assert_eq!((value.times(), fleet.shelf.puts()), (1, 1));
+        assert_eq!((value.times(), fleet.store.puts()), (1, 1));
         fleet.hands.advance(Duration::from_millis(1));
         remember();
         one.settle();
-        assert_eq!((value.times(), fleet.shelf.puts()), (2, 2));
+        assert_eq!((value.times(), fleet.store.puts()), (2, 2));
         assert_eq!(one.recall::<u64>(1), Some(1), "the later one stands");
     }
 }
@@ -48,7 +54,7 @@ fn a_very_short_ttl_is_measured_exactly() {
     let one = fleet.instance();
     let value = Counted::default();
     let ttl = Duration::from_millis(2);
-    let remember = || one.cache.remember(&one.breaker, &key(1), ttl, &value);
+    let remember = || one.remember_for(ttl, 1, &value);
     remember();
     fleet.hands.advance(Duration::from_micros(199));
     remember();
@@ -56,7 +62,7 @@ fn a_very_short_ttl_is_measured_exactly() {
     fleet.hands.advance(Duration::from_micros(1));
     remember();
     assert_eq!(value.times(), 2);
-    one.cache.remember(&one.breaker, &key(2), Duration::ZERO, &value);
+    one.remember_for(Duration::ZERO, 2, &value);
     assert_eq!(value.times(), 2, "a result that may never answer is not kept");
 }
 
@@ -64,14 +70,17 @@ fn a_very_short_ttl_is_measured_exactly() {
 fn a_success_while_fresh_does_not_allocate() {
     let fleet = Fleet::new();
     let one = fleet.instance();
-    let value = vec!["a result"; 10];
+    let value = vec!["a result".to_owned(); 10];
+    let scope = one.cache.scope(&one.breaker);
     let remember = || {
-        let mut hasher = KeyHasher::new("app::get_user", "1");
-        hasher.arg(&7_u64);
-        hasher.arg(LONG);
-        hasher.arg(&Some((1.5, 'x', [Some(true), None])));
-        let key = hasher.finish().unwrap();
-        one.cache.remember(&one.breaker, &key, TTL, &value);
+        let mut arguments = Arguments::new("1");
+        arguments.add(&7_u64);
+        arguments.add(LONG);
+        arguments.add(&Some((1.5, 'x', [Some(true), None])));
+        let key = one.cache.key(&one.breaker, scope, (function().id(), function), &arguments).unwrap();
+        if !one.cache.is_fresh(&key, TTL) {
+            one.cache.keep(one.caller(), key, TTL, &value);
+        }
     };
     remember();
     one.settle();
@@ -81,24 +90,29 @@ fn a_success_while_fresh_does_not_allocate() {
     assert!(allocation_counter::measure(remember).count_total > 0, "the counter counts");
 }
 
-const LONG: &str = "an argument that is so long that the digest takes it in more than one piece: \
+const LONG: &str = "an argument that is longer than the buffer, and makes a digest of its own: \
     0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 \
     0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789";
 
 #[test]
 fn of_many_successes_at_once_one_writes() {
-    /// Takes so long to serialize that all others come meanwhile.
+    /// Takes until all others have come to be serialized.
     struct Slow<'a>(&'a Counted, &'a AtomicUsize);
     impl Serialize for Slow<'_> {
         fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            eventually("the others have been told that it is being done", || {
-                self.1.load(Ordering::SeqCst) == 3
-            });
+            eventually("the others have found that it is being done", || self.1.load(Ordering::SeqCst) == 3);
             self.0.serialize(serializer)
+        }
+    }
+    impl<'de> serde::Deserialize<'de> for Slow<'_> {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            unreachable!("nobody reads it")
         }
     }
     let fleet = Fleet::new();
     let one = fleet.instance();
+    // The first result of a function is read back.
+    one.remember_text(0, "ann");
     let (counted, done) = (Counted::default(), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -114,40 +128,38 @@ fn of_many_successes_at_once_one_writes() {
 #[test]
 fn more_hot_keys_than_the_table_has_places_are_still_written_once_per_interval() {
     let fleet = Fleet::new();
-    let one = Instance::alone(fleet.clock.clone());
-    let value = Counted::default();
+    let limits = CacheLimits { entries: 200_000, bytes: 1 << 30, ..CacheLimits::default() };
+    let one = Instance::limited(fleet.clock.clone(), limits);
+    let (value, keys) = (Counted::default(), 2 * FRESH_PLACES);
     for _ in 0..3 {
-        for number in 0..8000 {
+        for number in 0..keys as u64 {
             one.remember(number, &value);
         }
     }
-    assert_eq!(value.times(), 8000);
+    assert_eq!(value.times(), keys);
 }
 
 #[test]
-fn what_had_to_go_is_written_again_at_the_next_success() {
+fn an_entry_that_was_evicted_is_kept_again_at_the_next_success() {
     let fleet = Fleet::new();
-    let one = Instance::alone(fleet.clock.clone());
-    one.remember(0, "ann");
-    let big = "x".repeat(local::MAX_BYTES / 3);
-    for number in 1..=3 {
-        one.remember(number, &big);
-    }
-    assert_eq!(one.recall::<String>(0), None);
-    one.remember(0, "ann");
-    assert_eq!(one.recall::<String>(0).as_deref(), Some("ann"));
+    let limits = CacheLimits { entries: 10, ..CacheLimits::default() };
+    let one = Instance::limited(fleet.clock.clone(), limits);
+    (0..100).for_each(|number| one.remember(number, &number));
+    let lost = (0..100).find(|number| one.recall::<u64>(*number).is_none()).unwrap();
+    one.remember(lost, &lost);
+    assert_eq!(one.recall(lost), Some(lost));
 }
 
 #[test]
 fn the_store_gets_a_readable_key_and_the_ttl() {
     let fleet = Fleet::new();
     let one = fleet.instance();
-    one.remember(1, "ann");
+    one.remember_text(1, "ann");
     one.settle();
-    let keys = fleet.shelf.keys();
+    let keys = fleet.store.keys();
     let (name, digest) = keys[0].split_once(':').unwrap();
     assert_eq!((name, digest.len()), ("user-service", 64));
-    let kept = fleet.shelf.kept.lock().unwrap();
+    let kept = fleet.store.kept.lock().unwrap();
     let (value, _, ttl) = &kept[&keys[0]];
     assert_eq!(*ttl, Some(TTL));
     let text = std::str::from_utf8(value).unwrap();
@@ -158,16 +170,16 @@ fn the_store_gets_a_readable_key_and_the_ttl() {
 fn a_slow_store_holds_up_no_call_and_gets_the_latest_only() {
     let fleet = Fleet::new();
     let one = fleet.instance();
-    fleet.shelf.set(Mood::Frozen);
-    one.remember(1, "first");
-    eventually("the first is under way", || fleet.shelf.puts() == 1);
+    fleet.store.set(Mood::Frozen);
+    one.remember_text(1, "first");
+    eventually("the first is under way", || fleet.store.puts() == 1);
     for round in 0..5 {
         fleet.hands.advance(5 * SECOND);
-        one.remember(1, &format!("later {round}"));
+        one.remember_text(1, &format!("later {round}"));
     }
-    fleet.shelf.set(Mood::Well);
+    fleet.store.set(Mood::Well);
     one.settle();
-    assert_eq!(fleet.shelf.puts(), 2);
+    assert_eq!(fleet.store.puts(), 2);
     let other = fleet.instance();
     assert_eq!(other.recall::<String>(1).as_deref(), Some("later 4"));
 }
@@ -177,7 +189,7 @@ fn waiting_for_the_store_makes_no_result_younger() {
     let fleet = Fleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
-    one.remember(1, "ann");
+    one.remember_text(1, "ann");
     fleet.hands.advance(100 * SECOND);
     one.up.store(true, Ordering::Relaxed);
     one.settle();
@@ -192,15 +204,18 @@ fn while_the_store_is_away_a_bounded_number_of_writes_waits() {
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
     for number in 0..5000 {
-        one.remember(number, "x");
+        one.remember_text(number, "x");
     }
-    let warnings = one.warnings();
-    assert!((1..=20).contains(&warnings.len()), "{}", warnings.len());
-    assert!(warnings[0].contains("too many are waiting"), "{}", warnings[0]);
+    let problems = one.problems();
+    assert!((1..=20).contains(&problems.len()), "{}", problems.len());
+    assert!(problems[0].contains("too many are waiting"), "{}", problems[0]);
     assert_eq!(one.recall::<String>(4999).as_deref(), Some("x"), "this process has it all the same");
     one.up.store(true, Ordering::Relaxed);
     one.settle();
-    assert_eq!((fleet.shelf.puts(), fleet.shelf.keys().len()), (pending::MAX_WRITES, pending::MAX_WRITES));
+    let written = fleet.store.puts();
+    assert_eq!(written, fleet.store.keys().len());
+    // The worker has taken a batch already.
+    assert!((writer::MAX_WRITES..=writer::MAX_WRITES + 32).contains(&written), "{written}");
 }
 
 #[test]
@@ -208,13 +223,13 @@ fn writes_that_have_become_too_late_are_not_made() {
     let fleet = Fleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
-    one.remember(1, "ann");
+    one.remember_text(1, "ann");
     fleet.hands.advance(TTL);
     one.settle();
     one.up.store(true, Ordering::Relaxed);
-    one.remember(2, "bob");
+    one.remember_text(2, "bob");
     one.settle();
-    assert_eq!(fleet.shelf.puts(), 1);
+    assert_eq!(fleet.store.puts(), 1);
 }
 
 #[test]
@@ -222,30 +237,61 @@ fn breakers_that_outlive_their_registry_do_not_keep_its_store() {
     let mut fleet = Fleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
-    one.remember(1, "ann");
-    let elsewhere = std::mem::replace(&mut fleet.shelf, Fleet::new().shelf);
+    one.remember_text(1, "ann");
+    let elsewhere = std::mem::replace(&mut fleet.store, Fleet::new().store);
     assert_eq!(Arc::strong_count(&elsewhere), 1);
     drop(elsewhere);
     one.up.store(true, Ordering::Relaxed);
     one.settle();
-    one.remember(2, "bob");
+    one.remember_text(2, "bob");
     one.settle();
     assert_eq!(one.recall::<String>(2).as_deref(), Some("bob"));
     assert_eq!(one.recall::<String>(3), None);
-    assert_eq!(one.warnings(), [""; 0]);
+    assert_eq!(one.problems(), [""; 0]);
 }
 
 #[test]
-fn nothing_runs_in_the_background_when_there_is_nothing_to_write() {
+fn a_cache_that_is_gone_takes_its_writer_along() {
     let fleet = Fleet::new();
-    let tasks = || fleet.background.metrics().num_alive_tasks();
     let one = fleet.instance();
-    one.remember(1, "ann");
+    one.remember_text(1, "ann");
     one.settle();
-    eventually("the writer ends", || tasks() == 0);
     one.up.store(false, Ordering::Relaxed);
-    one.remember(2, "bob");
-    assert_eq!(tasks(), 1);
+    one.remember_text(2, "bob");
+    let tasks = || fleet.background.metrics().num_alive_tasks();
+    eventually("the worker is alone", || tasks() == 1);
     drop(one);
-    eventually("a cache that is gone takes its writer along", || tasks() == 0);
+    eventually("the worker ends", || tasks() == 0);
+}
+
+#[test]
+fn what_waits_for_the_store_waits_once() {
+    let fleet = Fleet::new();
+    let one = fleet.instance();
+    one.up.store(false, Ordering::Relaxed);
+    for round in 0..3000 {
+        fleet.hands.advance(5 * SECOND);
+        one.remember_for(LONGEST_TTL, 1, &round);
+    }
+    one.remember_text(2, "ann");
+    assert_eq!(one.problems(), [""; 0], "the channel is full of one result");
+    one.up.store(true, Ordering::Relaxed);
+    one.settle();
+    assert_eq!(fleet.store.puts(), 2);
+    assert_eq!(fleet.instance().recall::<u64>(1), Some(2999));
+}
+
+#[test]
+fn the_bytes_that_wait_are_bounded() {
+    let fleet = Fleet::new();
+    let limits = CacheLimits { bytes: 1 << 30, ..CacheLimits::default() };
+    let one = fleet.limited(limits);
+    one.up.store(false, Ordering::Relaxed);
+    let text = "x".repeat(200_000);
+    (0..200).for_each(|number| one.remember_text(number, &text));
+    assert!(one.problems()[0].contains("too many are waiting"));
+    one.up.store(true, Ordering::Relaxed);
+    one.settle();
+    let written = fleet.store.puts();
+    assert!((writer::MAX_BYTES / 210_000..=writer::MAX_BYTES / 200_000).contains(&written), "{written}");
 }

@@ -1,7 +1,7 @@
 //! Reading a [`RegistryConfig`] from a file and the environment.
 //!
-//! The `config` crate parses and layers them, and knows of every value where it comes from. What the values mean, and
-//! what would be right where they mean nothing, is said here.
+//! The `config` crate parses and layers them, and records the origin of each value. Values are interpreted
+//! and validated here.
 
 mod names;
 mod table;
@@ -19,8 +19,8 @@ use table::{Problems, entries, read_breaker, read_text};
 use variables::{NameTable, Variables};
 
 impl RegistryConfig {
-    /// Reads a TOML or YAML file (`.toml`, `.yaml`, `.yml`), with the environment's variables over it; see
-    /// [`from_env`](Self::from_env) for these.
+    /// Reads a TOML or YAML file (`.toml`, `.yaml`, `.yml`). Environment variables take precedence over it;
+    /// see [`from_env`](Self::from_env).
     ///
     /// ```toml
     /// redis = "redis://127.0.0.1:6379"
@@ -34,8 +34,8 @@ impl RegistryConfig {
     /// ```
     ///
     /// # Errors
-    /// A file that cannot be read; keys that do not exist, values that cannot be meant. All of them are named, each with its
-    /// file or variable and what would be right.
+    /// If the file cannot be read, or a key is unknown or a value invalid. The error names all of them, each
+    /// with its file or variable and a valid value.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let shown = path.display().to_string();
@@ -56,12 +56,13 @@ impl RegistryConfig {
 
     /// Reads the environment: `CB_REDIS_URL`, `CB_NAMESPACE`, `CB_DEFAULTS__RESET_TIMEOUT=10s`,
     /// `CB_BREAKERS__USER_SERVICE__FAILURE_THRESHOLD=10`, and so on for every setting. The breaker may be
-    /// "user-service" or "User.Service": a variable spells `_` for everything that is neither letter nor digit. Where that may mean two breakers it
-    /// is an error.
+    /// "user-service" or "User.Service", because a variable has `_` for every character that is neither
+    /// letter nor digit. A variable that matches two breakers is an error.
     ///
     /// # Errors
-    /// Settings that do not exist, values that cannot be meant; each is named with its variable and what would be right. Other
-    /// variables that begin with `CB_` are not ours, and left alone, unless they are one letter or two away.
+    /// If a setting is unknown or a value invalid. The error names each with its variable and a valid value.
+    /// Other variables that begin with `CB_` are ignored, unless they are one or two letters away from a
+    /// known one.
     pub fn from_env() -> Result<Self, Error> {
         read(None, std::env::vars_os())
     }
@@ -71,7 +72,7 @@ fn misread(source: &str, key: &str, problem: String) -> Misread {
     Misread { source: source.to_owned(), key: key.to_owned(), field: None, problem }
 }
 
-/// `file`: how it is called, what is in it, and in which format.
+/// `file`: its name, content and format.
 fn read(
     file: Option<(&str, &str, FileFormat)>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -123,7 +124,7 @@ fn read(
     Ok(config)
 }
 
-/// What the environment says of breakers, for those that the file does not name.
+/// The environment's settings of breakers that the file does not name.
 fn by_variable(
     variables: &Variables,
     config: &mut RegistryConfig,
@@ -133,7 +134,7 @@ fn by_variable(
     for (folded, table) in variables.by_breaker() {
         let named = config.breakers.keys().any(|name| Folded::new(name) == folded);
         let key = format!("breakers.{}", folded.0);
-        // Of those that the file names the problems are known already.
+        // Problems of breakers that the file names are already reported.
         let mut known = Problems::new("");
         let problems = if named { &mut known } else { &mut *problems };
         said.insert(folded, read_breaker(&key, &table, &mut config.sources, problems));

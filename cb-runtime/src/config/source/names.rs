@@ -1,13 +1,13 @@
-//! Names that were probably meant.
+//! Suggestions for unknown names.
 
-/// The known name that this one is a slip of the pen of.
+/// The known name that `text` is probably a misspelling of.
 pub(super) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
     let text = text.to_lowercase().replace('-', "_");
     let near = known.iter().map(|known| (strsim::osa_distance(&text, known), *known));
     near.filter(|(distance, known)| *distance <= 1.max(known.len() / 4)).min().map(|(_, known)| known)
 }
 
-/// What to do about a name that is not known.
+/// A hint for an unknown name.
 pub(super) fn advice(text: &str, known: &[&str]) -> String {
     match nearest(text, known) {
         Some(known) => format!("did you mean `{known}`?"),

@@ -1,4 +1,4 @@
-//! What the tables and values of a file or an environment mean.
+//! Reads the tables and values of a file or the environment.
 
 use config::{Value, ValueKind};
 use serde_json::json;
@@ -8,12 +8,12 @@ use super::{Error, ErrorKind, Misread};
 use crate::config::BreakerConfig;
 use crate::config::registry::Sources;
 
-/// What only code can give.
+/// Settings that only code can provide.
 const IN_CODE_ONLY: [&str; 2] = ["strategy", "health_check"];
 
-/// Everything that is wrong, in the order in which it was found.
+/// All problems, in the order in which they were found.
 pub(super) struct Problems {
-    /// Where values without an origin come from.
+    /// The source of values without an origin.
     file: String,
     all: Vec<Misread>,
 }
@@ -32,7 +32,7 @@ impl Problems {
         self.add(&source, key, field, problem);
     }
 
-    /// The file or the variable; of a table with values from both, the variable, which has the last word.
+    /// The file or the variable. For a table with values from both, the variable, which takes precedence.
     fn source(&self, value: &Value) -> String {
         let own = value.origin().map(str::to_owned);
         let inner = || entries(value).into_iter().find_map(|(_, value)| value.origin().map(str::to_owned));
@@ -44,7 +44,7 @@ impl Problems {
         self.at(&place, value, None, format!("there is no such key; {}", advice(key, known)));
     }
 
-    /// What is not a table, and has to be one.
+    /// Reports a value that must be a table and is not.
     pub(super) fn table(&mut self, key: &str, value: &Value) {
         if !matches!(value.kind, ValueKind::Table(_) | ValueKind::Nil) {
             self.at(key, value, None, format!("{} is no table of settings", written(value)));
@@ -60,7 +60,7 @@ impl Problems {
     }
 }
 
-/// A table's entries by name; nothing if it is none.
+/// A table's entries by name. Empty if the value is not a table.
 pub(super) fn entries(table: &Value) -> Vec<(&str, &Value)> {
     let ValueKind::Table(map) = &table.kind else { return Vec::new() };
     let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), value)).collect();
@@ -71,13 +71,13 @@ pub(super) fn entries(table: &Value) -> Vec<(&str, &Value)> {
 pub(super) fn read_text(key: &str, value: &Value, problems: &mut Problems) -> Option<String> {
     match &value.kind {
         ValueKind::String(text) => return Some(text.clone()),
-        // Not the value: it may carry a password.
+        // The message leaves the value out, which may contain a password.
         _ => problems.at(key, value, None, "must be a text".into()),
     }
     None
 }
 
-/// A breaker's settings, or the defaults. `name`: the table's.
+/// Reads the settings of a breaker or the defaults from the table `name`.
 pub(super) fn read_breaker(
     name: &str,
     table: &Value,
@@ -118,7 +118,7 @@ pub(super) fn read_breaker(
     config
 }
 
-/// The same value without its origin, for reading it as strictly as everywhere else; `None` for what is no number.
+/// The value without its origin, so that it is read as strictly as JSON. `None` if a number is out of range.
 fn plain(value: &Value) -> Option<serde_json::Value> {
     Some(match &value.kind {
         ValueKind::Nil => serde_json::Value::Null,
@@ -144,7 +144,7 @@ fn written(value: &Value) -> String {
     }
 }
 
-/// What `serde` says, for people who do not know Rust's types.
+/// Replaces Rust's types in `serde`'s messages.
 fn in_words(problem: &str) -> String {
     [
         ("expected u32", "expected a whole number, at least 1"),

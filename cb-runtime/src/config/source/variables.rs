@@ -13,16 +13,16 @@ use crate::config::registry::Folded;
 const PREFIX: &str = "CB_";
 const BETWEEN: &str = "__";
 
-/// The variables that are meant for this crate, sorted.
+/// The variables of this crate, sorted.
 #[derive(Clone, Debug)]
 pub(super) struct Variables(Vec<Variable>);
 
 #[derive(Clone, Debug)]
 struct Variable {
-    /// As it stands in the environment.
+    /// The name in the environment.
     name: String,
     part: Part,
-    /// Of the setting, and inside it.
+    /// The keys of the setting, and within it.
     keys: Vec<String>,
     value: ValueKind,
 }
@@ -51,7 +51,7 @@ impl Variables {
                 problems.add(&name, "", None, "is not UTF-8".into());
                 continue;
             };
-            // An empty variable is one that is not set.
+            // An empty variable counts as unset.
             if !value.is_empty() {
                 let value = if keys.is_empty() { ValueKind::String(value) } else { typed(value) };
                 all.push(Variable { name, part, keys, value });
@@ -61,12 +61,12 @@ impl Variables {
         Variables(all)
     }
 
-    /// As a source whose breakers have these names.
+    /// The variables as a source with these breaker names.
     pub(super) fn spelled(self, spelling: NameTable) -> KnownName {
         KnownName { variables: self, spelling }
     }
 
-    /// What is said of breakers, each as a table.
+    /// The settings of breakers, each as a table.
     pub(super) fn by_breaker(&self) -> BTreeMap<Folded, Value> {
         let mut tables = BTreeMap::new();
         for variable in &self.0 {
@@ -80,7 +80,7 @@ impl Variables {
 }
 
 impl Variable {
-    /// Puts its value under these keys.
+    /// Inserts the value under these keys.
     fn put(&self, table: &mut Value, keys: &[String]) {
         let [key, rest @ ..] = keys else {
             *table = Value::new(Some(&self.name), self.value.clone());
@@ -99,7 +99,7 @@ fn empty() -> Value {
     Value::new(None, Map::<String, Value>::new())
 }
 
-/// Which part of a config a variable speaks of, and which keys of it. `None` if it is not one of ours.
+/// The part and the keys of the configuration that a variable sets. `None` for other variables.
 fn parse(name: &str, rest: &str, problems: &mut Problems) -> Option<(Part, Vec<String>)> {
     let missing = |problems: &mut Problems, shape: &str| {
         problems.add(name, "", None, format!("names no setting; write {shape}"));
@@ -135,7 +135,7 @@ fn parse(name: &str, rest: &str, problems: &mut Problems) -> Option<(Part, Vec<S
     }
 }
 
-/// A breaker's name may have `__` in it, too: the setting is what comes last.
+/// A breaker's name may contain `__`, so the setting is the last part.
 fn split_breaker(rest: &str) -> Option<(&str, Vec<String>)> {
     let (before, last) =
         rest.rsplit_once(BETWEEN).filter(|(name, key)| !name.is_empty() && !key.is_empty())?;
@@ -149,23 +149,23 @@ fn split_breaker(rest: &str) -> Option<(&str, Vec<String>)> {
     Some((before, vec![last]))
 }
 
-/// Numbers as numbers, as a file would have them.
+/// Parses numbers, as a file's parser does.
 fn typed(text: String) -> ValueKind {
     let trimmed = text.trim();
     if let Ok(number) = trimmed.parse::<i64>() {
         return ValueKind::I64(number);
     }
-    // Not the words that Rust reads as numbers: inf, nan.
+    // Excludes inf and nan, which Rust parses as numbers.
     let number = trimmed.parse::<f64>().ok().filter(|_| trimmed.contains(|c: char| c.is_ascii_digit()));
     number.map_or(ValueKind::String(text), ValueKind::Float)
 }
 
-/// Which of a file's breakers variables speak of.
+/// The file's breakers that variables apply to.
 #[derive(Clone, Debug)]
 pub(super) struct NameTable(BTreeMap<Folded, String>);
 
 impl NameTable {
-    /// `names`: those in the file.
+    /// `names`: the breakers in the file.
     pub(super) fn new(names: &[String], variables: &Variables, problems: &mut Problems) -> Self {
         let mut spelled: BTreeMap<Folded, String> = BTreeMap::new();
         for name in names {
@@ -185,7 +185,7 @@ impl NameTable {
     }
 }
 
-/// The variables as a source beside a file: without those that speak of breakers which the file does not name.
+/// The variables as a source beside a file, without breakers that the file does not name.
 #[derive(Clone, Debug)]
 pub(super) struct KnownName {
     variables: Variables,

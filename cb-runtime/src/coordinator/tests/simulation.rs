@@ -21,12 +21,12 @@ use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::{Admission, Permit};
 use crate::breakers::{BreakerMap, Place};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, PerFunction};
-use crate::coordinator::skew::Skew;
+use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::{self, Stream};
-use crate::coordinator::{Command, Coordinator, RETRY};
+use crate::coordinator::{Command, Coordinator};
 use crate::error::Error;
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
@@ -129,7 +129,7 @@ impl Fleet {
                 });
                 let bus = Arc::new(EventBus::new(None));
                 let events = bus.subscribe();
-                let cache = Cache::new(clock.clone(), Arc::new(|_| ()));
+                let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
                 let name = format!("instance-{number}").into();
                 let up = Arc::new(AtomicBool::new(false));
                 let context = Arc::new(RegistryContext::new(name, clock.clone(), bus, cache, up));
@@ -146,24 +146,9 @@ impl Fleet {
                 };
                 let core = breakers.entry("b").insert(Place::Pinned, make);
                 let (asked, requests) = mpsc::unbounded_channel();
-                let now = clock.now();
-                let coordinator = Coordinator {
-                    context,
-                    breakers,
-                    store: wire.clone(),
-                    stream: Arc::new(Stream::default()),
-                    requests,
-                    skew: Skew::default(),
-                    seq: 0,
-                    unknown: None,
-                    exchanged_at: now,
-                    reviewed_at: now,
-                    checked_at: now,
-                    retry_at: now,
-                    retry_after: RETRY.0,
-                    resync: false,
-                    ever_up: false,
-                };
+                let pace = Pace::steady(clock.now());
+                let stream = Arc::new(Stream::default());
+                let coordinator = Coordinator::new(context, breakers, wire.clone(), stream, requests, pace);
                 Instance { wire, core, coordinator, asked, events, told: Vec::new() }
             })
             .collect();

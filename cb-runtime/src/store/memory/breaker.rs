@@ -12,8 +12,8 @@ use super::settings::StoredSettings;
 use crate::clock::micros;
 use crate::snapshot::State;
 use crate::store::{
-    Counts, Entry, IDLE, LastAsk, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_SETTINGS, MAX_SPAN_US,
-    MAX_STREAK, Proposal, Record, Reported, Streak, WindowAsk, WindowView, cut, cut_to,
+    Counts, Detail, Entry, FleetRow, IDLE, LastAsk, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_SETTINGS,
+    MAX_SPAN_US, MAX_STREAK, Proposal, Record, Reported, Streak, WindowAsk, WindowView, cut, cut_to,
 };
 
 /// All instants are the store's, in microseconds.
@@ -41,6 +41,8 @@ pub(super) struct StoredBreaker {
     /// Until when.
     leases: BTreeMap<(Arc<str>, LeaseId), u64>,
     role: StoredLeader,
+    opened_at: Option<u64>,
+    last_failure_at: Option<u64>,
     settings: StoredSettings,
     /// There was a streak of failures when the last exchange ended.
     streak_seen: bool,
@@ -57,6 +59,20 @@ struct StoredWindow {
 impl StoredBreaker {
     pub(super) fn state(&self) -> State {
         self.state.unwrap_or(State::Closed)
+    }
+
+    pub(super) fn row(&self, name: Arc<str>, now: u64) -> FleetRow {
+        FleetRow { name, view: Ok((self.record(now), self.counts(), self.streak())) }
+    }
+
+    pub(super) fn detail(&self, now: u64) -> Detail {
+        let leases = self.leases.values().filter(|until| **until > now).count();
+        Detail {
+            opened_at_us: self.opened_at,
+            last_failure_at_us: self.last_failure_at,
+            probes: u32::try_from(leases).unwrap_or(u32::MAX),
+            leader: self.role.holder(now).map(ToString::to_string),
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -121,6 +137,11 @@ impl StoredBreaker {
             attempt: record.attempt,
             role: std::mem::take(&mut self.role),
             settings: std::mem::take(&mut self.settings),
+            opened_at: match record.state {
+                State::Open => Some(now.saturating_sub(record.since_us)),
+                _ => self.opened_at,
+            },
+            last_failure_at: self.last_failure_at,
             kept: true,
             ..StoredBreaker::default()
         };
@@ -136,6 +157,8 @@ impl StoredBreaker {
         }
         self.kept = true;
         self.counts.add(&entry.delta.counts);
+        let failed_at = entry.delta.failure_age_us().map(|age| when.base.saturating_sub(age));
+        self.last_failure_at = self.last_failure_at.max(failed_at);
         if let Some(age) = entry.delta.failure_age_us().filter(|_| entry.failing) {
             self.failing.note(instance, when.base.saturating_sub(age));
         }
@@ -162,13 +185,15 @@ impl StoredBreaker {
         if !when.retry {
             self.kept = true;
             self.counts.add(&entry.counts);
+            let failed_at = entry.failure_age_us.map(|age| when.base.saturating_sub(age));
+            self.last_failure_at = self.last_failure_at.max(failed_at);
             let streak = Streak { success_age_us: entry.success_age_us, failures: Vec::new() };
             self.merge_run(&streak, when.base);
             if let Some(ask) = entry.window {
                 self.merge_buckets(ask, &entry.buckets, when);
             }
         }
-        self.streak_seen
+        self.streak_seen && entry.by_streak
     }
 
     /// At the end of an exchange: those who report from now on are told that there is a streak to end.

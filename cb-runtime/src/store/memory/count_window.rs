@@ -1,11 +1,11 @@
-//! The last calls of one breaker, for one number of them.
+//! The count window of one breaker and length.
 
 use std::collections::VecDeque;
 
 use super::failing::Failing;
 use crate::store::{LastAsk, LastView, MAX_COUNT, OutcomeKind};
 
-/// The latest outcomes, oldest first, with how many of a kind followed each other.
+/// The latest outcomes as runs of one kind, oldest first.
 #[derive(Default)]
 pub(super) struct StoredCountWindow {
     place: u64,
@@ -16,7 +16,7 @@ pub(super) struct StoredCountWindow {
 }
 
 impl StoredCountWindow {
-    /// `most` is how many are kept. Answers with the place of the latest failure.
+    /// Appends outcomes and keeps the latest `most`. Returns the place of the latest failure.
     pub(super) fn append(&mut self, calls: &[(OutcomeKind, u64)], most: u64) -> Option<u64> {
         let mut failed_at = None;
         for &(kind, count) in calls.iter().filter(|(_, count)| *count > 0) {

@@ -1,10 +1,10 @@
-//! Which instances have reported failures.
+//! The instances that have reported failures.
 
 use std::sync::Arc;
 
 use crate::store::MAX_FAILING;
 
-/// Each with the instant, or the place, of its latest failure; the latest first.
+/// Instances with the time, or the place, of their latest failure; latest first.
 #[derive(Default)]
 pub(super) struct Failing(Vec<(Arc<str>, u64)>);
 

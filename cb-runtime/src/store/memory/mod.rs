@@ -7,6 +7,7 @@
 mod breaker;
 mod count_window;
 mod failing;
+mod overview;
 mod role;
 mod settings;
 mod shelf;
@@ -47,6 +48,7 @@ struct Space {
     serial: u64,
     events: VecDeque<StreamEvent>,
     retention: Retention,
+    board: overview::Board,
     breakers: BTreeMap<Arc<str>, StoredBreaker>,
     /// By instance: the highest number of a batch, and when it came.
     sequences: HashMap<Arc<str>, (u64, u64)>,
@@ -66,6 +68,7 @@ impl MemoryStore {
             serial: 0,
             events: VecDeque::new(),
             retention: Retention::default(),
+            board: overview::Board::default(),
             breakers: BTreeMap::new(),
             sequences: HashMap::new(),
             cached: Shelf::default(),
@@ -337,10 +340,7 @@ impl Store for MemoryStore {
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
-        let row = |(name, breaker): (&Arc<str>, &StoredBreaker)| FleetRow {
-            name: name.clone(),
-            view: Ok((breaker.record(now), breaker.counts(), breaker.streak())),
-        };
+        let row = |(name, breaker): (&Arc<str>, &StoredBreaker)| breaker.row(name.clone(), now);
         Box::pin(ready(Ok(space.breakers.iter().map(row).collect())))
     }
 

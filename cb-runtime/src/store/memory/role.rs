@@ -1,4 +1,4 @@
-//! The role of the one instance that makes a breaker's health checks.
+//! The leader lease of a breaker's health checks.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use crate::store::{MAX_ROLE_TERM_US, RoleView};
 #[derive(Default)]
 pub(super) struct StoredLeader {
     holder: Option<Arc<str>>,
-    /// The last one that was given out.
+    /// The latest token.
     token: u64,
     until: u64,
 }
 
 impl StoredLeader {
-    fn holder(&self, now: u64) -> Option<&Arc<str>> {
+    pub(super) fn holder(&self, now: u64) -> Option<&Arc<str>> {
         self.holder.as_ref().filter(|_| self.until > now)
     }
 
-    /// Returns whether the instance has it, or may have had it until now.
+    /// Returns whether the instance has the lease, or had it until now.
     pub(super) fn take(&mut self, instance: &Arc<str>, term_us: u64, now: u64) -> bool {
         match self.holder(now) {
             Some(holder) if holder != instance => return false,

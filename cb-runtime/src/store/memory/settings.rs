@@ -1,4 +1,4 @@
-//! What instances have said of their settings.
+//! The settings summaries that instances have reported.
 
 use crate::clock::micros;
 use crate::store::SAID_FOR;
@@ -6,12 +6,12 @@ use crate::store::SAID_FOR;
 #[derive(Default)]
 pub(super) struct StoredSettings {
     latest: String,
-    /// What was said before that, and until when.
+    /// The previous summary, and when it expires.
     before: Option<(String, u64)>,
 }
 
 impl StoredSettings {
-    /// Answers with what others have said, if that is something else.
+    /// Returns the other instances' summary, if it differs.
     pub(super) fn say(&mut self, said: &str, now: u64) -> Option<String> {
         if self.latest != said {
             let latest = std::mem::replace(&mut self.latest, said.to_owned());

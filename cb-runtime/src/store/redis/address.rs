@@ -1,4 +1,4 @@
-//! Addresses, checked before anything is connected to. Passwords never appear in what is said about them.
+//! Validation of addresses before any connection. Error messages never contain passwords.
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
@@ -7,12 +7,12 @@ use crate::error::{Error, ErrorKind};
 const RIGHT: &str = "write redis://[user:password@]host[:port][/database], rediss:// for TLS, \
      or unix:///path/to/socket; characters such as @ : / # % in a password are percent-encoded";
 
-/// What `url` says, or an error that says what would be right.
+/// Parses `url`. The error shows the valid forms.
 pub(super) fn check(url: &str) -> Result<ConnectionInfo, Error> {
     check_in(url, cfg!(feature = "tls"))
 }
 
-/// The same in a build that has TLS or not.
+/// Parses `url` in a build with or without TLS.
 fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
     let wrong = |problem: String| Error::new(ErrorKind::Url { problem });
     let shown = shown(url);
@@ -34,7 +34,7 @@ fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
         }
     }
     let info = url.into_connection_info().map_err(|error| {
-        // The library's own words name no part of the address.
+        // redis-rs' message has no part of the address before this separator.
         let problem = error.to_string();
         let problem = problem.split(" - ").next().unwrap_or_default();
         wrong(format!("\"{shown}\": {problem}; {RIGHT}"))
@@ -46,8 +46,8 @@ fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
     Ok(info)
 }
 
-/// The address without who logs in: whatever stands before the last `@` may be a password that
-/// has not been encoded as it should.
+/// The address without credentials. All text before the last `@` is removed, because a password may not be
+/// percent-encoded.
 pub(super) fn shown(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let host = rest.rsplit_once('@').map_or(rest.to_owned(), |(_, host)| format!("…@{host}"));
@@ -61,7 +61,7 @@ mod tests {
     use super::{check, check_in};
 
     #[test]
-    fn right_addresses_are_taken() {
+    fn valid_addresses_are_accepted() {
         for url in [
             "redis://127.0.0.1:6379",
             "redis://localhost",
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_address_is_named_with_what_would_be_right() {
+    fn invalid_address_error_shows_the_valid_forms() {
         for (url, said) in [
             ("redi://localhost", "scheme \"redi\""),
             ("http://localhost:6379", "must be redis, rediss or unix"),
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_password_is_said() {
+    fn errors_have_no_part_of_a_password() {
         for url in [
             "redis://user:hunter2@host/mydb",
             "redis://user:hunter2#@host",

@@ -14,10 +14,10 @@ use crate::error::Error;
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
 use crate::error::ErrorKind;
 
-/// A connection that is not there by then is given up.
+/// The limit of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Which Redis.
+/// The Redis to connect to.
 #[derive(Clone)]
 pub(crate) enum Target {
     /// One server: `redis://`, `rediss://` or `unix://`.
@@ -25,13 +25,13 @@ pub(crate) enum Target {
     /// Some of a cluster's nodes.
     #[cfg(feature = "cluster")]
     Cluster(Vec<String>),
-    /// The master that these sentinels know under this name. User, password, database and TLS of
-    /// the first address are the master's; a sentinel that wants to be logged in to gets its own address's.
+    /// The master that these sentinels know under this name. The first address has the master's user,
+    /// password, database and TLS. A sentinel with a password gets the credentials of its own address.
     #[cfg(feature = "sentinel")]
     Sentinel { urls: Vec<String>, master: String },
 }
 
-/// A connection, of whichever kind. Clones share it.
+/// A connection to a server or a cluster. Clones share it.
 #[derive(Clone)]
 pub(super) enum Link {
     Server(MultiplexedConnection),
@@ -77,13 +77,13 @@ pub(super) struct Dialer {
     plan: Plan,
     limit: Duration,
     turn: tokio::sync::Mutex<()>,
-    /// How many attempts have failed, and how the last one did.
+    /// The number of failed attempts, and the error of the last one.
     failed: Mutex<(u64, Option<Error>)>,
 }
 
 enum Plan {
     Single(ConnectionInfo),
-    /// With one of its nodes' addresses, which says how all of them are spoken to.
+    /// With a node's address, for hints about errors.
     #[cfg(feature = "cluster")]
     Cluster(Box<redis::cluster::ClusterClient>, ConnectionAddr),
     #[cfg(feature = "sentinel")]
@@ -106,15 +106,14 @@ impl Dialer {
         Ok(Dialer { plan, limit, turn: tokio::sync::Mutex::default(), failed: Mutex::default() })
     }
 
-    /// Waits longer: tests on a busy machine must not fail because it is busy.
+    /// Sets the limit of an attempt, for tests on a busy machine.
     #[cfg(test)]
     pub(super) fn wait_for(&mut self, limit: Duration) {
         self.limit = limit;
     }
 
-    /// A new connection; or what `ready` has, if it has something once it is this caller's turn. An attempt
-    /// that failed while this caller waited for its turn is its failure, too: a crowd
-    /// must not knock one after the other at a door that does not open.
+    /// Makes a connection, unless `ready` returns one when it is this caller's turn. If an attempt failed
+    /// while this caller waited, its error is returned: concurrent callers must not try one after another.
     pub(super) async fn dial(&self, ready: impl Fn() -> Option<Link>) -> Result<Link, Error> {
         let before = self.failed().0;
         let _turn = self.turn.lock().await;
@@ -137,7 +136,7 @@ impl Dialer {
         result
     }
 
-    /// What to do about a connection that broke, where none has ever been of use.
+    /// A hint for a connection that broke, if none has ever worked.
     pub(super) fn hint_on_silence(&self, error: &RedisError) -> &'static str {
         match &self.plan {
             Plan::Single(info) => hint::on_connecting(info.addr(), error),
@@ -175,7 +174,7 @@ impl Plan {
     }
 }
 
-/// One connection to one server, logged in and ready. Its requests have no time limit of their own.
+/// Opens a connection to a server and logs in. Its requests have no time limit of their own.
 pub(super) async fn open(info: &ConnectionInfo, limit: Duration) -> Result<MultiplexedConnection, Error> {
     let failed =
         |problem: &dyn std::fmt::Display| Error::store("connecting", format!("{}: {problem}", info.addr()));
@@ -188,13 +187,11 @@ pub(super) async fn open(info: &ConnectionInfo, limit: Duration) -> Result<Multi
     }
 }
 
-/// Several addresses; at least one.
+/// Parses several addresses, at least one.
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
 fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
     if urls.is_empty() {
-        return Err(Error::new(ErrorKind::Url {
-            problem: "there is none; at least one must be given".into(),
-        }));
+        return Err(Error::new(ErrorKind::Url { problem: "no address; at least one is required".into() }));
     }
     urls.iter().map(|url| address::check(url)).collect()
 }
@@ -203,10 +200,10 @@ fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
 fn cluster(urls: &[String]) -> Result<Plan, Error> {
     let nodes = several(urls)?;
     let addr = nodes[0].addr().clone();
-    // A time limit for a request is kept where the request is made; the watch needs a long one.
+    // The caller of a request limits its time; the watch needs a long limit.
     let hour = Duration::from_secs(3600);
     let builder = redis::cluster::ClusterClientBuilder::new(nodes);
-    // Nodes that the cluster itself names are spoken to like the first one that the user has named.
+    // Nodes that the cluster announces use the TLS settings of the first address.
     #[cfg(feature = "tls")]
     let builder = match super::tls::certificates(&urls[0]) {
         Ok(Some(certificates)) => builder.certs(certificates),
@@ -217,7 +214,7 @@ fn cluster(urls: &[String]) -> Result<Plan, Error> {
         .connection_timeout(CONNECT_TIMEOUT)
         .response_timeout(hour)
         .overall_response_timeout(None)
-        // Redirections are retries here; more of them than this means that something is wrong.
+        // redis-rs counts redirections as retries. More than three indicate an error.
         .retries(3)
         .build()
         .map(|client| Plan::Cluster(Box::new(client), addr))

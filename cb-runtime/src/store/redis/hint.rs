@@ -1,8 +1,8 @@
-//! What a connection's failure is due to, where that can be told, and what to do about it.
+//! Hints for failed connections: the likely cause and the remedy.
 
 use redis::{ConnectionAddr, ErrorKind, RedisError};
 
-/// What to do about a connection to `addr` that could not be made, or broke before anybody had answered.
+/// A hint for a connection to `addr` that could not be made, or broke before the first answer.
 pub(super) fn on_connecting(addr: &ConnectionAddr, error: &RedisError) -> &'static str {
     match addr {
         ConnectionAddr::TcpTls { .. } => on_tls(error),
@@ -12,7 +12,7 @@ pub(super) fn on_connecting(addr: &ConnectionAddr, error: &RedisError) -> &'stat
 }
 
 fn on_silence(error: &RedisError) -> &'static str {
-    // A cluster's error says so in its text only.
+    // For a cluster, only the error's text shows a refusal.
     let refused = error.is_connection_refusal() || error.to_string().contains("refused");
     let closed = error.is_connection_dropped() && !refused;
     if closed || error.kind() == ErrorKind::Parse {
@@ -22,20 +22,20 @@ fn on_silence(error: &RedisError) -> &'static str {
     }
 }
 
-/// What to do about a server that lets the time for a connection pass.
+/// A hint for a connection attempt that timed out.
 pub(super) fn on_delay(addr: &ConnectionAddr) -> &'static str {
     match addr {
-        // A Redis that takes the beginning of a handshake for that of a long command waits for its end.
+        // A server without TLS takes the handshake for the start of a long command and waits for the rest.
         ConnectionAddr::TcpTls { .. } => "; if it does not speak TLS on this port, write redis://",
         _ => "",
     }
 }
 
-/// By rustls' words, because what a cluster's connection fails with has nothing else left of the cause.
+/// A hint from the text of rustls' error: for a cluster, the text is all that is left of the cause.
 fn on_tls(error: &RedisError) -> &'static str {
     let error = error.to_string();
     let says = |words: &str| error.contains(words);
-    // The latter: one of the same name is trusted, as when an authority has got a new key.
+    // BadSignature: an authority of this name is trusted, but with another key, as after a rotation.
     if says("certificate: UnknownIssuer") || says("certificate: BadSignature") {
         "; no authority that is trusted here has signed the server's certificate: name yours with \
          ?cacert=/path/to/ca.pem in the address, or give it to the whole process with SSL_CERT_FILE"

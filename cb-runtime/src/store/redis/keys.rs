@@ -16,11 +16,13 @@
 //! | `cb1:{ns}:meta` | hash | incarnation, the last event |
 //! | `cb1:{ns}:held` | set | the breakers that are not closed |
 //! | `cb1:{ns}:names` | sorted set | all breakers, by when they were used |
+//! | `cb1:{ns}:instances`, `cb1:{ns}:figures`, `cb1:{ns}:settings` | hash | what each instance tells of itself |
+//! | `cb1:{ns}:watched` | string | there while somebody looks at the fleet |
 //! | `cb1:<ns>:c:<key>` | string | a cached result |
 
 use std::fmt::Write as _;
 
-use crate::store::LastAsk;
+use crate::store::{LastAsk, Topic};
 
 /// The keys of one namespace.
 pub(super) struct Keys {
@@ -53,6 +55,20 @@ impl Keys {
 
     pub(super) fn names(&self) -> String {
         format!("{}names", self.shared)
+    }
+
+    /// What instances tell of themselves.
+    pub(super) fn board(&self, topic: Topic) -> String {
+        let topic = match topic {
+            Topic::About => "instances",
+            Topic::Figures => "figures",
+            Topic::Settings => "settings",
+        };
+        format!("{}{topic}", self.shared)
+    }
+
+    pub(super) fn watched(&self) -> String {
+        format!("{}watched", self.shared)
     }
 
     pub(super) fn sequence(&self, instance: &str) -> String {

@@ -9,6 +9,7 @@ mod address;
 mod connect;
 mod hint;
 mod keys;
+mod overview;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;

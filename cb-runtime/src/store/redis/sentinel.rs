@@ -1,7 +1,7 @@
-//! The master that Sentinel names.
+//! Connections to the master that Sentinel names.
 //!
-//! Not redis-rs' own client: it keeps connections to the sentinels open, logs in to them with what is the
-//! master's, and needs `ROLE` or `INFO`, which a user restricted to our keys may not have.
+//! redis-rs' client is not used here: it keeps connections to the sentinels open, logs in to them with the
+//! master's credentials, and needs `ROLE` or `INFO`, which a restricted user may not call.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::connect::open;
 use crate::error::Error;
 
-/// Asks one sentinel after the other, at every connect: after a failover it is another master.
+/// Asks the sentinels in turn, at every connect, because a failover changes the master.
 pub(super) async fn open_master(
     sentinels: &[ConnectionInfo],
     name: &str,
@@ -21,7 +21,7 @@ pub(super) async fn open_master(
     let mut last = None;
     for sentinel in sentinels {
         match ask(sentinel, name, limit).await {
-            // Of the sentinels' addresses only the first one's user and password are the master's.
+            // The first sentinel's address has the master's credentials.
             Ok((host, port)) => match open_if_master(&sentinels[0], host, port, limit).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
@@ -85,7 +85,7 @@ async fn open_if_master(
             role.first(),
             Some(Value::BulkString(role)) if role == b"master"
         ),
-        // A user who may not ask finds out at the first write.
+        // A user without the permission finds out at the first write.
         Ok(_) => false,
         Err(_) => return Err(Error::store("connecting", format!("{}: no answer", master.addr()))),
     };

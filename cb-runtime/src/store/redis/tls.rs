@@ -1,17 +1,18 @@
-//! TLS: whom to trust, and what to show to a server that asks who comes. Both stand in the address, under
-//! redis-cli's names, so that code, file and environment can say them alike.
+//! TLS: the trusted authority and the client certificate. Both are parameters of the address, named as in
+//! redis-cli, so that code, file and environment can set them.
 
 use std::path::Path;
 
 use redis::{Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, TlsCertificates};
 use rustls::crypto::{CryptoProvider, ring};
 
-/// Puts into `info` what the parameters of its address, `url`, say about certificates. The problem, if there is one,
-/// is in words that name the file.
+/// Adds the certificates that the parameters of `url` name to `info`. The error names the file.
 pub(super) fn equip(info: ConnectionInfo, url: &str) -> Result<ConnectionInfo, String> {
     let ConnectionAddr::TcpTls { insecure, .. } = info.addr() else { return Ok(info) };
     if *insecure {
-        return Err("#insecure would trust anybody; name your authority with ?cacert=/path/to/ca.pem".into());
+        return Err(
+            "#insecure would trust any server; name your authority with ?cacert=/path/to/ca.pem".into()
+        );
     }
     provide_cryptography();
     match certificates(url)? {
@@ -23,7 +24,7 @@ pub(super) fn equip(info: ConnectionInfo, url: &str) -> Result<ConnectionInfo, S
     }
 }
 
-/// The files that `cacert`, `cert` and `key` name; nothing if none of them is given.
+/// The contents of the files that `cacert`, `cert` and `key` name. `None` without any of them.
 pub(super) fn certificates(url: &str) -> Result<Option<TlsCertificates>, String> {
     let address = redis::parse_redis_url(url);
     let file = |parameter: &str| {
@@ -40,13 +41,13 @@ pub(super) fn certificates(url: &str) -> Result<Option<TlsCertificates>, String>
             client_key: read("key", &key, "PRIVATE KEY")?,
         }),
         (None, None) => None,
-        _ => return Err("cert and key are of use only together".into()),
+        _ => return Err("cert and key can be used only together".into()),
     };
     Ok((root_cert.is_some() || client_tls.is_some()).then_some(TlsCertificates { client_tls, root_cert }))
 }
 
-/// A PEM file with at least one `item`: an empty one would be found out only at the handshake, and then look like
-/// the server's fault.
+/// Reads a PEM file with at least one `item`. An empty file would otherwise fail at the handshake and look
+/// like the server's fault.
 fn read(parameter: &str, path: &str, item: &str) -> Result<Vec<u8>, String> {
     let content = std::fs::read(Path::new(path)).map_err(|error| format!("{parameter}={path}: {error}"))?;
     let has_item = String::from_utf8_lossy(&content)
@@ -58,11 +59,11 @@ fn read(parameter: &str, path: &str, item: &str) -> Result<Vec<u8>, String> {
     Ok(content)
 }
 
-/// redis-rs takes rustls' cryptography from the process and panics where there is none, or more than one to choose
-/// from. Whatever the application has installed by now is used.
+/// Installs a cryptography provider unless the application has. redis-rs uses the process's provider and
+/// panics if there is none, or more than one to choose from.
 fn provide_cryptography() {
     if CryptoProvider::get_default().is_none() {
-        // Fails only if somebody else was faster: then there is one.
+        // Fails only if another thread has installed one meanwhile.
         let _ = ring::default_provider().install_default();
     }
 }
@@ -71,15 +72,15 @@ fn provide_cryptography() {
 mod tests {
     use crate::store::redis::address::check;
 
-    /// Left to itself, rustls panics where the application has brought a second one along.
+    /// Without a default, rustls panics if the application links a second provider.
     #[test]
-    fn an_address_with_tls_settles_whose_cryptography_is_used() {
+    fn tls_address_installs_a_cryptography_provider() {
         check("rediss://host").unwrap();
         assert!(rustls::crypto::CryptoProvider::get_default().is_some());
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_said_and_where() {
+    fn invalid_certificate_file_error_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, content: &str| {
             let path = folder.path().join(name);

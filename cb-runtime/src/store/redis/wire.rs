@@ -310,6 +310,7 @@ pub(super) fn report_arguments(entry: &Reported, put: &mut impl FnMut(String)) {
     for age in [entry.success_age_us, entry.failure_age_us] {
         put(age.map_or(String::new(), |age| whole(age).to_string()));
     }
+    put(u8::from(entry.by_streak).to_string());
     let shape = entry.window.map(|ask| [whole(ask.length_us), whole(ask.width_us)]);
     let spans = shape.map_or([String::new(), String::new()], |shape| shape.map(|span| span.to_string()));
     spans.into_iter().for_each(&mut *put);

@@ -31,7 +31,7 @@ pub(crate) struct Successes {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sent {
     pub(super) delta: PendingDelta,
-    window: Option<WindowAsk>,
+    pub(super) window: Option<WindowAsk>,
     last: Option<LastAsk>,
 }
 
@@ -51,8 +51,10 @@ pub(super) struct CallStats {
     /// `pending` holds outcomes of calls that were admitted by that decision.
     decided: bool,
     pub(super) pending: PendingDelta,
-    /// All that this instance has seen in this epoch, reported or not; kept where it matters which instance saw what.
+    /// All that this instance has seen in this epoch, reported or not; kept where decisions look at it.
     own: Option<PendingDelta>,
+    /// It matters how many instances have seen failures.
+    counts_instances: bool,
 }
 
 impl CallStats {
@@ -69,6 +71,7 @@ impl CallStats {
             decided: false,
             pending: PendingDelta::default(),
             own: None,
+            counts_instances: false,
         };
         stats.set_window(settings.window);
         stats.keep_own(settings);
@@ -115,6 +118,7 @@ impl CallStats {
     }
 
     fn keep_own(&mut self, settings: &Settings) {
+        self.counts_instances = counts_instances(settings);
         let shape = self.shape();
         let own = self.own.take().filter(|_| keeps_own(settings));
         self.own =
@@ -273,7 +277,7 @@ impl CallStats {
             let oldest = delta.oldest_bucket();
             time.ask(oldest.map(|at| at.0.wrapping_add(now.skew)))
         });
-        entry.failing = self.own.is_some();
+        entry.failing = self.counts_instances;
         entry.last = self.last.as_ref().map(FleetCountWindow::ask);
         Sent { delta, window: entry.window, last: entry.last }
     }
@@ -309,6 +313,42 @@ impl CallStats {
     pub(super) fn restore(&mut self, sent: Sent) {
         let later = std::mem::take(&mut self.before);
         self.before = sent.delta.reshaped(self.shape()).then(later);
+    }
+
+    // ---- the report
+
+    pub(super) fn has_unsent_failures(&self) -> bool {
+        self.before.counts.failures + self.pending.counts.failures > 0
+    }
+
+    pub(super) fn has_time_window(&self) -> bool {
+        self.time.is_some()
+    }
+
+    /// Whether a report can tell what has not been sent: not the order of calls, and failures only where neither their
+    /// streak nor the instances that saw them are looked at.
+    pub(super) fn can_be_reported(&self, settings: &Settings) -> bool {
+        let by_streak = settings.failure_threshold.is_some();
+        self.last.is_none()
+            && !(by_streak && self.has_streak())
+            && !((by_streak || self.counts_instances) && self.has_unsent_failures())
+    }
+
+    pub(super) fn take_for_report(&mut self) -> Sent {
+        let delta = self.take_unsent(false);
+        Sent { delta, window: self.time.as_ref().map(|time| time.ask(None)), last: None }
+    }
+
+    /// The store has taken a report. The fleet's counts are known to have grown by at least that much.
+    pub(super) fn receive_report(&mut self, sent: &Sent, now: Now) {
+        self.fleet = self.fleet.plus(sent.delta.counts);
+        self.streak = sent.delta.streak_after(self.streak);
+        self.success_at = self.success_at.max(sent.delta.success_at());
+        if let Some(time) = self.time.as_mut().filter(|_| sent.window.is_some()) {
+            for (middle, counts) in sent.delta.buckets() {
+                time.add(middle.0.wrapping_add(now.skew), counts);
+            }
+        }
     }
 
     // ---- beginnings
@@ -386,8 +426,13 @@ impl CallStats {
 }
 
 /// Whether it matters which instance saw what.
-fn keeps_own(settings: &Settings) -> bool {
+fn counts_instances(settings: &Settings) -> bool {
     settings.min_failing_instances > 1 || settings.strategy.is_some()
+}
+
+/// Whether the counts of this instance alone are looked at: for that, and for how near they are to a limit.
+fn keeps_own(settings: &Settings) -> bool {
+    counts_instances(settings) || matches!(settings.window, Some(WindowKind::Time(_)))
 }
 
 fn number(count: usize) -> u32 {

@@ -62,6 +62,12 @@ impl TimeWindow {
         }
     }
 
+    /// Counts of this instance that the store has taken with a report; `at` in the store's time.
+    pub(crate) fn add(&mut self, at: u64, counts: Counts) {
+        let bucket = self.buckets.entry(at / self.width).or_default();
+        *bucket = bucket.plus(counts);
+    }
+
     /// What lies within the window at the store's time `now`, by number of the bucket.
     pub(crate) fn buckets(&self, now: u64) -> impl Iterator<Item = (u64, Counts)> + '_ {
         let start = now.saturating_sub(self.length);

@@ -1,4 +1,4 @@
-//! What closes a circuit again, and how soon.
+//! Recovery: backoff, probes, ramp-up, and `open_for`.
 
 use super::*;
 use crate::config::Backoff;
@@ -28,7 +28,7 @@ fn growing() -> BreakerConfig {
         .backoff(Backoff::exponential(3.0).cap(500 * MS))
 }
 
-/// Opens by failures of this instance and the next in turn, and returns for how long.
+/// Opens the circuit with failures of this instance and the next, and returns the open time.
 async fn opened_again(fleet: &mut Fleet, at: usize) -> Duration {
     assert!(fleet.call(at, false).await);
     let span = retry_after(fleet, at);
@@ -39,7 +39,7 @@ async fn opened_again(fleet: &mut Fleet, at: usize) -> Duration {
 }
 
 #[test]
-fn openings_in_a_row_grow_by_the_backoff_fleet_wide_and_a_close_starts_anew() {
+fn backoff_grows_fleet_wide_and_restarts_after_a_close() {
     in_simulation(0..10, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &growing());
         exchange(&mut fleet).await;
@@ -57,7 +57,7 @@ fn openings_in_a_row_grow_by_the_backoff_fleet_wide_and_a_close_starts_anew() {
 }
 
 #[test]
-fn an_instance_on_its_own_backs_off_too() {
+fn isolated_instance_backs_off() {
     in_simulation(0..1, async |seed| {
         let mut fleet = Fleet::new(seed, 1, &growing());
         exchange(&mut fleet).await;
@@ -85,7 +85,7 @@ fn jitter_stays_within_its_share() {
 }
 
 #[test]
-fn a_share_of_successes_decides_after_the_sample() {
+fn recovery_rate_decides_after_the_sample() {
     let config = config().failure_threshold(1).recovery_rate(0.5).success_threshold(4);
     in_simulation(0..10, async |seed| {
         for (last, state) in [(true, State::Closed), (false, State::Open)] {
@@ -101,7 +101,7 @@ fn a_share_of_successes_decides_after_the_sample() {
             }
             assert!(fleet.call(1, true).await);
             exchange(&mut fleet).await;
-            assert_eq!(fleet.truth().await.0, State::Closed, "half of four is enough");
+            assert_eq!(fleet.truth().await.0, State::Closed, "half of four probes succeeded");
 
             fleet.call(0, false).await;
             exchange(&mut fleet).await;
@@ -110,7 +110,7 @@ fn a_share_of_successes_decides_after_the_sample() {
                 assert!(fleet.call(at, success).await);
                 exchange(&mut fleet).await;
             }
-            assert_eq!(fleet.truth().await.0, state, "the count starts anew");
+            assert_eq!(fleet.truth().await.0, state, "the sample starts at zero");
         }
     });
 }
@@ -137,7 +137,7 @@ async fn admitted(fleet: &mut Fleet, at: usize, calls: usize) -> usize {
 }
 
 #[test]
-fn what_has_recovered_is_ramped_up_on_every_instance() {
+fn every_instance_ramps_up_after_a_recovery() {
     in_simulation(0..5, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &ramping());
         recovered(&mut fleet).await;
@@ -147,7 +147,7 @@ fn what_has_recovered_is_ramped_up_on_every_instance() {
         fleet.advance(Duration::from_secs(5));
         assert!((54..=56).contains(&admitted(&mut fleet, 1, 100).await));
         let outcomes = fleet.instances[1].core.snapshot().outcomes;
-        assert_eq!(outcomes.rejected, 0, "they are a kind of their own");
+        assert_eq!(outcomes.rejected, 0, "ramp rejections are counted separately");
         assert!(outcomes.ramp_rejected >= 130);
         fleet.advance(Duration::from_secs(5));
         assert_eq!(admitted(&mut fleet, 0, 100).await, 100);
@@ -155,7 +155,7 @@ fn what_has_recovered_is_ramped_up_on_every_instance() {
 }
 
 #[test]
-fn a_trip_while_ramping_up_opens_with_the_next_backoff_and_one_after_it_with_the_first() {
+fn trip_during_ramp_up_uses_the_next_backoff() {
     in_simulation(0..5, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &ramping());
         recovered(&mut fleet).await;
@@ -172,7 +172,7 @@ fn a_trip_while_ramping_up_opens_with_the_next_backoff_and_one_after_it_with_the
 }
 
 #[test]
-fn a_call_of_the_ramp_is_not_late_when_the_ramp_ends() {
+fn call_admitted_by_the_ramp_is_not_late_after_it() {
     in_simulation(0..1, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &ramping());
         recovered(&mut fleet).await;
@@ -186,7 +186,7 @@ fn a_call_of_the_ramp_is_not_late_when_the_ramp_ends() {
 }
 
 #[test]
-fn what_the_dependency_asks_for_is_obeyed_by_all() {
+fn open_for_applies_to_the_fleet() {
     let config = config().failure_threshold(100);
     in_simulation(0..10, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &config);
@@ -202,7 +202,7 @@ fn what_the_dependency_asks_for_is_obeyed_by_all() {
             assert!(snapshot.retry_after.unwrap() + 100 * MS > asked);
             assert_eq!(snapshot.reason, "the dependency asked for 1m 17s (open_for)");
         }
-        // And so is a probe's.
+        // It applies to probes, too.
         fleet.advance(asked);
         let other = fleet.instances[1].core.clone();
         fleet.permit(1, &other).await.unwrap().end_opening(asked);
@@ -211,9 +211,9 @@ fn what_the_dependency_asks_for_is_obeyed_by_all() {
     });
 }
 
-/// Whatever is asked for, a fleet gets back to closed once its dependency works.
+/// With any settings, a fleet closes once its dependency works.
 #[test]
-fn from_anywhere_and_with_any_settings_a_healthy_dependency_leads_back_to_closed() {
+fn fleet_closes_from_any_state_with_any_recovery_settings() {
     in_simulation(0..300, async |seed| {
         let mut random = Rng::with_seed(seed);
         let mut config = config();

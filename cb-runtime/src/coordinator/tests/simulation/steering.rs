@@ -1,4 +1,4 @@
-//! What is ordered by hand, what ends by itself, and settings that change meanwhile.
+//! Manual overrides, their expiry, and reloads of settings.
 
 use std::pin::{Pin, pin};
 
@@ -15,7 +15,7 @@ fn state(fleet: &Fleet, at: usize) -> State {
     fleet.instances[at].core.snapshot().state
 }
 
-/// Gives an order on this instance. Nobody else hears of it by this.
+/// Requests an override on this instance, without an event for the others.
 async fn order(
     fleet: &mut Fleet,
     at: usize,
@@ -30,14 +30,14 @@ async fn order(
         fleet.advance(MS);
         fleet.turn(at).await;
     }
-    panic!("an order waits for ever")
+    panic!("the override does not end")
 }
 
 async fn any_order(fleet: &mut Fleet, at: usize) {
     let breaker = handle(fleet, at).by("somebody");
     let span = Duration::from_millis(fleet.random.u64(1..3000));
     let word = fleet.random.u8(..6);
-    // An error is fine: the instance may be cut off.
+    // An error is expected if the instance is cut off.
     let _ = order(fleet, at, async {
         match word {
             0 => breaker.expires_in(span).force_open("for now").await,
@@ -51,7 +51,7 @@ async fn any_order(fleet: &mut Fleet, at: usize) {
 }
 
 #[test]
-fn whatever_is_held_for_some_time_ends_and_the_fleet_agrees() {
+fn expiring_overrides_end_and_the_fleet_agrees() {
     in_simulation(0..300, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &config());
         for _ in 0..12 {
@@ -67,7 +67,7 @@ fn whatever_is_held_for_some_time_ends_and_the_fleet_agrees() {
 }
 
 #[test]
-fn a_release_finds_what_its_instance_has_not_heard_of() {
+fn release_ends_an_override_that_its_instance_has_not_observed() {
     in_simulation(0..1, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &config());
         fleet.settle().await;
@@ -77,14 +77,14 @@ fn a_release_finds_what_its_instance_has_not_heard_of() {
         order(&mut fleet, 1, second.by("bob").release()).await.unwrap();
         assert_eq!(fleet.truth().await, (State::Closed, 2));
         assert_eq!(fleet.instances[1].core.snapshot().actor, "bob");
-        // What is not held by hand is left alone, and so is what somebody has held again since.
+        // A state that is not overridden stays, and so does a newer override.
         order(&mut fleet, 1, second.release()).await.unwrap();
         assert_eq!(fleet.truth().await, (State::Closed, 2));
     });
 }
 
 #[test]
-fn who_has_left_an_expired_state_by_itself_does_not_fall_back_into_it_at_the_heal() {
+fn expired_override_is_not_adopted_again_at_the_heal() {
     for word in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
         in_simulation(0..1, async |seed| {
             let mut fleet = Fleet::new(seed, 2, &config());
@@ -101,14 +101,14 @@ fn who_has_left_an_expired_state_by_itself_does_not_fall_back_into_it_at_the_hea
             .unwrap();
             fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
             for _ in 0..19 {
-                assert_eq!(state(&fleet, 0), word, "not before its time");
+                assert_eq!(state(&fleet, 0), word, "the override has not expired yet");
                 fleet.advance(100 * MS);
                 fleet.turn(0).await;
             }
             fleet.advance(200 * MS);
             fleet.turn(0).await;
             assert_eq!(state(&fleet, 0), State::Closed);
-            assert_eq!(fleet.truth().await, (word, 1), "nobody was there to tell the store");
+            assert_eq!(fleet.truth().await, (word, 1), "no instance has told the store");
             fleet.instances[0].wire.fate.store(UP, Ordering::Relaxed);
             for _ in 0..20 {
                 fleet.advance(50 * MS);
@@ -124,7 +124,7 @@ fn who_has_left_an_expired_state_by_itself_does_not_fall_back_into_it_at_the_hea
     }
 }
 
-/// Settings that may change while calls are made, with limits that are never reached.
+/// Random settings with limits that are never reached.
 fn unreachable(random: &mut Rng, of_time: bool) -> BreakerConfig {
     let config = config().failure_threshold(1_000_000).slow_call_duration(Duration::from_secs(60));
     let config = config.slow_call_rate_threshold(1.0);
@@ -137,7 +137,7 @@ fn unreachable(random: &mut Rng, of_time: bool) -> BreakerConfig {
 }
 
 #[test]
-fn no_reload_loses_a_count_or_changes_the_state() {
+fn reload_keeps_counts_and_state() {
     in_simulation(0..300, async |seed| {
         let size = if seed % 2 == 0 { 1 } else { 2 };
         let of_time = seed % 4 < 2;
@@ -165,16 +165,19 @@ fn no_reload_loses_a_count_or_changes_the_state() {
             let at = fleet.any();
             fleet.turn(at).await;
         }
-        // What is pending is told; then each asks for what the other has told.
+        // Each instance reports its pending counts, then receives the other's.
         fleet.settle().await;
         for at in 0..size {
             assert!(fleet.call(at, true).await);
             fleet.settle().await;
         }
+        // Reports tell, and do not ask.
+        fleet.instances[size - 1].core.exchange_next();
+        fleet.settle().await;
         let snapshot = fleet.instances[size - 1].core.snapshot();
         assert_eq!((snapshot.failures, snapshot.successes), (failures, successes + size as u64));
         assert_eq!((snapshot.state, snapshot.epoch), (State::Closed, 0));
-        // Of several instances each looks at its own window, and at what the others have told for that.
+        // Each instance evaluates its own window and what the others have reported for that window.
         let (window, all) = (snapshot.window.unwrap(), (failures + successes + 1, failures));
         assert!(size > 1 || (window.calls, window.failures) == all, "{window:?}, but {all:?}");
     });

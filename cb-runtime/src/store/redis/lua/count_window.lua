@@ -1,4 +1,4 @@
--- The last calls: a letter for each, oldest first; s = success, f = failure, a capital = slow.
+-- Count windows: one letter per call, oldest first. s = success, f = failure, capital = slow.
 
 local function read_last(key, ask, epoch)
   local l = { key = key, calls = ask.calls, since = ask.since, place = 0, outcomes = '', failing = '', touched = 0 }
@@ -19,7 +19,7 @@ local function read_last(key, ask, epoch)
   return l
 end
 
--- Calls come as { letter, count }, oldest first. `noted`: the instance, if it is to be noted where it has failed.
+-- Calls are { letter, count }, oldest first. `noted`: the instance, if its latest failure is to be kept.
 local function append_calls(l, calls, noted)
   local failed
   for _, run in ipairs(calls) do

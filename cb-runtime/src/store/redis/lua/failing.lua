@@ -1,5 +1,6 @@
--- Which instances have reported failures: " <instance>*<at> <instance>*<at> …", each with the instant (or the place
--- among the last calls) of its latest failure, the latest first. Instances are percent-encoded: no blank, no asterisk.
+-- Instances that have reported failures: " <instance>*<at> <instance>*<at> …", each with the time (or the
+-- place in the count window) of its latest failure, latest first. Instances are percent-encoded, so they have
+-- no blank or asterisk.
 local FAILING_FIELDS = { 'failing' }
 
 local function check_failing(key, field, text)
@@ -13,7 +14,7 @@ local function check_failing(key, field, text)
   return text
 end
 
--- What is later than `latest` was noted before a clock was set back.
+-- A time after `latest` was noted before the clock was set back.
 local function note_failing(text, instance, at, latest)
   local from, to = string.find(text, ' ' .. instance .. '*', 1, true)
   if from then

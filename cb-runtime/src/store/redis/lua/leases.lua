@@ -1,13 +1,13 @@
--- Permits of the half-open state: a sorted set of "<instance>/<id>" by deadline.
+-- Leases of probes: a sorted set of "<instance>/<id>" by deadline.
 
--- Calls in pieces: Lua passes no more than some thousand arguments.
+-- Splits a call into pieces, because Lua passes only some thousand arguments.
 local function in_pieces(list, call)
   for start = 1, #list, 1000 do
     call(unpack(list, start, math.min(start + 999, #list)))
   end
 end
 
--- Ids are texts: they may be larger than a Lua number can tell apart.
+-- Ids are strings, because they may exceed the exact integers of Lua.
 local function lease(instance, id)
   return instance .. '/' .. id
 end

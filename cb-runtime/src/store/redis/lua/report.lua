@@ -1,8 +1,9 @@
 -- One report: see Store::report. It reads no breaker's hash unless nothing is known of it yet.
 -- KEYS: meta, events, held, names, the instance's sequence, quiet. ARGV: sequence number, the store's time of the ages,
 -- a fresh incarnation, the prefix of breakers' keys, the prefix of windows' keys; then for each entry: name, epoch,
--- successes, failures, slow, age of the latest success, age of the latest failure ('' = none), length and width of its
--- window ('' = none), how many buckets follow, and for each bucket its age and three counts.
+-- successes, failures, slow, age of the latest success, age of the latest failure ('' = none), 1 if it judges by
+-- failures in a row, length and width of its window ('' = none), how many buckets follow, and for each bucket its age and
+-- three counts.
 local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local breakers, windows = ARGV[4], ARGV[5]
 
@@ -18,20 +19,20 @@ local shapes = {}
 local at = 6
 while ARGV[at] do
   local e = { name = ARGV[at], epoch = tonumber(ARGV[at + 1]), at = at }
-  local length, width, count = tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
+  local length, width, count = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), tonumber(ARGV[at + 10])
   if length then
-    local shape = ARGV[at + 7] .. '/' .. ARGV[at + 8] .. ':'
+    local shape = ARGV[at + 8] .. '/' .. ARGV[at + 9] .. ':'
     shapes[shape] = shapes[shape] or window_of({ length = length, width = width }, windows .. shape)
     e.window = shapes[shape]
     e.field = ARGV[at + 1] .. ':' .. e.name
     for i = 0, count - 1 do
-      local place_of = at + 10 + i * 4
+      local place_of = at + 11 + i * 4
       ARGV[place_of] = math.floor(math.max(base - ARGV[place_of], 0) / width)
     end
   end
   e.buckets = count
   entries[#entries + 1], all[#all + 1] = e, e.name
-  at = at + 10 + count * 4
+  at = at + 11 + count * 4
 end
 fetch_quiet(quiet, all)
 
@@ -52,12 +53,12 @@ for i, e in ipairs(entries) do
     quiet_fields[e.name] = q
   end
   e.timely = q and q.epoch == e.epoch
-  if not e.timely or q.streak then
+  if not e.timely or (q.streak and ARGV[e.at + 7] == '1') then
     answered[#answered + 1] = i
   end
   if e.timely and e.window then
     for n = 0, e.buckets - 1 do
-      local bucket = ARGV[e.at + 10 + n * 4]
+      local bucket = ARGV[e.at + 11 + n * 4]
       if bucket >= e.window.first then
         want_bucket(e.window, bucket, e.field)
       end
@@ -74,7 +75,7 @@ if not retry then
       add_quiet(quiet_fields[e.name], tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]),
         success and math.max(base - success, 0), failed and math.max(base - failed, 0))
       for n = 0, e.buckets - 1 do
-        local b = a + 10 + n * 4
+        local b = a + 11 + n * 4
         add_to_bucket(e.window, ARGV[b], e.field, tonumber(ARGV[b + 1]), tonumber(ARGV[b + 2]), tonumber(ARGV[b + 3]))
       end
     end

@@ -1,18 +1,18 @@
--- The role of the one instance that makes a breaker's health checks: leader, leader_token and leader_until_us in the
--- breaker's hash. It is not bound to an epoch.
+-- The leader lease of a breaker's health checks: leader, leader_token and leader_until_us in the breaker's
+-- hash. It is independent of epochs.
 local ROLE_FIELDS = { 'leader', 'leader_token', 'leader_until_us' }
 
 local function read_role(key, b)
   local role = {
     holder = b.leader or '',
-    -- So that there is always a larger one.
+    -- Leaves room for a larger token.
     token = number(key, 'leader_token', b.leader_token, MAX_COUNT - 1) or 0,
     ends = number(key, 'leader_until_us', b.leader_until_us, MAX_COUNT) or 0,
   }
   if #role.holder > 1000 then
     odd(key, 'leader', role.holder, 'the name of an instance')
   end
-  -- Nobody can have it for longer than a term: a clock was set back.
+  -- A deadline beyond a term means that the clock was set back.
   if role.ends > now + MAX_ROLE_TERM then
     role.ends = 0
   end

@@ -1,4 +1,4 @@
--- What instances have said of their settings: the latest, and "<until when>|<what was said before that>".
+-- Settings summaries of instances: the latest, and "<expiry>|<previous summary>".
 local SETTINGS_FIELDS = { 'settings', 'settings_before' }
 
 local function read_settings(key, b)

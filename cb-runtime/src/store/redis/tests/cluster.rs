@@ -1,4 +1,4 @@
-//! A cluster of three masters. The rules of the contract are run against one, too: see `contract`.
+//! A cluster of three masters. The rules of the contract also run against one, see `contract`.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn namespaces_and_cached_results_spread_over_the_nodes() {
 }
 
 #[tokio::test]
-async fn emptied_scripts_go_unnoticed() {
+async fn flushed_scripts_are_reloaded() {
     let cluster = RedisCluster::start(3);
     let store = store(&cluster, "test");
     for _ in 0..3 {
@@ -54,7 +54,7 @@ async fn emptied_scripts_go_unnoticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_does_not_hold_commands_up() {
+async fn watch_does_not_delay_commands() {
     let cluster = RedisCluster::start(3);
     let store = std::sync::Arc::new(store(&cluster, "test"));
     exchange(&store, vec![]).await;
@@ -70,7 +70,7 @@ async fn a_watch_does_not_hold_commands_up() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_away_is_an_error_and_is_found_again() {
+async fn node_outage_is_an_error_and_ends() {
     let cluster = RedisCluster::start(3);
     let store = RedisStore::new(Target::Cluster(cluster.urls()), "test").unwrap();
     let patient = self::store(&cluster, "test");
@@ -90,7 +90,7 @@ async fn a_node_that_is_away_is_an_error_and_is_found_again() {
 }
 
 #[test]
-fn wrong_addresses_are_said_at_once() {
+fn invalid_addresses_are_errors_at_once() {
     for urls in [
         vec![],
         vec!["redi://x".to_owned()],

@@ -1,4 +1,4 @@
-//! Connections: how many, when they are made, and what becomes of them when something fails.
+//! Connections: their number, when they are made, and their failures.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,20 +10,21 @@ use crate::snapshot::State;
 use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore};
 use crate::store::{Batch, Position, Store};
 
-/// However busy the machine is, an impatient store will have its answer at last.
-async fn until_it_answers(store: &RedisStore) {
+/// Repeats an exchange until it is answered: on a busy machine, a store with a short deadline may need
+/// several.
+async fn until_answered(store: &RedisStore) {
     let start = Instant::now();
     while let Err(error) = Store::exchange(store, batch(vec![])).await {
         assert!(start.elapsed() < PATIENCE, "{error}");
     }
 }
 
-fn nowhere() -> Position {
+fn unknown_position() -> Position {
     Position { id: "0-0".into(), ..Position::default() }
 }
 
 #[tokio::test]
-async fn two_connections_are_made_and_not_before_they_are_needed() {
+async fn two_connections_are_made_on_demand() {
     let server = RedisServer::start();
     let store = Arc::new(store(&server));
     assert_eq!(server.connected_clients(), 0);
@@ -41,13 +42,13 @@ async fn two_connections_are_made_and_not_before_they_are_needed() {
     assert_eq!(server.connected_clients(), 1);
     assert_eq!(say(&store, about("x")).await.counts.successes, 60);
     for _ in 0..3 {
-        assert_eq!(Store::watch(&*store, nowhere(), Duration::from_millis(5)).await.unwrap(), []);
+        assert_eq!(Store::watch(&*store, unknown_position(), Duration::from_millis(5)).await.unwrap(), []);
     }
     assert_eq!(server.connected_clients(), 2);
 }
 
 #[tokio::test]
-async fn an_exchange_is_one_command() {
+async fn exchange_is_one_command() {
     let server = RedisServer::start();
     let store = store(&server);
     exchange(&store, vec![]).await;
@@ -59,11 +60,12 @@ async fn an_exchange_is_one_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_does_not_hold_commands_up() {
+async fn watch_does_not_delay_commands() {
     let server = RedisServer::start();
     let store = Arc::new(store(&server));
     let watcher = store.clone();
-    let watching = tokio::spawn(async move { Store::watch(&*watcher, nowhere(), PATIENCE).await.unwrap() });
+    let watching =
+        tokio::spawn(async move { Store::watch(&*watcher, unknown_position(), PATIENCE).await.unwrap() });
     wait_until(PATIENCE, "it waits", || server.info("clients", "blocked_clients") == "1");
     say(&store, counting("x", 1, 0)).await;
     say(&store, forcing("x", State::Open)).await;
@@ -71,18 +73,18 @@ async fn a_watch_does_not_hold_commands_up() {
 }
 
 #[tokio::test]
-async fn a_watch_that_was_given_up_does_not_delay_the_next() {
+async fn abandoned_watch_does_not_delay_the_next() {
     let server = RedisServer::start();
     let store = store(&server);
-    let given_up = Store::watch(&store, nowhere(), Duration::from_secs(3600));
+    let given_up = Store::watch(&store, unknown_position(), Duration::from_secs(3600));
     tokio::time::timeout(Duration::from_millis(50), given_up).await.unwrap_err();
     say(&store, forcing("x", State::Open)).await;
-    assert_eq!(Store::watch(&store, nowhere(), PATIENCE).await.unwrap().len(), 1);
-    wait_until(PATIENCE, "the old connection is gone", || server.connected_clients() == 2);
+    assert_eq!(Store::watch(&store, unknown_position(), PATIENCE).await.unwrap().len(), 1);
+    wait_until(PATIENCE, "the old connection is closed", || server.connected_clients() == 2);
 }
 
 #[tokio::test]
-async fn emptied_scripts_go_unnoticed() {
+async fn flushed_scripts_are_reloaded() {
     let server = RedisServer::start();
     let store = store(&server);
     say(&store, forcing("x", State::Open)).await;
@@ -95,47 +97,47 @@ async fn emptied_scripts_go_unnoticed() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_an_error_and_is_found_again() {
+async fn server_outage_is_an_error_and_ends() {
     let server = RedisServer::start();
     let store = store(&server);
     exchange(&store, vec![]).await;
-    Store::watch(&store, nowhere(), Duration::ZERO).await.unwrap();
+    Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap();
     server.stop();
     for _ in 0..2 {
         let error = Store::exchange(&store, batch(vec![])).await.unwrap_err();
         assert!(error.is_store(), "{error}");
-        assert!(Store::watch(&store, nowhere(), Duration::ZERO).await.unwrap_err().is_store());
+        assert!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
     }
     let error = Store::exchange(&store, batch(vec![])).await.unwrap_err().to_string();
     assert!(error.contains(&format!("127.0.0.1:{}", server.port())), "{error}");
     server.restart();
     say(&store, forcing("x", State::Open)).await;
-    assert_eq!(Store::watch(&store, nowhere(), Duration::ZERO).await.unwrap().len(), 1);
+    assert_eq!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap().len(), 1);
     assert_eq!(server.connected_clients(), 2);
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_an_error_in_time() {
+async fn frozen_server_is_an_error_in_time() {
     let server = RedisServer::start();
     let store = impatient(&server.url());
-    until_it_answers(&store).await;
+    until_answered(&store).await;
     server.freeze();
     let start = Instant::now();
-    // The first one has a connection already, the second one makes one anew.
+    // The first one has a connection, the second one makes a new one.
     for _ in 0..2 {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
-    assert!(Store::watch(&store, nowhere(), Duration::ZERO).await.unwrap_err().is_store());
+    assert!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
     assert!(start.elapsed() >= RESPONSE_TIMEOUT);
     assert!(start.elapsed() < PATIENCE);
     server.thaw();
-    until_it_answers(&store).await;
+    until_answered(&store).await;
 }
 
 #[tokio::test]
-async fn a_crowd_makes_one_attempt() {
+async fn concurrent_callers_make_one_attempt() {
     let server = RedisServer::start();
-    // In the second protocol a connection is ready once it is there, in the third it greets the server.
+    // With RESP2 a connection is ready at once; with RESP3 it sends HELLO first.
     for protocol in ["", "?protocol=resp3"] {
         let proxy = Proxy::start(server.port());
         proxy.stall();
@@ -151,23 +153,23 @@ async fn a_crowd_makes_one_attempt() {
         }
         assert_eq!(proxy.accepted(), 1, "{protocol}");
         proxy.heal();
-        until_it_answers(&store).await;
+        until_answered(&store).await;
         assert!(proxy.accepted() >= 2, "{protocol}");
     }
 }
 
 #[tokio::test]
-async fn a_retry_after_a_lost_answer_counts_once() {
+async fn retry_after_a_lost_answer_counts_once() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());
     let store = impatient(&proxy.url());
     let report = Batch { instance: "a".into(), seq: 1, as_of_us: None, entries: vec![counting("x", 2, 1)] };
-    until_it_answers(&store).await;
+    until_answered(&store).await;
     proxy.stall_answers();
     let error = Store::exchange(&store, report.clone()).await.unwrap_err();
     assert!(error.is_store(), "{error}");
     let arrived = || server.cli(&["HGET", "cb1:{test}:b:x", "failures"]) == "1";
-    wait_until(PATIENCE, "it has arrived all the same", arrived);
+    wait_until(PATIENCE, "the request has arrived", arrived);
     proxy.cut();
     Store::exchange(&store, report.clone()).await.unwrap_err();
     proxy.heal();
@@ -179,7 +181,7 @@ async fn a_retry_after_a_lost_answer_counts_once() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_touch_only_our_keys_is_enough() {
+async fn acl_user_for_the_prefix_suffices() {
     let server = RedisServer::start();
     let page = include_str!("../../../../../docs/redis.md");
     let documented = page.lines().find(|line| line.starts_with("ACL SETUSER breaker ")).unwrap();
@@ -191,7 +193,7 @@ async fn a_user_who_may_touch_only_our_keys_is_enough() {
     say(&store, forcing("x", State::HalfOpen)).await;
     assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
     assert_eq!(Store::fleet(&store).await.unwrap().len(), 1);
-    assert_eq!(Store::watch(&store, nowhere(), Duration::from_millis(5)).await.unwrap().len(), 1);
+    assert_eq!(Store::watch(&store, unknown_position(), Duration::from_millis(5)).await.unwrap().len(), 1);
     store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
     assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
     let log = server.command(&["ACL", "LOG"]);
@@ -199,13 +201,13 @@ async fn a_user_who_may_touch_only_our_keys_is_enough() {
 }
 
 #[tokio::test]
-async fn an_address_may_ask_for_the_third_protocol_and_a_database() {
+async fn address_selects_protocol_and_database() {
     let server = RedisServer::start();
     let store = at(&format!("{}/3?protocol=resp3", server.url()));
     exchange(&store, vec![counting("x", 1, 1), forcing("y", State::Open)]).await;
     assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
     assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
-    assert_eq!(Store::watch(&store, nowhere(), PATIENCE).await.unwrap().len(), 1);
+    assert_eq!(Store::watch(&store, unknown_position(), PATIENCE).await.unwrap().len(), 1);
     let from = Store::load(&store).await.unwrap().position;
     assert_eq!(Store::watch(&store, from, Duration::from_millis(5)).await.unwrap(), []);
     store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
@@ -214,7 +216,7 @@ async fn an_address_may_ask_for_the_third_protocol_and_a_database() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_said_without_saying_it() {
+async fn wrong_password_error_has_no_password() {
     let server = RedisServer::start_with(&["--requirepass", "right"]);
     for url in [
         format!("redis://:hunter2@127.0.0.1:{}", server.port()),
@@ -230,7 +232,7 @@ async fn a_wrong_password_is_said_without_saying_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_does_nothing_of_a_batch() {
+async fn refused_write_has_no_effect() {
     let master = RedisServer::start();
     let server = RedisServer::start();
     let store = store(&server);
@@ -244,17 +246,19 @@ async fn a_server_that_takes_no_writes_does_nothing_of_a_batch() {
     let error = Store::exchange(&store, report.clone()).await.unwrap_err();
     assert!(error.to_string().contains("OOM"), "{error}");
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    assert_eq!(server.connected_clients(), 1, "such an answer is no reason to connect anew");
+    assert_eq!(server.connected_clients(), 1, "such an answer keeps the connection");
     let view = Store::exchange(&store, report.clone()).await.unwrap().views.remove(0).unwrap();
     assert_eq!(view.counts.successes, 2);
 
-    // A replica: the master is somewhere else now, so both connections are made anew.
-    Store::watch(&store, nowhere(), Duration::ZERO).await.unwrap();
+    // A replica is not the master any more, so both connections are made again.
+    Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap();
     server.cli(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
-    wait_until(PATIENCE, "it is a replica", || server.info("replication", "master_link_status") == "up");
+    wait_until(PATIENCE, "the replication is up", || {
+        server.info("replication", "master_link_status") == "up"
+    });
     let before = server.info("stats", "total_connections_received");
     let error = Store::exchange(&store, report).await.unwrap_err();
     assert!(error.to_string().contains("READONLY") || error.to_string().contains("read only"), "{error}");
-    Store::watch(&store, nowhere(), Duration::ZERO).await.unwrap();
+    Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap();
     assert_ne!(server.info("stats", "total_connections_received"), before);
 }

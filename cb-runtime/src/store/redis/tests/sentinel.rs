@@ -1,4 +1,4 @@
-//! A master that Sentinel names, and the one after it.
+//! The master that Sentinel names, before and after a failover.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,9 @@ fn fleet() -> Fleet {
     let master = RedisServer::start_with(args);
     let replica = RedisServer::start_with(args);
     replica.cli(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
-    wait_until(PATIENCE, "it is a replica", || replica.info("replication", "master_link_status") == "up");
+    wait_until(PATIENCE, "the replication is up", || {
+        replica.info("replication", "master_link_status") == "up"
+    });
     let sentinel = RedisServer::start_sentinel("main", &master);
     wait_until(PATIENCE, "the sentinel knows the replica", || {
         sentinel.cli(&["SENTINEL", "REPLICAS", "main"]).contains(&replica.port().to_string())
@@ -28,7 +30,7 @@ fn fleet() -> Fleet {
     Fleet { master, replica, sentinel }
 }
 
-/// Nothing while the server closes its connections, which it does when its role changes.
+/// The server's role. Empty while the server closes its connections, as it does when its role changes.
 fn role(server: &RedisServer) -> String {
     let role = server.try_command(&["ROLE"]).ok();
     role.and_then(|role| role.items().first().map(Reply::text)).unwrap_or_default()
@@ -39,7 +41,7 @@ fn store(urls: &[String]) -> RedisStore {
     RedisStore::new(target, "test").unwrap()
 }
 
-async fn until_it_answers(store: &RedisStore, batch: Batch) -> crate::store::Answer {
+async fn until_answered(store: &RedisStore, batch: Batch) -> crate::store::Answer {
     let start = Instant::now();
     loop {
         match Store::exchange(store, batch.clone()).await {
@@ -51,13 +53,13 @@ async fn until_it_answers(store: &RedisStore, batch: Batch) -> crate::store::Ans
 }
 
 #[tokio::test]
-async fn after_a_failover_the_new_master_is_used() {
+async fn new_master_is_used_after_a_failover() {
     let Fleet { master, replica, sentinel } = fleet();
-    // A sentinel that is not there is passed over.
+    // An unreachable sentinel is skipped.
     let store = store(&["redis://127.0.0.1:1".into(), sentinel.url()]);
     let known = say(&store, forcing("x", State::Open)).await.record;
     let from = Store::load(&store).await.unwrap().position;
-    wait_until(PATIENCE, "the replica has it all", || replica.cli(&["DBSIZE"]) == master.cli(&["DBSIZE"]));
+    wait_until(PATIENCE, "the replica has all keys", || replica.cli(&["DBSIZE"]) == master.cli(&["DBSIZE"]));
     master.stop();
     let report = Batch {
         instance: "a".into(),
@@ -65,7 +67,7 @@ async fn after_a_failover_the_new_master_is_used() {
         as_of_us: None,
         entries: vec![Entry { known: Some(known), ..about("x") }],
     };
-    let answer = until_it_answers(&store, report).await;
+    let answer = until_answered(&store, report).await;
     assert_eq!(answer.views[0].as_ref().unwrap().record.state, State::Open);
     wait_until(PATIENCE, "the replica is the master", || role(&replica) == "master");
     say(&store, forcing("x", State::Closed)).await;
@@ -73,20 +75,20 @@ async fn after_a_failover_the_new_master_is_used() {
 }
 
 #[tokio::test]
-async fn a_demoted_master_is_not_used() {
+async fn demoted_master_is_not_used() {
     let Fleet { master, replica, sentinel } = fleet();
     let store = store(&[sentinel.url()]);
     exchange(&store, vec![counting("x", 1, 0)]).await;
     let watched =
         || Store::watch(&store, Position { id: "0-0".into(), ..Position::default() }, Duration::ZERO);
     watched().await.unwrap();
-    wait_until(PATIENCE, "the sentinel finds the replica good enough", || {
+    wait_until(PATIENCE, "the sentinel accepts the replica", || {
         sentinel.command(&["SENTINEL", "FAILOVER", "main"]) == Reply::Status("OK".into())
     });
     wait_until(PATIENCE, "the roles have changed", || role(&replica) == "master" && role(&master) == "slave");
-    until_it_answers(&store, batch(vec![forcing("x", State::Open)])).await;
+    until_answered(&store, batch(vec![forcing("x", State::Open)])).await;
     assert_eq!(replica.cli(&["HGET", "cb1:{test}:b:x", "state"]), "open");
-    // The servers have closed the connection that it had.
+    // The servers have closed the store's connection.
     let start = Instant::now();
     let events = loop {
         match watched().await {
@@ -99,26 +101,26 @@ async fn a_demoted_master_is_not_used() {
     assert_eq!(
         replica.cli(&["CLIENT", "LIST"]).lines().filter(named).count(),
         1,
-        "what watches has moved, too"
+        "the watching connection has moved, too"
     );
 }
 
 #[tokio::test]
-async fn user_password_and_database_are_the_masters() {
+async fn credentials_and_database_are_the_masters() {
     let master = RedisServer::start_with(&["--requirepass", "secret"]);
     let sentinel = RedisServer::start_sentinel("main", &master);
     let url = sentinel.url().replace("redis://", "redis://:secret@") + "/3";
     let store = store(&[url]);
     exchange(&store, vec![counting("x", 1, 0)]).await;
     assert!(master.info("keyspace", "db3").contains("keys="));
-    // A sentinel that wants to be logged in to.
+    // A sentinel with a password.
     sentinel.cli(&["ACL", "SETUSER", "default", "resetpass", ">secret"]);
     let again = self::store(&[sentinel.url().replace("redis://", "redis://:secret@") + "/3"]);
     assert_eq!(say(&again, about("x")).await.counts.successes, 1);
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said() {
+async fn errors_name_the_problem() {
     let master = RedisServer::start();
     let sentinel = RedisServer::start_sentinel("other", &master);
     let error = Store::exchange(&store(&[sentinel.url()]), batch(vec![])).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! A cluster, and a master that Sentinel names, over TLS.
+//! Cluster and Sentinel over TLS.
 
 #[cfg(feature = "cluster")]
 use cb_testkit::RedisCluster;
@@ -9,7 +9,7 @@ use crate::snapshot::State;
 use crate::store::Store;
 use crate::store::redis::{RedisStore, Target};
 
-/// Servers' certificate, and an authority that only the address names.
+/// The servers' certificate, and an authority that only the address names.
 fn authority() -> (Authority, Certificate) {
     let authority = Authority::new();
     let certificate = authority.sign("server", &["127.0.0.1"]);
@@ -20,8 +20,8 @@ fn trusting(server: &RedisServer, authority: &Authority) -> String {
     format!("{}?cacert={}", server.tls_url(), authority.file().display())
 }
 
-/// Asks until it is answered as `fits` wants: a cluster's client has but half a second for a connection, which a busy machine
-/// may need for itself.
+/// Repeats a request until its result satisfies `fits`. A cluster's client has half a second for a
+/// connection, which may not suffice on a busy machine.
 async fn until(store: &RedisStore, fits: impl Fn(&Result<(), String>) -> bool) {
     let start = std::time::Instant::now();
     loop {
@@ -34,7 +34,7 @@ async fn until(store: &RedisStore, fits: impl Fn(&Result<(), String>) -> bool) {
     }
 }
 
-async fn until_it_says(store: &RedisStore, hint: &str) {
+async fn until_error_has(store: &RedisStore, hint: &str) {
     until(store, |result| result.as_ref().is_err_and(|error| error.contains(hint))).await;
 }
 
@@ -45,7 +45,7 @@ async fn works(store: &RedisStore) {
     say(store, forcing("x", State::Open)).await;
     let start = std::time::Instant::now();
     let events = loop {
-        // On a connection of its own.
+        // The watch uses a second connection.
         match Store::watch(store, from.clone(), PATIENCE).await {
             Ok(events) => break events,
             Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
@@ -61,10 +61,10 @@ async fn works(store: &RedisStore) {
 
 #[cfg(feature = "cluster")]
 #[tokio::test]
-async fn all_nodes_of_a_cluster_are_spoken_to_over_tls() {
+async fn all_nodes_of_a_cluster_use_tls() {
     let (authority, certificate) = authority();
     let cluster = RedisCluster::start_tls(3, &authority, &certificate);
-    // The others are found through this one.
+    // The client finds the other nodes through this one.
     let known = vec![trusting(&cluster.nodes()[0], &authority)];
     let store =
         |namespace: &str| RedisStore::new(Target::Cluster(known.clone()), namespace).unwrap().patient();
@@ -72,23 +72,23 @@ async fn all_nodes_of_a_cluster_are_spoken_to_over_tls() {
         works(&store(&format!("ns{i}"))).await;
     }
     for node in cluster.nodes() {
-        assert!(!super::busy_keys(node).is_empty(), "each has its part");
+        assert!(!super::busy_keys(node).is_empty(), "each node has keys");
     }
 }
 
 #[cfg(feature = "cluster")]
 #[tokio::test]
-async fn what_is_wrong_with_a_cluster_is_said_with_what_to_do() {
+async fn cluster_errors_have_hints() {
     let (authority, certificate) = authority();
     let cluster = RedisCluster::start_tls(3, &authority, &certificate);
     let stranger = Authority::new();
     let known = vec![trusting(&cluster.nodes()[0], &stranger)];
     let store = RedisStore::new(Target::Cluster(known), "test").unwrap().patient();
-    until_it_says(&store, "?cacert=").await;
+    until_error_has(&store, "?cacert=").await;
 
     let plain = vec![cluster.nodes()[0].tls_url().replace("rediss", "redis")];
     let store = RedisStore::new(Target::Cluster(plain), "test").unwrap().patient();
-    until_it_says(&store, "write rediss://").await;
+    until_error_has(&store, "write rediss://").await;
 
     let nobody = vec!["redis://127.0.0.1:1".to_owned()];
     let store = RedisStore::new(Target::Cluster(nobody), "test").unwrap().patient();
@@ -98,7 +98,7 @@ async fn what_is_wrong_with_a_cluster_is_said_with_what_to_do() {
 
 #[cfg(feature = "sentinel")]
 #[tokio::test]
-async fn sentinel_and_its_master_are_spoken_to_over_tls() {
+async fn sentinel_and_master_use_tls() {
     let (authority, certificate) = authority();
     let master = RedisServer::start_tls(&authority, &certificate, &[]);
     let sentinel = RedisServer::start_sentinel_tls("main", &master, &authority, &certificate);
@@ -108,5 +108,5 @@ async fn sentinel_and_its_master_are_spoken_to_over_tls() {
 
     let target = Target::Sentinel { urls: vec![sentinel.tls_url()], master: "main".into() };
     let store = RedisStore::new(target, "test").unwrap().patient();
-    until_it_says(&store, "?cacert=").await;
+    until_error_has(&store, "?cacert=").await;
 }

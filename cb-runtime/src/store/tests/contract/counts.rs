@@ -1,4 +1,4 @@
-//! Merging: totals and runs.
+//! Merging of totals and streaks.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use crate::snapshot::State;
 use crate::store::{Batch, Delta, IDLE, MAX_COUNT, MAX_STREAK, Streak};
 
 rules! {
-    an_unknown_breaker_is_closed_since_ever
+    unknown_breaker_is_closed
     deltas_of_all_instances_add_up
-    breakers_do_not_touch_each_other
-    the_second_entry_of_a_batch_finds_what_the_first_has_left
-    a_retry_is_not_merged_again_but_does_all_else
-    a_delta_of_another_epoch_is_dropped
-    a_newcomers_delta_counts_only_where_calls_are_counted
-    sums_stop_at_the_largest_whole_number
-    a_success_erases_only_the_failures_before_it
-    runs_merge_in_any_order
-    a_failure_of_the_very_moment_of_a_success_stays
-    a_long_run_keeps_its_sum
-    ages_count_back_from_the_instances_own_estimate_if_it_is_credible
+    breakers_are_independent
+    entries_of_a_batch_are_applied_in_order
+    retry_is_merged_once_and_answered_again
+    delta_of_another_epoch_is_dropped
+    delta_of_a_new_instance_counts_only_in_counting_states
+    sums_saturate_at_the_largest_exact_integer
+    success_ends_only_earlier_failures
+    streaks_merge_in_any_order
+    failure_at_the_time_of_a_success_stays
+    long_streak_keeps_its_sum
+    ages_use_the_instances_clock_estimate_if_it_is_credible
 }
 
-async fn an_unknown_breaker_is_closed_since_ever(bench: &Bench<'_>) {
+async fn unknown_breaker_is_closed(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = a.ask("x").await;
     assert_eq!(view.record.state, State::Closed);
     assert_eq!((view.record.epoch, view.record.since_us, view.record.remaining_us), (0, 0, None));
     assert_eq!((view.record.reason.as_str(), view.record.originator.as_str()), ("", ""));
     assert_eq!((view.counts, view.streak, view.won), (counts(0, 0), 0, false));
-    assert!(bench.store.fleet().await.unwrap().is_empty(), "asking after a breaker does not make it");
+    assert!(bench.store.fleet().await.unwrap().is_empty(), "a request does not create a breaker");
 }
 
 async fn deltas_of_all_instances_add_up(bench: &Bench<'_>) {
@@ -43,7 +43,7 @@ async fn deltas_of_all_instances_add_up(bench: &Bench<'_>) {
     assert_eq!((fleet.len(), &*fleet[0].name, fleet_counts), (1, "x", counts(8, 3)));
 }
 
-async fn breakers_do_not_touch_each_other(bench: &Bench<'_>) {
+async fn breakers_are_independent(bench: &Bench<'_>) {
     let names =
         ["x", "y", "", "x:y", "{x}", "%7bx%7d", "two words", "line\nbreak", "größe \u{1f980}", "\u{0}"];
     let mut a = bench.instance("a {odd} instance\n");
@@ -65,7 +65,7 @@ async fn breakers_do_not_touch_each_other(bench: &Bench<'_>) {
     assert_eq!(load.held.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["y"]);
 }
 
-async fn the_second_entry_of_a_batch_finds_what_the_first_has_left(bench: &Bench<'_>) {
+async fn entries_of_a_batch_are_applied_in_order(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let counting = || Entry { delta: delta(0, 1), ..about("x") };
     let opening = Entry { proposal: Some(forced(State::Open, "test")), ..counting() };
@@ -76,7 +76,7 @@ async fn the_second_entry_of_a_batch_finds_what_the_first_has_left(bench: &Bench
     assert_eq!((views[2].record.state, views[2].counts), (State::Open, counts(0, 0)));
 }
 
-async fn a_retry_is_not_merged_again_but_does_all_else(bench: &Bench<'_>) {
+async fn retry_is_merged_once_and_answered_again(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let known = a.say(Entry { delta: delta(1, 1), ..about("x") }).await.record;
     let entry = Entry { delta: delta(0, 2), ..propose("x", &known, proposal(State::Open)) };
@@ -90,13 +90,13 @@ async fn a_retry_is_not_merged_again_but_does_all_else(bench: &Bench<'_>) {
     }
     let retry = Batch { instance: "a".into(), seq: 1, entries: vec![entry.clone()], ..Batch::default() };
     let view = bench.store.exchange(retry).await.unwrap().views.remove(0).unwrap();
-    assert!(view.won, "a proposal is bound by its epoch, not by the batch's number");
-    // The lower numbers have not set the store's memory back.
+    assert!(view.won, "a proposal depends on its epoch, not on the sequence number");
+    // Lower sequence numbers do not reset the store's latest one.
     let counting = Entry { known: Some(view.record), proposal: None, ..entry };
     let again = Batch { instance: "a".into(), seq: 2, entries: vec![counting], ..Batch::default() };
     let view = bench.store.exchange(again).await.unwrap().views.remove(0).unwrap();
     assert_eq!(view.counts, counts(0, 0));
-    // Another instance's numbers are its own.
+    // Sequence numbers are per instance.
     assert_eq!(
         bench
             .instance("b")
@@ -107,7 +107,7 @@ async fn a_retry_is_not_merged_again_but_does_all_else(bench: &Bench<'_>) {
     );
 }
 
-async fn a_delta_of_another_epoch_is_dropped(bench: &Bench<'_>) {
+async fn delta_of_another_epoch_is_dropped(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.say(Entry { delta: delta(0, 1), ..about("x") }).await.record;
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
@@ -118,7 +118,7 @@ async fn a_delta_of_another_epoch_is_dropped(bench: &Bench<'_>) {
     assert_eq!((view.counts, view.streak), (counts(5, 5), 3));
 }
 
-async fn a_newcomers_delta_counts_only_where_calls_are_counted(bench: &Bench<'_>) {
+async fn delta_of_a_new_instance_counts_only_in_counting_states(bench: &Bench<'_>) {
     let mut newcomer = bench.instance("b");
     for (state, counted) in [
         (State::Closed, true),
@@ -134,7 +134,7 @@ async fn a_newcomers_delta_counts_only_where_calls_are_counted(bench: &Bench<'_>
     }
 }
 
-async fn sums_stop_at_the_largest_whole_number(bench: &Bench<'_>) {
+async fn sums_saturate_at_the_largest_exact_integer(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let much = Delta {
         streak: Streak { success_age_us: None, failures: vec![(2, MAX_COUNT - 1), (1, 1)] },
@@ -146,7 +146,7 @@ async fn sums_stop_at_the_largest_whole_number(bench: &Bench<'_>) {
     }
 }
 
-async fn a_success_erases_only_the_failures_before_it(bench: &Bench<'_>) {
+async fn success_ends_only_earlier_failures(bench: &Bench<'_>) {
     bench
         .instance("a")
         .say(Entry { delta: streak(None, &[(9 * SECOND, 4), (SECOND, 2)]), ..about("x") })
@@ -157,13 +157,13 @@ async fn a_success_erases_only_the_failures_before_it(bench: &Bench<'_>) {
         .instance("c")
         .say(Entry { delta: streak(Some(8 * SECOND), &[(7 * SECOND, 9)]), ..about("x") })
         .await;
-    assert_eq!(view.streak, 2, "an older success changes nothing, nor do failures before the latest one");
+    assert_eq!(view.streak, 2, "an older success changes nothing, nor do failures before the latest success");
     bench.pass(seconds(1));
     let view = bench.instance("d").say(Entry { delta: streak(Some(0), &[(0, 1)]), ..about("x") }).await;
     assert_eq!(view.streak, 1);
 }
 
-async fn runs_merge_in_any_order(bench: &Bench<'_>) {
+async fn streaks_merge_in_any_order(bench: &Bench<'_>) {
     let reports = [
         streak(Some(5 * SECOND), &[(4 * SECOND, 1)]),
         streak(None, &[(6 * SECOND, 2), (3 * SECOND, 4)]),
@@ -180,21 +180,21 @@ async fn runs_merge_in_any_order(bench: &Bench<'_>) {
     }
 }
 
-async fn a_failure_of_the_very_moment_of_a_success_stays(bench: &Bench<'_>) {
+async fn failure_at_the_time_of_a_success_stays(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..about("x") }).await;
     let view = a.say(Entry { delta: streak(Some(SECOND), &[(SECOND, 1)]), ..about("x") }).await;
     assert_eq!(view.streak, 2);
 }
 
-async fn a_long_run_keeps_its_sum(bench: &Bench<'_>) {
+async fn long_streak_keeps_its_sum(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for i in 0..3 * MAX_STREAK as u64 {
         bench.pass(seconds(1));
         let view = a.say(Entry { delta: streak(None, &[(0, 1)]), ..about("x") }).await;
         assert_eq!(view.streak, i + 1);
     }
-    // What became one has the age of its youngest: a success in the midst of it erases nothing.
+    // Merged failures have the age of the latest, so a success between them ends none.
     let single = MAX_STREAK as u64 - 1;
     let before_all = Some(single * SECOND + 1);
     assert_eq!(
@@ -205,14 +205,14 @@ async fn a_long_run_keeps_its_sum(bench: &Bench<'_>) {
     assert_eq!(a.say(Entry { delta: streak(after_the_oldest, &[]), ..about("x") }).await.streak, single);
 }
 
-async fn ages_count_back_from_the_instances_own_estimate_if_it_is_credible(bench: &Bench<'_>) {
+async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'_>) {
     let now = bench.instance("z").exchange(vec![]).await.now_us;
-    // A failure half a second ago; and a success just before it, reported half a second later.
+    // A failure half a second ago, and a success just before it that is reported half a second later.
     let mut cases = Vec::new();
     for (name, as_of_us, counted) in [
-        ("at once", Some(now), true),
+        ("when sent", Some(now), true),
         ("a second ago", Some(now - SECOND / 2), true),
-        ("more than that", Some(now - SECOND / 2 - 1), false),
+        ("earlier than that", Some(now - SECOND / 2 - 1), false),
         ("now", Some(now + SECOND / 2), false),
         ("in the future", Some(now + SECOND / 2 + 1), false),
         ("unknown", None, false),
@@ -230,7 +230,7 @@ async fn ages_count_back_from_the_instances_own_estimate_if_it_is_credible(bench
     }
 }
 
-/// Not among the rules: Redis forgets by its own clock, see `redis::lives`.
+/// Not one of the rules: Redis expires keys by its own clock, see `redis::tests::expiry`.
 #[tokio::test]
 async fn an_idle_closed_breaker_is_forgotten_and_a_used_one_is_not() {
     let bench = Bench::memory();

@@ -1,18 +1,18 @@
-//! Which instances report failures, and when the latest success was.
+//! The instances that report failures, and the time of the latest success.
 
 use super::{Bench, Entry, SECOND, about, counts, delta, proposal, propose, rules, seconds, streak};
 use crate::snapshot::State;
 use crate::store::{Batch, Delta, MAX_FAILING, Streak};
 
 rules! {
-    the_age_of_the_latest_success_is_told
-    other_instances_that_have_failed_are_told_by_their_latest_failure
-    a_failure_without_a_time_happened_just_now
-    an_older_failure_reported_later_changes_nothing
-    who_has_failed_is_forgotten_with_the_epoch
-    a_late_or_repeated_report_makes_nobody_failing
-    only_the_latest_failing_instances_are_told_apart
-    who_does_not_judge_by_it_is_neither_noted_nor_told
+    age_of_the_latest_success_is_answered
+    other_failing_instances_are_answered_by_latest_failure
+    failure_without_a_time_counts_as_now
+    older_failure_reported_later_changes_nothing
+    failing_instances_are_per_epoch
+    late_or_repeated_report_adds_no_failing_instance
+    number_of_failing_instances_is_bounded
+    failing_instances_are_kept_only_on_request
 }
 
 const NOBODY: [u64; 0] = [];
@@ -26,7 +26,7 @@ async fn failing(bench: &Bench<'_>, reader: &str) -> Vec<u64> {
     bench.store.exchange(batch).await.unwrap().views.remove(0).unwrap().failing
 }
 
-async fn the_age_of_the_latest_success_is_told(bench: &Bench<'_>) {
+async fn age_of_the_latest_success_is_answered(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     assert_eq!(a.ask("x").await.success_age_us, None);
     let view = a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..quorum("x") }).await;
@@ -38,13 +38,13 @@ async fn the_age_of_the_latest_success_is_told(bench: &Bench<'_>) {
     let view = b.say(Entry { delta: streak(Some(9 * SECOND), &[]), ..quorum("x") }).await;
     assert_eq!(view.success_age_us, Some(5 * SECOND), "an older one changes nothing");
     let open = b.say(propose("x", &view.record, proposal(State::Open))).await;
-    assert_eq!(open.success_age_us, None, "of the epoch");
+    assert_eq!(open.success_age_us, None, "success times are per epoch");
 }
 
-async fn other_instances_that_have_failed_are_told_by_their_latest_failure(bench: &Bench<'_>) {
+async fn other_failing_instances_are_answered_by_latest_failure(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a {odd} *"), bench.instance("b"));
     let view = a.say(Entry { delta: streak(None, &[(7 * SECOND, 2), (4 * SECOND, 1)]), ..quorum("x") }).await;
-    assert_eq!(view.failing, NOBODY, "its own are none of the others'");
+    assert_eq!(view.failing, NOBODY, "an instance is not among its own others");
     bench.pass(seconds(1));
     let failed = Delta { counts: counts(2, 1), ..streak(Some(0), &[(SECOND, 0), (3 * SECOND, 1)]) };
     assert_eq!(b.say(Entry { delta: failed, ..quorum("x") }).await.failing, [5 * SECOND]);
@@ -58,32 +58,32 @@ async fn other_instances_that_have_failed_are_told_by_their_latest_failure(bench
     assert_eq!(bench.instance("c").say(quorum("y")).await.failing, NOBODY);
 }
 
-async fn a_failure_without_a_time_happened_just_now(bench: &Bench<'_>) {
+async fn failure_without_a_time_counts_as_now(bench: &Bench<'_>) {
     bench.instance("a").say(Entry { delta: delta(0, 1), ..quorum("x") }).await;
     bench.pass(seconds(2));
     assert_eq!(failing(bench, "b").await, [2 * SECOND]);
 }
 
-async fn an_older_failure_reported_later_changes_nothing(bench: &Bench<'_>) {
+async fn older_failure_reported_later_changes_nothing(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..quorum("x") }).await;
     a.say(Entry { delta: streak(None, &[(9 * SECOND, 1)]), ..quorum("x") }).await;
     assert_eq!(failing(bench, "b").await, [SECOND]);
 }
 
-async fn who_has_failed_is_forgotten_with_the_epoch(bench: &Bench<'_>) {
+async fn failing_instances_are_per_epoch(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.say(Entry { delta: streak(None, &[(SECOND, 1)]), ..quorum("x") }).await.record;
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
     assert_eq!(failing(bench, "b").await, NOBODY);
-    // In the next one, everybody starts anew.
+    // The next epoch starts without failing instances.
     let streak = Streak { success_age_us: None, failures: vec![(5 * SECOND, 1)] };
     let delta = Delta { streak, ..Delta::default() };
     a.say(Entry { known: Some(open), delta, ..quorum("x") }).await;
     assert_eq!(failing(bench, "b").await, [5 * SECOND]);
 }
 
-async fn a_late_or_repeated_report_makes_nobody_failing(bench: &Bench<'_>) {
+async fn late_or_repeated_report_adds_no_failing_instance(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.ask("x").await.record;
     let open = a.force("x", State::Open, "test").await.record;
@@ -100,7 +100,7 @@ async fn a_late_or_repeated_report_makes_nobody_failing(bench: &Bench<'_>) {
     assert_eq!(failing(bench, "b").await, NOBODY);
 }
 
-async fn only_the_latest_failing_instances_are_told_apart(bench: &Bench<'_>) {
+async fn number_of_failing_instances_is_bounded(bench: &Bench<'_>) {
     let many = MAX_FAILING as u64 + 3;
     for i in 1..=many {
         let mut reporter = bench.instance(&format!("instance {i}"));
@@ -111,8 +111,8 @@ async fn only_the_latest_failing_instances_are_told_apart(bench: &Bench<'_>) {
     assert_eq!(failing(bench, "instance 1").await.len(), MAX_FAILING - 1);
 }
 
-async fn who_does_not_judge_by_it_is_neither_noted_nor_told(bench: &Bench<'_>) {
+async fn failing_instances_are_kept_only_on_request(bench: &Bench<'_>) {
     bench.instance("a").say(Entry { delta: delta(0, 1), ..quorum("x") }).await;
     assert_eq!(bench.instance("b").say(Entry { delta: delta(0, 1), ..about("x") }).await.failing, NOBODY);
-    assert_eq!(failing(bench, "c").await, [0], "a alone");
+    assert_eq!(failing(bench, "c").await, [0], "only a");
 }

@@ -1,4 +1,4 @@
-//! The last calls.
+//! Count windows: the last N calls.
 
 use super::{Bench, Entry, Instance, about, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
@@ -7,20 +7,20 @@ use crate::store::{
 };
 
 rules! {
-    the_last_calls_stand_in_the_order_of_the_exchanges
-    more_than_the_last_calls_are_not_kept
-    only_what_is_later_than_the_place_asked_for_is_answered
-    last_calls_of_different_numbers_do_not_mix
-    every_epoch_has_last_calls_of_its_own
-    a_retry_appends_nothing
-    who_does_not_ask_for_last_calls_appends_none
-    a_number_of_last_calls_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done
-    the_most_last_calls_that_may_be_kept_are_kept
-    places_stop_at_the_largest_whole_number
-    who_has_failed_among_the_last_calls_is_told_by_its_latest_place
-    only_the_instances_that_failed_last_are_told_apart
-    who_does_not_judge_by_failing_instances_is_neither_noted_nor_told
-    last_calls_are_kept_as_long_as_they_are_asked_for
+    count_window_is_in_the_order_of_exchanges
+    count_window_is_bounded
+    answer_begins_after_the_requested_place
+    count_windows_of_different_lengths_are_separate
+    count_windows_are_per_epoch
+    retry_appends_nothing
+    entry_without_a_count_window_appends_nothing
+    invalid_length_is_an_error_without_effects
+    longest_count_window_is_kept
+    places_saturate_at_the_largest_exact_integer
+    failing_instances_are_answered_by_latest_place
+    number_of_failing_instances_is_bounded
+    failing_instances_are_kept_only_on_request
+    count_windows_expire_after_their_last_use
 }
 
 const S: OutcomeKind = OutcomeKind { failed: false, slow: false };
@@ -46,18 +46,18 @@ fn last(view: &View) -> LastView {
     view.last.clone().unwrap()
 }
 
-async fn the_last_calls_stand_in_the_order_of_the_exchanges(bench: &Bench<'_>) {
+async fn count_window_is_in_the_order_of_exchanges(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
-    assert!(bench.store.fleet().await.unwrap().is_empty(), "asking after them makes no breaker");
+    assert!(bench.store.fleet().await.unwrap().is_empty(), "a request does not create a breaker");
     append(&mut a, 10, &[(S, 2), (F, 1)]).await;
     append(&mut b, 10, &[(F, 1), (SLOW, 1), (SLOW_F, 2)]).await;
     let view = append(&mut a, 10, &[(SLOW_F, 1), (S, 0), (SLOW_F, 1)]).await;
     let expected = vec![(S, 2), (F, 2), (SLOW, 1), (SLOW_F, 4)];
-    assert_eq!((view.place, view.outcomes), (9, expected), "one kind's calls come as one");
+    assert_eq!((view.place, view.outcomes), (9, expected), "calls of one kind are merged");
 }
 
-async fn more_than_the_last_calls_are_not_kept(bench: &Bench<'_>) {
+async fn count_window_is_bounded(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = append(&mut a, 3, &[(F, 2), (S, 2), (SLOW, 1_000_000), (F, 1)]).await;
     assert_eq!((view.place, view.outcomes), (1_000_005, vec![(SLOW, 2), (F, 1)]));
@@ -67,7 +67,7 @@ async fn more_than_the_last_calls_are_not_kept(bench: &Bench<'_>) {
     assert_eq!((view.place, view.outcomes), (1_000_013, vec![(S, 3)]));
 }
 
-async fn only_what_is_later_than_the_place_asked_for_is_answered(bench: &Bench<'_>) {
+async fn answer_begins_after_the_requested_place(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     append(&mut a, 4, &[(F, 3), (S, 2), (F, 1)]).await;
     for (since, expected) in [
@@ -86,7 +86,7 @@ async fn only_what_is_later_than_the_place_asked_for_is_answered(bench: &Bench<'
     }
 }
 
-async fn last_calls_of_different_numbers_do_not_mix(bench: &Bench<'_>) {
+async fn count_windows_of_different_lengths_are_separate(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     append(&mut a, 2, &[(F, 5)]).await;
     append(&mut b, 20, &[(S, 5)]).await;
@@ -95,7 +95,7 @@ async fn last_calls_of_different_numbers_do_not_mix(bench: &Bench<'_>) {
     assert_eq!(append(&mut a, 21, &[]).await, NOTHING);
 }
 
-async fn every_epoch_has_last_calls_of_its_own(bench: &Bench<'_>) {
+async fn count_windows_are_per_epoch(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.say(appending(10, &[(F, 5)])).await.record;
     let opening = Entry { known: Some(closed.clone()), ..appending(10, &[(F, 1)]) };
@@ -107,11 +107,11 @@ async fn every_epoch_has_last_calls_of_its_own(bench: &Bench<'_>) {
     let timely = Entry { known: Some(view.record), ..appending(10, &[(S, 1)]) };
     let view = last(&a.say(timely).await);
     assert_eq!((view.place, view.outcomes), (1, vec![(S, 1)]));
-    // Whoever has failed in the last epoch has not in this one.
+    // Failures of the last epoch are not part of this one.
     assert!(last(&bench.instance("b").say(asking(10, 0)).await).failing.is_empty());
 }
 
-async fn a_retry_appends_nothing(bench: &Bench<'_>) {
+async fn retry_appends_nothing(bench: &Bench<'_>) {
     let batch = || Batch {
         instance: "a".into(),
         seq: 5,
@@ -124,21 +124,19 @@ async fn a_retry_appends_nothing(bench: &Bench<'_>) {
     }
 }
 
-async fn who_does_not_ask_for_last_calls_appends_none(bench: &Bench<'_>) {
+async fn entry_without_a_count_window_appends_nothing(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = a.say(Entry { last: None, ..appending(10, &[(F, 1)]) }).await;
     assert_eq!(view.last, None);
     assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
     assert!(bench.store.fleet().await.unwrap().is_empty());
     append(&mut a, 10, &[(F, 0)]).await;
-    assert!(bench.store.fleet().await.unwrap().is_empty(), "none at all are nothing");
+    assert!(bench.store.fleet().await.unwrap().is_empty(), "an empty list has no effect");
     append(&mut a, 10, &[(F, 1)]).await;
     assert_eq!(bench.store.fleet().await.unwrap().len(), 1);
 }
 
-async fn a_number_of_last_calls_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done(
-    bench: &Bench<'_>,
-) {
+async fn invalid_length_is_an_error_without_effects(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for calls in [0, MAX_LAST + 1, u32::MAX] {
         let impossible = Entry { delta: delta(1, 1), ..asking(calls, 0) };
@@ -149,18 +147,18 @@ async fn a_number_of_last_calls_that_cannot_be_is_an_error_and_nothing_of_the_en
     assert!(bench.store.fleet().await.unwrap().is_empty());
 }
 
-async fn the_most_last_calls_that_may_be_kept_are_kept(bench: &Bench<'_>) {
+async fn longest_count_window_is_kept(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let most = u64::from(MAX_LAST);
     append(&mut a, MAX_LAST, &[(F, 3), (S, most - 1)]).await;
     let view = append(&mut a, MAX_LAST, &[]).await;
     assert_eq!((view.place, view.outcomes), (most + 2, vec![(F, 1), (S, most - 1)]));
-    // No two neighbours alike.
+    // Adjacent outcomes differ, so that none are merged.
     let mixed: Vec<_> = (0..MAX_LAST).map(|i| ([S, F, SLOW][i as usize % 3], 1)).collect();
     assert_eq!(append(&mut a, MAX_LAST, &mixed).await.outcomes, mixed);
 }
 
-async fn places_stop_at_the_largest_whole_number(bench: &Bench<'_>) {
+async fn places_saturate_at_the_largest_exact_integer(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for outcomes in [[(F, 1), (S, MAX_COUNT - 2)], [(S, 1), (F, 1)], [(F, u64::MAX), (S, 1)]] {
         append(&mut a, 2, &outcomes).await;
@@ -170,7 +168,7 @@ async fn places_stop_at_the_largest_whole_number(bench: &Bench<'_>) {
     assert_eq!(append(&mut a, 2, &[]).await.outcomes, [(F, 1), (S, 1)]);
 }
 
-async fn who_has_failed_among_the_last_calls_is_told_by_its_latest_place(bench: &Bench<'_>) {
+async fn failing_instances_are_answered_by_latest_place(bench: &Bench<'_>) {
     let mut names = ["a", "b {odd} *", "c/1"].map(|name| bench.instance(name));
     append(&mut names[0], 10, &[(F, 1), (S, 3), (F, 2), (S, 1)]).await;
     append(&mut names[1], 10, &[(S, 9)]).await;
@@ -180,11 +178,11 @@ async fn who_has_failed_among_the_last_calls_is_told_by_its_latest_place(bench: 
     assert_eq!(append(&mut names[1], 10, &[(F, 1)]).await.failing, [19, 6]);
     assert_eq!(append(&mut names[0], 10, &[(F, 1), (S, 1)]).await.failing, [20, 19]);
     assert_eq!(append(&mut names[2], 10, &[]).await.failing, [21, 20]);
-    // That these have long been pushed out changes nothing.
+    // These outcomes have left the window.
     assert_eq!(append(&mut names[2], 10, &[(S, 100)]).await.failing, [21, 20]);
 }
 
-async fn only_the_instances_that_failed_last_are_told_apart(bench: &Bench<'_>) {
+async fn number_of_failing_instances_is_bounded(bench: &Bench<'_>) {
     let many = MAX_FAILING as u64 + 3;
     for i in 1..=many {
         append(&mut bench.instance(&i.to_string()), 10, &[(F, 1)]).await;
@@ -196,14 +194,14 @@ async fn only_the_instances_that_failed_last_are_told_apart(bench: &Bench<'_>) {
     assert_eq!(append(&mut latest, 10, &[]).await.failing, (4..many).rev().collect::<Vec<_>>());
 }
 
-async fn who_does_not_judge_by_failing_instances_is_neither_noted_nor_told(bench: &Bench<'_>) {
+async fn failing_instances_are_kept_only_on_request(bench: &Bench<'_>) {
     append(&mut bench.instance("a"), 10, &[(F, 1)]).await;
     let view = bench.instance("b").say(Entry { failing: false, ..appending(10, &[(F, 1)]) }).await;
     assert_eq!((last(&view).failing, last(&view).outcomes), (vec![], vec![(F, 2)]));
-    assert_eq!(append(&mut bench.instance("c"), 10, &[]).await.failing, [1], "a alone");
+    assert_eq!(append(&mut bench.instance("c"), 10, &[]).await.failing, [1], "only a");
 }
 
-async fn last_calls_are_kept_as_long_as_they_are_asked_for(bench: &Bench<'_>) {
+async fn count_windows_expire_after_their_last_use(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let known = a.say(appending(10, &[(F, 1)])).await.record;
     for _ in 0..4 {

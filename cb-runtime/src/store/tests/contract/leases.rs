@@ -1,4 +1,4 @@
-//! Permits of the half-open state.
+//! Leases of probes.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use crate::snapshot::State;
 use crate::store::{LeaseAsk, LeaseId, View};
 
 rules! {
-    no_more_leases_than_the_limit_are_out_fleet_wide
+    leases_never_exceed_the_limit_fleet_wide
     only_a_half_open_state_has_leases
-    a_lease_that_is_given_back_is_free_again
-    nobody_can_give_back_what_another_holds
-    a_lease_lapses_and_is_not_revived
-    a_renewed_lease_stays
-    who_asks_again_for_what_it_holds_gets_it_again
-    leases_are_granted_in_the_exchange_that_makes_the_state_half_open
-    a_change_of_state_ends_all_leases
-    two_instances_ids_do_not_collide
+    returned_lease_is_free_again
+    lease_is_returned_only_by_its_holder
+    expired_lease_is_not_revived
+    renewed_lease_stays
+    repeated_request_grants_the_held_lease
+    leases_are_granted_with_the_transition_to_half_open
+    transition_ends_all_leases
+    lease_ids_of_instances_do_not_collide
 }
 
 const NONE: [LeaseId; 0] = [];
@@ -33,7 +33,7 @@ async fn granted(bench: &Bench<'_>, instance: &str, ids: &[LeaseId], limit: u32)
     ask(bench, instance, want(ids, limit)).await.granted
 }
 
-async fn no_more_leases_than_the_limit_are_out_fleet_wide(bench: &Bench<'_>) {
+async fn leases_never_exceed_the_limit_fleet_wide(bench: &Bench<'_>) {
     half_open(bench).await;
     let view = ask(bench, "a", want(&[1, 2], 3)).await;
     assert_eq!((view.granted, view.lease_wait_us), (vec![1, 2], None));
@@ -42,7 +42,7 @@ async fn no_more_leases_than_the_limit_are_out_fleet_wide(bench: &Bench<'_>) {
     assert_eq!((view.granted, view.lease_wait_us), (vec![7], Some(9 * SECOND)));
     let view = ask(bench, "c", want(&[1], 3)).await;
     assert_eq!((view.granted, view.lease_wait_us), (vec![], Some(9 * SECOND)));
-    assert_eq!(granted(bench, "c", &[1], 4).await, [1], "another deploy's limit is its own");
+    assert_eq!(granted(bench, "c", &[1], 4).await, [1], "each deploy has its own limit");
     assert_eq!(granted(bench, "c", &[2], 0).await, NONE);
 }
 
@@ -56,24 +56,24 @@ async fn only_a_half_open_state_has_leases(bench: &Bench<'_>) {
     }
 }
 
-async fn a_lease_that_is_given_back_is_free_again(bench: &Bench<'_>) {
+async fn returned_lease_is_free_again(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1, 2], 2).await, [1, 2]);
     assert_eq!(granted(bench, "b", &[1], 2).await, NONE);
     let view = ask(bench, "a", LeaseAsk { release: vec![2, 77], ..want(&[3], 2) }).await;
-    assert_eq!(view.granted, [3], "in one exchange");
+    assert_eq!(view.granted, [3], "a return and a request fit one exchange");
     ask(bench, "a", LeaseAsk { release: vec![1, 2], ..LeaseAsk::default() }).await;
     assert_eq!(granted(bench, "b", &[1, 2], 2).await, [1]);
 }
 
-async fn nobody_can_give_back_what_another_holds(bench: &Bench<'_>) {
+async fn lease_is_returned_only_by_its_holder(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
     ask(bench, "b", LeaseAsk { release: vec![1], ..LeaseAsk::default() }).await;
     assert_eq!(granted(bench, "b", &[1], 1).await, NONE);
 }
 
-async fn a_lease_lapses_and_is_not_revived(bench: &Bench<'_>) {
+async fn expired_lease_is_not_revived(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
     bench.pass(Duration::from_micros(10 * SECOND - 1));
@@ -82,12 +82,12 @@ async fn a_lease_lapses_and_is_not_revived(bench: &Bench<'_>) {
     let renewing = || LeaseAsk { renew: vec![1], term_us: 10 * SECOND, ..LeaseAsk::default() };
     ask(bench, "a", renewing()).await;
     assert_eq!(granted(bench, "b", &[2], 1).await, [2]);
-    // A give-back or renewal that comes late takes nothing from the new holder.
+    // A late return or renewal does not affect the new holder.
     ask(bench, "a", LeaseAsk { release: vec![1], ..renewing() }).await;
     assert_eq!(granted(bench, "c", &[3], 1).await, NONE);
 }
 
-async fn a_renewed_lease_stays(bench: &Bench<'_>) {
+async fn renewed_lease_stays(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
     for _ in 0..3 {
@@ -99,7 +99,7 @@ async fn a_renewed_lease_stays(bench: &Bench<'_>) {
     assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(SECOND));
 }
 
-async fn who_asks_again_for_what_it_holds_gets_it_again(bench: &Bench<'_>) {
+async fn repeated_request_grants_the_held_lease(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1, 2], 3).await, [1, 2]);
     bench.pass(seconds(6));
@@ -109,7 +109,7 @@ async fn who_asks_again_for_what_it_holds_gets_it_again(bench: &Bench<'_>) {
     assert_eq!(granted(bench, "a", &[3, 3], 3).await, [3, 3]);
 }
 
-async fn leases_are_granted_in_the_exchange_that_makes_the_state_half_open(bench: &Bench<'_>) {
+async fn leases_are_granted_with_the_transition_to_half_open(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.ask("x").await.record;
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
@@ -121,7 +121,7 @@ async fn leases_are_granted_in_the_exchange_that_makes_the_state_half_open(bench
     assert_eq!((view.won, view.granted), (false, vec![6]));
 }
 
-async fn a_change_of_state_ends_all_leases(bench: &Bench<'_>) {
+async fn transition_ends_all_leases(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     half_open(bench).await;
     let view = a.say(Entry { leases: want(&[1, 2], 2), ..about("x") }).await;
@@ -136,7 +136,7 @@ async fn a_change_of_state_ends_all_leases(bench: &Bench<'_>) {
     assert_eq!(a.say(probing).await.granted, [4, 5]);
 }
 
-async fn two_instances_ids_do_not_collide(bench: &Bench<'_>) {
+async fn lease_ids_of_instances_do_not_collide(bench: &Bench<'_>) {
     half_open(bench).await;
     for (instance, id) in
         [("a", u64::MAX), ("a", u64::MAX - 1), ("a/1", 2), ("a", 12), ("a/", 12), ("a\n", 1)]

@@ -200,7 +200,17 @@ fn reported() -> impl Strategy<Value = ReportPlan> {
     (0..BREAKERS.len(), beside, counts(), ages, window, buckets).prop_map(
         |(breaker, beside, counts, (success_age_us, failure_age_us), window, buckets)| {
             let name = BREAKERS[breaker].into();
-            let entry = Reported { name, epoch: 0, counts, success_age_us, failure_age_us, window, buckets };
+            let by_streak = failure_age_us.is_none();
+            let entry = Reported {
+                name,
+                epoch: 0,
+                counts,
+                success_age_us,
+                failure_age_us,
+                by_streak,
+                window,
+                buckets,
+            };
             (breaker, beside, entry)
         },
     )

@@ -20,7 +20,12 @@ rules! {
 }
 
 fn reported(name: &str, successes: u64, failures: u64) -> Reported {
-    Reported { name: name.into(), counts: counts(successes, failures), ..Reported::default() }
+    Reported {
+        name: name.into(),
+        counts: counts(successes, failures),
+        by_streak: true,
+        ..Reported::default()
+    }
 }
 
 async fn report(instance: &mut Instance<'_>, entries: Vec<Reported>) -> Acknowledged {
@@ -85,7 +90,8 @@ async fn a_reported_success_ends_a_streak_and_the_reporter_hears_of_it(bench: &B
     assert_eq!(view.streak, 2);
     bench.pass(seconds(1));
     let success = Reported { success_age_us: Some(SECOND / 2), ..reported("x", 1, 0) };
-    assert_eq!(report(&mut b, vec![reported("y", 1, 0), success.clone()]).await.exchange, [1]);
+    let by_rate = Reported { by_streak: false, success_age_us: None, ..success.clone() };
+    assert_eq!(report(&mut b, vec![by_rate, success.clone()]).await.exchange, [1]);
     let view = a.ask("x").await;
     assert_eq!((view.streak, view.success_age_us), (0, Some(SECOND / 2)));
     assert_eq!(report(&mut b, vec![success]).await.exchange, [0_usize; 0], "there is none any more");

@@ -1,4 +1,4 @@
-//! Events, what a newcomer is told, and cached results.
+//! Events, the states that a new instance loads, and cached results.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use crate::snapshot::State;
 use crate::store::{MAX_EVENTS, Record};
 
 rules! {
-    an_event_tells_all_about_a_change
+    event_describes_the_transition
     events_are_numbered_without_gaps
-    an_answer_tells_where_the_stream_stands
+    answer_has_the_streams_position
     watching_waits_for_the_next_event
-    watching_in_vain_ends
-    a_reborn_stream_is_told_by_its_incarnation
-    a_trimmed_stream_is_told_by_the_gap_in_its_numbers
-    a_newcomer_is_told_what_is_held
-    a_cached_result_is_kept_for_its_time
-    any_text_may_be_a_key_of_the_cache
+    watch_ends_without_events
+    new_stream_has_another_incarnation
+    trimmed_stream_has_a_gap_in_its_numbers
+    new_instance_loads_all_states_but_closed
+    cached_result_is_kept_for_its_ttl
+    any_text_is_a_valid_cache_key
 }
 
-async fn an_event_tells_all_about_a_change(bench: &Bench<'_>) {
+async fn event_describes_the_transition(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let known = a.ask("odd {name}\n").await.record;
     let answer = a.exchange(vec![propose("odd {name}\n", &known, proposal(State::Open))]).await;
@@ -56,7 +56,7 @@ async fn events_are_numbered_without_gaps(bench: &Bench<'_>) {
     assert_eq!(rest, events[3..]);
 }
 
-async fn an_answer_tells_where_the_stream_stands(bench: &Bench<'_>) {
+async fn answer_has_the_streams_position(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let start = bench.store.load().await.unwrap().position;
     assert_eq!((start.id.as_str(), start.number), ("0-0", 0));
@@ -73,7 +73,7 @@ async fn watching_waits_for_the_next_event(bench: &Bench<'_>) {
     let from = bench.store.load().await.unwrap().position;
     let watching = bench.store.watch(from, seconds(60));
     let acting = async {
-        // Once the watcher has been polled, it waits already or will look at what is there.
+        // A watcher that was polled once either waits already or reads what is there.
         tokio::task::yield_now().await;
         bench.instance("a").force("x", State::Open, "test").await;
     };
@@ -81,7 +81,7 @@ async fn watching_waits_for_the_next_event(bench: &Bench<'_>) {
     assert_eq!(events.unwrap().len(), 1);
 }
 
-async fn watching_in_vain_ends(bench: &Bench<'_>) {
+async fn watch_ends_without_events(bench: &Bench<'_>) {
     bench.instance("a").force("x", State::Open, "test").await;
     let from = bench.store.load().await.unwrap().position;
     for patience in [Duration::ZERO, Duration::from_micros(1), Duration::from_millis(30)] {
@@ -89,7 +89,7 @@ async fn watching_in_vain_ends(bench: &Bench<'_>) {
     }
 }
 
-async fn a_reborn_stream_is_told_by_its_incarnation(bench: &Bench<'_>) {
+async fn new_stream_has_another_incarnation(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for reason in ["1", "2", "3"] {
         a.force("x", State::Open, reason).await;
@@ -104,18 +104,18 @@ async fn a_reborn_stream_is_told_by_its_incarnation(bench: &Bench<'_>) {
     assert_eq!(a.exchange(vec![]).await.position, events[0].position);
 }
 
-async fn a_trimmed_stream_is_told_by_the_gap_in_its_numbers(bench: &Bench<'_>) {
+async fn trimmed_stream_has_a_gap_in_its_numbers(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     a.force("x", State::Open, "first").await;
     let first = bench.store.load().await.unwrap().position;
-    // Redis trims by whole nodes of a hundred entries or so.
+    // Redis trims in nodes of about a hundred entries.
     for i in 0..MAX_EVENTS + 300 {
         a.force("x", State::Open, &i.to_string()).await;
     }
     let next = bench.store.watch(first.clone(), Duration::ZERO).await.unwrap();
     assert!(next[0].position.number > 2, "{:?}", next[0].position);
     assert_eq!(next[0].position.incarnation, first.incarnation);
-    // All that is left can be read, in order.
+    // The remaining events can be read in order.
     let (mut at, mut kept) = (first, 0);
     loop {
         let events = bench.store.watch(at.clone(), Duration::ZERO).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_trimmed_stream_is_told_by_the_gap_in_its_numbers(bench: &Bench<'_>) {
     assert!((MAX_EVENTS..MAX_EVENTS + 300).contains(&kept), "{kept}");
 }
 
-async fn a_newcomer_is_told_what_is_held(bench: &Bench<'_>) {
+async fn new_instance_loads_all_states_but_closed(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for state in State::ALL {
         a.force(state.as_str(), state, "test").await;
@@ -147,7 +147,7 @@ async fn a_newcomer_is_told_what_is_held(bench: &Bench<'_>) {
     }
 }
 
-async fn a_cached_result_is_kept_for_its_time(bench: &Bench<'_>) {
+async fn cached_result_is_kept_for_its_ttl(bench: &Bench<'_>) {
     let get = async |key: &str| {
         bench.store.cache_get(key.into()).await.map(|found| found.map(|cached| cached.value))
     };
@@ -161,7 +161,7 @@ async fn a_cached_result_is_kept_for_its_time(bench: &Bench<'_>) {
     assert!(bench.store.fleet().await.unwrap().is_empty());
 }
 
-async fn any_text_may_be_a_key_of_the_cache(bench: &Bench<'_>) {
+async fn any_text_is_a_valid_cache_key(bench: &Bench<'_>) {
     let keys = ["", "a:b", "a b", "{a}", "%7Ba%7D", "ß\n\u{0}"];
     for key in keys {
         bench.store.cache_put(key.into(), key.as_bytes().to_vec(), seconds(60)).await.unwrap();

@@ -1,0 +1,188 @@
+//! What `cbctl` can be asked for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::EXIT_CODES;
+
+/// See a fleet's circuit breakers, and steer them.
+#[derive(Debug, Parser)]
+#[command(name = "cbctl", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Where the fleet's state lives.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Connection {
+    /// The fleet's Redis; several, with commas, for a cluster or Sentinels.
+    #[arg(
+        long,
+        global = true,
+        env = "CB_REDIS_URL",
+        hide_env_values = true,
+        value_delimiter = ',',
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub(super) redis: Vec<String>,
+    /// The fleet's namespace.
+    #[arg(long, global = true, env = "CB_NAMESPACE", default_value = "default")]
+    pub(super) namespace: String,
+    /// The addresses are nodes of a Redis Cluster.
+    #[arg(long, global = true)]
+    pub(super) cluster: bool,
+    /// The addresses are Sentinels, which know the master by this name.
+    #[arg(long, global = true, value_name = "MASTER", conflicts_with = "cluster")]
+    pub(super) sentinel: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the breakers of the namespace, worst first.
+    List(Which),
+    /// Show the list live, until Ctrl-C.
+    Watch(Which),
+    /// Show everything that is known of one breaker.
+    Show {
+        /// The breaker's name.
+        name: String,
+    },
+    /// Force a circuit open: all calls are rejected, fleet-wide.
+    Open(Override),
+    /// Disable a breaker: all calls are made, nothing is counted.
+    Disable(Override),
+    /// Let a breaker only watch: all calls are made and counted.
+    MetricsOnly(Override),
+    /// End a manual override.
+    Release(Order),
+    /// Close a circuit, whatever its state, and count from nothing.
+    Reset(Order),
+    /// Print changes of state.
+    Events {
+        /// Go on with those that happen from now on, until Ctrl-C.
+        #[arg(long, short)]
+        follow: bool,
+        /// How many past changes.
+        #[arg(long, short, default_value_t = 20)]
+        number: usize,
+    },
+    /// Check whether Redis, its settings and the fleet fit together, and what it costs.
+    Doctor,
+    /// Serve the page and the routes.
+    Serve(Serve),
+    /// Print a shell's completions.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// Which breakers, and in which order.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Only those in these states, with commas.
+    #[arg(long, value_delimiter = ',')]
+    pub(super) state: Vec<cb_runtime::State>,
+    /// Only those with this in their name.
+    #[arg(long, default_value = "")]
+    pub(super) search: String,
+    /// worst, name, failures or calls.
+    #[arg(long, default_value = "worst", value_parser = sort)]
+    pub(super) sort: crate::figures::Sort,
+    /// At most this many.
+    #[arg(long, default_value_t = 1000)]
+    pub(super) limit: usize,
+}
+
+fn sort(name: &str) -> Result<crate::figures::Sort, String> {
+    let all = crate::figures::Sort::ALL;
+    let known = all.map(|(known, _)| known).join(", ");
+    let found = all.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, sort)| sort).ok_or_else(|| format!("must be one of {known}"))
+}
+
+/// An order without an expiry.
+#[derive(Debug, Args)]
+pub(super) struct Order {
+    /// The breaker's name.
+    name: String,
+    /// Why, in a few words.
+    #[arg(long)]
+    reason: String,
+    /// Who orders it; by default the user of this machine.
+    #[arg(long, env = "CB_ACTOR")]
+    actor: Option<String>,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// An order that may expire.
+#[derive(Debug, Args)]
+pub(super) struct Override {
+    #[command(flatten)]
+    order: Order,
+    /// End it by itself after this time: 30m, 2h, 1d.
+    #[arg(long = "for", value_name = "SPAN")]
+    expires_in: Option<String>,
+}
+
+/// What [`Order`] and [`Override`] have in common.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) name: String,
+    pub(super) reason: String,
+    pub(super) actor: String,
+    pub(super) expires_in: Option<String>,
+    pub(super) yes: bool,
+}
+
+impl From<Order> for Asked {
+    fn from(order: Order) -> Asked {
+        let Order { name, reason, actor, yes } = order;
+        let user = || ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+        let actor = actor.or_else(user).filter(|actor| !actor.is_empty());
+        Asked { name, reason, actor: actor.unwrap_or_else(|| "cbctl".into()), expires_in: None, yes }
+    }
+}
+
+impl From<Override> for Asked {
+    fn from(order: Override) -> Asked {
+        Asked { expires_in: order.expires_in, ..order.order.into() }
+    }
+}
+
+/// How the page is served.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:7433")]
+    pub(super) listen: SocketAddr,
+    /// Where the routes are.
+    #[arg(long, default_value = "/circuits")]
+    pub(super) prefix: String,
+    /// A file with the token that may act; or CB_MONITOR_TOKEN. Without any, nobody may.
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// A file with the token that reading needs; or CB_MONITOR_READ_TOKEN. Without any, everybody who
+    /// reaches the address may read.
+    #[arg(long, value_name = "FILE")]
+    pub(super) read_token_file: Option<PathBuf>,
+    /// Listen beyond this machine without a token for reading.
+    #[arg(long)]
+    pub(super) open_to_all: bool,
+    /// Another name that this is reached by, as behind a proxy; may be given more than once.
+    #[arg(long, value_name = "HOST")]
+    pub(super) allow_host: Vec<String>,
+}

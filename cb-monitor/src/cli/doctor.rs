@@ -1,0 +1,298 @@
+//! `cbctl doctor`: whether Redis, its settings and the fleet fit together, and what it costs.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client as RedisClient, RedisError, cmd};
+use serde::Serialize;
+
+use super::args::Connection;
+use super::client::Client;
+use super::{Failure, text};
+use crate::figures::Figures;
+use crate::fleet::Instances;
+
+/// Nothing may take longer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Scripts need what came with this version.
+const OLDEST: (u32, u32) = (6, 2);
+/// A clock that differs by more confuses people who read logs; the fleet itself compares Redis' clock only.
+const SKEW: f64 = 2.0;
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    Fine,
+    /// Works, but is worth a look.
+    Notice,
+    Problem,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn fine(&mut self, check: &'static str, message: impl Into<String>) {
+        self.0.push(Finding { check, verdict: Verdict::Fine, message: message.into() });
+    }
+
+    fn notice(&mut self, check: &'static str, message: impl Into<String>) {
+        self.0.push(Finding { check, verdict: Verdict::Notice, message: message.into() });
+    }
+
+    fn problem(&mut self, check: &'static str, message: impl Into<String>) {
+        self.0.push(Finding { check, verdict: Verdict::Problem, message: message.into() });
+    }
+}
+
+pub(super) async fn run(connection: &Connection, json: bool) -> Result<(), Failure> {
+    let mut findings = Findings::default();
+    // Behind Sentinel and in a cluster, the first address is asked what can be asked of any server.
+    match connect(&connection.redis[0]).await {
+        Ok(mut redis) => {
+            findings.fine("connection", "Redis answers");
+            server(&mut redis, &mut findings).await;
+            clock(&mut redis, &mut findings).await;
+            permissions(&mut redis, &connection.namespace, &mut findings).await;
+        }
+        Err(error) => findings.problem("connection", advice(&error)),
+    }
+    fleet(connection, &mut findings).await?;
+    print(&findings.0, json);
+    let problem = findings.0.iter().any(|finding| finding.verdict == Verdict::Problem);
+    if problem { Err(Failure::Reported) } else { Ok(()) }
+}
+
+async fn connect(url: &str) -> Result<MultiplexedConnection, String> {
+    let client = RedisClient::open(url).map_err(|error| error.to_string())?;
+    let connecting = client.get_multiplexed_async_connection();
+    let connected = tokio::time::timeout(PATIENCE, connecting).await;
+    let mut connection = connected
+        .map_err(|_| format!("no answer within {PATIENCE:?}"))?
+        .map_err(|error| error.to_string())?;
+    cmd("PING").query_async::<()>(&mut connection).await.map_err(|error| error.to_string())?;
+    Ok(connection)
+}
+
+/// What to do about an error at the connection.
+fn advice(error: &str) -> String {
+    let todo = if error.contains("WRONGPASS")
+        || error.contains("AuthenticationFailed")
+        || error.contains("NOAUTH")
+    {
+        "check user and password in --redis"
+    } else if error.contains("refused") {
+        "is Redis running, and the port right?"
+    } else if error.contains("DB index") {
+        "the database in the address does not exist"
+    } else {
+        "check --redis (CB_REDIS_URL)"
+    };
+    format!("{error}: {todo}")
+}
+
+async fn server(redis: &mut MultiplexedConnection, findings: &mut Findings) {
+    let info: String = match cmd("INFO").query_async(redis).await {
+        Ok(info) => info,
+        Err(error) => {
+            findings.notice(
+                "server",
+                format!("INFO is not allowed ({error}), so the server's settings are unknown"),
+            );
+            return;
+        }
+    };
+    let field = |name: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().trim()
+    };
+    let version = field("redis_version");
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let number: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if number >= OLDEST {
+        findings.fine("version", format!("Redis {version}"));
+    } else {
+        findings.problem("version", format!("Redis {version} is too old; 6.2 or later is needed"));
+    }
+    if field("role") == "slave" {
+        findings
+            .problem("role", "this is a replica, which takes no writes; name its master, or use --sentinel");
+    } else {
+        findings.fine("role", field("role"));
+    }
+    match field("maxmemory_policy") {
+        "" => {}
+        policy @ ("noeviction" | "volatile-lru" | "volatile-lfu" | "volatile-ttl" | "volatile-random") => {
+            findings.fine("eviction", format!("maxmemory-policy {policy} keeps manual overrides"));
+        }
+        policy => findings.problem(
+            "eviction",
+            format!("maxmemory-policy {policy} may evict open circuits and manual overrides when memory is short; use noeviction or volatile-ttl"),
+        ),
+    }
+    let (used, max) =
+        (field("used_memory").parse().unwrap_or(0.0), field("maxmemory").parse().unwrap_or(0.0));
+    if max > 0.0 && used > 0.9 * max {
+        findings.problem(
+            "memory",
+            format!("{} of {} are used; writes will fail soon", megabytes(used), megabytes(max)),
+        );
+    } else {
+        findings.fine("memory", format!("{} used", megabytes(used)));
+    }
+    if field("aof_enabled") == "0" && field("rdb_bgsave_in_progress").is_empty() {
+        findings.notice(
+            "persistence",
+            "nothing is written to disk: manual overrides end with a restart of Redis",
+        );
+    }
+    findings.fine(
+        "cost",
+        format!(
+            "{} clients, {} commands a second in all",
+            field("connected_clients"),
+            field("instantaneous_ops_per_sec")
+        ),
+    );
+}
+
+fn megabytes(bytes: f64) -> String {
+    format!("{:.1} MB", bytes / 1_000_000.0)
+}
+
+async fn clock(redis: &mut MultiplexedConnection, findings: &mut Findings) {
+    let mut spans = Vec::new();
+    let mut skew = 0.0;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let Ok((seconds, micros)) = cmd("TIME").query_async::<(u64, u32)>(redis).await else {
+            findings.problem("clock", "TIME is not allowed; every exchange needs it");
+            return;
+        };
+        let took = start.elapsed();
+        let there = seconds as f64 + f64::from(micros) / 1e6;
+        let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        skew = there - here + took.as_secs_f64() / 2.0;
+        spans.push(took);
+    }
+    spans.sort();
+    let (median, slowest) = (spans[2], spans[4]);
+    let message = format!("a round trip takes {median:.1?} (slowest of five: {slowest:.1?})");
+    if slowest > Duration::from_millis(100) {
+        findings.notice("latency", format!("{message}; instances are slow to agree"));
+    } else {
+        findings.fine("latency", message);
+    }
+    if skew.abs() > SKEW {
+        let message =
+            format!("Redis' clock differs from this machine's by {skew:.1} s; times in logs do not compare");
+        findings.notice("clock", message);
+    } else {
+        findings.fine("clock", format!("Redis' clock differs by {skew:.3} s"));
+    }
+}
+
+/// Tries the kinds of command that the fleet needs, on a key of its own.
+async fn permissions(redis: &mut MultiplexedConnection, namespace: &str, findings: &mut Findings) {
+    let key = format!("cb1:{{{namespace}}}:doctor");
+    let script = "redis.call('SET', KEYS[1], '1', 'PX', 1000) return redis.call('DEL', KEYS[1])";
+    let tried: Result<i64, RedisError> = async {
+        let sha: String = cmd("SCRIPT").arg("LOAD").arg(script).query_async(redis).await?;
+        cmd("EVALSHA").arg(sha).arg(1).arg(&key).query_async(redis).await
+    }
+    .await;
+    match tried {
+        Ok(_) => findings.fine("permissions", "scripts may be loaded and run, and may write below cb1:"),
+        Err(error) => findings.problem(
+            "permissions",
+            format!(
+                "a script cannot write below cb1: ({error}); docs/redis.md has the ACL that the fleet needs"
+            ),
+        ),
+    }
+}
+
+async fn fleet(connection: &Connection, findings: &mut Findings) -> Result<(), Failure> {
+    let client = Client::connect(connection)?;
+    let mut figures = Figures::default();
+    let start = Instant::now();
+    match client.read(&mut figures).await {
+        Ok(()) => {
+            let namespace = text::plain(&connection.namespace);
+            let message = format!(
+                "namespace \"{namespace}\" has {} breakers, read in {:.1?}",
+                figures.len(),
+                start.elapsed()
+            );
+            match figures.len() {
+                0 => findings.notice("fleet", format!("{message}: is --namespace right?")),
+                _ => findings.fine("fleet", message),
+            }
+            let open = figures.open();
+            if !open.is_empty() {
+                findings.notice(
+                    "circuits",
+                    format!("{} reject calls; `cbctl list --state open,forced-open` names them", open.len()),
+                );
+            }
+        }
+        Err(failure) => findings.problem("fleet", failure.message().unwrap_or_default()),
+    }
+    if let Ok(instances) = client.source.instances().await {
+        instances_and_drift(&instances, findings);
+    }
+    client.close().await;
+    Ok(())
+}
+
+fn instances_and_drift(instances: &Instances, findings: &mut Findings) {
+    // Not this command itself.
+    let others: Vec<_> = instances.list.iter().filter(|instance| !instance.own).collect();
+    let alive = others.iter().filter(|instance| !instance.degraded).count();
+    let silent: Vec<_> =
+        others.iter().filter(|instance| instance.degraded).map(|instance| &*instance.node).collect();
+    if others.is_empty() {
+        findings.notice("instances", "none has given a sign of life within the hour");
+    } else if silent.is_empty() {
+        findings.fine("instances", format!("{alive} give signs of life"));
+    } else {
+        findings.notice("instances", format!("{alive} give signs of life, silent are {}", silent.join(", ")));
+    }
+    let versions: std::collections::BTreeSet<_> = others.iter().map(|instance| &*instance.version).collect();
+    if versions.len() > 1 {
+        let versions = versions.into_iter().collect::<Vec<_>>().join(", ");
+        findings.notice("versions", format!("instances run different versions: {versions}"));
+    }
+    if instances.drifting.is_empty() {
+        findings.fine("settings", "all instances judge by the same settings");
+    } else {
+        let names = instances.drifting.join(", ");
+        findings.notice(
+            "settings",
+            format!("instances disagree on the settings of {names}; `cbctl show` says which"),
+        );
+    }
+}
+
+fn print(findings: &[Finding], json: bool) {
+    if json {
+        println!("{}", serde_json::json!(findings));
+        return;
+    }
+    for Finding { check, verdict, message } in findings {
+        let sign = match verdict {
+            Verdict::Fine => "ok     ",
+            Verdict::Notice => "notice ",
+            Verdict::Problem => "PROBLEM",
+        };
+        println!("{sign}  {check:<12}  {}", text::plain(message));
+    }
+}

@@ -1,0 +1,133 @@
+//! `cbctl list` and `cbctl watch`.
+
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime};
+
+use comfy_table::{Cell, CellAlignment};
+
+use super::Failure;
+use super::args::Which;
+use super::client::Client;
+use super::text;
+use crate::figures::{Figures, Filter, Row, seconds};
+
+/// How often `watch` reads.
+const PACE: Duration = Duration::from_secs(1);
+
+pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(), Failure> {
+    let mut figures = Figures::default();
+    client.read(&mut figures).await?;
+    let (rows, total) = figures.page(&which.filter(), Instant::now());
+    if json {
+        println!("{}", serde_json::json!(rows));
+        return Ok(());
+    }
+    print!("{}", table(&rows, false));
+    if rows.len() < total {
+        eprintln!("{} of {total}; --limit shows more", rows.len());
+    }
+    if total == 0 {
+        eprintln!("no breaker of this namespace matches; is --namespace right?");
+    }
+    Ok(())
+}
+
+pub(super) async fn watch(client: &Client, which: &Which, json: bool) -> Result<(), Failure> {
+    let mut figures = Figures::default();
+    let mut events = client.source.subscribe();
+    loop {
+        let error = match client.read(&mut figures).await {
+            Ok(()) => None,
+            // The first reading says whether there is anything to watch; later on, a Redis may come back.
+            Err(failure) if figures.as_of().is_none() => return Err(failure),
+            Err(failure) => failure.message().map(str::to_owned),
+        };
+        draw(&figures, &which.filter(), error.as_deref(), json)?;
+        let next = async {
+            tokio::select! {
+                () = tokio::time::sleep(PACE) => {}
+                // A change is shown at once.
+                _ = events.recv() => {}
+            }
+        };
+        tokio::select! {
+            () = next => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+fn draw(figures: &Figures, filter: &Filter, error: Option<&str>, json: bool) -> Result<(), Failure> {
+    let (rows, total) = figures.page(filter, Instant::now());
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::json!(rows))?;
+        return Ok(out.flush()?);
+    }
+    if text::is_terminal() {
+        // Home, draw, clear the rest: clearing first would flicker.
+        write!(out, "\x1b[H")?;
+    }
+    let line = |out: &mut std::io::StdoutLock<'_>, text: &str| writeln!(out, "{text}\x1b[K");
+    let counts = figures.counts().into_iter().filter(|(_, count)| *count > 0);
+    let counts: Vec<_> = counts.map(|(state, count)| format!("{count} {state}")).collect();
+    let as_of = figures.as_of().map(seconds).map(text::time).unwrap_or_default();
+    line(&mut out, &format!("{}   {as_of}", counts.join(", ")))?;
+    if let Some(error) = error {
+        line(&mut out, &format!("NOT CURRENT: {}", text::plain(error)))?;
+    }
+    let height = comfy_table_height().saturating_sub(4);
+    for row in table(&rows, true).lines().take(height) {
+        line(&mut out, row)?;
+    }
+    if rows.len() < total || rows.len() + 1 > height {
+        line(&mut out, &format!("… {total} in all"))?;
+    }
+    write!(out, "\x1b[J")?;
+    Ok(out.flush()?)
+}
+
+/// Lines of the terminal.
+fn comfy_table_height() -> usize {
+    std::env::var("LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or(40)
+}
+
+fn table(rows: &[Row], with_rates: bool) -> String {
+    let now = seconds(SystemTime::now());
+    let mut header = vec!["state", "name", "since", "next", "failures"];
+    if with_rates {
+        header.extend(["calls/s", "failed"]);
+    }
+    header.push("reason");
+    let mut table = text::table(&header);
+    for row in rows {
+        let mut cells = vec![
+            text::state(row.state),
+            Cell::new(text::plain(&row.name)),
+            Cell::new(text::since(row, now)),
+            Cell::new(text::next(row)),
+            Cell::new(row.failure_count).set_alignment(CellAlignment::Right),
+        ];
+        if with_rates {
+            let failed = row.failure_rate.map_or_else(String::new, |rate| format!("{:.0} %", rate * 100.0));
+            cells.push(Cell::new(format!("{:.1}", row.per_second.calls)).set_alignment(CellAlignment::Right));
+            cells.push(Cell::new(failed).set_alignment(CellAlignment::Right));
+        }
+        cells.push(Cell::new(text::reason(row)));
+        table.add_row(cells);
+    }
+    if rows.is_empty() { String::new() } else { format!("{}\n", table.trim_fmt()) }
+}
+
+impl Which {
+    fn filter(&self) -> Filter {
+        Filter {
+            states: self.state.clone(),
+            search: self.search.clone(),
+            sort: self.sort,
+            offset: 0,
+            limit: self.limit,
+            with_trend: false,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line `cbctl`.
+
+mod args;
+mod client;
+mod doctor;
+mod events;
+mod list;
+mod serve;
+mod show;
+mod steer;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Arguments, Command};
+use client::Client;
+
+/// Why a command ended without having done what it was asked for.
+#[derive(Debug)]
+enum Failure {
+    /// Something is wrong, and has been said.
+    Reported,
+    /// The namespace has no such breaker.
+    Unknown(String),
+    /// The store does not answer, or not to these credentials.
+    Store(String),
+    /// The answer to a confirmation was no, or nobody could be asked.
+    Unconfirmed(String),
+    /// What was asked for is invalid.
+    Usage(String),
+    /// Anything else.
+    Other(String),
+}
+
+/// Listed in `--help` and in docs/monitor.md.
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed, or `doctor` has found a problem
+  2  the arguments are invalid
+  3  no breaker of the namespace has this name
+  4  Redis does not answer, or refuses
+  5  not confirmed";
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Failure::Reported | Failure::Other(_) => 1,
+            Failure::Usage(_) => 2,
+            Failure::Unknown(_) => 3,
+            Failure::Store(_) => 4,
+            Failure::Unconfirmed(_) => 5,
+        }
+    }
+
+    fn message(&self) -> Option<&str> {
+        match self {
+            Failure::Reported => None,
+            Failure::Unknown(message)
+            | Failure::Store(message)
+            | Failure::Unconfirmed(message)
+            | Failure::Usage(message)
+            | Failure::Other(message) => Some(message),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Other(error.to_string())
+    }
+}
+
+/// Runs it.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cbctl: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                eprintln!("cbctl: {message}");
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { connection, json, command } = arguments;
+    match command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "cbctl", &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+            return Ok(());
+        }
+        Command::Doctor => return doctor::run(&connection, json).await,
+        _ => {}
+    }
+    let client = Client::connect(&connection)?;
+    let outcome = match command {
+        Command::List(which) => list::list(&client, &which, json).await,
+        Command::Watch(which) => list::watch(&client, &which, json).await,
+        Command::Show { name } => show::show(&client, &name, json).await,
+        Command::Open(order) => steer::steer(&client, crate::fleet::Action::Open, &order.into(), json).await,
+        Command::Disable(order) => {
+            steer::steer(&client, crate::fleet::Action::Disable, &order.into(), json).await
+        }
+        Command::MetricsOnly(order) => {
+            steer::steer(&client, crate::fleet::Action::MetricsOnly, &order.into(), json).await
+        }
+        Command::Release(order) => {
+            steer::steer(&client, crate::fleet::Action::Release, &order.into(), json).await
+        }
+        Command::Reset(order) => {
+            steer::steer(&client, crate::fleet::Action::Reset, &order.into(), json).await
+        }
+        Command::Events { follow, number } => events::events(&client, follow, number, json).await,
+        Command::Serve(options) => serve::serve(&client, &options, json).await,
+        Command::Doctor | Command::Completions { .. } | Command::Man => Ok(()),
+    };
+    client.close().await;
+    outcome
+}

@@ -1,0 +1,82 @@
+//! `cbctl show`.
+
+use std::time::{Instant, SystemTime};
+
+use comfy_table::Cell;
+
+use super::Failure;
+use super::client::Client;
+use super::text;
+use crate::figures::{Figures, Row, seconds};
+
+pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), Failure> {
+    let row = find(client, name).await?;
+    let settings = client.source.settings(name).await.unwrap_or_default();
+    if json {
+        let mut answer = serde_json::json!(row);
+        answer["instances"] = serde_json::json!(settings);
+        println!("{answer}");
+        return Ok(());
+    }
+    let now = seconds(SystemTime::now());
+    let mut table = text::table(&[]);
+    let mut line = |label: &str, value: Cell| {
+        table.add_row([Cell::new(label), value]);
+    };
+    line("name", Cell::new(text::plain(&row.name)));
+    line("state", text::state(row.state));
+    for (label, value) in [
+        (
+            "since",
+            row.last_state_change
+                .map_or_else(String::new, |at| format!("{} ({})", text::span(now - at), text::time(at))),
+        ),
+        ("next", text::next(&row)),
+        ("reason", text::plain(&row.reason)),
+        ("actor", text::plain(&row.actor)),
+        ("instance", text::plain(&row.originator)),
+        ("epoch", row.epoch.to_string()),
+        ("failures", row.failure_count.to_string()),
+        ("successes", row.success_count.to_string()),
+        ("in a row", row.consecutive_failures.to_string()),
+        ("probes", row.probes.to_string()),
+        ("openings", row.openings.to_string()),
+        ("checks health", text::plain(row.leader.as_deref().unwrap_or_default())),
+    ] {
+        if !value.is_empty() {
+            line(label, Cell::new(value));
+        }
+    }
+    println!("{}", table.trim_fmt());
+    if !settings.is_empty() {
+        let mut table = text::table(&["node", "instance", "settings"]);
+        for instance in &settings {
+            let given = instance.settings.iter().map(|(name, value)| format!("{name} = {value}"));
+            let given = text::plain(&given.collect::<Vec<_>>().join(", "));
+            let mark = if instance.drift { "differs: " } else { "" };
+            table.add_row([
+                text::plain(&instance.node),
+                text::plain(&instance.instance),
+                format!("{mark}{given}"),
+            ]);
+        }
+        println!("\n{}", table.trim_fmt());
+    }
+    Ok(())
+}
+
+/// The row of one breaker, or what to say where there is none.
+pub(super) async fn find(client: &Client, name: &str) -> Result<Row, Failure> {
+    let mut figures = Figures::default();
+    client.read(&mut figures).await?;
+    figures.row(name, Instant::now()).ok_or_else(|| {
+        let advice = match figures.similar(name) {
+            Some(similar) => format!("did you mean \"{}\"?", text::plain(&similar)),
+            None => format!("`cbctl list` shows the {} that there are", figures.len()),
+        };
+        Failure::Unknown(format!(
+            "no breaker of this namespace is called \"{}\": {advice}",
+            text::plain(name)
+        ))
+    })
+}

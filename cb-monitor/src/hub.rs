@@ -1,0 +1,275 @@
+//! What all readers share: one reading of the fleet, one log of events. Nothing is read while nobody asks.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use cb_runtime::{Event, StoreStatus};
+use serde::Serialize;
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+use crate::event_log::{EventLog, describe, transition};
+use crate::figures::{Figures, Rates, seconds};
+use crate::fleet::{Instances, Source};
+use crate::sync::lock;
+
+/// Figures are read again when they are this old, or
+const PACE: Duration = Duration::from_secs(1);
+/// this many times as old as reading them took: a large namespace costs Redis a twentieth of a core at most.
+const SHARE: u32 = 20;
+/// Of the latest readings, the quickest tells what a reading costs; the others may have waited for a busy
+/// machine.
+const LATEST: usize = 3;
+/// They are never older than this while somebody looks.
+const SLOWEST: Duration = Duration::from_secs(15);
+/// A store that does not answer within this time is away.
+const READ_LIMIT: Duration = Duration::from_secs(3);
+/// Transitions of the past that are read at the start.
+const HISTORY: usize = 300;
+/// Instances are counted this often: they give a sign of life every five seconds.
+const INSTANCES_PACE: Duration = Duration::from_secs(5);
+/// Streams that are open at once.
+pub(crate) const MAX_STREAMS: usize = 64;
+
+/// Shared by all requests of one monitor.
+pub(crate) struct Hub {
+    pub(crate) source: Source,
+    pub(crate) figures: Mutex<Figures>,
+    pub(crate) log: Mutex<EventLog>,
+    /// The number of the next event; changes when there is one more.
+    news: watch::Sender<u64>,
+    pub(crate) streams: Arc<Semaphore>,
+    reading: tokio::sync::Mutex<()>,
+    last: Mutex<Option<Attempt>>,
+    /// As they were counted last, and when.
+    instances: Mutex<Option<(Instant, Instances)>>,
+    listening: OnceCell<()>,
+}
+
+/// The latest reading, successful or not.
+struct Attempt {
+    ended: Instant,
+    /// How long it and those before it took, latest last.
+    took: Vec<Duration>,
+    problem: Option<Problem>,
+}
+
+#[derive(Clone)]
+struct Problem {
+    text: String,
+    since: SystemTime,
+}
+
+/// What the page's header shows.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Overview {
+    pub(crate) namespace: String,
+    pub(crate) now: f64,
+    /// When the store was last read.
+    pub(crate) as_of: Option<f64>,
+    /// Seconds from one reading to the next.
+    pub(crate) pace: f64,
+    pub(crate) total: usize,
+    pub(crate) states: std::collections::BTreeMap<&'static str, usize>,
+    pub(crate) per_second: Rates,
+    pub(crate) store: StoreView,
+    pub(crate) instances: Option<Instances>,
+}
+
+/// Whether the store answers.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StoreView {
+    /// `false` where state lives in this process alone.
+    pub(crate) shared: bool,
+    pub(crate) up: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<f64>,
+    /// How long the latest reading took.
+    pub(crate) took_ms: f64,
+}
+
+impl Hub {
+    pub(crate) fn new(source: Source) -> Hub {
+        let instance = source.own().to_owned();
+        Hub {
+            source,
+            figures: Mutex::default(),
+            log: Mutex::new(EventLog::new(instance)),
+            news: watch::Sender::new(1),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            reading: tokio::sync::Mutex::default(),
+            last: Mutex::default(),
+            instances: Mutex::default(),
+            listening: OnceCell::new(),
+        }
+    }
+
+    /// Reads the fleet's figures, unless they are fresh. Of many that ask at once, one reads.
+    pub(crate) async fn refresh(self: &Arc<Self>) {
+        self.listen().await;
+        if self.is_fresh() {
+            return;
+        }
+        let _one = self.reading.lock().await;
+        if !self.is_fresh() {
+            self.read().await;
+            self.count_instances().await;
+        }
+    }
+
+    async fn count_instances(&self) {
+        if lock(&self.instances).as_ref().is_some_and(|(counted, _)| counted.elapsed() < INSTANCES_PACE) {
+            return;
+        }
+        // Where that fails, the store is away, which is shown; the old number is not.
+        let counted = tokio::time::timeout(READ_LIMIT, self.source.instances()).await;
+        let instances = counted.ok().and_then(Result::ok);
+        if let Some(instances) = &instances {
+            lock(&self.figures).set_drifting(&instances.drifting);
+        }
+        *lock(&self.instances) = instances.map(|instances| (Instant::now(), instances));
+    }
+
+    /// The fleet's instances, as they were counted last.
+    pub(crate) fn instances(&self) -> Option<Instances> {
+        lock(&self.instances).as_ref().map(|(_, instances)| instances.clone())
+    }
+
+    async fn read(&self) {
+        let started = Instant::now();
+        let answer = tokio::time::timeout(READ_LIMIT, self.source.read()).await;
+        let took = started.elapsed();
+        let problem = match answer {
+            Ok(Ok(readings)) => {
+                lock(&self.figures).update(readings, Instant::now(), SystemTime::now());
+                None
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("the store has not answered within {READ_LIMIT:?}")),
+        };
+        // A reading that takes too long is old, not false; the registry knows whether the store answers at all.
+        let problem = match (problem, self.source.store_status()) {
+            (Some(_), StoreStatus::Lost { error, .. }) => Some(error.to_string()),
+            (problem @ Some(_), _) if self.is_outdated() => problem,
+            _ => None,
+        };
+        let mut last = lock(&self.last);
+        let mut spans = last.as_ref().map_or_else(Vec::new, |last| last.took.clone());
+        spans.push(took);
+        let spans = spans[spans.len().saturating_sub(LATEST)..].to_vec();
+        let problem = problem.map(|text| {
+            let since = last.as_ref().and_then(|last| last.problem.as_ref()).map(|problem| problem.since);
+            Problem { text, since: since.unwrap_or_else(SystemTime::now) }
+        });
+        if problem.is_some() {
+            let mut figures = lock(&self.figures);
+            let local = self.source.local_readings(|name| figures.state(name));
+            figures.overlay(local, Instant::now());
+        }
+        *last = Some(Attempt { ended: Instant::now(), took: spans, problem });
+    }
+
+    /// Nothing could be read for so long that the figures must not pass for the present ones.
+    fn is_outdated(&self) -> bool {
+        let as_of = lock(&self.figures).as_of();
+        as_of.is_none_or(|as_of| as_of.elapsed().is_ok_and(|age| age > SLOWEST))
+    }
+
+    fn is_fresh(&self) -> bool {
+        let last = lock(&self.last);
+        last.as_ref().is_some_and(|last| last.ended.elapsed() < pace(&last.took))
+    }
+
+    /// Reads at the next request, however fresh the figures are: something was just changed.
+    pub(crate) fn expire(&self) {
+        let mut last = lock(&self.last);
+        if last.as_ref().is_some_and(|last| last.problem.is_none()) {
+            *last = None;
+        }
+    }
+
+    /// Why the store cannot be read, if so.
+    pub(crate) fn problem(&self) -> Option<String> {
+        lock(&self.last).as_ref()?.problem.as_ref().map(|problem| problem.text.clone())
+    }
+
+    pub(crate) fn overview(&self) -> Overview {
+        let (took, problem) = match &*lock(&self.last) {
+            Some(last) => (last.took.clone(), last.problem.clone()),
+            None => (Vec::new(), None),
+        };
+        let figures = lock(&self.figures);
+        Overview {
+            namespace: self.source.namespace().to_owned(),
+            now: seconds(SystemTime::now()),
+            as_of: figures.as_of().map(seconds),
+            pace: pace(&took).as_secs_f64(),
+            total: figures.len(),
+            states: figures.counts(),
+            per_second: figures.rates(),
+            store: StoreView {
+                shared: !matches!(self.source.store_status(), StoreStatus::InMemory),
+                up: problem.is_none(),
+                since: problem.as_ref().map(|problem| seconds(problem.since)),
+                problem: problem.map(|problem| problem.text),
+                took_ms: took.last().copied().unwrap_or_default().as_secs_f64() * 1000.0,
+            },
+            instances: self.instances(),
+        }
+    }
+
+    /// Changes when there is a new event.
+    pub(crate) async fn news(self: &Arc<Self>) -> watch::Receiver<u64> {
+        self.listen().await;
+        self.news.subscribe()
+    }
+
+    /// Takes down the registry's events from the first request on: they come from this process' memory. What happened
+    /// before is read once.
+    async fn listen(self: &Arc<Self>) {
+        let begin = async {
+            // First, so that nothing is missed between what is read and what is heard.
+            let mut events = self.source.subscribe();
+            if let Ok(Ok(past)) = tokio::time::timeout(READ_LIMIT, self.source.history(HISTORY)).await {
+                let mut log = lock(&self.log);
+                for change in past {
+                    log.push("transition", transition("transition", &change), change.cursor.clone());
+                }
+            }
+            let hub = Arc::downgrade(self);
+            tokio::spawn(async move {
+                while let Some(event) = events.recv().await {
+                    let Some(hub) = Weak::upgrade(&hub) else { return };
+                    hub.take_down(&event);
+                }
+            });
+        };
+        self.listening.get_or_init(|| begin).await;
+    }
+
+    fn take_down(&self, event: &Event) {
+        let place = match event {
+            Event::Transition(change) | Event::LocalTransition(change) => {
+                let local = matches!(event, Event::LocalTransition(_));
+                lock(&self.figures).apply(change, local, Instant::now());
+                change.cursor.clone()
+            }
+            Event::StoreLost(_) | Event::StoreRestored => {
+                lock(&self.last).take();
+                None
+            }
+            _ => None,
+        };
+        if let Some((kind, data)) = describe(event, SystemTime::now()) {
+            let mut log = lock(&self.log);
+            log.push(kind, data, place);
+            self.news.send_replace(log.next());
+        }
+    }
+}
+
+fn pace(took: &[Duration]) -> Duration {
+    let quickest = took.iter().min().copied().unwrap_or_default();
+    (quickest * SHARE).clamp(PACE, SLOWEST)
+}

@@ -1,0 +1,91 @@
+//! How a monitor is set up.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use cb_runtime::Registry;
+
+use crate::access::Access;
+use crate::fleet::Source;
+use crate::hub::Hub;
+use crate::routes;
+
+/// Routes that show a registry's whole namespace, and a page; see the [crate's documentation](crate).
+///
+/// It starts read-only: nobody can change anything until there is a [`token`](Self::token). It asks nobody
+/// who may read, unless there is a [`read_token`](Self::read_token): bind it to loopback, or nest it behind
+/// the service's own authentication.
+#[must_use = "a monitor does nothing until its router is served"]
+pub struct Monitor {
+    registry: Registry,
+    prefix: String,
+    access: Access,
+}
+
+impl Monitor {
+    /// A monitor of the namespace that this registry is in: a `Registry`, or a reference to one.
+    pub fn new(registry: impl Borrow<Registry>) -> Monitor {
+        Monitor { registry: registry.borrow().clone(), prefix: "/circuits".into(), access: Access::default() }
+    }
+
+    /// Nobody may act. This is the default; it takes an earlier [`token`](Self::token) back.
+    pub fn read_only(mut self) -> Monitor {
+        self.access.set_act(None);
+        self
+    }
+
+    /// Requests with `Authorization: Bearer <token>` may act.
+    ///
+    /// # Panics
+    /// If it has fewer than 16 characters.
+    pub fn token(mut self, secret: impl AsRef<str>) -> Monitor {
+        self.access.set_act(Some(secret.as_ref()));
+        self
+    }
+
+    /// Reading needs this token, or the one that may act. Without it, everybody who reaches the routes may
+    /// read. The page itself, which has no figures in it, and `/live` are open all the same.
+    ///
+    /// # Panics
+    /// If it has fewer than 16 characters.
+    pub fn read_token(mut self, secret: impl AsRef<str>) -> Monitor {
+        self.access.set_read(secret.as_ref());
+        self
+    }
+
+    /// Where the routes are; default `/circuits`. An empty prefix puts the page at `/`.
+    ///
+    /// # Panics
+    /// If it neither is empty nor begins with `/`, or if it has characters that are special in a route or a
+    /// URL.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Monitor {
+        let prefix = prefix.into();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
+        let prefix = prefix.trim_end_matches('/');
+        assert!(
+            prefix.is_empty()
+                || prefix.starts_with('/') && prefix.chars().all(plain) && !prefix.contains("//"),
+            "a monitor's prefix must be a plain path such as \"/circuits\", not {prefix:?}"
+        );
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// The routes, to be merged into a service's router, or nested below a path of it.
+    pub fn into_router(self) -> Router {
+        let hub = Hub::new(Source::new(self.registry));
+        routes::router(&self.prefix, Arc::new(hub), self.access)
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the tokens, nor their digests.
+        f.debug_struct("Monitor")
+            .field("prefix", &self.prefix)
+            .field("read_only", &self.access.is_read_only())
+            .finish_non_exhaustive()
+    }
+}

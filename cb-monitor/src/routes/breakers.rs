@@ -1,0 +1,52 @@
+//! One breaker, with everything that is known of it.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::figures::enrich;
+use crate::hub::Hub;
+use crate::problem::Problem;
+use crate::sync::lock;
+
+/// Changes in a breaker's timeline.
+const TIMELINE: usize = 50;
+
+pub(super) async fn breaker(
+    State(Context { hub, access }): State<Context>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Path(name) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    hub.refresh().await;
+    let row = lock(&hub.figures).row(&name, Instant::now());
+    let mut row = row.ok_or_else(|| unknown(&hub, &name))?;
+    let snapshots = hub.source.snapshots([&*name].into_iter());
+    enrich(std::slice::from_mut(&mut row), &snapshots);
+    let timeline = lock(&hub.log).of_breaker(&name, TIMELINE);
+    let mut answer = json!(row);
+    answer["timeline"] = json!(timeline);
+    answer["can_act"] = json!(!access.is_read_only());
+    answer["instances"] = json!(hub.source.settings(&name).await.unwrap_or_default());
+    // What this process alone knows, where it has the breaker registered.
+    answer["here"] = json!(snapshots.get(&*name));
+    Ok(Json(answer))
+}
+
+/// What to say of a name that the fleet does not know.
+pub(super) fn unknown(hub: &Hub, name: &str) -> Problem {
+    let figures = lock(&hub.figures);
+    let advice = match figures.similar(name) {
+        Some(similar) => format!("did you mean \"{similar}\"?"),
+        None => format!("look at the names in stats; there are {}", figures.len()),
+    };
+    let shown: String = name.chars().take(100).collect();
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("no breaker of this namespace is called \"{shown}\": {advice}"),
+    )
+}

@@ -1,0 +1,112 @@
+//! The whole fleet as JSON.
+
+use std::time::{Instant, SystemTime};
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use cb_runtime::{InstanceInfo, State as Circuit};
+use serde::Deserialize;
+
+use super::Context;
+use crate::figures::{Filter, Row, Sort, enrich, seconds};
+use crate::hub::Overview;
+use crate::problem::Problem;
+use crate::sync::lock;
+
+/// Rows in one answer, unless `limit` says otherwise, and at most.
+const LIMIT: usize = 1000;
+const MAX_LIMIT: usize = 10_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    state: Option<String>,
+    search: Option<String>,
+    sort: Option<String>,
+    offset: Option<usize>,
+    limit: Option<usize>,
+    trend: Option<bool>,
+}
+
+/// The rows; how many there are in all is in `X-Total-Count`.
+pub(super) async fn stats(
+    State(Context { hub, .. }): State<Context>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<(HeaderMap, Json<Vec<Row>>), Problem> {
+    let Query(asked) = asked.map_err(|rejection| {
+        Problem::bad_request(format!(
+            "{}; there are state, search, sort, offset, limit and trend",
+            rejection.body_text()
+        ))
+    })?;
+    let filter = asked.filter()?;
+    hub.refresh().await;
+    let ((mut rows, total), as_of) = {
+        let figures = lock(&hub.figures);
+        (figures.page(&filter, Instant::now()), figures.as_of())
+    };
+    let names: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
+    enrich(&mut rows, &hub.source.snapshots(names.iter().map(|name| &**name)));
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("x-total-count"), total.into());
+    let mut say = |name, value: String| {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    say("x-now", seconds(SystemTime::now()).to_string());
+    if let Some(as_of) = as_of {
+        say("x-as-of", seconds(as_of).to_string());
+    }
+    if let Some(problem) = hub.problem() {
+        // Figures from before the store was lost must not pass for new ones.
+        say("x-store", problem.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect());
+    }
+    Ok((headers, Json(rows)))
+}
+
+/// Counts by state, what the fleet does, and whether the store answers.
+pub(super) async fn overview(State(Context { hub, .. }): State<Context>) -> Json<Overview> {
+    hub.refresh().await;
+    Json(hub.overview())
+}
+
+/// The fleet's instances, by their signs of life.
+pub(super) async fn instances(State(Context { hub, .. }): State<Context>) -> Json<Vec<InstanceInfo>> {
+    hub.refresh().await;
+    Json(hub.instances().unwrap_or_default().list)
+}
+
+impl Asked {
+    fn filter(self) -> Result<Filter, Problem> {
+        let states = self.state.unwrap_or_default();
+        let states = states.split(',').map(str::trim).filter(|state| !state.is_empty());
+        let states = states.map(|state| {
+            state.parse::<Circuit>().map_err(|error| Problem::bad_request(format!("state: {error}")))
+        });
+        let limit = self.limit.unwrap_or(LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(Problem::bad_request(format!(
+                "limit must be from 1 to {MAX_LIMIT}; use offset for the rest"
+            )));
+        }
+        Ok(Filter {
+            states: states.collect::<Result<_, _>>()?,
+            search: self.search.unwrap_or_default(),
+            sort: self.sort.as_deref().map_or(Ok(Sort::Worst), sort)?,
+            offset: self.offset.unwrap_or(0),
+            limit,
+            with_trend: self.trend.unwrap_or(false),
+        })
+    }
+}
+
+fn sort(name: &str) -> Result<Sort, Problem> {
+    let found = Sort::ALL.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, sort)| sort).ok_or_else(|| {
+        let known = Sort::ALL.map(|(known, _)| known).join(", ");
+        Problem::bad_request(format!("sort must be one of {known}"))
+    })
+}

@@ -1,0 +1,334 @@
+//! The page in a real browser: Debian's chromium, driven by playwright-core. `scripts/test` installs both.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::LazyLock;
+
+use cb_runtime::State;
+use cb_testkit::Proxy;
+use serde_json::{Value, json};
+
+use common::{Fleet, TOKEN, fail, succeed};
+
+/// One browser with one page. Tests take turns: two browsers at once would be slow, not parallel, on a
+/// small machine.
+struct Browser {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
+}
+
+static TURN: LazyLock<tokio::sync::Mutex<()>> = LazyLock::new(tokio::sync::Mutex::default);
+
+impl Browser {
+    async fn start() -> Browser {
+        let turn = TURN.lock().await;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+        let found = ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| {
+            let path = Path::new("/usr/bin").join(name);
+            path.exists().then_some(path)
+        });
+        let chromium = found.expect("chromium is missing: apt-get install chromium, or run scripts/test");
+        assert!(
+            folder.join("node_modules/playwright-core").exists()
+                && folder.join("node_modules/axe-core").exists(),
+            "playwright-core and axe-core are missing: npm install --prefix cb-monitor/tests/browser, or run scripts/test"
+        );
+        let mut process = Command::new("node")
+            .arg(folder.join("drive.mjs"))
+            .env("CHROMIUM", chromium)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node is missing: apt-get install nodejs, or run scripts/test");
+        let orders = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        let mut browser = Browser { process, orders, answers, _turn: turn };
+        browser.answer("the browser starts");
+        browser
+    }
+
+    #[track_caller]
+    fn answer(&mut self, what: &str) -> Value {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let answer: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{what}: {error}: {line}"));
+        assert!(answer.get("error").is_none(), "{what}: {}", answer["error"]);
+        answer["ok"].clone()
+    }
+
+    #[track_caller]
+    fn order(&mut self, order: &str, mut fields: Value) -> Value {
+        fields["order"] = json!(order);
+        writeln!(self.orders, "{fields}").unwrap();
+        self.answer(&fields.to_string())
+    }
+
+    #[track_caller]
+    fn open(&mut self, fleet: &Fleet, hash: &str) {
+        self.order("open", json!({ "url": fleet.url(&format!("/{hash}")) }));
+    }
+
+    /// Waits until what is selected has this text; for how many milliseconds.
+    #[track_caller]
+    fn until(&mut self, selector: &str, text: &str) -> f64 {
+        self.order("until", json!({ "selector": selector, "text": text })).as_f64().unwrap()
+    }
+
+    #[track_caller]
+    fn click(&mut self, selector: &str) {
+        self.order("click", json!({ "selector": selector }));
+    }
+
+    #[track_caller]
+    fn fill(&mut self, selector: &str, text: &str) {
+        self.order("fill", json!({ "selector": selector, "text": text }));
+    }
+
+    #[track_caller]
+    fn press(&mut self, key: &str) {
+        self.order("press", json!({ "key": key }));
+    }
+
+    #[track_caller]
+    fn text(&mut self, selector: &str) -> String {
+        self.order("text", json!({ "selector": selector })).as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn no_complaints(&mut self) {
+        assert_eq!(self.order("complaints", json!({})), json!([]), "what the browser complained about");
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn row(name: &str) -> String {
+    format!("#rows .row[data-name={}]:not([hidden])", json!(name))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circuit_that_opens_elsewhere_turns_its_row_within_a_second() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    let breaker = fleet.breaker("payments");
+    fail(&breaker, 1).await;
+    fleet.breaker("orders");
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "");
+    browser.until(&row("payments"), "closed");
+    browser.until("#live-text, #live", "Live");
+    fail(&breaker, 2).await;
+    assert_eq!(breaker.state(), State::Open);
+    let took = browser.until(&row("payments"), "3 consecutive failures");
+    assert!(took < 1000.0 || cfg!(debug_assertions) && took < 3000.0, "{took} ms");
+    browser.until("#headline", "1 circuit is open");
+    browser.until("#changes", "payments");
+    assert_eq!(browser.order("title", json!({})), json!("(1 open) Circuits"));
+    assert!(browser.text(&row("payments")).contains("probe in"), "{}", browser.text(&row("payments")));
+    breaker.reset().await.unwrap();
+    browser.until(&row("payments"), "closed");
+    browser.no_complaints();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
+    let fleet = Fleet::start(|monitor| monitor.token(TOKEN)).await;
+    fail(&fleet.breaker("payments"), 1).await;
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "");
+    browser.until(&row("payments"), "closed");
+    browser.click(&row("payments"));
+    browser.click("#detail button[data-action=open]");
+    browser.until("#order-radius", "calls a second");
+    browser.click("#order-go");
+    browser.until("#order-error", "Say why");
+    browser.fill("#order-reason", "a migration");
+    browser.click("#order-go");
+    browser.until("#order-error", "needs the token");
+    browser.fill("#order-token", "not the right token");
+    browser.click("#order-go");
+    browser.until("#order-error", "the token is wrong");
+    assert_eq!(fleet.breaker("payments").state(), State::Closed, "nothing was changed");
+    browser.fill("#order-token", TOKEN);
+    browser.fill("#order-actor", "maria");
+    browser.click("#order-go");
+    browser.until(&row("payments"), "a migration — maria");
+    browser.until("#detail", "forced open");
+    // The token serves for the next order, too.
+    browser.click("#detail button[data-action=release]");
+    browser.fill("#order-reason", "it is over");
+    browser.click("#order-go");
+    browser.until(&row("payments"), "closed");
+    // What it complains about is the answer 401 to the wrong token, which a browser logs by itself.
+    let complaints = browser.order("complaints", json!({}));
+    assert!(
+        complaints.as_array().unwrap().iter().all(|text| text.as_str().unwrap().contains("401")),
+        "{complaints}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_the_page_offers_no_action() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    fleet.trip("payments").await;
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "#breaker=payments");
+    browser.until("#detail", "read-only");
+    assert_eq!(browser.order("count", json!({ "selector": "#detail [data-action]" })), json!(0));
+    browser.no_complaints();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_breakers_are_scrolled_searched_and_filtered_smoothly() {
+    const BREAKERS: usize = 10_000;
+    // First, so that no other test's browser computes while the fleet is set up.
+    let mut browser = Browser::start().await;
+    let fleet = Fleet::start(|monitor| monitor).await;
+    for tenant in 0..BREAKERS {
+        fail(&fleet.breaker(&format!("tenant-{tenant:05}")), 1).await;
+    }
+    fleet.trip("tenant-07777").await;
+    fleet
+        .until("/stats?limit=1", |answer| answer.headers.get("x-total-count").is_some_and(|n| n == "10000"))
+        .await;
+    browser.open(&fleet, "");
+    browser.until("#found", "10\u{202f}000 circuits");
+    browser.until("#rows .row[aria-rowindex='2']", "tenant-07777");
+    let measured = browser.order("scroll", json!({ "selector": "#rows" }));
+    eprintln!("10,000 breakers: {measured}");
+    assert!(measured["nodes"].as_f64().unwrap() < 1500.0, "only what is seen is in the document: {measured}");
+    assert!(measured["heap_mb"].as_f64().unwrap() < 30.0, "{measured}");
+    // A frame is 17 ms where the machine is free; here others compute, too.
+    assert!(measured["median"].as_f64().unwrap() < 50.0, "{measured}");
+    browser.until("#rows .row", "tenant-09999");
+    browser.fill("#search", "TENANT-0123");
+    browser.until("#found", "10 of 10\u{202f}000");
+    browser.until("#rows .row[aria-rowindex='11']", "tenant-01239");
+    browser.fill("#search", "");
+    browser.click(".chip.open");
+    browser.until("#found", "1 of 10\u{202f}000");
+    browser.no_complaints();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_can_be_done_by_keyboard() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    for name in ["alpha", "beta", "gamma"] {
+        succeed(&fleet.breaker(name), 1).await;
+        fail(&fleet.breaker(name), 1).await;
+    }
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "#sort=name");
+    browser.until("#found", "3 circuits");
+    browser.press("/");
+    browser.press("ArrowDown");
+    browser.press("ArrowDown");
+    let focused = browser.order("focused", json!({}));
+    assert!(focused.as_str().unwrap().contains("beta"), "{focused}");
+    browser.press("Enter");
+    browser.until("#detail h2", "beta");
+    assert!(
+        browser.order("hash", json!({})).as_str().unwrap().contains("breaker=beta"),
+        "it can be sent to someone"
+    );
+    browser.press("Escape");
+    assert_eq!(browser.text("#detail:not([hidden])"), "");
+    browser.press("End");
+    let focused = browser.order("focused", json!({}));
+    assert!(focused.as_str().unwrap().contains("gamma"), "{focused}");
+    browser.no_complaints();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_reasons_and_actors_are_text_whatever_is_in_them() {
+    let fleet = Fleet::start(|monitor| monitor.token(TOKEN)).await;
+    let hostile = "<img src=x onerror=alert(1)>'\"\n\u{202e}&lt;</script><script>alert(2)</script>/../?#%";
+    let breaker = fleet.breaker(hostile);
+    fail(&breaker, 1).await;
+    breaker.by("<svg onload=alert(3)>").force_open("\"><iframe src=javascript:alert(4)>").await.unwrap();
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "");
+    browser.until("#rows .row", "<img src=x onerror=alert(1)>");
+    browser.until("#rows .row", "\"><iframe src=javascript:alert(4)> — <svg onload=alert(3)>");
+    browser.click("#rows .row:not([hidden])");
+    browser.until("#detail h2", "<script>alert(2)</script>");
+    browser.click("#detail button[data-action=release]");
+    browser.fill("#order-token", TOKEN);
+    browser.fill("#order-reason", "<b>over</b>");
+    browser.click("#order-go");
+    browser.until("#rows .row", "closed");
+    browser.press("Escape");
+    browser.until("#changes", "<img src=x onerror=alert(1)>");
+    let markup =
+        json!({ "selector": "main img, main script, main iframe, main b[onload], main svg[onload]" });
+    assert_eq!(browser.order("count", markup), json!(0));
+    browser.no_complaints();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_figures_never_look_new() {
+    let mut fleet = Fleet::start(|monitor| monitor).await;
+    let to_the_monitor = Proxy::start(fleet.address.rsplit_once(':').unwrap().1.parse().unwrap());
+    fleet.address = format!("127.0.0.1:{}", to_the_monitor.port());
+    let an_hour = std::time::Duration::from_secs(3600);
+    fleet.breaker("payments").expires_in(an_hour).force_open("a migration").await.unwrap();
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "");
+    browser.until(&row("payments"), "ends in");
+    to_the_monitor.cut();
+    browser.until("#banner", "No connection to the monitor since");
+    browser.until("body.stale #rows .row", "unknown");
+    to_the_monitor.heal();
+    browser.until("body:not(.stale) #live", "Live");
+    browser.until(&row("payments"), "ends in");
+    fleet.redis.stop();
+    browser.until("#banner", "Redis does not answer");
+    browser.until("body.stale #rows .row", "unknown");
+    fleet.redis.restart();
+    browser.until("body:not(.stale) #live", "Live");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn axe_finds_no_barrier_in_light_in_dark_and_on_a_phone() {
+    let fleet = Fleet::start(|monitor| monitor.token(TOKEN)).await;
+    for name in ["search", "users"] {
+        fail(&fleet.breaker(name), 1).await;
+    }
+    fleet.trip("payments").await;
+    for (name, state) in [("legacy", 0), ("images", 1), ("quotes", 2)] {
+        let breaker = fleet.breaker(name);
+        match state {
+            0 => breaker.force_open("migration").await,
+            1 => breaker.disable("rollout").await,
+            _ => breaker.metrics_only("watching").await,
+        }
+        .unwrap();
+    }
+    let mut browser = Browser::start().await;
+    for (dark, phone) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (width, height) = if phone { (390, 844) } else { (1440, 900) };
+        let page =
+            json!({ "url": fleet.url("/"), "dark": dark, "phone": phone, "width": width, "height": height });
+        browser.order("open", page);
+        browser.until("#rows", "payments");
+        browser.until("#headline", "2 circuits are open");
+        assert_eq!(browser.order("axe", json!({})), json!([]), "dark: {dark}, phone: {phone}");
+        browser.click(&row("payments"));
+        browser.until("#detail h2", "payments");
+        assert_eq!(browser.order("axe", json!({})), json!([]), "details; dark: {dark}, phone: {phone}");
+        browser.click("#detail button[data-action=open]");
+        browser.until("#order-title", "payments");
+        assert_eq!(browser.order("axe", json!({})), json!([]), "an order; dark: {dark}, phone: {phone}");
+        browser.no_complaints();
+    }
+}

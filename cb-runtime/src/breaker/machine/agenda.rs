@@ -1,0 +1,145 @@
+//! What there is to do with the store about a breaker, and when to look at it again.
+//!
+//! A breaker is **quiet** while it is closed and far from every limit: its counts travel in reports, which cost the store
+//! a tenth of an exchange. It is **tense** while it may be near one: then each exchange also brings the fleet's counts.
+
+use std::time::Duration;
+
+use super::policy;
+use super::{Now, StateMachine};
+use crate::clock::Moment;
+use crate::snapshot::State;
+
+/// Tense breakers are exchanged at this interval.
+pub(crate) const PACE: Duration = Duration::from_millis(100);
+/// Leases are renewed at this interval, a fifth of their term. A state that only this instance is in is compared with
+/// the fleet's as often.
+const RENEWAL: Duration = Duration::from_millis(400);
+/// A quiet breaker that is in use is exchanged this often: its keys live on, and differing settings are noticed.
+const CONFIRMATION: Duration = Duration::from_secs(60);
+/// After a failure the fleet's streak is asked for again at growing intervals up to this one.
+const FOLLOW_UP: Duration = Duration::from_secs(1);
+/// It is asked for no longer once the failure is this old.
+const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
+/// Fleet counts older than this are refreshed before a decision rests on them.
+const FRESH: Duration = Duration::from_millis(1500);
+/// Counters are read again this long after they held something: a success that was being counted meanwhile may have
+/// been missed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What the coordinator has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Agenda {
+    pub(crate) want: Want,
+    /// When to look at the breaker again, if nothing happens before.
+    pub(crate) again: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    Nothing,
+    /// With the next report; within a pace, if there are failures.
+    Report {
+        failures: bool,
+    },
+    Exchange,
+}
+
+impl StateMachine {
+    /// Judges what has been counted: successes alone can complete a rate's minimum of calls.
+    pub(crate) fn review(&mut self, now: Now) -> Agenda {
+        self.judge(now);
+        self.watch(None, now);
+        let agenda = Agenda { want: self.want(now), again: self.look_again(now) };
+        if agenda.want != Want::Nothing {
+            self.effects.wake = None;
+        }
+        agenda
+    }
+
+    fn want(&self, now: Now) -> Want {
+        if self.must_exchange(now) {
+            Want::Exchange
+        } else if !self.stats.has_news() {
+            Want::Nothing
+        } else if self.is_quiet(now) {
+            Want::Report { failures: self.stats.has_unsent_failures() }
+        } else {
+            Want::Exchange
+        }
+    }
+
+    /// Whether there is something that a report cannot tell or ask.
+    fn must_exchange(&self, now: Now) -> bool {
+        let Some(silent_for) = self.silent_for(now.at) else { return true };
+        // Proposed until the store's clock agrees.
+        let expired = self.local.is_none() && self.record().has_expired(now.at) && silent_for >= PACE;
+        let renews = self.probes.hold_leases() || self.local.is_some();
+        self.proposes()
+            || expired
+            || self.exchange_next
+            || !self.overrides.is_empty()
+            || self.probes.want_exchange()
+            || self.health.want_exchange(self.check_context(now))
+            || renews && silent_for >= RENEWAL
+            || self.follow_up(now.at).is_some_and(|interval| silent_for >= interval)
+    }
+
+    fn silent_for(&self, now: Moment) -> Option<Duration> {
+        self.exchanged_at.map(|at| now.since(at))
+    }
+
+    /// Another instance's success may have ended the streak that this instance's next failure would continue. How often
+    /// to ask.
+    fn follow_up(&self, now: Moment) -> Option<Duration> {
+        let age = now.since(self.last_failure.filter(|_| self.stats.has_streak())?);
+        (self.state() == State::Closed && age < FOLLOW_UP_ENDS).then(|| (age / 2).min(FOLLOW_UP))
+    }
+
+    /// Closed, and far from every limit.
+    pub(super) fn is_quiet(&self, now: Now) -> bool {
+        let closed = self.state() == State::Closed
+            && self.local.is_none()
+            && self.confirmed.as_ref().is_some_and(|confirmed| confirmed.state() == State::Closed);
+        closed
+            && !self.exchange_next
+            && self.silent_for(now.at).is_some_and(|silent_for| silent_for < CONFIRMATION)
+            && self.stats.can_be_reported(&self.settings)
+            && !self.nears_limit(now)
+    }
+
+    /// Half of a limit has been reached. Where only the rates of a fleet reach it, those of some instance do.
+    fn nears_limit(&self, now: Now) -> bool {
+        let own = self.stats.own_trip_input(now.at);
+        own.is_some_and(|own| policy::nears_limit(&self.settings, own.window))
+            || policy::nears_limit(&self.settings, self.trip_input(now).window)
+    }
+
+    /// Whether the fleet's counts must be read before a decision rests on them: this instance's own are not enough for
+    /// it, and the others may have counted much since.
+    pub(super) fn must_refresh(&self, now: Now) -> bool {
+        let stale = self.received_at.is_some_and(|at| now.at.since(at) > FRESH);
+        let own = || self.stats.own_trip_input(now.at);
+        now.store_up
+            && stale
+            && self.stats.has_time_window()
+            && own().is_none_or(|own| policy::trip(&self.settings, &own, 1).is_none())
+    }
+
+    pub(crate) fn exchange_next(&mut self) {
+        self.exchange_next = true;
+    }
+
+    fn look_again(&self, now: Now) -> Option<Moment> {
+        let pace = now.at.after(PACE);
+        let soon = self.local.is_some()
+            || self.probes.are_held()
+            || self.settings.health.is_some()
+            || self.follow_up(now.at).is_some()
+            || self.would_open
+            || self.state() == State::Closed && self.nears_limit(now);
+        let expiry = self.record().until().filter(|_| self.state().is_manual()).map(|until| until.max(pace));
+        let counted = self.stats.has_news().then(|| now.at.after(AGAIN));
+        [soon.then_some(pace), expiry, counted].into_iter().flatten().min()
+    }
+}

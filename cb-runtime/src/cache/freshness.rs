@@ -1,0 +1,197 @@
+//! "When was this result kept last?", answered by one load: a table without locks that may forget.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::{COARSE, Clock};
+
+/// For each slot the time of its last stamp; a slot that falls on the place of another takes it over.
+///
+/// A forgotten stamp costs its caller a longer way. Two slots that agree in 32 random bits and in their place, or 24 days
+/// without a stamp to the millisecond, show a stamp that was never made; it costs one interval. Nothing that must be
+/// right may depend on a stamp.
+pub(super) struct FreshnessTable(Box<[AtomicU64]>);
+
+/// The place of a result's stamp, and what tells it from others of that place: random bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(pub(super) u64);
+
+/// The time on the coarse clock, in 1024ths of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticks(u64);
+
+/// The interval for which a stamp is fresh, in 1024ths of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Interval(u64);
+
+impl Ticks {
+    #[inline]
+    pub(super) fn now(clock: &Clock) -> Self {
+        const PER_TICK: u32 = 22;
+        const { assert!((COARSE * 1_000_000) >> PER_TICK == 1024) };
+        Ticks(clock.coarse() >> PER_TICK)
+    }
+
+    pub(super) fn before(self, span: Duration) -> Self {
+        Ticks(self.0.wrapping_sub(Interval::of(span).0))
+    }
+}
+
+impl Interval {
+    /// Rounded down, so that what is younger than the interval is younger than the span.
+    #[inline]
+    pub(super) const fn of(span: Duration) -> Self {
+        Interval(
+            span.as_secs()
+                .saturating_mul(1024)
+                .saturating_add(span.subsec_nanos() as u64 * 1024 / 1_000_000_000),
+        )
+    }
+
+    #[inline]
+    pub(super) const fn tenth(self) -> Self {
+        Interval(self.0 / 10)
+    }
+
+    /// The coarse clock is some milliseconds behind, so a shorter interval is measured exactly instead.
+    #[inline]
+    fn is_measurable(self) -> bool {
+        const SHORTEST: u64 = 64;
+        self.0 >= SHORTEST
+    }
+}
+
+/// Bits 0–30 the time, bit 31 whether this process holds the result, bits 32–63 the slot. 0 = no stamp.
+#[derive(Clone, Copy)]
+struct Stamp(u64);
+
+const TIME: u64 = (1 << 31) - 1;
+const HELD: u64 = 1 << 31;
+const SLOT: u64 = !(TIME | HELD);
+
+impl Stamp {
+    fn new(slot: Slot, at: Ticks, held: bool) -> Self {
+        Stamp(slot.0 & SLOT | at.0 & TIME | if held { HELD } else { 0 })
+    }
+
+    #[inline]
+    fn is_of(self, slot: Slot) -> bool {
+        self.0 != 0 && (self.0 ^ slot.0) & SLOT == 0
+    }
+
+    #[inline]
+    fn is_younger(self, slot: Slot, now: Ticks, interval: Interval) -> bool {
+        self.is_of(slot) && (now.0.wrapping_sub(self.0) & TIME) < interval.0 && interval.is_measurable()
+    }
+}
+
+impl FreshnessTable {
+    /// `places`: a power of two.
+    pub(super) fn new(places: usize) -> Self {
+        debug_assert!(places.is_power_of_two());
+        FreshnessTable((0..places).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "only the lowest bits choose the place")]
+    fn place(&self, slot: Slot) -> &AtomicU64 {
+        &self.0[slot.0 as usize & (self.0.len() - 1)]
+    }
+
+    #[inline]
+    pub(super) fn is_younger(&self, slot: Slot, now: Ticks, interval: Interval) -> bool {
+        Stamp(self.place(slot).load(Ordering::Relaxed)).is_younger(slot, now, interval)
+    }
+
+    /// Whether this process holds the result, however old it is.
+    #[inline]
+    pub(super) fn is_held(&self, slot: Slot) -> bool {
+        let stamp = Stamp(self.place(slot).load(Ordering::Relaxed));
+        stamp.is_of(slot) && stamp.0 & HELD != 0
+    }
+
+    pub(super) fn set(&self, slot: Slot, at: Ticks, held: bool) {
+        self.place(slot).store(Stamp::new(slot, at, held).0, Ordering::Relaxed);
+    }
+
+    /// Stamps the slot unless it has a stamp younger than the interval: of many callers at once, one gets `true`.
+    pub(super) fn claim(&self, slot: Slot, now: Ticks, interval: Interval) -> bool {
+        let claim = |old| {
+            let stamp = Stamp(old);
+            let held = stamp.is_of(slot) && old & HELD != 0;
+            (!stamp.is_younger(slot, now, interval)).then(|| Stamp::new(slot, now, held).0)
+        };
+        self.place(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim).is_ok()
+    }
+
+    /// Removes the stamp, if it still has its place.
+    pub(super) fn clear(&self, slot: Slot) {
+        let place = self.place(slot);
+        let old = place.load(Ordering::Relaxed);
+        if Stamp(old).is_of(slot) {
+            // A stamp that has changed meanwhile is younger or of another slot.
+            let _ = place.compare_exchange(old, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: Slot = Slot(0x1234_5678_0000_0005);
+    const SECOND: Interval = Interval::of(Duration::from_secs(1));
+    const NOW: Ticks = Ticks(86_400 * 1024);
+
+    fn after(millis: u64) -> Ticks {
+        Ticks(NOW.0 + Interval::of(Duration::from_millis(millis)).0)
+    }
+
+    #[test]
+    fn a_stamp_is_fresh_for_its_interval() {
+        let table = FreshnessTable::new(8);
+        assert!(!table.is_younger(SLOT, NOW, SECOND));
+        table.set(SLOT, NOW, false);
+        assert!(table.is_younger(SLOT, after(999), SECOND));
+        assert!(!table.is_younger(SLOT, after(1000), SECOND));
+        let short = Interval::of(Duration::from_millis(60));
+        assert!(!table.is_younger(SLOT, NOW, short), "the coarse clock cannot tell");
+    }
+
+    #[test]
+    fn slots_of_one_place_are_told_apart() {
+        let table = FreshnessTable::new(8);
+        let other = Slot(0x1234_5679_0000_0005);
+        table.set(SLOT, NOW, true);
+        assert!(!table.is_younger(other, NOW, SECOND) && !table.is_held(other));
+        table.clear(other);
+        assert!(table.is_younger(SLOT, NOW, SECOND) && table.is_held(SLOT));
+        table.set(other, NOW, false);
+        assert!(!table.is_younger(SLOT, NOW, SECOND), "one place, one stamp");
+        table.clear(other);
+        assert!(!table.is_younger(other, NOW, SECOND));
+    }
+
+    #[test]
+    fn one_of_many_claims_is_granted_and_what_is_held_stays_held() {
+        let table = FreshnessTable::new(8);
+        table.set(SLOT, Ticks(0), true);
+        let won = std::thread::scope(|scope| {
+            let claim = || usize::from(table.claim(SLOT, NOW, SECOND));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!(won, 1);
+        assert!(table.is_held(SLOT));
+        assert!(table.claim(SLOT, after(1000), SECOND));
+    }
+
+    #[test]
+    fn time_wraps_after_24_days() {
+        let table = FreshnessTable::new(8);
+        let late = Ticks(TIME);
+        table.set(SLOT, late, false);
+        assert!(table.is_younger(SLOT, Ticks(late.0 + 512), SECOND));
+        assert!(!table.is_younger(SLOT, Ticks(late.0 + 1536), SECOND));
+    }
+}

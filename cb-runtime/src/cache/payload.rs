@@ -1,0 +1,324 @@
+//! A result as text: JSON where that carries it, RON where JSON would change it.
+//!
+//! JSON writes `None`, `Some(None)`, `()` and NaN all as `null`, and has maps with text as keys only. A result comes back as
+//! it was, or it is refused with a reason when it is written, and never comes back changed. So a result that JSON may not
+//! carry is read back at once and compared; if it has changed, RON gets its chance, which tells these apart.
+//! JSON comes first because people and other languages read it, and because it forgives a field that another version of the
+//! type has added or dropped. A compact format without names (Postcard, bincode) would read another version's bytes as
+//! something else; MessagePack and CBOR have the one `null`, too.
+
+use std::cell::Cell;
+use std::fmt::{self, Display};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, ErrorKind, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::ser::Formatter;
+
+use super::encoding::{Encoder, Sink, is_not_finite, is_null, is_some};
+
+/// A result's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Payload {
+    pub(super) format: Format,
+    pub(super) text: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Ron,
+}
+
+/// Why a result is not cached.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its text is longer than results may be.
+    TooLarge,
+    /// It cannot be written, or would not come back as it is.
+    Unfaithful(String),
+}
+
+impl Payload {
+    /// Writes `value`, for `limit` bytes at most: writing stops there, so a large result costs its call no more than that.
+    /// `unchecked`: no result of this function has been read back yet.
+    pub(super) fn write<T: Serialize + DeserializeOwned>(
+        value: &T,
+        limit: usize,
+        unchecked: bool,
+    ) -> Result<Self, Refusal> {
+        let (payload, has_null) = match Payload::write_json(value, limit) {
+            Ok(written) => written,
+            Err(Refusal::Unfaithful(problem)) => return Payload::write_ron(value, limit, &problem),
+            Err(refusal) => return Err(refusal),
+        };
+        // `null` is the only text that several values share.
+        if has_null && Pieces::of(value).is_none_or(|pieces| pieces.ambiguous) {
+            return match payload.returns(value) {
+                Ok(()) => Ok(payload),
+                Err(problem) => Payload::write_ron(value, limit, &problem),
+            };
+        }
+        if unchecked && let Err(problem) = payload.read::<T>() {
+            return Payload::write_ron(value, limit, &problem);
+        }
+        Ok(payload)
+    }
+
+    fn write_json<T: Serialize>(value: &T, limit: usize) -> Result<(Self, bool), Refusal> {
+        thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+        /// A thread keeps a buffer of this size at most.
+        const KEPT: usize = 1 << 16;
+
+        let has_null = Cell::new(false);
+        // Empty if this is a result within a result.
+        let mut output = Bounded { bytes: BUFFER.take(), limit };
+        output.bytes.clear();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut output, NotesNull(&has_null));
+        let result = match value.serialize(&mut serializer) {
+            Ok(()) => Ok((Payload::json(&output.bytes), has_null.get())),
+            Err(problem) if problem.is_io() => Err(Refusal::TooLarge),
+            Err(problem) => Err(Refusal::Unfaithful(problem.to_string())),
+        };
+        if output.bytes.capacity() <= KEPT {
+            BUFFER.set(output.bytes);
+        }
+        result
+    }
+
+    /// `problem`: why JSON does not serve.
+    fn write_ron<T: Serialize + DeserializeOwned>(
+        value: &T,
+        limit: usize,
+        problem: &str,
+    ) -> Result<Self, Refusal> {
+        let refusal = || Refusal::Unfaithful(problem.to_owned());
+        let mut output = Bounded { bytes: Vec::new(), limit };
+        match ron::Options::default().to_writer(&mut output, value) {
+            Ok(()) => {}
+            Err(ron::Error::Fmt) => return Err(Refusal::TooLarge),
+            Err(_) => return Err(refusal()),
+        }
+        let payload = Payload { format: Format::Ron, text: output.bytes.into() };
+        payload.returns(value).map_err(|_| refusal())?;
+        Ok(payload)
+    }
+
+    /// Whether the value that the text gives is the one that was written.
+    fn returns<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<(), String> {
+        let read = self.read::<T>()?;
+        match (Pieces::of(value), Pieces::of(&read)) {
+            (Some(written), Some(read)) if written.sum == read.sum => Ok(()),
+            _ => Err("it would come back changed".to_owned()),
+        }
+    }
+
+    pub(super) fn json(text: &[u8]) -> Self {
+        Payload { format: Format::Json, text: text.into() }
+    }
+
+    /// The result, as a `T`.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        fn text(problem: impl Display) -> String {
+            problem.to_string()
+        }
+        match self.format {
+            Format::Json => serde_json::from_slice(&self.text).map_err(text),
+            Format::Ron => ron::de::from_bytes(&self.text).map_err(text),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.text.len()
+    }
+}
+
+/// Writes compact JSON, and notes whether there is a `null` in it.
+struct NotesNull<'a>(&'a Cell<bool>);
+
+impl Formatter for NotesNull<'_> {
+    fn write_null<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.set(true);
+        writer.write_all(b"null")
+    }
+}
+
+/// Takes so many bytes and then refuses more.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Write for Bounded {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.limit {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.write_all(text.as_bytes()).map_err(|_| fmt::Error)
+    }
+}
+
+/// The pieces of a value, without their order: hash maps and sets have another one after reading.
+struct Pieces {
+    sum: u64,
+    after_some: bool,
+    /// JSON may not tell this value from another.
+    ambiguous: bool,
+}
+
+impl Pieces {
+    fn of<T: Serialize>(value: &T) -> Option<Self> {
+        let mut pieces = Pieces { sum: 0, after_some: false, ambiguous: false };
+        value.serialize(Encoder(&mut pieces)).ok().map(|()| pieces)
+    }
+}
+
+impl Sink for Pieces {
+    fn put(&mut self, piece: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(piece);
+        self.sum = self.sum.wrapping_add(hasher.finish());
+        self.ambiguous |= (self.after_some && is_null(piece)) || is_not_finite(piece);
+        self.after_some = is_some(piece);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::option_option, reason = "that is what is tested")]
+mod tests {
+    use std::collections::{BTreeMap, HashMap, HashSet};
+    use std::fmt::Debug;
+
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+
+    const LIMIT: usize = 1 << 16;
+
+    fn write<T: Serialize + DeserializeOwned>(value: &T) -> Result<Payload, Refusal> {
+        Payload::write(value, LIMIT, false)
+    }
+
+    #[track_caller]
+    fn comes_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T, format: Format) {
+        let payload = write(&value).unwrap();
+        assert_eq!(payload.format, format, "{}", String::from_utf8_lossy(&payload.text));
+        assert_eq!(payload.read::<T>().unwrap(), value);
+    }
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Nested {
+        name: Option<Option<String>>,
+        list: Vec<Option<Option<u8>>>,
+        unit: Option<()>,
+    }
+
+    /// As users write it to tell a field that is missing from one that is `null`.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Patch {
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+        name: Option<Option<String>>,
+    }
+
+    fn present<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Option<String>>, D::Error> {
+        Option::deserialize(deserializer).map(Some)
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        ById(HashMap<u64, u8>),
+        Text(String),
+    }
+
+    #[test]
+    fn json_carries_what_it_can() {
+        comes_back(Some("text".to_owned()), Format::Json);
+        comes_back(None::<String>, Format::Json);
+        comes_back(Some(Some(1_u8)), Format::Json);
+        comes_back((), Format::Json);
+        comes_back((u64::MAX, i128::MIN, 0.1_f32, -0.0_f64, 5e-324_f64), Format::Json);
+        comes_back(HashMap::from([(1, Some(2)), (3, None)]), Format::Json);
+        comes_back(vec![Patch { name: None }, Patch { name: Some(None) }], Format::Json);
+    }
+
+    #[test]
+    fn ron_carries_what_json_would_change() {
+        comes_back(Some(None::<u8>), Format::Ron);
+        comes_back(Some(()), Format::Ron);
+        comes_back(
+            Nested { name: Some(None), list: vec![None, Some(None), Some(Some(1))], unit: None },
+            Format::Ron,
+        );
+        comes_back(Nested { unit: Some(()), ..Nested::default() }, Format::Ron);
+        comes_back(BTreeMap::from([((1, 2), "a".to_owned()), ((3, 4), "b".to_owned())]), Format::Ron);
+        comes_back(
+            (0..50).map(|n| ((n, "x".to_owned()), Some(Some(n)))).collect::<HashMap<_, _>>(),
+            Format::Ron,
+        );
+        comes_back(
+            (0..50).map(|n| if n == 0 { None } else { Some(Some(n)) }).collect::<HashSet<_>>(),
+            Format::Json,
+        );
+        comes_back([f64::INFINITY, 1.0], Format::Ron);
+        let read: f64 = write(&f64::NAN).unwrap().read().unwrap();
+        assert!(read.is_nan());
+    }
+
+    #[test]
+    fn what_nothing_carries_is_refused_with_the_reason() {
+        #[derive(Serialize, Deserialize)]
+        #[serde(rename_all(serialize = "lowercase", deserialize = "UPPERCASE"))]
+        enum Crooked {
+            Value,
+        }
+        let Err(Refusal::Unfaithful(problem)) = Payload::write(&Crooked::Value, LIMIT, true) else {
+            panic!("it cannot be read back");
+        };
+        assert!(problem.contains("unknown variant `value`"), "{problem}");
+        let by_id = Untagged::ById(HashMap::from([(1, 1)]));
+        assert!(matches!(Payload::write(&by_id, LIMIT, true), Err(Refusal::Unfaithful(_)) | Ok(_)));
+    }
+
+    #[test]
+    fn writing_stops_at_the_limit() {
+        let value = vec!["x".repeat(1000); 100];
+        assert_eq!(Payload::write(&value, 50_000, false), Err(Refusal::TooLarge));
+        assert!(Payload::write(&value, 100_300, false).is_err());
+        assert!(Payload::write(&value, 100_301, false).is_ok());
+        let pairs: BTreeMap<(u32, u32), String> = (0..100).map(|n| ((n, n), "x".repeat(1000))).collect();
+        assert_eq!(Payload::write(&pairs, 50_000, false), Err(Refusal::TooLarge));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_float_comes_back_to_the_last_bit(bits in proptest::num::u64::ANY) {
+            let value = f64::from_bits(bits);
+            let read: f64 = write(&value).unwrap().read().unwrap();
+            prop_assert!(read.to_bits() == bits || (read.is_nan() && value.is_nan()));
+        }
+
+        #[test]
+        fn nested_options_come_back(list in prop::collection::vec(prop::option::of(prop::option::of(prop::option::of(0..2_u8))), 0..6)) {
+            prop_assert_eq!(write(&list).unwrap().read::<Vec<Option<Option<Option<u8>>>>>().unwrap(), list);
+        }
+    }
+}

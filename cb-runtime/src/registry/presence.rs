@@ -1,0 +1,236 @@
+//! What an instance tells the fleet of itself: that it is alive, what its breakers judge by, and what becomes of its calls.
+//!
+//! The first is one small field of a hash, written once in [`PACE`]. Settings are written when they have changed, figures only
+//! while somebody looks at the fleet: so nobody pays for a page that nobody has opened.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::breaker::context::RegistryContext;
+use crate::breakers::BreakerMap;
+use crate::clock::wall;
+use crate::error::Error;
+use crate::snapshot::{InstanceInfo, Outcomes, WindowSnapshot};
+use crate::store::{Overview, Topic};
+use crate::strategy::Calls;
+
+/// From one sign of life to the next, if nobody looks at the fleet.
+const PACE: Duration = Duration::from_secs(5);
+/// The same while somebody looks.
+const WATCHED_PACE: Duration = Duration::from_secs(1);
+/// How soon a store that is away is looked for again.
+const PAUSE: Duration = Duration::from_millis(250);
+/// An instance that has not been heard from for this long is gone, or on its own.
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// Settings are told again after this many signs of life, as the store may have lost them.
+const REPEATED_AFTER: u32 = 60;
+/// Breakers whose figures and settings an instance tells of at most. Pinned ones come first.
+const MOST_BREAKERS: usize = 2000;
+
+/// Who an instance is; what stands in the store for it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct About {
+    node: String,
+    host: String,
+    pid: u32,
+    version: String,
+    started_us: u64,
+    pub(super) seen_us: u64,
+}
+
+impl About {
+    fn of(context: &RegistryContext, started_us: u64) -> Self {
+        About {
+            node: context.node.to_string(),
+            host: super::node::host(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_us,
+            seen_us: context.unix_us(context.store_now()),
+        }
+    }
+
+    pub(super) fn info(self, id: &str, now_us: u64, own: &str) -> InstanceInfo {
+        let silent_for = Duration::from_micros(now_us.saturating_sub(self.seen_us));
+        InstanceInfo {
+            id: id.to_owned(),
+            node: self.node,
+            host: self.host,
+            pid: self.pid,
+            version: self.version,
+            started_at: wall(self.started_us),
+            last_seen: wall(self.seen_us),
+            degraded: silent_for > SILENT_AFTER,
+            own: id == own,
+        }
+    }
+}
+
+/// A breaker's calls at one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Figures {
+    pub(super) outcomes: Outcomes,
+    /// What the instance judges by, if it judges by a window.
+    pub(super) window: Option<Calls>,
+}
+
+impl Figures {
+    /// As numbers in a fixed order, without the zeros at the end.
+    fn numbers(&self) -> Vec<u64> {
+        let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, cached } =
+            self.outcomes;
+        let window = self.window.map_or([0; 4], |w| [1, w.successes, w.failures, w.slow]);
+        let mut all = vec![success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, cached];
+        all.extend(window);
+        while all.last() == Some(&0) {
+            all.pop();
+        }
+        all
+    }
+
+    fn of_numbers(numbers: &[u64]) -> Self {
+        let at = |place: usize| numbers.get(place).copied().unwrap_or(0);
+        let outcomes = Outcomes {
+            success: at(0),
+            failure: at(1),
+            slow: at(2),
+            ignored: at(3),
+            cancelled: at(4),
+            late: at(5),
+            rejected: at(6),
+            ramp_rejected: at(7),
+            cached: at(8),
+        };
+        let window = Calls { successes: at(10), failures: at(11), slow: at(12) };
+        Figures { outcomes, window: (at(9) == 1).then_some(window) }
+    }
+
+    /// Together with another instance's. Both know nearly the same window: the one with more calls in it knows more.
+    pub(super) fn plus(self, other: Figures) -> Figures {
+        let window = [self.window, other.window].into_iter().flatten().max_by_key(|window| window.total());
+        Figures { outcomes: self.outcomes.plus(other.outcomes), window }
+    }
+
+    pub(super) fn window(&self) -> Option<WindowSnapshot> {
+        self.window.map(WindowSnapshot::from)
+    }
+}
+
+/// Figures by breaker.
+pub(super) fn read_figures(text: &str) -> BTreeMap<String, Figures> {
+    let numbers: BTreeMap<String, Vec<u64>> = serde_json::from_str(text).unwrap_or_default();
+    numbers.into_iter().map(|(name, numbers)| (name, Figures::of_numbers(&numbers))).collect()
+}
+
+fn written_figures(breakers: &BreakerMap) -> String {
+    let mut numbers = BTreeMap::new();
+    for core in breakers.first(MOST_BREAKERS) {
+        let figures = Figures { outcomes: core.outcomes(), window: core.window() }.numbers();
+        if !figures.is_empty() {
+            numbers.insert(core.name().to_string(), figures);
+        }
+    }
+    serde_json::to_string(&numbers).unwrap_or_default()
+}
+
+/// What breakers judge by, each as a line: by name, and keyed ones by the name in the attribute.
+fn written_settings(breakers: &BreakerMap) -> String {
+    serde_json::to_string(&breakers.settings_lines(MOST_BREAKERS)).unwrap_or_default()
+}
+
+/// What an instance has told of its breakers' settings.
+pub(super) fn read_settings(text: &str) -> BTreeMap<String, String> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Tells of this instance until it has ended, or the task is aborted.
+pub(super) async fn announce(
+    context: Arc<RegistryContext>,
+    breakers: Arc<BreakerMap>,
+    overview: Arc<dyn Overview>,
+) {
+    let started_us = context.clock.epoch_us().saturating_add(context.clock.now().0);
+    let mut told = Told::default();
+    while !context.has_ended() {
+        let pace = if !context.store_up() {
+            PAUSE
+        } else {
+            let was_watched = told.watched;
+            let posts = told.posts(&context, &breakers, started_us);
+            match overview.post(context.instance.clone(), posts).await {
+                Ok(watched) => told.watched = watched,
+                // The coordinator finds out by itself, and reports it.
+                Err(_) => told.settings.clear(),
+            }
+            match (was_watched, told.watched) {
+                // Somebody has begun to look, and waits for figures.
+                (false, true) => Duration::ZERO,
+                (true, true) => WATCHED_PACE,
+                (_, false) => PACE,
+            }
+        };
+        // So that a fleet that was started at once does not tell at once for ever.
+        tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+    }
+}
+
+/// What the store has been told.
+#[derive(Default)]
+struct Told {
+    watched: bool,
+    settings: String,
+    times: u32,
+}
+
+impl Told {
+    fn posts(
+        &mut self,
+        context: &RegistryContext,
+        breakers: &BreakerMap,
+        started_us: u64,
+    ) -> Vec<(Topic, String)> {
+        let about = About::of(context, started_us);
+        let mut posts = vec![(Topic::About, serde_json::to_string(&about).unwrap_or_default())];
+        let settings = written_settings(breakers);
+        if settings != self.settings || self.times.is_multiple_of(REPEATED_AFTER) {
+            self.settings.clone_from(&settings);
+            posts.push((Topic::Settings, settings));
+        }
+        if self.watched {
+            posts.push((Topic::Figures, written_figures(breakers)));
+        }
+        self.times = self.times.wrapping_add(1);
+        posts
+    }
+}
+
+/// Takes an instance's word off, as it shuts down in order.
+pub(super) async fn leave(overview: &dyn Overview, instance: Arc<str>) -> Result<(), Error> {
+    overview.forget(vec![instance]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_back_and_what_is_no_figures_is_nothing() {
+        let outcomes = Outcomes { success: 1, failure: 2, rejected: 7, cached: 9, ..Outcomes::default() };
+        let window = Some(Calls { successes: 3, failures: 4, slow: 0 });
+        for figures in [
+            Figures { outcomes, window },
+            Figures { outcomes, window: None },
+            Figures { window: Some(Calls::default()), ..Figures::default() },
+            Figures::default(),
+        ] {
+            assert_eq!(Figures::of_numbers(&figures.numbers()), figures);
+        }
+        for text in ["", "[]", "{\"a\": 1}", "{\"a\": [-1]}", "\u{0}"] {
+            assert!(read_figures(text).is_empty(), "{text:?}");
+        }
+        assert_eq!(Figures { outcomes, window: None }.numbers(), [1, 2, 0, 0, 0, 0, 7, 0, 9]);
+    }
+}

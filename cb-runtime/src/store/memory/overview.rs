@@ -1,0 +1,70 @@
+//! What the memory store has for people who look at the fleet.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{MemoryStore, StoredBreaker};
+use crate::error::Error;
+use crate::snapshot::State;
+use crate::store::{BoxFuture, Detail, FleetRow, Names, Overview, Topic};
+
+/// What instances have told of themselves, and until when somebody looks at it.
+#[derive(Default)]
+pub(super) struct Board {
+    posts: BTreeMap<(Topic, Arc<str>), String>,
+    watched_until: u64,
+}
+
+impl Overview for MemoryStore {
+    fn names(&self) -> BoxFuture<'_, Result<Names, Error>> {
+        let space = self.lock();
+        let is_held = |entry: &(&Arc<str>, &StoredBreaker)| entry.1.state() != State::Closed;
+        let (held, closed): (Vec<_>, Vec<_>) = space.breakers.iter().partition(is_held);
+        let names = |some: Vec<(&Arc<str>, _)>| some.into_iter().map(|(name, _)| name.clone()).collect();
+        Box::pin(ready(Ok(Names { held: names(held), closed: names(closed) })))
+    }
+
+    fn read(&self, mut names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+        names.sort_unstable();
+        names.dedup();
+        let space = self.lock();
+        let now = self.clock.now().0;
+        let rows = names.into_iter().filter_map(|name| Some(space.breakers.get(&name)?.row(name, now)));
+        Box::pin(ready(Ok(rows.collect())))
+    }
+
+    fn details(&self, names: Vec<Arc<str>>, now_us: u64) -> BoxFuture<'_, Result<Vec<Detail>, Error>> {
+        let space = self.lock();
+        let detail =
+            |name: Arc<str>| space.breakers.get(&name).map_or_else(Detail::default, |b| b.detail(now_us));
+        Box::pin(ready(Ok(names.into_iter().map(detail).collect())))
+    }
+
+    fn post(&self, instance: Arc<str>, posts: Vec<(Topic, String)>) -> BoxFuture<'_, Result<bool, Error>> {
+        let now = self.clock.now().0;
+        let board = &mut self.lock().board;
+        for (topic, text) in posts {
+            board.posts.insert((topic, instance.clone()), text);
+        }
+        Box::pin(ready(Ok(board.watched_until > now)))
+    }
+
+    fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Vec<(Arc<str>, String)>, Error>> {
+        let space = self.lock();
+        let posts = space.board.posts.iter().filter(|((of, _), _)| *of == topic);
+        let posts = posts.map(|((_, instance), text)| (instance.clone(), text.clone()));
+        Box::pin(ready(Ok(posts.collect())))
+    }
+
+    fn forget(&self, instances: Vec<Arc<str>>) -> BoxFuture<'_, Result<(), Error>> {
+        self.lock().board.posts.retain(|(_, instance), _| !instances.contains(instance));
+        Box::pin(ready(Ok(())))
+    }
+
+    fn watch_fleet(&self, span: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        self.lock().board.watched_until = self.clock.now().after(span).0;
+        Box::pin(ready(Ok(())))
+    }
+}

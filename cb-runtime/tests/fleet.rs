@@ -1,0 +1,303 @@
+//! What the store shows of the whole fleet: figures, pages, instances, settings; on both stores.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use cb_runtime::{
+    BreakerConfig, FleetBreaker, FleetQuery, InstanceInfo, Registry, RegistryBuilder, State, circuit_breaker,
+};
+use cb_testkit::{PATIENCE, RedisServer};
+use common::Broken;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn on(redis: &RedisServer) -> RegistryBuilder {
+    Registry::builder().redis(redis.url())
+}
+
+async fn fail(registry: &Registry, name: &str) {
+    let breaker = registry.breaker(name).unwrap();
+    breaker.call(async || Err::<(), _>(())).await.unwrap_err();
+}
+
+async fn succeed(registry: &Registry, name: &str) {
+    let breaker = registry.breaker(name).unwrap();
+    let _ = breaker.call(async || Ok::<_, ()>(())).await;
+}
+
+async fn row(registry: &Registry, name: &str) -> FleetBreaker {
+    let fleet = registry.fleet().await.unwrap();
+    fleet.into_iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name} is there"))
+}
+
+/// Asks until it holds.
+async fn eventually<T>(what: &str, ask: impl AsyncFn() -> T, holds: impl Fn(&T) -> bool) -> T {
+    let start = Instant::now();
+    loop {
+        let answer = ask().await;
+        if holds(&answer) {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn near(time: Option<SystemTime>) -> bool {
+    time.is_some_and(|time| time.elapsed().map_or_else(|error| error.duration(), |span| span) < 2 * PATIENCE)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_of_all_instances_are_summed_up_while_somebody_looks() {
+    let redis = RedisServer::start();
+    let [a, b, watching] = [(); 3].map(|()| on(&redis).build().unwrap());
+    let config = BreakerConfig::default()
+        .failure_rate_threshold(0.9)
+        .minimum_calls(1000)
+        .slow_call_duration(Duration::from_nanos(1000));
+    for registry in [&a, &b] {
+        registry.get_or_create("orders", config.clone());
+        for _ in 0..3 {
+            fail(registry, "orders").await;
+        }
+        succeed(registry, "orders").await;
+    }
+    a.control("orders").force_open("now").await.unwrap();
+    eventually("B is open", async || b.breaker("orders").unwrap().state(), |s| *s == State::ForcedOpen).await;
+    for _ in 0..5 {
+        succeed(&b, "orders").await;
+    }
+    let seen = eventually(
+        "all have told",
+        async || row(&watching, "orders").await,
+        |row| row.outcomes.success + row.outcomes.failure == 8 && row.outcomes.rejected == 5,
+    )
+    .await;
+    assert_eq!((seen.outcomes.success, seen.outcomes.failure), (2, 6));
+    assert!(near(seen.since) && near(seen.last_failure_at), "{seen:?}");
+    assert!(watching.breakers().is_empty());
+    // Nobody looks any more: the key that says so has expired, and nobody tells of calls.
+    redis.cli(&["DEL", "cb1:{default}:watched", "cb1:{default}:figures"]);
+    let told = watching.instances().await.unwrap();
+    let later =
+        |now: &Vec<InstanceInfo>| now.iter().zip(&told).all(|(now, then)| now.last_seen > then.last_seen);
+    for _ in 0..2 {
+        eventually("all are alive", async || watching.instances().await.unwrap(), later).await;
+    }
+    redis.cli(&["DEL", "cb1:{default}:figures"]);
+    let told = watching.instances().await.unwrap();
+    let later =
+        |now: &Vec<InstanceInfo>| now.iter().zip(&told).all(|(now, then)| now.last_seen > then.last_seen);
+    eventually("all are alive", async || watching.instances().await.unwrap(), later).await;
+    assert_eq!(redis.cli(&["EXISTS", "cb1:{default}:figures"]).trim(), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_shows_the_window_probes_openings_and_times() {
+    let redis = RedisServer::start();
+    for (store, registry) in
+        [("redis", on(&redis).build().unwrap()), ("memory", Registry::builder().build().unwrap())]
+    {
+        let config = BreakerConfig::default()
+            .failure_rate_threshold(0.5)
+            .minimum_calls(4)
+            .half_open_max_calls(2)
+            .success_threshold(2)
+            .reset_timeout(Duration::from_millis(10));
+        let breaker = registry.get_or_create("orders", config);
+        for _ in 0..3 {
+            succeed(&registry, "orders").await;
+        }
+        fail(&registry, "orders").await;
+        let closed = row(&registry, "orders").await;
+        let window = closed.window.expect("it judges by one");
+        assert_eq!((window.calls, window.failures), (4, 1), "{store}");
+        assert!((window.failure_rate - 0.25).abs() < 1e-9);
+        assert!(closed.since.is_none() && closed.opened_at.is_none(), "{store}: {closed:?}");
+        assert!(near(closed.last_failure_at), "{store}: {closed:?}");
+        for _ in 0..3 {
+            fail(&registry, "orders").await;
+        }
+        let open =
+            eventually("it is open", async || row(&registry, "orders").await, |row| row.state == State::Open)
+                .await;
+        assert!(near(open.opened_at) && near(open.since) && open.openings == 1, "{store}: {open:?}");
+        let hold = Arc::new(tokio::sync::Notify::new());
+        let (probing, held) = (breaker.clone(), hold.clone());
+        let probe = tokio::spawn(async move {
+            loop {
+                let begun = probing
+                    .call(async || {
+                        held.notified().await;
+                        Ok::<_, ()>(())
+                    })
+                    .await;
+                if begun.is_ok() {
+                    return;
+                }
+            }
+        });
+        let probed = eventually(
+            "a probe is under way",
+            async || row(&registry, "orders").await,
+            |row| row.probes == 1,
+        )
+        .await;
+        assert_eq!(probed.state, State::HalfOpen, "{store}");
+        hold.notify_one();
+        probe.await.unwrap();
+        eventually("it has ended", async || row(&registry, "orders").await, |row| row.probes == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_names_the_instance_that_checks_health() {
+    let redis = RedisServer::start();
+    for (store, registry) in
+        [("redis", on(&redis).build().unwrap()), ("memory", Registry::builder().build().unwrap())]
+    {
+        let config = BreakerConfig::default()
+            .failure_threshold(1)
+            .health_check(|| async { false })
+            .health_check_interval(Duration::from_millis(20));
+        registry.get_or_create("orders", config);
+        fail(&registry, "orders").await;
+        let leader = Some(registry.instance().to_owned());
+        eventually(store, async || row(&registry, "orders").await, |row| row.leader == leader).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cached_answer_is_counted() {
+    #[circuit_breaker(name = "cached", registry = registry, cache_ttl = "1h", cache_key = 0)]
+    async fn call(registry: &Registry, fails: bool) -> Result<u32, Broken> {
+        if fails { Err(Broken::Down) } else { Ok(7) }
+    }
+    let registry = Registry::builder().build().unwrap();
+    call(&registry, false).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(call(&registry, true).await, Ok(7));
+    }
+    assert_eq!(registry.breaker("cached").unwrap().snapshot().outcomes.cached, 3);
+    assert_eq!(row(&registry, "cached").await.outcomes.cached, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_hold_every_breaker_once_the_worst_first() {
+    let redis = RedisServer::start();
+    for (store, registry) in
+        [("redis", on(&redis).build().unwrap()), ("memory", Registry::builder().build().unwrap())]
+    {
+        let config = BreakerConfig::default().failure_threshold(1).reset_timeout(HOUR);
+        for number in 0..50 {
+            let name = format!("User {number:02}: {{größe}}");
+            registry.get_or_create(&name, config.clone());
+            match number % 5 {
+                0 => fail(&registry, &name).await,
+                1 => registry.control(&name).disable("off").await.unwrap(),
+                _ => succeed(&registry, &name).await,
+            }
+        }
+        registry.get_or_create("other", config.clone());
+        succeed(&registry, "other").await;
+        registry.fleet().await.unwrap();
+
+        let mut query = FleetQuery::default().search("uSER").limit(7);
+        let mut seen = Vec::new();
+        loop {
+            let page = registry.fleet_page(&query).await.unwrap();
+            assert_eq!(
+                (page.total, page.by_state[State::Open], page.by_state[State::Closed]),
+                (50, 10, 30),
+                "{store}"
+            );
+            assert!(page.breakers.len() == 7 || page.next.is_none());
+            seen.extend(page.breakers.into_iter().map(|row| (row.state, row.name)));
+            match page.next {
+                Some(next) => query = query.after(next),
+                None => break,
+            }
+        }
+        let names: std::collections::BTreeSet<_> = seen.iter().map(|(_, name)| name).collect();
+        assert_eq!((seen.len(), names.len()), (50, 50), "{store}");
+        let states: Vec<_> =
+            seen.chunk_by(|a, b| a.0 == b.0).map(|chunk| (chunk[0].0, chunk.len())).collect();
+        assert_eq!(states, [(State::Open, 10), (State::Disabled, 10), (State::Closed, 30)], "{store}");
+
+        let query = FleetQuery::default().state(State::Open).state(State::HalfOpen).limit(3);
+        let page = registry.fleet_page(&query).await.unwrap();
+        assert_eq!((page.total, page.breakers.len(), page.by_state[State::Disabled]), (10, 3, 10), "{store}");
+        let none = registry.fleet_page(&FleetQuery::default().search("nothing")).await.unwrap();
+        assert!(none.breakers.is_empty() && none.next.is_none() && none.total == 0);
+        for after in ["", "x", "9:z", ":", "0:"] {
+            registry.fleet_page(&FleetQuery::default().after(after)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_listed_while_they_live_and_leave_at_shutdown() {
+    let redis = RedisServer::start();
+    let [a, b] = ["rack-1", "rack-2"].map(|node| on(&redis).node(node).build().unwrap());
+    let both =
+        eventually("both are there", async || a.instances().await.unwrap(), |all| all.len() == 2).await;
+    assert_eq!((&*both[0].node, &*both[1].node), ("rack-1", "rack-2"));
+    assert_eq!((&*both[0].id, &*both[1].id), (a.instance(), b.instance()));
+    assert!(both[0].own && !both[1].own && both.iter().all(|instance| !instance.degraded));
+    assert_eq!((both[0].pid, &*both[0].version), (std::process::id(), env!("CARGO_PKG_VERSION")));
+    assert!(near(Some(both[1].last_seen)) && near(Some(both[1].started_at)), "{both:?}");
+    b.shutdown().await;
+    let rest = a.instances().await.unwrap();
+    assert_eq!(rest.iter().map(|instance| &*instance.node).collect::<Vec<_>>(), ["rack-1"]);
+    assert!(serde_json::to_string(&rest).unwrap().contains("\"last_seen\":\"20"));
+    let keeps: u64 = redis.cli(&["TTL", "cb1:{default}:instances"]).trim().parse().unwrap();
+    assert!(keeps <= 3600, "it goes with the last instance");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_silent_is_degraded_and_at_last_forgotten() {
+    let redis = RedisServer::start();
+    let registry = on(&redis).build().unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
+    let silent_for = |seconds: u128| {
+        let seen = now - seconds * 1_000_000;
+        format!(r#"{{"node":"n","host":"h","pid":1,"version":"0","started_us":1,"seen_us":{seen}}}"#)
+    };
+    let key = "cb1:{default}:instances";
+    redis.cli(&["HSET", key, "silent", &silent_for(60), "gone", &silent_for(4000), "odd", "\u{1}{not json"]);
+    let all =
+        eventually("this one is there", async || registry.instances().await.unwrap(), |all| all.len() == 2)
+            .await;
+    let silent = all.iter().find(|instance| instance.id == "silent").unwrap();
+    assert!(silent.degraded && !silent.own);
+    assert_eq!(redis.cli(&["HKEYS", key]).lines().count(), 2, "what is gone is removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_every_instance_show_who_differs() {
+    #[circuit_breaker(name = "tenant-{id}", registry = registry, failure_threshold = 4)]
+    async fn tenant(registry: &Registry, id: u32) -> Result<(), Broken> {
+        Ok(())
+    }
+    let redis = RedisServer::start();
+    let fleet = ["a", "b", "c"].map(|node| on(&redis).node(node).build().unwrap());
+    let watching = on(&redis).node("watching").build().unwrap();
+    for (number, registry) in fleet.iter().enumerate() {
+        let threshold = if number == 2 { 9 } else { 3 };
+        registry.get_or_create("orders", BreakerConfig::default().failure_threshold(threshold));
+        for id in 0..10 {
+            tenant(registry, id).await.unwrap();
+        }
+    }
+    watching.control("orders").reset().await.unwrap();
+    let ask = async || watching.settings("orders").await.unwrap();
+    let told = eventually("all have told", ask, |told| told.len() == 3).await;
+    let drift: Vec<_> =
+        told.iter().map(|told| (&*told.node, &*told.settings["failure_threshold"], told.drift)).collect();
+    assert_eq!(drift, [("a", "3", false), ("b", "3", false), ("c", "9", true)]);
+    let tenants = async || watching.settings("tenant-{id}").await.unwrap();
+    eventually("tenants' too", tenants, |told| told.len() == 3 && told.iter().all(|told| !told.drift)).await;
+    assert_eq!(watching.drifting().await.unwrap(), ["orders"]);
+}
