@@ -75,7 +75,7 @@ impl Run<'_> {
         self.found = true;
         prepare(guard);
         // What happens once on a path (a thread's first rejection, a result that is kept) has happened then.
-        drive(guard, 100);
+        drive(guard, 2_000);
         counted_by_callgrind(guard, self.calls);
         assert_eq!(guard.circuit(), G::MEASURED, "{}", G::NAME);
         guard.check();
