@@ -60,14 +60,27 @@ impl Guarded<'_> {
         }
     }
 
-    /// `let ended`, again: with the cached result in the place of a bad one.
+    /// `let codec`: how a result is kept and read back.
+    pub(super) fn codec(&self) -> TokenStream {
+        let codec = call_with(self.function.output_span(), "codec", "output, kind");
+        quote_spanned!(Span::mixed_site()=> let codec = #codec;)
+    }
+
+    /// Keeps a success.
+    pub(super) fn keep(&self) -> TokenStream {
+        let rt = runtime(Span::mixed_site());
+        let breaker = self.breaker_ref();
+        quote_spanned!(Span::mixed_site()=> #rt::keep(#breaker, function, &key, codec, kind, verdict, &value);)
+    }
+
+    /// Returns the cached result in the place of a bad one.
     pub(super) fn cached(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
-        let codec = call_with(self.function.output_span(), "codec", "output, kind");
         let breaker = self.breaker_ref();
         quote_spanned! {Span::mixed_site()=>
-            let codec = #codec;
-            let ended = #rt::cached(#breaker, function, key, codec, kind, ended).await;
+            if let #rt::Option::Some(value) = #rt::cached(#breaker, function, key, codec, kind).await {
+                return value;
+            }
         }
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Ended;
 use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
 use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
+use crate::call::Verdict;
 
 /// A result that can be kept and read back, in this process and in another.
 #[diagnostic::on_unimplemented(
@@ -118,42 +118,52 @@ where
     }
 }
 
-/// Keeps a success; puts the kept result in place of a failure or a rejection.
+impl<T> Clone for Codec<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Codec<'_, T> {}
+
+/// Keeps a success.
 #[inline]
+pub fn keep<R, K: ReturnKind<R>, Inside>(
+    breaker: &SiteBreaker,
+    function: CachedFunction<Inside>,
+    key: &Option<CacheKey>,
+    codec: Codec<'_, K::Value>,
+    _kind: K,
+    verdict: Verdict,
+    value: &R,
+) {
+    let core = breaker.core();
+    if verdict == Verdict::Success
+        && let (Some(key), Some(ttl)) = (key, breaker.cache_ttl())
+        && let Some(value) = K::cacheable(value)
+        && !core.cache().is_fresh(key, ttl)
+    {
+        (codec.keep)(core, function.caller(core), key.clone(), ttl, value);
+    }
+}
+
+/// The kept result in place of a failure or a rejection, if there is one.
 pub async fn cached<'a, R, K: ReturnKind<R>, Inside>(
     breaker: &'a SiteBreaker,
     function: CachedFunction<Inside>,
     key: Option<CacheKey>,
     codec: Codec<'a, K::Value>,
     _kind: K,
-    ended: Ended<R>,
-) -> Ended<R> {
-    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return ended };
+) -> Option<R> {
+    let (key, ttl) = (key?, breaker.cache_ttl()?);
     let core = breaker.core();
-    match &ended {
-        Ended::Ignored(_) => return ended,
-        Ended::Success(value) => {
-            if let Some(value) = K::cacheable(value)
-                && !core.cache().is_fresh(&key, ttl)
-            {
-                (codec.keep)(core, function.caller(core), key, ttl, value);
-            }
-            return ended;
-        }
-        Ended::Failed(_) | Ended::Rejected(_) | Ended::TimedOut(_) => {}
-    }
     let caller = function.caller(core);
     let value = match (codec.recall_here)(core, caller, &key, ttl) {
-        Here::Found(value) => Some(value),
+        Here::Found(value) => value,
         // The store would have the same.
-        Here::Undecodable | Here::Nothing(None) => None,
-        Here::Nothing(store) => (codec.recall_shared)(core, caller, key.with_store(store), ttl).await,
+        Here::Undecodable | Here::Nothing(None) => return None,
+        Here::Nothing(store) => (codec.recall_shared)(core, caller, key.with_store(store), ttl).await?,
     };
-    match value {
-        Some(value) => {
-            core.answered_from_cache();
-            Ended::Success(K::restore(value))
-        }
-        None => ended,
-    }
+    core.answered_from_cache();
+    Some(K::restore(value))
 }

@@ -37,8 +37,8 @@ impl Breaker {
         Breaker { call_timeout, ..self }
     }
 
-    pub(crate) fn given_call_timeout(&self) -> Option<Duration> {
-        self.call_timeout
+    pub(crate) fn given_call_timeout(&self) -> &Option<Duration> {
+        &self.call_timeout
     }
 
     pub(crate) fn core(&self) -> &Core {
