@@ -284,6 +284,7 @@ impl Deadline {
 }
 
 /// Makes the call that the permit is for. `given_timeout` is the function's own.
+#[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
 pub(crate) fn run<'a, 'p, F: Future>(

@@ -129,7 +129,7 @@ impl Clock {
             Source::System(_, begin) => {
                 let ticks = coarse_ticks().saturating_sub(*begin);
                 // Ticks are 2⁻³² s: whole seconds and the rest apart, so that nothing overflows.
-                Moment((ticks >> 32) * 1_000_000 + ((ticks & 0xFFFF_FFFF) * 1_000_000 >> 32))
+                Moment((ticks >> 32) * 1_000_000 + (((ticks & 0xFFFF_FFFF) * 1_000_000) >> 32))
             }
             Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
         }

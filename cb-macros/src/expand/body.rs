@@ -48,19 +48,18 @@ impl Guarded<'_> {
         } else {
             (TokenStream::new(), self.returned_value())
         };
-        let ok = match self.function.output() {
+        let ok = if matches!(self.function.output(), Output::Never) {
             // Statements after the value would be unreachable.
-            Output::Never => {
-                quote_spanned!(Span::mixed_site()=> match #rt::end_never(permit, judge, value) {})
-            }
-            _ => quote_spanned! {Span::mixed_site()=>
+            quote_spanned!(Span::mixed_site()=> match #rt::end_never(permit, judge, value) {})
+        } else {
+            quote_spanned! {Span::mixed_site()=>
                 {
                     #unwrapped_first
                     #verdict #rt::end(permit, judge, &value);
                     #keep
                     #result
                 }
-            },
+            }
         };
         let body = quote!(#body #kind);
         let (before, inside) = if self.plan.fallback.is_none() && codec.is_none() {

@@ -59,11 +59,11 @@ pub type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind
 
 /// `fallback_on = "any"`
 #[inline]
-pub fn into_return_or_any<'a, R, K: ReturnKind<R>, Args>(
+pub fn into_return_or_any<R, K: ReturnKind<R>, Args>(
     _kind: K,
-    ended: Ended<'a, R>,
+    ended: Ended<'_, R>,
     args: Args,
-) -> ReturnOr<'a, R, K, Args> {
+) -> ReturnOr<'_, R, K, Args> {
     let reason = match ended {
         Ended::Failed(value) => Reason::Ended(K::reason(value)),
         Ended::Rejected(rejection) => Reason::Rejected(rejection),
@@ -74,12 +74,12 @@ pub fn into_return_or_any<'a, R, K: ReturnKind<R>, Args>(
 
 /// `fallback_on = "error"`
 #[inline]
-pub fn into_return_or_error<'a, R, K: ReturnKind<R>, Args>(
+pub fn into_return_or_error<R, K: ReturnKind<R>, Args>(
     kind: K,
-    ended: Ended<'a, R>,
+    ended: Ended<'_, R>,
     args: Args,
     reject: impl FnOnce(BreakerError) -> R,
-) -> ReturnOr<'a, R, K, Args> {
+) -> ReturnOr<'_, R, K, Args> {
     match ended {
         Ended::Rejected(rejection) => Ok(reject(rejection.into_error())),
         ended => into_return_or_any(kind, ended, args),
@@ -88,12 +88,12 @@ pub fn into_return_or_error<'a, R, K: ReturnKind<R>, Args>(
 
 /// `fallback_on = "open"`: the arguments are still there only if the body did not get them.
 #[inline]
-pub fn into_return_or_open<'a, R, K: ReturnKind<R>, Args>(
+pub fn into_return_or_open<R, K: ReturnKind<R>, Args>(
     _kind: K,
-    ended: Ended<'a, R>,
+    ended: Ended<'_, R>,
     args: Option<Args>,
     reject: impl FnOnce(BreakerError) -> R,
-) -> ReturnOr<'a, R, K, Args> {
+) -> ReturnOr<'_, R, K, Args> {
     match (ended, args) {
         (Ended::Rejected(rejection), Some(args)) => Err((args, Reason::Rejected(rejection))),
         (ended, _) => Ok(into_return(ended, reject)),

@@ -37,6 +37,7 @@ impl Breaker {
         Breaker { call_timeout, ..self }
     }
 
+    #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
     pub(crate) fn given_call_timeout(&self) -> &Option<Duration> {
         &self.call_timeout
     }
