@@ -64,7 +64,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         match __circuit_breaker::run(breaker, &mut permit, body).await {
             __circuit_breaker::Result::Ok(value) => {
                 let verdict = __circuit_breaker::end(permit, judge, &value);
-                __circuit_breaker::keep(
+                __circuit_breaker::cache_success(
                     breaker,
                     function,
                     &key,
@@ -85,22 +85,34 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             }
         }
     };
-    let output = __circuit_breaker::Output::of_ended(&ended);
+    let (output, ended) = __circuit_breaker::Output::with_ended(ended);
     let kind = {
         #[allow(unused_imports)]
         use __circuit_breaker::OtherOutput as _;
         output.circuit_breaker_return_kind()
     };
-    if let __circuit_breaker::Option::Some(value) = __circuit_breaker::cached(
+    let ended = 'cached: {
+        let hold = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::{IsNotSend as _, IsSend as _};
+            (&output).circuit_breaker_hold()
+        };
+        let later = match __circuit_breaker::cached(
             breaker,
             function,
             key,
             codec,
-            kind,
-        )
-        .await
-    {
-        return value;
-    }
+            (kind, hold),
+            ended,
+        ) {
+            __circuit_breaker::Cached::Value(value) => return value,
+            __circuit_breaker::Cached::Nothing(ended) => break 'cached ended,
+            __circuit_breaker::Cached::InStore(later) => later,
+        };
+        match later.await {
+            __circuit_breaker::Result::Ok(value) => return value,
+            __circuit_breaker::Result::Err(ended) => ended,
+        }
+    };
     return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
 }

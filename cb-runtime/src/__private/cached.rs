@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::into_return::Ended;
 use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
@@ -150,30 +151,30 @@ pub fn cache_success<R, K: ReturnKind<R>, Inside>(
 }
 
 /// What a failed call's future holds while the store is asked.
-pub trait Hold<R> {
+pub trait Hold<'a, R> {
     /// What is held: a part of the annotated function's future, which may have to be `Send`.
-    type Held<'a>;
+    type Held;
     /// `Err`: it cannot be held.
     #[doc(hidden)]
-    fn hold(ended: Ended<'_, R>) -> Result<Self::Held<'_>, Ended<'_, R>>;
+    fn hold(ended: Ended<'a, R>) -> Result<Self::Held, Ended<'a, R>>;
     #[doc(hidden)]
-    fn release(held: Self::Held<'_>) -> Ended<'_, R>;
+    fn release(held: Self::Held) -> Ended<'a, R>;
 }
 
 /// All of it, since `R` is `Send`.
 #[derive(Clone, Copy)]
 pub struct HoldAll;
 
-impl<R> Hold<R> for HoldAll {
-    type Held<'a> = Ended<'a, R>;
+impl<'a, R> Hold<'a, R> for HoldAll {
+    type Held = Ended<'a, R>;
 
     #[inline]
-    fn hold(ended: Ended<'_, R>) -> Result<Ended<'_, R>, Ended<'_, R>> {
+    fn hold(ended: Ended<'a, R>) -> Result<Ended<'a, R>, Ended<'a, R>> {
         Ok(ended)
     }
 
     #[inline]
-    fn release(held: Ended<'_, R>) -> Ended<'_, R> {
+    fn release(held: Ended<'a, R>) -> Ended<'a, R> {
         held
     }
 }
@@ -190,10 +191,10 @@ pub enum Unanswered<'a> {
     TimedOut(BreakerError),
 }
 
-impl<R> Hold<R> for HoldErrors {
-    type Held<'a> = Unanswered<'a>;
+impl<'a, R> Hold<'a, R> for HoldErrors {
+    type Held = Unanswered<'a>;
 
-    fn hold(ended: Ended<'_, R>) -> Result<Unanswered<'_>, Ended<'_, R>> {
+    fn hold(ended: Ended<'a, R>) -> Result<Unanswered<'a>, Ended<'a, R>> {
         match ended {
             Ended::Rejected(rejection) => Ok(Unanswered::Rejected(rejection)),
             Ended::TimedOut(error) => Ok(Unanswered::TimedOut(error)),
@@ -201,7 +202,7 @@ impl<R> Hold<R> for HoldErrors {
         }
     }
 
-    fn release(held: Unanswered<'_>) -> Ended<'_, R> {
+    fn release(held: Unanswered<'a>) -> Ended<'a, R> {
         match held {
             Unanswered::Rejected(rejection) => Ended::Rejected(rejection),
             Unanswered::TimedOut(error) => Ended::TimedOut(error),
@@ -254,7 +255,7 @@ pub fn cached<'a, R, K, H, Inside>(
 ) -> Cached<'a, R, impl Future<Output = Result<R, Ended<'a, R>>>>
 where
     K: ReturnKind<R>,
-    H: Hold<R>,
+    H: Hold<'a, R>,
 {
     let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return Cached::Nothing(ended) };
     let core = breaker.core();
