@@ -141,7 +141,7 @@ where
                         Ok(result) => {
                             // The classifier may panic: the result is dropped then.
                             let result = ManuallyDrop::into_inner(result);
-                            let verdict = end(permit, By(&*classify), &result);
+                            let verdict = end(permit, ClassifyJudge(&*classify), &result);
                             match result {
                                 _ if matches!(verdict, Verdict::Success | Verdict::Ignored) => {
                                     return result.map_err(CallError::Failed);
@@ -181,9 +181,9 @@ impl<T, E, F: Fn(&Result<T, E>) -> Verdict> Classify<T, E> for F {
     }
 }
 
-struct By<'a, C>(&'a C);
+struct ClassifyJudge<'a, C>(&'a C);
 
-impl<T, E, C: Classify<T, E>> Judge<Result<T, E>> for By<'_, C> {
+impl<T, E, C: Classify<T, E>> Judge<Result<T, E>> for ClassifyJudge<'_, C> {
     fn judge(self, result: &Result<T, E>) -> Verdict {
         self.0.classify(result)
     }

@@ -4,8 +4,6 @@ mod builder;
 mod control;
 mod fleet;
 mod history;
-#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel", feature = "config")))]
-mod missing_features;
 mod node;
 mod presence;
 mod report_limiter;
@@ -178,7 +176,7 @@ impl Registry {
             Some(limit) => context.connection.wait_until_up(limit)?,
         }
         #[cfg(feature = "metrics")]
-        let published = metrics::enroll(metrics::Source {
+        let published = metrics::enroll(metrics::MeteredRegistry {
             namespace: address.namespace.as_str().into(),
             context: context.clone(),
             breakers: breakers.clone(),
@@ -256,11 +254,18 @@ impl Registry {
         Ok(Breaker::new(self.core(name, &config, Location::caller())).with_call_timeout(config.call_timeout))
     }
 
-    /// All breakers that are registered here, by name.
+    /// All breakers that are registered here, by name. While these handles exist, none of the breakers whose
+    /// name is made of arguments is evicted.
     pub fn breakers(&self) -> Vec<Breaker> {
         let mut all: Vec<_> = self.breakers.registered().into_iter().map(Breaker::new).collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
+    }
+
+    /// The number of breakers that are registered here. Unlike [`breakers`](Self::breakers), it keeps none of
+    /// them from being evicted.
+    pub fn breaker_count(&self) -> usize {
+        self.breakers.count()
     }
 
     /// Puts `config` in the place of what came from outside the code before (at [`RegistryBuilder::config`]
@@ -539,7 +544,7 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
             .field("instance", &self.context.instance)
-            .field("breakers", &self.breakers())
+            .field("breakers", &self.breaker_count())
             .finish_non_exhaustive()
     }
 }
