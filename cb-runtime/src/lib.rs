@@ -75,6 +75,7 @@ mod health;
 pub mod http;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod name;
 mod registry;
 mod serial;
 mod snapshot;

@@ -166,7 +166,7 @@ impl Fleet {
         let core = self.instances[at].core.clone();
         let permit = self.permit(at, &core).await;
         let made = permit.is_some();
-        if let Some(mut permit) = permit {
+        if let Some(permit) = permit {
             permit.end(outcome);
         }
         made
