@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cb_runtime::{
-    Breaker, Error, Events, FleetBreaker, FleetQuery, InstanceInfo, Registry, Snapshot, State, StoreStatus, Transition, WindowSnapshot,
+    Breaker, Error, Events, FleetBreaker, FleetQuery, InstanceInfo, Registry, Snapshot, State, StoreStatus,
+    Transition, WindowSnapshot,
 };
 use serde::Serialize;
 

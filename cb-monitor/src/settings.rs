@@ -35,7 +35,9 @@ impl FleetSettings {
 
     /// The breakers that not all instances judge by the same settings.
     pub(crate) fn drifting(&self) -> Vec<String> {
-        let differs = |(_, instances): &(&String, &Vec<InstanceSettings>)| instances.iter().any(|instance| instance.drift);
+        let differs = |(_, instances): &(&String, &Vec<InstanceSettings>)| {
+            instances.iter().any(|instance| instance.drift)
+        };
         self.by_breaker.iter().filter(differs).map(|(name, _)| name.clone()).collect()
     }
 
@@ -55,7 +57,8 @@ impl FleetSettings {
     /// `None` if no instance has told what it judges the breaker by.
     pub(crate) fn limits(&self, name: &str) -> Option<Limits> {
         let usual = self.of(name).iter().find(|instance| !instance.drift)?;
-        let setting = |name: &str| usual.settings.get(name).map(String::as_str).filter(|value| *value != "off");
+        let setting =
+            |name: &str| usual.settings.get(name).map(String::as_str).filter(|value| *value != "off");
         let mut rules = Vec::new();
         let streak = usual.settings.get("failure_threshold").map_or(FAILURE_THRESHOLD, String::as_str);
         if streak != "off" {

@@ -283,9 +283,7 @@ async fn details_show_settings_with_their_origin_who_differs_the_window_and_what
     fail(&breaker, 1).await;
     fleet.control("orders").metrics_only("watching").await.unwrap();
     let watched = fleet.breaker("orders");
-    cb_testkit::wait_until(cb_testkit::PATIENCE, "it only watches", || {
-        watched.state() == State::MetricsOnly
-    });
+    cb_testkit::wait_until(cb_testkit::PATIENCE, "it only watches", || watched.state() == State::MetricsOnly);
     fail(&watched, 3).await;
     let mut browser = Browser::start().await;
     browser.open(&fleet, "#breaker=prices");

@@ -244,7 +244,9 @@ fn watch_shows_changes_as_they_happen_and_goes_on_without_redis() {
 
     let mut watching = cbctl(&redis).arg("watch").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map(Result::unwrap);
-    lines.find(|line| line.contains("forced-open") && line.contains("orders") && line.contains("now")).unwrap();
+    lines
+        .find(|line| line.contains("forced-open") && line.contains("orders") && line.contains("now"))
+        .unwrap();
     redis.stop();
     lines.find(|line| line.contains("NOT CURRENT: ")).expect("old figures are marked as old");
     redis.restart();
@@ -359,7 +361,8 @@ fn doctor_reaches_a_server_by_tls_a_cluster_and_what_sentinel_names() {
             assert!(!of_it.is_empty(), "{check}: {output:?}");
             of_it.iter().all(|found| found["verdict"] == "fine")
         };
-        let all = ["connection", "version", "role", "eviction", "permissions"].iter().all(|check| verdict(check));
+        let all =
+            ["connection", "version", "role", "eviction", "permissions"].iter().all(|check| verdict(check));
         (all, text(&output.stdout))
     };
     let url = format!("{}?cacert={}", secure.tls_url(), authority.file().display());
@@ -406,8 +409,12 @@ fn a_shell_completes_commands_and_the_manual_pages_name_every_option() {
     assert!(print(&["completions", "fish"]).contains("metrics-only"));
     let manual = print(&["man"]);
     assert!(manual.contains(".TH cbctl") && manual.contains("Exit codes"), "{manual}");
-    for command in ["list", "watch", "show", "open", "disable", "metrics-only", "release", "reset", "events"] {
-        assert!(manual.contains(&format!("cbctl\\-{}(1)", command.replace('-', "\\-"))), "{command}: {manual}");
+    for command in ["list", "watch", "show", "open", "disable", "metrics-only", "release", "reset", "events"]
+    {
+        assert!(
+            manual.contains(&format!("cbctl\\-{}(1)", command.replace('-', "\\-"))),
+            "{command}: {manual}"
+        );
         assert!(print(&["man", command]).contains("namespace"), "{command}");
     }
     let opening = print(&["man", "open"]);

@@ -145,7 +145,11 @@ fn manual(command: Option<&str>) -> Result<clap::Command, Failure> {
     all.build();
     let known: Vec<_> = all.get_subcommands().map(|known| known.get_name().to_owned()).collect();
     let found = all.find_subcommand(name).ok_or_else(|| {
-        Failure::Usage(format!("there is no command \"{}\"; there are {}", text::plain(name), known.join(", ")))
+        Failure::Usage(format!(
+            "there is no command \"{}\"; there are {}",
+            text::plain(name),
+            known.join(", ")
+        ))
     })?;
     Ok(found.clone())
 }

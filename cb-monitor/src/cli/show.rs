@@ -44,7 +44,11 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
         ("openings", row.openings.to_string()),
         (
             "would have opened",
-            if row.would_have_opened > 0 { format!("{} times", row.would_have_opened) } else { String::new() },
+            if row.would_have_opened > 0 {
+                format!("{} times", row.would_have_opened)
+            } else {
+                String::new()
+            },
         ),
         ("open only on", text::plain(&row.isolated.join(", "))),
         ("checks health", text::plain(row.leader.as_deref().unwrap_or_default())),

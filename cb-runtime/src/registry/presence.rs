@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::breaker::{Core, Figures};
 use crate::breaker::context::RegistryContext;
+use crate::breaker::{Core, Figures};
 use crate::breakers::BreakerMap;
 use crate::clock::{Moment, wall};
 use crate::config::drift;

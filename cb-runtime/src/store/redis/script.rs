@@ -90,8 +90,18 @@ mod tests {
             .into_iter()
             .flat_map(|script| script.split("call('").skip(1).filter_map(|call| call.split('\'').next()));
         let by_store = [
-            "EVALSHA", "SCRIPT|LOAD", "XREAD", "XREVRANGE", "GET", "SET", "PTTL", "SELECT", "HGETALL", "SSCAN",
-            "ZSCAN", "HSCAN",
+            "EVALSHA",
+            "SCRIPT|LOAD",
+            "XREAD",
+            "XREVRANGE",
+            "GET",
+            "SET",
+            "PTTL",
+            "SELECT",
+            "HGETALL",
+            "SSCAN",
+            "ZSCAN",
+            "HSCAN",
         ];
         let needed: BTreeSet<_> = by_scripts.chain(by_store).map(ToOwned::to_owned).collect();
         assert_eq!(documented, needed);
