@@ -154,6 +154,9 @@ where
                     }
                 }
             };
+            if F::ANSWERS {
+                breaker.core().answered_by_fallback();
+            }
             fallback.recover(error).await
         })
     }

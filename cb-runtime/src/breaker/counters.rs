@@ -29,9 +29,11 @@ pub(crate) enum Outcome {
     SlowFailure,
     /// No outcome of its own: a failed or rejected call that a cached result has answered.
     Cached,
+    /// No outcome of its own: a failed or rejected call that a fallback answers.
+    Fallback,
 }
 
-const OUTCOMES: usize = 10;
+const OUTCOMES: usize = 11;
 
 /// The whole of which [`ShardedCounter::add_share`] adds parts.
 pub(crate) const ONE: u64 = 1 << 32;
@@ -238,6 +240,7 @@ impl ShardedCounter {
             rejected: self.sum(Outcome::Rejected),
             ramp_rejected: self.sum(Outcome::RampRejected),
             cached: self.sum(Outcome::Cached),
+            fallback: self.sum(Outcome::Fallback),
         }
     }
 }

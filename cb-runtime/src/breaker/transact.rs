@@ -85,7 +85,7 @@ impl Core {
             inner.published = machine.generation();
             self.ramp.set(machine.ramp(now));
             // Last: a call that sees this state also sees what is stored above.
-            self.gate.set(machine.state(), closed(machine, now));
+            self.gate.set(machine.state(), closed(machine, &self.context, now));
         }
     }
 

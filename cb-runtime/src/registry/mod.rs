@@ -164,6 +164,8 @@ impl Registry {
         let context = RegistryContext::new(instance, clock, events, cache, store_up)
             .with_node(node::name(config.node.or(builder.node)))
             .with_shared_store(results.is_some());
+        #[cfg(feature = "metrics")]
+        let context = context.measuring_calls(builder.measures_calls);
         let context = Arc::new(context);
         *context.layers_mut() = layers;
         let breakers = Arc::new(BreakerMap::new(max_breakers, context.clock.now()));
