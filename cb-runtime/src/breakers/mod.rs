@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::breaker::Core;
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::Record;
 use crate::sync::lock;
@@ -194,8 +194,31 @@ impl BreakerMap {
         }
     }
 
+    /// The states of breakers that are not registered here, as they read at `now`.
+    pub(crate) fn held(&self, now: Moment) -> Vec<(Arc<str>, Record)> {
+        let aged = |(name, held): (&Arc<str>, &Held)| (name.clone(), aged(held, now));
+        self.read().held.iter().map(aged).collect()
+    }
+
+    /// This instance has missed events. `listed`: all breakers that the store held in a state other than
+    /// closed at `as_of`. Any other state, and any later epoch, that is known here may have ended since.
+    pub(crate) fn doubt(&self, listed: &[(Arc<str>, Result<Record, String>)], as_of: Moment) {
+        // A state that cannot be read is one that the store has lost.
+        let epoch = |(name, record): &(Arc<str>, Result<Record, String>)| {
+            (name.clone(), record.as_ref().map_or(u64::MAX, |record| record.epoch))
+        };
+        let listed: HashMap<Arc<str>, u64> = listed.iter().map(epoch).collect();
+        let is_listed = |name: &str, known: u64| listed.get(name).is_some_and(|epoch| *epoch >= known);
+        self.write()
+            .held
+            .retain(|name, (record, learned_at)| is_listed(name, record.epoch) || *learned_at >= as_of);
+        for core in self.all() {
+            core.doubt(|known| !is_listed(core.name(), known), as_of);
+        }
+    }
+
     /// A state that the store has confirmed for a breaker, unless a later one is known.
-    fn learn(&self, name: &Arc<str>, record: &Record, now: Moment) {
+    pub(crate) fn learn(&self, name: &Arc<str>, record: &Record, now: Moment) {
         let is_known = |held: &Held| held.0.epoch > record.epoch;
         if !self.read().held.get(name).is_some_and(is_known) {
             self.adopt(name, record, now);
@@ -225,6 +248,10 @@ impl Breakers {
             self.held.insert(name.clone(), (record.clone(), now));
         }
     }
+}
+
+fn aged((record, as_of): &Held, now: Moment) -> Record {
+    record.clone().aged(micros(now.since(*as_of)))
 }
 
 /// A breaker that is being steered without being registered.

@@ -10,6 +10,8 @@ use crate::clock::Moment;
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, Reported, View};
 
+/// Why a state has ended whose end this instance has missed.
+const ENDED_UNNOTICED: &str = "ended while this instance was away";
 /// No answer travels for longer.
 const TRAVEL: Duration = Duration::from_secs(1);
 
@@ -19,6 +21,8 @@ const TRAVEL: Duration = Duration::from_secs(1);
 pub(super) struct InFlight {
     pub(super) sent: Sent,
     sent_at: Moment,
+    /// The epoch that it does not claim to know, because it is doubted.
+    doubted: Option<u64>,
     /// The state that it proposes, or may have proposed if its fate is unknown.
     proposed: Option<State>,
     /// The state in which the leases are requested, if the proposal wins.
@@ -41,14 +45,19 @@ impl StateMachine {
             .confirmed
             .as_ref()
             .is_none_or(|confirmed| confirmed.state().admits() || self.local.is_none() || self.proposes());
-        let retry_of = if retry { Some(before.map(|before| before.sent).unwrap_or_default()) } else { None };
+        let retry_of = if retry {
+            Some(before.map(|before| before.sent).unwrap_or_default())
+        } else {
+            // Outcomes of a doubted state stay here until the store has confirmed it.
+            (self.doubted && !self.confirmed_state().admits()).then(Sent::default)
+        };
         let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
         self.exchanged_at = Some(now.at);
         self.exchange_next = false;
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
-        entry.known = self.confirmed.as_ref().map(|confirmed| confirmed.at(now.at));
+        entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
         let manual = if retry { None } else { self.overrides.pop_front() };
         let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !self.state().is_manual());
@@ -58,6 +67,7 @@ impl StateMachine {
         self.in_flight = Some(InFlight {
             sent,
             sent_at: now.at,
+            doubted: self.doubted.then(|| self.epoch()),
             proposed: proposed.or(maybe_proposed),
             requested_in: Some(proposed.unwrap_or_else(|| self.confirmed_state())),
             leases: entry.leases.want.clone(),
@@ -112,7 +122,7 @@ impl StateMachine {
 
     fn proposal(&self, now: Moment) -> Option<Proposal> {
         // Without a known epoch there is nothing to compare: the answer to this exchange will bring one.
-        self.confirmed.as_ref()?;
+        self.claimed()?;
         let (to, evidence, token) = match &self.local {
             Some(LocalState { record, evidence, scope: Scope::Pending, token, .. }) => {
                 (record.at(now), *evidence, *token)
@@ -128,6 +138,23 @@ impl StateMachine {
         Some(Proposal { to, force: false, token, evidence })
     }
 
+    /// What this instance tells the store of the breaker's state, so that a store which has lost it takes it
+    /// back.
+    fn claimed(&self) -> Option<&DatedRecord> {
+        self.confirmed.as_ref().filter(|_| !self.doubted)
+    }
+
+    /// A store that has lost no data has no such state, and this instance has missed events: an override that
+    /// was released meanwhile, for example, must not be written back. `as_of`: when the store was asked.
+    pub(crate) fn doubt(&mut self, as_of: Moment) {
+        if self.confirmed_state() != State::Closed
+            && self.confirmed.as_ref().is_some_and(|confirmed| confirmed.as_of < as_of)
+        {
+            self.doubted = true;
+            self.exchange_next = true;
+        }
+    }
+
     fn wants_probes(&self) -> bool {
         self.probes.are_waited_for()
     }
@@ -135,7 +162,12 @@ impl StateMachine {
     /// The store's answer to the latest entry.
     pub(crate) fn receive(&mut self, view: &View, store_now: u64, now: Now) {
         let mut in_flight = self.in_flight.take().unwrap_or_default();
+        let is_answered = in_flight.doubted == Some(self.epoch());
+        self.doubted &= !is_answered;
         // If the event stream has been faster, the answer is about an epoch that has ended.
+        if is_answered && view.record.epoch < self.epoch() {
+            self.forget_confirmed(ENDED_UNNOTICED, &mut in_flight, now.at);
+        }
         if view.record.epoch >= self.epoch() {
             self.receive_current(&mut in_flight, view, store_now, now);
         }
@@ -325,6 +357,7 @@ impl StateMachine {
         let is_divergent = self.epoch() == record.epoch && self.announced >= record.epoch;
         let own = record.originator == self.instance;
         self.confirmed = Some(adopted);
+        self.doubted = false;
         match &self.local {
             // The store has carried out this instance's proposal; calls have been meeting that state since.
             Some(local) if own && local.record.state() == record.state => {
@@ -365,6 +398,23 @@ impl StateMachine {
                 epoch: record.epoch,
                 evidence: Counts::default(),
             });
+        }
+    }
+
+    /// The store holds nothing of the confirmed state any more, and no event has told of its end.
+    fn forget_confirmed(&mut self, reason: &str, in_flight: &mut InFlight, now: Moment) {
+        let (from, epoch) = (self.state(), self.epoch());
+        let to = Record { reason: reason.into(), ..Record::closed() };
+        self.confirmed = None;
+        self.doubted = false;
+        self.announced = 0;
+        self.initial = DatedRecord::new(to.clone(), now);
+        self.local = None;
+        self.stats.forget_decided();
+        self.begin_epoch(in_flight, now);
+        self.generation += 1;
+        if from != State::Closed {
+            self.effects.local_changes.push(LocalChange { from, to, epoch, evidence: Counts::default() });
         }
     }
 
