@@ -14,11 +14,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use crate::breaker::Core;
+use crate::breaker::machine::state::DatedRecord;
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::Record;
+use crate::store::{IDLE, Record};
 use crate::sync::lock;
 pub(crate) use entry::{MapEntry, Place};
 
@@ -196,8 +198,17 @@ impl BreakerMap {
 
     /// The states of breakers that are not registered here, as they read at `now`.
     pub(crate) fn held(&self, now: Moment) -> Vec<(Arc<str>, Record)> {
-        let aged = |(name, held): (&Arc<str>, &Held)| (name.clone(), aged(held, now));
-        self.read().held.iter().map(aged).collect()
+        let breakers = self.read();
+        let current = breakers.held.iter().filter(|(_, held)| !is_lapsed(held, now, IDLE / 2));
+        current.map(|(name, held)| (name.clone(), aged(held, now))).collect()
+    }
+
+    /// Forgets states that the store has let lapse.
+    fn forget_lapsed(&self, now: Moment) {
+        let is_lapsed = |held: &Held| is_lapsed(held, now, IDLE);
+        if self.read().held.values().any(is_lapsed) {
+            self.write().held.retain(|_, held| !is_lapsed(held));
+        }
     }
 
     /// This instance has missed events. `listed`: all breakers that the store held in a state other than
@@ -248,6 +259,12 @@ impl Breakers {
             self.held.insert(name.clone(), (record.clone(), now));
         }
     }
+}
+
+/// Whether the state was due this long ago, and is not durable.
+fn is_lapsed((record, as_of): &Held, now: Moment, span: Duration) -> bool {
+    let known = DatedRecord::new(record.clone(), *as_of);
+    known.lapses_after().is_some_and(|due| now >= due.after(span))
 }
 
 fn aged((record, as_of): &Held, now: Moment) -> Record {

@@ -6,12 +6,14 @@ use super::health::HealthChecks;
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
 use super::stats::Sent;
 use super::{Now, Override, StateMachine, Wake, policy};
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, Reported, View};
 
-/// Why a state has ended whose end this instance has missed.
-const ENDED_UNNOTICED: &str = "ended while this instance was away";
+/// Why a state has ended that has lapsed, or whose end this instance has missed.
+const ENDED_UNNOTICED: &str = "the store no longer holds the previous state";
+/// A state that the store has just confirmed can be proposed to be left within this time.
+const ANSWERED: Duration = Duration::from_secs(5);
 /// No answer travels for longer.
 const TRAVEL: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,8 @@ impl StateMachine {
     /// The next entry. With `retry`, it carries the outcomes of the entry whose fate is unknown.
     pub(crate) fn encode(&mut self, retry: bool, now: Now) -> Entry {
         self.forget_if_idle(now.at);
+        // After half of [`IDLE`] the store may have let the state lapse.
+        self.doubted |= self.lapses_at(self.used_at).is_some_and(|at| now.at.after(IDLE / 2) > at);
         let before = self.in_flight.take().filter(|_| retry);
         let mut entry = Entry::default();
         let maybe_proposed = before.as_ref().and_then(|before| before.proposed);
@@ -59,6 +63,11 @@ impl StateMachine {
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
         entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
+        let leads = entry.role.is_some_and(|role| role.want);
+        if leads || !entry.leases.want.is_empty() || !entry.leases.renew.is_empty() || !sent.delta.is_empty()
+        {
+            self.used_at = now.at;
+        }
         let manual = if retry { None } else { self.overrides.pop_front() };
         let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !self.state().is_manual());
         if let Some(manual) = manual.as_ref().filter(|_| !is_moot) {
@@ -155,6 +164,21 @@ impl StateMachine {
         }
     }
 
+    /// When the store lets the confirmed state lapse if nobody uses it after `used_at`.
+    pub(super) fn lapses_at(&self, used_at: Moment) -> Option<Moment> {
+        let due = self.confirmed.as_ref()?.lapses_after()?;
+        Some(due.max(used_at).after(IDLE))
+    }
+
+    /// Asks the store whether the state still stands that, as far as this instance knows, has lapsed.
+    pub(super) fn check_lapse(&mut self, now: Now) {
+        let heard_at = self.used_at.max(self.received_at.unwrap_or_default());
+        if now.store_up && self.lapses_at(heard_at).is_some_and(|at| now.at >= at) {
+            self.doubted = true;
+            self.exchange_next = true;
+        }
+    }
+
     fn wants_probes(&self) -> bool {
         self.probes.are_waited_for()
     }
@@ -166,7 +190,10 @@ impl StateMachine {
         self.doubted &= !is_answered;
         // If the event stream has been faster, the answer is about an epoch that has ended.
         if is_answered && view.record.epoch < self.epoch() {
-            self.forget_confirmed(ENDED_UNNOTICED, &mut in_flight, now.at);
+            self.forget_confirmed(&mut in_flight, now.at);
+        } else if is_answered {
+            let long_ago = IDLE / 2 - ANSWERED;
+            self.used_at = self.used_at.max(Moment(now.at.0.saturating_sub(micros(long_ago))));
         }
         if view.record.epoch >= self.epoch() {
             self.receive_current(&mut in_flight, view, store_now, now);
@@ -401,10 +428,10 @@ impl StateMachine {
         }
     }
 
-    /// The store holds nothing of the confirmed state any more, and no event has told of its end.
-    fn forget_confirmed(&mut self, reason: &str, in_flight: &mut InFlight, now: Moment) {
+    /// The store does not hold the confirmed state any more, and no event has told of its end.
+    fn forget_confirmed(&mut self, in_flight: &mut InFlight, now: Moment) {
         let (from, epoch) = (self.state(), self.epoch());
-        let to = Record { reason: reason.into(), ..Record::closed() };
+        let to = Record { reason: ENDED_UNNOTICED.into(), ..Record::closed() };
         self.confirmed = None;
         self.doubted = false;
         self.announced = 0;

@@ -112,6 +112,8 @@ pub(crate) struct StateMachine {
     probes: Probes,
     health: HealthChecks,
     exchanged_at: Option<Moment>,
+    /// When an entry of this instance used the confirmed state last: by a lease, a leader, or an outcome.
+    used_at: Moment,
     /// Since when it has had these settings.
     configured_at: Moment,
     /// As of when it has the fleet's counts.
@@ -148,6 +150,7 @@ impl StateMachine {
             probes: Probes::default(),
             health: HealthChecks::default(),
             exchanged_at: None,
+            used_at: Moment::default(),
             configured_at: now,
             received_at: None,
             exchange_next: false,

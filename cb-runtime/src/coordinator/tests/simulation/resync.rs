@@ -117,3 +117,60 @@ fn unregistered_override_survives_an_emptied_store() {
         assert!(fleet.held(UNREGISTERED).await);
     });
 }
+
+#[test]
+fn state_that_nobody_uses_lapses_for_the_fleet() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        fleet.force(UNREGISTERED, State::Open);
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await.0, State::Open);
+        let before = fleet.instances[1].core.snapshot().epoch;
+        fleet.advance(Duration::from_secs(3500));
+        fleet.settle().await;
+        assert_eq!((fleet.truth().await, before), ((State::Open, 1), 1));
+        // One is in contact with the store all the while, the other one is not.
+        fleet.cut(1);
+        fleet.go_on_without_last(Duration::from_secs(600)).await;
+        assert_eq!(fleet.instances[0].core.snapshot().state, State::Closed);
+        fleet.settle().await;
+        for at in 0..2 {
+            let snapshot = fleet.instances[at].core.snapshot();
+            assert_eq!((snapshot.state, snapshot.epoch), (State::Closed, 0));
+            assert_eq!(fleet.register(at, UNREGISTERED).snapshot().state, State::Closed);
+        }
+        fleet.settle().await;
+        assert!(fleet.store.load().await.unwrap().held.is_empty(), "nothing is written back");
+        // Two failures, and a third opens.
+        assert!(fleet.call(0, false).await && fleet.call(1, false).await);
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+        fleet.call(0, false).await;
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.assert_agreed().await;
+    });
+}
+
+#[test]
+fn late_call_finds_an_open_state_still_due() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.settle().await;
+        fleet.advance(Duration::from_secs(3400));
+        for _ in 0..2 {
+            assert!(fleet.call(1, true).await, "a probe");
+            fleet.settle().await;
+        }
+        assert_eq!(fleet.truth().await, (State::Closed, 3));
+        fleet.assert_agreed().await;
+    });
+}

@@ -89,10 +89,10 @@ end
 -- Nobody speaks of a breaker that stays open. With every report one of them is looked at: whether it can be read, and is
 -- there at all.
 local suspects = {}
-local sample = redis.pcall('SRANDMEMBER', held)
+local sample = redis.pcall('ZRANDMEMBER', held)
 if type(sample) == 'string' then
   local ok, b = pcall(read_breaker, breakers .. sample, FIELDS)
-  if not ok or b.state == 'closed' then
+  if not ok or b.state == 'closed' and not b.lapsed then
     suspects[1] = sample
   end
 end
