@@ -306,10 +306,10 @@ impl EventBus {
 
 /// Hands an event to the thread that runs users' code. It is dropped where a thousand are waiting already.
 fn report(event: Event, on_error: Option<OnError>) {
-    type Report = (Event, Option<OnError>);
-    static REPORTER: OnceLock<Option<SyncSender<Report>>> = OnceLock::new();
+    type Queued = (Event, Option<OnError>);
+    static REPORTER: OnceLock<Option<SyncSender<Queued>>> = OnceLock::new();
     let reporter = REPORTER.get_or_init(|| {
-        let (sender, receiver) = sync_channel::<Report>(CAPACITY);
+        let (sender, receiver) = sync_channel::<Queued>(CAPACITY);
         let run = move || {
             for (event, on_error) in receiver {
                 // A panic in a user's code must not keep the next event from being reported.

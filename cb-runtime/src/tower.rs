@@ -134,7 +134,8 @@ where
         Box::pin(async move {
             let ended = {
                 let body = pin!(async move { inner.call(request).await });
-                Guarded::new(breaker.core(), breaker.given_call_timeout(), body, By(&*classify)).await
+                Guarded::new(breaker.core(), breaker.given_call_timeout(), body, ClassifyJudge(&*classify))
+                    .await
             };
             let error = match ended {
                 Ended::Success(result) | Ended::Ignored(result) => return result.map_err(CallError::Failed),
@@ -171,9 +172,9 @@ impl<T, E, F: Fn(&Result<T, E>) -> Verdict> Classify<T, E> for F {
     }
 }
 
-struct By<'a, C>(&'a C);
+struct ClassifyJudge<'a, C>(&'a C);
 
-impl<T, E, C: Classify<T, E>> Judge<Result<T, E>> for By<'_, C> {
+impl<T, E, C: Classify<T, E>> Judge<Result<T, E>> for ClassifyJudge<'_, C> {
     fn judge(self, result: &Result<T, E>) -> Verdict {
         self.0.classify(result)
     }

@@ -63,7 +63,7 @@ struct Registered {
     /// The name as it stands in the attribute, of a keyed breaker that a function has looked up.
     pattern: OnceLock<&'static str>,
     #[cfg(feature = "metrics")]
-    published: Mutex<crate::metrics::Calls>,
+    published: Mutex<crate::metrics::OutcomeCounts>,
 }
 
 /// A function whose breakers are keyed.

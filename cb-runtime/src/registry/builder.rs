@@ -19,7 +19,7 @@ use crate::store::memory::MemoryStore;
 /// Made by [`Registry::builder`], finished by [`install`](Self::install) or [`build`](Self::build).
 #[must_use = "a builder does nothing until it is built or installed"]
 pub struct RegistryBuilder {
-    target: Target,
+    target: StoreTarget,
     pub(super) namespace: String,
     pub(super) code: Code,
     pub(super) config: RegistryConfig,
@@ -33,7 +33,7 @@ pub struct RegistryBuilder {
 }
 
 /// Where the shared state lives.
-enum Target {
+enum StoreTarget {
     Memory,
     #[cfg(feature = "redis")]
     Redis(crate::store::redis::Target),
@@ -42,7 +42,7 @@ enum Target {
 impl Default for RegistryBuilder {
     fn default() -> Self {
         RegistryBuilder {
-            target: Target::Memory,
+            target: StoreTarget::Memory,
             namespace: "default".into(),
             code: Code::default(),
             config: RegistryConfig::default(),
@@ -67,7 +67,7 @@ impl RegistryBuilder {
     /// ring's.
     #[cfg(feature = "redis")]
     pub fn redis(mut self, url: impl Into<String>) -> Self {
-        self.target = Target::Redis(crate::store::redis::Target::Single(url.into()));
+        self.target = StoreTarget::Redis(crate::store::redis::Target::Single(url.into()));
         self
     }
 
@@ -76,7 +76,7 @@ impl RegistryBuilder {
     #[cfg(feature = "cluster")]
     pub fn redis_cluster(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let urls = urls.into_iter().map(Into::into).collect();
-        self.target = Target::Redis(crate::store::redis::Target::Cluster(urls));
+        self.target = StoreTarget::Redis(crate::store::redis::Target::Cluster(urls));
         self
     }
 
@@ -88,7 +88,8 @@ impl RegistryBuilder {
         master: impl Into<String>,
     ) -> Self {
         let urls = urls.into_iter().map(Into::into).collect();
-        self.target = Target::Redis(crate::store::redis::Target::Sentinel { urls, master: master.into() });
+        self.target =
+            StoreTarget::Redis(crate::store::redis::Target::Sentinel { urls, master: master.into() });
         self
     }
 
@@ -202,7 +203,7 @@ impl RegistryBuilder {
         }
         #[cfg(feature = "redis")]
         if let Some(url) = &self.config.redis {
-            self.target = Target::Redis(crate::store::redis::Target::Single(url.clone()));
+            self.target = StoreTarget::Redis(crate::store::redis::Target::Single(url.clone()));
         }
         #[cfg(not(feature = "redis"))]
         if self.config.redis.is_some() {
@@ -225,12 +226,12 @@ impl RegistryBuilder {
             return Err(Error::config("connect_timeout", "0 is not a span of time; it must be longer"));
         }
         match &self.target {
-            Target::Memory => {
+            StoreTarget::Memory => {
                 let store = Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention));
                 Registry::start(self, layers, store.clone(), store, false)
             }
             #[cfg(feature = "redis")]
-            Target::Redis(target) => {
+            StoreTarget::Redis(target) => {
                 let store = crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?;
                 let store = Arc::new(store.retaining(self.retention));
                 Registry::start(self, layers, store.clone(), store, true)
@@ -250,6 +251,30 @@ impl RegistryBuilder {
             self.build()
         })?;
         if fresh { Ok(registry) } else { Err(Error::new(ErrorKind::Installed)) }
+    }
+}
+
+/// See [`crate::feature`].
+#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel")))]
+#[doc(hidden)]
+impl RegistryBuilder {
+    #[cfg(not(feature = "redis"))]
+    pub fn redis<Url: crate::feature::Redis>(self, _url: Url) -> Self {
+        self
+    }
+
+    #[cfg(not(feature = "cluster"))]
+    pub fn redis_cluster<Urls: crate::feature::Cluster>(self, _urls: Urls) -> Self {
+        self
+    }
+
+    #[cfg(not(feature = "sentinel"))]
+    pub fn redis_sentinel<Urls: crate::feature::Sentinel>(
+        self,
+        _urls: Urls,
+        _master: impl Into<String>,
+    ) -> Self {
+        self
     }
 }
 

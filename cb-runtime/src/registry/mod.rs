@@ -4,8 +4,6 @@ mod builder;
 mod control;
 mod fleet;
 mod history;
-#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel", feature = "config")))]
-mod missing_features;
 mod node;
 mod presence;
 mod report_limiter;
@@ -178,7 +176,7 @@ impl Registry {
             Some(limit) => context.connection.wait_until_up(limit)?,
         }
         #[cfg(feature = "metrics")]
-        let published = metrics::enroll(metrics::Source {
+        let published = metrics::enroll(metrics::MeteredRegistry {
             namespace: address.namespace.as_str().into(),
             context: context.clone(),
             breakers: breakers.clone(),

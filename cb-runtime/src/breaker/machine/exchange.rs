@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::health::HealthChecks;
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
-use super::stats::Sent;
+use super::stats::SentDelta;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
@@ -21,7 +21,7 @@ const TRAVEL: Duration = Duration::from_secs(1);
 /// it are sent once more under the same number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
-    pub(super) sent: Sent,
+    pub(super) sent: SentDelta,
     sent_at: Moment,
     /// The epoch that it does not claim to know, because it is doubted.
     doubted: Option<u64>,
@@ -459,7 +459,7 @@ impl StateMachine {
         let may_have_probes = self.may_have_probes(now);
         self.probes.begin_epoch(may_have_probes);
         // The outcomes in it are of an epoch that has ended.
-        in_flight.sent = Sent::default();
+        in_flight.sent = SentDelta::default();
         if !may_have_probes {
             in_flight.leases.clear();
         }
@@ -468,7 +468,7 @@ impl StateMachine {
     /// The outcomes in the entry under way are not to be counted any more.
     pub(super) fn forget_sent(&mut self) {
         if let Some(in_flight) = &mut self.in_flight {
-            in_flight.sent = Sent::default();
+            in_flight.sent = SentDelta::default();
         }
     }
 

@@ -98,7 +98,7 @@ impl Store for Wire {
     }
 }
 
-struct Instance {
+struct Member {
     wire: Arc<Wire>,
     core: Arc<Core>,
     coordinator: Coordinator,
@@ -112,7 +112,7 @@ struct Fleet {
     random: Rng,
     store: Arc<MemoryStore>,
     hands: ManualClock,
-    instances: Vec<Instance>,
+    instances: Vec<Member>,
 }
 
 const RESET: Duration = Duration::from_secs(2);
@@ -151,7 +151,7 @@ impl Fleet {
                 let pace = Pace::steady(clock.now());
                 let stream = Arc::new(Stream::default());
                 let coordinator = Coordinator::new(context, breakers, wire.clone(), stream, requests, pace);
-                Instance { wire, core, coordinator, asked, events, told: Vec::new() }
+                Member { wire, core, coordinator, asked, events, told: Vec::new() }
             })
             .collect();
         Fleet { random: Rng::with_seed(seed), store, hands, instances }

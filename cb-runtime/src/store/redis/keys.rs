@@ -1,23 +1,23 @@
-//! Where what stands in Redis.
+//! The keys in Redis.
 //!
-//! `cb1` is the version of the layout: a rolling deploy may run two at once. The namespace is the
-//! hash tag of all keys that scripts use, so in a cluster they share a slot. Names come last in a
-//! key, so whatever they contain, no two keys are the same.
+//! `cb1` is the version of the layout: a rolling deploy may run two at once. The namespace is the hash tag of all
+//! keys that scripts use, so in a cluster they share a slot. Names come last in a key, so two keys never
+//! collide, whatever characters the names have.
 //!
-//! | key | type | what |
+//! | key | type | content |
 //! |---|---|---|
-//! | `cb1:{ns}:b:<breaker>` | hash | state, epoch, counts of a breaker; who has its role; what is said of its settings |
+//! | `cb1:{ns}:b:<breaker>` | hash | a breaker's state, epoch and counts; its leader lease; its settings' summaries |
 //! | `cb1:{ns}:l:<breaker>` | sorted set | its leases, by deadline |
 //! | `cb1:{ns}:w:<length>/<width>:<bucket>` | hash | one bucket of all time windows of that shape |
-//! | `cb1:{ns}:quiet` | hash | what reports have told of closed breakers since their last exchange |
-//! | `cb1:{ns}:n:<calls>:<breaker>` | hash | its last calls |
+//! | `cb1:{ns}:quiet` | hash | the reported counts of closed breakers since their last exchange |
+//! | `cb1:{ns}:n:<calls>:<breaker>` | hash | its count window |
 //! | `cb1:{ns}:s:<instance>` | string | the number of the instance's last batch |
-//! | `cb1:{ns}:events` | stream | the changes of state |
-//! | `cb1:{ns}:meta` | hash | incarnation, the last event |
+//! | `cb1:{ns}:events` | stream | the transitions |
+//! | `cb1:{ns}:meta` | hash | the incarnation and the last event |
 //! | `cb1:{ns}:held` | sorted set | the breakers that are not closed, by when their states lapse |
-//! | `cb1:{ns}:names` | sorted set | all breakers, by when they were used |
-//! | `cb1:{ns}:instances`, `cb1:{ns}:figures`, `cb1:{ns}:settings` | hash | what each instance tells of itself |
-//! | `cb1:{ns}:watched` | string | there while somebody looks at the fleet |
+//! | `cb1:{ns}:names` | sorted set | all breakers, by the time of their last use |
+//! | `cb1:{ns}:instances`, `cb1:{ns}:figures`, `cb1:{ns}:settings` | hash | each instance's announcements |
+//! | `cb1:{ns}:watched` | string | exists while a program looks at the fleet |
 //! | `cb1:<ns>:c:<key>` | string | a cached result |
 
 use std::fmt::Write as _;

@@ -11,7 +11,7 @@ async fn a_trip_is_told_before_a_thousand_newcomers() {
     let config = BreakerConfig::default().failure_threshold(1);
     let mut fleet = Fleet::new(0, 1, &config);
     fleet.turn(0).await;
-    let Instance { coordinator, core, wire, .. } = &mut fleet.instances[0];
+    let Member { coordinator, core, wire, .. } = &mut fleet.instances[0];
     let (breakers, context) = (coordinator.breakers.clone(), coordinator.context.clone());
     let newcomers = move |numbers: Range<u32>| {
         for number in numbers {
