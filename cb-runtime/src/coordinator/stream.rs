@@ -24,7 +24,6 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// An event that is part of an answered position, and has not arrived for this long, was trimmed away.
 const LATE: Duration = Duration::from_secs(2);
 
-<<<<<<< HEAD
 /// What has happened to the stream since this instance read it last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Continuity {
@@ -37,10 +36,7 @@ pub(super) enum Continuity {
     Lost,
 }
 
-/// Where this instance stands in the stream; shared by the follower and the coordinator.
-=======
 /// This instance's position in the stream; shared by the stream's reader and the coordinator.
->>>>>>> main
 #[derive(Default)]
 pub(crate) struct Stream {
     position: Mutex<Position>,
@@ -222,12 +218,8 @@ pub(super) fn take(
         let follows = event.position.incarnation == position.incarnation
             && event.position.number == position.number + 1;
         if !follows {
-<<<<<<< HEAD
-            // Trimmed away, vanished or reborn: what was in between can only be learned from the states.
-            stream.is_broken(position.followed_by(&event.position));
-=======
             // The stream was trimmed, deleted or created anew. The missing events' effects are in the states.
->>>>>>> main
+            stream.is_broken(position.followed_by(&event.position));
             if let Some(requests) = requests.upgrade() {
                 let _ = requests.send(Command::Resync);
             }
