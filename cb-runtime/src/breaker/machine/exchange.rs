@@ -53,7 +53,7 @@ impl StateMachine {
             Some(before.map(|before| before.sent).unwrap_or_default())
         } else {
             // Outcomes of a doubted state stay here until the store has confirmed it.
-            (self.doubted && !self.confirmed_state().admits()).then(Sent::default)
+            (self.doubted && !self.confirmed_state().admits()).then(SentDelta::default)
         };
         let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
         self.exchanged_at = Some(now.at);
