@@ -107,6 +107,10 @@ impl BreakerMap {
         self.read().registered.get(name).map(|breaker| breaker.core.clone())
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.read().registered.len()
+    }
+
     /// All that are registered.
     pub(crate) fn registered(&self) -> Vec<Arc<Core>> {
         self.read().registered.values().map(|breaker| breaker.core.clone()).collect()
