@@ -174,7 +174,8 @@ impl Figures {
         let entry = self.entries.entry(transition.breaker.clone());
         let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
         if entry.reading.epoch <= transition.epoch {
-            let Reading { rejected, cached, fallback, would_have_opened, would_have_opened_at, .. } = entry.reading;
+            let Reading { rejected, cached, fallback, would_have_opened, would_have_opened_at, .. } =
+                entry.reading;
             entry.reading = Reading {
                 since: Some(transition.at),
                 local,
@@ -220,7 +221,8 @@ impl Figures {
             sum.calls += rates.calls;
             sum.failures += rates.failures;
             let Rates { rejected, cached, fallback, .. } = *rates;
-            let sums = [(&mut sum.rejected, rejected), (&mut sum.cached, cached), (&mut sum.fallback, fallback)];
+            let sums =
+                [(&mut sum.rejected, rejected), (&mut sum.cached, cached), (&mut sum.fallback, fallback)];
             for (sum, rate) in sums {
                 if let Some(rate) = rate {
                     *sum.get_or_insert_default() += rate;

@@ -46,6 +46,6 @@ pub use return_kind::{
     ValueKind, boxed, never, returning, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, end, end_never, falls_back, must_wait, run,
-    settings, time_out, wait,
+    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, end, end_never, falls_back, must_wait,
+    run, settings, time_out, wait,
 };

@@ -381,7 +381,9 @@ impl Core {
     /// How long calls took since the last time this was asked.
     #[cfg(feature = "metrics")]
     pub(crate) fn take_durations(&self) -> Histogram {
-        self.durations.as_ref().map_or_else(Histogram::default, |durations| std::mem::take(&mut *lock(durations)))
+        self.durations
+            .as_ref()
+            .map_or_else(Histogram::default, |durations| std::mem::take(&mut *lock(durations)))
     }
 
     /// A fallback answers one of its calls.

@@ -32,9 +32,17 @@ pub(crate) fn calls(outcomes: Outcomes) -> OutcomeCounts {
 /// A countable event of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fact {
-    Transition { from: State, to: State, by: By },
-    CacheHit { shared: bool },
-    HealthCheck { passed: bool },
+    Transition {
+        from: State,
+        to: State,
+        by: By,
+    },
+    CacheHit {
+        shared: bool,
+    },
+    HealthCheck {
+        passed: bool,
+    },
     WouldHaveOpened,
     /// A call that was measured.
     Call,

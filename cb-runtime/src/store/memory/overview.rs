@@ -20,8 +20,10 @@ pub(super) struct Board {
 impl Overview for MemoryStore {
     fn roll(&self) -> BoxFuture<'_, Result<Roll, Error>> {
         let space = self.lock();
+        let now = self.clock.now().0;
         let is_held = |entry: &(&Arc<str>, &StoredBreaker)| entry.1.state() != State::Closed;
-        let (held, closed): (Vec<_>, Vec<_>) = space.breakers.iter().partition(is_held);
+        let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
+        let (held, closed): (Vec<_>, Vec<_>) = kept.partition(is_held);
         let names = |some: Vec<(&Arc<str>, _)>| some.into_iter().map(|(name, _)| name.clone()).collect();
         Box::pin(ready(Ok(Roll { held: names(held), closed: names(closed), complete: Vec::new() })))
     }
@@ -32,7 +34,7 @@ impl Overview for MemoryStore {
         let space = self.lock();
         let now = self.clock.now().0;
         let row = |name: Arc<str>| {
-            let breaker = space.breakers.get(&name)?;
+            let breaker = space.breakers.get(&name).filter(|breaker| !breaker.has_lapsed(now))?;
             Some((breaker.row(name, now), breaker.detail(now)))
         };
         Box::pin(ready(Ok(names.into_iter().filter_map(row).collect())))

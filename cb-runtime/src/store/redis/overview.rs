@@ -10,13 +10,13 @@ use super::wire::{DecodeError, ReplyReader};
 use crate::error::Error;
 use crate::store::{BoxFuture, Counts, Detail, FleetRow, IDLE, MAX_COUNT, Overview, Record, Roll, Topic};
 
-/// Members of a set or a hash that one command is to look at.
+/// Members of a sorted set or a hash that one command is to look at.
 const SCANNED_AT_ONCE: usize = 500;
 const READING: &str = "reading the fleet's breakers";
 
 impl RedisStore {
-    /// All members of a set, a sorted set or a hash (with the values of the last two), by SSCAN, ZSCAN or
-    /// HSCAN: what is there all the while is found, and no command holds up other clients.
+    /// All members of a sorted set or all fields of a hash, each with its value, by ZSCAN or HSCAN: what is
+    /// there all the while is found, and no command holds up other clients.
     async fn scan(&self, command: &str, key: &str) -> Result<Vec<String>, Error> {
         let mut found = Vec::new();
         let mut cursor = 0_u64;
@@ -36,12 +36,12 @@ impl RedisStore {
         // In this order: a breaker that is noted in another place meanwhile goes from the first to the last.
         let quiet = self.scan("HSCAN", &self.keys.quiet()).await?;
         let names = self.scan("ZSCAN", &self.keys.names()).await?;
-        let held = self.scan("SSCAN", &self.keys.held()).await?;
+        let held = self.scan("ZSCAN", &self.keys.held()).await?;
         let mut roll = Roll::default();
         // What is in several places belongs to the last of them.
         let mut seen = HashSet::new();
         let name_of = |encoded: &str| decode(encoded).map(Arc::<str>::from);
-        for encoded in held {
+        for (encoded, _lapses_at) in pairs(held) {
             roll.held.extend(name_of(&encoded).filter(|_| seen.insert(encoded)));
         }
         for (encoded, _used_at) in pairs(names) {

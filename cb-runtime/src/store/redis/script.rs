@@ -99,7 +99,6 @@ mod tests {
             "PTTL",
             "SELECT",
             "HGETALL",
-            "SSCAN",
             "ZSCAN",
             "HSCAN",
         ];
