@@ -69,7 +69,10 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             __circuit_breaker::Reject::reject,
         ) {
             __circuit_breaker::Result::Ok(value) => return value,
-            __circuit_breaker::Result::Err((args, reason)) => (output, args, reason),
+            __circuit_breaker::Result::Err((args, reason)) => {
+                __circuit_breaker::falls_back(breaker);
+                (output, args, reason)
+            }
         }
     };
     let later = {

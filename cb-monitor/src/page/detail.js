@@ -120,7 +120,7 @@ function meter(node, row) {
   bar.children[1].hidden = !limit;
   if (limit) bar.children[1].style.left = `${100 * limit}%`;
   node.classList.toggle("near", Boolean(limit) && share >= limit / 2);
-  say(text, `${number(failures)} of ${number(calls)} calls failed (${percent(share)})${limit ? `, opens at ${percent(limit)}` : ""}`);
+  say(text, `${number(failures)} of ${number(calls)} calls failed (${percent(share)})`);
 }
 
 function card(label, figure) {

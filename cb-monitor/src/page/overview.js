@@ -3,6 +3,7 @@
 import { $, element, mark, say } from "./dom.js";
 import { freshUntil, headers, isSilent, isStale, known, serverNow } from "./known.js";
 import { filtered } from "./page.js";
+import { readChanges } from "./timeline.js";
 import { STATES, WORDS, clock, count, number, rate, span } from "./words.js";
 
 /** Instances give a sign of life every five seconds. */
@@ -90,7 +91,10 @@ async function readInstances() {
     const response = await fetch("instances", { headers: headers() });
     if (!response.ok) return;
     const list = await response.json();
-    known.nodes = new Map(list.map(({ id, node }) => [id, node]));
+    const strangers = list.some(({ id }) => !known.nodes.has(id));
+    // Those that are gone are still in the timelines.
+    for (const { id, node } of list) known.nodes.set(id, node);
+    if (strangers) readChanges();
     $("instances-title").hidden = list.length === 0;
     $("instances").replaceChildren(...list.slice(0, MAX_INSTANCES).map((instance) => {
       const state = instance.degraded ? "open" : "closed";

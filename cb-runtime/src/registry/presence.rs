@@ -247,7 +247,7 @@ impl Told {
                 posts.push((Topic::Figures, figures));
             }
         } else {
-            // Whoever looks next finds the figures of now.
+            // The next reader finds the figures of that time.
             self.figures.clear();
         }
         posts

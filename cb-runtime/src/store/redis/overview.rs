@@ -122,10 +122,9 @@ impl Overview for RedisStore {
         Box::pin(async move {
             let mut pipe = redis::pipe();
             for (topic, text) in posts {
-                pipe.cmd("HSET").arg(self.keys.board(topic)).arg(&*instance).arg(text).ignore();
-            }
-            for topic in Topic::ALL {
-                pipe.cmd("EXPIRE").arg(self.keys.board(topic)).arg(IDLE.as_secs()).ignore();
+                let board = self.keys.board(topic);
+                pipe.cmd("HSET").arg(&board).arg(&*instance).arg(text).ignore();
+                pipe.cmd("EXPIRE").arg(&board).arg(IDLE.as_secs()).ignore();
             }
             pipe.cmd("GET").arg(self.keys.watched());
             let (watched,): (Option<String>,) = self.request("telling of this instance", &pipe).await?;
