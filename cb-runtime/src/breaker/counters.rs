@@ -86,7 +86,8 @@ thread_local!(static NUMBER: Cell<usize> = const { Cell::new(NONE) });
 /// Numbers that no living thread has; the highest first.
 static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
 
-/// Gives the thread's number back when the thread ends. The lock makes the next owner see all that was counted.
+/// Gives the thread's number back when the thread ends. The lock makes the next owner see all that was
+/// counted.
 struct Owner(usize);
 
 impl Drop for Owner {
@@ -249,7 +250,8 @@ mod tests {
     #[test]
     fn nothing_is_lost_between_threads_that_come_and_go() {
         let counters = ShardedCounter::new();
-        // More at once than there are numbers, and again and again: numbers are shared, given back and taken over.
+        // More at once than there are numbers, and again and again: numbers are shared, given back and
+        // taken over.
         let crowd = 2 * numbered_threads() + 3;
         for _ in 0..20 {
             std::thread::scope(|scope| {

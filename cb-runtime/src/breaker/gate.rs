@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::snapshot::State;
 use crate::store::LeaseId;
 
-/// A state and its generation, packed: bits 0–2 the state (and what a closed one does besides), the rest a number that grows with every
-/// change this instance makes or takes over. It is not the epoch: what an instance does while it is
-/// cut off has no epoch, and must still make the outcomes of earlier calls late.
+/// A state and its generation, packed: bits 0–2 the state (and what a closed one does besides), the rest a
+/// number that grows with every change this instance makes or takes over. It is not the epoch: what an
+/// instance does while it is cut off has no epoch, and must still make the outcomes of earlier calls late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GateWord(u64);
 
@@ -17,8 +17,8 @@ const PANICKED: u64 = 1 << 63;
 const SLOW: u64 = 1 << 62;
 const NOTES: u64 = PANICKED | SLOW;
 
-/// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a breaker
-/// that does nothing else need not ask.
+/// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a
+/// breaker that does nothing else need not ask.
 const PLAIN: u64 = 0;
 const MEASURING: u64 = 1;
 const RAMPING: u64 = 2;
@@ -140,7 +140,8 @@ impl Gate {
         (self.0.load(Ordering::Relaxed) ^ (word.0 & !NOTES)) >> 3 == 0
     }
 
-    /// What a closed circuit does besides, from now on; if `pass` is current. It is no change of state: the generation goes on.
+    /// What a closed circuit does besides, from now on; if `pass` is current. It is no change of state: the
+    /// generation goes on.
     pub(crate) fn change(&self, word: GateWord, closed: Closed) {
         let closed = word.0 & !7 | bits(word.state(), closed);
         // If it fails, another state has begun, or somebody else has changed it.
