@@ -1,4 +1,4 @@
-//! A guarded call: leave, the body, what its outcome means, and giving that back.
+//! A guarded call: permit, body, classification, outcome.
 
 use std::error::Error;
 use std::fmt;
@@ -18,8 +18,8 @@ use crate::breaker::{Breaker, Core};
 use crate::deadline::block_on;
 use crate::error::BreakerError;
 
-/// Why a guarded call has no good result: what [`Breaker::call`] returns, and what a fallback may take
-/// as its last argument.
+/// Why a guarded call has not succeeded: the error of [`Breaker::call`], and the reason that a fallback may
+/// take as its last argument.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallError<E> {
@@ -34,7 +34,7 @@ pub enum CallError<E> {
 }
 
 impl<E> CallError<E> {
-    /// The breaker's own word, if it was the breaker that ended the call.
+    /// The breaker's error, if it rejected or cancelled the call.
     pub fn breaker_error(&self) -> Option<&BreakerError> {
         match self {
             CallError::Rejected(error) | CallError::TimedOut(error) => Some(error),
@@ -175,22 +175,22 @@ impl Breaker {
     }
 }
 
-/// What a returned value says about the dependency.
+/// The classification of a returned value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It works.
+    /// The dependency works.
     Success,
-    /// It does not.
+    /// The dependency has failed.
     Failure,
-    /// Nothing.
+    /// The value does not concern the dependency.
     Ignored,
-    /// It does not, and says for how long it will not.
+    /// The dependency has failed, and the circuit opens for this duration.
     Opening(Duration),
 }
 
-/// Says what a returned value means.
+/// Classifies returned values.
 pub trait Judge<R> {
-    /// It may be the user's code, whose panic counts as a failure of the call.
+    /// Whether it runs user code, whose panic counts as a failure of the call.
     const MAY_PANIC: bool = true;
 
     #[doc(hidden)]
