@@ -91,8 +91,8 @@ fn percent(value: &str) -> String {
     value.parse::<f64>().map_or_else(|_| value.into(), |rate| format!("{:.0} %", rate * 100.0))
 }
 
-/// What stands between the keys of a keyed breaker's name: of `tenant-{id}`, `tenant-` and nothing. `None` for
-/// a name without keys.
+/// The text around the keys of a keyed breaker's name: of `tenant-{id}`, `tenant-` and nothing. `None` for a
+/// name without keys.
 fn parts_of(name: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
     let mut rest = name;

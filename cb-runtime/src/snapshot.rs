@@ -314,8 +314,8 @@ pub struct FleetBreaker {
     /// while somebody asks for them: the first answer may have this instance's alone, and from five seconds
     /// later on they are a second old. An instance with more than 2,000 breakers tells of 2,000.
     pub outcomes: Outcomes,
-    /// How often a metrics-only breaker would have opened, at all living instances since each was started. See
-    /// `outcomes` for when it is known.
+    /// The number of times that a metrics-only breaker would have opened, on all living instances since each
+    /// was started. See `outcomes` for when it is known.
     pub would_have_opened: u64,
     /// When that was last.
     #[serde(serialize_with = "serial::option_time")]

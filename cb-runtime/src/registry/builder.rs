@@ -189,9 +189,9 @@ impl RegistryBuilder {
         self
     }
 
-    /// Measures every call, and publishes durations as the histogram `circuit_breaker_call_seconds`. A measured
-    /// call reads the clock twice and takes a lock of its breaker; without this, a call is measured only where
-    /// `slow_call_duration` is given.
+    /// Measures every call, and publishes durations as the histogram `circuit_breaker_call_seconds`. A
+    /// measured call reads the clock twice and takes a lock of its breaker. Without this, calls are measured
+    /// only where `slow_call_duration` is given.
     #[cfg(feature = "metrics")]
     pub fn measure_calls(mut self) -> Self {
         self.measures_calls = true;

@@ -25,7 +25,7 @@ const PACE: Duration = Duration::from_secs(5);
 /// The interval of signs of life while the fleet is observed.
 const WATCHED_PACE: Duration = Duration::from_secs(1);
 /// How much an instance tells of its calls in a second, in bytes, while the fleet is observed.
-const BYTES_A_SECOND: f64 = 20_000.0;
+const BYTES_A_SECOND: usize = 20_000;
 /// How soon a store that is away is looked for again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// An instance that has not been heard from for this long is gone, or on its own.
@@ -203,7 +203,7 @@ pub(super) async fn announce(
 
 /// Figures of thousands of breakers are told less often: a look at a large fleet must not fill the network.
 fn watched_pace(bytes: usize) -> Duration {
-    WATCHED_PACE.mul_f64((bytes as f64 / BYTES_A_SECOND).max(1.0)).min(PACE)
+    (WATCHED_PACE * u32::try_from(bytes / BYTES_A_SECOND).unwrap_or(u32::MAX).clamp(1, 5)).min(PACE)
 }
 
 /// What the store has been told.

@@ -56,7 +56,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a blocking read may take beyond its patience.
 const WATCH_MARGIN: Duration = Duration::from_secs(1);
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
-const ROWS_AT_ONCE: usize = 500;
+const ROWS_AT_ONCE: usize = 100;
 /// A century in milliseconds: more than that Redis may not take.
 const LONGEST_TTL: u64 = super::MAX_SPAN_US / 1000;
 
