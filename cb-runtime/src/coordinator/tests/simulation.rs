@@ -105,6 +105,8 @@ struct Instance {
     events: Events,
     /// Epochs of the transitions it has been told of.
     told: Vec<u64>,
+    /// The latest notice that it has received.
+    notice: String,
 }
 
 struct Fleet {
@@ -150,7 +152,7 @@ impl Fleet {
                 let pace = Pace::steady(clock.now());
                 let stream = Arc::new(Stream::default());
                 let coordinator = Coordinator::new(context, breakers, wire.clone(), stream, requests, pace);
-                Instance { wire, core, coordinator, asked, events, told: Vec::new() }
+                Instance { wire, core, coordinator, asked, events, told: Vec::new(), notice: "0-0".into() }
             })
             .collect();
         Fleet { random: Rng::with_seed(seed), store, hands, instances }
@@ -218,7 +220,12 @@ impl Fleet {
         }
         let coordinator = &instance.coordinator;
         let from = coordinator.stream.position();
-        for event in self.store.watch(from, Duration::ZERO).await.unwrap() {
+        let news = self.store.follow(from, instance.notice.clone(), Duration::ZERO).await.unwrap();
+        instance.notice = news.notice;
+        if !news.notices.is_empty() {
+            instance.core.take_notice();
+        }
+        for event in news.events {
             let requests = instance.asked.downgrade();
             stream::take(&coordinator.context, &coordinator.breakers, &coordinator.stream, &requests, &event);
         }

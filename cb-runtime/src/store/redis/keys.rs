@@ -13,6 +13,7 @@
 //! | `cb1:{ns}:n:<calls>:<breaker>` | hash | its last calls |
 //! | `cb1:{ns}:s:<instance>` | string | the number of the instance's last batch |
 //! | `cb1:{ns}:events` | stream | the changes of state |
+//! | `cb1:{ns}:notices` | stream | the breakers of which all instances are to report without delay |
 //! | `cb1:{ns}:meta` | hash | incarnation, the last event |
 //! | `cb1:{ns}:held` | set | the breakers that are not closed |
 //! | `cb1:{ns}:names` | sorted set | all breakers, by when they were used |
@@ -47,6 +48,10 @@ impl Keys {
 
     pub(super) fn events(&self) -> String {
         format!("{}events", self.shared)
+    }
+
+    pub(super) fn notices(&self) -> String {
+        format!("{}notices", self.shared)
     }
 
     pub(super) fn held(&self) -> String {

@@ -82,6 +82,7 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
         last: Some(LastAsk { calls: 7, since: 0 }),
         role: Some(RoleAsk { want: true, term_us: 10 * SECOND }),
         settings: "failure_threshold 3".into(),
+        notice: true,
         ..about("with all of it")
     };
     say(whole.clone()).await;
