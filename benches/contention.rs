@@ -1,5 +1,5 @@
-//! Calls while others are busy with the same breaker: more threads than cores, on one breaker and on one each; and
-//! the slowest of a thousand calls while their breaker trips, is reloaded, is looked at.
+//! Calls under contention: with more threads than cores, on one breaker and on one each; and the slowest of a
+//! thousand calls while their breaker trips, is reloaded, or is read.
 
 #[path = "support/mod.rs"]
 mod support;

@@ -1,6 +1,6 @@
-//! How many instructions a guard adds to a call on each path, counted by callgrind: unlike nanoseconds, a number that
-//! does not depend on what else the machine does. Checked against benches/instructions.json by
-//! `scripts/count-instructions`.
+//! The number of instructions that a guard adds to a call, per path, counted by callgrind. Unlike a time, the
+//! number does not depend on the machine's load. `scripts/count-instructions` checks it against
+//! benches/instructions.json.
 //!
 //! Usage: `cb-instructions check` counts and compares; `cb-instructions record` counts and writes the file anew.
 //! `cb-instructions run PATH CALLS` is what callgrind runs.
@@ -87,8 +87,8 @@ fn drive<G: Guard>(guard: &G, calls: u64) {
     assert!(done.is_ready(), "{} does not wait", G::NAME);
 }
 
-/// Callgrind counts only while a thread is inside of this function: not the preparations, and not the coordinator's
-/// thread.
+/// Callgrind counts only while a thread is inside this function. The preparations and the coordinator's thread are
+/// not counted.
 #[inline(never)]
 fn counted_by_callgrind<G: Guard>(guard: &G, calls: u64) {
     drive(black_box(guard), calls);

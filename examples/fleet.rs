@@ -171,12 +171,12 @@ async fn until(
     let all_seen = |rows: &BTreeMap<String, Row>| {
         rows.iter().any(|(key, row)| key.starts_with(epoch) && row.seen.len() == NAMES.len())
     };
-    let limit = tokio::time::sleep(Duration::from_secs(15));
+    let limit = tokio::time::sleep(Duration::from_secs(60));
     tokio::pin!(limit);
     while !all_seen(rows) {
         tokio::select! {
             line = lines.recv() => take(rows, line.context("an instance ended")?),
-            () = &mut limit => anyhow::bail!("not all instances observed the transition within 15 s"),
+            () = &mut limit => anyhow::bail!("not all instances observed the transition within 60 s"),
         }
     }
     Ok(())

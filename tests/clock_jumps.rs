@@ -11,8 +11,8 @@ const HOUR: i64 = 3600;
 const RESET: Duration = Duration::from_secs(5);
 /// Nothing that is due after `RESET` happens before this.
 const EARLIEST: Duration = Duration::from_secs(4);
-/// How long after its span something may still be under way on a busy machine.
-const LATE: Duration = Duration::from_secs(10);
+/// How long after its span something may still be under way on a busy machine. Far less than the jump.
+const LATE: Duration = Duration::from_secs(60);
 
 fn instance(url: &str) -> (Registry, Breaker) {
     let registry = Registry::builder().redis(url).namespace("clock").build().expect("a registry");
@@ -57,8 +57,8 @@ fn first_probe(breakers: &[&Breaker], since: Instant) -> Duration {
 fn probes_in_time(jump: i64) {
     let redis = RedisServer::start_with_movable_clock();
     let ((_a, a), (_b, b)) = (instance(&redis.url()), instance(&redis.url()));
-    open(&[&a, &b]);
     let opened = Instant::now();
+    open(&[&a, &b]);
     redis.move_clock(jump);
     let (_c, c) = instance(&redis.url());
     let took = first_probe(&[&a, &b, &c], opened);
@@ -77,8 +77,8 @@ fn clock_set_back_does_not_delay_probes() {
 fn clock_set_ahead_does_not_advance_probes_of_instances_that_know_the_opening() {
     let redis = RedisServer::start_with_movable_clock();
     let ((_a, a), (_b, b)) = (instance(&redis.url()), instance(&redis.url()));
-    open(&[&a, &b]);
     let opened = Instant::now();
+    open(&[&a, &b]);
     redis.move_clock(HOUR);
     let took = first_probe(&[&a, &b], opened);
     assert!(took > EARLIEST, "probed {took:?} after the opening, due after {RESET:?}");

@@ -423,9 +423,9 @@ fn operator_setting_may_depend_on_the_attribute() {
     let variables = [("CB_BREAKERS__OTHER__SLOW_CALL_RATE_THRESHOLD", "0.25")];
     let a = Instance::configured(&redis.url(), &file.path(), &variables);
     for name in [NAME, "other"] {
-        a.create(name, json!({"slow_call_duration": "30ms", "minimum_calls": 4}));
+        a.create(name, json!({"slow_call_duration": "500ms", "minimum_calls": 4}));
         a.succeed(name, 3);
-        a.call(name, Act::After(35, Box::new(Act::Succeed(None))), 1);
+        a.call(name, Act::After(550, Box::new(Act::Succeed(None))), 1);
         assert_eq!(a.state(name), State::Open);
     }
     // The attribute's minimum for a longer window is limited to what this window holds.

@@ -77,12 +77,12 @@ fn count_window_keeps_outcomes_of_an_isolated_instance() {
 #[test]
 fn slow_rate_counts_slow_successes_and_timeouts() {
     let redis = RedisServer::start();
-    let config = json!({"slow_call_duration": "40ms", "slow_call_rate_threshold": 0.6, "minimum_calls": 5, "call_timeout": "80ms"});
+    let config = json!({"slow_call_duration": "500ms", "slow_call_rate_threshold": 0.6, "minimum_calls": 5, "call_timeout": "5s"});
     let [a, b] = instances(&redis, NAME, &config);
     a.succeed(NAME, 2);
-    assert_eq!(a.call(NAME, Act::After(45, Box::new(Act::Succeed(None))), 2).ended.len(), 2);
+    assert_eq!(a.call(NAME, Act::After(550, Box::new(Act::Succeed(None))), 2).ended.len(), 2);
     assert_eq!(a.state(NAME), State::Closed);
-    assert_eq!(a.call(NAME, Act::After(5000, Box::new(Act::Succeed(None))), 1).ended, [Ended::TimedOut]);
+    assert_eq!(a.call(NAME, Act::After(60_000, Box::new(Act::Succeed(None))), 1).ended, [Ended::TimedOut]);
     assert_eq!(a.state(NAME), State::Open, "{:?}", a.look(NAME));
     assert_eq!(a.look(NAME).slow, 3);
     within_t("B is open", || b.is(NAME, State::Open));
@@ -91,14 +91,14 @@ fn slow_rate_counts_slow_successes_and_timeouts() {
 #[test]
 fn slow_calls_trip_during_ramp_up() {
     let redis = RedisServer::start();
-    let config = json!({"slow_call_duration": "30ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 2, "failure_threshold": 1,
+    let config = json!({"slow_call_duration": "500ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 2, "failure_threshold": 1,
         "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h", "backoff": {"factor": 3}});
     let [a] = instances(&redis, NAME, &config);
     a.fail(NAME, 1);
     due(std::slice::from_ref(&a));
     assert_eq!(a.succeed(NAME, 1).ran, 1);
     assert_eq!(a.state(NAME), State::Closed);
-    let calls = a.call(NAME, Act::After(35, Box::new(Act::Succeed(None))), 20);
+    let calls = a.call(NAME, Act::After(550, Box::new(Act::Succeed(None))), 20);
     assert_eq!(calls.ran, 2, "{calls:?}");
     let seen = a.look(NAME);
     assert_eq!((seen.state, seen.slow), (State::Open, 2));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cb_runtime::{BreakerConfig, Registry, State};
 use cb_testkit::{RedisServer, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

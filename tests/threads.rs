@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cb_runtime::{Breaker, BreakerConfig, CallError, Outcomes, Registry, State};
 use cb_testkit::{Proxy, RedisServer, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const THREADS: usize = 8;
 const SPAN: Duration = Duration::from_secs(4);
 

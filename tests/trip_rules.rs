@@ -73,9 +73,9 @@ fn outcomes_expire_from_the_count_window() {
 #[test]
 fn slow_call_rate_trips_over_two_instances() {
     let redis = RedisServer::start();
-    let config = json!({"slow_call_duration": "50ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 4});
+    let config = json!({"slow_call_duration": "500ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 4});
     let [a, b] = instances(&redis, NAME, &config);
-    let slow = Act::After(60, Box::new(Act::Succeed(None)));
+    let slow = Act::After(550, Box::new(Act::Succeed(None)));
     a.call(NAME, slow.clone(), 1);
     a.succeed(NAME, 1);
     b.succeed(NAME, 1);
@@ -84,7 +84,7 @@ fn slow_call_rate_trips_over_two_instances() {
     b.call(NAME, slow, 1);
     assert_eq!([a.look(NAME).slow, b.look(NAME).slow], [1, 1]);
     within_t("all are open", || a.is(NAME, State::Open) && b.is(NAME, State::Open));
-    let reason = "50.0 % of 4 calls in 1m took longer than 50ms (limit 50.0 %)";
+    let reason = "50.0 % of 4 calls in 1m took longer than 500ms (limit 50.0 %)";
     assert_eq!(a.look(NAME).reason, reason);
 }
 
@@ -93,17 +93,17 @@ fn slow_failure_counts_as_slow_and_as_a_failure() {
     let redis = RedisServer::start();
     let config = json!({
         "failure_rate_threshold": 0.9,
-        "slow_call_duration": "50ms",
+        "slow_call_duration": "500ms",
         "slow_call_rate_threshold": 0.25,
         "minimum_calls": 4,
     });
     let [a] = instances(&redis, NAME, &config);
     a.succeed(NAME, 3);
-    a.call(NAME, Act::After(60, Box::new(Act::Fail)), 1);
+    a.call(NAME, Act::After(550, Box::new(Act::Fail)), 1);
     let seen = a.look(NAME);
     // Its failures are counted anew as soon as the store has taken the new state over.
     assert_eq!((seen.state, seen.slow), (State::Open, 1));
-    assert!(seen.reason.contains("took longer than 50ms"), "{}", seen.reason);
+    assert!(seen.reason.contains("took longer than 500ms"), "{}", seen.reason);
 }
 
 fn quorum() -> Value {

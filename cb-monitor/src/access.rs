@@ -91,17 +91,25 @@ impl Access {
     }
 }
 
+/// Warns of a token that could be guessed rather than refusing it: a panic over a secret from the environment
+/// would take the service down with the page.
 fn digest(token: &str) -> blake3::Hash {
-    assert!(
-        token.len() >= MIN_TOKEN,
-        "a monitor's token must have at least {MIN_TOKEN} characters; `openssl rand -hex 16` makes one"
-    );
+    if token.is_empty() {
+        tracing::error!(
+            "a monitor's token is empty, so no request is accepted with it; `openssl rand -hex 16` makes one"
+        );
+    } else if token.len() < MIN_TOKEN {
+        tracing::warn!(
+            "a monitor's token has fewer than {MIN_TOKEN} characters and could be guessed; `openssl rand -hex 16` makes one"
+        );
+    }
     blake3::hash(token.as_bytes())
 }
 
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 /// A page of another origin must not act through its visitor's browser. The token is no cookie, so a

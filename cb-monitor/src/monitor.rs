@@ -38,18 +38,16 @@ impl Monitor {
 
     /// Requests with `Authorization: Bearer <token>` may act.
     ///
-    /// # Panics
-    /// If it has fewer than 16 characters.
+    /// A token of fewer than 16 characters is reported as a warning, because it could be guessed. An empty one
+    /// is reported as an error and matches no request.
     pub fn token(mut self, secret: impl AsRef<str>) -> Monitor {
         self.access.set_act(Some(secret.as_ref()));
         self
     }
 
     /// Reading needs this token, or the one that may act. Without it, everybody who reaches the routes may
-    /// read. The page itself, which has no figures in it, and `/live` are open all the same.
-    ///
-    /// # Panics
-    /// If it has fewer than 16 characters.
+    /// read. The page itself, which has no figures in it, and `/live` are open all the same. Short and empty
+    /// tokens are reported as by [`token`](Self::token).
     pub fn read_token(mut self, secret: impl AsRef<str>) -> Monitor {
         self.access.set_read(secret.as_ref());
         self

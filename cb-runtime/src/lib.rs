@@ -1,8 +1,8 @@
 //! A circuit breaker for async functions, shared by all processes of a fleet through Redis.
 //!
-//! One attribute guards a function; behind it a [`Registry`] keeps a [`Breaker`] per name and shares it with
-//! every other process. A call touches memory only: what processes tell each other are aggregates, in the
-//! background. Without Redis the same holds inside one process.
+//! One attribute guards a function. Behind it, a [`Registry`] keeps a [`Breaker`] per name and shares it with
+//! all other processes. A call touches memory only: processes exchange aggregated counts in the background.
+//! Without Redis, state lives in the process.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,7 +28,7 @@
 //! for _ in 0..3 {
 //!     assert!(matches!(price(0).await, Err(Failure::Upstream)));
 //! }
-//! // The third failure in a row has opened the circuit: from now on nothing is called.
+//! // The third consecutive failure has opened the circuit: the function is no longer called.
 //! assert_eq!(registry.breaker("prices").unwrap().state(), State::Open);
 //! let Err(Failure::Guarded(error)) = price(7).await else { panic!("was called") };
 //! assert!(error.is_open() && error.retry_after().unwrap() <= Duration::from_secs(10));
@@ -36,20 +36,22 @@
 //! # }
 //! ```
 //!
-//! Where to go on: [`macro@circuit_breaker`] for the attribute's arguments, [`BreakerConfig`] for the settings,
-//! [`RegistryBuilder`] for the set-up, [`Event`] for what can be listened to.
+//! See [`macro@circuit_breaker`] for the attribute's arguments, [`BreakerConfig`] for the settings,
+//! [`RegistryBuilder`] for the set-up, and [`Event`] for notifications.
 //!
 //! # Features
 //! - `macros` (default): the attribute
-//! - `redis` (default): the Redis store; `cluster`, `sentinel`, `tls`: Redis Cluster, a master found through Sentinel, `rediss://`
+//! - `redis` (default): the Redis store
+//! - `cluster`, `sentinel`, `tls`: Redis Cluster, a master found through Sentinel, `rediss://`
 //! - `config`: settings from a TOML or YAML file and from environment variables ([`RegistryConfig`])
-//! - `metrics`: counters, gauges and histograms through the [`metrics` facade](https://docs.rs/metrics), in the
-//!   background; docs/metrics.md lists them
-//! - `tower`: a layer for [`tower`](https://docs.rs/tower) services; `http`: which status codes are failures, and `Retry-After`
+//! - `metrics`: counters, gauges and histograms through the [`metrics` facade](https://docs.rs/metrics), in
+//!   the background; docs/metrics.md lists them
+//! - `tower`: a layer for [`tower`](https://docs.rs/tower) services
+//! - `http`: which status codes are failures, and `Retry-After`
 //! - `test-util`: a registry and a clock for each test of a guarded function
 
-/// What an expansion of the attribute names. Not a public interface: it changes with the macro, without notice. The compiler's
-/// messages contain this path, so it reads well.
+/// What an expansion of the attribute names. Not a public interface: it changes with the macro, without
+/// notice. The compiler's messages contain this path, so it reads well.
 #[doc(hidden)]
 pub mod attribute {
     pub use crate::__private::*;
@@ -66,11 +68,14 @@ mod coordinator;
 mod deadline;
 mod error;
 mod event;
+#[cfg(not(all(feature = "redis", feature = "cluster", feature = "sentinel", feature = "config")))]
+pub mod feature;
 mod health;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod name;
 mod registry;
 mod serial;
 mod snapshot;

@@ -157,7 +157,7 @@ async fn snapshots_have_wall_clock_times() {
             let since = snapshot.since.expect("it has changed");
             assert!(near(since) && near(snapshot.opened_at.unwrap()), "{store}: {snapshot:?}");
             let apart = since.duration_since(history[0].at).unwrap_or_else(|error| error.duration());
-            assert!(apart < Duration::from_millis(500), "{store}: {apart:?}");
+            assert!(apart < Duration::from_secs(10), "{store}: {apart:?}");
             let json = serde_json::to_value(&snapshot).unwrap();
             assert!(json["since"].as_str().is_some_and(|time| time.ends_with('Z')), "{json}");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cb_runtime::{Breaker, BreakerConfig, CallError, Registry, State};
 
 const RESET: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn breaker(config: BreakerConfig) -> Breaker {
     let registry = Registry::builder().build().unwrap();

@@ -35,7 +35,7 @@ async fn conflicting_registration_is_reported_once_and_ignored() {
     registry.get_or_create("b", BreakerConfig::default().failure_threshold(8));
     fail(&registry, 2).await;
     assert_eq!(registry.breaker("b").unwrap().state(), State::Open);
-    wait_until(Duration::from_secs(10), "the report", || !reported.lock().unwrap().is_empty());
+    wait_until(Duration::from_secs(60), "the report", || !reported.lock().unwrap().is_empty());
     let reported = reported.lock().unwrap();
     assert_eq!(reported.len(), 1, "{reported:?}");
     // The line and the column of both places are left out.

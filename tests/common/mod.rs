@@ -22,7 +22,7 @@ pub use instance::Instance;
 pub const T: Duration = Duration::from_secs(1);
 
 /// The limit of a wait for something that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts instances that share `redis` and registers `breaker` on each.
 #[track_caller]

@@ -133,7 +133,7 @@ impl Instance {
                 let group = Group::each(self.runtime.handle(), function, first..first + count, act);
                 answer(self.runtime.block_on(group.ended()))
             }
-            Request::Registered => answer(self.registry()?.breakers().len()),
+            Request::Registered => answer(self.registry()?.breaker_count()),
             Request::Progress { group } => answer(self.groups.get(&group).ok_or("no such group")?.calls()),
             Request::Finish { group, act } => {
                 let group = self.groups.remove(&group).ok_or("no such group")?;

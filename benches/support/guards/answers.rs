@@ -1,5 +1,5 @@
-//! What the measured function returns. What a guard costs depends on it: the value goes through memory, and how
-//! wide it is written and read back decides whether the processor has to wait for it.
+//! The types that the measured function returns. A guard's cost depends on them: the value goes through memory,
+//! and the widths of the writes and reads decide whether the processor has to wait.
 
 use std::error::Error;
 use std::io;

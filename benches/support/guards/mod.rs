@@ -1,5 +1,5 @@
-//! The same function, bare and under everybody's guard. Every target includes this module, so that the
-//! compiler may inline all guards alike.
+//! One function, bare and under the guard of each crate. Every target includes this module, so that the compiler
+//! can inline all guards alike.
 
 pub mod answers;
 pub mod ours;

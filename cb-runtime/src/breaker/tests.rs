@@ -26,7 +26,7 @@ use crate::store::{Answer, Batch, Entry, Record};
 
 const RESET: Duration = Duration::from_secs(5);
 
-struct Instance {
+struct Peer {
     core: Arc<Core>,
     context: Arc<RegistryContext>,
     up: Arc<AtomicBool>,
@@ -35,7 +35,7 @@ struct Instance {
     seq: u64,
 }
 
-impl Instance {
+impl Peer {
     fn new(id: &str, config: &BreakerConfig, clock: &Clock, store: &Arc<MemoryStore>) -> Self {
         let bus = Arc::new(EventBus::new(None));
         let events = bus.subscribe();
@@ -46,7 +46,7 @@ impl Instance {
         let settings = config.resolve().unwrap();
         let core =
             Core::new("b".into(), config.clone(), settings, PerFunction::default(), None, context.clone());
-        Instance { core, context, up, events, store: store.clone(), seq: 0 }
+        Peer { core, context, up, events, store: store.clone(), seq: 0 }
     }
 
     fn batch(&mut self, entry: Entry) -> Batch {
@@ -117,26 +117,26 @@ impl Instance {
     }
 }
 
-struct Bench {
+struct Pair {
     hands: ManualClock,
     store: Arc<MemoryStore>,
-    a: Instance,
-    b: Instance,
+    a: Peer,
+    b: Peer,
 }
 
-impl Bench {
+impl Pair {
     fn new(config: &BreakerConfig) -> Self {
         let (clock, hands) = Clock::manual();
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        let [mut a, mut b] = ["a", "b"].map(|id| Instance::new(id, config, &clock, &store));
+        let [mut a, mut b] = ["a", "b"].map(|id| Peer::new(id, config, &clock, &store));
         a.exchange();
         b.exchange();
-        Bench { hands, store, a, b }
+        Pair { hands, store, a, b }
     }
 
     /// Open at both instances, and due for a probe.
     fn due(config: &BreakerConfig) -> Self {
-        let mut bench = Bench::new(config);
+        let mut bench = Pair::new(config);
         bench.a.fail(1);
         bench.sync();
         bench.hands.advance(RESET);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{BreakerMap, CHUNK, Registered};
-use crate::metrics::{Calls, OTHERS, calls};
+use crate::metrics::{OTHERS, OutcomeCounts, calls};
 use crate::snapshot::State;
 use crate::sync::lock;
 
@@ -18,7 +18,7 @@ pub(crate) struct BreakerCounts<'a> {
     /// The share of failures in its window; `None` if it judges by no window, and for keyed breakers.
     pub(crate) failure_rate: Option<f64>,
     /// Its calls by outcome since they were asked for the last time.
-    pub(crate) calls: Calls,
+    pub(crate) calls: OutcomeCounts,
 }
 
 impl BreakerMap {
@@ -59,7 +59,7 @@ impl Registered {
         self.keyed.then(|| self.pattern.get().copied().unwrap_or(OTHERS))
     }
 
-    fn new_calls(&self) -> Calls {
+    fn new_calls(&self) -> OutcomeCounts {
         let now = calls(self.core.outcomes());
         let mut published = lock(&self.published);
         let new = std::array::from_fn(|at| now[at].saturating_sub(published[at]));

@@ -61,7 +61,7 @@ struct Registered {
     /// The name as it stands in the attribute, of a keyed breaker that a function has looked up.
     pattern: OnceLock<&'static str>,
     #[cfg(feature = "metrics")]
-    published: Mutex<crate::metrics::Calls>,
+    published: Mutex<crate::metrics::OutcomeCounts>,
 }
 
 /// A function whose breakers are keyed.
@@ -103,6 +103,10 @@ impl BreakerMap {
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Core>> {
         self.read().registered.get(name).map(|breaker| breaker.core.clone())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.read().registered.len()
     }
 
     /// All that are registered.

@@ -1,11 +1,11 @@
-//! A value as bytes that tell it from every other value of its type: a serde serializer.
+//! A serde serializer whose bytes distinguish every value of a type.
 //!
 //! No common format serves. JSON, MessagePack and CBOR write `None` and `Some(None)` alike. Postcard and
-//! bincode write neither types nor fields' names, so a struct that leaves out one of two fields, or an
-//! untagged enum, gives two values the same bytes, and a variant that is moved takes over another's place. A
-//! wrong answer would be the consequence. Here two values of one type have the same bytes only if serde's
-//! data model cannot tell them apart. Every value starts with a [`Tag`] that says where the value ends, so
-//! values follow each other without separators.
+//! bincode write neither types nor field names: two values of a struct that omits one of two fields, or of
+//! an untagged enum, can have the same bytes, and so can two variants after one was moved. A call would
+//! then get another call's result. Here, two values of one type have the same bytes only if serde's data
+//! model does not distinguish them. Every value starts with a [`Tag`] that determines its end, so values
+//! need no separators.
 //!
 //! Frozen: a change here makes every cached result unreachable for the other half of a rolling deploy.
 //! Integers are encoded by value, not by width, and enum variants by name, not by position, so that a program
@@ -18,7 +18,7 @@ use serde::ser;
 
 /// Takes the bytes of encoded values.
 pub(super) trait Sink {
-    /// The next bytes. A value's bytes come in pieces that depend on the value only.
+    /// Takes the next bytes. The division of a value's bytes into pieces depends only on the value.
     fn put(&mut self, piece: &[u8]);
 }
 
@@ -34,11 +34,11 @@ enum Tag {
     True = 5,
     /// 8 bytes.
     Unsigned = 6,
-    /// 8 bytes; only for what is below zero.
+    /// 8 bytes; only for negative numbers.
     Negative = 7,
-    /// 16 bytes; only for what 8 do not hold.
+    /// 16 bytes; only for numbers that do not fit into 8.
     Wide = 8,
-    /// 16 bytes; likewise, below zero.
+    /// 16 bytes; only for negative numbers that do not fit into 8.
     WideNegative = 9,
     /// 8 bytes.
     Float = 10,
@@ -51,7 +51,7 @@ enum Tag {
     /// Length, bytes.
     Bytes = 14,
     /// Values, `End`.
-    CountWindow = 15,
+    Sequence = 15,
     /// Pairs of values, `End`.
     Map = 16,
     /// Name.
@@ -84,7 +84,7 @@ pub(super) fn is_not_finite(piece: &[u8]) -> bool {
     }
 }
 
-/// Why a value has no encoding: its own `Serialize` says so.
+/// Why a value has no encoding: the error of its own `Serialize`.
 #[derive(Debug)]
 pub(super) struct Unserializable(String);
 
@@ -262,7 +262,7 @@ impl<'a, S: Sink> ser::Serializer for Encoder<'a, S> {
     }
 
     fn serialize_seq(mut self, _len: Option<usize>) -> Result<Compound<'a, S>, Unserializable> {
-        self.tag(Tag::CountWindow);
+        self.tag(Tag::Sequence);
         Ok(Compound(self))
     }
 
@@ -290,7 +290,7 @@ impl<'a, S: Sink> ser::Serializer for Encoder<'a, S> {
         Ok(Compound(self))
     }
 
-    /// In the order in which the map iterates. Sorting would serve `HashMap`, but hand the result for one
+    /// Keeps the map's order of iteration. Sorting would serve `HashMap`, but hand the result for one
     /// ordered map to another of other order, and a miss is better than a wrong answer.
     fn serialize_map(mut self, _len: Option<usize>) -> Result<Compound<'a, S>, Unserializable> {
         self.tag(Tag::Map);
@@ -313,24 +313,24 @@ impl<'a, S: Sink> ser::Serializer for Encoder<'a, S> {
         Ok(Compound(self))
     }
 
-    /// In pieces of unknown number and length, which are not part of the value.
+    /// The pieces that `Display` writes are not part of the value, so they are not encoded.
     fn collect_str<T: fmt::Display + ?Sized>(mut self, value: &T) -> Done {
-        struct Pieces<'a, S>(&'a mut S);
-        impl<S: Sink> fmt::Write for Pieces<'_, S> {
+        struct Chunks<'a, S>(&'a mut S);
+        impl<S: Sink> fmt::Write for Chunks<'_, S> {
             fn write_str(&mut self, piece: &str) -> fmt::Result {
                 self.0.put(piece.as_bytes());
                 Ok(())
             }
         }
         self.tag(Tag::Display);
-        fmt::Write::write_fmt(&mut Pieces(&mut *self.0), format_args!("{value}"))
+        fmt::Write::write_fmt(&mut Chunks(&mut *self.0), format_args!("{value}"))
             .map_err(|_| ser::Error::custom("its Display implementation returned an error"))?;
         self.0.put(&[u8::MAX]);
         Ok(())
     }
 }
 
-/// A value that is made of values, until its end.
+/// A value that consists of values, until its end tag.
 pub(super) struct Compound<'a, S>(Encoder<'a, S>);
 
 impl<S: Sink> Compound<'_, S> {

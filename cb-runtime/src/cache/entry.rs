@@ -1,4 +1,4 @@
-//! A cached result, as this process holds it.
+//! A cached result in this process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,33 +9,33 @@ use super::key::{CacheKey, LocalKey, StoreKey};
 use super::payload::Payload;
 use crate::clock::Moment;
 
-/// A result with its age, and with what it takes to write it to the store.
+/// A result, its age, and the key under which it is written to the store.
 #[derive(Debug)]
 pub(super) struct CachedEntry {
-    pub(super) owner: Owner,
+    pub(super) owner: EntryOwner,
     pub(super) key: LocalKey,
     pub(super) store_key: Option<Box<StoreKey>>,
     pub(super) payload: Payload,
-    /// How long the function that returned the result wants it to be kept.
+    /// The function's `cache_ttl`.
     pub(super) ttl: Duration,
-    /// How old the result was at `at`. Two fields, because a result may be older than the clock.
+    /// The age of the result at `at`. Two fields, because a result may be older than the clock.
     age: Duration,
     at: Moment,
-    /// The writer has taken the result, or nobody asked it to.
+    /// The writer has taken the result, or does not have to write it.
     taken: AtomicBool,
 }
 
-/// Whose result it is. Compared before the result is used, so that the hashes have to tell arguments apart
-/// and nothing else.
+/// The breaker and the function of a result. Compared before the result is used, so that the hashes have to
+/// distinguish only arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct EntryOwner {
     pub(super) breaker: Arc<str>,
     pub(super) function: FunctionId,
 }
 
 impl CachedEntry {
     pub(super) fn new(
-        owner: Owner,
+        owner: EntryOwner,
         key: CacheKey,
         payload: Payload,
         ttl: Duration,
@@ -59,7 +59,7 @@ impl CachedEntry {
         self.age.saturating_add(now.since(self.at))
     }
 
-    /// How long the store is to keep the result; zero if it is too late.
+    /// The rest of the TTL; zero once it has elapsed.
     pub(super) fn remaining(&self, now: Moment) -> Duration {
         self.ttl.saturating_sub(self.age(now))
     }
@@ -68,7 +68,7 @@ impl CachedEntry {
         self.owner.function == function && *self.owner.breaker == *breaker
     }
 
-    /// `true` once, for the writer.
+    /// Returns `true` once: to the writer.
     pub(super) fn take(&self) -> bool {
         !self.taken.swap(true, Ordering::SeqCst)
     }
@@ -77,9 +77,9 @@ impl CachedEntry {
         self.taken.load(Ordering::SeqCst)
     }
 
-    /// What the entry takes in memory, roughly.
+    /// The approximate size in memory.
     pub(super) fn size(&self) -> usize {
-        /// The entry itself, its place in the cache, and what the allocator adds.
+        /// The entry, its slot in the cache, and the allocator's overhead.
         const OVERHEAD: usize = 256;
         self.payload.len() + OVERHEAD
     }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn an_age_may_exceed_that_of_the_clock() {
         let week = Duration::from_secs(7 * 86_400);
-        let owner = Owner { breaker: "b".into(), function: FunctionId(1) };
+        let owner = EntryOwner { breaker: "b".into(), function: FunctionId(1) };
         let entry = CachedEntry::new(owner, key(1), Payload::json(b"1"), week * 2, week, Moment(1));
         assert_eq!(entry.age(Moment(1_000_001)), week + Duration::from_secs(1));
         assert_eq!(entry.remaining(Moment(1_000_001)) + Duration::from_secs(1), week);

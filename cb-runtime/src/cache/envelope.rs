@@ -1,11 +1,11 @@
-//! A result as it is sent: JSON, with what a reader must know before it looks at the result.
+//! The form of a result in the store: JSON, with the fields that a reader needs before it reads the result.
 //!
 //! `{"v":1,"stored_at_ms":1700000000000,"ttl_ms":300000,"value":…}`, or in place of `value` a `ron` with a
 //! text in it.
 //!
-//! `stored_at_ms` is a wall clock's and for people only; the age of a result comes from `ttl_ms` and from
-//! what the store says is left of it. Frozen: a change of layout is a new `v`, and a reader takes another `v`
-//! for a miss.
+//! `stored_at_ms` is a wall-clock time for display. The age of a result is `ttl_ms` less the remaining TTL
+//! that the store returns. Frozen: a change of layout needs a new `v`, and a reader treats another `v` as a
+//! miss.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use super::payload::{Format, Payload};
 
 pub(super) const VERSION: u64 = 1;
 
-/// The envelope's fields, in their order. A field that is added must be one that older readers may pass over.
+/// The envelope's fields, in their order. Older readers must be able to ignore a field that is added.
 #[derive(Deserialize)]
 struct Fields<'a> {
     v: u64,
@@ -64,8 +64,8 @@ fn seal_at(payload: &Payload, ttl: Duration, stored_at: Duration) -> Vec<u8> {
     bytes
 }
 
-/// Reads what another instance has sealed; it may be anything. The duration is how long its writer wanted it
-/// to be kept.
+/// Reads an envelope, and returns the result and its TTL. The bytes come from the store, so they can be
+/// anything.
 pub(super) fn open(bytes: &[u8]) -> Result<(Payload, Duration), String> {
     let fields: Fields<'_> = match serde_json::from_slice(bytes) {
         Ok(fields) => fields,
@@ -91,7 +91,7 @@ fn foreign(version: u64) -> String {
     format!("an envelope of version {version}, and this is version {VERSION}")
 }
 
-/// Stores count in whole milliseconds, and less than one is none.
+/// Rounds down to the store's unit; a TTL below one millisecond becomes zero.
 pub(super) fn whole_millis(span: Duration) -> Duration {
     let millis = span.as_nanos().div_ceil(1_000_000);
     Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))

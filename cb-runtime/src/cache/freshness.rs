@@ -1,18 +1,19 @@
-//! "When was this result kept last?", answered by one load: a table without locks that may forget.
+//! The time at which each result was last cached: a lock-free table that is read by one load, and that may
+//! lose entries.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{COARSE, Clock};
 
-/// For each slot the time of its last stamp; a slot that falls on the place of another takes it over.
+/// The time of each slot's last stamp. Two slots with one place overwrite each other's stamps.
 ///
-/// A forgotten stamp costs its caller a longer way. Two slots that agree in 32 random bits and in their
-/// place, or 24 days without a stamp to the millisecond, show a stamp that was never made; it costs one
-/// interval. Nothing that must be right may depend on a stamp.
+/// A lost stamp sends its caller down the slower path. A stamp can also appear that was never made: if two
+/// slots agree in 32 random bits and their place, or after exactly 24 days without a stamp. It delays a
+/// write by one interval. Correctness must never depend on a stamp.
 pub(super) struct FreshnessTable(Box<[AtomicU64]>);
 
-/// The place of a result's stamp, and what tells it from others of that place: random bits.
+/// The place of a result's stamp, and the random bits that distinguish it from others of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(pub(super) u64);
 
@@ -38,7 +39,7 @@ impl Ticks {
 }
 
 impl Interval {
-    /// Rounded down, so that what is younger than the interval is younger than the span.
+    /// Rounded down, so that an age below the interval is below the span.
     #[inline]
     pub(super) const fn of(span: Duration) -> Self {
         Interval(
@@ -103,7 +104,7 @@ impl FreshnessTable {
         Stamp(self.place(slot).load(Ordering::Relaxed)).is_younger(slot, now, interval)
     }
 
-    /// Whether this process holds the result, however old it is.
+    /// Whether this process holds the result, at any age.
     #[inline]
     pub(super) fn is_held(&self, slot: Slot) -> bool {
         let stamp = Stamp(self.place(slot).load(Ordering::Relaxed));
@@ -114,8 +115,8 @@ impl FreshnessTable {
         self.place(slot).store(Stamp::new(slot, at, held).0, Ordering::Relaxed);
     }
 
-    /// Stamps the slot unless it has a stamp younger than the interval: of many callers at once, one gets
-    /// `true`.
+    /// Stamps the slot unless it has a stamp younger than the interval. Of several concurrent callers, one
+    /// gets `true`.
     pub(super) fn claim(&self, slot: Slot, now: Ticks, interval: Interval) -> bool {
         let claim = |old| {
             let stamp = Stamp(old);

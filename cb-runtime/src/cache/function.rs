@@ -1,12 +1,12 @@
-//! Which function a cached result is of.
+//! The identity of the function that returned a cached result.
 //!
-//! Two functions never share a result. In this process a function's own [`TypeId`] tells it from all others,
-//! those of the same name in other blocks included, and so are the instances of a generic function. In the
-//! store the same identity must hold for another build, too: a rolling deploy shares results. There a
-//! function goes by its path, where the path belongs to one function only. Where several functions can have
-//! it (inside of blocks, for closures and local types as generic arguments), by its path, its `TypeId` and
-//! the digest of the executable: instances that run the same build share results, others do not, because
-//! another build may give the same path and `TypeId` to another function.
+//! Two functions never share a result. Within a process, a function is identified by a [`TypeId`] of its
+//! own; so are functions of one name in different blocks, and the instances of a generic function. In the
+//! store, the identity must hold across builds, because a rolling deploy shares results. There, a function
+//! whose path is unique is identified by its path. A path may belong to several functions: in blocks, and
+//! with closures or local types as generic arguments. Such a function is identified by its path, its
+//! `TypeId` and the digest of the executable. Only instances of one build share its results, because in
+//! another build, another function may have this path and `TypeId`.
 
 use std::any::TypeId;
 use std::hash::{Hash, Hasher};
@@ -28,12 +28,12 @@ pub struct CacheSite {
     others: Mutex<Vec<&'static Function>>,
 }
 
-/// Where a function stands: what its path leaves out.
+/// The parts of a function's location that its path leaves out.
 struct Package {
     module: &'static str,
     /// `CARGO_PKG_VERSION`, because a program may contain a crate in two versions.
     version: Option<&'static str>,
-    /// Is a binary, which may bear the name of its package's library.
+    /// Whether it is a binary, which may have the same name as its package's library.
     binary: bool,
 }
 
@@ -44,16 +44,16 @@ pub(crate) struct Function {
     package: &'static Package,
     /// The key under which the arguments are hashed for the store.
     store_key: OnceLock<[u8; 32]>,
-    /// A result has been read back as it was written.
+    /// Whether a result of this function has been read back unchanged.
     pub(super) checked: AtomicBool,
 }
 
-/// Tells functions apart in this process.
+/// Identifies a function within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FunctionId(pub(super) u64);
 
 impl FunctionId {
-    /// The function in which the type `Inside`, that of a closure, stands. Lifetimes make no difference.
+    /// The function that contains the closure of type `Inside`. Lifetimes make no difference.
     #[inline]
     pub(crate) fn of<Inside>() -> Self {
         struct Word(u64);
@@ -80,7 +80,7 @@ impl FunctionId {
 }
 
 impl CacheSite {
-    /// `module`: where the function stands. `version` and `binary`: what Cargo says of its crate.
+    /// `module`: the function's module. `version` and `binary`: from Cargo's environment variables.
     pub const fn new(
         module: &'static str,
         version: Option<&'static str>,
@@ -90,7 +90,7 @@ impl CacheSite {
         CacheSite { package, first: OnceLock::new(), others: Mutex::new(Vec::new()) }
     }
 
-    /// The function in which the type `Inside` stands.
+    /// The function that contains the closure of type `Inside`.
     pub(crate) fn function<Inside>(&'static self) -> &'static Function {
         self.find(FunctionId::of::<Inside>(), std::any::type_name::<Inside>())
     }
@@ -125,13 +125,13 @@ impl Function {
         self.id
     }
 
-    /// The function's path, for people.
+    /// The function's path, for display.
     pub(super) fn path(&self) -> &'static str {
         self.path
     }
 
-    /// The key under which arguments are hashed for the store. `None`: the function's path is not its own,
-    /// and the executable's digest is not known yet, or cannot be.
+    /// The key under which arguments are hashed for the store. `None`: the function's path is not unique,
+    /// and the executable's digest is not known yet or cannot be computed.
     pub(super) fn store_key(&self, background: &Handle) -> Option<&[u8; 32]> {
         if let Some(key) = self.store_key.get() {
             return Some(key);
@@ -164,7 +164,8 @@ impl Function {
     }
 }
 
-/// The part of a version that Cargo lets exist only once in a program: `1.2.3` → `1`, `0.2.3` → `0.2`.
+/// The part of a version that is unique within a program, because Cargo unifies compatible versions:
+/// `1.2.3` → `1`, `0.2.3` → `0.2`.
 fn compatible(version: &str) -> &str {
     let mut end = 0;
     for part in version.split(['.', '-', '+']) {
@@ -177,12 +178,12 @@ fn compatible(version: &str) -> &str {
     version
 }
 
-/// Whether one function at most can have this path (a [type's name](std::any::type_name) without the closures
-/// inside of the function). `module`: the module in which the function stands.
+/// Whether at most one function can have this path (a [type's name](std::any::type_name) without the closures
+/// in the function). `module`: the function's module.
 ///
-/// Of all names in the path it must be certain that they belong to items of a module, as these are unique,
-/// and not to items of a block: to the module itself, its ancestors, or the standard library. Of other
-/// modules nothing is known here: what looks like a module may be a function with blocks in it.
+/// Every name in the path must certainly be an item of a module, because those are unique, and items of
+/// blocks are not. It is certain for the module itself, its ancestors and the standard library. A name that
+/// looks like any other module may be a function with blocks.
 fn is_unique(path: &str, module: &str) -> bool {
     // A closure, an anonymous constant, a lifetime or a character.
     if path.contains(['{', '\'']) {
@@ -194,7 +195,7 @@ fn is_unique(path: &str, module: &str) -> bool {
     path.split(|c| !in_word(c)).all(|word| is_certain(word, &module))
 }
 
-/// `word`: a path, or what is left of one beside `<…>`.
+/// `word`: a path, or the rest of one before or after `<…>`.
 fn is_certain(word: &str, module: &str) -> bool {
     let is_ancestor =
         |path: &str| module.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
@@ -209,7 +210,7 @@ fn is_certain(word: &str, module: &str) -> bool {
     if matches!(parent.split("::").next(), Some("core" | "alloc" | "std")) {
         return true;
     }
-    // A method of a type. Functions in whose blocks others might stand have names in lower case.
+    // A method of a type. Functions, whose blocks could contain items, have names in lower case.
     parent
         .rsplit_once("::")
         .is_some_and(|(of_type, name)| is_ancestor(of_type) && name.starts_with(char::is_uppercase))

@@ -1,9 +1,9 @@
-//! What tells one cached result from all others.
+//! The keys of cached results.
 //!
-//! Two different calls that had one key would hand one user the data of another, and arguments may come from
-//! someone who tries for that. So both keys are cryptographic: in this process a hash under a secret, which
-//! is quick; in the store, where all instances must agree without a secret, a digest. The text of the
-//! arguments is kept nowhere.
+//! If two different calls had one key, one user would get another user's data, and an attacker may choose
+//! arguments to that end. Both keys are therefore cryptographic: within a process a keyed hash, which is
+//! fast; in the store, where instances must agree without a shared secret, a digest. The text of the
+//! arguments is stored nowhere.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -15,7 +15,7 @@ use super::encoding::{Encoder, Sink, Unserializable};
 use super::freshness::Slot;
 use super::function::FunctionId;
 
-/// What this process knows a result by: a hash of the arguments under a secret, the function and the breaker.
+/// A result's key in this process: a keyed hash of the arguments, and the function and the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LocalKey(u64, u64);
 
@@ -33,14 +33,13 @@ impl std::hash::Hash for LocalKey {
     }
 }
 
-/// The digest by which the store knows a result.
+/// A result's key in the store: a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StoreKey([u8; 32]);
 
 impl StoreKey {
-    /// `function`: the key of the function. The breaker's name is part of the digest, because a breaker whose
-    /// name is made of arguments, and whose `cache_key` leaves those out, has one key for results that
-    /// differ.
+    /// `function`: the key of the function. The breaker's name is part of the digest, because the
+    /// `cache_key` of a keyed breaker may leave out the arguments that are in its name.
     pub(super) fn new(function: &[u8; 32], breaker: &str, arguments: &KeyBuffer) -> Self {
         let mut all = KeyBuffer::new();
         Encoder(&mut all).text(breaker);
@@ -50,8 +49,8 @@ impl StoreKey {
         StoreKey(*blake3::keyed_hash(function, all.bytes()).as_bytes())
     }
 
-    /// The tail of the store's own key. The name in front of the digest is for people: it may be cut, the
-    /// digest holds all of it.
+    /// The end of the key in Redis. The breaker's name before the digest is for display and may be cut; the
+    /// digest covers the whole name.
     pub(super) fn text(&self, breaker: &str) -> String {
         let mut text = escaped(breaker);
         text.push(':');
@@ -64,8 +63,8 @@ impl StoreKey {
 #[derive(Clone, Debug)]
 pub struct CacheKey {
     pub(super) local: LocalKey,
-    /// Missing where this process holds the result already, and the key with it. Boxed, because every call's
-    /// future holds it.
+    /// `None` if this process holds the result, and the key with it. Boxed, because every call's future
+    /// holds it.
     pub(super) store: Option<Box<StoreKey>>,
 }
 
@@ -104,8 +103,8 @@ impl Secret {
     }
 }
 
-/// Collects what is encoded, without allocating. Whenever the buffer is full, a digest takes the place of its
-/// content. Small, because it is moved on the path of every call.
+/// Collects encoded bytes without allocating. When the buffer is full, its content is replaced by its
+/// digest. Small, because every call moves it.
 pub(super) struct KeyBuffer {
     bytes: [u8; ROOM],
     len: usize,
@@ -126,13 +125,13 @@ impl KeyBuffer {
         self.long
     }
 
-    /// What was collected, or the digest of its beginning and the rest.
+    /// The collected bytes, or the digest of the first ones and the rest.
     #[inline]
     fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    /// The places at which the buffer is full do not depend on the pieces.
+    /// The positions at which the buffer is full do not depend on the division into pieces.
     #[cold]
     fn overflow(&mut self, mut piece: &[u8]) {
         while self.len + piece.len() > ROOM {
@@ -162,16 +161,16 @@ impl Sink for KeyBuffer {
 
 /// Encodes the arguments of one call.
 ///
-/// The key is the same in every build and on every platform, as far as the arguments' `Serialize` is: a
-/// `HashMap` or `HashSet` iterates in an order of its own each time, so it wants a `cache_key` that sorts.
-/// What a type leaves out when it is serialized is not part of the key.
+/// The key is the same in every build and on every platform, provided that the arguments serialize the
+/// same. A `HashMap` or `HashSet` iterates in a random order, so it needs a `cache_key` that sorts. Fields
+/// that a type does not serialize are not part of the key.
 pub(crate) struct Arguments {
     pub(super) buffer: KeyBuffer,
     problem: Option<Box<Unserializable>>,
 }
 
 impl Arguments {
-    /// `version`: changed where results of the same arguments are of another kind.
+    /// `version`: the attribute's `cache_version`, which changes when the result's type does.
     #[inline]
     pub(crate) fn new(version: &str) -> Self {
         let mut buffer = KeyBuffer::new();
@@ -190,16 +189,16 @@ impl Arguments {
         }
     }
 
-    /// Why these arguments make no key.
+    /// Why these arguments have no key.
     #[inline]
     pub(super) fn problem(&self) -> Option<&Unserializable> {
         self.problem.as_deref()
     }
 }
 
-/// A name for use inside of a key: letters, digits, `.`, `_` and `-` as they are, the rest as `%XX`. So it
-/// contains no hash tag, which would gather a cluster's keys in one slot, no separator, and nothing that a
-/// terminal obeys. A name beyond [`LONGEST_NAME`] is cut, and ends with `~`.
+/// A name as part of a key: letters, digits, `.`, `_` and `-` unchanged, the rest as `%XX`. It contains no
+/// hash tag, which would put keys into one slot of a cluster, no separator and no control character. A name
+/// longer than [`LONGEST_NAME`] is cut, and ends with `~`.
 fn escaped(name: &str) -> String {
     const LONGEST_NAME: usize = 80;
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
@@ -251,7 +250,7 @@ pub(super) mod tests {
         CacheKey { local, store: Some(Box::new(store_key(&arguments))) }
     }
 
-    /// Everything that serde knows to say.
+    /// All kinds of serde's data model.
     #[derive(Serialize)]
     enum Everything {
         Unit,
@@ -376,14 +375,14 @@ pub(super) mod tests {
 
     #[test]
     fn without_all_arguments_there_is_no_key() {
-        struct Stubborn;
-        impl Serialize for Stubborn {
+        struct Refusing;
+        impl Serialize for Refusing {
             fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
                 Err(serde::ser::Error::custom("it will not"))
             }
         }
         let mut arguments = Arguments::new("");
-        arguments.add(&vec![Stubborn]);
+        arguments.add(&vec![Refusing]);
         arguments.add(&1);
         assert_eq!(arguments.problem().unwrap().to_string(), "it will not");
     }
@@ -424,7 +423,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Small on purpose: two that are drawn are often almost, and sometimes quite, the same.
+    /// Small on purpose: two random values are often almost equal, and sometimes equal.
     fn any() -> impl Strategy<Value = Any> {
         let leaf = prop_oneof![
             (0..3_u64).prop_map(Any::Unsigned),

@@ -1,4 +1,4 @@
-//! How much a registry's cache holds.
+//! The bounds of a registry's cache.
 
 use serde::Deserialize;
 
@@ -29,22 +29,22 @@ impl Default for CacheLimits {
 }
 
 impl CacheLimits {
-    /// The most results that this process holds. Default 10,000.
+    /// The maximum number of results in this process. Default 10,000.
     pub fn entries(mut self, entries: usize) -> Self {
         self.entries = entries;
         self
     }
 
-    /// The most bytes that they take, as text and with what it takes to hold them. Default 16 MiB. A small
-    /// result counts as its share, `bytes / entries`.
+    /// The maximum size of all results, including overhead. Default 16 MiB. A result counts as at least
+    /// `bytes / entries`.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// The most bytes that one result takes as text. Default 256 KiB. A larger one is not cached, which is
-    /// reported. A result is written as text within its call, once per `min(cache_ttl / 10, 5 s)` and
-    /// arguments: a large one takes milliseconds. Writing stops at this limit.
+    /// The maximum size of one serialized result. Default 256 KiB. A larger one is not cached, which is
+    /// reported. Results are serialized within the call, once per `min(cache_ttl / 10, 5 s)` for each
+    /// combination of arguments. A large result takes milliseconds; serialization stops at this limit.
     pub fn result_bytes(mut self, bytes: usize) -> Self {
         self.result_bytes = bytes;
         self

@@ -16,18 +16,18 @@ pub(super) struct LocalTier {
 }
 
 impl LocalTier {
-    /// Takes the stamps of entries that are evicted out of `fresh`.
+    /// Removes the stamps of evicted entries from `fresh`.
     pub(super) fn new(limits: CacheLimits, fresh: Arc<FreshnessTable>) -> Self {
         let CacheLimits { entries, bytes, result_bytes } = limits;
-        // Threads wait for each other per shard, but no entry is larger than its shard, and small shards
+        // More shards mean less contention. But an entry cannot be larger than its shard, and small shards
         // evict unevenly.
         let shards = (bytes / (4 * result_bytes)).min(entries / 64).clamp(1, 16);
         let options = OptionsBuilder::new()
             .shards(1 << shards.ilog2())
             .estimated_items_capacity(entries)
             .weight_capacity(bytes as u64)
-            // Entries that have been kept again, which are those of arguments that recur, have half of the
-            // tier; the other half is for arguments that may not come again.
+            // Half of the tier is for entries of recurring arguments, which have been replaced at least
+            // once; the other half is for arguments that may not recur.
             .hot_allocation(0.5)
             .build()
             .expect("all options are set");
@@ -60,8 +60,8 @@ impl LocalTier {
     }
 }
 
-/// Weighs entries in bytes, and small ones as their share of the tier: so one weight bounds the bytes and the
-/// number.
+/// Weighs an entry by its bytes, and a small one by its share of the tier, so that one weight bounds both
+/// the bytes and the number.
 #[derive(Clone)]
 struct AtLeast(u64);
 
@@ -99,7 +99,8 @@ impl Hasher for Unhasher {
     }
 }
 
-/// Without its entry, a stamp would keep the next success from being kept.
+/// Clears the stamps of evicted entries: a stamp without an entry would prevent the next success from being
+/// cached.
 #[derive(Clone)]
 struct Forgets(Arc<FreshnessTable>);
 
@@ -116,7 +117,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cache::entry::Owner;
+    use crate::cache::entry::EntryOwner;
     use crate::cache::freshness::Ticks;
     use crate::cache::function::FunctionId;
     use crate::cache::key::tests::key;
@@ -126,7 +127,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(300);
 
     fn entry(number: u64, len: usize) -> Arc<CachedEntry> {
-        let owner = Owner { breaker: "b".into(), function: FunctionId(1) };
+        let owner = EntryOwner { breaker: "b".into(), function: FunctionId(1) };
         let payload = Payload::json(&vec![b'x'; len]);
         Arc::new(CachedEntry::new(owner, key(number), payload, TTL, Duration::ZERO, Moment(1)))
     }

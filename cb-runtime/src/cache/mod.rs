@@ -1,9 +1,8 @@
 //! The last good result of a function, for calls that fail.
 //!
-//! *Stale-if-error* (RFC 5861), never memoization: a success is remembered, and answers only where a later
-//! call fails or is rejected. There are two tiers: this process, and the store that the fleet shares. A
-//! success finds out by one load that the kept result is fresh, and is done; everything else is off the path
-//! of calls that succeed.
+//! *Stale-if-error* (RFC 5861), never memoization: a cached success answers only a later call that fails or
+//! is rejected. There are two tiers: this process, and the store that the fleet shares. For a success, one
+//! load shows that the cached result is fresh; everything else is off the path of successful calls.
 
 mod encoding;
 mod entry;
@@ -31,8 +30,8 @@ use tokio::runtime::Handle;
 
 use crate::clock::{Clock, Moment};
 use crate::event::CacheTier;
-use crate::store::Store;
-use entry::{CachedEntry, Owner};
+use crate::store::ResultStore;
+use entry::{CachedEntry, EntryOwner};
 use freshness::{FreshnessTable, Interval, Ticks};
 pub use function::CacheSite;
 pub(crate) use function::{Function, FunctionId};
@@ -46,33 +45,32 @@ use reports::{Problem, Reports};
 use shared::{Found, SharedTier, StoreLink};
 use writer::Writer;
 
-/// A success replaces the kept result only if that is older than this, or than a tenth of its ttl.
+/// A success replaces the cached result only if that is older than this, or than a tenth of its TTL.
 const FRESH: Duration = Duration::from_secs(5);
-/// No result is kept for longer; this also keeps every store's arithmetic far from its limits.
+/// The longest TTL. It keeps the arithmetic of all stores far from overflows.
 const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Places for remembering what is fresh. If more keys than that are hot at one time, some take the longer
-/// way.
+/// The number of places for stamps. If more keys are hot at one time, some take the slower path.
 const FRESH_PLACES: usize = 1 << 14;
 
-/// One registry's cached results, of all its breakers.
+/// The cached results of all breakers of one registry.
 pub(crate) struct Cache {
     clock: Clock,
     secret: Secret,
     limits: CacheLimits,
-    /// When which result was kept last, for calls that ask only that.
+    /// The times at which results were last cached, for the fast path.
     fresh: Arc<FreshnessTable>,
     local: Arc<LocalTier>,
     remote: Option<Remote>,
     reports: Arc<Reports>,
 }
 
-/// What reads from the store, and what writes to it.
+/// The reader and the writer of the store's tier.
 struct Remote {
     shared: Arc<SharedTier>,
     writer: Writer,
 }
 
-/// The call that asks.
+/// The breaker and the function of a call.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
     pub(crate) breaker: &'a Arc<str>,
@@ -80,27 +78,28 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    fn owner(self) -> Owner {
-        Owner { breaker: self.breaker.clone(), function: self.function.id() }
+    fn owner(self) -> EntryOwner {
+        EntryOwner { breaker: self.breaker.clone(), function: self.function.id() }
     }
 }
 
-/// What this process holds of a result.
+/// The result of a look-up in this process.
 pub(crate) enum Here<T> {
     Found(T),
-    /// Something that is not what the function returns.
+    /// A value that cannot be read as the function's type.
     Undecodable,
     /// The store may have it, under this key.
     Nothing(Option<Box<StoreKey>>),
 }
 
-/// The age up to which a kept result is fresh.
+/// The age up to which a cached result is fresh.
 fn interval(ttl: Duration) -> Duration {
     (ttl / 10).min(FRESH)
 }
 
 impl Cache {
-    /// A cache in this process only. Ages are measured on `clock`; hits and problems go to `reporter`.
+    /// Creates a cache with the local tier only. Ages are measured on `clock`; hits and problems are sent to
+    /// `reporter`.
     pub(crate) fn new(clock: Clock, limits: CacheLimits, reporter: Reporter) -> Self {
         let fresh = Arc::new(FreshnessTable::new(FRESH_PLACES));
         Cache {
@@ -114,11 +113,11 @@ impl Cache {
         }
     }
 
-    /// Adds the tier that the fleet shares. Everything that waits for `store` runs on `background`. While
+    /// Adds the tier that the fleet shares. Tasks that wait for `store` run on `background`. While
     /// `store_up` is false, and once the store has no other owner, it is neither read nor written.
     pub(crate) fn with_store(
         mut self,
-        store: &Arc<dyn Store>,
+        store: &Arc<dyn ResultStore>,
         store_up: Arc<AtomicBool>,
         background: Handle,
     ) -> Self {
@@ -131,13 +130,13 @@ impl Cache {
         self
     }
 
-    /// A breaker's part of its results' keys.
+    /// The part of a key that depends on the breaker.
     pub(crate) fn scope(&self, breaker: &str) -> u64 {
         self.secret.hash(breaker)
     }
 
-    /// The key of a call's result. `None`: the call does without a cache, which is reported once per
-    /// function.
+    /// The key of a call's result. `None`: the arguments cannot be serialized, so the call does without a
+    /// cache; this is reported once per function.
     #[inline]
     pub(crate) fn key(
         &self,
@@ -161,8 +160,8 @@ impl Cache {
         Some(CacheKey { local, store })
     }
 
-    /// Whether the kept result is certainly younger than `min(ttl / 10, 5 s)`, so that a success has nothing
-    /// to do.
+    /// Whether the cached result is certainly younger than `min(ttl / 10, 5 s)`, so that a success need not
+    /// replace it.
     #[inline]
     pub(crate) fn is_fresh(&self, key: &CacheKey, ttl: Duration) -> bool {
         const LONGEST: Interval = Interval::of(FRESH);
@@ -170,8 +169,8 @@ impl Cache {
         self.fresh.is_younger(key.local.slot(), Ticks::now(&self.clock), interval)
     }
 
-    /// Keeps a successful result, unless the one that is kept is younger than `min(ttl / 10, 5 s)`. Never
-    /// waits for anything, never fails: problems are reported.
+    /// Caches a successful result, unless the cached one is younger than `min(ttl / 10, 5 s)`. It neither
+    /// waits nor fails; problems are reported.
     #[cold]
     pub(crate) fn keep<T: Serialize + DeserializeOwned>(
         &self,
@@ -189,14 +188,14 @@ impl Cache {
         let store_key = key.store.or_else(|| replaced.as_ref()?.store_key.clone());
         // The key for the store is found again with the entry, so the next call need not make it.
         let held = store_key.is_some() || self.remote.is_none();
-        // The table forgets; the entry knows.
+        // The table may have lost the stamp; the entry has its age.
         if let Some(age) = replaced.as_ref().map(|entry| entry.age(now))
             && age < interval(ttl)
         {
             return self.fresh.set(slot, ticks.before(age), held);
         }
-        // Of many calls that find the result stale at once, one goes on. The claim stands also where the
-        // value cannot be written: that is tried once per interval, not once per call.
+        // Of several calls that find the result stale, one replaces it. The stamp remains if the value
+        // cannot be serialized: that is tried once per interval, not once per call.
         if !self.fresh.claim(slot, ticks, Interval::of(interval(ttl))) {
             return;
         }
@@ -220,7 +219,7 @@ impl Cache {
         }
     }
 
-    /// The entry under the key, if it is this caller's.
+    /// The entry under the key, if it belongs to this caller's breaker and function.
     fn held(&self, caller: Caller<'_>, key: LocalKey) -> Option<Arc<CachedEntry>> {
         self.local.get(key).filter(|entry| entry.is_of(caller.breaker, caller.function.id()))
     }
@@ -234,7 +233,7 @@ impl Cache {
                 format!("a result of {size} bytes is not kept in this process, which takes up to {most}")
             });
         }
-        // First the stamp: if the entry is evicted at once, its stamp goes with it.
+        // The stamp comes first: if the entry is evicted immediately, the eviction removes the stamp.
         self.fresh.set(slot, stamp, held);
         self.local.insert(entry.clone());
     }
@@ -256,7 +255,7 @@ impl Cache {
         });
     }
 
-    /// The kept result, if this process has one that is younger than `ttl`.
+    /// The cached result, if this process has one that is younger than `ttl`.
     pub(crate) fn recall_here<T: DeserializeOwned>(
         &self,
         caller: Caller<'_>,
@@ -290,8 +289,8 @@ impl Cache {
         }
     }
 
-    /// The kept result, if the store has one that is younger than `ttl` and gives it in time. Works in any
-    /// executor. Cancelling loses nothing but the answer.
+    /// The cached result, if the store has one that is younger than `ttl` and answers in time. Works in any
+    /// executor. Cancelling abandons only the answer.
     pub(crate) async fn recall_shared<T: DeserializeOwned>(
         &self,
         caller: Caller<'_>,
@@ -308,7 +307,7 @@ impl Cache {
         value
     }
 
-    /// Reads what the store gave, and keeps it here, too.
+    /// Reads the store's answer, and adds it to the local tier.
     fn read_shared<T: DeserializeOwned>(
         &self,
         caller: Caller<'_>,
@@ -369,8 +368,8 @@ impl Cache {
         });
     }
 
-    /// Returns once everything kept has been written to the store or given up, after `limit` at the latest,
-    /// and at once if the store is away. Works in any executor. Cancelling leaves the writing as it is.
+    /// Returns once all results have been written to the store or given up, after `limit` at the latest, and
+    /// immediately if the store is away. Works in any executor. Cancelling does not stop the writes.
     pub(crate) async fn flush(&self, limit: Duration) {
         if let Some(Remote { shared, writer }) = &self.remote
             && !shared.is_away()

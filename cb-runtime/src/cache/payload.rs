@@ -1,12 +1,12 @@
-//! A result as text: JSON where that carries it, RON where JSON would change it.
+//! A serialized result: JSON if that preserves it, else RON.
 //!
-//! JSON writes `None`, `Some(None)`, `()` and NaN all as `null`, and has maps with text as keys only. A
-//! result comes back as it was, or it is refused with a reason when it is written, and never comes back
-//! changed. So a result that JSON may not carry is read back at once and compared; if it has changed, RON
-//! gets its chance, which tells these apart. JSON comes first because people and other languages read it, and
-//! because it forgives a field that another version of the type has added or dropped. A compact format
-//! without names (Postcard, bincode) would read another version's bytes as something else; MessagePack and
-//! CBOR have the one `null`, too.
+//! JSON writes `None`, `Some(None)`, `()` and NaN as `null`, and allows only text as keys of maps. A result
+//! must be read back unchanged, or be refused with a reason when it is written. A result that JSON may not
+//! preserve is therefore read back at once and compared. If it has changed, it is written as RON, which
+//! distinguishes these values. JSON comes first because it is human-readable, other languages can read it,
+//! and it tolerates a field that another version of the type has added or removed. A compact format without
+//! names (Postcard, bincode) would misread another version's bytes. MessagePack and CBOR also have only one
+//! `null`.
 
 use std::cell::Cell;
 use std::fmt::{self, Display};
@@ -19,7 +19,7 @@ use serde_json::ser::Formatter;
 
 use super::encoding::{Encoder, Sink, is_not_finite, is_null, is_some};
 
-/// A result's text.
+/// A serialized result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Payload {
     pub(super) format: Format,
@@ -35,15 +35,15 @@ pub(super) enum Format {
 /// Why a result is not cached.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Its text is longer than results may be.
+    /// It exceeds the maximum size.
     TooLarge,
-    /// It cannot be written, or would not come back as it is.
+    /// It cannot be serialized, or would be read back changed.
     Unfaithful(String),
 }
 
 impl Payload {
-    /// Writes `value`, for `limit` bytes at most: writing stops there, so a large result costs its call no
-    /// more than that. `unchecked`: no result of this function has been read back yet.
+    /// Serializes `value`. Stops at `limit` bytes, which bounds the cost to the call. `unchecked`: no
+    /// result of this function has been read back yet.
     pub(super) fn write<T: Serialize + DeserializeOwned>(
         value: &T,
         limit: usize,
@@ -73,7 +73,7 @@ impl Payload {
         const KEPT: usize = 1 << 16;
 
         let has_null = Cell::new(false);
-        // Empty if this is a result within a result.
+        // Empty while the serialization of a result serializes another one.
         let mut output = Bounded { bytes: BUFFER.take(), limit };
         output.bytes.clear();
         let mut serializer = serde_json::Serializer::with_formatter(&mut output, NotesNull(&has_null));
@@ -88,7 +88,7 @@ impl Payload {
         result
     }
 
-    /// `problem`: why JSON does not serve.
+    /// `problem`: why JSON does not preserve the value.
     fn write_ron<T: Serialize + DeserializeOwned>(
         value: &T,
         limit: usize,
@@ -106,7 +106,7 @@ impl Payload {
         Ok(payload)
     }
 
-    /// Whether the value that the text gives is the one that was written.
+    /// Whether the text is read back as `value`.
     fn returns<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<(), String> {
         let read = self.read::<T>()?;
         match (Pieces::of(value), Pieces::of(&read)) {
@@ -135,7 +135,7 @@ impl Payload {
     }
 }
 
-/// Writes compact JSON, and notes whether there is a `null` in it.
+/// Writes compact JSON, and notes whether it contains a `null`.
 struct NotesNull<'a>(&'a Cell<bool>);
 
 impl Formatter for NotesNull<'_> {
@@ -172,11 +172,11 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// The pieces of a value, without their order: hash maps and sets have another one after reading.
+/// The pieces of a value, without their order, which differs after reading for hash maps and sets.
 struct Pieces {
     sum: u64,
     after_some: bool,
-    /// JSON may not tell this value from another.
+    /// JSON may write another value as the same text.
     ambiguous: bool,
 }
 
@@ -243,7 +243,7 @@ mod tests {
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(untagged)]
-    enum Untagged {
+    enum MapOrText {
         ById(HashMap<u64, u8>),
         Text(String),
     }
@@ -286,14 +286,14 @@ mod tests {
     fn what_nothing_carries_is_refused_with_the_reason() {
         #[derive(Serialize, Deserialize)]
         #[serde(rename_all(serialize = "lowercase", deserialize = "UPPERCASE"))]
-        enum Crooked {
+        enum OneWay {
             Value,
         }
-        let Err(Refusal::Unfaithful(problem)) = Payload::write(&Crooked::Value, LIMIT, true) else {
+        let Err(Refusal::Unfaithful(problem)) = Payload::write(&OneWay::Value, LIMIT, true) else {
             panic!("it cannot be read back");
         };
         assert!(problem.contains("unknown variant `value`"), "{problem}");
-        let by_id = Untagged::ById(HashMap::from([(1, 1)]));
+        let by_id = MapOrText::ById(HashMap::from([(1, 1)]));
         assert!(matches!(Payload::write(&by_id, LIMIT, true), Err(Refusal::Unfaithful(_)) | Ok(_)));
     }
 

@@ -1,4 +1,4 @@
-//! The digest of the executable: it tells one build of the program from another.
+//! The digest of the executable, which identifies a build of the program.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +21,7 @@ pub(super) fn digest(background: &Handle) -> Option<&'static [u8; 32]> {
 }
 
 fn read() -> io::Result<[u8; 32]> {
-    // On Linux this is the file that was started, also where another has taken its place since.
+    // On Linux this is the file that was started, even if it has been replaced since.
     let linux = File::open("/proc/self/exe");
     let file = linux.or_else(|_| File::open(std::env::current_exe()?))?;
     let mut digest = blake3::Hasher::new();

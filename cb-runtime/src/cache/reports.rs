@@ -1,4 +1,4 @@
-//! What the cache reports to the registry, and how often.
+//! The cache's reports to the registry, and their limits.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -11,10 +11,10 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{CacheTier, Event};
 use crate::sync::lock;
 
-/// Takes the cache's events. Called from calls and from the background, never under a lock.
+/// Receives the cache's events, on callers' threads and in the background, never under a lock.
 pub(crate) type Reporter = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Problems of one kind are reported this many times at once, and then once per [`PER_REPORT`]: ten thousand
+/// Problems of one kind are reported this many times in a row, and then once per [`PER_REPORT`]: ten thousand
 /// users whose results cannot be read are one problem, not ten thousand.
 const BURST: u32 = 16;
 const PER_REPORT: Duration = Duration::from_secs(1);
@@ -22,13 +22,13 @@ const PER_REPORT: Duration = Duration::from_secs(1);
 /// Kinds of problems. Each kind is limited by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
-    /// A result cannot be written as text, or would not come back as it is.
+    /// A result cannot be serialized, or would be read back changed.
     Unserializable,
-    /// A cached result cannot be read as what the function returns.
+    /// A cached result cannot be read as the function's type.
     Undecodable,
-    /// The store did not give or take a result.
+    /// The store could not be read or written.
     Store,
-    /// A result is too large, or there is no room for more of them.
+    /// A result is too large, or the queue is full.
     Full,
 }
 
@@ -36,7 +36,7 @@ const KINDS: usize = 4;
 
 pub(super) struct Reports {
     reporter: Reporter,
-    /// The machine's clock, also where a test moves the registry's: reports are limited for people's sake.
+    /// The machine's clock, even if a test moves the registry's: reports are limited in real time.
     clock: Clock,
     limits: Mutex<[Limit; KINDS]>,
     /// The functions whose arguments cannot be serialized.

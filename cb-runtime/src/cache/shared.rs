@@ -1,4 +1,4 @@
-//! The tier that the fleet shares: reading from the store, once per key at a time and never for long.
+//! Reading from the tier that the fleet shares: one request per key at a time, with a short deadline.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,40 +14,40 @@ use super::key::StoreKey;
 use super::payload::Payload;
 use super::reports::{Problem, Reports};
 use crate::clock::{Clock, Moment};
-use crate::store::{Cached, Store};
+use crate::store::{Cached, ResultStore};
 use crate::sync::lock;
 
-/// How long a failed call waits for the store at most.
+/// The longest time that a failed call waits for the store.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How long the store is not asked again for what it did not have: a crowd of failing calls must not become a
-/// crowd of commands.
+/// The time after a miss in which the store is not asked for the same key, so that many failing calls do
+/// not become many commands.
 pub(super) const ASK_INTERVAL: Duration = Duration::from_millis(250);
-/// How long nothing is asked of a store that has let a call wait in vain.
+/// The time after a deadline has passed in which the store is not asked at all.
 pub(super) const QUIET: Duration = Duration::from_secs(1);
-/// The most results that are asked for at one time.
+/// The maximum number of concurrent requests.
 pub(super) const MAX_FLIGHTS: usize = 256;
-/// Places for remembering what the store did not have.
+/// The number of places for remembering misses.
 const ASKED_PLACES: usize = 1024;
 
-/// The way to the store, which is the coordinator's.
+/// Access to the store, which belongs to the coordinator.
 #[derive(Clone)]
 pub(super) struct StoreLink {
     /// Weak, because breakers, and the cache with them, may outlive their registry.
-    store: Weak<dyn Store>,
+    store: Weak<dyn ResultStore>,
     store_up: Arc<AtomicBool>,
 }
 
 impl StoreLink {
-    pub(super) fn new(store: &Arc<dyn Store>, store_up: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(store: &Arc<dyn ResultStore>, store_up: Arc<AtomicBool>) -> Self {
         StoreLink { store: Arc::downgrade(store), store_up }
     }
 
     /// The store, unless it is away.
-    pub(super) fn store(&self) -> Option<Arc<dyn Store>> {
+    pub(super) fn store(&self) -> Option<Arc<dyn ResultStore>> {
         if self.store_up.load(Ordering::Relaxed) { self.store.upgrade() } else { None }
     }
 
-    /// The store will not come back.
+    /// Whether the store was dropped.
     pub(super) fn is_gone(&self) -> bool {
         self.store.strong_count() == 0
     }
@@ -62,26 +62,26 @@ pub(super) struct SharedTier {
     /// The calls that wait for each result.
     flights: Mutex<HashMap<StoreKey, Vec<Waiter>>>,
     asked: FreshnessTable,
-    /// The machine's clock, also where a test moves the registry's: it spares the store in real time.
+    /// The machine's clock, even if a test moves the registry's: requests are limited in real time.
     pace: Clock,
     patience: Duration,
-    /// The moment of `pace` before which the store is not asked.
+    /// The moment of `pace` until which the store is not asked.
     quiet_until: AtomicU64,
 }
 
 type Waiter = oneshot::Sender<Option<Arc<Found>>>;
 
-/// A result as the store gave it, for all calls that waited for it. The first of them opens it rather than
-/// the background, which must stay quick for everyone else.
+/// The store's answer, for all calls that waited for it. The first of them opens it, because work in the
+/// background would delay all others.
 pub(super) struct Found {
     cached: Cached,
     asked_at: Moment,
     opened: OnceLock<Result<Opened, String>>,
-    /// One of the calls has reported that it cannot be used.
+    /// Whether one of the calls has reported that it cannot be read.
     reported: AtomicBool,
 }
 
-/// What is in an envelope, and how old it was when the store was asked.
+/// The content of an envelope, and its age at the time of the request.
 pub(super) struct Opened {
     pub(super) payload: Payload,
     pub(super) ttl: Duration,
@@ -104,13 +104,13 @@ impl Found {
         self.opened.get_or_init(|| {
             let (payload, ttl) = envelope::open(&self.cached.value)?;
             let remaining = self.cached.remaining.ok_or("it never expires, so its age is unknown")?;
-            // The part of the ttl that has elapsed.
+            // The elapsed part of the TTL.
             let age = ttl.checked_sub(remaining).ok_or("it lives longer than its ttl")?;
             Ok(Opened { payload, ttl, age, at: self.asked_at })
         })
     }
 
-    /// `true` for one caller.
+    /// Returns `true` to the first caller only.
     pub(super) fn is_first_report(&self) -> bool {
         !self.reported.swap(true, Ordering::Relaxed)
     }
@@ -139,8 +139,8 @@ impl SharedTier {
         self.link.store().is_none()
     }
 
-    /// The result, if the store has one and answers in time. The background keeps the deadline, so this works
-    /// in any executor. Cancelling abandons the answer for this caller only.
+    /// The result, if the store has one and answers in time. The deadline is kept in the background, so
+    /// this works in any executor. Cancelling abandons the answer for this caller only.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         breaker: &Arc<str>,
@@ -151,7 +151,7 @@ impl SharedTier {
         answer.await.ok().flatten()
     }
 
-    /// Joins the flight for this result, or starts one. `None`: there is no point in asking now.
+    /// Joins the request for this result, or starts one. `None`: the store is not asked now.
     fn board(
         self: &Arc<Self>,
         breaker: &Arc<str>,
@@ -192,13 +192,13 @@ impl SharedTier {
         Some(answer)
     }
 
-    /// The store's answer was of no use: it is not asked again for a while.
+    /// Notes a miss or an unusable answer: the store is not asked for this key for [`ASK_INTERVAL`].
     pub(super) fn has_nothing_for(&self, slot: Slot) {
         self.asked.set(slot, Ticks::now(&self.pace), false);
     }
 
-    async fn ask(&self, store: Arc<dyn Store>, breaker: &Arc<str>, key: StoreKey) -> Option<Found> {
-        // Taken before asking, so that the result counts as rather too old than too young.
+    async fn ask(&self, store: Arc<dyn ResultStore>, breaker: &Arc<str>, key: StoreKey) -> Option<Found> {
+        // Taken before the request, so that the age is over- rather than underestimated.
         let asked_at = self.clock.now();
         let answer = tokio::time::timeout(self.patience, store.cache_get(key.text(breaker))).await;
         let problem = match answer {
@@ -216,18 +216,18 @@ impl SharedTier {
 
 #[cfg(test)]
 impl SharedTier {
-    /// For tests that stop the store on purpose: more patience, and the clock by which the store is spared.
+    /// For tests that stop the store: another deadline, and a clock for the limits of requests.
     pub(super) fn pace_by(&mut self, pace: Clock, patience: Duration) {
         (self.pace, self.patience) = (pace, patience);
     }
 
-    /// How many calls wait for an answer.
+    /// The number of calls that wait for an answer.
     pub(super) fn waiting(&self) -> usize {
         self.flights.lock().unwrap().values().map(Vec::len).sum()
     }
 }
 
-/// A question to the store that is under way. However it ends, no call goes on waiting.
+/// A request in flight. However it ends, all waiting calls are answered.
 struct Flight {
     shared: Arc<SharedTier>,
     key: StoreKey,
@@ -242,7 +242,7 @@ impl Flight {
     fn land(self, found: Option<Found>) {
         let found = found.map(Arc::new);
         for waiter in self.waiters() {
-            // A call that has been cancelled has no use for the answer.
+            // The call may have been cancelled.
             let _ = waiter.send(found.clone());
         }
     }

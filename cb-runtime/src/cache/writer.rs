@@ -1,4 +1,4 @@
-//! Writing to the store: a bounded channel, and one worker behind it.
+//! Writing to the store: a bounded channel and one worker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,25 +16,25 @@ use super::local::LocalTier;
 use super::reports::{Problem, Reports};
 use super::shared::StoreLink;
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::store::ResultStore;
 
-/// How many writes may wait.
+/// The maximum number of writes that wait.
 pub(super) const MAX_WRITES: usize = 1024;
-/// How many bytes may wait. As a rule the local tier holds the same bytes.
+/// The maximum size of the writes that wait. The local tier usually holds the same bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
-/// How many writes, and how many bytes, are under way at a time. One connection carries them all: this many
-/// share a round trip, and what the breakers have to say waits behind no more than this.
+/// The number and size of concurrent writes. They share a round trip on the one connection, and delay the
+/// breakers' exchanges by no more than this.
 const BATCH: (usize, usize) = (32, 1 << 20);
-/// The worker gathers writes for this long, so that a crowd of successes wakes it once, and not each of them.
+/// The worker collects writes for this time, so that many successes wake it once.
 const GATHER: Duration = Duration::from_millis(5);
-/// How long one write may take.
+/// The deadline of one write.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// How long nothing is written after a write has failed.
+/// The pause after a failed write.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How often a store that is away is looked for.
+/// The interval at which the worker checks whether a lost store is back.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-/// Leaves results to the worker, which ends when this is dropped.
+/// Queues results for the worker, which ends when this is dropped.
 pub(super) struct Writer {
     messages: Sender<Message>,
     bytes: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ pub(super) struct Writer {
 
 enum Message {
     Write(Arc<CachedEntry>),
-    /// Everything before this has been written or given up.
+    /// Answered once everything before it has been written or given up.
     Flush(oneshot::Sender<()>),
 }
 
@@ -68,8 +68,8 @@ impl Writer {
         Writer { messages, bytes, reports, background }
     }
 
-    /// Leaves the entry to be written. Never waits. `replaced`: the entry that it has replaced in this
-    /// process; as long as that one waits, the worker will find this one in its place.
+    /// Queues the entry. Never waits. `replaced`: the entry that it has replaced in this process. If that
+    /// one is still queued, the worker will write this entry in its place.
     pub(super) fn write(&self, entry: &Arc<CachedEntry>, replaced: Option<&CachedEntry>) {
         if replaced.is_some_and(|replaced| replaced.store_key.is_some() && !replaced.is_taken()) {
             return;
@@ -95,8 +95,8 @@ impl Writer {
         }
     }
 
-    /// Returns once everything that waits has been written or given up, and after `limit` at the latest. The
-    /// background keeps the time, so this works in any executor.
+    /// Returns once everything queued has been written or given up, after `limit` at the latest. The time
+    /// is kept in the background, so this works in any executor.
     pub(super) async fn flush(&self, limit: Duration) {
         let (done, is_done) = oneshot::channel();
         let messages = self.messages.clone();
@@ -117,12 +117,12 @@ impl Writer {
 struct Worker {
     incoming: Receiver<Message>,
     bytes: Arc<AtomicUsize>,
-    /// Weak, so that a cache that is dropped lets go of its entries at once.
+    /// Weak, so that dropping a cache frees its entries immediately.
     local: Weak<LocalTier>,
     context: Arc<Context>,
 }
 
-/// What a write needs.
+/// The dependencies of a write.
 struct Context {
     link: StoreLink,
     clock: Clock,
@@ -162,7 +162,7 @@ impl Worker {
         }
     }
 
-    /// Waits until the store is there, and writes.
+    /// Waits until the store is up, and writes.
     async fn write(&self, batch: Vec<Arc<CachedEntry>>) {
         if batch.is_empty() {
             return;
@@ -187,19 +187,19 @@ impl Worker {
         while let Some(done) = puts.join_next().await {
             all_well &= done.unwrap_or(false);
         }
-        // What failed is not tried again: the next success brings it anew, and what the store refuses for a
-        // reason of its own would stand in the way for ever.
+        // A failed write is not retried: the next success queues the result again, and a write that the store
+        // always refuses would block the queue.
         if !all_well {
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// The entry that has taken this one's place in this process, if any. `None`: it has been written
+    /// The entry that has replaced this one in this process, or this one. `None`: it has been written
     /// already.
     fn latest(&self, mut entry: Arc<CachedEntry>) -> Option<Arc<CachedEntry>> {
         let mut is_first = entry.take();
-        // Taken before looking: a success that replaces an entry which it finds not taken relies on being
-        // found here.
+        // Taken before the look-up: a success that replaces an entry that is not taken relies on this
+        // look-up.
         while let Some(found) = self.local.upgrade().and_then(|local| local.peek(entry.key))
             && !Arc::ptr_eq(&found, &entry)
             && found.owner == entry.owner
@@ -218,7 +218,7 @@ fn is_full(batch: &[Arc<CachedEntry>]) -> bool {
 }
 
 impl Context {
-    async fn put(self: Arc<Self>, store: Arc<dyn Store>, entry: Arc<CachedEntry>) -> bool {
+    async fn put(self: Arc<Self>, store: Arc<dyn ResultStore>, entry: Arc<CachedEntry>) -> bool {
         let breaker = &entry.owner.breaker;
         let now = self.clock.now();
         let remaining = entry.remaining(now);

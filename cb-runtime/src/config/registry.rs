@@ -55,6 +55,23 @@ pub struct RegistryConfig {
     pub(super) sources: Sources,
 }
 
+/// See [`crate::feature`].
+#[cfg(not(feature = "config"))]
+#[doc(hidden)]
+impl RegistryConfig {
+    pub fn load<Path: crate::feature::Config>(_path: Path) -> Result<Self, Error> {
+        Ok(Self::default())
+    }
+
+    pub fn from_env() -> Result<Self, Error>
+    where
+        // With `for`, the compiler reports the missing implementation at a call instead of here.
+        for<'a> Self: crate::feature::Config,
+    {
+        Ok(Self::default())
+    }
+}
+
 /// A breaker's name as spelled in environment variables: in lower case, with `_` for characters that are not
 /// alphanumeric.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

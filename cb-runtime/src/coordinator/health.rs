@@ -60,10 +60,10 @@ pub(super) async fn run(core: Arc<Core>, mut check: Check) {
     core.end_check(&check, result, clock.now().since(begun));
 }
 
-type Ended = oneshot::Receiver<Result<(), String>>;
+type CheckEnded = oneshot::Receiver<Result<(), String>>;
 
 /// Starts a check. Dropping the second value ends it at its next await.
-fn start(what: HealthCheck, slot: Arc<()>) -> io::Result<(Ended, oneshot::Sender<()>)> {
+fn start(what: HealthCheck, slot: Arc<()>) -> io::Result<(CheckEnded, oneshot::Sender<()>)> {
     let runtime = runtime()?;
     let (cancel, cancelled) = oneshot::channel();
     let (end, ended) = oneshot::channel();

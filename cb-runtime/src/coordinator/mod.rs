@@ -260,8 +260,10 @@ impl Coordinator {
             self.connect().await;
             return;
         }
-        let report_is_due = now >= self.pace.report_at();
-        if urgent || now >= self.look_at() {
+        let looks = urgent || now >= self.look_at();
+        // Only with what a look finds: a question between two looks must not pass for the report.
+        let report_is_due = looks && now >= self.pace.report_at();
+        if looks {
             self.look(now, report_is_due);
         }
         if now >= self.pace.exchange_at() {
@@ -582,7 +584,8 @@ impl Coordinator {
 /// A breaker that is listed twice has one entry: what it tells is one thing under way.
 fn once_each(cores: &[Arc<Core>]) -> Vec<&Arc<Core>> {
     let mut cores: Vec<_> = cores.iter().collect();
-    cores.sort_unstable_by_key(|core| Arc::as_ptr(core));
+    // By name, so that what a seed decides does not depend on addresses.
+    cores.sort_unstable_by(|a, b| (a.name(), Arc::as_ptr(a)).cmp(&(b.name(), Arc::as_ptr(b))));
     cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
     cores
 }

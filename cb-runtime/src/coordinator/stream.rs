@@ -1,4 +1,4 @@
-//! Following the event stream: every change of state, in order, none missed.
+//! Reads the event stream: every transition of the fleet, in order, without gaps.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,33 +16,33 @@ use crate::snapshot::State;
 use crate::store::{Position, Store, StreamEvent};
 use crate::sync::lock;
 
-/// How long one question to the stream may wait for its answer.
+/// A blocking read of the stream returns after this, with or without events.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A stream that cannot be read is tried again after this; the states are learned another way meanwhile.
+/// The delay before a stream that could not be read is read again. The coordinator loads all states meanwhile.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// An event that an answer told of arrives within this, or is gone.
+/// An event that is part of an answered position, and has not arrived for this long, was trimmed away.
 const LATE: Duration = Duration::from_secs(2);
 
-/// Where this instance stands in the stream; shared by the follower and the coordinator.
+/// This instance's position in the stream; shared by the stream's reader and the coordinator.
 #[derive(Default)]
 pub(crate) struct Stream {
     position: Mutex<Position>,
     running: AtomicBool,
     lost: AtomicBool,
-    /// Where this instance stood while answers told of a later event, and since when.
+    /// While answers have a later position than this instance: its number here, and since when.
     behind: Mutex<Option<(u64, Moment)>>,
-    /// The events up to the answered position are gone.
+    /// The events up to the store's position are gone, so the next load continues behind them.
     skips: AtomicBool,
     /// `running` or `position` has been set by the coordinator.
     changed: Notify,
-    /// What has been reported already.
+    /// The problem that was reported last.
     trouble: Mutex<Option<String>>,
 }
 
 impl Stream {
-    /// After a load: a stream that is the same is read on from where it was left, so that nothing is
-    /// missed; another one from where it stands now.
+    /// Sets the position after a load. The same stream is read on from the old position, so that no event is
+    /// missed. Another stream is read from `now`, its position at the time of the load.
     pub(crate) fn place(&self, now: &Position) {
         let mut position = lock(&self.position);
         let skips = self.skips.swap(false, Ordering::AcqRel);
@@ -53,9 +53,9 @@ impl Stream {
         }
     }
 
-    /// Whether an answer tells of a store that has lost data: of another stream than the one that is
-    /// followed, or of one that has gone back. `before`: where this instance stood when it asked. The
-    /// follower may be ahead of an answer by then.
+    /// Whether an answer shows that the store has lost data: its stream is another one, or has fewer events
+    /// than before. `before`: this instance's position when it sent the request. The reader may be ahead of
+    /// the answer by now.
     pub(super) fn is_another(&self, answered: &Position, before: &Position) -> bool {
         if answered.incarnation == before.incarnation {
             return answered.number < before.number;
@@ -63,8 +63,8 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Whether an event that an answer told of has not come for long: it may have been trimmed away, and no later
-    /// one shows the gap.
+    /// Whether an event of the answered position is overdue. It may have been trimmed away, and without a later
+    /// event, nothing in the stream shows the gap.
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
         let mut behind = lock(&self.behind);
@@ -87,7 +87,7 @@ impl Stream {
         }
     }
 
-    /// The events up to where the stream stands now are gone: the next load goes on behind them.
+    /// Makes the next load continue at the store's position: the events before it are gone.
     pub(super) fn skip(&self) {
         self.skips.store(true, Ordering::Release);
     }
@@ -114,13 +114,13 @@ impl Stream {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Something in the store that belongs to all breakers is damaged: told once per kind.
+    /// Reports damage to a key that all breakers share.
     pub(crate) fn trouble(&self, context: &RegistryContext, problem: &str) {
         let what = "what all breakers share".into();
         self.report(context, Error::new(ErrorKind::Data { what, problem: problem.to_owned() }));
     }
 
-    /// Told once, until something else goes wrong.
+    /// Reports an error, unless it is the one that was reported last.
     fn report(&self, context: &RegistryContext, error: Error) {
         let text = error.to_string();
         let mut last = lock(&self.trouble);
@@ -184,7 +184,7 @@ pub(super) fn take(
         let follows = event.position.incarnation == position.incarnation
             && event.position.number == position.number + 1;
         if !follows {
-            // Trimmed away, vanished or reborn: what was in between can only be learned from the states.
+            // The stream was trimmed, deleted or created anew. The missing events' effects are in the states.
             if let Some(requests) = requests.upgrade() {
                 let _ = requests.send(Command::Resync);
             }
@@ -197,7 +197,7 @@ pub(super) fn take(
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
     breakers.adopt(&event.name, &record, now);
-    // Written back after the store had lost it: news for newcomers, but no change of state.
+    // A state that was written back after the store had lost it: new instances adopt it, but it is no transition.
     let Some(from) = event.from else { return };
     if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
         return;
@@ -209,7 +209,7 @@ pub(super) fn take(
     context.events.emit(Event::Transition(Arc::new(transition(context, event, from))));
 }
 
-/// An event of the stream as users see it. `from`: the state before.
+/// The public form of an event. `from`: the previous state.
 pub(crate) fn transition(context: &RegistryContext, event: &StreamEvent, from: State) -> Transition {
     let StreamEvent { position: Position { incarnation, id, number }, record, evidence, .. } = event;
     Transition {

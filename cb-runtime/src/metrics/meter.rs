@@ -10,7 +10,7 @@ use crate::snapshot::{Outcomes, State};
 use crate::sync::lock;
 
 /// Counts of calls in the order of [`OUTCOMES`], followed by that of slow calls.
-pub(crate) type Calls = [u64; OUTCOMES.len() + 1];
+pub(crate) type OutcomeCounts = [u64; OUTCOMES.len() + 1];
 
 /// The mutually exclusive outcomes.
 pub(crate) const OUTCOMES: [&str; 7] =
@@ -24,7 +24,7 @@ pub(crate) const OTHERS: &str = "(others)";
 /// breakers come and go.
 const NAMES: usize = 16_384;
 
-pub(crate) fn calls(outcomes: Outcomes) -> Calls {
+pub(crate) fn calls(outcomes: Outcomes) -> OutcomeCounts {
     let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, .. } = outcomes;
     [success, failure, ignored, cancelled, late, rejected, ramp_rejected, slow]
 }
@@ -81,7 +81,7 @@ impl Facts {
 /// The sums of several breakers.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
-    pub(crate) calls: Calls,
+    pub(crate) calls: OutcomeCounts,
     pub(crate) facts: Facts,
 }
 
@@ -118,7 +118,7 @@ impl Meter {
     }
 
     /// Adds the counts of an evicted breaker to `sum`.
-    pub(crate) fn leave(&self, breaker: &str, sum: &'static str, calls: Calls) {
+    pub(crate) fn leave(&self, breaker: &str, sum: &'static str, calls: OutcomeCounts) {
         let mut notes = lock(&self.0);
         let facts = notes.by_name.remove(breaker).unwrap_or_default();
         let sum = notes.gone.entry(sum).or_default();
@@ -132,7 +132,7 @@ impl Meter {
     }
 }
 
-pub(crate) fn add(sum: &mut Calls, calls: Calls) {
+pub(crate) fn add(sum: &mut OutcomeCounts, calls: OutcomeCounts) {
     for (sum, calls) in sum.iter_mut().zip(calls) {
         *sum += calls;
     }

@@ -14,6 +14,6 @@ mod thread;
 mod tests;
 
 pub(crate) use histogram::Histogram;
-pub(crate) use meter::{By, Calls, Fact, Facts, Meter, OTHERS, OUTCOMES, calls};
-pub(crate) use reading::Source;
+pub(crate) use meter::{By, Fact, Facts, Meter, OTHERS, OUTCOMES, OutcomeCounts, calls};
+pub(crate) use reading::MeteredRegistry;
 pub(crate) use thread::{Enrolled, enroll};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ::metrics::{Label, SharedString};
 
-use super::reading::{Instance, Labels, Reading, Row, Source, StateReading};
+use super::reading::{InstanceReading, Labels, MeteredRegistry, Reading, Row, StateReading};
 use super::table::{self, Metric, MetricKind};
 use crate::metrics::{By, Fact, Histogram, OUTCOMES};
 use crate::snapshot::State;
@@ -14,7 +14,7 @@ use crate::snapshot::State;
 /// Publishes the metrics of all registries of a process.
 #[derive(Default)]
 pub(super) struct Publisher {
-    sources: Vec<Arc<Source>>,
+    sources: Vec<Arc<MeteredRegistry>>,
     /// The unpublished counts of registries that have left since the last round. Their namespaces are no
     /// longer degraded.
     left: Reading,
@@ -24,11 +24,11 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn enter(&mut self, source: Arc<Source>) {
+    pub(super) fn enter(&mut self, source: Arc<MeteredRegistry>) {
         self.sources.push(source);
     }
 
-    pub(super) fn leave(&mut self, source: &Arc<Source>) {
+    pub(super) fn leave(&mut self, source: &Arc<MeteredRegistry>) {
         self.left.read(source);
         self.left.forget_standing();
         self.sources.retain(|other| !Arc::ptr_eq(other, source));
@@ -48,7 +48,7 @@ impl Publisher {
         for ((namespace, breaker), row) in &reading.breakers {
             publish_row([namespace, breaker], row);
         }
-        for (namespace, Instance { degraded, arrivals }) in &reading.instances {
+        for (namespace, InstanceReading { degraded, arrivals }) in &reading.instances {
             gauge(&table::STORE_DEGRADED, &[namespace], f64::from(*degraded));
             histogram(&table::PROPAGATION, &[namespace], arrivals);
         }

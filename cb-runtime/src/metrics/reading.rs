@@ -7,11 +7,11 @@ use ::metrics::SharedString;
 
 use crate::breaker::context::RegistryContext;
 use crate::breakers::BreakerMap;
-use crate::metrics::{Calls, Facts, Histogram, OTHERS};
+use crate::metrics::{Facts, Histogram, OTHERS, OutcomeCounts};
 use crate::snapshot::State;
 
 /// The source of a registry's metrics.
-pub(crate) struct Source {
+pub(crate) struct MeteredRegistry {
     pub(crate) namespace: Arc<str>,
     pub(crate) context: Arc<RegistryContext>,
     pub(crate) breakers: Arc<BreakerMap>,
@@ -24,14 +24,14 @@ pub(super) type Labels = (SharedString, SharedString);
 #[derive(Default)]
 pub(super) struct Reading {
     pub(super) breakers: HashMap<Labels, Row>,
-    pub(super) instances: HashMap<SharedString, Instance>,
+    pub(super) instances: HashMap<SharedString, InstanceReading>,
 }
 
 #[derive(Default)]
 pub(super) struct Row {
     /// `None` if only events are known.
     pub(super) standing: Option<StateReading>,
-    pub(super) calls: Calls,
+    pub(super) calls: OutcomeCounts,
     pub(super) facts: Facts,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct StateReading {
 }
 
 #[derive(Default)]
-pub(super) struct Instance {
+pub(super) struct InstanceReading {
     /// The number of registries without their store.
     pub(super) degraded: u32,
     pub(super) arrivals: Histogram,
@@ -55,7 +55,7 @@ pub(super) struct Instance {
 
 impl Reading {
     /// Adds a registry's values.
-    pub(super) fn read(&mut self, source: &Source) {
+    pub(super) fn read(&mut self, source: &MeteredRegistry) {
         let namespace = SharedString::from(source.namespace.clone());
         // Events are taken before breakers are counted, so that a breaker of a later event is known in the
         // next round.

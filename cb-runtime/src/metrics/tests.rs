@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::publisher::Publisher;
-use super::reading::Source;
+use super::reading::MeteredRegistry;
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
@@ -27,15 +27,15 @@ use recorded::Recorded;
 const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}", at: std::panic::Location::caller() };
 
 /// A registry without a coordinator.
-struct Instance {
-    source: Arc<Source>,
+struct MeteredInstance {
+    source: Arc<MeteredRegistry>,
     store: MemoryStore,
     hands: ManualClock,
 }
 
-impl Instance {
+impl MeteredInstance {
     fn new() -> Self {
-        Instance::with_places(16)
+        MeteredInstance::with_places(16)
     }
 
     fn with_places(places: usize) -> Self {
@@ -46,8 +46,8 @@ impl Instance {
         let up = Arc::new(AtomicBool::new(true));
         let breakers = Arc::new(BreakerMap::new(places, clock.now()));
         let context = Arc::new(RegistryContext::new("here".into(), clock, events, cache, up));
-        let source = Arc::new(Source { namespace: "test".into(), context, breakers });
-        Instance { source, store, hands }
+        let source = Arc::new(MeteredRegistry { namespace: "test".into(), context, breakers });
+        MeteredInstance { source, store, hands }
     }
 
     fn kept(&self, name: &str) -> Arc<Core> {
@@ -100,7 +100,7 @@ impl Instance {
 
 fn call(core: &Core, outcome: Outcome) {
     match core.admit() {
-        Admission::Go(mut permit) => permit.end(outcome),
+        Admission::Go(permit) => permit.end(outcome),
         Admission::No(_) => {}
         Admission::Wait(_) => panic!("no probe is due"),
     }
@@ -110,7 +110,7 @@ fn calls(core: &Core, outcome: Outcome, times: usize) {
     (0..times).for_each(|_| call(core, outcome));
 }
 
-fn publisher(instances: &[&Instance]) -> Publisher {
+fn publisher(instances: &[&MeteredInstance]) -> Publisher {
     let mut publisher = Publisher::default();
     for instance in instances {
         publisher.enter(instance.source.clone());
@@ -138,7 +138,7 @@ fn transition(own: bool) -> Transition {
 
 #[test]
 fn failure_rate_of_a_window_is_published_and_set_back() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let config = BreakerConfig::default().failure_rate_threshold(0.9).minimum_calls(100);
     let settings = config.resolve().unwrap();
     let context = here.source.context.clone();
@@ -161,7 +161,7 @@ fn failure_rate_of_a_window_is_published_and_set_back() {
 
 #[test]
 fn every_outcome_is_counted_once() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -192,7 +192,7 @@ fn every_outcome_is_counted_once() {
 
 #[test]
 fn calls_of_many_threads_are_counted_once_while_they_are_published() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -209,7 +209,7 @@ fn calls_of_many_threads_are_counted_once_while_they_are_published() {
 
 #[test]
 fn a_state_that_is_left_is_set_back() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -225,7 +225,7 @@ fn a_state_that_is_left_is_set_back() {
 
 #[test]
 fn a_recorder_that_comes_later_sees_what_comes_later() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
     calls(&orders, Outcome::Success, 5);
@@ -241,7 +241,7 @@ fn a_recorder_that_comes_later_sees_what_comes_later() {
 
 #[test]
 fn guests_are_summed_up_under_what_their_names_have_in_common() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
     for name in ["tenant-1", "tenant-2", "tenant-3"] {
@@ -267,7 +267,7 @@ fn guests_are_summed_up_under_what_their_names_have_in_common() {
 
 #[test]
 fn a_guest_that_is_let_go_takes_nothing_with_it() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
     calls(&here.keyed("tenant-1"), Outcome::Success, 2);
@@ -294,7 +294,7 @@ fn a_guest_that_is_let_go_takes_nothing_with_it() {
 
 #[test]
 fn a_registry_that_ends_is_published_to_the_end() {
-    let (here, there) = (Instance::new(), Instance::new());
+    let (here, there) = (MeteredInstance::new(), MeteredInstance::new());
     let mut publisher = publisher(&[&here, &there]);
     let mut recorded = Recorded::new();
     for (instance, times) in [(&here, 2), (&there, 5)] {
@@ -330,7 +330,7 @@ fn a_registry_that_ends_is_published_to_the_end() {
 
 #[test]
 fn what_happens_is_counted_by_what_it_was() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     let _orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -377,7 +377,7 @@ fn what_happens_is_counted_by_what_it_was() {
 
 #[test]
 fn a_recorder_that_panics_loses_what_it_panics_at() {
-    let here = Instance::new();
+    let here = MeteredInstance::new();
     calls(&here.kept("orders"), Outcome::Success, 2);
     calls(&here.kept("users"), Outcome::Success, 3);
     let mut publisher = publisher(&[&here]);

@@ -8,31 +8,31 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::publisher::Publisher;
-use super::reading::Source;
+use super::reading::MeteredRegistry;
 use crate::coordinator;
 
 /// The interval between rounds. Metrics are usually collected less often.
 const ROUND: Duration = Duration::from_secs(1);
 
-enum Request {
-    Enter(Arc<Source>),
-    Leave(Arc<Source>),
+enum Message {
+    Enter(Arc<MeteredRegistry>),
+    Leave(Arc<MeteredRegistry>),
     /// An additional round. Dropping the sender signals its end.
     Round(oneshot::Sender<()>),
 }
 
 /// Publishes a registry's metrics until it is dropped.
 pub(crate) struct Enrolled {
-    source: Arc<Source>,
-    thread: Sender<Request>,
+    source: Arc<MeteredRegistry>,
+    thread: Sender<Message>,
 }
 
 /// Starts to publish a registry's metrics, and the thread if this is the first registry.
-pub(crate) fn enroll(source: Source) -> io::Result<Enrolled> {
+pub(crate) fn enroll(source: MeteredRegistry) -> io::Result<Enrolled> {
     let thread = thread()?.clone();
     let source = Arc::new(source);
     // The thread lives as long as the process.
-    let _ = thread.send(Request::Enter(source.clone()));
+    let _ = thread.send(Message::Enter(source.clone()));
     Ok(Enrolled { source, thread })
 }
 
@@ -41,7 +41,7 @@ impl Enrolled {
     /// wait.
     pub(crate) async fn flush(&self, limit: Duration) {
         let (done, is_done) = oneshot::channel();
-        let sent = self.thread.send(Request::Round(done)).is_ok();
+        let sent = self.thread.send(Message::Round(done)).is_ok();
         // The caller may have no runtime, or one without a timer.
         if let (true, Ok(background)) = (sent, coordinator::thread::runtime()) {
             let _ = background.spawn(async move { tokio::time::timeout(limit, is_done).await }).await;
@@ -51,12 +51,12 @@ impl Enrolled {
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        let _ = self.thread.send(Request::Leave(self.source.clone()));
+        let _ = self.thread.send(Message::Leave(self.source.clone()));
     }
 }
 
-fn thread() -> io::Result<&'static Sender<Request>> {
-    static THREAD: OnceLock<Sender<Request>> = OnceLock::new();
+fn thread() -> io::Result<&'static Sender<Message>> {
+    static THREAD: OnceLock<Sender<Message>> = OnceLock::new();
     if let Some(thread) = THREAD.get() {
         return Ok(thread);
     }
@@ -66,14 +66,14 @@ fn thread() -> io::Result<&'static Sender<Request>> {
     Ok(THREAD.get_or_init(|| sender))
 }
 
-fn run(requests: &Receiver<Request>) {
+fn run(requests: &Receiver<Message>) {
     let mut publisher = Publisher::default();
     let mut next = Instant::now() + ROUND;
     loop {
         match requests.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(Request::Enter(source)) => publisher.enter(source),
-            Ok(Request::Leave(source)) => publisher.leave(&source),
-            Ok(Request::Round(done)) => {
+            Ok(Message::Enter(source)) => publisher.enter(source),
+            Ok(Message::Leave(source)) => publisher.leave(&source),
+            Ok(Message::Round(done)) => {
                 publisher.round();
                 drop(done);
             }

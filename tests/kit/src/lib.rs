@@ -21,4 +21,4 @@ pub use wait::wait_until;
 
 /// The limit of a wait for something that should happen at once. It is generous, because the machine that
 /// runs the tests may be small and busy.
-pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

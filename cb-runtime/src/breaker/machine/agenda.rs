@@ -20,7 +20,8 @@ const RENEWAL: Duration = Duration::from_millis(400);
 /// A quiet breaker that is in use is exchanged this often: its keys live on, and differing settings are
 /// noticed.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// New settings are compared with other instances' this often, for this long: a deploy is noticed while it runs.
+/// New settings are compared with other instances' at this interval, for this time, so that a difference is
+/// noticed while the deploy runs.
 const COMPARISON: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// After a failure the fleet's streak is asked for again at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);

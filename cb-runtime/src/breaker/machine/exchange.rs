@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::health::HealthChecks;
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
-use super::stats::Sent;
+use super::stats::SentDelta;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
@@ -17,7 +17,7 @@ const TRAVEL: Duration = Duration::from_secs(1);
 /// it are sent once more under the same number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
-    pub(super) sent: Sent,
+    pub(super) sent: SentDelta,
     sent_at: Moment,
     /// The state that it proposes, or may have proposed if its fate is unknown.
     proposed: Option<State>,
@@ -387,7 +387,7 @@ impl StateMachine {
         let may_have_probes = self.may_have_probes(now);
         self.probes.begin_epoch(may_have_probes);
         // The outcomes in it are of an epoch that has ended.
-        in_flight.sent = Sent::default();
+        in_flight.sent = SentDelta::default();
         if !may_have_probes {
             in_flight.leases.clear();
         }
@@ -396,7 +396,7 @@ impl StateMachine {
     /// The outcomes in the entry under way are not to be counted any more.
     pub(super) fn forget_sent(&mut self) {
         if let Some(in_flight) = &mut self.in_flight {
-            in_flight.sent = Sent::default();
+            in_flight.sent = SentDelta::default();
         }
     }
 

@@ -7,7 +7,7 @@ fn trips_at(threshold: u32) -> BreakerConfig {
 }
 
 /// A has closed the circuit by its probe; the store does not know yet. Returns the answer to that entry.
-fn closing(bench: &mut Bench) -> Answer {
+fn closing(bench: &mut Pair) -> Answer {
     let core = bench.a.core.clone();
     let Admission::Wait(mut waiting) = core.admit() else { panic!("no probe is due") };
     bench.a.exchange();
@@ -16,8 +16,8 @@ fn closing(bench: &mut Bench) -> Answer {
     bench.a.send()
 }
 
-fn due(threshold: u32) -> Bench {
-    let mut bench = Bench::new(&trips_at(threshold));
+fn due(threshold: u32) -> Pair {
+    let mut bench = Pair::new(&trips_at(threshold));
     bench.a.fail(threshold as usize);
     bench.sync();
     bench.hands.advance(RESET);
@@ -99,7 +99,7 @@ fn close_that_another_instance_has_preceded_takes_its_counts_along() {
 
 #[test]
 fn open_for_stays_proposed_over_a_lost_exchange() {
-    let mut bench = Bench::new(&trips_at(100));
+    let mut bench = Pair::new(&trips_at(100));
     bench.a.admitted().end_opening(Duration::from_secs(60));
     // The entry does not arrive.
     let _lost = bench.a.core.encode(false);
@@ -120,7 +120,7 @@ fn open_for_stays_proposed_over_a_lost_exchange() {
 #[test]
 fn opening_that_rests_on_counts_is_given_up_at_the_heal() {
     for succeeds in [true, false] {
-        let mut bench = Bench::new(&trips_at(3));
+        let mut bench = Pair::new(&trips_at(3));
         bench.a.lose_store();
         bench.a.fail(3);
         assert_eq!(bench.a.state(), State::Open);
@@ -139,23 +139,23 @@ fn opening_that_rests_on_counts_is_given_up_at_the_heal() {
 
 #[test]
 fn late_success_is_not_counted() {
-    let mut bench = Bench::new(&config());
+    let mut bench = Pair::new(&config());
     let core = bench.a.core.clone();
-    let mut early = [(); 3].map(|()| match core.admit() {
+    let [first, second, third] = [(); 3].map(|()| match core.admit() {
         Admission::Go(permit) => permit,
         _ => panic!("rejected"),
     });
     bench.a.fail(1);
     bench.sync();
-    early[0].end(Outcome::Success);
+    first.end(Outcome::Success);
     bench.hands.advance(RESET);
     let Admission::Wait(mut waiting) = core.admit() else { panic!("no probe is due") };
     bench.a.exchange();
     let probe = answer(&mut waiting).expect("granted");
-    early[1].end(Outcome::Success);
+    second.end(Outcome::Success);
     assert_eq!(bench.a.state(), State::HalfOpen, "a late success is no probe");
     probe.success();
-    early[2].end(Outcome::Success);
+    third.end(Outcome::Success);
     bench.sync();
     let snapshot = bench.a.snapshot();
     assert_eq!((snapshot.outcomes.late, snapshot.outcomes.success), (3, 1));
@@ -164,7 +164,7 @@ fn late_success_is_not_counted() {
 
 #[test]
 fn event_of_an_earlier_epoch_is_not_adopted() {
-    let mut bench = Bench::new(&config());
+    let mut bench = Pair::new(&config());
     bench.a.fail(1);
     bench.sync();
     let open = bench.record();
@@ -178,7 +178,7 @@ fn event_of_an_earlier_epoch_is_not_adopted() {
 
 #[test]
 fn answer_about_an_earlier_epoch_is_not_used() {
-    let mut bench = Bench::new(&trips_at(3));
+    let mut bench = Pair::new(&trips_at(3));
     bench.b.fail(2);
     bench.b.exchange();
     let stale = bench.a.send();
@@ -195,7 +195,7 @@ fn answer_about_an_earlier_epoch_is_not_used() {
 
 #[test]
 fn end_beyond_the_reset_timeout_is_clamped() {
-    let bench = Bench::new(&config());
+    let bench = Pair::new(&config());
     let open = Record {
         epoch: 1,
         state: State::Open,
@@ -213,7 +213,7 @@ fn end_beyond_the_reset_timeout_is_clamped() {
 
 #[test]
 fn clock_that_is_set_ahead_makes_no_early_probe() {
-    let bench = Bench::new(&config());
+    let bench = Pair::new(&config());
     bench.a.fail(1);
     let open = Record {
         epoch: 1,
@@ -238,7 +238,7 @@ fn clock_that_is_set_ahead_makes_no_early_probe() {
 
 #[test]
 fn epoch_number_is_announced_once() {
-    let mut bench = Bench::new(&config());
+    let mut bench = Pair::new(&config());
     let open = Record {
         epoch: 6,
         state: State::Open,
@@ -262,6 +262,6 @@ fn epoch_number_is_announced_once() {
 #[cfg(debug_assertions)]
 #[should_panic(expected = "would wait for the store")]
 fn store_is_lost_only_after_the_flag_is_down() {
-    let bench = Bench::new(&config());
+    let bench = Pair::new(&config());
     bench.a.core.store_lost(&Error::store("testing", "it is away"));
 }

@@ -8,7 +8,7 @@ fn checked() -> BreakerConfig {
     config().health_check(async || ()).health_check_interval(INTERVAL)
 }
 
-impl Bench {
+impl Pair {
     /// Time passes in which due checks are made: A's fail, B's pass if `b_passes`. Returns how many each has
     /// made.
     fn check(&mut self, span: Duration, b_passes: bool) -> (u32, u32) {
@@ -31,7 +31,7 @@ impl Bench {
 
 #[test]
 fn leader_whose_checks_fail_steps_down_and_another_closes() {
-    let mut bench = Bench::new(&checked());
+    let mut bench = Pair::new(&checked());
     bench.a.fail(1);
     bench.sync();
     let made = bench.check(6 * INTERVAL, true);
@@ -41,7 +41,7 @@ fn leader_whose_checks_fail_steps_down_and_another_closes() {
 
 #[test]
 fn leaders_take_turns_while_all_checks_fail() {
-    let mut bench = Bench::new(&checked());
+    let mut bench = Pair::new(&checked());
     bench.a.fail(1);
     bench.sync();
     let (a, b) = bench.check(30 * INTERVAL, false);
@@ -51,7 +51,7 @@ fn leaders_take_turns_while_all_checks_fail() {
 
 #[test]
 fn only_instance_goes_on_checking() {
-    let mut bench = Bench::new(&checked());
+    let mut bench = Pair::new(&checked());
     bench.a.fail(1);
     bench.a.exchange();
     let mut made = 0;
@@ -72,7 +72,7 @@ fn quorum() -> BreakerConfig {
 
 #[test]
 fn failed_idle_check_under_a_quorum_opens_only_locally() {
-    let mut bench = Bench::new(&quorum());
+    let mut bench = Pair::new(&quorum());
     let (a, b) = bench.check(4 * INTERVAL, true);
     assert!(a >= 1 && b >= 1, "{a} {b}");
     assert_eq!(
@@ -84,7 +84,7 @@ fn failed_idle_check_under_a_quorum_opens_only_locally() {
 
 #[test]
 fn failed_idle_check_that_another_instance_confirms_opens_the_fleet() {
-    let mut bench = Bench::new(&quorum());
+    let mut bench = Pair::new(&quorum());
     let (a, b) = bench.check(4 * INTERVAL, false);
     assert!(a >= 1 && b >= 1, "{a} {b}");
     assert_eq!((bench.stored(), bench.a.state(), bench.b.state()), (State::Open, State::Open, State::Open));

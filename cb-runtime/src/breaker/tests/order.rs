@@ -11,12 +11,12 @@ use crate::sync::lock;
 #[test]
 fn store_flag_is_read_under_the_lock() {
     for _ in 0..20 {
-        let bench = Bench::new(&config());
+        let bench = Pair::new(&config());
         let (sender, receiver) = channel();
         thread::scope(|scope| {
             let inner = lock(&bench.a.core.inner);
-            let (core, permit) =
-                (&bench.a.core, CallPermit::new(&bench.a.core, bench.a.core.gate.word(), None));
+            let core = &bench.a.core;
+            let permit = CallPermit::new(core, core.gate.word());
             scope.spawn(move || {
                 sender.send(()).unwrap();
                 permit.failure();
@@ -35,7 +35,7 @@ fn store_flag_is_read_under_the_lock() {
 /// A call that sees a state also sees the moment at which that state is due.
 #[test]
 fn gate_is_set_after_what_belongs_to_it() {
-    let bench = Bench::new(&config());
+    let bench = Pair::new(&config());
     let core = &bench.a.core;
     let begin = bench.a.context.clock.now().0;
     let first = core.gate.word().generation();

@@ -7,7 +7,7 @@ use crate::breaker::machine::policy::PROBE_GRACE;
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// A probe for the first caller of `instance`: one exchange proposes half-open and requests the lease.
-fn probe(instance: &mut Instance) -> CallPermit<'static> {
+fn probe(instance: &mut Peer) -> CallPermit<'static> {
     // The permit must not borrow the instance, which makes exchanges meanwhile.
     let core: &'static Core = Box::leak(Box::new(instance.core.clone()));
     let Admission::Wait(mut waiting) = core.admit() else { panic!("no probe is due") };
@@ -22,8 +22,8 @@ fn probe(instance: &mut Instance) -> CallPermit<'static> {
 
 #[test]
 fn hung_probe_counts_as_failed_and_its_outcome_is_late() {
-    let mut bench = Bench::due(&config());
-    let mut hung = probe(&mut bench.a);
+    let mut bench = Pair::due(&config());
+    let hung = probe(&mut bench.a);
     bench.b.exchange();
     assert!(bench.b.state() == State::HalfOpen);
     bench.pass(LONGEST.saturating_sub(Duration::from_millis(500)));
@@ -47,8 +47,8 @@ fn hung_probe_counts_as_failed_and_its_outcome_is_late() {
 #[test]
 fn hung_probe_frees_its_slot_in_the_same_epoch() {
     let sampled = config().recovery_rate(0.5).success_threshold(2).half_open_max_calls(1);
-    let mut bench = Bench::due(&sampled);
-    let mut hung = probe(&mut bench.a);
+    let mut bench = Pair::due(&sampled);
+    let hung = probe(&mut bench.a);
     let epoch = bench.record().epoch;
     bench.pass(LONGEST + Duration::from_millis(500));
     assert_eq!((bench.stored(), bench.record().epoch), (State::HalfOpen, epoch));
@@ -66,14 +66,14 @@ fn hung_probe_frees_its_slot_in_the_same_epoch() {
 
 #[test]
 fn call_timeout_bounds_a_probe() {
-    let mut bench = Bench::due(&config());
+    let mut bench = Pair::due(&config());
     let hung = probe(&mut bench.a);
     hung.limit(Duration::from_secs(1));
     bench.pass(Duration::from_secs(1) + PROBE_GRACE + Duration::from_millis(250));
     assert_eq!(bench.stored(), State::Open);
     drop(hung);
 
-    let mut bench = Bench::due(&config());
+    let mut bench = Pair::due(&config());
     let slow = probe(&mut bench.a);
     slow.limit(LONGEST * 3);
     bench.pass(LONGEST * 2);
@@ -85,9 +85,9 @@ fn call_timeout_bounds_a_probe() {
 
 #[test]
 fn hung_probe_without_a_store_is_bounded_too() {
-    let bench = Bench::due(&config());
+    let bench = Pair::due(&config());
     bench.a.lose_store();
-    let mut hung = bench.a.admitted();
+    let hung = bench.a.admitted();
     assert!(bench.a.is_rejected(), "the budget is used up");
     bench.hands.advance(LONGEST);
     bench.a.core.review();
@@ -99,8 +99,8 @@ fn hung_probe_without_a_store_is_bounded_too() {
 #[test]
 fn outcome_after_the_lease_has_lapsed_changes_nothing() {
     for outcome in [Outcome::Failure, Outcome::Success] {
-        let mut bench = Bench::due(&config());
-        let mut paused = probe(&mut bench.a);
+        let mut bench = Pair::due(&config());
+        let paused = probe(&mut bench.a);
         bench.b.exchange();
         // A's process sleeps; B keeps the state alive.
         for _ in 0..32 {
@@ -112,8 +112,8 @@ fn outcome_after_the_lease_has_lapsed_changes_nothing() {
         bench.sync();
         assert_eq!(bench.stored(), State::HalfOpen, "{outcome:?}");
         // The coordinator may be the first to wake.
-        let mut bench = Bench::due(&config());
-        let mut paused = probe(&mut bench.a);
+        let mut bench = Pair::due(&config());
+        let paused = probe(&mut bench.a);
         bench.hands.advance(Duration::from_secs(8));
         bench.sync();
         paused.end(outcome);
@@ -124,8 +124,8 @@ fn outcome_after_the_lease_has_lapsed_changes_nothing() {
 
 #[test]
 fn step_down_gives_held_probes_back_with_the_next_exchange() {
-    let mut bench = Bench::due(&config());
-    let mut held = probe(&mut bench.a);
+    let mut bench = Pair::due(&config());
+    let held = probe(&mut bench.a);
     bench.b.exchange();
     bench.a.core.step_down();
     assert_eq!(bench.a.core.review().want, Want::Exchange);
@@ -141,7 +141,7 @@ fn step_down_gives_held_probes_back_with_the_next_exchange() {
 
 #[test]
 fn grant_of_a_caller_that_has_gone_is_given_back() {
-    let mut bench = Bench::due(&config());
+    let mut bench = Pair::due(&config());
     drop(bench.a.core.admit());
     bench.a.exchange();
     bench.b.exchange();
@@ -157,7 +157,7 @@ fn grant_of_a_caller_that_has_gone_is_given_back() {
     drop(probe(&mut bench.b));
 
     // Gone after the grant, but before it was taken.
-    let mut bench = Bench::due(&config());
+    let mut bench = Pair::due(&config());
     let waiting = bench.a.core.clone();
     let Admission::Wait(request) = waiting.admit() else { panic!("no probe is due") };
     bench.a.exchange();
@@ -168,7 +168,7 @@ fn grant_of_a_caller_that_has_gone_is_given_back() {
 
 #[test]
 fn dropped_probe_is_free_again_and_counts_nothing() {
-    let mut bench = Bench::due(&config());
+    let mut bench = Pair::due(&config());
     drop(probe(&mut bench.a));
     bench.sync();
     assert_eq!(bench.stored(), State::HalfOpen);
@@ -183,7 +183,7 @@ fn wait_for_a_probe_ends_without_a_coordinator() {
     let clock = Clock::system();
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let config = config().reset_timeout(Duration::from_millis(1));
-    let mut alone = Instance::new("alone", &config, &clock, &store);
+    let mut alone = Peer::new("alone", &config, &clock, &store);
     alone.exchange();
     alone.fail(1);
     let breaker = crate::Breaker::new(alone.core.clone());

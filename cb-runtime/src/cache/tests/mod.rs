@@ -18,7 +18,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::{Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, StreamEvent};
+use crate::store::{BoxFuture, Cached};
 
 const TTL: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,13 +34,13 @@ enum Mood {
 }
 
 /// Value, when it was put, and for how long.
-type Kept = (Vec<u8>, Moment, Option<Duration>);
+type StoredValue = (Vec<u8>, Moment, Option<Duration>);
 
 /// Holds results by the clock of the test.
 struct TestStore {
     clock: Clock,
     mood: watch::Sender<Mood>,
-    kept: Mutex<HashMap<String, Kept>>,
+    kept: Mutex<HashMap<String, StoredValue>>,
     gets: AtomicUsize,
     puts: AtomicUsize,
 }
@@ -74,31 +74,7 @@ impl TestStore {
     }
 }
 
-impl Store for TestStore {
-    fn exchange(&self, _batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
-        unreachable!("the cache does not exchange")
-    }
-
-    fn report(&self, _: crate::store::Report) -> BoxFuture<'_, Result<crate::store::Acknowledged, Error>> {
-        unreachable!("the cache does not report")
-    }
-
-    fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
-        unreachable!("the cache does not load")
-    }
-
-    fn watch(&self, _: Position, _: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        unreachable!("the cache does not watch")
-    }
-
-    fn history(&self, _: EventsAt, _: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        unreachable!("the cache does not look at the history")
-    }
-
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
-        unreachable!("the cache does not look at the fleet")
-    }
-
+impl ResultStore for TestStore {
     fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
         self.gets.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
@@ -124,7 +100,7 @@ impl Store for TestStore {
 }
 
 /// A store, the clocks, and the background of all instances that share them.
-struct Fleet {
+struct CacheFleet {
     store: Arc<TestStore>,
     /// By which results age.
     clock: Clock,
@@ -135,7 +111,7 @@ struct Fleet {
     background: tokio::runtime::Runtime,
 }
 
-impl Fleet {
+impl CacheFleet {
     fn new() -> Self {
         let (clock, hands) = Clock::manual();
         let store = TestStore {
@@ -148,33 +124,33 @@ impl Fleet {
         let background =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (pace, pace_hands) = Clock::manual();
-        Fleet { store: Arc::new(store), clock, hands, pace, pace_hands, background }
+        CacheFleet { store: Arc::new(store), clock, hands, pace, pace_hands, background }
     }
 
     /// An instance that waits for the store as long as a test may take.
-    fn instance(&self) -> Instance {
+    fn instance(&self) -> CacheInstance {
         self.limited(CacheLimits::default())
     }
 
-    fn limited(&self, limits: CacheLimits) -> Instance {
+    fn limited(&self, limits: CacheLimits) -> CacheInstance {
         let mut instance = self.connected(limits);
         instance.shared().pace_by(self.pace.clone(), 20 * SECOND);
         instance
     }
 
     /// An instance as users have it.
-    fn impatient_instance(&self) -> Instance {
+    fn impatient_instance(&self) -> CacheInstance {
         self.connected(CacheLimits::default())
     }
 
-    fn connected(&self, limits: CacheLimits) -> Instance {
+    fn connected(&self, limits: CacheLimits) -> CacheInstance {
         let up = Arc::new(AtomicBool::new(true));
-        let store: Arc<dyn Store> = self.store.clone();
+        let store: Arc<dyn ResultStore> = self.store.clone();
         let handle = self.background.handle().clone();
-        let mut instance = Instance::limited(self.clock.clone(), limits);
+        let mut instance = CacheInstance::limited(self.clock.clone(), limits);
         let cache = Arc::into_inner(instance.cache).unwrap();
         instance.cache = Arc::new(cache.with_store(&store, up.clone(), handle));
-        Instance { up, ..instance }
+        CacheInstance { up, ..instance }
     }
 }
 
@@ -184,24 +160,24 @@ fn function() -> &'static Function {
     SITE.find(FunctionId(1), "app::get_user::{{closure}}")
 }
 
-struct Instance {
+struct CacheInstance {
     cache: Arc<Cache>,
     up: Arc<AtomicBool>,
     events: Arc<Mutex<Vec<Event>>>,
     breaker: Arc<str>,
 }
 
-impl Instance {
+impl CacheInstance {
     /// An instance without a store.
     fn alone(clock: Clock) -> Self {
-        Instance::limited(clock, CacheLimits::default())
+        CacheInstance::limited(clock, CacheLimits::default())
     }
 
     fn limited(clock: Clock, limits: CacheLimits) -> Self {
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let sink = events.clone();
         let cache = Cache::new(clock, limits, Arc::new(move |event| sink.lock().unwrap().push(event)));
-        Instance { cache: Arc::new(cache), up: Arc::default(), events, breaker: "user-service".into() }
+        CacheInstance { cache: Arc::new(cache), up: Arc::default(), events, breaker: "user-service".into() }
     }
 
     fn shared(&mut self) -> &mut SharedTier {
@@ -296,13 +272,13 @@ impl Instance {
 
 /// Runs a future without any runtime, as some users' executors do, and not for ever.
 fn wait_for<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
+    struct UnparkThread(Thread);
+    impl Wake for UnparkThread {
         fn wake(self: Arc<Self>) {
             self.0.unpark();
         }
     }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let waker = Waker::from(Arc::new(UnparkThread(std::thread::current())));
     let mut future = pin!(future);
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {

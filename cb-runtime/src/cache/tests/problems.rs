@@ -3,15 +3,15 @@
 use super::*;
 
 /// Puts something else in the place of the one result that is in the store.
-fn replace(fleet: &Fleet, value: &[u8], ttl: Option<Duration>) {
+fn replace(fleet: &CacheFleet, value: &[u8], ttl: Option<Duration>) {
     let keys = fleet.store.keys();
     assert_eq!(keys.len(), 1);
     fleet.store.put_raw(&keys[0], value, ttl);
 }
 
 /// A fleet with a result of one instance, and another instance that has not read it.
-fn fleet_of_two() -> (Fleet, Instance, Instance) {
-    let fleet = Fleet::new();
+fn fleet_of_two() -> (CacheFleet, CacheInstance, CacheInstance) {
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
     one.settle();
@@ -65,8 +65,8 @@ fn many_who_read_the_same_damage_report_it_once() {
 
 #[test]
 fn an_undecodable_result_in_this_process_goes_and_the_next_success_replaces_it() {
-    let fleet = Fleet::new();
-    let one = Instance::alone(fleet.clock.clone());
+    let fleet = CacheFleet::new();
+    let one = CacheInstance::alone(fleet.clock.clone());
     one.remember_text(1, "ann");
     for _ in 0..3 {
         assert_eq!(one.recall::<u64>(1), None);
@@ -94,7 +94,7 @@ impl<'de> serde::Deserialize<'de> for Stubborn {
 
 #[test]
 fn a_result_that_cannot_be_serialized_is_reported_and_tried_once_per_interval() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     let value = Stubborn(AtomicUsize::new(0));
     one.remember(1, &value);
@@ -115,7 +115,7 @@ fn the_first_result_is_read_back_so_that_an_outage_is_not_the_first_to_tell() {
         Value,
     }
     static SITE: CacheSite = CacheSite::new("app", None, None);
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     let function = SITE.find(FunctionId(2), "app::crooked::{{closure}}");
     let caller = Caller { function, ..one.caller() };
@@ -129,7 +129,7 @@ fn the_first_result_is_read_back_so_that_an_outage_is_not_the_first_to_tell() {
 #[test]
 fn arguments_that_cannot_be_serialized_are_reported_once_per_function() {
     static SITE: CacheSite = CacheSite::new("app", None, None);
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     let key = |id, path| {
         let function = SITE.find(FunctionId(id), path);
@@ -202,7 +202,7 @@ fn a_store_that_panics_leaves_nobody_waiting() {
 
 #[test]
 fn a_background_that_is_gone_leaves_nobody_waiting() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     // Waits until nothing runs there any more: what comes later is dropped for certain.
     fleet.background.shutdown_timeout(Duration::from_secs(60));
@@ -214,7 +214,7 @@ fn a_background_that_is_gone_leaves_nobody_waiting() {
 
 #[test]
 fn a_result_that_is_too_large_is_not_kept_and_is_reported() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.remember_text(1, "ann");
     fleet.hands.advance(5 * SECOND);
@@ -230,7 +230,7 @@ fn a_result_that_is_too_large_is_not_kept_and_is_reported() {
 
 #[test]
 fn a_result_that_this_process_has_no_room_for_is_still_shared() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let limits = CacheLimits { bytes: 10_000, ..CacheLimits::default() };
     let (one, other) = (fleet.limited(limits), fleet.instance());
     let text = "x".repeat(20_000);
@@ -246,7 +246,7 @@ fn a_result_that_this_process_has_no_room_for_is_still_shared() {
 
 #[test]
 fn flights_are_bounded() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     fleet.store.set(Mood::Frozen);
     let mut flights: Vec<_> =

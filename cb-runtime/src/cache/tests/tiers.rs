@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn a_success_answers_later_failures_until_its_ttl() {
-    let fleet = Fleet::new();
-    let one = Instance::alone(fleet.clock.clone());
+    let fleet = CacheFleet::new();
+    let one = CacheInstance::alone(fleet.clock.clone());
     assert_eq!(one.recall::<String>(1), None);
     one.remember_text(1, "ann");
     assert_eq!(one.recall::<String>(1).as_deref(), Some("ann"));
@@ -20,7 +20,7 @@ fn a_success_answers_later_failures_until_its_ttl() {
 
 #[test]
 fn none_and_unit_are_results() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember(1, &None::<String>);
     one.settle();
@@ -33,7 +33,7 @@ fn none_and_unit_are_results() {
 
 #[test]
 fn a_new_instance_answers_with_the_result_of_another() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
     one.settle();
@@ -50,12 +50,12 @@ fn a_new_instance_answers_with_the_result_of_another() {
 
 #[test]
 fn the_readers_ttl_counts() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
     one.settle();
     fleet.hands.advance(60 * SECOND);
-    let short = |instance: &Instance| wait_for(instance.recalled_for::<String>(60 * SECOND, 1));
+    let short = |instance: &CacheInstance| wait_for(instance.recalled_for::<String>(60 * SECOND, 1));
     assert_eq!(short(&one), None);
     assert_eq!(short(&other), None);
     assert_eq!(one.recall::<String>(1).as_deref(), Some("ann"));
@@ -63,7 +63,7 @@ fn the_readers_ttl_counts() {
 
 #[test]
 fn breakers_do_not_share_even_under_one_key() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let mut one = fleet.instance();
     let mut other = fleet.instance();
     other.breaker = "user-service-eu".into();
@@ -76,8 +76,8 @@ fn breakers_do_not_share_even_under_one_key() {
 
 #[test]
 fn an_entry_answers_its_own_function_and_breaker_only() {
-    let fleet = Fleet::new();
-    let mut one = Instance::alone(fleet.clock.clone());
+    let fleet = CacheFleet::new();
+    let mut one = CacheInstance::alone(fleet.clock.clone());
     one.remember_text(1, "ann");
     let key = one.key(1);
     // As if two keys were one by chance.
@@ -87,8 +87,8 @@ fn an_entry_answers_its_own_function_and_breaker_only() {
 
 #[test]
 fn without_a_shared_tier_the_store_is_left_alone() {
-    let fleet = Fleet::new();
-    let one = Instance::alone(fleet.clock.clone());
+    let fleet = CacheFleet::new();
+    let one = CacheInstance::alone(fleet.clock.clone());
     one.remember_text(1, "ann");
     one.settle();
     assert_eq!(one.recall::<String>(2), None);
@@ -97,7 +97,7 @@ fn without_a_shared_tier_the_store_is_left_alone() {
 
 #[test]
 fn while_the_store_is_away_the_local_tier_answers() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     fleet.store.set(Mood::Frozen);
     one.up.store(false, Ordering::Relaxed);
@@ -109,7 +109,7 @@ fn while_the_store_is_away_the_local_tier_answers() {
 
 #[test]
 fn concurrent_readers_of_one_result_ask_once() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
     one.settle();
@@ -126,7 +126,7 @@ fn concurrent_readers_of_one_result_ask_once() {
 
 #[test]
 fn a_cancelled_reader_takes_the_answer_from_no_other() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
     one.settle();
@@ -142,7 +142,7 @@ fn a_cancelled_reader_takes_the_answer_from_no_other() {
 
 #[test]
 fn a_miss_is_not_asked_for_again_at_once() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     for _ in 0..1000 {
         assert_eq!(one.recall::<String>(1), None);
@@ -158,7 +158,7 @@ fn a_miss_is_not_asked_for_again_at_once() {
 
 #[test]
 fn under_paused_time_the_answer_still_comes_and_so_does_the_deadline() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, patient, other) = (fleet.instance(), fleet.instance(), fleet.impatient_instance());
     one.remember_text(1, "ann");
     one.settle();
@@ -176,14 +176,14 @@ fn under_paused_time_the_answer_still_comes_and_so_does_the_deadline() {
 #[test]
 fn a_future_that_recalls_may_move_to_another_thread_whatever_it_recalls() {
     fn moves<T: Send>(_: &T) {}
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     moves(&one.cache.recall_shared::<std::rc::Rc<str>>(one.caller(), one.key(1), TTL));
 }
 
 #[test]
 fn a_result_that_json_would_change_comes_back_as_it_was() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember(1, &Some(None::<String>));
     one.settle();

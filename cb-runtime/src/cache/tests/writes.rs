@@ -27,7 +27,7 @@ impl Counted {
 #[test]
 fn while_the_kept_result_is_fresh_a_success_writes_nothing() {
     for (ttl, interval) in [(20 * SECOND, 2 * SECOND), (3600 * SECOND, 5 * SECOND)] {
-        let fleet = Fleet::new();
+        let fleet = CacheFleet::new();
         let one = fleet.instance();
         let value = Counted::default();
         let remember = || one.remember_for(ttl, 1, &value);
@@ -50,7 +50,7 @@ fn while_the_kept_result_is_fresh_a_success_writes_nothing() {
 
 #[test]
 fn a_very_short_ttl_is_measured_exactly() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     let value = Counted::default();
     let ttl = Duration::from_millis(2);
@@ -68,7 +68,7 @@ fn a_very_short_ttl_is_measured_exactly() {
 
 #[test]
 fn a_success_while_fresh_does_not_allocate() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     let value = vec!["a result".to_owned(); 10];
     let scope = one.cache.scope(&one.breaker);
@@ -97,19 +97,19 @@ const LONG: &str = "an argument that is longer than the buffer: \
 #[test]
 fn of_many_successes_at_once_one_writes() {
     /// Takes until all others have come to be serialized.
-    struct Slow<'a>(&'a Counted, &'a AtomicUsize);
-    impl Serialize for Slow<'_> {
+    struct SlowToSerialize<'a>(&'a Counted, &'a AtomicUsize);
+    impl Serialize for SlowToSerialize<'_> {
         fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             eventually("the others have found that it is being done", || self.1.load(Ordering::SeqCst) == 3);
             self.0.serialize(serializer)
         }
     }
-    impl<'de> serde::Deserialize<'de> for Slow<'_> {
+    impl<'de> serde::Deserialize<'de> for SlowToSerialize<'_> {
         fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
             unreachable!("nobody reads it")
         }
     }
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     // The first result of a function is read back.
     one.remember_text(0, "ann");
@@ -117,7 +117,7 @@ fn of_many_successes_at_once_one_writes() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                one.remember(1, &Slow(&counted, &done));
+                one.remember(1, &SlowToSerialize(&counted, &done));
                 done.fetch_add(1, Ordering::SeqCst);
             });
         }
@@ -127,9 +127,9 @@ fn of_many_successes_at_once_one_writes() {
 
 #[test]
 fn more_hot_keys_than_the_table_has_places_are_still_written_once_per_interval() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let limits = CacheLimits { entries: 200_000, bytes: 1 << 30, ..CacheLimits::default() };
-    let one = Instance::limited(fleet.clock.clone(), limits);
+    let one = CacheInstance::limited(fleet.clock.clone(), limits);
     let (value, keys) = (Counted::default(), 2 * FRESH_PLACES);
     for _ in 0..3 {
         for number in 0..keys as u64 {
@@ -141,9 +141,9 @@ fn more_hot_keys_than_the_table_has_places_are_still_written_once_per_interval()
 
 #[test]
 fn an_entry_that_was_evicted_is_kept_again_at_the_next_success() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let limits = CacheLimits { entries: 10, ..CacheLimits::default() };
-    let one = Instance::limited(fleet.clock.clone(), limits);
+    let one = CacheInstance::limited(fleet.clock.clone(), limits);
     (0..100).for_each(|number| one.remember(number, &number));
     let lost = (0..100).find(|number| one.recall::<u64>(*number).is_none()).unwrap();
     one.remember(lost, &lost);
@@ -152,7 +152,7 @@ fn an_entry_that_was_evicted_is_kept_again_at_the_next_success() {
 
 #[test]
 fn the_store_gets_a_readable_key_and_the_ttl() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.remember_text(1, "ann");
     one.settle();
@@ -168,7 +168,7 @@ fn the_store_gets_a_readable_key_and_the_ttl() {
 
 #[test]
 fn a_slow_store_holds_up_no_call_and_gets_the_latest_only() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     fleet.store.set(Mood::Frozen);
     one.remember_text(1, "first");
@@ -186,7 +186,7 @@ fn a_slow_store_holds_up_no_call_and_gets_the_latest_only() {
 
 #[test]
 fn waiting_for_the_store_makes_no_result_younger() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
     one.remember_text(1, "ann");
@@ -200,7 +200,7 @@ fn waiting_for_the_store_makes_no_result_younger() {
 
 #[test]
 fn while_the_store_is_away_a_bounded_number_of_writes_waits() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
     for number in 0..5000 {
@@ -220,7 +220,7 @@ fn while_the_store_is_away_a_bounded_number_of_writes_waits() {
 
 #[test]
 fn writes_that_have_become_too_late_are_not_made() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
     one.remember_text(1, "ann");
@@ -234,11 +234,11 @@ fn writes_that_have_become_too_late_are_not_made() {
 
 #[test]
 fn breakers_that_outlive_their_registry_do_not_keep_its_store() {
-    let mut fleet = Fleet::new();
+    let mut fleet = CacheFleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
     one.remember_text(1, "ann");
-    let elsewhere = std::mem::replace(&mut fleet.store, Fleet::new().store);
+    let elsewhere = std::mem::replace(&mut fleet.store, CacheFleet::new().store);
     assert_eq!(Arc::strong_count(&elsewhere), 1);
     drop(elsewhere);
     one.up.store(true, Ordering::Relaxed);
@@ -252,7 +252,7 @@ fn breakers_that_outlive_their_registry_do_not_keep_its_store() {
 
 #[test]
 fn a_cache_that_is_gone_takes_its_writer_along() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.remember_text(1, "ann");
     one.settle();
@@ -266,7 +266,7 @@ fn a_cache_that_is_gone_takes_its_writer_along() {
 
 #[test]
 fn what_waits_for_the_store_waits_once() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
     for round in 0..3000 {
@@ -283,7 +283,7 @@ fn what_waits_for_the_store_waits_once() {
 
 #[test]
 fn the_bytes_that_wait_are_bounded() {
-    let fleet = Fleet::new();
+    let fleet = CacheFleet::new();
     let limits = CacheLimits { bytes: 1 << 30, ..CacheLimits::default() };
     let one = fleet.limited(limits);
     one.up.store(false, Ordering::Relaxed);

@@ -5,11 +5,13 @@
 
 mod batching;
 mod health;
+mod histories;
+mod pace;
 mod recovery;
 mod rules;
 mod steering;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -33,8 +35,7 @@ use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Report, Store,
-    StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, Position, Report, Store, StreamEvent,
 };
 use crate::sync::lock;
 
@@ -44,6 +45,12 @@ struct Wire {
     fate: AtomicU8,
     /// Hears of every batch before it is answered.
     listener: Mutex<Option<Listener>>,
+    /// Exchanges and reports, and the entries in them.
+    requests: AtomicU64,
+    entries: AtomicU64,
+    /// How long an answer takes, in milliseconds of the simulated clock.
+    delay: AtomicU64,
+    hands: ManualClock,
 }
 
 type Listener = Box<dyn FnMut(&Batch) + Send>;
@@ -55,6 +62,7 @@ const LOSE_ANSWER: u8 = 2;
 
 impl Wire {
     async fn through<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.hands.advance(Duration::from_millis(self.delay.load(Ordering::Relaxed)));
         match self.fate.load(Ordering::Relaxed) {
             UP => answer.await,
             CUT => Err(Error::store("simulating", "cut")),
@@ -67,14 +75,23 @@ impl Wire {
     }
 }
 
+impl Wire {
+    fn count(&self, entries: usize) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.entries.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+}
+
 impl Store for Wire {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
         if let Some(listener) = &mut *lock(&self.listener) {
             listener(&batch);
         }
+        self.count(batch.entries.len());
         Box::pin(self.through(async move { Ok(self.store.exchange_now(&batch)) }))
     }
     fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        self.count(report.entries.len());
         Box::pin(self.through(async move { Ok(self.store.report_now(&report)) }))
     }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
@@ -89,15 +106,9 @@ impl Store for Wire {
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         Box::pin(self.through(self.store.fleet()))
     }
-    fn cache_get(&self, _key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn cache_put(&self, _key: String, _value: Vec<u8>, _ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
-    }
 }
 
-struct Instance {
+struct Member {
     wire: Arc<Wire>,
     core: Arc<Core>,
     coordinator: Coordinator,
@@ -113,7 +124,7 @@ struct Fleet {
     random: Rng,
     store: Arc<MemoryStore>,
     hands: ManualClock,
-    instances: Vec<Instance>,
+    instances: Vec<Member>,
 }
 
 const RESET: Duration = Duration::from_secs(2);
@@ -129,6 +140,10 @@ impl Fleet {
                     store: store.clone(),
                     fate: AtomicU8::new(UP),
                     listener: Mutex::default(),
+                    requests: AtomicU64::new(0),
+                    entries: AtomicU64::new(0),
+                    delay: AtomicU64::new(0),
+                    hands: hands.clone(),
                 });
                 let bus = Arc::new(EventBus::new(None));
                 let events = bus.subscribe();
@@ -152,7 +167,7 @@ impl Fleet {
                 let pace = Pace::steady(clock.now());
                 let stream = Arc::new(Stream::default());
                 let coordinator = Coordinator::new(context, breakers, wire.clone(), stream, requests, pace);
-                Instance { wire, core, coordinator, asked, events, told: Vec::new(), notice: "0-0".into() }
+                Member { wire, core, coordinator, asked, events, told: Vec::new(), notice: "0-0".into() }
             })
             .collect();
         Fleet { random: Rng::with_seed(seed), store, hands, instances }
@@ -175,7 +190,7 @@ impl Fleet {
         let core = self.instances[at].core.clone();
         let permit = self.permit(at, &core).await;
         let made = permit.is_some();
-        if let Some(mut permit) = permit {
+        if let Some(permit) = permit {
             permit.end(outcome);
         }
         made

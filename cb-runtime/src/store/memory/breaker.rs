@@ -173,7 +173,9 @@ impl StoredBreaker {
         if let Some(age) = entry.delta.failure_age_us().filter(|_| entry.failing) {
             self.failing.note(instance, when.base.saturating_sub(age));
         }
-        self.merge_run(&entry.delta.streak, entry.streak_pairs(), when.base);
+        let has_failures = entry.delta.streak.failures.iter().any(|&(_, count)| count > 0);
+        let pairs = if has_failures { entry.streak_pairs() } else { MAX_STREAK };
+        self.merge_run(&entry.delta.streak, pairs, when.base);
         if let Some(ask) = entry.window {
             self.merge_buckets(ask, &entry.delta.buckets, when);
         }

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use crate::service::LISTENS;
 
 /// The limit of a wait for a process to listen or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running service. Dropping it kills the process.
 pub struct Process {

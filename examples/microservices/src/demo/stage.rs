@@ -18,7 +18,7 @@ use crate::service::now_us;
 /// The interval between two observations.
 const LOOK: Duration = Duration::from_millis(50);
 /// The limit of a wait for something that should take a second or two: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The services' state at one moment.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +89,7 @@ impl Stage {
     /// Waits until the observation satisfies the condition.
     ///
     /// # Errors
-    /// If that takes longer than twenty seconds. The error has `what`.
+    /// If that takes longer than a minute. The error has `what`.
     pub async fn until(&self, what: &str, condition: impl FnMut(&Observation) -> bool) -> anyhow::Result<()> {
         let mut observation = self.observation.clone();
         let seen = tokio::time::timeout(PATIENCE, observation.wait_for(condition)).await;

@@ -320,7 +320,7 @@ fn check_timeout_is_the_interval_within_bounds() {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum Operation {
     Advance(u16),
     Enter(State),
     Alone(bool),
@@ -329,15 +329,15 @@ enum Step {
     End(usize, bool),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        (0..3000u16).prop_map(Step::Advance),
-        proptest::sample::select(&State::ALL[..]).prop_map(Step::Enter),
-        any::<bool>().prop_map(Step::Alone),
-        proptest::bool::weighted(0.8).prop_map(Step::Exchange),
-        Just(Step::Begin),
-        Just(Step::Begin),
-        (0..8usize, any::<bool>()).prop_map(|(back, passed)| Step::End(back, passed)),
+        (0..3000u16).prop_map(Operation::Advance),
+        proptest::sample::select(&State::ALL[..]).prop_map(Operation::Enter),
+        any::<bool>().prop_map(Operation::Alone),
+        proptest::bool::weighted(0.8).prop_map(Operation::Exchange),
+        Just(Operation::Begin),
+        Just(Operation::Begin),
+        (0..8usize, any::<bool>()).prop_map(|(back, passed)| Operation::End(back, passed)),
     ]
 }
 
@@ -354,22 +354,22 @@ proptest! {
         let mut tickets: Vec<(CheckTicket, u64)> = Vec::new();
         for step in steps {
             match step {
-                Step::Advance(millis) => world.advance(u32::from(millis) * STEP),
-                Step::Enter(state) => world.enter(state),
-                Step::Alone(alone) => {
+                Operation::Advance(millis) => world.advance(u32::from(millis) * STEP),
+                Operation::Enter(state) => world.enter(state),
+                Operation::Alone(alone) => {
                     world.alone = alone;
                     if alone {
                         world.health.store_lost();
                         role = None;
                     }
                 }
-                Step::Exchange(_) if world.alone => {}
-                Step::Exchange(mine) => {
+                Operation::Exchange(_) if world.alone => {}
+                Operation::Exchange(mine) => {
                     token += u64::from(role.is_none_or(|(_, asked)| world.now >= asked.after(TERM)));
                     let asked = world.exchange(mine, token);
                     role = (mine && asked.is_some_and(|ask| ask.want)).then_some((token, world.now));
                 }
-                Step::Begin => {
+                Operation::Begin => {
                     let Some(ticket) = world.begin() else { continue };
                     let in_charge = role.is_some_and(|(_, asked)| world.now < asked.after(TERM));
                     prop_assert!(world.alone || in_charge);
@@ -377,7 +377,7 @@ proptest! {
                     prop_assert!(world.record.until().is_none_or(|until| until <= world.now));
                     tickets.push((ticket, world.generation));
                 }
-                Step::End(back, passed) => {
+                Operation::End(back, passed) => {
                     if back >= tickets.len() {
                         continue;
                     }

@@ -29,7 +29,7 @@ pub(crate) struct Successes {
 
 /// What an entry under way reports, and which parts of the fleet's windows it requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent {
+pub(super) struct SentDelta {
     pub(super) delta: PendingDelta,
     pub(super) window: Option<WindowAsk>,
     last: Option<LastAsk>,
@@ -83,7 +83,7 @@ impl CallStats {
         &mut self,
         before: &Settings,
         settings: &Settings,
-        sent: Option<&mut Sent>,
+        sent: Option<&mut SentDelta>,
         now: Now,
     ) {
         let buckets = |settings: &Settings| (settings.window, settings.strategy.is_some());
@@ -94,7 +94,7 @@ impl CallStats {
         self.keep_own(settings);
     }
 
-    fn keep_previous(&mut self, sent: Option<&mut Sent>, now: Now) {
+    fn keep_previous(&mut self, sent: Option<&mut SentDelta>, now: Now) {
         let delta = sent.as_ref().map(|sent| &sent.delta);
         if let Some(time) = &self.time {
             self.previous.add_time(time, delta, now);
@@ -104,7 +104,10 @@ impl CallStats {
         }
         // The answer, if there is one, will be about the window before.
         if let Some(sent) = sent {
-            *sent = Sent { delta: std::mem::take(&mut sent.delta).without_windows(), ..Sent::default() };
+            *sent = SentDelta {
+                delta: std::mem::take(&mut sent.delta).without_windows(),
+                ..SentDelta::default()
+            };
         }
     }
 
@@ -272,11 +275,11 @@ impl CallStats {
     pub(super) fn encode(
         &mut self,
         entry: &mut Entry,
-        retry: Option<Sent>,
+        retry: Option<SentDelta>,
         leaving: bool,
         of_epoch: bool,
         now: Now,
-    ) -> Sent {
+    ) -> SentDelta {
         let delta = retry.map_or_else(|| self.take_unsent(leaving), |sent| sent.delta);
         entry.delta = if of_epoch { delta.aged(now.at) } else { Delta::default() };
         entry.window = self.time.as_ref().map(|time| {
@@ -285,7 +288,7 @@ impl CallStats {
         });
         entry.failing = self.counts_instances;
         entry.last = self.last.as_ref().map(FleetCountWindow::ask);
-        Sent { delta, window: entry.window, last: entry.last }
+        SentDelta { delta, window: entry.window, last: entry.last }
     }
 
     fn take_unsent(&mut self, leaving: bool) -> PendingDelta {
@@ -297,7 +300,7 @@ impl CallStats {
     }
 
     /// Takes over the fleet's counts from the answer to the entry that `sent` was in.
-    pub(super) fn receive(&mut self, sent: &Sent, view: &View, store_now: u64, now: Moment) {
+    pub(super) fn receive(&mut self, sent: &SentDelta, view: &View, store_now: u64, now: Moment) {
         let ago = |age: u64| Moment(now.0.saturating_sub(age));
         self.fleet = view.counts;
         self.streak = view.streak;
@@ -316,7 +319,7 @@ impl CallStats {
     }
 
     /// The store could not use what was sent: it is reported later.
-    pub(super) fn restore(&mut self, sent: Sent) {
+    pub(super) fn restore(&mut self, sent: SentDelta) {
         let later = std::mem::take(&mut self.before);
         self.before = sent.delta.reshaped(self.shape()).then(later);
     }
@@ -340,13 +343,13 @@ impl CallStats {
             && !((by_streak || self.counts_instances) && self.has_unsent_failures())
     }
 
-    pub(super) fn take_for_report(&mut self) -> Sent {
+    pub(super) fn take_for_report(&mut self) -> SentDelta {
         let delta = self.take_unsent(false);
-        Sent { delta, window: self.time.as_ref().map(|time| time.ask(None)), last: None }
+        SentDelta { delta, window: self.time.as_ref().map(|time| time.ask(None)), last: None }
     }
 
     /// The store has taken a report. The fleet's counts are known to have grown by at least that much.
-    pub(super) fn receive_report(&mut self, sent: &Sent, now: Now) {
+    pub(super) fn receive_report(&mut self, sent: &SentDelta, now: Now) {
         self.fleet = self.fleet.plus(sent.delta.counts);
         self.streak = sent.delta.streak_after(self.streak);
         self.success_at = self.success_at.max(sent.delta.success_at());

@@ -11,7 +11,7 @@ async fn a_trip_is_told_before_a_thousand_newcomers() {
     let config = BreakerConfig::default().failure_threshold(1);
     let mut fleet = Fleet::new(0, 1, &config);
     fleet.turn(0).await;
-    let Instance { coordinator, core, wire, .. } = &mut fleet.instances[0];
+    let Member { coordinator, core, wire, .. } = &mut fleet.instances[0];
     let (breakers, context) = (coordinator.breakers.clone(), coordinator.context.clone());
     let newcomers = move |numbers: Range<u32>| {
         for number in numbers {
@@ -41,4 +41,31 @@ async fn a_trip_is_told_before_a_thousand_newcomers() {
     fleet.instances[0].coordinator.turn().await;
     let opens_in = lock(&batches).iter().position(|opens| *opens);
     assert_eq!((opens_in, lock(&batches).len()), (Some(1), 8));
+}
+
+#[test]
+fn question_between_two_looks_does_not_postpone_the_report() {
+    in_simulation(0..50, async |seed| {
+        let mut fleet = Fleet::new(seed, 1, &config());
+        // New settings are compared with others' in exchanges; after that time, successes are only reported.
+        fleet.settle().await;
+        fleet.advance(Duration::from_secs(31));
+        fleet.settle().await;
+        for successes in 1..=20 {
+            assert!(fleet.call(0, true).await);
+            let mut waited = Duration::ZERO;
+            while stored_successes(&fleet).await < successes {
+                let span = Duration::from_millis(fleet.random.u64(1..=100));
+                fleet.advance(span);
+                fleet.turn(0).await;
+                waited += span;
+                assert!(waited < Duration::from_millis(1500), "due after a second");
+            }
+        }
+    });
+}
+
+async fn stored_successes(fleet: &Fleet) -> u64 {
+    let rows = fleet.store.fleet().await.unwrap();
+    rows.first().map_or(0, |row| row.view.as_ref().unwrap().1.successes)
 }

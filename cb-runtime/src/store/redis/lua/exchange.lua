@@ -267,7 +267,7 @@ local function exchange(e, key, leases_key, last_key)
     begin(b, e.known)
     restored = b.state ~= 'closed'
   elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
-    -- The clock was set back after this state came to be. The instance has measured its age on a clock of its own.
+    -- The clock was set back after this state began. The instance has measured the age on its own clock.
     local left = fitted(b.state, e.known.remaining, b.reset)
     b.since, b.ends = math.max(now - e.known.since, 0), left and now + left
     b.retimed = true

@@ -1,4 +1,4 @@
--- One report: see Store::report. It reads no breaker's hash unless nothing is known of it yet.
+-- Handles a report: see Store::report. It reads a breaker's hash only if `quiet` has no field of that breaker.
 -- KEYS: meta, events, held, names, the instance's sequence, quiet. ARGV: sequence number, the store's time of
 -- the ages, a fresh incarnation, the prefix of breakers' keys, the prefix of windows' keys; then groups of
 -- entries. A group: length and width of the window ('' = none), 1 if these entries are judged by failures in a
@@ -122,8 +122,8 @@ end
 if place.due then
   keep(meta, held, names, breakers)
 end
--- Nobody speaks of a breaker that stays open. With every report one of them is looked at: whether it can be read, and is
--- there at all.
+-- No instance mentions a breaker that stays open, so every report checks one of them: its hash must exist and be
+-- readable.
 local suspects = {}
 local sample = redis.pcall('SRANDMEMBER', held)
 if type(sample) == 'string' then

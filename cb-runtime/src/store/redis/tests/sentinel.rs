@@ -9,13 +9,13 @@ use crate::snapshot::State;
 use crate::store::redis::{RedisStore, Target};
 use crate::store::{Batch, Entry, Position, Store};
 
-struct Fleet {
+struct Sentinels {
     master: RedisServer,
     replica: RedisServer,
     sentinel: RedisServer,
 }
 
-fn fleet() -> Fleet {
+fn fleet() -> Sentinels {
     let args = &["--repl-diskless-sync-delay", "0"];
     let master = RedisServer::start_with(args);
     let replica = RedisServer::start_with(args);
@@ -27,7 +27,7 @@ fn fleet() -> Fleet {
     wait_until(PATIENCE, "the sentinel knows the replica", || {
         sentinel.cli(&["SENTINEL", "REPLICAS", "main"]).contains(&replica.port().to_string())
     });
-    Fleet { master, replica, sentinel }
+    Sentinels { master, replica, sentinel }
 }
 
 /// The server's role. Empty while the server closes its connections, as it does when its role changes.
@@ -54,7 +54,7 @@ async fn until_answered(store: &RedisStore, batch: Batch) -> crate::store::Answe
 
 #[tokio::test]
 async fn new_master_is_used_after_a_failover() {
-    let Fleet { master, replica, sentinel } = fleet();
+    let Sentinels { master, replica, sentinel } = fleet();
     // An unreachable sentinel is skipped.
     let store = store(&["redis://127.0.0.1:1".into(), sentinel.url()]);
     let known = say(&store, forcing("x", State::Open)).await.record;
@@ -76,7 +76,7 @@ async fn new_master_is_used_after_a_failover() {
 
 #[tokio::test]
 async fn demoted_master_is_not_used() {
-    let Fleet { master, replica, sentinel } = fleet();
+    let Sentinels { master, replica, sentinel } = fleet();
     let store = store(&[sentinel.url()]);
     exchange(&store, vec![counting("x", 1, 0)]).await;
     let watched =

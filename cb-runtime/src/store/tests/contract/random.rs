@@ -23,7 +23,7 @@ const BREAKERS: [&str; 3] = ["x", "y: {odd} %", "z\u{0}"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Exchange { instance: usize, seq: Seq, as_of: Option<i64>, entries: Vec<Plan> },
+    Exchange { instance: usize, seq: Seq, as_of: Option<i64>, entries: Vec<EntryPlan> },
     Report { instance: usize, seq: Seq, as_of: Option<i64>, entries: Vec<ReportPlan> },
     Pass(u64),
     Load,
@@ -40,7 +40,7 @@ enum Seq {
 
 /// An entry, as far as it does not depend on what has been answered before.
 #[derive(Clone, Debug)]
-struct Plan {
+struct EntryPlan {
     breaker: usize,
     known: Known,
     /// The proposal is made under this: the token told last, or one beside it.
@@ -163,7 +163,7 @@ fn record() -> impl Strategy<Value = Record> {
     })
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
+fn plan() -> impl Strategy<Value = EntryPlan> {
     let known = prop_oneof![
         2 => Just(Known::Nothing),
         3 => Just(Known::Last),
@@ -204,7 +204,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 role,
                 settings,
             };
-            Plan { breaker, known, token, entry }
+            EntryPlan { breaker, known, token, entry }
         },
     )
 }
@@ -297,9 +297,16 @@ impl Memory {
         Report { instance: INSTANCES[instance].into(), seq, as_of_us, entries }
     }
 
-    fn batch(&mut self, now: u64, instance: usize, seq: Seq, as_of: Option<i64>, plans: &[Plan]) -> Batch {
+    fn batch(
+        &mut self,
+        now: u64,
+        instance: usize,
+        seq: Seq,
+        as_of: Option<i64>,
+        plans: &[EntryPlan],
+    ) -> Batch {
         let seq = self.seq(instance, seq);
-        let known = |plan: &Plan| {
+        let known = |plan: &EntryPlan| {
             let newest = self.newest[plan.breaker].clone();
             match &plan.known {
                 Known::Nothing => None,
@@ -311,7 +318,7 @@ impl Memory {
                 }
             }
         };
-        let proposal = |plan: &Plan| {
+        let proposal = |plan: &EntryPlan| {
             let token = plan.token.map(|beside| self.tokens[plan.breaker].saturating_add_signed(beside));
             plan.entry.proposal.clone().map(|proposal| Proposal { token, ..proposal })
         };
@@ -328,7 +335,7 @@ impl Memory {
         }
     }
 
-    fn learn(&mut self, instance: usize, plans: &[Plan], views: &[Result<View, String>]) {
+    fn learn(&mut self, instance: usize, plans: &[EntryPlan], views: &[Result<View, String>]) {
         for (plan, view) in plans.iter().zip(views) {
             if let Ok(view) = view {
                 self.last.insert((instance, plan.breaker), view.record.clone());
