@@ -16,14 +16,14 @@ use super::support::screen::Progress;
 const INSTANCES: usize = 10;
 
 #[derive(Debug, Serialize)]
-pub struct Compared {
-    pub calls_per_second_and_instance: u64,
+pub(crate) struct Compared {
+    pub(crate) calls_per_second_and_instance: u64,
     /// Redis' processor time for each call, over the idle server's, in microseconds.
-    pub naive_us_per_call: f64,
-    pub ours_us_per_call: f64,
+    pub(crate) naive_us_per_call: f64,
+    pub(crate) ours_us_per_call: f64,
 }
 
-pub fn compare(idle: f64, progress: &Progress) -> Vec<Compared> {
+pub(crate) fn compare(idle: f64, progress: &Progress) -> Vec<Compared> {
     [1, 10, 100, 1000]
         .map(|per_second| {
             progress.say(&format!("per call: {per_second} calls/s"));

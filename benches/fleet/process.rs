@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::rows::{Row, Rule};
 
 /// The first argument of a process that holds instances.
-pub const ROLE: &str = "--fleet-process";
+pub(crate) const ROLE: &str = "--fleet-process";
 /// What does not happen within this does not happen.
-pub const LOST: Duration = Duration::from_secs(20);
+pub(crate) const LOST: Duration = Duration::from_secs(20);
 /// The open state of breakers that are to become half-open together.
-pub const OPEN_FOR: Duration = Duration::from_secs(4);
+pub(crate) const OPEN_FOR: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
+pub(crate) enum Order {
     /// Calls every breaker of every instance this often; `failing` percent of the calls fail.
     Call {
         per_second: u64,
@@ -45,7 +45,7 @@ pub enum Order {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Word {
+pub(crate) enum Word {
     Ready,
     /// When the tripping call began, in nanoseconds of the machine's clock.
     Tripped(u64),
@@ -60,11 +60,11 @@ pub enum Word {
 }
 
 /// The processes that hold the fleet's instances.
-pub struct Fleet {
+pub(crate) struct Fleet {
     processes: Vec<Process>,
     words: Receiver<Word>,
     /// How often instances have lost the store.
-    pub lost: u64,
+    pub(crate) lost: u64,
 }
 
 struct Process {
@@ -73,7 +73,7 @@ struct Process {
 }
 
 impl Fleet {
-    pub fn start(server: &RedisServer, row: &Row) -> Self {
+    pub(crate) fn start(server: &RedisServer, row: &Row) -> Self {
         let count = row.instances.div_ceil(100).max(2.min(row.instances));
         let (sender, words) = channel();
         let mut left = row.instances;
@@ -91,19 +91,19 @@ impl Fleet {
         Fleet { processes, words, lost: 0 }
     }
 
-    pub fn order(&mut self, order: &Order) {
+    pub(crate) fn order(&mut self, order: &Order) {
         for process in &mut self.processes {
             process.order(order);
         }
     }
 
     /// Gives an order to the first process, which has the first instance.
-    pub fn order_first(&mut self, order: &Order) {
+    pub(crate) fn order_first(&mut self, order: &Order) {
         self.processes[0].order(order);
     }
 
     /// The answers of that many processes or instances.
-    pub fn hear(&mut self, count: usize, mut wanted: impl FnMut(Word) -> bool) -> Option<()> {
+    pub(crate) fn hear(&mut self, count: usize, mut wanted: impl FnMut(Word) -> bool) -> Option<()> {
         let mut heard = 0;
         while heard < count {
             let word = self.words.recv_timeout(LOST).ok()?;
@@ -116,17 +116,17 @@ impl Fleet {
         Some(())
     }
 
-    pub fn processes(&self) -> usize {
+    pub(crate) fn processes(&self) -> usize {
         self.processes.len()
     }
 
     /// Seconds of processor time that all processes have used.
-    pub fn used(&self) -> f64 {
+    pub(crate) fn used(&self) -> f64 {
         self.processes.iter().map(|process| seconds_used(process.child.id())).sum()
     }
 
     /// In milliseconds, until all instances had it; `None` if some never had.
-    pub fn trip(&mut self, instances: usize) -> Option<f64> {
+    pub(crate) fn trip(&mut self, instances: usize) -> Option<f64> {
         self.order_first(&Order::Trip);
         let (mut began, mut last) = (0, 0);
         self.hear(instances + 1, |word| match word {
@@ -207,7 +207,7 @@ fn say(word: &Word) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-pub fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, first: bool) {
+pub(crate) fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, first: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let registries: Vec<Registry> = (0..instances)
         .map(|_| Registry::builder().redis(url).namespace("bench").build().expect("a right address"))

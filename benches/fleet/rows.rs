@@ -10,10 +10,10 @@ use super::support::screen::{Progress, quantile};
 
 /// A fleet is in step some seconds after its start.
 const SETTLING: Duration = Duration::from_secs(4);
-pub const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
+pub(crate) const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// Half of the calls of a minute.
     Rate,
     /// Five failures in a row.
@@ -22,45 +22,45 @@ pub enum Rule {
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
-    pub instances: usize,
-    pub breakers: usize,
-    pub rule: Rule,
+pub(crate) struct Row {
+    pub(crate) instances: usize,
+    pub(crate) breakers: usize,
+    pub(crate) rule: Rule,
     /// Calls of every breaker of every instance.
-    pub per_second: u64,
+    pub(crate) per_second: u64,
     /// In percent.
-    pub failing: u64,
+    pub(crate) failing: u64,
     /// All breakers are open, and nobody calls.
-    pub open: bool,
-    pub trips: usize,
+    pub(crate) open: bool,
+    pub(crate) trips: usize,
 }
 
 #[derive(Debug, Serialize)]
-pub struct Measured {
-    pub instances: usize,
-    pub breakers: usize,
-    pub rule: Rule,
-    pub per_second: u64,
-    pub failing_percent: u64,
-    pub open: bool,
+pub(crate) struct Measured {
+    pub(crate) instances: usize,
+    pub(crate) breakers: usize,
+    pub(crate) rule: Rule,
+    pub(crate) per_second: u64,
+    pub(crate) failing_percent: u64,
+    pub(crate) open: bool,
     /// Of one core, over the idle server's.
-    pub redis_percent: f64,
-    pub commands_per_second_and_instance: f64,
+    pub(crate) redis_percent: f64,
+    pub(crate) commands_per_second_and_instance: f64,
     /// Of one core, all instances together: their calls, their coordinators.
-    pub instances_percent: f64,
-    pub trips: usize,
+    pub(crate) instances_percent: f64,
+    pub(crate) trips: usize,
     /// From the tripping call to the last instance that has the transition.
-    pub all_after_median_ms: Option<f64>,
-    pub all_after_p99_ms: Option<f64>,
+    pub(crate) all_after_median_ms: Option<f64>,
+    pub(crate) all_after_p99_ms: Option<f64>,
     /// Breakers that opened though their rate was below the limit.
-    pub opened_wrongly: usize,
+    pub(crate) opened_wrongly: usize,
 }
 
 /// How often breakers of a busy fleet are called.
 const BUSY: u64 = 40;
 
 /// The rows of issue and documentation, from small to large.
-pub fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
+pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
     let healthy = Row {
         instances: 1,
         breakers: 1,
@@ -89,7 +89,7 @@ pub fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
 }
 
 impl Row {
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let Row { instances, breakers, failing, .. } = self;
         let what = match (self.open, self.rule) {
             (true, _) => "all open, no calls".to_owned(),
@@ -103,27 +103,27 @@ impl Row {
 }
 
 /// Seconds of processor time that the server has used.
-pub fn used(server: &RedisServer) -> f64 {
+pub(crate) fn used(server: &RedisServer) -> f64 {
     ["used_cpu_user", "used_cpu_sys"]
         .iter()
         .map(|field| server.info("cpu", field).parse::<f64>().expect("seconds"))
         .sum()
 }
 
-pub fn idle_share(progress: &Progress) -> f64 {
+pub(crate) fn idle_share(progress: &Progress) -> f64 {
     progress.say("an idle server");
     let server = RedisServer::start();
     share(WINDOW, || used(&server))
 }
 
-pub fn share(window: Duration, used: impl Fn() -> f64) -> f64 {
+pub(crate) fn share(window: Duration, used: impl Fn() -> f64) -> f64 {
     let (before, begun) = (used(), Instant::now());
     std::thread::sleep(window);
     (used() - before) / begun.elapsed().as_secs_f64() * 100.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
-pub fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
+pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     progress.say(&row.name());
     let server = RedisServer::start_with(&["--maxclients", "10000"]);
     let mut fleet = Fleet::start(&server, row);
@@ -153,7 +153,7 @@ pub fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     let opened_wrongly = if row.open {
         0
     } else {
-        let held = server.cli(&["SMEMBERS", "cb1:{bench}:held"]);
+        let held = server.cli(&["ZRANGE", "cb1:{bench}:held", "0", "-1"]);
         held.lines().filter(|name| name.starts_with("breaker-")).count()
     };
     Measured {

@@ -28,18 +28,18 @@ const BUSY: Row = Row {
 };
 
 #[derive(Debug, Serialize)]
-pub struct Storm {
-    pub instances: usize,
-    pub breakers: usize,
-    pub callers_per_second: u64,
-    pub redis_percent: f64,
+pub(crate) struct Storm {
+    pub(crate) instances: usize,
+    pub(crate) breakers: usize,
+    pub(crate) callers_per_second: u64,
+    pub(crate) redis_percent: f64,
     /// Probes that were made, and that the budgets allow.
-    pub probes: u64,
-    pub budgets: u64,
+    pub(crate) probes: u64,
+    pub(crate) budgets: u64,
 }
 
 /// All breakers become half-open at once, and a thousand callers a second want to probe.
-pub fn storm(idle: f64, progress: &Progress) -> Storm {
+pub(crate) fn storm(idle: f64, progress: &Progress) -> Storm {
     progress.say("half-open storm");
     let server = RedisServer::start_with(&["--maxclients", "10000"]);
     let mut fleet = Fleet::start(&server, &Row { rule: Rule::Consecutive, ..BUSY });
@@ -69,25 +69,25 @@ pub fn storm(idle: f64, progress: &Progress) -> Storm {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Overload {
-    pub instances: usize,
-    pub breakers: usize,
+pub(crate) struct Overload {
+    pub(crate) instances: usize,
+    pub(crate) breakers: usize,
     /// Of the server's time.
-    pub held_to_percent: u64,
+    pub(crate) held_to_percent: u64,
     /// How often instances have taken the store for lost.
-    pub lost: u64,
-    pub commands_per_second_and_instance: f64,
-    pub commands_before: f64,
-    pub all_after_median_ms: Option<f64>,
-    pub all_after_max_ms: Option<f64>,
-    pub trips_seen: usize,
-    pub trips: usize,
+    pub(crate) lost: u64,
+    pub(crate) commands_per_second_and_instance: f64,
+    pub(crate) commands_before: f64,
+    pub(crate) all_after_median_ms: Option<f64>,
+    pub(crate) all_after_max_ms: Option<f64>,
+    pub(crate) trips_seen: usize,
+    pub(crate) trips: usize,
     /// A trip two seconds after the release.
-    pub afterwards_ms: Option<f64>,
+    pub(crate) afterwards_ms: Option<f64>,
 }
 
 /// A busy fleet on a server that sleeps for nine tenths of the time.
-pub fn overload(progress: &Progress) -> Overload {
+pub(crate) fn overload(progress: &Progress) -> Overload {
     const TRIPS: usize = 10;
     progress.say("overload");
     let server = RedisServer::start_with(&["--maxclients", "10000", "--enable-debug-command", "local"]);

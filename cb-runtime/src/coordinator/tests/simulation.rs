@@ -8,6 +8,7 @@ mod health;
 mod histories;
 mod pace;
 mod recovery;
+mod resync;
 mod rules;
 mod steering;
 

@@ -8,7 +8,7 @@ keep(meta, held, names, prefix)
 for _, stream in ipairs({ events, KEYS[6] }) do
   mended(stream, function() return redis.pcall('XLEN', stream) end)
 end
-local found = mended(held, function() return redis.pcall('SMEMBERS', held) end,
+local found = mended(held, function() return redis.pcall('ZRANGE', held, 0, -1) end,
   function() find_held(held, names, prefix) end) or {}
 if asked == 'all' then
   local known = mended(names, function() return redis.pcall('ZRANGE', names, 0, -1) end) or {}

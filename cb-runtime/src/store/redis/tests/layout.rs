@@ -26,7 +26,7 @@ fn counting(name: &str) -> Entry {
 }
 
 /// One of everything that is ever written.
-async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
+pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
     let mut seq = 0;
     let mut say = async |entry: Entry| {
         seq += 1;
