@@ -49,8 +49,8 @@ pub(crate) struct Entry {
     /// metrics-only. Otherwise it is late and dropped.
     pub(crate) delta: Delta,
     /// At most this many (age, count) pairs of the streak are kept once the delta is merged, and at most
-    /// [`MAX_STREAK`]; 0 = that many. An instance that trips at five failures needs five: more would only make
-    /// each exchange dearer.
+    /// [`MAX_STREAK`]; 0 = that many. An instance that trips at five failures needs five: more would only
+    /// make each exchange dearer.
     pub(crate) streak_pairs: usize,
     /// The instance's time window, if it has one. If the delta is merged, its buckets are added to this
     /// window.
@@ -165,9 +165,9 @@ pub(crate) const MAX_EVENTS: usize = 1000;
 pub(crate) const SAID_FOR: Duration = Duration::from_secs(180);
 /// See "What a store lets go".
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
-/// The largest number of (age, count) pairs of a streak. Beyond it, the two oldest are merged with the age of
-/// the later one. A success may then end too few failures, but never one that came after it. Whether there are
-/// as many failures in a row as there are pairs is exact all the same.
+/// The largest number of (age, count) pairs of a streak. Beyond it, the two oldest are merged with the age
+/// of the later one. A success may then end too few failures, but never one that came after it. Whether
+/// there are as many failures in a row as there are pairs is exact all the same.
 pub(crate) const MAX_STREAK: usize = 64;
 /// The largest number of buckets of a time window.
 pub(crate) const MAX_BUCKETS: u64 = 64;
@@ -180,8 +180,8 @@ pub(crate) const MAX_FAILING: usize = 32;
 pub(crate) const MAX_ROLE_TERM_US: u64 = 300 * 1_000_000;
 /// After a notice, all instances report what they have counted of that breaker at every pace for this long.
 pub(crate) const NOTICE: Duration = Duration::from_secs(10);
-/// A notice reaches every instance, which costs Redis 28 ms for a thousand of them: a store gives no more than
-/// this in a second, and one for each breaker in half of [`NOTICE`].
+/// A notice reaches every instance, which costs Redis 28 ms for a thousand of them: a store gives no more
+/// than this in a second, and one for each breaker in half of [`NOTICE`].
 pub(crate) const MAX_NOTICES: u64 = 5;
 /// The longest settings summary, in bytes. A longer one is cut between two characters.
 pub(crate) const MAX_SETTINGS: usize = 600;

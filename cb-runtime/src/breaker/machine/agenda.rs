@@ -131,9 +131,9 @@ impl StateMachine {
             || policy::nears_limit(&self.settings, self.trip_input(now).window)
     }
 
-    /// Whether the other instances' counts must come first: this instance's own are not enough for a decision,
-    /// and the others may have counted successes that they have not reported. They are given a notice, and
-    /// [`SETTLING`] to report. A notice that is not given is not waited for.
+    /// Whether the other instances' counts must come first: this instance's own are not enough for a
+    /// decision, and the others may have counted successes that they have not reported. They are given a
+    /// notice, and [`SETTLING`] to report. A notice that is not given is not waited for.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
         let decides = |own: policy::TripInput| policy::trip(&self.settings, &own, 1).is_some();
         if !now.store_up

@@ -58,8 +58,8 @@ pub(crate) fn streak_nears_limit(settings: &Settings, streak: u64) -> bool {
     streak > 0 && settings.failure_threshold.is_some_and(|limit| streak * 2 >= limit)
 }
 
-/// How many failures in a row this instance tells apart. Where none of its rules looks at them, one is enough to
-/// show their sum.
+/// How many failures in a row this instance tells apart. Where none of its rules looks at them, one is
+/// enough to show their sum.
 pub(crate) fn streak_pairs(settings: &Settings) -> usize {
     if settings.strategy.is_some() {
         return MAX_STREAK;

@@ -452,8 +452,8 @@ mod tests {
     use crate::store::{MAX_STREAK, Streak};
 
     proptest! {
-        /// A streak that keeps only as many failures apart as a limit needs reaches the limit exactly when the
-        /// whole streak does, in whatever order failures and successes become known.
+        /// A streak that keeps only as many failures apart as a limit needs reaches the limit exactly when
+        /// the whole streak does, in whatever order failures and successes become known.
         #[test]
         fn a_bounded_streak_decides_as_the_whole_one(
             limit in 1..6_usize,

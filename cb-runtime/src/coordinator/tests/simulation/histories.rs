@@ -1,4 +1,5 @@
-//! Random histories of a fleet under a rate: nothing trips that should not, and what should trip does so soon.
+//! Random histories of a fleet under a rate: nothing trips that should not, and what should trip does so
+//! soon.
 //!
 //! `CB_HISTORIES=100000` runs that many.
 
@@ -8,8 +9,8 @@ use super::*;
 const STEP: u64 = 10;
 /// What has ended within this many milliseconds before a trip may not have been counted.
 const LAG: u64 = 200;
-/// From the moment at which the rate has reached its limit for good. A round trip takes no time here, and a turn
-/// comes late by two steps at most.
+/// From the moment at which the rate has reached its limit for good. A round trip takes no time here, and a
+/// turn comes late by two steps at most.
 const IN_TIME: u64 = 300 + 2 * STEP;
 const LENGTH: u64 = 3_000;
 
@@ -55,8 +56,8 @@ fn reaches(plan: &Plan, failures: usize, successes: usize, all: usize) -> bool {
     all as u64 >= plan.minimum && failures as f64 / (failures + successes).max(1) as f64 >= plan.limit
 }
 
-/// Whether figures that an instance may have had justify its trip: all failures, and successes that are old enough.
-/// Its own calls alone do so, too, and need no other instance's.
+/// Whether figures that an instance may have had justify its trip: all failures, and successes that are old
+/// enough. Its own calls alone do so, too, and need no other instance's.
 fn is_justified(plan: &Plan, ended: &[Ended], now: u64, tripped: usize) -> bool {
     let failures = ended.iter().filter(|call| call.failed).count();
     let known = ended.iter().filter(|call| !call.failed && call.at + LAG < now).count();

@@ -1,10 +1,10 @@
--- Handles a report: see Store::report. It reads a breaker's hash only if `quiet` has no field of that breaker.
--- KEYS: meta, events, held, names, the instance's sequence, quiet. ARGV: sequence number, the store's time of
--- the ages, a fresh incarnation, the prefix of breakers' keys, the prefix of windows' keys; then groups of
--- entries. A group: length and width of the window ('' = none), 1 if these entries are judged by failures in a
--- row, the number of entries, and for each: name, epoch, counts, age of the latest success and age of the
--- latest failure ('' = none), and the buckets: '' = none, the age of the one that all these counts fell into,
--- or "<age>:<counts>;" for each.
+-- Handles a report: see Store::report. It reads a breaker's hash only if `quiet` has no field of that
+-- breaker. KEYS: meta, events, held, names, the instance's sequence, quiet. ARGV: sequence number, the
+-- store's time of the ages, a fresh incarnation, the prefix of breakers' keys, the prefix of windows' keys;
+-- then groups of entries. A group: length and width of the window ('' = none), 1 if these entries are
+-- judged by failures in a row, the number of entries, and for each: name, epoch, counts, age of the latest
+-- success and age of the latest failure ('' = none), and the buckets: '' = none, the age of the one that
+-- all these counts fell into, or "<age>:<counts>;" for each.
 local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local breakers, windows = ARGV[4], ARGV[5]
 local FIRST, GROUP, ENTRY = 6, 4, 6
@@ -122,8 +122,8 @@ end
 if place.due then
   keep(meta, held, names, breakers)
 end
--- No instance mentions a breaker that stays open, so every report checks one of them: its hash must exist and be
--- readable.
+-- No instance mentions a breaker that stays open, so every report checks one of them: its hash must exist
+-- and be readable.
 local suspects = {}
 local sample = redis.pcall('ZRANDMEMBER', held)
 if type(sample) == 'string' then
