@@ -71,15 +71,16 @@ fn instant(text: &str) -> Option<u64> {
 }
 
 /// What reports have told of a breaker that has never left its first state, and so has no key of its own:
-/// `0|<successes>,<failures>,<slow>|<latest success>|<latest failure>|<streak>`. `None` for any other one.
+/// `0|<streak>|<latest success>|<latest failure>|<counts>`. `None` for any other one.
 fn reported(text: &str) -> Option<(Counts, Detail)> {
-    let mut parts = text.strip_prefix("0|")?.split('|');
-    let mut counts = parts.next()?.splitn(3, ',').map(instant);
-    let (successes, failures, slow) = (counts.next()??, counts.next()??, counts.next()??);
-    let (_success, failure, streak) = (parts.next()?, parts.next()?, parts.next()?);
     // With a streak, the breaker has a key that holds failures.
-    let detail = Detail { last_failure_at_us: instant(failure), ..Detail::default() };
-    (streak == "0").then_some((Counts { successes, failures, slow }, detail))
+    let mut parts = text.strip_prefix("0|0|")?.split('|');
+    let (_success, failure, counts) = (parts.next()?, parts.next()?, parts.next()?);
+    // Zeros behind the successes are left out.
+    let mut counts = counts.split(',').map(instant);
+    let (successes, failures, slow) = (counts.next()??, counts.next(), counts.next());
+    let counts = Counts { successes, failures: failures.unwrap_or(Some(0))?, slow: slow.unwrap_or(Some(0))? };
+    Some((counts, Detail { last_failure_at_us: instant(failure), ..Detail::default() }))
 }
 
 /// The end of a row of the script `read`.

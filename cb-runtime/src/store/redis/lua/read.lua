@@ -1,5 +1,5 @@
 -- Breakers as they are. KEYS: quiet, then theirs. ARGV: the prefix of leases' keys, then the breakers' names.
--- Answers each with its record, its counts and what else people want to know of it, with an error's text, or
+-- Answers each with its counts, its record and what else people want to know of it, with an error's text, or
 -- with nil where there is none.
 local quiet, leases = KEYS[1], ARGV[1]
 local BESIDE = { 'opened_at', 'last_failure_at', 'leader', 'leader_until_us' }
@@ -14,7 +14,7 @@ local function probes(b, name)
   return type(count) == 'number' and count or 0
 end
 
-fetch_quiet(quiet, { unpack(ARGV, 2, #KEYS) })
+parse_all_quiet(quiet, { unpack(ARGV, 2, #KEYS) })
 local rows = {}
 for i = 2, #KEYS do
   local key, name = KEYS[i], ARGV[i]
@@ -31,10 +31,10 @@ for i = 2, #KEYS do
       b.slow = math.min(b.slow + q.slow, MAX_COUNT)
       failed_at = q.failure and whole(q.failure) or ''
       if q.success then
-        merge_run(b.run, q.success, {})
+        merge_run(b.run, q.success, {}, MAX_STREAK)
       end
     end
-    local row = b.exists and { answer(b) }
+    local row = b.exists and { b.successes, b.failures, b.slow, b.run.sum, record_of(b) }
     if row then
       row[#row + 1] = probes(b, name)
       row[#row + 1] = failed_at
