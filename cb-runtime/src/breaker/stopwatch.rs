@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_slow_from_its_limit_on() {
+    fn call_is_slow_from_its_limit_on() {
         let (clock, hands) = Clock::manual();
         for limit in [1, 39_999, 40_000, 2_000_000] {
             let at_once = Stopwatch::start(&clock, limit);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_on_the_thread_before_waiting_counts() {
+    fn time_before_the_first_suspension_counts() {
         let (clock, hands) = Clock::manual();
         let watch = Stopwatch::start(&clock, 100_000);
         hands.advance(Duration::from_millis(60));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_coarse_clock_goes_with_the_exact_one() {
+    fn coarse_clock_follows_the_exact_one() {
         let clock = Clock::system();
         let (before, coarse) = (clock.coarse(), clock.coarse());
         assert!(before <= coarse);

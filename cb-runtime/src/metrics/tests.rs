@@ -208,7 +208,7 @@ fn calls_of_many_threads_are_counted_once_while_they_are_published() {
 }
 
 #[test]
-fn a_state_that_is_left_is_set_back() {
+fn gauge_of_the_previous_state_is_reset() {
     let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
@@ -224,7 +224,7 @@ fn a_state_that_is_left_is_set_back() {
 }
 
 #[test]
-fn a_recorder_that_comes_later_sees_what_comes_later() {
+fn late_recorder_receives_later_rounds() {
     let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
@@ -240,7 +240,7 @@ fn a_recorder_that_comes_later_sees_what_comes_later() {
 }
 
 #[test]
-fn guests_are_summed_up_under_what_their_names_have_in_common() {
+fn keyed_breakers_are_aggregated_by_pattern() {
     let here = MeteredInstance::new();
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -266,7 +266,7 @@ fn guests_are_summed_up_under_what_their_names_have_in_common() {
 }
 
 #[test]
-fn a_guest_that_is_let_go_takes_nothing_with_it() {
+fn eviction_loses_no_counts() {
     let here = MeteredInstance::new();
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -293,7 +293,7 @@ fn a_guest_that_is_let_go_takes_nothing_with_it() {
 }
 
 #[test]
-fn a_registry_that_ends_is_published_to_the_end() {
+fn ended_registry_is_published_completely() {
     let (here, there) = (MeteredInstance::new(), MeteredInstance::new());
     let mut publisher = publisher(&[&here, &there]);
     let mut recorded = Recorded::new();
@@ -329,7 +329,7 @@ fn a_registry_that_ends_is_published_to_the_end() {
 }
 
 #[test]
-fn what_happens_is_counted_by_what_it_was() {
+fn events_are_counted_by_kind() {
     let here = MeteredInstance::new();
     let _orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
@@ -376,7 +376,7 @@ fn what_happens_is_counted_by_what_it_was() {
 }
 
 #[test]
-fn a_recorder_that_panics_loses_what_it_panics_at() {
+fn panicking_recorder_loses_only_that_value() {
     let here = MeteredInstance::new();
     calls(&here.kept("orders"), Outcome::Success, 2);
     calls(&here.kept("users"), Outcome::Success, 3);

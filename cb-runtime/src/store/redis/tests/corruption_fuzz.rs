@@ -45,7 +45,7 @@ pub(super) async fn watch(
 }
 
 #[tokio::test]
-async fn odd_fields_are_named_with_what_to_do_and_nothing_is_done() {
+async fn invalid_fields_are_reported_with_a_remedy_and_nothing_changes() {
     let server = RedisServer::start();
     let store = store(&server);
     let key = "cb1:{test}:b:x";
@@ -110,7 +110,7 @@ async fn odd_fields_are_named_with_what_to_do_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn odd_fields_are_named_to_those_who_ask_for_them_and_nothing_is_done() {
+async fn invalid_optional_fields_are_reported_to_their_readers_and_nothing_changes() {
     let server = RedisServer::start();
     let store = store(&server);
     let key = "cb1:{test}:b:x";
@@ -183,7 +183,7 @@ async fn odd_last_calls_are_named_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn an_instance_of_the_earlier_layout_leaves_nothing_behind_that_is_taken_for_its_own() {
+async fn keys_of_the_earlier_layout_are_not_misread() {
     let server = RedisServer::start();
     let store = store(&server);
     let key = "cb1:{test}:b:x";
@@ -229,7 +229,7 @@ async fn an_instance_of_the_earlier_layout_leaves_nothing_behind_that_is_taken_f
 }
 
 #[tokio::test]
-async fn what_is_said_can_be_done() {
+async fn suggested_remedies_work() {
     let server = RedisServer::start();
     let store = store(&server);
     let known = say(&store, forcing("x", State::Open)).await.record;
@@ -241,7 +241,7 @@ async fn what_is_said_can_be_done() {
 }
 
 #[tokio::test]
-async fn a_breakers_key_of_another_type_is_named_and_left_alone() {
+async fn key_of_another_type_is_reported_and_left_alone() {
     let server = RedisServer::start();
     let store = store(&server);
     for key in ["cb1:{test}:b:x", "cb1:{test}:l:x", LAST_KEY] {
@@ -313,7 +313,7 @@ async fn odd_windows_and_reports_are_lost_and_go_on() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_stops_nothing() {
+async fn clock_that_was_set_back_stops_nothing() {
     let server = RedisServer::start();
     let store = store(&server);
     let (key, hour) = ("cb1:{test}:b:x", 3600 * SECOND);
@@ -392,7 +392,7 @@ async fn shared_keys_are_put_right_and_reported_once() {
 }
 
 #[tokio::test]
-async fn a_newcomer_puts_shared_keys_right_too() {
+async fn load_repairs_shared_keys() {
     let server = RedisServer::start();
     let store = store(&server);
     for key in ["meta", "events", "held"] {
@@ -412,7 +412,7 @@ async fn a_newcomer_puts_shared_keys_right_too() {
 }
 
 #[tokio::test]
-async fn held_names_that_somebody_took_away_are_found_again() {
+async fn removed_held_names_are_restored() {
     let server = RedisServer::start();
     let store = store(&server);
     let held = "cb1:{test}:held";
@@ -434,7 +434,7 @@ async fn held_names_that_somebody_took_away_are_found_again() {
 }
 
 #[tokio::test]
-async fn an_odd_position_begins_a_new_incarnation() {
+async fn invalid_position_begins_a_new_incarnation() {
     let server = RedisServer::start();
     let store = store(&server);
     let mut last = String::new();
@@ -461,7 +461,7 @@ async fn an_odd_position_begins_a_new_incarnation() {
 }
 
 #[tokio::test]
-async fn a_sequence_that_is_none_is_begun_anew() {
+async fn invalid_sequence_is_restarted() {
     let server = RedisServer::start();
     let store = store(&server);
     let key = "cb1:{test}:s:a";
@@ -485,7 +485,7 @@ async fn a_sequence_that_is_none_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn an_odd_entry_of_the_stream_is_an_error_once() {
+async fn invalid_stream_entry_is_an_error_once() {
     let server = RedisServer::start();
     let store = store(&server);
     let events = "cb1:{test}:events";
@@ -510,7 +510,7 @@ async fn an_odd_entry_of_the_stream_is_an_error_once() {
 }
 
 #[tokio::test]
-async fn a_stream_that_can_take_no_more_is_begun_anew() {
+async fn full_stream_is_restarted() {
     let server = RedisServer::start();
     let store = store(&server);
     say(&store, forcing("x", State::Open)).await;
@@ -522,7 +522,7 @@ async fn a_stream_that_can_take_no_more_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn who_waits_behind_an_odd_entry_hears_of_a_stream_that_was_begun_anew() {
+async fn watch_behind_an_invalid_entry_sees_a_restarted_stream() {
     let server = RedisServer::start();
     let store = store(&server);
     say(&store, forcing("x", State::Open)).await;
