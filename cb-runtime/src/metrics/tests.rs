@@ -1,5 +1,5 @@
-//! Rounds on the test's own thread, with a recorder of its own; registries are put together by hand, so that
-//! the process's thread knows nothing of them.
+//! Rounds on the test's thread with its own recorder. Registries are built from their parts, so that the
+//! process's publishing thread does not know them.
 
 mod page;
 mod recorded;
@@ -69,14 +69,14 @@ impl MeteredInstance {
         Core::new(name, config, settings, PerFunction::default(), None, self.source.context.clone())
     }
 
-    /// The store learns all there is; what is to be changed is known only after the first contact.
+    /// Exchanges all breakers with the store, twice: proposals need the first contact.
     fn exchange(&self) {
         (1..=2).for_each(|seq| self.exchange_once(seq));
     }
 
     fn exchange_once(&self, seq: u64) {
         let cores = self.source.breakers.all();
-        // A new breaker is on the list of those with something to say, and so held by it.
+        // A new breaker is in the dirty list, which refers to it.
         drop(self.source.context.take_dirty());
         let entries = cores.iter().map(|core| core.encode(false)).collect();
         let batch = Batch { instance: "here".into(), seq, as_of_us: None, entries };
@@ -87,7 +87,7 @@ impl MeteredInstance {
         drop(self.source.context.take_dirty());
     }
 
-    /// Guests that have not been used for long go.
+    /// Evicts keyed breakers that have not been used for long.
     fn sweep(&self) {
         self.hands.advance(Duration::from_secs(3600));
         self.source.breakers.sweep(self.source.context.clock.now());
@@ -257,7 +257,7 @@ fn keyed_breakers_are_aggregated_by_pattern() {
         1
     );
     assert!(!recorded.keys().any(|key| key.contains("tenant-1") || key.contains("circuit_breaker_epoch")));
-    // Somebody asks for it by its name: from now on it is one of its own.
+    // A look-up by name pins the breaker, which from now on has its own labels.
     calls(&here.kept("tenant-1"), Outcome::Success, 1);
     recorded.round(&mut publisher);
     assert_eq!((recorded.calls("tenant-{id}", "success"), recorded.calls("tenant-1", "success")), (6, 1));
@@ -284,7 +284,7 @@ fn eviction_loses_no_counts() {
     let hits = "circuit_breaker_cache_hits_total breaker=tenant-{id} namespace=test tier=local";
     assert_eq!(recorded.counters[hits], 1);
     assert_eq!(recorded.states("tenant-{id}"), [], "nobody is in any state");
-    // Back again, they begin anew.
+    // Recreated breakers start from zero.
     calls(&here.keyed("tenant-1"), Outcome::Success, 1);
     recorded.round(&mut publisher);
     recorded.round(&mut publisher);
