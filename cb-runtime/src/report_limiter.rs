@@ -10,10 +10,10 @@ use crate::sync::lock;
 pub(crate) struct ReportLimiter {
     burst: u32,
     period: Duration,
-    bucket: Mutex<Bucket>,
+    tokens: Mutex<Tokens>,
 }
 
-struct Bucket {
+struct Tokens {
     left: u32,
     filled: Moment,
     suppressed: u64,
@@ -21,26 +21,26 @@ struct Bucket {
 
 impl ReportLimiter {
     pub(crate) fn new(burst: u32, period: Duration) -> Self {
-        let bucket = Bucket { left: burst, filled: Moment::default(), suppressed: 0 };
-        ReportLimiter { burst, period, bucket: Mutex::new(bucket) }
+        let tokens = Tokens { left: burst, filled: Moment::default(), suppressed: 0 };
+        ReportLimiter { burst, period, tokens: Mutex::new(tokens) }
     }
 
     /// The number of reports that were suppressed since the previous one; `None`: suppress this one, too.
     pub(crate) fn take(&self, now: Moment) -> Option<u64> {
-        let mut bucket = lock(&self.bucket);
-        let earned = now.since(bucket.filled).as_micros() / self.period.as_micros();
+        let mut tokens = lock(&self.tokens);
+        let earned = now.since(tokens.filled).as_micros() / self.period.as_micros();
         if let Some(earned) = u32::try_from(earned).ok().filter(|earned| *earned < self.burst) {
-            bucket.left = (bucket.left + earned).min(self.burst);
-            bucket.filled = bucket.filled.after(self.period * earned);
+            tokens.left = (tokens.left + earned).min(self.burst);
+            tokens.filled = tokens.filled.after(self.period * earned);
         } else {
-            (bucket.left, bucket.filled) = (self.burst, now);
+            (tokens.left, tokens.filled) = (self.burst, now);
         }
-        if bucket.left == 0 {
-            bucket.suppressed += 1;
+        if tokens.left == 0 {
+            tokens.suppressed += 1;
             return None;
         }
-        bucket.left -= 1;
-        Some(std::mem::take(&mut bucket.suppressed))
+        tokens.left -= 1;
+        Some(std::mem::take(&mut tokens.suppressed))
     }
 }
 
@@ -65,14 +65,14 @@ mod tests {
         assert_eq!(limiter.take(start.after(PERIOD)), None);
         let later = start.after(Duration::from_secs(u64::MAX / 2_000_000));
         assert_eq!(limiter.take(later), Some(1));
-        assert_eq!(lock(&limiter.bucket).left, BURST - 1);
+        assert_eq!(lock(&limiter.tokens).left, BURST - 1);
     }
 
     #[test]
     fn half_a_token_is_not_lost() {
         let start = Moment(1_000_000);
-        let bucket = Bucket { left: 0, filled: start, suppressed: 0 };
-        let limiter = ReportLimiter { burst: BURST, period: PERIOD, bucket: Mutex::new(bucket) };
+        let tokens = Tokens { left: 0, filled: start, suppressed: 0 };
+        let limiter = ReportLimiter { burst: BURST, period: PERIOD, tokens: Mutex::new(tokens) };
         assert_eq!(limiter.take(start.after(PERIOD * 3 / 2)), Some(0));
         assert_eq!(limiter.take(start.after(PERIOD * 2)), Some(0));
     }
