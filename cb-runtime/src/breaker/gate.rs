@@ -2,23 +2,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock::Moment;
 use crate::snapshot::State;
 use crate::store::LeaseId;
 
-/// A state and its generation, packed: bits 0–2 the state (and what a closed one does besides), the rest a number that grows with every
-/// change this instance makes or takes over. It is not the epoch: what an instance does while it is
-/// cut off has no epoch, and must still make the outcomes of earlier calls late.
+/// A state and its generation, packed: bits 0–2 the state (and what a closed one does besides), the rest a
+/// number that grows with every change this instance makes or takes over. It is not the epoch: what an
+/// instance does while it is cut off has no epoch, and must still make the outcomes of earlier calls late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GateWord(u64);
 
-/// What a call notes about itself in the word of its permit. No word of the gate has these bits: so a permit
-/// that has a note never takes the fast path of recording.
+/// What a call notes about itself in the word of its permit. No word of the gate has these bits, so the
+/// outcome of a call with a note never takes the fast path.
 const PANICKED: u64 = 1 << 63;
 const SLOW: u64 = 1 << 62;
 const NOTES: u64 = PANICKED | SLOW;
 
-/// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a breaker
-/// that does nothing else need not ask.
+/// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a
+/// breaker that does nothing else does not look for it.
 const PLAIN: u64 = 0;
 const MEASURING: u64 = 1;
 const RAMPING: u64 = 2;
@@ -74,6 +75,19 @@ impl GateWord {
         (self.0 & 7 == HALF_OPEN).then_some((self.0 & !NOTES) >> 3)
     }
 
+    /// The word of a rejection: the moment stands in the place of the generation, so that an error does not
+    /// read the clock once more.
+    #[inline]
+    pub(crate) fn rejected_at(self, now: Option<Moment>) -> Self {
+        GateWord(now.map_or(0, |now| now.0) << 3 | self.0 & 7)
+    }
+
+    /// When the call was rejected, if its rejection took a look at the clock.
+    #[inline]
+    pub(crate) fn rejection_time(self) -> Option<Moment> {
+        Some(Moment(self.0 >> 3)).filter(|now| now.0 > 0)
+    }
+
     /// The call was slow.
     #[cold]
     pub(crate) fn note_slow(&mut self) {
@@ -122,28 +136,29 @@ impl Gate {
         Gate(AtomicU64::new(bits(state, closed)))
     }
 
-    /// Acquire: who sees a state also sees what was written before it was set.
+    /// Acquire: a thread that sees a state also sees what was written before it was set.
     #[inline]
     pub(crate) fn word(&self) -> GateWord {
         GateWord(self.0.load(Ordering::Acquire))
     }
 
-    /// Whether `pass` is just what a new call would get.
+    /// Whether a new call would get this very word.
     #[inline]
     pub(crate) fn is_unchanged(&self, word: GateWord) -> bool {
         self.0.load(Ordering::Relaxed) == word.0
     }
 
-    /// Whether a new call would get a pass of the same generation.
+    /// Whether a new call would get a word of the same generation.
     #[inline]
     pub(crate) fn is_current(&self, word: GateWord) -> bool {
         (self.0.load(Ordering::Relaxed) ^ (word.0 & !NOTES)) >> 3 == 0
     }
 
-    /// What a closed circuit does besides, from now on; if `pass` is current. It is no change of state: the generation goes on.
+    /// What a closed circuit does besides, from now on, if `word` is current. It is no change of state: the
+    /// generation goes on.
     pub(crate) fn change(&self, word: GateWord, closed: Closed) {
         let closed = word.0 & !7 | bits(word.state(), closed);
-        // If it fails, another state has begun, or somebody else has changed it.
+        // It fails if another state has begun, or if another thread has changed the word.
         let _ = self.0.compare_exchange(word.0, closed, Ordering::AcqRel, Ordering::Relaxed);
     }
 
