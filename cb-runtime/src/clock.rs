@@ -1,8 +1,7 @@
-//! Where time comes from: the machine's monotonic clock, or one that a test moves by hand.
+//! The source of time: the machine's monotonic clock, or one that a test moves.
 //!
 //! Nothing in this crate compares wall clocks. An instance measures spans on its own monotonic clock;
-//! instants that several instances compare are the store's. Wall-clock times are made only for people to
-//! read.
+//! instants that several instances compare are the store's. Wall-clock times are only for display.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ impl Moment {
     }
 }
 
-/// Whole microseconds, saturating: half a million years is "for ever".
+/// Whole microseconds; saturates after half a million years.
 pub(crate) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
@@ -43,24 +42,24 @@ fn unix_us() -> u64 {
 /// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.
 pub(crate) const COARSE: u64 = 4295;
 
-/// What the coarse clock may be off by.
+/// The largest error of the coarse clock.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 #[inline]
 fn coarse_ticks() -> u64 {
-    // (Its plain `now` writes to a word that all threads share.)
+    // Its plain `now` would write to a word that all threads share.
     coarsetime::Instant::now_without_cache_update().as_ticks()
 }
 
-/// What a registry measures time with.
+/// The clock of a registry.
 ///
 /// The default is the machine's monotonic clock. [`Clock::manual`] makes one for tests: it stands
 /// still until the test moves it, so a `reset_timeout` of an hour takes no time to elapse.
 #[derive(Clone)]
 pub struct Clock {
     source: Source,
-    /// The wall clock at moment zero, in microseconds since 1970. Read once, when the clock is made: so one
-    /// moment has one wall-clock time, however often it is asked for.
+    /// The wall clock at moment zero, in microseconds since 1970. It is read once, when the clock is made,
+    /// so that a moment always has the same wall-clock time.
     epoch_us: u64,
 }
 

@@ -18,16 +18,31 @@ use crate::sync::lock;
 
 /// A blocking read of the stream returns after this, with or without events.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The delay before a stream that could not be read is read again. The coordinator loads all states meanwhile.
+/// The delay before a stream that could not be read is read again. The coordinator loads all states
+/// meanwhile.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// An event that is part of an answered position, and has not arrived for this long, was trimmed away.
 const LATE: Duration = Duration::from_secs(2);
 
+/// What has happened to the stream since this instance read it last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Continuity {
+    /// Every event since can be read.
+    #[default]
+    Unbroken,
+    /// Events have been trimmed away: the store's states are right, this instance's may be outdated.
+    Gap,
+    /// The stream is another one or has gone back: the store has lost data that this instance may know.
+    Lost,
+}
+
 /// This instance's position in the stream; shared by the stream's reader and the coordinator.
 #[derive(Default)]
 pub(crate) struct Stream {
     position: Mutex<Position>,
+    /// What the follower has found.
+    continuity: Mutex<Continuity>,
     running: AtomicBool,
     lost: AtomicBool,
     /// While answers have a later position than this instance: its number here, and since when.
@@ -38,6 +53,21 @@ pub(crate) struct Stream {
     changed: Notify,
     /// The problem that was reported last.
     trouble: Mutex<Option<String>>,
+}
+
+impl Position {
+    /// What it means that the next event to be read has this position.
+    pub(super) fn followed_by(&self, next: &Position) -> Continuity {
+        if self.incarnation.is_empty() {
+            Continuity::Unbroken
+        } else if self.incarnation != next.incarnation || next.number <= self.number {
+            Continuity::Lost
+        } else if next.number > self.number + 1 {
+            Continuity::Gap
+        } else {
+            Continuity::Unbroken
+        }
+    }
 }
 
 impl Stream {
@@ -63,8 +93,8 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Whether an event of the answered position is overdue. It may have been trimmed away, and without a later
-    /// event, nothing in the stream shows the gap.
+    /// Whether an event of the answered position is overdue. It may have been trimmed away, and without a
+    /// later event, nothing in the stream shows the gap.
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
         let mut behind = lock(&self.behind);
@@ -89,7 +119,17 @@ impl Stream {
 
     /// Makes the next load continue at the store's position: the events before it are gone.
     pub(super) fn skip(&self) {
+        self.is_broken(Continuity::Gap);
         self.skips.store(true, Ordering::Release);
+    }
+
+    fn is_broken(&self, continuity: Continuity) {
+        let mut known = lock(&self.continuity);
+        *known = continuity.max(*known);
+    }
+
+    pub(super) fn take_continuity(&self) -> Continuity {
+        std::mem::take(&mut *lock(&self.continuity))
     }
 
     pub(super) fn position(&self) -> Position {
@@ -180,6 +220,7 @@ pub(super) fn take(
             && event.position.number == position.number + 1;
         if !follows {
             // The stream was trimmed, deleted or created anew. The missing events' effects are in the states.
+            stream.is_broken(position.followed_by(&event.position));
             if let Some(requests) = requests.upgrade() {
                 let _ = requests.send(Command::Resync);
             }
@@ -192,7 +233,8 @@ pub(super) fn take(
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
     breakers.adopt(&event.name, &record, now);
-    // A state that was written back after the store had lost it: new instances adopt it, but it is no transition.
+    // A state that was written back after the store had lost it: new instances adopt it, but it is no
+    // transition.
     let Some(from) = event.from else { return };
     if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
         return;

@@ -10,7 +10,6 @@ mod failing;
 mod overview;
 mod role;
 mod settings;
-mod shelf;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::ready;
@@ -22,14 +21,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position,
-    Record, Report, Retention, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position, Record,
+    Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
 use crate::snapshot::State;
 use breaker::StoredBreaker;
-use shelf::Shelf;
 
 pub(crate) struct MemoryStore {
     clock: Clock,
@@ -52,7 +50,6 @@ struct Space {
     breakers: BTreeMap<Arc<str>, StoredBreaker>,
     /// By instance: the highest number of a batch, and when it came.
     sequences: HashMap<Arc<str>, (u64, u64)>,
-    cached: Shelf,
     swept_at: u64,
 }
 
@@ -71,7 +68,6 @@ impl MemoryStore {
             board: overview::Board::default(),
             breakers: BTreeMap::new(),
             sequences: HashMap::new(),
-            cached: Shelf::default(),
             swept_at,
         };
         MemoryStore { clock, space: Mutex::new(space), news: Notify::new() }
@@ -113,7 +109,6 @@ impl MemoryStore {
         space.events.clear();
         space.breakers.clear();
         space.sequences.clear();
-        space.cached = Shelf::default();
     }
 
     /// Nothing under the lock can panic halfway through a change, so a poisoned lock is as good as any.
@@ -139,7 +134,7 @@ impl Space {
         let when = self.begin(&report.instance, report.seq, report.as_of_us, now);
         let mut exchange = Vec::new();
         for (at, entry) in report.entries.iter().enumerate() {
-            let mut breaker = self.breakers.remove(&entry.name).unwrap_or_default();
+            let mut breaker = self.take(&entry.name, now);
             if breaker.report(entry, when) {
                 exchange.push(at);
             }
@@ -188,17 +183,15 @@ impl Space {
         entry.check()?;
         let now = when.now;
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
-        let mut breaker = self.breakers.remove(&entry.name).unwrap_or_default();
+        let mut breaker = self.take(&entry.name, now);
         if let Some(known) = entry.known() {
             let restored = breaker.write_back(known, now);
-            if restored && known.state != State::Closed {
+            if restored && breaker.state() != State::Closed {
                 let record = breaker.record(now);
                 self.announce(&entry.name, None, record, Counts::default(), now);
             }
         }
-        if !when.retry {
-            breaker.merge(instance, entry, when);
-        }
+        breaker.merge(instance, entry, when);
         breaker.settle_leases(instance, &entry.leases, now);
         if let Some(role) = entry.role.filter(|role| role.want) {
             breaker.take_role(instance, role.term_us, now);
@@ -236,6 +229,11 @@ impl Space {
         Ok(view)
     }
 
+    /// Taken out, and put back by the caller if it is kept.
+    fn take(&mut self, name: &Arc<str>, now: u64) -> StoredBreaker {
+        self.breakers.remove(name).filter(|breaker| !breaker.has_lapsed(now)).unwrap_or_default()
+    }
+
     fn position(&self) -> Position {
         Position {
             incarnation: self.incarnation.clone(),
@@ -256,9 +254,8 @@ impl Space {
         }
         self.swept_at = now;
         let idle = micros(IDLE);
-        self.breakers.retain(|_, breaker| !breaker.is_idle(now, idle));
+        self.breakers.retain(|_, breaker| !breaker.is_idle(now) && !breaker.has_lapsed(now));
         self.sequences.retain(|_, &mut (_, at)| now.saturating_sub(at) < idle);
-        self.cached.sweep(now);
     }
 }
 
@@ -293,7 +290,8 @@ impl Store for MemoryStore {
         let space = self.lock();
         let now_us = self.clock.now().0;
         let held = |(name, breaker): (&Arc<str>, &StoredBreaker)| {
-            (breaker.state() != State::Closed).then(|| (name.clone(), Ok(breaker.record(now_us))))
+            let is_held = breaker.state() != State::Closed && !breaker.has_lapsed(now_us);
+            is_held.then(|| (name.clone(), Ok(breaker.record(now_us))))
         };
         let load = Load {
             now_us,
@@ -346,18 +344,8 @@ impl Store for MemoryStore {
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
-        let row = |(name, breaker): (&Arc<str>, &StoredBreaker)| breaker.row(name.clone(), now);
-        Box::pin(ready(Ok(space.breakers.iter().map(row).collect())))
-    }
-
-    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
-        let now = self.clock.now().0;
-        Box::pin(ready(Ok(self.lock().cached.get(&key, now))))
-    }
-
-    fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
-        let now = self.clock.now();
-        self.lock().cached.put(key, value, now.0, now.after(ttl).0);
-        Box::pin(ready(Ok(())))
+        let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
+        let rows = kept.map(|(name, breaker)| breaker.row(name.clone(), now));
+        Box::pin(ready(Ok(rows.collect())))
     }
 }
