@@ -46,10 +46,10 @@ const KIND_BITS: u32 = 3;
 const UNKNOWN: u64 = u64::MAX >> KIND_BITS;
 
 impl BreakerError {
+    /// `span_us`: `u64::MAX` = unknown.
     #[inline]
-    pub(crate) fn new(breaker: BreakerName, kind: RefusalKind, span_us: Option<u64>) -> Self {
-        let span = span_us.map_or(UNKNOWN, |span| span.min(UNKNOWN - 1));
-        BreakerError { breaker, packed: span << KIND_BITS | kind as u64 }
+    pub(crate) fn new(breaker: BreakerName, kind: RefusalKind, span_us: u64) -> Self {
+        BreakerError { breaker, packed: span_us.min(UNKNOWN) << KIND_BITS | kind as u64 }
     }
 
     fn kind(&self) -> RefusalKind {

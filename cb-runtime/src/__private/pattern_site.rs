@@ -222,8 +222,12 @@ mod tests {
             threads.into_iter().for_each(|thread| thread.join().unwrap());
             assert!(evicted >= 100, "{evicted}");
         });
-        sweep();
-        assert_eq!(registry.map().registered().len(), 0, "threads that have ended hold nothing");
+        // The coordinator may be looking at a breaker, which is not evicted then.
+        let begin = Instant::now();
+        while !registry.map().registered().is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "threads that have ended hold nothing");
+            sweep();
+        }
     }
 
     fn name(text: &str) -> String {

@@ -127,33 +127,37 @@ impl Core {
     /// The error of a call that was rejected with this word.
     pub(crate) fn rejection_error(&self, word: GateWord) -> BreakerError {
         let (kind, span_us) = match word.state() {
-            State::Closed => (RefusalKind::RampingUp, None),
+            State::Closed => (RefusalKind::RampingUp, u64::MAX),
             State::ForcedOpen => (RefusalKind::ForcedOpen, self.remaining_at_most(word)),
-            State::Open => (RefusalKind::Open, self.remaining_at_most(word).or(Some(0))),
-            _ => (RefusalKind::ProbesTaken, None),
+            State::Open => (RefusalKind::Open, self.remaining_at_most(word)),
+            _ => (RefusalKind::ProbesTaken, u64::MAX),
         };
         BreakerError::new(self.error_name.clone(), kind, span_us)
     }
 
-    /// The time that remained of the state when the call was rejected, in µs; limited to the state's whole
-    /// duration, because the coarse clock may be late.
+    /// The time that remained of the state when the call was rejected, in µs; `u64::MAX` = unknown. Limited to
+    /// the state's whole duration, because the coarse clock may be late.
     #[inline]
-    fn remaining_at_most(&self, word: GateWord) -> Option<u64> {
+    fn remaining_at_most(&self, word: GateWord) -> u64 {
         let due = self.due.load(Ordering::Relaxed);
         match word.rejection_time() {
-            _ if due == u64::MAX => None,
-            Some(now) if !self.is_checked() => {
-                Some(due.saturating_sub(now.0).min(self.due_after.load(Ordering::Relaxed)))
+            Some(now) if !self.is_checked() && due != u64::MAX => {
+                due.saturating_sub(now.0).min(self.due_after.load(Ordering::Relaxed))
             }
-            _ => Some(self.remaining_now(Moment(due), word.state())),
+            _ => self.remaining_now(due, word.state()),
         }
     }
 
     /// For a rejection that did not look at the clock, and where health checks decide how long it takes.
     #[cold]
     #[inline(never)]
-    fn remaining_now(&self, due: Moment, state: State) -> u64 {
-        micros(self.remaining(due, state, self.context.clock.now()))
+    fn remaining_now(&self, due: u64, state: State) -> u64 {
+        match due {
+            // The circuit has left that state meanwhile, and may be tried at once; a forced one has no end.
+            u64::MAX if state == State::Open => 0,
+            u64::MAX => u64::MAX,
+            due => micros(self.remaining(Moment(due), state, self.context.clock.now())),
+        }
     }
 
     #[expect(clippy::inline_always, reason = "it is the end of every call")]

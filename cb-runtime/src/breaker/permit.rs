@@ -153,8 +153,7 @@ impl<'a> CallPermit<'a> {
     /// The call took longer than `limit` and has been dropped: a failure.
     #[cold]
     pub(crate) fn timed_out(mut self, limit: Duration) -> BreakerError {
-        let error =
-            BreakerError::new(self.core.error_name().clone(), RefusalKind::TimedOut, Some(micros(limit)));
+        let error = BreakerError::new(self.core.error_name().clone(), RefusalKind::TimedOut, micros(limit));
         if self.core.is_slow(limit) {
             self.word.note_slow();
         }
