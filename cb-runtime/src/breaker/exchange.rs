@@ -2,27 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::Core;
-use super::machine::{Agenda, Want};
+use super::machine::Agenda;
 use crate::clock::Moment;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::{Entry, Record, Reported, View};
-
-/// A breaker whose keys cannot be read is exchanged again after this time.
-const RETRY: Duration = Duration::from_millis(400);
 
 impl Core {
     /// Judges what has been counted. Returns what there is to do with the store, and when to look again.
     pub(crate) fn review(&self) -> Agenda {
-        let agenda = self.transact(|inner, now| inner.machine.review(now));
-        if !self.damaged.load(Ordering::Relaxed) {
-            return agenda;
-        }
-        // Until its keys can be read again.
-        let retry = self.context.clock.now().after(RETRY);
-        Agenda { want: Want::Exchange, again: Some(agenda.again.map_or(retry, |again| again.min(retry))) }
+        self.transact(|inner, now| inner.machine.review(now))
     }
 
     /// Sets when the coordinator looks at this breaker again. Returns whether that is new: an earlier time
@@ -73,7 +63,6 @@ impl Core {
 
     /// Takes over the store's answer to the last entry.
     pub(crate) fn receive(&self, view: &View, store_now: u64) {
-        self.damaged.store(false, Ordering::Release);
         let drift = self.transact(|inner, now| {
             inner.machine.receive(view, store_now, now);
             self.drift(&inner.line, view.other_settings.as_deref())
@@ -103,15 +92,15 @@ impl Core {
         self.transact(|inner, _| inner.machine.announce(epoch))
     }
 
-    /// The store has refused this breaker's entry, because it cannot read the breaker's keys.
+    /// The store has refused this breaker's entry: its outcomes are kept, and whoever waited for it is told.
     pub(crate) fn receive_error(&self, problem: &str) {
-        let what = format!("breaker \"{}\"", self.name);
-        let error = Error::new(ErrorKind::Data { what, problem: problem.to_owned() });
-        let known = self.damaged.swap(true, Ordering::AcqRel);
-        self.transact(|inner, _| inner.machine.receive_error());
-        self.store_lost(&error);
-        if !known {
-            self.context.events.error(error);
+        let error = Error::store("exchanging counts", problem);
+        let failed = self.transact(|inner, _| {
+            inner.machine.receive_error();
+            std::mem::take(&mut inner.overrides)
+        });
+        for (_, caller) in failed {
+            let _ = caller.send(Err(error.clone()));
         }
     }
 
