@@ -18,7 +18,8 @@ use crate::sync::lock;
 
 /// A blocking read of the stream returns after this, with or without events.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The delay before a stream that could not be read is read again. The coordinator loads all states meanwhile.
+/// The delay before a stream that could not be read is read again. The coordinator loads all states
+/// meanwhile.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// An event that is part of an answered position, and has not arrived for this long, was trimmed away.
@@ -92,8 +93,8 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Whether an event of the answered position is overdue. It may have been trimmed away, and without a later
-    /// event, nothing in the stream shows the gap.
+    /// Whether an event of the answered position is overdue. It may have been trimmed away, and without a
+    /// later event, nothing in the stream shows the gap.
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
         let mut behind = lock(&self.behind);
@@ -241,7 +242,8 @@ pub(super) fn take(
         return;
     }
     breakers.adopt(&event.name, &record, now);
-    // A state that was written back after the store had lost it: new instances adopt it, but it is no transition.
+    // A state that was written back after the store had lost it: new instances adopt it, but it is no
+    // transition.
     let Some(from) = event.from else { return };
     if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
         return;
