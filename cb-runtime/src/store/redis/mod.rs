@@ -212,7 +212,7 @@ impl RedisStore {
             let views = views.into_iter().map(|view| match view {
                 Some(view) => Ok(view),
                 None => Ok(match rows.row()? {
-                    Some(Ok(row)) => Ok(row.view(now_us, &out.encoded)?),
+                    Some(Ok(row)) => Ok(row.view(now_us, &out.node)?),
                     Some(Err(problem)) => Err(problem),
                     None => return Err(DecodeError("view")),
                 }),

@@ -190,8 +190,8 @@ local function write_breaker(key, e, b, merged)
       put('actor', '')
     end
   end
-  if b.noted and b.failing ~= '' then
-    put('failing', whole(b.epoch) .. '|' .. b.failing)
+  if b.noted and kept then
+    put('failing', b.failing ~= '' and whole(b.epoch) .. '|' .. b.failing or '')
   end
   if b.role then
     put_role(b.role, put)
@@ -350,7 +350,7 @@ local function exchange(e, key, leases_key, last_key)
       for _, pair in ipairs(failed) do
         at = math.max(at, pair[1])
       end
-      b.failing = note_failing(b.failing, batch.encoded, at, now)
+      b.failing = note_failing(b.failing, batch.node, at, now)
       b.noted = true
     end
     if window then
@@ -359,10 +359,18 @@ local function exchange(e, key, leases_key, last_key)
       end
     end
     if last and e.calls then
-      append_calls(last, e.calls, e.failing and batch.encoded)
+      append_calls(last, e.calls, e.failing and batch.node)
     end
   end
 
+  if e.leaves then
+    if b.failing then
+      b.failing, b.noted = without_failing(b.failing, batch.node), true
+    end
+    if last and not last.fresh then
+      last.failing, last.changed = without_failing(last.failing, batch.node), true
+    end
+  end
   if leases and not b.leases_end then
     settle_leases(leases_key, batch.instance, asks)
   end

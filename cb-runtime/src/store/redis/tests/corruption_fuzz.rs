@@ -465,6 +465,7 @@ async fn a_sequence_that_is_none_is_begun_anew() {
         server.cli(wrong);
         for _ in 0..2 {
             let batch = crate::store::Batch {
+                node: "".into(),
                 instance: "a".into(),
                 seq: 7,
                 as_of_us: None,

@@ -19,6 +19,8 @@ use crate::store::{
 };
 
 const INSTANCES: [&str; 3] = ["a", "b {odd}", "c/1"];
+/// The second and the third run on one node.
+const NODES: [&str; 3] = ["", "b {odd}", "b {odd}"];
 const BREAKERS: [&str; 3] = ["x", "y: {odd} %", "z\u{0}"];
 
 #[derive(Clone, Debug)]
@@ -184,8 +186,19 @@ fn plan() -> impl Strategy<Value = EntryPlan> {
     (0..BREAKERS.len(), known, token, delta, asks).prop_map(
         |(breaker, known, token, delta, (window, last, proposal, leases, role, settings, failing))| {
             let (name, settings) = (BREAKERS[breaker].into(), settings.into());
-            let entry =
-                Entry { name, known: None, delta, window, failing, last, proposal, leases, role, settings };
+            let entry = Entry {
+                name,
+                known: None,
+                delta,
+                window,
+                failing,
+                leaves: failing && token.is_some(),
+                last,
+                proposal,
+                leases,
+                role,
+                settings,
+            };
             EntryPlan { breaker, known, token, entry }
         },
     )
@@ -311,6 +324,7 @@ impl Memory {
         });
         Batch {
             instance: INSTANCES[instance].into(),
+            node: NODES[instance].into(),
             seq,
             as_of_us: as_of.and_then(|offset| now.checked_add_signed(offset)),
             entries: entries.collect(),
