@@ -47,6 +47,12 @@ impl Core {
         self.mark_dirty(false);
     }
 
+    /// All instances are asked to report this breaker without delay.
+    pub(crate) fn take_notice(&self) {
+        self.transact(|inner, now| inner.machine.take_notice(now));
+        self.mark_dirty(false);
+    }
+
     /// The next entry; with `retry`, it carries the outcomes of the batch whose fate is unknown.
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {

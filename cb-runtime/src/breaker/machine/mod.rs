@@ -120,6 +120,10 @@ pub(crate) struct StateMachine {
     configured_at: Moment,
     /// As of when it has the fleet's counts.
     received_at: Option<Moment>,
+    /// When all instances were last asked to report this breaker without delay.
+    noticed_at: Option<Moment>,
+    /// Since when a decision waits for the other instances' reports.
+    wants_reports_since: Option<Moment>,
     /// A report is not enough: the store, or a decision here, needs the figures of both.
     exchange_next: bool,
     /// The highest epoch that an event has told the listeners of.
@@ -156,6 +160,8 @@ impl StateMachine {
             used_at: Moment::default(),
             configured_at: now,
             received_at: None,
+            noticed_at: None,
+            wants_reports_since: None,
             exchange_next: false,
             announced: 0,
             would_open: false,

@@ -7,6 +7,7 @@
 mod breaker;
 mod count_window;
 mod failing;
+mod notices;
 mod overview;
 mod role;
 mod settings;
@@ -21,13 +22,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position, Record,
-    Report, Retention, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, News, Position,
+    Record, Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
 use crate::snapshot::State;
 use breaker::StoredBreaker;
+use notices::Notices;
 
 pub(crate) struct MemoryStore {
     clock: Clock,
@@ -46,6 +48,7 @@ struct Space {
     serial: u64,
     events: VecDeque<StreamEvent>,
     retention: Retention,
+    notices: Notices,
     board: overview::Board,
     breakers: BTreeMap<Arc<str>, StoredBreaker>,
     /// By instance: the highest number of a batch, and when it came.
@@ -65,6 +68,7 @@ impl MemoryStore {
             serial: 0,
             events: VecDeque::new(),
             retention: Retention::default(),
+            notices: Notices::default(),
             board: overview::Board::default(),
             breakers: BTreeMap::new(),
             sequences: HashMap::new(),
@@ -84,8 +88,8 @@ impl MemoryStore {
             let mut space = self.lock();
             // Inside the lock: of two exchanges, the later one must not have the earlier time.
             let now = self.clock.now().0;
-            let serial = space.serial;
-            (space.exchange(batch, now), space.serial != serial)
+            let before = (space.serial, space.notices.latest());
+            (space.exchange(batch, now), (space.serial, space.notices.latest()) != before)
         };
         if heard {
             self.news.notify_waiters();
@@ -210,6 +214,9 @@ impl Space {
         if entry.role.is_some_and(|role| !role.want) {
             breaker.role().give_up(instance);
         }
+        if entry.notice {
+            breaker.notify(&entry.name, &mut self.notices, now);
+        }
         let (granted, lease_wait_us) = breaker.hand_out(instance, &entry.leases, now);
         let view = View {
             record: breaker.record(now),
@@ -307,20 +314,38 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(async move { Ok(self.follow(from, String::new(), patience).await?.events) })
+    }
+
+    fn follow(
+        &self,
+        from: Position,
+        notice: String,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<News, Error>> {
         Box::pin(async move {
             let deadline = Instant::now().checked_add(patience);
+            let after = notice
+                .split('-')
+                .next()
+                .and_then(|number| number.parse().ok())
+                .unwrap_or_else(|| self.lock().notices.latest());
+            let news = || {
+                let (notices, latest) = self.lock().notices.after(after);
+                News { events: self.events_after(&from), notices, notice: latest.to_string() }
+            };
             loop {
                 // Before looking: what comes between looking and waiting is then not missed.
-                let news = self.news.notified();
-                let events = self.events_after(&from);
-                if !events.is_empty() {
-                    return Ok(events);
+                let changed = self.news.notified();
+                let found = news();
+                if !found.events.is_empty() || !found.notices.is_empty() {
+                    return Ok(found);
                 }
                 match deadline {
-                    None => news.await,
+                    None => changed.await,
                     Some(deadline) => {
-                        if tokio::time::timeout_at(deadline, news).await.is_err() {
-                            return Ok(self.events_after(&from));
+                        if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                            return Ok(news());
                         }
                     }
                 }

@@ -26,7 +26,7 @@ fn counting(name: &str) -> Entry {
 }
 
 /// One of everything that is ever written.
-async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
+pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
     let mut seq = 0;
     let mut say = async |entry: Entry| {
         seq += 1;
@@ -82,6 +82,7 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
         last: Some(LastAsk { calls: 7, since: 0 }),
         role: Some(RoleAsk { want: true, term_us: 10 * SECOND }),
         settings: "failure_threshold 3".into(),
+        notice: true,
         ..about("with all of it")
     };
     say(whole.clone()).await;

@@ -179,23 +179,31 @@ fn plan() -> impl Strategy<Value = EntryPlan> {
         prop_oneof![Just(LeaseAsk::default()), leases()],
         prop::option::of(role()),
         select(vec!["", "limit 3", "limit 5 ß", "limit 7"]),
-        prop::bool::weighted(0.7),
+        (prop::bool::weighted(0.7), 0..4_usize),
     );
     let token = prop::option::weighted(0.3, prop_oneof![5 => Just(0), 1 => -1..=1_i64]);
     let delta = prop_oneof![1 => Just(Delta::default()), 3 => delta()];
     (0..BREAKERS.len(), known, token, delta, asks).prop_map(
-        |(breaker, known, token, delta, (window, last, proposal, leases, role, settings, failing))| {
+        |(
+            breaker,
+            known,
+            token,
+            delta,
+            (window, last, proposal, leases, role, settings, (failing, streak_pairs)),
+        )| {
             let (name, settings) = (BREAKERS[breaker].into(), settings.into());
             let entry = Entry {
                 name,
                 known: None,
                 delta,
+                streak_pairs,
                 window,
                 failing,
                 leaves: failing && token.is_some(),
                 last,
                 proposal,
                 leases,
+                notice: streak_pairs == 1,
                 role,
                 settings,
             };
