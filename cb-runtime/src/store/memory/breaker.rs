@@ -264,6 +264,14 @@ impl StoredBreaker {
         self.success_at.map(|at| now.saturating_sub(at))
     }
 
+    /// This node is not to be counted any more: its instance shuts down.
+    pub(super) fn forget_failing(&mut self, node: &str) {
+        self.failing.forget(node);
+        for last in self.lasts.values_mut() {
+            last.failing.forget(node);
+        }
+    }
+
     pub(super) fn failing(&self, instance: &str, now: u64) -> Vec<u64> {
         self.failing.of_others(instance).map(|at| now.saturating_sub(at)).collect()
     }

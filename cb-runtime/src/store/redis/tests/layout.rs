@@ -30,7 +30,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
     let mut seq = 0;
     let mut say = async |entry: Entry| {
         seq += 1;
-        let batch = Batch { instance: "host-1/42".into(), seq, as_of_us: None, entries: vec![entry] };
+        let batch = Batch { instance: "host-1/42".into(), seq, entries: vec![entry], ..Batch::default() };
         Store::exchange(store, batch).await.unwrap().views.remove(0).unwrap()
     };
     let closed = say(counting("user-service")).await.record;

@@ -221,7 +221,10 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
         let failing = Entry { delta: streak(None, &[(SECOND / 2, 1)]), ..about(name) };
         bench.instance(name).say(failing).await;
         let success = Entry { delta: streak(Some(SECOND * 6 / 10), &[]), ..about(name) };
-        cases.push((Batch { instance: name.into(), seq: 9, as_of_us, entries: vec![success] }, counted));
+        cases.push((
+            Batch { node: "".into(), instance: name.into(), seq: 9, as_of_us, entries: vec![success] },
+            counted,
+        ));
     }
     bench.pass(Duration::from_millis(500));
     for (batch, counted) in cases {
