@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::Registry;
 use crate::breaker::Figures;
 use crate::coordinator::Command;
+use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{FleetBreaker, FleetPage, FleetQuery, State, StateCounts, WindowSnapshot};
 use crate::store::{Detail, FleetRow};
@@ -27,9 +28,13 @@ impl Registry {
     /// If the store does not answer.
     pub async fn fleet(&self) -> Result<Vec<FleetBreaker>, Error> {
         let (sender, told) = oneshot::channel();
-        let gone = |_| Error::new(ErrorKind::ShutDown);
-        self.shared.requests.send(Command::Tell(sender)).map_err(|_| Error::new(ErrorKind::ShutDown))?;
-        told.await.map_err(gone)?;
+        let gone = || Error::new(ErrorKind::ShutDown);
+        self.shared.requests.send(Command::Tell(sender)).map_err(|_| gone())?;
+        let Some(told) = within(ANSWER, told).await else {
+            let problem = format!("the coordinator has not answered within {ANSWER:?}");
+            return Err(Error::store("reading the fleet", problem));
+        };
+        told.map_err(|_| gone())?;
         let reading = self.read_fleet().await?;
         let mut fleet = self.breakers_of(&reading, reading.entries()).await?;
         fleet.sort_by(|a, b| a.name.cmp(&b.name));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Registry;
 use crate::clock::micros;
 use crate::coordinator::{self, stream};
+use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cursor, Events, Transition};
 use crate::store::{EventsAt, StreamEvent};
@@ -136,7 +137,12 @@ impl Registry {
         }
         let background = coordinator::thread::runtime().map_err(super::no_thread)?;
         let bounded = background.spawn(async move { tokio::time::timeout(patience, answer).await });
-        match bounded.await {
+        // In a forked process the coordinator's thread does not exist.
+        let limit = ANSWER.max(patience + Duration::from_secs(1));
+        let Some(answer) = within(limit, bounded).await else {
+            return Err(Error::store(doing, format!("no answer within {limit:?}")));
+        };
+        match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {patience:?}"))),
             Err(_) => Err(Error::new(ErrorKind::ShutDown)),

@@ -19,7 +19,7 @@ const WATCHED_FOR: Duration = Duration::from_secs(10);
 /// How long the pages of one walk go by the names of its first.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 /// What a pass may take in all: it is made of many small requests, so that others are served in between.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 const DOING: &str = "reading the fleet";
 
 /// The latest pass of this process, for the readers that come while it is made and for the pages that follow.
