@@ -7,8 +7,7 @@ use std::panic::Location;
 use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::into_return::Ended;
-use super::return_kind::Output;
+use super::return_kind::{Ended, Output};
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::breakers::SiteBreaker;
 use crate::call::{self, Admit, CallDeadline, Judge, Run, Verdict};
