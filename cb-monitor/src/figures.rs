@@ -47,16 +47,13 @@ struct Entry {
 pub(crate) struct Rates {
     pub(crate) calls: f64,
     pub(crate) failures: f64,
-    /// Calls that were not made. As the next two, unknown in the first seconds after somebody has begun to
+    /// Calls that were not made. As the next one, unknown in the first seconds after somebody has begun to
     /// look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rejected: Option<f64>,
     /// Failed and rejected calls that a cached result has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cached: Option<f64>,
-    /// Failed and rejected calls that a fallback has answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fallback: Option<f64>,
 }
 
 /// One breaker in an answer.
@@ -174,14 +171,12 @@ impl Figures {
         let entry = self.entries.entry(transition.breaker.clone());
         let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
         if entry.reading.epoch <= transition.epoch {
-            let Reading { rejected, cached, fallback, would_have_opened, would_have_opened_at, .. } =
-                entry.reading;
+            let Reading { rejected, cached, would_have_opened, would_have_opened_at, .. } = entry.reading;
             entry.reading = Reading {
                 since: Some(transition.at),
                 local,
                 rejected,
                 cached,
-                fallback,
                 would_have_opened,
                 would_have_opened_at,
                 ..Reading::of(transition)
@@ -220,9 +215,8 @@ impl Figures {
         self.entries.values().fold(Rates::default(), |mut sum, Entry { rates, .. }| {
             sum.calls += rates.calls;
             sum.failures += rates.failures;
-            let Rates { rejected, cached, fallback, .. } = *rates;
-            let sums =
-                [(&mut sum.rejected, rejected), (&mut sum.cached, cached), (&mut sum.fallback, fallback)];
+            let Rates { rejected, cached, .. } = *rates;
+            let sums = [(&mut sum.rejected, rejected), (&mut sum.cached, cached)];
             for (sum, rate) in sums {
                 if let Some(rate) = rate {
                     *sum.get_or_insert_default() += rate;
@@ -322,7 +316,6 @@ impl Entry {
                 failures: failures / seconds,
                 rejected: told(reading.rejected, old.rejected),
                 cached: told(reading.cached, old.cached),
-                fallback: told(reading.fallback, old.fallback),
             };
             if self.trend.len() == TREND {
                 self.trend.pop_front();
@@ -401,7 +394,6 @@ impl Reading {
             slow: 0,
             rejected: 0,
             cached: 0,
-            fallback: 0,
             would_have_opened: 0,
             would_have_opened_at: None,
             isolated: Vec::new(),

@@ -217,8 +217,6 @@ pub struct Outcomes {
     pub ramp_rejected: u64,
     /// Failed and rejected calls that a cached result answered.
     pub cached: u64,
-    /// How many of the failed and rejected calls a fallback answered.
-    pub fallback: u64,
 }
 
 impl Outcomes {
@@ -233,7 +231,6 @@ impl Outcomes {
             rejected: self.rejected.saturating_add(other.rejected),
             ramp_rejected: self.ramp_rejected.saturating_add(other.ramp_rejected),
             cached: self.cached.saturating_add(other.cached),
-            fallback: self.fallback.saturating_add(other.fallback),
         }
     }
 }

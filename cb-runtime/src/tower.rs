@@ -154,9 +154,6 @@ where
                     }
                 }
             };
-            if F::ANSWERS {
-                breaker.core().answered_by_fallback();
-            }
             fallback.recover(error).await
         })
     }

@@ -185,23 +185,6 @@ async fn a_cached_answer_is_counted() {
     assert_eq!(row(&registry, "cached").await.outcomes.cached, 3);
 }
 
-#[tokio::test]
-async fn an_answer_of_a_fallback_is_counted() {
-    #[circuit_breaker(name = "guarded", registry = registry, fallback = |_, _| 7, failure_threshold = 2)]
-    async fn call(registry: &Registry, fails: bool) -> Result<u32, Broken> {
-        if fails { Err(Broken::Down) } else { Ok(1) }
-    }
-    let registry = Registry::builder().build().unwrap();
-    call(&registry, false).await.unwrap();
-    // Two failures, and a rejection.
-    for _ in 0..3 {
-        assert_eq!(call(&registry, true).await, Ok(7));
-    }
-    let outcomes = registry.breaker("guarded").unwrap().snapshot().outcomes;
-    assert_eq!((outcomes.failure, outcomes.rejected, outcomes.fallback), (2, 1, 3));
-    assert_eq!(row(&registry, "guarded").await.outcomes.fallback, 3);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_hold_every_breaker_once_the_worst_first() {
     let redis = RedisServer::start();

@@ -50,15 +50,11 @@ impl Guarded<'_> {
         let args = quote_spanned!(ours_at(returned)=> kind, ended, args, #reject);
         let into_return = call_at(returned, into_return, &args);
         let rt = runtime(Span::mixed_site());
-        let breaker = self.breaker_ref();
         let return_ = self.return_at(Span::mixed_site());
         quote_spanned! {Span::mixed_site()=>
             match #into_return {
                 #rt::Result::Ok(value) => #return_ value,
-                #rt::Result::Err((args, reason)) => {
-                    #rt::falls_back(#breaker);
-                    (output, args, reason)
-                }
+                #rt::Result::Err((args, reason)) => (output, args, reason),
             }
         }
     }

@@ -71,10 +71,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
         };
         match __circuit_breaker::into_return_or_any(kind, ended, args) {
             __circuit_breaker::Result::Ok(value) => return value,
-            __circuit_breaker::Result::Err((args, reason)) => {
-                __circuit_breaker::falls_back(breaker);
-                (output, args, reason)
-            }
+            __circuit_breaker::Result::Err((args, reason)) => (output, args, reason),
         }
     };
     let later = {

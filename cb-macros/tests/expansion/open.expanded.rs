@@ -70,10 +70,7 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             __circuit_breaker::FromBreakerError::from_breaker_error,
         ) {
             __circuit_breaker::Result::Ok(value) => return value,
-            __circuit_breaker::Result::Err((args, reason)) => {
-                __circuit_breaker::falls_back(breaker);
-                (output, args, reason)
-            }
+            __circuit_breaker::Result::Err((args, reason)) => (output, args, reason),
         }
     };
     let later = {

@@ -47,6 +47,6 @@ pub use return_kind::{
     ValueKind, boxed, never, returning, unnameable, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreakerRef, admitted, ask, end, end_never, falls_back, must_wait, run, settings,
-    time_out, wait,
+    MakeSettings, Site, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings, time_out,
+    wait,
 };

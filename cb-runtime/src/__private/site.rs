@@ -196,12 +196,6 @@ pub fn run<'a, 'p, F: Future>(
     call::run(permit, breaker.call_timeout(), body)
 }
 
-/// A fallback is about to answer the call.
-#[inline]
-pub fn falls_back(breaker: &SiteBreaker) {
-    breaker.core().answered_by_fallback();
-}
-
 /// Classifies a result and gives the outcome back.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
 #[inline(always)]

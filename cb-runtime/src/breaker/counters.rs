@@ -29,11 +29,9 @@ pub(crate) enum Outcome {
     SlowFailure,
     /// A failed or rejected call that a cached result has answered; counted in addition to its outcome.
     Cached,
-    /// No outcome of its own: a failed or rejected call that a fallback answers.
-    Fallback,
 }
 
-const OUTCOMES: usize = 11;
+const OUTCOMES: usize = 10;
 
 /// The whole of which [`ShardedCounter::add_share`] adds parts.
 pub(crate) const ONE: u64 = 1 << 32;
@@ -243,7 +241,6 @@ impl ShardedCounter {
             rejected: self.sum(Outcome::Rejected),
             ramp_rejected: self.sum(Outcome::RampRejected),
             cached: self.sum(Outcome::Cached),
-            fallback: self.sum(Outcome::Fallback),
         }
     }
 }

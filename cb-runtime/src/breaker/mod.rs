@@ -302,8 +302,11 @@ impl Core {
     #[inline(never)]
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         // A histogram needs every duration exactly.
-        let limit_us = if self.context.measures_calls { 0 } else { self.slow_us.load(Ordering::Relaxed) };
-        Stopwatch::start(&self.context.clock, limit_us)
+        #[cfg(feature = "metrics")]
+        if self.context.measures_calls {
+            return Stopwatch::start(&self.context.clock, 0);
+        }
+        Stopwatch::start(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
 
     fn mark_dirty(&self, urgent: bool) {
@@ -383,11 +386,6 @@ impl Core {
         self.durations
             .as_ref()
             .map_or_else(Histogram::default, |durations| std::mem::take(&mut *lock(durations)))
-    }
-
-    /// A fallback answers one of its calls.
-    pub(crate) fn answered_by_fallback(&self) {
-        self.counters.add(Outcome::Fallback);
     }
 
     /// A cached result has answered one of its calls.

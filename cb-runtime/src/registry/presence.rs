@@ -77,22 +77,12 @@ impl About {
 impl Figures {
     /// As numbers in a fixed order, without the zeros at the end.
     fn numbers(&self) -> Vec<u64> {
-        let Outcomes {
-            success,
-            failure,
-            slow,
-            ignored,
-            cancelled,
-            late,
-            rejected,
-            ramp_rejected,
-            cached,
-            fallback,
-        } = self.outcomes;
+        let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, cached } =
+            self.outcomes;
         let window = self.window.map_or([0; 4], |w| [1, w.successes, w.failures, w.slow]);
         let mut all = vec![success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, cached];
         all.extend(window);
-        all.extend([self.would_have_opened, self.would_have_opened_us, self.is_isolated.into(), fallback]);
+        all.extend([self.would_have_opened, self.would_have_opened_us, self.is_isolated.into()]);
         while all.last() == Some(&0) {
             all.pop();
         }
@@ -111,7 +101,6 @@ impl Figures {
             rejected: at(6),
             ramp_rejected: at(7),
             cached: at(8),
-            fallback: at(16),
         };
         let window = Calls { successes: at(10), failures: at(11), slow: at(12) };
         Figures {
@@ -266,14 +255,12 @@ mod tests {
     #[test]
     fn figures_are_read_back_and_other_texts_are_ignored() {
         let outcomes = Outcomes { success: 1, failure: 2, rejected: 7, cached: 9, ..Outcomes::default() };
-        let fallen_back = Outcomes { fallback: 3, ..Outcomes::default() };
         let window = Some(Calls { successes: 3, failures: 4, slow: 0 });
         for figures in [
             Figures { outcomes, window, ..Figures::default() },
             Figures { outcomes, ..Figures::default() },
             Figures { would_have_opened: 2, would_have_opened_us: 1 << 50, ..Figures::default() },
             Figures { is_isolated: true, ..Figures::default() },
-            Figures { outcomes: fallen_back, ..Figures::default() },
             Figures { window: Some(Calls::default()), ..Figures::default() },
             Figures::default(),
         ] {
