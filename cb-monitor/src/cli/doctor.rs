@@ -14,7 +14,7 @@ use crate::figures::Figures;
 use crate::fleet::Instances;
 
 /// Nothing may take longer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Scripts need what came with this version.
 const OLDEST: (u32, u32) = (6, 2);
 /// A clock that differs by more confuses people who read logs; the fleet itself compares Redis' clock only.
