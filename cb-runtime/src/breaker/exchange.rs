@@ -119,6 +119,12 @@ impl Core {
         }
     }
 
+    /// The store cannot read its keys.
+    #[cfg(test)]
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
     /// Has something that a store which has lost its data must be told.
     pub(crate) fn has_history(&self) -> bool {
         self.transact(|inner, _| inner.machine.epoch() > 0 || inner.machine.is_local())

@@ -7,6 +7,8 @@
 mod breaker;
 mod count_window;
 mod failing;
+#[cfg(test)]
+mod faults;
 mod overview;
 mod role;
 mod settings;
@@ -29,6 +31,8 @@ use crate::clock::{Clock, micros};
 use crate::error::Error;
 use crate::snapshot::State;
 use breaker::StoredBreaker;
+#[cfg(test)]
+pub(crate) use faults::Backup;
 use shelf::Shelf;
 
 pub(crate) struct MemoryStore {
@@ -39,6 +43,7 @@ pub(crate) struct MemoryStore {
 }
 
 /// All that is kept.
+#[cfg_attr(test, derive(Clone))]
 struct Space {
     incarnation: String,
     /// The number of the last event.
@@ -102,18 +107,6 @@ impl MemoryStore {
         let mut space = self.lock();
         let now = self.clock.now().0;
         space.report(report, now)
-    }
-
-    /// Loses everything, as a Redis does at FLUSHALL.
-    #[cfg(test)]
-    pub(crate) fn forget_everything(&self) {
-        let mut space = self.lock();
-        space.incarnation = new_incarnation();
-        space.number = 0;
-        space.events.clear();
-        space.breakers.clear();
-        space.sequences.clear();
-        space.cached = Shelf::default();
     }
 
     /// Nothing under the lock can panic halfway through a change, so a poisoned lock is as good as any.

@@ -10,6 +10,7 @@ use crate::store::Cached;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Shelf {
     results: HashMap<String, (u64, Vec<u8>)>,
     /// The keys by expiry.

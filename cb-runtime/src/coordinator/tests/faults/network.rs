@@ -1,0 +1,169 @@
+//! One instance's connection to the store, with its faults.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::snapshot::State;
+use crate::store::memory::MemoryStore;
+use crate::store::{
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Report, Store,
+    StreamEvent,
+};
+use crate::sync::lock;
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Arrives,
+    RequestLost,
+    AnswerLost,
+    /// The request takes the first time, the answer the second.
+    Slow(Duration, Duration),
+}
+
+/// What is wrong with the keys of breakers.
+#[derive(Default)]
+pub(super) struct Damage {
+    /// They cannot be read.
+    pub(super) unreadable: BTreeSet<Arc<str>>,
+    /// They are gone, and Redis' set of breakers that are not closed still names them.
+    pub(super) missing: BTreeSet<Arc<str>>,
+}
+
+pub(super) struct Wire {
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) damage: Arc<Mutex<Damage>>,
+    /// The instance's.
+    pub(super) clock: Clock,
+    pub(super) cut: AtomicBool,
+    /// Of the next request.
+    pub(super) fate: Mutex<Fate>,
+    /// How long events are on their way, in microseconds.
+    pub(super) event_delay: AtomicU64,
+}
+
+impl Wire {
+    pub(super) fn new(store: Arc<MemoryStore>, damage: Arc<Mutex<Damage>>, clock: Clock) -> Wire {
+        Wire {
+            store,
+            damage,
+            clock,
+            cut: AtomicBool::new(false),
+            fate: Mutex::new(Fate::Arrives),
+            event_delay: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn mend(&self) {
+        self.cut.store(false, Ordering::Relaxed);
+        *lock(&self.fate) = Fate::Arrives;
+        self.event_delay.store(0, Ordering::Relaxed);
+    }
+
+    async fn through<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let fate = std::mem::replace(&mut *lock(&self.fate), Fate::Arrives);
+        let lost = |what| Err(Error::store("simulating", what));
+        if self.cut.load(Ordering::Relaxed) || fate == Fate::RequestLost {
+            return lost("the request is lost");
+        }
+        let (before, after) = match fate {
+            Fate::Slow(before, after) => (before, after),
+            _ => (Duration::ZERO, Duration::ZERO),
+        };
+        self.sleep(before).await;
+        let answer = request.await;
+        self.sleep(after).await;
+        if self.cut.load(Ordering::Relaxed) || fate == Fate::AnswerLost {
+            return lost("the answer is lost");
+        }
+        answer
+    }
+
+    async fn sleep(&self, span: Duration) {
+        self.clock.sleep_until(self.clock.now().after(span)).await;
+    }
+
+    fn is_damaged(&self, name: &str) -> bool {
+        lock(&self.damage).unreadable.contains(name)
+    }
+
+    /// A breaker that cannot be read is answered with an error, as in Redis; the others are exchanged.
+    fn exchange_undamaged(&self, mut batch: Batch) -> Answer {
+        let damaged: Vec<bool> = batch.entries.iter().map(|entry| self.is_damaged(&entry.name)).collect();
+        batch.entries.retain(|entry| !self.is_damaged(&entry.name));
+        let mut answer = self.store.exchange_now(&batch);
+        for (entry, view) in batch.entries.iter().zip(&answer.views) {
+            if view.as_ref().is_ok_and(|view| view.record.state != State::Closed) {
+                lock(&self.damage).missing.remove(&entry.name);
+            }
+        }
+        let mut views = std::mem::take(&mut answer.views).into_iter();
+        let view_of =
+            |is_damaged| if is_damaged { Err("damaged".into()) } else { views.next().expect("each") };
+        answer.views = damaged.into_iter().map(view_of).collect();
+        answer
+    }
+
+    /// A breaker that cannot be read has to be exchanged.
+    fn report_undamaged(&self, mut report: Report) -> Acknowledged {
+        let (damaged, places): (Vec<_>, Vec<_>) =
+            (0..report.entries.len()).partition(|at| self.is_damaged(&report.entries[*at].name));
+        report.entries.retain(|entry| !self.is_damaged(&entry.name));
+        let mut answer = self.store.report_now(&report);
+        answer.exchange = answer.exchange.into_iter().map(|at| places[at]).chain(damaged).collect();
+        answer.suspects = lock(&self.damage).missing.iter().cloned().collect();
+        answer
+    }
+
+    async fn load_undamaged(&self) -> Result<Load, Error> {
+        let mut load = self.store.load().await?;
+        for (name, record) in &mut load.held {
+            if self.is_damaged(name) {
+                *record = Err("damaged".into());
+            }
+        }
+        Ok(load)
+    }
+}
+
+impl Store for Wire {
+    fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
+        Box::pin(self.through(async move { Ok(self.exchange_undamaged(batch)) }))
+    }
+    fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        Box::pin(self.through(async move { Ok(self.report_undamaged(report)) }))
+    }
+    fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
+        Box::pin(self.through(self.load_undamaged()))
+    }
+    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(async move {
+            if self.cut.load(Ordering::Relaxed) {
+                return Err(Error::store("simulating", "the stream is cut"));
+            }
+            let events = self.store.watch(from, patience).await?;
+            self.sleep(Duration::from_micros(self.event_delay.load(Ordering::Relaxed))).await;
+            if self.cut.load(Ordering::Relaxed) {
+                return Err(Error::store("simulating", "the stream is cut"));
+            }
+            Ok(events)
+        })
+    }
+    fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(self.through(self.store.history(at, limit)))
+    }
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+        Box::pin(self.through(self.store.fleet()))
+    }
+    fn cache_get(&self, _key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
+    fn cache_put(&self, _key: String, _value: Vec<u8>, _ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+}
