@@ -4,14 +4,15 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use crate::breaker::counters::Outcome;
-use crate::breaker::permit::{Admission, CallPermit, Waiting};
+use crate::breaker::permit::{Admission, Asked, CallPermit, Rejection, Waiting};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breaker::{Breaker, Core};
 use crate::deadline::block_on;
@@ -121,17 +122,16 @@ impl Breaker {
         &self,
         call: impl FnOnce() -> F,
     ) -> Result<T, CallError<E>> {
-        let core = self.core();
-        let ended = {
-            let body = pin!(async move { call().await });
-            Guarded::new(core, self.given_call_timeout(), body, ResultItself).await
-        };
-        match ended {
-            Ended::Success(result) | Ended::Ignored(result) | Ended::Failed(result) => {
-                result.map_err(CallError::Failed)
+        let asked = self.core().ask();
+        let asked = if asked.must_wait() { wait(asked).await } else { asked };
+        let rejected = |rejection: Rejection<'_>| CallError::Rejected(rejection.into_error());
+        let mut permit = asked.admitted().map_err(rejected)?;
+        match run(&mut permit, self.given_call_timeout(), async move { call().await }).await {
+            Ok(result) => {
+                end(permit, ResultItself, &*result);
+                ManuallyDrop::into_inner(result).map_err(CallError::Failed)
             }
-            Ended::Rejected(error) => Err(CallError::Rejected(error)),
-            Ended::TimedOut(error) => Err(CallError::TimedOut(error)),
+            Err(deadline) => Err(CallError::TimedOut(deadline.timed_out(permit))),
         }
     }
 }
@@ -159,18 +159,15 @@ impl Breaker {
     /// # Errors
     /// [`CallError::Rejected`] without having called `call`, [`CallError::Failed`] with its own error.
     pub fn call_blocking<T, E>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        let core = self.core();
-        let mut permit = match core.admit() {
-            Admission::Go(permit) => permit,
-            Admission::Wait(waiting) => block_on(waiting)?,
-            Admission::No(error) => return Err(CallError::Rejected(error)),
-        };
-        if let Some(limit) = permit.call_timeout(self.given_call_timeout()) {
+        let asked = self.core().ask();
+        let asked = if asked.must_wait() { block_on(wait(asked)) } else { asked };
+        let rejected = |rejection: Rejection<'_>| CallError::Rejected(rejection.into_error());
+        let mut permit = asked.admitted().map_err(rejected)?;
+        if let Some(limit) = self.core().call_timeout(*self.given_call_timeout()) {
             permit.limit(limit);
         }
-        let watch = core.stopwatch();
-        permit.running(true);
-        let result = call();
+        let watch = permit.stopwatch();
+        let result = permit.guard(call);
         permit.took(watch);
         permit.end(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
         result.map_err(CallError::Failed)
@@ -188,20 +185,6 @@ pub enum Verdict {
     Ignored,
     /// It does not, and says for how long it will not.
     Opening(Duration),
-}
-
-/// How a guarded call ended, and what it returned if it did. Its outcome has been recorded.
-pub enum Ended<R> {
-    /// Returned a success.
-    Success(R),
-    /// Returned what says nothing about the dependency.
-    Ignored(R),
-    /// Returned a failure.
-    Failed(R),
-    /// Was not made.
-    Rejected(BreakerError),
-    /// Took too long and was dropped.
-    TimedOut(BreakerError),
 }
 
 /// Says what a returned value means.
@@ -224,221 +207,145 @@ impl<T, E> Judge<Result<T, E>> for ResultItself {
     }
 }
 
-/// Asks for leave to make a call; waits for the store's word where a probe is due.
-#[inline]
+/// Asks for a permit; waits for the store's answer where a probe is due.
 pub(crate) async fn admitted(core: &Core) -> Result<CallPermit<'_>, BreakerError> {
-    match core.admit() {
-        Admission::Go(permit) => Ok(permit),
-        Admission::Wait(waiting) => waiting.await,
-        Admission::No(error) => Err(error),
-    }
+    let asked = core.ask();
+    let asked = if asked.must_wait() { wait(asked).await } else { asked };
+    asked.admitted().map_err(Rejection::into_error)
 }
 
-/// A guarded call: leave, the body, its verdict. One future for all of it, so that on the fast path
-/// nothing is moved from one to the next: leave, body and outcome happen inside one `poll`.
-pub(crate) struct Guarded<'a, F: Future, J> {
+/// Asks the machine to admit a call; waits for the store's answer where a probe is due.
+pub(crate) fn wait(asked: Asked<'_>) -> Admit<'_> {
+    Admit { core: asked.core(), waiting: None }
+}
+
+/// The future of [`wait`]. Two words, because every guarded function's future has room for it.
+#[must_use = "futures do nothing unless polled"]
+pub struct Admit<'a> {
     core: &'a Core,
-    call_timeout: Option<Duration>,
-    body: Pin<&'a mut F>,
-    judge: Option<J>,
-    stage: Stage<'a>,
+    waiting: Option<Box<Waiting<'a>>>,
 }
 
-enum Stage<'a> {
-    New,
-    Waiting(Waiting<'a>),
-    Permitted(CallPermit<'a>),
-    /// The body has been polled. Its permit is here between polls.
-    Running(Option<CallPermit<'a>>, Stopwatch, Option<Box<Deadline>>),
-    Ended,
-}
+impl<'a> Future for Admit<'a> {
+    type Output = Asked<'a>;
 
-/// Leave to poll a body.
-type Leave<'a> = (CallPermit<'a>, Stopwatch);
-
-/// What does not depend on the body's type: compiled once, and not with every guarded function.
-impl<'a> Stage<'a> {
-    /// Leave to poll the body, and since when it is measured.
-    fn leave(&mut self, core: &'a Core, cx: &mut Context<'_>) -> Poll<Result<Leave<'a>, BreakerError>> {
-        if let Stage::Running(permit, watch, _) = self {
-            let permit = permit.take().expect("a guarded call is not polled after it has ended");
-            return Poll::Ready(Ok((permit, *watch)));
+    #[cold]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Asked<'a>> {
+        if self.waiting.is_none() {
+            match self.core.admit() {
+                Admission::Go(permit) => return Poll::Ready(Asked::granted(permit)),
+                Admission::No(rejection) => return Poll::Ready(Asked::denied(rejection)),
+                Admission::Wait(waiting) => self.waiting = Some(Box::new(waiting)),
+            }
         }
-        let admission = match std::mem::replace(self, Stage::Ended) {
-            Stage::New => core.admit(),
-            Stage::Waiting(waiting) => Admission::Wait(waiting),
-            Stage::Permitted(permit) => Admission::Go(permit),
-            Stage::Running(..) | Stage::Ended => panic!("a guarded call was polled after it had ended"),
-        };
-        let answer = match admission {
-            Admission::Go(permit) => Ok(permit),
-            Admission::No(error) => Err(error),
-            Admission::Wait(mut waiting) => match Pin::new(&mut waiting).poll(cx) {
-                Poll::Ready(answer) => answer,
-                Poll::Pending => {
-                    *self = Stage::Waiting(waiting);
-                    return Poll::Pending;
-                }
-            },
-        };
-        Poll::Ready(answer.map(|permit| (permit, core.stopwatch())))
-    }
-
-    /// Keeps the permit until the next poll, unless the call's time is up.
-    fn suspend(
-        &mut self,
-        (permit, watch): Leave<'a>,
-        call_timeout: Option<Duration>,
-        cx: &mut Context<'_>,
-    ) -> Poll<BreakerError> {
-        let mut deadline = match std::mem::replace(self, Stage::Ended) {
-            Stage::Running(_, _, deadline) => deadline,
-            _ => permit.call_timeout(call_timeout).map(|limit| {
-                permit.limit(limit);
-                Box::new(Deadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })
+        match &mut self.waiting {
+            Some(waiting) => Pin::new(&mut **waiting).poll(cx).map(|answer| match answer {
+                Ok(permit) => Asked::granted(permit),
+                Err(rejection) => Asked::denied(rejection),
             }),
-        };
-        // The timer must have been polled to wake this task.
-        if let Some(deadline) = &mut deadline
-            && deadline.sleep.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(permit.timed_out(deadline.limit));
+            None => Poll::Pending,
         }
-        let watch = watch.suspended(permit.core().clock());
-        *self = Stage::Running(Some(permit), watch, deadline);
-        Poll::Pending
     }
 }
 
-/// Nothing in it is pinned in place: the body is pinned where the caller keeps it.
-impl<F: Future, J> Unpin for Guarded<'_, F, J> {}
-
-/// A timer on the heap, so that a function without a timeout does not carry one in its future.
-struct Deadline {
-    limit: Duration,
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl<'a, F: Future, J> Guarded<'a, F, J> {
-    /// A call that still has to ask for leave.
-    #[inline]
-    pub(crate) fn new(
-        core: &'a Core,
-        call_timeout: Option<Duration>,
-        body: Pin<&'a mut F>,
-        judge: J,
-    ) -> Self {
-        Guarded { core, call_timeout, body, judge: Some(judge), stage: Stage::New }
-    }
-
-    /// A call that there is leave for.
-    #[inline]
-    pub(crate) fn permitted(
-        permit: CallPermit<'a>,
-        call_timeout: Option<Duration>,
-        body: Pin<&'a mut F>,
-        judge: J,
-    ) -> Self {
-        let core = permit.core();
-        Guarded { core, call_timeout, body, judge: Some(judge), stage: Stage::Permitted(permit) }
-    }
-}
-
-impl<'a, F: Future, J: Judge<F::Output>> Guarded<'a, F, J> {
-    /// Polls the body. What is ready at once is never stored, and its permit never moved.
-    #[inline]
-    fn run(
-        &mut self,
-        mut permit: CallPermit<'a>,
+pin_project! {
+    /// The body of a call, while it runs; `Err` = its time is up.
+    ///
+    /// What costs time in a guarded call is its result on its way through memory: a word that is read while a
+    /// part of it is still being written waits for that. So the body is in here by value, the result leaves
+    /// as what nobody drops (the compiler would keep a copy for the case of a panic), and nothing is written
+    /// on the way.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Run<'a, 'p, F> {
+        permit: &'p mut CallPermit<'a>,
+        given_timeout: &'p Option<Duration>,
         watch: Stopwatch,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<F::Output>> {
-        permit.running(true);
-        match self.body.as_mut().poll(cx) {
-            Poll::Ready(value) => {
-                permit.took(watch);
-                Poll::Ready(self.finish(&mut permit, value))
-            }
-            Poll::Pending => {
-                permit.running(false);
-                let leave = (permit, watch);
-                Poll::Ready(Ended::TimedOut(ready!(self.stage.suspend(leave, self.call_timeout, cx))))
-            }
-        }
-    }
-
-    /// Gives the outcome back.
-    #[expect(clippy::inline_always, reason = "a call would pass the value through memory, see below")]
-    #[inline(always)]
-    fn finish(&mut self, permit: &mut CallPermit<'a>, value: F::Output) -> Ended<F::Output> {
-        let judge = self.judge.take().expect("a call ends once");
-        // The predicate is the user's code as much as the body is: a panic in it counts as one.
-        permit.running(true);
-        if J::MAY_PANIC {
-            let verdict = judge.judge(&value);
-            return end(permit, verdict, ManuallyDrop::new(value));
-        }
-        // Nothing from here on panics, but the compiler cannot know: it would keep the value in memory to be
-        // able to drop it then, and every call would wait for it to be written and read back.
-        let value = ManuallyDrop::new(value);
-        let verdict = judge.judge(&value);
-        end(permit, verdict, value)
+        deadline: Option<Pin<Box<Deadline>>>,
+        #[pin]
+        body: F,
     }
 }
 
-/// Gives the outcome back, and the value on.
-#[expect(clippy::inline_always, reason = "a call would pass the value through memory, see above")]
+pin_project! {
+    /// The end of the time that a call may take. On the heap, so that a function without a timeout does not
+    /// carry a timer in its future.
+    pub struct Deadline {
+        limit: Duration,
+        #[pin]
+        sleep: Sleep,
+    }
+}
+
+impl Deadline {
+    /// Ends the call as failed. It has been dropped.
+    pub(crate) fn timed_out(&self, permit: CallPermit<'_>) -> BreakerError {
+        permit.timed_out(self.limit)
+    }
+}
+
+/// Makes the call that the permit is for. `given_timeout` is the function's own.
+#[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
+#[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
-fn end<R>(permit: &mut CallPermit<'_>, verdict: Verdict, value: ManuallyDrop<R>) -> Ended<R> {
-    match verdict {
-        Verdict::Success => {
-            permit.end(Outcome::Success);
-            Ended::Success(ManuallyDrop::into_inner(value))
-        }
-        Verdict::Failure => {
-            permit.end(Outcome::Failure);
-            Ended::Failed(ManuallyDrop::into_inner(value))
-        }
-        Verdict::Opening(span) => {
-            permit.end_opening(span);
-            Ended::Failed(ManuallyDrop::into_inner(value))
-        }
-        Verdict::Ignored => {
-            permit.end(Outcome::Ignored);
-            Ended::Ignored(ManuallyDrop::into_inner(value))
-        }
-    }
+pub(crate) fn run<'a, 'p, F: Future>(
+    permit: &'p mut CallPermit<'a>,
+    given_timeout: &'p Option<Duration>,
+    body: F,
+) -> Run<'a, 'p, F> {
+    let watch = permit.stopwatch();
+    Run { permit, given_timeout, watch, deadline: None, body }
 }
 
-impl<F: Future, J: Judge<F::Output>> Future for Guarded<'_, F, J> {
-    type Output = Ended<F::Output>;
+impl<F: Future> Future for Run<'_, '_, F> {
+    type Output = Result<ManuallyDrop<F::Output>, Pin<Box<Deadline>>>;
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let call = self.get_mut();
-        if let Stage::New = call.stage
-            && let Some(permit) = call.core.admit_closed()
-        {
-            return call.run(permit, Stopwatch::OFF, cx);
+        let this = self.project();
+        let (body, permit) = (this.body, &mut **this.permit);
+        if let Poll::Ready(value) = permit.guard(|| body.poll(cx)) {
+            permit.took(*this.watch);
+            return Poll::Ready(Ok(ManuallyDrop::new(value)));
         }
-        call.poll_slowly(cx)
+        suspend(permit, **this.given_timeout, this.watch, this.deadline, cx).map(Err)
     }
 }
 
-impl<F: Future, J: Judge<F::Output>> Guarded<'_, F, J> {
-    /// Everything but a plainly closed circuit's first poll. Apart from it, so that the permit of a call that is
-    /// ready at once stays in registers, and so that it does not pay for measuring.
-    #[inline(never)]
-    fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Ended<F::Output>> {
-        if let Stage::New = self.stage
-            && let Some(permit) = self.core.admit_measured()
-        {
-            let watch = self.core.stopwatch();
-            return self.run(permit, watch, cx);
-        }
-        match ready!(self.stage.leave(self.core, cx)) {
-            Ok((permit, watch)) => self.run(permit, watch, cx),
-            Err(error) => Poll::Ready(Ended::Rejected(error)),
-        }
+/// Ready when the call's time is up.
+#[cold]
+#[inline(never)]
+fn suspend(
+    permit: &CallPermit<'_>,
+    given_timeout: Option<Duration>,
+    watch: &mut Stopwatch,
+    deadline: &mut Option<Pin<Box<Deadline>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Pin<Box<Deadline>>> {
+    if !watch.was_suspended() {
+        *deadline = permit.core().call_timeout(given_timeout).map(|limit| {
+            permit.limit(limit);
+            Box::pin(Deadline { limit, sleep: tokio::time::sleep(limit) })
+        });
     }
+    *watch = watch.suspended(permit.core().clock());
+    let Some(timer) = deadline else { return Poll::Pending };
+    // The timer must have been polled to wake this task.
+    ready!(timer.as_mut().project().sleep.poll(cx));
+    deadline.take().map_or(Poll::Pending, Poll::Ready)
+}
+
+/// Classifies the result of a call, and gives its outcome back.
+#[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+#[inline(always)]
+pub(crate) fn end<R, J: Judge<R>>(mut permit: CallPermit<'_>, judge: J, value: &R) -> Verdict {
+    // A predicate is the user's code as much as the body is: a panic in it counts as one.
+    let verdict = if J::MAY_PANIC { permit.guard(|| judge.judge(value)) } else { judge.judge(value) };
+    match verdict {
+        Verdict::Success => permit.end(Outcome::Success),
+        Verdict::Failure => permit.end(Outcome::Failure),
+        Verdict::Ignored => permit.end(Outcome::Ignored),
+        Verdict::Opening(span) => permit.end_opening(span),
+    }
+    verdict
 }

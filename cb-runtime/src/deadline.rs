@@ -1,4 +1,4 @@
-//! Deadlines that need no runtime: one thread per process wakes the futures whose time has come.
+//! Deadlines without a runtime: one thread per process wakes the futures whose deadline has passed.
 //!
 //! A guarded call may be awaited on any executor, with or without a timer, and in a forked process, where
 //! none of the parent's threads exist. So the few waits of a call that depend on the coordinator are bounded
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// Completes once its time has come, by the machine's clock. Begins to run with its first poll.
+/// A future that is ready after a span of the machine's clock, which begins with the first poll.
 pub(crate) struct Deadline {
     span: Duration,
     alarm: Option<Arc<Alarm>>,

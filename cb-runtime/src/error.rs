@@ -9,6 +9,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::clock::micros;
+use crate::name::BreakerName;
 
 /// The breaker's own answer in place of the guarded function's: the call was rejected, or took
 /// longer than its `call_timeout`.
@@ -16,36 +17,54 @@ use crate::clock::micros;
 /// Made without an allocation, because every call makes one while a circuit is open.
 #[derive(Clone)]
 pub struct BreakerError {
-    breaker: Arc<str>,
-    /// Microseconds: until another try is worthwhile, or how long the call was allowed to take. [`UNKNOWN`] where neither
-    /// is known.
-    span_us: u64,
-    kind: RefusalKind,
+    breaker: BreakerName,
+    /// The kind in the lowest bits. Above them microseconds: until another try is worthwhile, or how long the
+    /// call was allowed to take; [`UNKNOWN`] where neither is known.
+    ///
+    /// Whole words throughout: functions return this error by value, and a byte that is written just before
+    /// the word around it is copied stalls the processor for longer than the rest of a call takes. It is
+    /// small because every function with this error in its error type moves it, even when the call succeeds.
+    packed: u64,
 }
+
+const _: () = assert!(size_of::<BreakerError>() == 16);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusalKind {
     /// Open, and not due for a probe before the span has elapsed.
-    Open,
+    Open = 0,
     /// Half-open (or due to be), and all allowed probes are under way.
-    ProbesTaken,
+    ProbesTaken = 1,
     /// Closed, and admitting only a part of the calls.
-    RampingUp,
+    RampingUp = 2,
     /// Opened by a manual override, until it is released or the span has elapsed.
-    ForcedOpen,
+    ForcedOpen = 3,
     /// The call took longer than the span.
-    TimedOut,
+    TimedOut = 4,
 }
 
-const UNKNOWN: u64 = u64::MAX;
+const KIND_BITS: u32 = 3;
+const UNKNOWN: u64 = u64::MAX >> KIND_BITS;
 
 impl BreakerError {
-    pub(crate) fn new(breaker: Arc<str>, kind: RefusalKind, span: Option<Duration>) -> Self {
-        BreakerError { breaker, span_us: span.map_or(UNKNOWN, micros), kind }
+    pub(crate) fn new(breaker: BreakerName, kind: RefusalKind, span: Option<Duration>) -> Self {
+        let span = span.map_or(UNKNOWN, |span| micros(span).min(UNKNOWN - 1));
+        BreakerError { breaker, packed: span << KIND_BITS | kind as u64 }
+    }
+
+    fn kind(&self) -> RefusalKind {
+        match self.packed & ((1 << KIND_BITS) - 1) {
+            0 => RefusalKind::Open,
+            1 => RefusalKind::ProbesTaken,
+            2 => RefusalKind::RampingUp,
+            3 => RefusalKind::ForcedOpen,
+            _ => RefusalKind::TimedOut,
+        }
     }
 
     fn span(&self) -> Option<Duration> {
-        (self.span_us != UNKNOWN).then(|| Duration::from_micros(self.span_us))
+        let span = self.packed >> KIND_BITS;
+        (span != UNKNOWN).then(|| Duration::from_micros(span))
     }
 
     /// The call was rejected without being made: the circuit is open, forced open, half-open with all its probes under
@@ -57,12 +76,12 @@ impl BreakerError {
     /// The call was rejected although the circuit is closed: it has just recovered, and admits only a part of the calls
     /// (`ramp_up`).
     pub fn is_ramping_up(&self) -> bool {
-        self.kind == RefusalKind::RampingUp
+        self.kind() == RefusalKind::RampingUp
     }
 
     /// The call was made, took longer than the breaker's `call_timeout`, and was cancelled.
     pub fn is_timeout(&self) -> bool {
-        self.kind == RefusalKind::TimedOut
+        self.kind() == RefusalKind::TimedOut
     }
 
     /// The name of the breaker that answered.
@@ -80,9 +99,9 @@ impl BreakerError {
 
 impl fmt::Display for BreakerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &*self.breaker;
+        let name = self.breaker();
         let span = self.span().unwrap_or_default();
-        match self.kind {
+        match self.kind() {
             RefusalKind::Open => write!(f, "circuit breaker \"{name}\" is open; retry in {span:.1?}"),
             RefusalKind::ProbesTaken => {
                 write!(f, "circuit breaker \"{name}\" is half-open and all its probes are under way")
@@ -104,8 +123,8 @@ impl fmt::Display for BreakerError {
 impl fmt::Debug for BreakerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BreakerError")
-            .field("breaker", &self.breaker)
-            .field("kind", &self.kind)
+            .field("breaker", &self.breaker())
+            .field("kind", &self.kind())
             .field("span", &self.span())
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! What a registry tells its subscribers: changes of state in the order of their epochs, and problems.
+//! The events of a registry: transitions, in the order of their epochs, and problems.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,19 +19,19 @@ use crate::snapshot::State;
 use crate::sync::lock;
 use crate::text::single_line;
 
-/// Something that happened. Sent after the change that it tells of.
+/// An event. Events of changes are sent after the change.
 ///
-/// `serde` writes it as one object whose `event` says which it is: `{"event": "transition", "breaker":
-/// "orders", …}`.
+/// `serde` writes it as one object whose `event` is the kind: `{"event": "transition", "breaker": "orders",
+/// …}`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
-    /// The fleet's state of a breaker has changed. Every instance sees each change exactly once,
-    /// a breaker's changes in the order of their epochs.
+    /// A transition of the fleet's state of a breaker. Every instance receives each transition exactly
+    /// once, and a breaker's transitions in the order of their epochs.
     Transition(Arc<Transition>),
-    /// This instance has changed its own state while it could not reach the store. Once the store is back,
-    /// the instance takes the fleet's state.
+    /// A transition of this instance alone, made while it could not reach the store or below the quorum. The
+    /// instance returns to the fleet's state later.
     LocalTransition(Arc<Transition>),
     /// A cached result has answered in place of a failed or rejected call.
     CacheHit {
@@ -55,19 +55,19 @@ pub enum Event {
         #[serde(serialize_with = "serial::span")]
         took: Duration,
     },
-    /// A [metrics-only](crate::State::MetricsOnly) breaker would have opened now. Sent when its rules begin
-    /// to ask for that, not for every call; and again after they have not in between.
+    /// A [metrics-only](crate::State::MetricsOnly) breaker would have opened. Sent once when its rules
+    /// begin to be met, not for every call.
     WouldHaveOpened {
         /// The breaker's name.
         breaker: Arc<str>,
         /// The rule, with its figures and the limit.
         reason: String,
     },
-    /// The store does not answer. From now on this instance decides by itself.
+    /// The store does not answer. From now on this instance decides locally.
     StoreLost(Error),
-    /// The store answers again, and this instance has taken over the fleet's states.
+    /// The store answers again, and this instance has adopted the fleet's states.
     StoreRestored,
-    /// Something else went wrong in the background. Calls are not affected.
+    /// Another problem in the background. Calls are not affected.
     Error(Error),
 }
 
@@ -76,7 +76,7 @@ fn only_error<S: Serializer>(result: &Result<(), String>, out: S) -> Result<S::O
     result.as_ref().err().serialize(out)
 }
 
-/// A change of state.
+/// A transition of a breaker's state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Transition {
@@ -84,38 +84,38 @@ pub struct Transition {
     pub breaker: Arc<str>,
     /// The number of the new state. For a local transition, that of the last state which the store confirmed.
     pub epoch: u64,
-    /// When it happened, by the store's clock: the time is the one that every instance sees. Of a local
-    /// transition, this instance's best estimate.
+    /// When it happened, by the store's clock, so that all instances see one time. For a local transition,
+    /// this instance's estimate of the store's clock.
     #[serde(serialize_with = "serial::time")]
     pub at: SystemTime,
     /// The state before.
     pub from: State,
     /// The state from now on.
     pub to: State,
-    /// The rule that led to it, with its figures and the limit; or an operator's words.
+    /// The rule that led to it, with its figures and the limit; or the reason that an operator gave.
     pub reason: String,
-    /// Who ordered it, if a person did and [said so](crate::Breaker::by).
+    /// The [actor](crate::Breaker::by) of a manual override; empty if none was given.
     pub actor: String,
-    /// The id of the instance that brought the change about.
+    /// The id of the instance that made the transition.
     pub originator: String,
-    /// Whether that instance is the one whose event this is.
+    /// Whether that instance is this one.
     pub own: bool,
-    /// The successes that the decision looked at.
+    /// The number of successes that the decision rests on.
     pub successes: u64,
-    /// The failures that the decision looked at.
+    /// The number of failures that the decision rests on.
     pub failures: u64,
-    /// For how long it opened, if it did.
+    /// The time from opening to half-open, if it has opened.
     #[serde(serialize_with = "serial::option_span")]
     pub open_for: Option<Duration>,
-    /// Its place in the fleet's history, to [go on from](crate::Registry::subscribe_from) later. A local
+    /// Its position in the fleet's history, to [resume from](crate::Registry::subscribe_from). A local
     /// transition has none.
     pub cursor: Option<Cursor>,
 }
 
-/// A place in the fleet's history: the one behind a [`Transition`].
+/// A position in the fleet's history: the one after a [`Transition`].
 ///
-/// A text without blanks, made by `Display` and read by `FromStr`; fit for the `id` of a server-sent event.
-/// What is in it may change with any version.
+/// `Display` writes it as a text without blanks, which `FromStr` reads and which can be the `id` of a
+/// server-sent event. The format may change with any version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     pub(crate) incarnation: String,
@@ -124,7 +124,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Whether this place is known to be at `other`, or before it.
+    /// Whether this position is certainly not after `other`.
     fn is_covered_by(&self, other: &Cursor) -> bool {
         self.incarnation == other.incarnation && self.number <= other.number
     }
@@ -142,7 +142,7 @@ impl Serialize for Cursor {
     }
 }
 
-/// A text that is no [`Cursor`].
+/// The error of parsing a text that is not a [`Cursor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseCursorError(());
 
@@ -158,7 +158,7 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Everything is checked, as it may come from a browser, and goes to the store.
+        // All parts are checked, because the text may come from a browser, and is sent to the store.
         let digits =
             |text: &str| !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit());
         let read = || {
@@ -185,16 +185,15 @@ pub enum CacheTier {
     Shared,
 }
 
-/// A subscription: all events from the moment of subscribing on, or [from a cursor
-/// on](crate::Registry::subscribe_from).
+/// A subscription to all events since it was made, or [since a cursor](crate::Registry::subscribe_from).
 ///
 /// A subscriber that is more than 1,024 events behind loses the oldest ones; [`Events::lost`] counts them.
 #[derive(Debug)]
 pub struct Events {
     receiver: broadcast::Receiver<Event>,
-    /// Transitions of the past, still to be handed out.
+    /// Past transitions that have not been received yet.
     past: VecDeque<Event>,
-    /// The last of them: the receiver may have some of them, too.
+    /// The cursor of the last of them. The channel may contain some of them, too.
     resumed: Option<Cursor>,
     lost: u64,
 }
@@ -217,7 +216,7 @@ impl Events {
         }
     }
 
-    /// The next event if there is one already.
+    /// The next event, without waiting.
     pub fn try_recv(&mut self) -> Option<Event> {
         if let Some(event) = self.past.pop_front() {
             return Some(event);
@@ -232,14 +231,14 @@ impl Events {
         }
     }
 
-    /// How many events are missing, at least: those that this subscriber was too slow for, and those between
-    /// its cursor and the oldest that the store still keeps.
+    /// The minimum number of missing events: those that this subscriber was too slow for, and those between
+    /// its cursor and the oldest event in the store.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Puts transitions before the subscription's events. They were read after it had begun. `lost`: the
-    /// number of missing transitions before them.
+    /// Prepends past transitions, which were read after the subscription was made. `lost`: the number of
+    /// missing transitions before them.
     pub(crate) fn behind(mut self, past: Vec<Transition>, lost: u64) -> Self {
         self.resumed = past.last().and_then(|last| last.cursor.clone());
         self.past = past.into_iter().map(|transition| Event::Transition(Arc::new(transition))).collect();
@@ -254,13 +253,13 @@ impl Events {
     }
 }
 
-/// What a registry does with a background error, if the builder was given a callback.
+/// The callback for background errors.
 pub(crate) type OnError = Arc<dyn Fn(&Error) + Send + Sync>;
 
-/// Where a registry's events go out: to its subscribers at once, and to `tracing` and the error
-/// callback on a thread of their own, so that no user code runs where calls or exchanges do.
+/// Sends a registry's events to its subscribers, and to `tracing` and the error callback on a thread of
+/// their own, so that user code runs neither in calls nor in exchanges.
 pub(crate) struct EventBus {
-    /// `None` once the registry has been shut down: subscribers see the end.
+    /// `None` once the registry has been shut down, which ends all subscriptions.
     subscribers: Mutex<Option<broadcast::Sender<Event>>>,
     on_error: Option<OnError>,
     #[cfg(feature = "metrics")]
@@ -289,7 +288,7 @@ impl EventBus {
         lock(&self.subscribers).take();
     }
 
-    /// Never blocks: a listener that is too slow loses events, and holds up nothing.
+    /// Never blocks: a subscriber that is too slow loses events.
     pub(crate) fn emit(&self, event: Event) {
         #[cfg(feature = "metrics")]
         note(&self.meter, &event);
@@ -304,7 +303,7 @@ impl EventBus {
     }
 }
 
-/// Hands an event to the thread that runs users' code. It is dropped where a thousand are waiting already.
+/// Queues an event for the thread that runs user code. The event is dropped if the queue is full.
 fn report(event: Event, on_error: Option<OnError>) {
     type Queued = (Event, Option<OnError>);
     static REPORTER: OnceLock<Option<SyncSender<Queued>>> = OnceLock::new();
@@ -312,7 +311,7 @@ fn report(event: Event, on_error: Option<OnError>) {
         let (sender, receiver) = sync_channel::<Queued>(CAPACITY);
         let run = move || {
             for (event, on_error) in receiver {
-                // A panic in a user's code must not keep the next event from being reported.
+                // A panic in user code must not end the thread.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     trace(&event);
                     if let (Event::Error(error) | Event::StoreLost(error), Some(on_error)) =

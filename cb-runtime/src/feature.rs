@@ -1,6 +1,6 @@
-//! Names the features that this build lacks. A function that a feature would bring exists without it, too, with a
-//! bound that no type satisfies: the compiler alone would report only that there is no such function. The messages
-//! contain the paths of these traits and of the functions, so both read well.
+//! Names the features that this build lacks. A function that a feature would bring exists without it, too,
+//! with a bound that no type satisfies: the compiler alone would report only that there is no such
+//! function. The messages contain the paths of these traits and of the functions, so both read well.
 #![doc(hidden)]
 #![allow(missing_docs, reason = "hidden")]
 

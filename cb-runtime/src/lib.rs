@@ -44,14 +44,14 @@
 //! - `redis` (default): the Redis store
 //! - `cluster`, `sentinel`, `tls`: Redis Cluster, a master found through Sentinel, `rediss://`
 //! - `config`: settings from a TOML or YAML file and from environment variables ([`RegistryConfig`])
-//! - `metrics`: counters, gauges and histograms through the [`metrics` facade](https://docs.rs/metrics), in the
-//!   background; docs/metrics.md lists them
+//! - `metrics`: counters, gauges and histograms through the [`metrics` facade](https://docs.rs/metrics), in
+//!   the background; docs/metrics.md lists them
 //! - `tower`: a layer for [`tower`](https://docs.rs/tower) services
 //! - `http`: which status codes are failures, and `Retry-After`
 //! - `test-util`: a registry and a clock for each test of a guarded function
 
-/// What an expansion of the attribute names. Not a public interface: it changes with the macro, without notice.
-/// The compiler's messages contain this path, so it reads well.
+/// What an expansion of the attribute names. Not a public interface: it changes with the macro, without
+/// notice. The compiler's messages contain this path, so it reads well.
 #[doc(hidden)]
 pub mod attribute {
     pub use crate::__private::*;
@@ -75,6 +75,7 @@ mod health;
 pub mod http;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod name;
 mod registry;
 mod serial;
 mod snapshot;

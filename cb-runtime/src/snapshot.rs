@@ -1,4 +1,4 @@
-//! What a breaker looks like at one moment.
+//! The public views of breakers, instances and the store at one moment.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    /// Whether an operator has set it. Only an operator, or its expiry, ends such a state.
+    /// Whether the state is a manual override, which only an operator or its expiry ends.
     pub const fn is_manual(self) -> bool {
         matches!(self, State::ForcedOpen | State::Disabled | State::MetricsOnly)
     }
@@ -77,7 +77,7 @@ impl FromStr for State {
     }
 }
 
-/// A text that names no [`State`].
+/// The error of parsing a text that is not the name of a [`State`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseStateError(String);
 
@@ -93,47 +93,47 @@ impl fmt::Display for ParseStateError {
 
 impl std::error::Error for ParseStateError {}
 
-/// A breaker at one moment, as this instance knows it; taken from memory, without I/O.
+/// A breaker at one moment, from this instance's memory, without I/O.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The breaker's name.
     pub name: String,
-    /// The state that calls meet here and now.
+    /// The state that decides on calls of this instance now.
     pub state: State,
-    /// The fleet's number for the state: grows by one at every change. While `local` is true, that
-    /// of the last state which the store confirmed.
+    /// The number of the fleet's state, which grows by one with every transition. While `local` is true,
+    /// the number of the last state that the store has confirmed.
     pub epoch: u64,
-    /// Whether only this instance is in this state, because the store has not confirmed it (yet).
+    /// Whether only this instance is in this state, because the store has not confirmed it.
     pub local: bool,
     /// When this state began, by the store's clock; `None` if the breaker has never left its first state,
     /// closed.
     #[serde(serialize_with = "serial::option_time")]
     pub since: Option<SystemTime>,
-    /// When the circuit opened last, as far as this instance has seen it open.
+    /// The time of the latest opening that this instance has seen.
     #[serde(serialize_with = "serial::option_time")]
     pub opened_at: Option<SystemTime>,
-    /// When a call of this instance failed last; the fleet's is [`FleetBreaker::last_failure_at`].
+    /// The time of this instance's latest failure. [`FleetBreaker::last_failure_at`] is the fleet's.
     #[serde(serialize_with = "serial::option_time")]
     pub last_failure_at: Option<SystemTime>,
-    /// Why it came to this state; empty if it has never left its first state.
+    /// The reason of the latest transition; empty if there was none.
     pub reason: String,
-    /// Who ordered this state, if a person did and [said so](crate::Breaker::by).
+    /// The [actor](crate::Breaker::by) of a manual override; empty if none was given.
     pub actor: String,
     /// Until a probe or the next health check may be made (open), or until a manual override expires.
     #[serde(serialize_with = "serial::option_span")]
     pub retry_after: Option<Duration>,
     /// Failures of this epoch: the fleet's at the last exchange, and this instance's since.
     pub failures: u64,
-    /// Successes of this epoch, likewise.
+    /// Successes of this epoch: the fleet's at the last exchange, and this instance's since.
     pub successes: u64,
-    /// Failures since the latest success, likewise.
+    /// Failures since the latest success: the fleet's at the last exchange, and this instance's since.
     pub consecutive_failures: u64,
     /// The window's calls, failures and rates, if the breaker judges by a window.
     pub window: Option<WindowSnapshot>,
     /// The outcomes of this instance's own calls since it started.
     pub outcomes: Outcomes,
-    /// Every setting, with its value and where that comes from.
+    /// All settings, with their values and origins.
     pub settings: Vec<Setting>,
 }
 
@@ -141,15 +141,16 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Setting {
-    /// By the name of its attribute argument.
+    /// The name of the attribute's argument.
     pub name: &'static str,
-    /// As in a file: `"5"`, `"1m 30s"`; `"off"` if it is not given and has no default.
+    /// The value in the form of a configuration file: `"5"`, `"1m 30s"`; `"off"` if it is not set and has
+    /// no default.
     pub value: String,
-    /// Which layer it comes from.
+    /// The layer that sets it.
     pub origin: Origin,
 }
 
-/// Where a setting's value comes from; each takes precedence over those below.
+/// The layer that sets a value. Each layer takes precedence over those below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -162,7 +163,7 @@ pub enum Origin {
     /// The registry's defaults, from a file, the environment or [the
     /// builder](crate::RegistryBuilder::defaults).
     Defaults,
-    /// No layer gives it.
+    /// No layer sets it.
     BuiltIn,
 }
 
@@ -170,13 +171,13 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WindowSnapshot {
-    /// Calls with a result, in the window.
+    /// The number of successes and failures in the window.
     pub calls: u64,
-    /// How many of them failed.
+    /// The number of failures.
     pub failures: u64,
     /// `failures / calls`; 0 if there were no calls.
     pub failure_rate: f64,
-    /// How many of them took longer than `slow_call_duration`, whether they failed or not.
+    /// The number of calls that took longer than `slow_call_duration`, successful or not.
     pub slow: u64,
     /// `slow / calls`; 0 if there were no calls.
     pub slow_rate: f64,
@@ -198,24 +199,23 @@ impl From<Calls> for WindowSnapshot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Outcomes {
-    /// Returned what counts as a success.
+    /// Calls that returned a success.
     pub success: u64,
-    /// Returned what counts as a failure, panicked, or timed out.
+    /// Calls that returned a failure, panicked, or timed out.
     pub failure: u64,
-    /// How many of the successes and failures took longer than `slow_call_duration`.
+    /// Successes and failures that took longer than `slow_call_duration`.
     pub slow: u64,
-    /// Returned an error that `is_failure` does not count as a failure: neither a success nor a failure.
+    /// Calls that returned an error which `is_failure` does not count as a failure.
     pub ignored: u64,
-    /// Dropped before they ended.
+    /// Calls that were dropped before they ended.
     pub cancelled: u64,
-    /// Ended after the circuit had changed its state; counted nowhere else.
+    /// Calls that ended after a transition; counted nowhere else.
     pub late: u64,
-    /// Not made: the circuit did not admit them.
+    /// Calls that the circuit did not admit.
     pub rejected: u64,
-    /// Not made: the circuit is closed, but has just recovered and admits only a part of the calls
-    /// (`ramp_up`).
+    /// Calls that were not admitted during the ramp-up of a closed circuit.
     pub ramp_rejected: u64,
-    /// How many of the failed and rejected calls a cached result answered.
+    /// Failed and rejected calls that a cached result answered.
     pub cached: u64,
 }
 
@@ -235,15 +235,15 @@ impl Outcomes {
     }
 }
 
-/// A registry's connection to its store, as [`Registry::store_status`](crate::Registry::store_status) tells
-/// it from memory.
+/// The status of a registry's connection to its store; see
+/// [`Registry::store_status`](crate::Registry::store_status).
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum StoreStatus {
     /// There is no shared store: state lives in this process alone.
     InMemory,
-    /// The store has not been asked yet.
+    /// The first request has not been answered yet.
     Connecting,
     /// The store answers.
     Connected {
@@ -251,24 +251,24 @@ pub enum StoreStatus {
         #[serde(serialize_with = "serial::time")]
         since: SystemTime,
     },
-    /// The store does not answer; this instance decides by itself.
+    /// The store does not answer; this instance decides locally.
     Lost {
         /// Since when.
         #[serde(serialize_with = "serial::time")]
         since: SystemTime,
-        /// Why the latest attempt failed.
+        /// The error of the latest attempt.
         error: Error,
     },
 }
 
 impl StoreStatus {
-    /// Whether calls are judged by what the fleet shares (or, in memory, by all there is).
+    /// Whether decisions rest on the shared state. True also for [`InMemory`](Self::InMemory).
     pub fn is_up(&self) -> bool {
         matches!(self, StoreStatus::InMemory | StoreStatus::Connected { .. })
     }
 }
 
-/// A breaker as the store has it, for the whole fleet.
+/// The fleet's state of a breaker, from the store.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FleetBreaker {
@@ -276,22 +276,22 @@ pub struct FleetBreaker {
     pub name: String,
     /// The fleet's state.
     pub state: State,
-    /// Grows by one at every change of state.
+    /// Grows by one with every transition.
     pub epoch: u64,
     /// When this state began; `None` if the breaker has never left its first state, closed.
     #[serde(serialize_with = "serial::option_time")]
     pub since: Option<SystemTime>,
-    /// When the circuit opened last.
+    /// The time of the latest opening.
     #[serde(serialize_with = "serial::option_time")]
     pub opened_at: Option<SystemTime>,
-    /// When a call failed last that the store has been told of.
+    /// The time of the latest failure that was reported to the store.
     #[serde(serialize_with = "serial::option_time")]
     pub last_failure_at: Option<SystemTime>,
-    /// Why it came to this state.
+    /// The reason of the latest transition.
     pub reason: String,
-    /// Who ordered it, if a person did and [said so](crate::Breaker::by).
+    /// The [actor](crate::Breaker::by) of a manual override; empty if none was given.
     pub actor: String,
-    /// The instance that brought it there.
+    /// The instance that made the latest transition.
     pub originator: String,
     /// Until a probe or the first health check may be made (open), or until a manual override expires.
     #[serde(serialize_with = "serial::option_span")]
@@ -300,7 +300,7 @@ pub struct FleetBreaker {
     pub failures: u64,
     /// Successes of this epoch, fleet-wide.
     pub successes: u64,
-    /// How many of both took longer than `slow_call_duration`.
+    /// Successes and failures of this epoch that took longer than `slow_call_duration`, fleet-wide.
     pub slow: u64,
     /// Failures since the latest success, fleet-wide.
     pub consecutive_failures: u64,
@@ -311,15 +311,15 @@ pub struct FleetBreaker {
     /// while somebody asks for them: the first answer may have this instance's alone, and from five seconds
     /// later on they are a second old. An instance with more than 2,000 breakers tells of 2,000.
     pub outcomes: Outcomes,
-    /// How often it has opened in a row, which is what its backoff goes by.
+    /// The number of consecutive openings, which determines the backoff.
     pub openings: u32,
-    /// Probes that are under way.
+    /// The number of probes in flight.
     pub probes: u32,
-    /// The id of the instance that makes the health checks, if one does.
+    /// The id of the leader, which runs the health checks.
     pub leader: Option<String>,
 }
 
-/// Which of the fleet's breakers [`Registry::fleet_page`](crate::Registry::fleet_page) is to show.
+/// A query for [`Registry::fleet_page`](crate::Registry::fleet_page).
 #[derive(Clone, Debug, Default)]
 pub struct FleetQuery {
     search: Option<String>,
@@ -329,25 +329,25 @@ pub struct FleetQuery {
 }
 
 impl FleetQuery {
-    /// Only breakers whose name contains this text, in any case of letters.
+    /// Selects breakers whose name contains this text, ignoring case.
     pub fn search(mut self, text: impl AsRef<str>) -> Self {
         self.search = Some(text.as_ref().to_lowercase()).filter(|text| !text.is_empty());
         self
     }
 
-    /// Only breakers in this state; called several times, in one of several.
+    /// Selects breakers in this state. Several calls select breakers in any of these states.
     pub fn state(mut self, state: State) -> Self {
         self.states.push(state);
         self
     }
 
-    /// Those behind [`FleetPage::next`].
+    /// Continues after [`FleetPage::next`].
     pub fn after(mut self, next: impl Into<String>) -> Self {
         self.after = Some(next.into());
         self
     }
 
-    /// At most this many; 100 if it is not given, and never more than 1,000.
+    /// Sets the maximum number of breakers on a page: 100 by default, 1,000 at most.
     pub fn limit(mut self, breakers: usize) -> Self {
         self.limit = Some(breakers);
         self
@@ -372,17 +372,17 @@ impl FleetQuery {
     }
 }
 
-/// A part of the fleet's breakers.
+/// One page of the fleet's breakers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FleetPage {
-    /// Those that are not closed first.
+    /// The breakers; those that are not closed come first.
     pub breakers: Vec<FleetBreaker>,
-    /// What the next page [begins after](FleetQuery::after); `None` if this is the last one.
+    /// The argument of [`FleetQuery::after`] for the next page; `None` on the last page.
     pub next: Option<String>,
-    /// How many breakers the query is about, on all pages.
+    /// The number of breakers that match the query, on all pages.
     pub total: usize,
-    /// How many breakers match the search, by state, whatever states the query is about.
+    /// The number of breakers that match the search, by state. The query's states do not affect it.
     pub by_state: StateCounts,
 }
 
@@ -415,30 +415,30 @@ impl Serialize for StateCounts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct InstanceInfo {
-    /// Another one at every start; the originator of what it brings about.
+    /// The instance's id, which is new at every start; the `originator` of its transitions.
     pub id: String,
     /// The [node](crate::RegistryBuilder::node) that it runs on.
     pub node: String,
     /// The host's name.
     pub host: String,
-    /// The number of its process.
+    /// The id of its process.
     pub pid: u32,
-    /// The version of this library in it.
+    /// Its version of cb-runtime.
     pub version: String,
     /// When it was started, by its host's clock.
     #[serde(serialize_with = "serial::time")]
     pub started_at: SystemTime,
-    /// Its last sign of life, by the store's clock. It gives one every five seconds.
+    /// The time of its latest heartbeat, by the store's clock. Heartbeats come every five seconds.
     #[serde(serialize_with = "serial::time")]
     pub last_seen: SystemTime,
-    /// It has been silent for more than 15 seconds: it is gone, or cannot reach the store and decides by
-    /// itself.
+    /// Whether its latest heartbeat is older than 15 seconds: it has ended, or it cannot reach the store
+    /// and decides locally.
     pub degraded: bool,
-    /// It is the one that has been asked.
+    /// Whether it is the instance that answers this request.
     pub own: bool,
 }
 
-/// What an instance judges a breaker by.
+/// An instance's settings of a breaker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct InstanceSettings {
@@ -448,6 +448,6 @@ pub struct InstanceSettings {
     pub node: String,
     /// The settings that differ from the built-in ones, by name.
     pub settings: BTreeMap<String, String>,
-    /// They are not those that most instances have.
+    /// Whether they differ from the settings that most instances have.
     pub drift: bool,
 }

@@ -1,4 +1,4 @@
-//! Whether the store answers, and since when.
+//! The status of the connection to the store.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,8 +26,8 @@ impl Connection {
         });
     }
 
-    /// The store has not answered. It is lost `since` then, unless it was before; the reason is always the
-    /// latest.
+    /// The store has not answered. It is lost `since` then, unless it was before. `error` replaces the
+    /// previous one.
     pub(crate) fn is_lost(&self, since: SystemTime, error: &Error) {
         self.change(|status| {
             let since = match status {
@@ -46,7 +46,7 @@ impl Connection {
     /// Waits until the store has answered.
     ///
     /// # Errors
-    /// Why it has not within `limit`.
+    /// The latest error, if it has not answered within `limit`.
     pub(crate) fn wait_until_up(&self, limit: Duration) -> Result<(), Error> {
         let deadline = Instant::now().checked_add(limit);
         let mut status = lock(&self.status);

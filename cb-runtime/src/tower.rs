@@ -26,8 +26,8 @@
 //! ```
 
 use std::future::{Future, ready};
-use std::mem;
-use std::pin::{Pin, pin};
+use std::mem::{self, ManuallyDrop};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -36,7 +36,7 @@ use tower_service::Service;
 
 use crate::breaker::Breaker;
 pub use crate::call::Verdict;
-use crate::call::{CallError, Ended, Guarded, Judge};
+use crate::call::{CallError, Judge, admitted, end, run};
 
 /// The future of a guarded call.
 pub type CallFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, CallError<E>>> + Send>>;
@@ -132,18 +132,27 @@ where
         let (breaker, classify, fallback) =
             (self.breaker.clone(), self.classify.clone(), self.fallback.clone());
         Box::pin(async move {
-            let ended = {
-                let body = pin!(async move { inner.call(request).await });
-                Guarded::new(breaker.core(), breaker.given_call_timeout(), body, ClassifyJudge(&*classify))
-                    .await
-            };
-            let error = match ended {
-                Ended::Success(result) | Ended::Ignored(result) => return result.map_err(CallError::Failed),
-                Ended::Failed(Ok(response)) if !F::ANSWERS => return Ok(response),
-                Ended::Failed(Ok(_)) => CallError::Unacceptable,
-                Ended::Failed(Err(error)) => CallError::Failed(error),
-                Ended::Rejected(error) => CallError::Rejected(error),
-                Ended::TimedOut(error) => CallError::TimedOut(error),
+            let error = match admitted(breaker.core()).await {
+                Err(error) => CallError::Rejected(error),
+                Ok(mut permit) => {
+                    let body = async move { inner.call(request).await };
+                    match run(&mut permit, breaker.given_call_timeout(), body).await {
+                        Err(deadline) => CallError::TimedOut(deadline.timed_out(permit)),
+                        Ok(result) => {
+                            // The classifier may panic: the result is dropped then.
+                            let result = ManuallyDrop::into_inner(result);
+                            let verdict = end(permit, ClassifyJudge(&*classify), &result);
+                            match result {
+                                _ if matches!(verdict, Verdict::Success | Verdict::Ignored) => {
+                                    return result.map_err(CallError::Failed);
+                                }
+                                Ok(response) if !F::ANSWERS => return Ok(response),
+                                Ok(_) => CallError::Unacceptable,
+                                Err(error) => CallError::Failed(error),
+                            }
+                        }
+                    }
+                }
             };
             fallback.recover(error).await
         })

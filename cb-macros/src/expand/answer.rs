@@ -31,6 +31,13 @@ impl Guarded<'_> {
         quote_spanned!(Span::mixed_site()=> #return_ #into_return)
     }
 
+    /// Returns the body's result.
+    pub(super) fn returned_value(&self) -> TokenStream {
+        let return_ = self.return_at(Span::mixed_site());
+        let value = self.unwrapped();
+        quote_spanned!(Span::mixed_site()=> #return_ #value)
+    }
+
     /// The return value, or `output` and what the fallback is called with.
     pub(super) fn answer_or_arguments(&self, on: On) -> TokenStream {
         let into_return = match on {

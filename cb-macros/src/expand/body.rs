@@ -1,70 +1,213 @@
 //! The body: the user's code, in place, and what its result counts as.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::Type;
 use syn::spanned::Spanned;
 
 use super::{Guarded, allowed_for, call_at, call_with, ours_at, return_kind, runtime};
 use crate::signature::{Arg, Output, ReturnedFuture};
 use crate::tokens::mentions;
+use crate::validate::On;
 
 impl Guarded<'_> {
-    /// `let ended`: the body, made and run.
+    /// `let ended`, where the call has no good result: how it ended; for a fallback also `let args`, what it
+    /// is called with. A result that nothing else is to be done with is returned from in here.
     pub(super) fn ended(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
-        let body = self.pinned_body();
-        let judge = self.judge();
         let breaker = self.breaker_ref();
-        quote_spanned! {Span::mixed_site()=>
-            let ended = {
-                #body
-                #judge
-                #rt::run(#breaker, body, judge).await
+        let kind = return_kind();
+        let can_fail = self.plan.must_be_result.then(|| {
+            let call = call_with(self.function.output_span(), "CanFail::can_fail", "output");
+            quote_spanned!(Span::mixed_site()=> #call;)
+        });
+        // Before the call, because it is used on both ways out of it.
+        let codec = self.plan.cache.as_ref().map(|_| self.codec());
+        let keep = self.plan.cache.as_ref().map(|_| self.cache_success());
+        // By value, because the future would hold a second body if this one were borrowed.
+        let body = if self.is_body_first() { quote_spanned!(Span::mixed_site()=> body) } else { self.body() };
+        let body = quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(#body););
+        let judge = self.judge();
+        let unwrapped = self.unwrapped();
+        // A predicate may panic: the value is dropped then.
+        let unwrapped_first = self
+            .has_predicate()
+            .then(|| quote_spanned!(Span::mixed_site()=> let value = #rt::ManuallyDrop::into_inner(value);));
+        let Arms { ended, clones, failed, timed_out, rejected } = self.arms();
+        let (verdict, result) = if keep.is_some() || failed.is_some() {
+            let verdict = quote_spanned!(Span::mixed_site()=> let verdict =);
+            let return_ = match failed {
+                None => self.returned_value(),
+                Some(failed) => quote_spanned!(Span::mixed_site()=>
+                    if #rt::is_returned(verdict) {
+                        return #unwrapped;
+                    }
+                    #failed),
             };
+            (verdict, return_)
+        } else {
+            (TokenStream::new(), self.returned_value())
+        };
+        let ok = if matches!(self.function.output(), Output::Never) {
+            // Statements after the value would be unreachable.
+            quote_spanned!(Span::mixed_site()=> match #rt::end_never(permit, judge, value) {})
+        } else {
+            quote_spanned! {Span::mixed_site()=>
+                {
+                    #unwrapped_first
+                    #verdict #rt::end(permit, judge, &value);
+                    #keep
+                    #result
+                }
+            }
+        };
+        let body = quote!(#body #kind);
+        let (before, inside) = if self.plan.fallback.is_none() && codec.is_none() {
+            // Arguments that can be copied would still be there beside a body that is made after a wait.
+            (body, None)
+        } else {
+            // Nothing is copied, and no argument moved into the body, for a call that is not made.
+            let codec = codec.map(|codec| {
+                let output = self.output();
+                quote!(#output #kind #codec)
+            });
+            (quote!(#codec), Some(body))
+        };
+        let output = if self.plan.cache.is_some() {
+            quote_spanned!(Span::mixed_site()=> let (output, ended) = #rt::Output::with_ended(ended);)
+        } else {
+            quote_spanned!(Span::mixed_site()=> let output = #rt::Output::of_ended(&ended);)
+        };
+        quote_spanned! {Span::mixed_site()=>
+            #before
+            let #ended = 'call: {
+                let asked = #rt::ask(#breaker);
+                let asked = if #rt::must_wait(asked) { #rt::wait(asked).await } else { asked };
+                let mut permit = match #rt::admitted(asked) {
+                    #rt::Result::Ok(permit) => permit,
+                    #rt::Result::Err(rejection) => break 'call #rejected,
+                };
+                #clones
+                #inside
+                #can_fail
+                #judge
+                match #rt::run(#breaker, &mut permit, body).await {
+                    #rt::Result::Ok(value) => #ok,
+                    #rt::Result::Err(deadline) => #timed_out,
+                }
+            };
+            #output
+            #kind
         }
     }
 
-    /// `let (ended, args)` for `fallback_on = "open"`: the arguments move into the body, or are kept for the fallback.
-    pub(super) fn ended_or_arguments(&self) -> TokenStream {
+    fn has_predicate(&self) -> bool {
+        self.plan.is_failure.is_some() || self.plan.open_for.is_some()
+    }
+
+    /// The body's result. The compiler would keep a copy of a value that it may have to drop; so nobody drops
+    /// this one until it is returned.
+    pub(super) fn unwrapped(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
+        if self.has_predicate() {
+            quote_spanned!(Span::mixed_site()=> value)
+        } else {
+            quote_spanned!(Span::mixed_site()=> #rt::ManuallyDrop::into_inner(value))
+        }
+    }
+
+    /// What differs by the fallback.
+    fn arms(&self) -> Arms {
+        let rt = runtime(Span::mixed_site());
+        let on = self.plan.fallback.as_ref().map(|fallback| fallback.on);
         let idents = self.function.args.iter().map(|arg| &arg.ident);
         let allowed = allowed_for(&self.function.args);
-        let body = self.pinned_body();
-        let judge = self.judge();
-        let breaker = self.breaker_ref();
-        quote_spanned! {Span::mixed_site()=>
-            let (ended, args) = match #rt::admit(#breaker).await {
-                #rt::Result::Ok(permit) => {
-                    #body
-                    #judge
-                    (#rt::run_permitted(#breaker, permit, body, judge).await, #rt::Option::None)
-                }
-                #rt::Result::Err(error) => {
-                    #allowed
-                    let args = (#(#idents,)*);
-                    (#rt::Ended::Rejected(error), #rt::Option::Some(args))
-                }
-            };
+        let value = self.unwrapped();
+        let failed = quote_spanned!(Span::mixed_site()=> #rt::Ended::Failed(#value));
+        let timed_out = quote_spanned!(Span::mixed_site()=> #rt::time_out(output, permit, deadline));
+        let rejected = quote_spanned!(Span::mixed_site()=> #rt::Ended::Rejected(rejection));
+        let with =
+            |ended: &TokenStream, args: &TokenStream| quote_spanned!(Span::mixed_site()=> (#ended, #args));
+        let none = quote_spanned!(Span::mixed_site()=> #rt::Option::None);
+        let args = quote_spanned!(Span::mixed_site()=> args);
+        let moved = quote_spanned!(Span::mixed_site()=> (#(#idents,)*));
+        let both = with(&quote_spanned!(Span::mixed_site()=> ended), &args);
+        match on {
+            None => Arms {
+                ended: quote_spanned!(Span::mixed_site()=> ended),
+                clones: None,
+                failed: self.plan.cache.as_ref().map(|_| failed),
+                timed_out,
+                rejected,
+            },
+            Some(On::Open) => Arms {
+                ended: both,
+                clones: None,
+                failed: self.plan.cache.as_ref().map(|_| with(&failed, &none)),
+                timed_out: with(&timed_out, &none),
+                rejected: quote_spanned! {Span::mixed_site()=>
+                    {
+                        #allowed
+                        let args = #moved;
+                        (#rejected, #rt::Option::Some(args))
+                    }
+                },
+            },
+            // The body has the arguments, called or not.
+            Some(On::Any | On::Error) if self.is_body_first() => Arms {
+                ended: both,
+                clones: None,
+                failed: Some(with(&failed, &args)),
+                timed_out: with(&timed_out, &args),
+                rejected: with(&rejected, &args),
+            },
+            // Nothing is copied for a call that is not made.
+            Some(On::Any | On::Error) => Arms {
+                ended: both,
+                clones: self.cloned_arguments(),
+                failed: Some(with(&failed, &args)),
+                timed_out: with(&timed_out, &args),
+                rejected: quote_spanned! {Span::mixed_site()=>
+                    {
+                        #allowed
+                        let args = #moved;
+                        (#rejected, args)
+                    }
+                },
+            },
         }
     }
 
-    /// `let body`: pinned, not yet polled.
-    fn pinned_body(&self) -> TokenStream {
+    /// `let output`, before there is a body.
+    fn output(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         if self.is_body_first() {
-            return quote_spanned!(Span::mixed_site()=> let body = #rt::pin!(body););
+            return quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(body););
         }
+        let ty = match self.function.output() {
+            Output::Unit => quote_spanned!(Span::mixed_site()=> ()),
+            Output::Never => quote_spanned!(Span::mixed_site()=> <fn() -> ! as #rt::Returns>::Output),
+            Output::Type(written) => {
+                let at = ours_at(self.function.output_span());
+                quote_spanned!(at=> #written)
+            }
+            Output::OfFuture(alias) => Self::of_alias(&alias, "Output"),
+        };
+        quote_spanned!(Span::mixed_site()=> let output = #rt::Output::<#ty>::new();)
+    }
+
+    /// The body, not yet polled.
+    fn body(&self) -> TokenStream {
+        let rt = runtime(Span::mixed_site());
         let inside = self.inside();
-        let body = match self.function.output() {
+        match self.function.output() {
             Output::Never => quote_spanned!(Span::mixed_site()=>
                 // `!` can be written only as what a function returns.
                 #rt::returning::<<fn() -> ! as #rt::Returns>::Output, _>(async move { #inside })),
             Output::Unit | Output::Type(_) | Output::OfFuture(_) => {
                 quote_spanned!(Span::mixed_site()=> async move { #inside })
             }
-        };
-        quote_spanned!(Span::mixed_site()=> let body = #rt::pin!(#body);)
+        }
     }
 
     /// `let body`: the future that the user's code returns, made before the circuit is asked.
@@ -166,12 +309,6 @@ impl Guarded<'_> {
 
     /// `let judge`: what classifies a returned value.
     fn judge(&self) -> TokenStream {
-        let rt = runtime(Span::mixed_site());
-        let kind = return_kind();
-        let can_fail = self.plan.must_be_result.then(|| {
-            let call = call_with(self.function.output_span(), "CanFail::can_fail", "output");
-            quote_spanned!(Span::mixed_site()=> #call;)
-        });
         let judge = match &self.plan.is_failure {
             None => call_with(Span::mixed_site(), "by_type", "kind"),
             Some(is_failure) => {
@@ -186,13 +323,18 @@ impl Guarded<'_> {
                 call_at(at, "opening", &quote_spanned!(at=> output, #judge, #open_for))
             }
         };
-        quote_spanned! {Span::mixed_site()=>
-            let judge = {
-                let output = #rt::Output::of(&body);
-                #kind
-                #can_fail
-                #judge
-            };
-        }
+        quote_spanned!(Span::mixed_site()=> let judge = #judge;)
     }
+}
+
+/// The parts of [`Guarded::ended`] that depend on the fallback.
+struct Arms {
+    /// What the match is bound to.
+    ended: TokenStream,
+    /// Before the body.
+    clones: Option<TokenStream>,
+    /// For a failure; none: it is returned like a success.
+    failed: Option<TokenStream>,
+    timed_out: TokenStream,
+    rejected: TokenStream,
 }

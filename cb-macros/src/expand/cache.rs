@@ -60,26 +60,43 @@ impl Guarded<'_> {
         }
     }
 
-    /// `let ended`, again: with the cached result in the place of a bad one.
+    /// `let codec`: how a result is kept and read back.
+    pub(super) fn codec(&self) -> TokenStream {
+        let codec = call_with(self.function.output_span(), "codec", "output, kind");
+        quote_spanned!(Span::mixed_site()=> let codec = #codec;)
+    }
+
+    /// Caches a success.
+    pub(super) fn cache_success(&self) -> TokenStream {
+        let rt = runtime(Span::mixed_site());
+        let breaker = self.breaker_ref();
+        quote_spanned! {Span::mixed_site()=>
+            #rt::cache_success(#breaker, function, &key, codec, kind, verdict, &value);
+        }
+    }
+
+    /// Returns the cached result in place of a failure or a rejection; else `let ended`, again.
     pub(super) fn cached(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
-        let codec = call_with(self.function.output_span(), "codec", "output, kind");
         let breaker = self.breaker_ref();
         // Nothing in the function's future may hold the result while the store is asked: the future can then be
         // sent even if the result cannot.
         quote_spanned! {Span::mixed_site()=>
             let ended = 'cached: {
-                let keep = {
+                let hold = {
                     #[allow(unused_imports)]
                     use #rt::{IsNotSend as _, IsSend as _};
-                    (&output).circuit_breaker_keep()
+                    (&output).circuit_breaker_hold()
                 };
-                let codec = #codec;
-                let later = match #rt::cached(#breaker, function, key, codec, (kind, keep), ended) {
-                    #rt::Result::Ok(ended) => break 'cached ended,
-                    #rt::Result::Err(later) => later,
+                let later = match #rt::cached(#breaker, function, key, codec, (kind, hold), ended) {
+                    #rt::Cached::Value(value) => return value,
+                    #rt::Cached::Nothing(ended) => break 'cached ended,
+                    #rt::Cached::InStore(later) => later,
                 };
-                later.await
+                match later.await {
+                    #rt::Result::Ok(value) => return value,
+                    #rt::Result::Err(ended) => ended,
+                }
             };
         }
     }

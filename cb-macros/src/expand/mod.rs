@@ -104,31 +104,15 @@ impl Guarded<'_> {
     fn lookup(&self) -> TokenStream {
         let breaker = self.breaker();
         let key = self.plan.cache.as_ref().map(|cache| self.key(cache));
-        let args = self.cloned_arguments();
+        let args = self.is_body_first().then(|| self.cloned_arguments());
         quote!(#breaker #key #args)
     }
 
     /// The call itself, and what the function returns.
     fn call(&self) -> TokenStream {
-        let ended = match self.plan.fallback {
-            Some(Fallback { on: On::Open, .. }) => self.ended_or_arguments(),
-            _ => self.ended(),
-        };
-        let rt = runtime(Span::mixed_site());
-        let kind = return_kind();
+        let ended = self.ended();
         let cached = self.plan.cache.as_ref().map(|_| self.cached());
-        let output = match cached {
-            None => quote_spanned!(Span::mixed_site()=> let output = #rt::Output::of_ended(&ended);),
-            Some(_) => {
-                quote_spanned!(Span::mixed_site()=> let (output, ended) = #rt::Output::with_ended(ended);)
-            }
-        };
-        let ended = quote_spanned! {Span::mixed_site()=>
-            #ended
-            #output
-            #kind
-            #cached
-        };
+        let ended = quote!(#ended #cached);
         let Some(fallback) = &self.plan.fallback else {
             let answer = self.answer();
             return quote_spanned!(Span::mixed_site()=> #ended #answer);

@@ -25,8 +25,27 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         }
         __circuit_breaker::key_of(breaker, function, &key)
     };
-    let ended = {
-        let body = __circuit_breaker::pin!(async move {
+    let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
+    let kind = {
+        #[allow(unused_imports)]
+        use __circuit_breaker::OtherOutput as _;
+        output.circuit_breaker_return_kind()
+    };
+    let codec = __circuit_breaker::codec(output, kind);
+    let ended = 'call: {
+        let asked = __circuit_breaker::ask(breaker);
+        let asked = if __circuit_breaker::must_wait(asked) {
+            __circuit_breaker::wait(asked).await
+        } else {
+            asked
+        };
+        let mut permit = match __circuit_breaker::admitted(asked) {
+            __circuit_breaker::Result::Ok(permit) => permit,
+            __circuit_breaker::Result::Err(rejection) => {
+                break 'call __circuit_breaker::Ended::Rejected(rejection);
+            }
+        };
+        let (output, body) = __circuit_breaker::with_output(async move {
             if false {
                 return __circuit_breaker::never::<Result<User, FetchError>>();
             }
@@ -35,17 +54,36 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 () => fetch(id).await,
             }
         });
-        let judge = {
-            let output = __circuit_breaker::Output::of(&body);
-            let kind = {
-                #[allow(unused_imports)]
-                use __circuit_breaker::OtherOutput as _;
-                output.circuit_breaker_return_kind()
-            };
-            __circuit_breaker::CanFail::can_fail(output);
-            __circuit_breaker::by_type(kind)
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
         };
-        __circuit_breaker::run(breaker, body, judge).await
+        __circuit_breaker::CanFail::can_fail(output);
+        let judge = __circuit_breaker::by_type(kind);
+        match __circuit_breaker::run(breaker, &mut permit, body).await {
+            __circuit_breaker::Result::Ok(value) => {
+                let verdict = __circuit_breaker::end(permit, judge, &value);
+                __circuit_breaker::cache_success(
+                    breaker,
+                    function,
+                    &key,
+                    codec,
+                    kind,
+                    verdict,
+                    &value,
+                );
+                if __circuit_breaker::is_returned(verdict) {
+                    return __circuit_breaker::ManuallyDrop::into_inner(value);
+                }
+                __circuit_breaker::Ended::Failed(
+                    __circuit_breaker::ManuallyDrop::into_inner(value),
+                )
+            }
+            __circuit_breaker::Result::Err(deadline) => {
+                __circuit_breaker::time_out(output, permit, deadline)
+            }
+        }
     };
     let (output, ended) = __circuit_breaker::Output::with_ended(ended);
     let kind = {
@@ -54,24 +92,27 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         output.circuit_breaker_return_kind()
     };
     let ended = 'cached: {
-        let keep = {
+        let hold = {
             #[allow(unused_imports)]
             use __circuit_breaker::{IsNotSend as _, IsSend as _};
-            (&output).circuit_breaker_keep()
+            (&output).circuit_breaker_hold()
         };
-        let codec = __circuit_breaker::codec(output, kind);
         let later = match __circuit_breaker::cached(
             breaker,
             function,
             key,
             codec,
-            (kind, keep),
+            (kind, hold),
             ended,
         ) {
-            __circuit_breaker::Result::Ok(ended) => break 'cached ended,
-            __circuit_breaker::Result::Err(later) => later,
+            __circuit_breaker::Cached::Value(value) => return value,
+            __circuit_breaker::Cached::Nothing(ended) => break 'cached ended,
+            __circuit_breaker::Cached::InStore(later) => later,
         };
-        later.await
+        match later.await {
+            __circuit_breaker::Result::Ok(value) => return value,
+            __circuit_breaker::Result::Err(ended) => ended,
+        }
     };
     return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
 }

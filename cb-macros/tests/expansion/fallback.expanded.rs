@@ -7,13 +7,28 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
         let settings: __circuit_breaker::MakeSettings = || __circuit_breaker::settings();
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
-    let args = (
-        __circuit_breaker::CloneArg::clone_arg(&id),
-        __circuit_breaker::CloneArg::clone_arg(&tenant),
-    );
     let (output, args, reason) = {
-        let ended = {
-            let body = __circuit_breaker::pin!(async move {
+        let (ended, args) = 'call: {
+            let asked = __circuit_breaker::ask(breaker);
+            let asked = if __circuit_breaker::must_wait(asked) {
+                __circuit_breaker::wait(asked).await
+            } else {
+                asked
+            };
+            let mut permit = match __circuit_breaker::admitted(asked) {
+                __circuit_breaker::Result::Ok(permit) => permit,
+                __circuit_breaker::Result::Err(rejection) => {
+                    break 'call {
+                        let args = (id, tenant);
+                        (__circuit_breaker::Ended::Rejected(rejection), args)
+                    };
+                }
+            };
+            let args = (
+                __circuit_breaker::CloneArg::clone_arg(&id),
+                __circuit_breaker::CloneArg::clone_arg(&tenant),
+            );
+            let (output, body) = __circuit_breaker::with_output(async move {
                 if false {
                     return __circuit_breaker::never::<Result<User, FetchError>>();
                 }
@@ -23,17 +38,30 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                     () => fetch(id, tenant).await,
                 }
             });
-            let judge = {
-                let output = __circuit_breaker::Output::of(&body);
-                let kind = {
-                    #[allow(unused_imports)]
-                    use __circuit_breaker::OtherOutput as _;
-                    output.circuit_breaker_return_kind()
-                };
-                __circuit_breaker::CanFail::can_fail(output);
-                __circuit_breaker::by_type(kind)
+            let kind = {
+                #[allow(unused_imports)]
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
             };
-            __circuit_breaker::run(breaker, body, judge).await
+            __circuit_breaker::CanFail::can_fail(output);
+            let judge = __circuit_breaker::by_type(kind);
+            match __circuit_breaker::run(breaker, &mut permit, body).await {
+                __circuit_breaker::Result::Ok(value) => {
+                    let verdict = __circuit_breaker::end(permit, judge, &value);
+                    if __circuit_breaker::is_returned(verdict) {
+                        return __circuit_breaker::ManuallyDrop::into_inner(value);
+                    }
+                    (
+                        __circuit_breaker::Ended::Failed(
+                            __circuit_breaker::ManuallyDrop::into_inner(value),
+                        ),
+                        args,
+                    )
+                }
+                __circuit_breaker::Result::Err(deadline) => {
+                    (__circuit_breaker::time_out(output, permit, deadline), args)
+                }
+            }
         };
         let output = __circuit_breaker::Output::of_ended(&ended);
         let kind = {

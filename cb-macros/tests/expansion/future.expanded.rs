@@ -29,19 +29,36 @@ impl Directory {
             Result<User, HttpError>,
         > as __circuit_breaker::BoxedFuture>::of_pinned(
             __circuit_breaker::boxed(async move {
-                let ended = {
-                    let body = __circuit_breaker::pin!(body);
-                    let judge = {
-                        let output = __circuit_breaker::Output::of(&body);
-                        let kind = {
-                            #[allow(unused_imports)]
-                            use __circuit_breaker::OtherOutput as _;
-                            output.circuit_breaker_return_kind()
-                        };
-                        __circuit_breaker::CanFail::can_fail(output);
-                        __circuit_breaker::by_type(kind)
+                let (output, body) = __circuit_breaker::with_output(body);
+                let kind = {
+                    #[allow(unused_imports)]
+                    use __circuit_breaker::OtherOutput as _;
+                    output.circuit_breaker_return_kind()
+                };
+                let ended = 'call: {
+                    let asked = __circuit_breaker::ask(breaker);
+                    let asked = if __circuit_breaker::must_wait(asked) {
+                        __circuit_breaker::wait(asked).await
+                    } else {
+                        asked
                     };
-                    __circuit_breaker::run(breaker, body, judge).await
+                    let mut permit = match __circuit_breaker::admitted(asked) {
+                        __circuit_breaker::Result::Ok(permit) => permit,
+                        __circuit_breaker::Result::Err(rejection) => {
+                            break 'call __circuit_breaker::Ended::Rejected(rejection);
+                        }
+                    };
+                    __circuit_breaker::CanFail::can_fail(output);
+                    let judge = __circuit_breaker::by_type(kind);
+                    match __circuit_breaker::run(breaker, &mut permit, body).await {
+                        __circuit_breaker::Result::Ok(value) => {
+                            __circuit_breaker::end(permit, judge, &value);
+                            return __circuit_breaker::ManuallyDrop::into_inner(value);
+                        }
+                        __circuit_breaker::Result::Err(deadline) => {
+                            __circuit_breaker::time_out(output, permit, deadline)
+                        }
+                    }
                 };
                 let output = __circuit_breaker::Output::of_ended(&ended);
                 let kind = {

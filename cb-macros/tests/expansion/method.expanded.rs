@@ -11,31 +11,49 @@ impl Directory {
             };
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
-        let ended = {
-            let body = __circuit_breaker::pin!(async move {
-                if false {
-                    return __circuit_breaker::never::<Result<User, HttpError>>();
-                }
-                let _ = &id;
-                let _ = &self;
-                match () {
-                    () => self.client.get(id).await,
-                }
-            });
-            let judge = {
-                let output = __circuit_breaker::Output::of(&body);
-                let kind = {
-                    #[allow(unused_imports)]
-                    use __circuit_breaker::OtherOutput as _;
-                    output.circuit_breaker_return_kind()
-                };
-                __circuit_breaker::by_predicate(
-                    output,
-                    kind,
-                    |r| matches!(r, Err(e) if e.is_server_error()),
-                )
+        let (output, body) = __circuit_breaker::with_output(async move {
+            if false {
+                return __circuit_breaker::never::<Result<User, HttpError>>();
+            }
+            let _ = &id;
+            let _ = &self;
+            match () {
+                () => self.client.get(id).await,
+            }
+        });
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
+        };
+        let ended = 'call: {
+            let asked = __circuit_breaker::ask(breaker);
+            let asked = if __circuit_breaker::must_wait(asked) {
+                __circuit_breaker::wait(asked).await
+            } else {
+                asked
             };
-            __circuit_breaker::run(breaker, body, judge).await
+            let mut permit = match __circuit_breaker::admitted(asked) {
+                __circuit_breaker::Result::Ok(permit) => permit,
+                __circuit_breaker::Result::Err(rejection) => {
+                    break 'call __circuit_breaker::Ended::Rejected(rejection);
+                }
+            };
+            let judge = __circuit_breaker::by_predicate(
+                output,
+                kind,
+                |r| matches!(r, Err(e) if e.is_server_error()),
+            );
+            match __circuit_breaker::run(breaker, &mut permit, body).await {
+                __circuit_breaker::Result::Ok(value) => {
+                    let value = __circuit_breaker::ManuallyDrop::into_inner(value);
+                    __circuit_breaker::end(permit, judge, &value);
+                    return value;
+                }
+                __circuit_breaker::Result::Err(deadline) => {
+                    __circuit_breaker::time_out(output, permit, deadline)
+                }
+            }
         };
         let output = __circuit_breaker::Output::of_ended(&ended);
         let kind = {

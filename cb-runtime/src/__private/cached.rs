@@ -8,11 +8,13 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Ended;
+use super::into_return::Ended;
 use super::return_kind::{Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
+use crate::breaker::permit::Rejection;
 use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
+use crate::call::Verdict;
 use crate::error::BreakerError;
 
 /// A result that can be kept and read back, in this process and in another.
@@ -119,140 +121,166 @@ where
     }
 }
 
-/// What of a failed call's result can be kept while the store is asked.
-pub trait Keep<R> {
-    /// What is kept: a part of the annotated function's future, which may have to be `Send`.
-    type Kept;
-    /// `Err`: it cannot be kept.
+impl<T> Clone for Codec<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Codec<'_, T> {}
+
+/// Caches a success.
+#[inline]
+pub fn cache_success<R, K: ReturnKind<R>, Inside>(
+    breaker: &SiteBreaker,
+    function: CachedFunction<Inside>,
+    key: &Option<CacheKey>,
+    codec: Codec<'_, K::Value>,
+    _kind: K,
+    verdict: Verdict,
+    value: &R,
+) {
+    let core = breaker.core();
+    if verdict == Verdict::Success
+        && let (Some(key), Some(ttl)) = (key, breaker.cache_ttl())
+        && let Some(value) = K::cacheable(value)
+        && !core.cache().is_fresh(key, ttl)
+    {
+        (codec.keep)(core, function.caller(core), key.clone(), ttl, value);
+    }
+}
+
+/// What a failed call's future holds while the store is asked.
+pub trait Hold<'a, R> {
+    /// What is held: a part of the annotated function's future, which may have to be `Send`.
+    type Held;
+    /// `Err`: it cannot be held.
     #[doc(hidden)]
-    fn keep(ended: Ended<R>) -> Result<Self::Kept, Ended<R>>;
+    fn hold(ended: Ended<'a, R>) -> Result<Self::Held, Ended<'a, R>>;
     #[doc(hidden)]
-    fn restore(kept: Self::Kept) -> Ended<R>;
+    fn release(held: Self::Held) -> Ended<'a, R>;
 }
 
 /// All of it, since `R` is `Send`.
 #[derive(Clone, Copy)]
-pub struct KeepAll;
+pub struct HoldAll;
 
-impl<R> Keep<R> for KeepAll {
-    type Kept = Ended<R>;
+impl<'a, R> Hold<'a, R> for HoldAll {
+    type Held = Ended<'a, R>;
 
     #[inline]
-    fn keep(ended: Ended<R>) -> Result<Ended<R>, Ended<R>> {
+    fn hold(ended: Ended<'a, R>) -> Result<Ended<'a, R>, Ended<'a, R>> {
         Ok(ended)
     }
 
     #[inline]
-    fn restore(kept: Ended<R>) -> Ended<R> {
-        kept
+    fn release(held: Ended<'a, R>) -> Ended<'a, R> {
+        held
     }
 }
 
 /// The breaker's own errors, but no value of `R`.
 #[derive(Clone, Copy)]
-pub struct KeepErrors;
+pub struct HoldErrors;
 
-/// What a call ended with that returned nothing.
-pub enum Unanswered {
+/// How a call ended that returned nothing.
+pub enum Unanswered<'a> {
     /// See [`Ended::Rejected`].
-    Rejected(BreakerError),
+    Rejected(Rejection<'a>),
     /// See [`Ended::TimedOut`].
     TimedOut(BreakerError),
 }
 
-impl<R> Keep<R> for KeepErrors {
-    type Kept = Unanswered;
+impl<'a, R> Hold<'a, R> for HoldErrors {
+    type Held = Unanswered<'a>;
 
-    fn keep(ended: Ended<R>) -> Result<Unanswered, Ended<R>> {
+    fn hold(ended: Ended<'a, R>) -> Result<Unanswered<'a>, Ended<'a, R>> {
         match ended {
-            Ended::Rejected(error) => Ok(Unanswered::Rejected(error)),
+            Ended::Rejected(rejection) => Ok(Unanswered::Rejected(rejection)),
             Ended::TimedOut(error) => Ok(Unanswered::TimedOut(error)),
-            Ended::Success(_) | Ended::Ignored(_) | Ended::Failed(_) => Err(ended),
+            Ended::Failed(_) => Err(ended),
         }
     }
 
-    fn restore(kept: Unanswered) -> Ended<R> {
-        match kept {
-            Unanswered::Rejected(error) => Ended::Rejected(error),
+    fn release(held: Unanswered<'a>) -> Ended<'a, R> {
+        match held {
+            Unanswered::Rejected(rejection) => Ended::Rejected(rejection),
             Unanswered::TimedOut(error) => Ended::TimedOut(error),
         }
     }
 }
 
-/// Chooses `KeepAll`. A call on `&output` finds this method first.
+/// Chooses `HoldAll`. A call on `&output` finds this method first.
 pub trait IsSend {
     #[doc(hidden)]
     #[inline]
-    fn circuit_breaker_keep(&self) -> KeepAll {
-        KeepAll
+    fn circuit_breaker_hold(&self) -> HoldAll {
+        HoldAll
     }
 }
 
 impl<R: Send> IsSend for Output<R> {}
 
-/// Chooses `KeepErrors`, where `R` is not known to be `Send`.
+/// Chooses `HoldErrors`, where `R` is not known to be `Send`.
 pub trait IsNotSend {
     #[doc(hidden)]
     #[inline]
-    fn circuit_breaker_keep(&self) -> KeepErrors {
-        KeepErrors
+    fn circuit_breaker_hold(&self) -> HoldErrors {
+        HoldErrors
     }
 }
 
 impl<R> IsNotSend for &Output<R> {}
 
-/// Keeps a success; puts the result that this process has kept in place of a failure or a rejection. `Err`: the
-/// store has to be asked, by a future that does not have `ended` for an argument, as it could not be sent if
-/// `ended` cannot.
+/// What this process has cached.
+pub enum Cached<'a, R, Later> {
+    /// The cached result.
+    Value(R),
+    /// There is none, in the store neither.
+    Nothing(Ended<'a, R>),
+    /// The store has to be asked: a future that does not have `Ended` for an argument, as it could not be sent
+    /// if `R` cannot.
+    InStore(Later),
+}
+
+/// The cached result in place of a failure or a rejection.
 #[inline]
 pub fn cached<'a, R, K, H, Inside>(
     breaker: &'a SiteBreaker,
     function: CachedFunction<Inside>,
     key: Option<CacheKey>,
     codec: Codec<'a, K::Value>,
-    (_kind, _keep): (K, H),
-    ended: Ended<R>,
-) -> Result<Ended<R>, impl Future<Output = Ended<R>>>
+    (_kind, _hold): (K, H),
+    ended: Ended<'a, R>,
+) -> Cached<'a, R, impl Future<Output = Result<R, Ended<'a, R>>>>
 where
     K: ReturnKind<R>,
-    H: Keep<R>,
+    H: Hold<'a, R>,
 {
-    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return Ok(ended) };
+    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return Cached::Nothing(ended) };
     let core = breaker.core();
     let caller = function.caller(core);
-    match &ended {
-        Ended::Ignored(_) => return Ok(ended),
-        Ended::Success(value) => {
-            if let Some(value) = K::cacheable(value)
-                && !core.cache().is_fresh(&key, ttl)
-            {
-                (codec.keep)(core, caller, key, ttl, value);
-            }
-            return Ok(ended);
-        }
-        Ended::Failed(_) | Ended::Rejected(_) | Ended::TimedOut(_) => {}
-    }
     let store = match (codec.recall_here)(core, caller, &key, ttl) {
-        Here::Found(value) => return Ok(recalled::<R, K>(core, value)),
+        Here::Found(value) => {
+            core.answered_from_cache();
+            return Cached::Value(K::restore(value));
+        }
         // The store would have the same.
-        Here::Undecodable | Here::Nothing(None) => return Ok(ended),
+        Here::Undecodable | Here::Nothing(None) => return Cached::Nothing(ended),
         Here::Nothing(store) => store,
     };
-    let kept = match H::keep(ended) {
-        Ok(kept) => kept,
-        Err(ended) => return Ok(ended),
+    let held = match H::hold(ended) {
+        Ok(held) => held,
+        Err(ended) => return Cached::Nothing(ended),
     };
     let recalling = (codec.recall_shared)(core, caller, key.with_store(store), ttl);
-    Err(async move {
+    Cached::InStore(async move {
         match recalling.await {
-            Some(value) => recalled::<R, K>(core, value),
-            None => H::restore(kept),
+            Some(value) => {
+                core.answered_from_cache();
+                Ok(K::restore(value))
+            }
+            None => Err(H::release(held)),
         }
     })
-}
-
-/// A kept result, in place of a failure.
-fn recalled<R, K: ReturnKind<R>>(core: &Core, value: K::Value) -> Ended<R> {
-    core.answered_from_cache();
-    Ended::Success(K::restore(value))
 }

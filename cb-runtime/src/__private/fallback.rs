@@ -40,7 +40,15 @@ pub trait Callable<Args, Reason, Takes> {
     type Output;
     /// Calls it. The arguments come first, so that the compiler knows their types when it checks the fallback.
     #[doc(hidden)]
-    fn call(args: Args, reason: Reason, fallback: Self) -> Self::Output;
+    fn call(args: Args, reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Self::Output;
+}
+
+/// Makes the reason, for a fallback that takes it.
+pub trait IntoReason {
+    /// What the fallback takes.
+    type Reason;
+    #[doc(hidden)]
+    fn into_reason(self) -> Self::Reason;
 }
 
 macro_rules! callable {
@@ -52,7 +60,7 @@ macro_rules! callable {
             type Output = Out;
 
             #[inline]
-            fn call(($($A,)*): ($($A,)*), _reason: Reason, fallback: Self) -> Out {
+            fn call(($($A,)*): ($($A,)*), _reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Out {
                 fallback($($A),*)
             }
         }
@@ -64,8 +72,8 @@ macro_rules! callable {
             type Output = Out;
 
             #[inline]
-            fn call(($($A,)*): ($($A,)*), reason: Reason, fallback: Self) -> Out {
-                fallback($($A,)* reason)
+            fn call(($($A,)*): ($($A,)*), reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Out {
+                fallback($($A,)* reason.into_reason())
             }
         }
     )*};
@@ -87,12 +95,12 @@ macro_rules! call_closures {
 
         /// With the reason.
         #[inline]
-        pub fn $with_reason<Out, Reason, $($A),*>(
+        pub fn $with_reason<Out, Reason: IntoReason, $($A),*>(
             ($($A,)*): ($($A,)*),
             reason: Reason,
-            closure: impl FnOnce($($A,)* Reason) -> Out,
+            closure: impl FnOnce($($A,)* Reason::Reason) -> Out,
         ) -> Out {
-            closure($($A,)* reason)
+            closure($($A,)* reason.into_reason())
         }
 
         /// Without the reason, for a function that never returns.
@@ -108,13 +116,13 @@ macro_rules! call_closures {
 
         /// With the reason, for a function that never returns.
         #[inline]
-        pub fn $with_reason_forever<R, Reason, $($A),*>(
+        pub fn $with_reason_forever<R, Reason: IntoReason, $($A),*>(
             ($($A,)*): ($($A,)*),
             reason: Reason,
             _output: Output<R>,
-            closure: impl FnOnce($($A,)* Reason) -> R,
+            closure: impl FnOnce($($A,)* Reason::Reason) -> R,
         ) -> R {
-            closure($($A,)* reason)
+            closure($($A,)* reason.into_reason())
         }
     )*};
 }
@@ -122,7 +130,7 @@ macro_rules! call_closures {
 // Each parameter is named after its type, so one list of names serves both.
 #[allow(non_snake_case, clippy::many_single_char_names, clippy::too_many_arguments)]
 mod arities {
-    use super::{Callable, Output, Plain, WithReason};
+    use super::{Callable, IntoReason, Output, Plain, WithReason};
 
     callable! {
         ()

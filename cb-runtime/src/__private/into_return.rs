@@ -1,49 +1,88 @@
-//! What an annotated function returns once its call has ended. `reject` makes a return value of a rejection.
+//! What an annotated function returns where its call has no good result. `reject` makes a return value of a
+//! rejection.
 
+use super::CallError;
+use super::fallback::IntoReason;
 use super::return_kind::ReturnKind;
-use super::{CallError, Ended};
+use crate::breaker::permit::Rejection;
+use crate::call::Verdict;
 use crate::error::BreakerError;
+
+/// How a call ended that has no good result.
+pub enum Ended<'a, R> {
+    /// It returned a failure.
+    Failed(R),
+    /// It was not made.
+    Rejected(Rejection<'a>),
+    /// Its time was up.
+    TimedOut(BreakerError),
+}
+
+/// Whether the function returns a result as it is, though a fallback stands ready.
+#[inline]
+pub fn is_returned(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Success | Verdict::Ignored)
+}
 
 /// The return value of a function without a fallback.
 #[inline]
-pub fn into_return<R>(ended: Ended<R>, reject: impl FnOnce(BreakerError) -> R) -> R {
+pub fn into_return<R>(ended: Ended<'_, R>, reject: impl FnOnce(BreakerError) -> R) -> R {
     match ended {
-        Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value) => value,
-        Ended::Rejected(error) | Ended::TimedOut(error) => reject(error),
+        Ended::Failed(value) => value,
+        Ended::Rejected(rejection) => reject(rejection.into_error()),
+        Ended::TimedOut(error) => reject(error),
+    }
+}
+
+/// Why the fallback is called. It becomes a [`CallError`] only for a fallback that takes the reason.
+pub enum Reason<'a, E> {
+    /// The call was not made.
+    Rejected(Rejection<'a>),
+    /// It was made.
+    Ended(CallError<E>),
+}
+
+impl<E> IntoReason for Reason<'_, E> {
+    type Reason = CallError<E>;
+
+    #[inline]
+    fn into_reason(self) -> CallError<E> {
+        match self {
+            Reason::Rejected(rejection) => CallError::Rejected(rejection.into_error()),
+            Reason::Ended(reason) => reason,
+        }
     }
 }
 
 /// The return value, or what the fallback is called with.
-pub type ReturnOr<R, K, Args> = Result<R, (Args, CallError<<K as ReturnKind<R>>::Error>)>;
+pub type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind<R>>::Error>)>;
 
 /// `fallback_on = "any"`
 #[inline]
 pub fn into_return_or_any<R, K: ReturnKind<R>, Args>(
     _kind: K,
-    ended: Ended<R>,
+    ended: Ended<'_, R>,
     args: Args,
-) -> ReturnOr<R, K, Args> {
-    match ended {
-        Ended::Success(value) | Ended::Ignored(value) => Ok(value),
-        Ended::Failed(value) => Err((args, K::reason(value))),
-        Ended::Rejected(error) => Err((args, CallError::Rejected(error))),
-        Ended::TimedOut(error) => Err((args, CallError::TimedOut(error))),
-    }
+) -> ReturnOr<'_, R, K, Args> {
+    let reason = match ended {
+        Ended::Failed(value) => Reason::Ended(K::reason(value)),
+        Ended::Rejected(rejection) => Reason::Rejected(rejection),
+        Ended::TimedOut(error) => Reason::Ended(CallError::TimedOut(error)),
+    };
+    Err((args, reason))
 }
 
 /// `fallback_on = "error"`
 #[inline]
 pub fn into_return_or_error<R, K: ReturnKind<R>, Args>(
-    _kind: K,
-    ended: Ended<R>,
+    kind: K,
+    ended: Ended<'_, R>,
     args: Args,
     reject: impl FnOnce(BreakerError) -> R,
-) -> ReturnOr<R, K, Args> {
+) -> ReturnOr<'_, R, K, Args> {
     match ended {
-        Ended::Success(value) | Ended::Ignored(value) => Ok(value),
-        Ended::Failed(value) => Err((args, K::reason(value))),
-        Ended::Rejected(error) => Ok(reject(error)),
-        Ended::TimedOut(error) => Err((args, CallError::TimedOut(error))),
+        Ended::Rejected(rejection) => Ok(reject(rejection.into_error())),
+        ended => into_return_or_any(kind, ended, args),
     }
 }
 
@@ -51,13 +90,12 @@ pub fn into_return_or_error<R, K: ReturnKind<R>, Args>(
 #[inline]
 pub fn into_return_or_open<R, K: ReturnKind<R>, Args>(
     _kind: K,
-    ended: Ended<R>,
+    ended: Ended<'_, R>,
     args: Option<Args>,
     reject: impl FnOnce(BreakerError) -> R,
-) -> ReturnOr<R, K, Args> {
+) -> ReturnOr<'_, R, K, Args> {
     match (ended, args) {
-        (Ended::Success(value) | Ended::Ignored(value) | Ended::Failed(value), _) => Ok(value),
-        (Ended::Rejected(error), Some(args)) => Err((args, CallError::Rejected(error))),
-        (Ended::Rejected(error) | Ended::TimedOut(error), _) => Ok(reject(error)),
+        (Ended::Rejected(rejection), Some(args)) => Err((args, Reason::Rejected(rejection))),
+        (ended, _) => Ok(into_return(ended, reject)),
     }
 }

@@ -13,26 +13,29 @@ mod site;
 pub use std::boxed::Box;
 
 pub use core::format_args;
+pub use core::mem::ManuallyDrop;
 pub use core::module_path;
 pub use core::option::Option;
 pub use core::option_env;
-pub use core::pin::pin;
 pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::CallPermit;
 pub use crate::cache::CacheSite;
-pub use crate::call::{CallError, Ended};
+pub use crate::call::CallError;
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{
-    Cacheable, CachedFunction, IsNotSend, IsSend, Keep, Key, KeyPart, cached, cached_function, codec, key,
-    key_of, key_part,
+    Cacheable, Cached, CachedFunction, Hold, IsNotSend, IsSend, Key, KeyPart, cache_success, cached,
+    cached_function, codec, key, key_of, key_part,
 };
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;
-pub use into_return::{ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open};
+pub use into_return::{
+    Ended, Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open,
+    is_returned,
+};
 pub use pattern_site::PatternSite;
 pub use reply::{
     Answer, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,
@@ -40,6 +43,9 @@ pub use reply::{
 };
 pub use return_kind::{
     BoxedFuture, CanFail, FromBreakerError, OtherOutput, Output, Reject, ResultKind, ReturnKind, Returns,
-    ValueKind, boxed, never, returning,
+    ValueKind, boxed, never, returning, with_output,
 };
-pub use site::{MakeSettings, Site, SiteBreaker, SiteBreakerRef, admit, run, run_permitted, settings};
+pub use site::{
+    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings,
+    time_out, wait,
+};

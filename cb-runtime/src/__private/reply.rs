@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::fallback::Callable;
+use super::fallback::{Callable, IntoReason};
 use super::return_kind::Output;
 
 /// Stands for a fallback's return type `A`, for a function that returns `R`.
@@ -131,14 +131,14 @@ impl<F: Future, E> Future for InOk<F, E> {
 
 /// Calls a fallback that never returns, as its function does not. In two steps, its result would be kept in a variable in
 /// between, which before edition 2024 the compiler takes for a `()`.
-pub async fn call_forever<Args, Reason, R, F, Takes, Shape>(
+pub async fn call_forever<Args, Reason: IntoReason, R, F, Takes, Shape>(
     args: Args,
     reason: Reason,
     _output: Output<R>,
     fallback: F,
 ) -> R
 where
-    F: Callable<Args, Reason, Takes, Output: Forever<R, Shape>>,
+    F: Callable<Args, Reason::Reason, Takes, Output: Forever<R, Shape>>,
 {
     F::call(args, reason, fallback).forever().await
 }

@@ -6,7 +6,8 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use super::{CallError, Ended};
+use super::CallError;
+use super::into_return::Ended;
 use crate::error::BreakerError;
 
 /// Stands for the type `R` that a function returns.
@@ -21,24 +22,32 @@ impl<R> Clone for Output<R> {
 impl<R> Copy for Output<R> {}
 
 impl<R> Output<R> {
-    /// The output of a body that has not run yet.
+    /// The output that is written in the signature.
     #[inline]
-    pub fn of<F: Future<Output = R>>(_body: &Pin<&mut F>) -> Self {
+    #[expect(clippy::new_without_default, reason = "it is the expansion's")]
+    pub fn new() -> Self {
         Output(PhantomData)
     }
 
     /// The output of a call that has ended.
     #[inline]
-    pub fn of_ended(_ended: &Ended<R>) -> Self {
+    pub fn of_ended(_ended: &Ended<'_, R>) -> Self {
         Output(PhantomData)
     }
 
     /// The output of a call that has ended, without a reference to it: what has been borrowed once, the compiler
     /// keeps in the function's future even after it has been moved.
     #[inline]
-    pub fn with_ended(ended: Ended<R>) -> (Self, Ended<R>) {
+    pub fn with_ended(ended: Ended<'_, R>) -> (Self, Ended<'_, R>) {
         (Output(PhantomData), ended)
     }
+}
+
+/// A body, and the output that it has.
+#[expect(clippy::inline_always, reason = "a call would copy the body")]
+#[inline(always)]
+pub fn with_output<F: Future>(body: F) -> (Output<F::Output>, F) {
+    (Output(PhantomData), body)
 }
 
 /// Names the type that a function type returns: `!` can be written only there.

@@ -1,6 +1,7 @@
 //! What an annotated function keeps: its breaker, looked up once.
 
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::Location;
 use std::pin::Pin;
@@ -8,11 +9,13 @@ use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::into_return::Ended;
+use super::return_kind::Output;
 use crate::breaker::Core;
-use crate::breaker::permit::CallPermit;
-use crate::call::{self, Ended, Guarded, Judge};
+use crate::breaker::permit::{Asked, CallPermit, Rejection};
+use crate::call::{self, Admit, Deadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
-use crate::error::BreakerError;
+use crate::name;
 use crate::registry::Registry;
 
 /// The function that makes the attribute's settings. A generic function has one static for all its types, but one
@@ -147,7 +150,9 @@ impl Entry {
 }
 
 impl SiteBreaker {
-    fn new(name: &str, registry: &Registry, settings: MakeSettings, at: Place) -> Self {
+    fn new(name: &'static str, registry: &Registry, settings: MakeSettings, at: Place) -> Self {
+        // Before the core takes its name for the errors of rejected calls.
+        name::keep(name);
         let settings = settings();
         let core = registry.core(name, &settings, at);
         // The registry has reported invalid settings, and left them out.
@@ -170,31 +175,64 @@ impl SiteBreaker {
 
 // Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken for them.
 
-/// Asks for a permit and makes the call.
-#[inline]
-pub fn run<'a, F: Future>(
-    breaker: &'a SiteBreaker,
-    body: Pin<&'a mut F>,
-    judge: impl Judge<F::Output>,
-) -> impl Future<Output = Ended<F::Output>> {
-    Guarded::new(&breaker.core, breaker.call_timeout, body, judge)
+/// Asks for leave to make a call.
+#[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
+#[inline(always)]
+pub fn ask(breaker: &SiteBreaker) -> Asked<'_> {
+    breaker.core.ask()
 }
 
-/// Asks for a permit, for a body that takes arguments which a fallback would take instead.
-#[inline]
-pub fn admit(breaker: &SiteBreaker) -> impl Future<Output = Result<CallPermit<'_>, BreakerError>> {
-    call::admitted(&breaker.core)
+/// Whether the answer takes a [`wait`].
+#[expect(clippy::inline_always, reason = "see above")]
+#[inline(always)]
+pub fn must_wait(asked: Asked<'_>) -> bool {
+    asked.must_wait()
+}
+
+/// Waits for leave to make a call.
+pub fn wait(asked: Asked<'_>) -> Admit<'_> {
+    call::wait(asked)
+}
+
+/// The answer.
+#[expect(clippy::inline_always, reason = "see above")]
+#[inline(always)]
+pub fn admitted(asked: Asked<'_>) -> Result<CallPermit<'_>, Rejection<'_>> {
+    asked.admitted()
 }
 
 /// Makes the call that the permit is for.
-#[inline]
-pub fn run_permitted<'a, F: Future>(
-    breaker: &'a SiteBreaker,
-    permit: CallPermit<'a>,
-    body: Pin<&'a mut F>,
-    judge: impl Judge<F::Output>,
-) -> impl Future<Output = Ended<F::Output>> {
-    Guarded::permitted(permit, breaker.call_timeout, body, judge)
+#[expect(clippy::inline_always, reason = "a call would copy the body")]
+#[inline(always)]
+pub fn run<'a, 'p, F: Future>(
+    breaker: &'p SiteBreaker,
+    permit: &'p mut CallPermit<'a>,
+    body: F,
+) -> Run<'a, 'p, F> {
+    call::run(permit, &breaker.call_timeout, body)
+}
+
+/// Classifies a result and gives the outcome back.
+#[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+#[inline(always)]
+pub fn end<R>(permit: CallPermit<'_>, judge: impl Judge<R>, value: &R) -> Verdict {
+    call::end(permit, judge, value)
+}
+
+/// For a function that never returns.
+pub fn end_never<R>(permit: CallPermit<'_>, judge: impl Judge<R>, value: ManuallyDrop<R>) -> R {
+    call::end(permit, judge, &*value);
+    ManuallyDrop::into_inner(value)
+}
+
+/// Gives the outcome of a call back whose time was up.
+#[cold]
+pub fn time_out<'a, R>(
+    _output: Output<R>,
+    permit: CallPermit<'_>,
+    deadline: Pin<Box<Deadline>>,
+) -> Ended<'a, R> {
+    Ended::TimedOut(deadline.timed_out(permit))
 }
 
 /// A breaker in the registry that was asked for.

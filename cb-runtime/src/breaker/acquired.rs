@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use super::counters::Outcome;
 use super::gate::GateWord;
-use super::permit::SLOW;
 use super::stopwatch::Stopwatch;
 use super::{Breaker, Core};
 use crate::call::admitted;
 use crate::error::BreakerError;
-use crate::store::LeaseId;
 
 /// Permits one call, whose outcome its holder reports. From [`Breaker::acquire`].
 ///
@@ -26,8 +24,6 @@ use crate::store::LeaseId;
 pub struct Permit {
     core: Arc<Core>,
     word: GateWord,
-    /// 0 = none: only a probe has one.
-    lease: LeaseId,
     watch: Stopwatch,
     ended: bool,
 }
@@ -56,15 +52,13 @@ impl Breaker {
     /// # Errors
     /// If the call is not to be made: the circuit is open, or half-open with all its probes under way.
     pub async fn acquire(&self) -> Result<Permit, BreakerError> {
-        let (word, lease) = admitted(self.core()).await?.into_parts();
+        let permit = admitted(self.core()).await?;
         let core = self.shared();
-        if lease != 0
-            && let Some(limit) = core.call_timeout(self.given_call_timeout())
-        {
-            core.limit_probe(lease, limit);
+        if let Some(limit) = core.call_timeout(*self.given_call_timeout()) {
+            permit.limit(limit);
         }
-        let watch = core.stopwatch().suspended(core.clock());
-        Ok(Permit { core, word, lease, watch, ended: false })
+        let watch = permit.stopwatch().suspended(core.clock());
+        Ok(Permit { core, word: permit.into_word(), watch, ended: false })
     }
 }
 
@@ -87,8 +81,10 @@ impl Permit {
     fn end(&mut self, outcome: Outcome) {
         self.ended = true;
         let measured = matches!(outcome, Outcome::Success | Outcome::Failure);
-        let slow = measured && self.core.was_slow(self.watch);
-        self.core.record(self.word, self.lease | if slow { SLOW } else { 0 }, outcome);
+        if measured && self.core.was_slow(self.watch) {
+            self.word.note_slow();
+        }
+        self.core.record(self.word, outcome);
     }
 }
 

@@ -9,65 +9,77 @@ use super::Core;
 use super::counters::Outcome;
 use super::gate::{Closed, GateWord};
 use super::machine::{CallResult, ProbeAdmission};
-use super::permit::{Admission, CallPermit, SLOW, Waiting};
+use super::permit::{Admission, Asked, AtGate, CallPermit, Rejection, Waiting};
 use super::ramp::Ramped;
-use crate::clock::Moment;
+use crate::clock::{Moment, TICK};
 use crate::error::{BreakerError, RefusalKind};
 use crate::snapshot::State;
 use crate::store::LeaseId;
 
 impl Core {
-    /// The fast path of [`admit`](Self::admit).
-    #[inline]
-    pub(crate) fn admit_closed(&self) -> Option<CallPermit<'_>> {
+    /// Asks the gate to admit a call: from memory, without a lock.
+    #[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
+    #[inline(always)]
+    pub(crate) fn ask(&self) -> Asked<'_> {
         let word = self.gate.word();
-        word.is_plain().then(|| CallPermit::new(self, word, None))
-    }
-
-    /// The fast path of [`admit`](Self::admit) for a circuit whose calls are measured.
-    #[inline]
-    pub(crate) fn admit_measured(&self) -> Option<CallPermit<'_>> {
-        let word = self.gate.word();
-        word.is_measuring().then(|| CallPermit::new(self, word, None))
+        let answer = if word.admits_all() { AtGate::Admitted } else { self.at_gate(word) };
+        Asked::new(self, word, answer)
     }
 
     pub(crate) fn admit(&self) -> Admission<'_> {
-        let word = self.gate.word();
-        if word.admits_all() {
-            return Admission::Go(CallPermit::new(self, word, None));
+        let asked = self.ask();
+        match asked.admitted() {
+            _ if asked.must_wait() => self.admit_at_machine(),
+            Ok(permit) => Admission::Go(permit),
+            Err(rejection) => Admission::No(rejection),
         }
-        self.admit_unclosed(word)
+    }
+
+    /// For what is not closed. One load of the coarse clock at most, and one addition in the thread's own
+    /// line.
+    #[inline(never)]
+    fn at_gate(&self, word: GateWord) -> AtGate {
+        let outcome = match word.state() {
+            State::Closed => match self.ask_ramp(word) {
+                Ramped::Rejected => Outcome::RampRejected,
+                Ramped::Admitted | Ramped::Over => return AtGate::Admitted,
+            },
+            State::Disabled | State::MetricsOnly => return AtGate::Admitted,
+            State::ForcedOpen => Outcome::Rejected,
+            State::Open | State::HalfOpen => {
+                let until = Moment(self.rejects_until.load(Ordering::Relaxed));
+                if self.context.clock.coarse_now().after(TICK) >= until {
+                    return AtGate::Unknown;
+                }
+                Outcome::Rejected
+            }
+        };
+        self.counters.add(outcome);
+        AtGate::Rejected
+    }
+
+    #[inline]
+    fn ask_ramp(&self, word: GateWord) -> Ramped {
+        let ramped = self.ramp.ask(self.context.clock.coarse_now(), |share| self.counters.add_share(share));
+        if ramped == Ramped::Over {
+            self.gate.change(word, self.closed_after_ramp());
+        }
+        ramped
     }
 
     #[cold]
-    fn admit_unclosed(&self, word: GateWord) -> Admission<'_> {
-        match word.state() {
-            _ if word.is_ramping() => self.admit_ramping(word),
-            state if state.admits() => Admission::Go(CallPermit::new(self, word, None)),
-            State::Open
-                if !self.is_checked() && self.context.clock.now().0 >= self.due.load(Ordering::Relaxed) =>
-            {
-                self.admit_probe()
-            }
-            State::HalfOpen => self.admit_probe(),
-            _ => Admission::No(self.rejection()),
-        }
-    }
-
-    fn admit_ramping(&self, word: GateWord) -> Admission<'_> {
-        match self.ramp.ask(self.context.clock.now()) {
-            Ramped::Over => self.gate.change(word, self.closed_after_ramp()),
-            Ramped::Admitted => {}
-            Ramped::Rejected => {
-                self.counters.add(Outcome::RampRejected);
-                return Admission::No(BreakerError::new(self.name.clone(), RefusalKind::RampingUp, None));
-            }
-        }
-        Admission::Go(CallPermit::new(self, word, None))
-    }
-
     fn closed_after_ramp(&self) -> Closed {
         if self.slow_us.load(Ordering::Relaxed) == u64::MAX { Closed::Plain } else { Closed::Measuring }
+    }
+
+    #[cold]
+    fn admit_at_machine(&self) -> Admission<'_> {
+        let state = self.gate.word().state();
+        let is_due = || self.context.clock.now().0 >= self.due.load(Ordering::Relaxed);
+        if state == State::Open && (self.is_checked() || !is_due()) {
+            return Admission::No(self.rejection());
+        }
+        self.admit_probe()
     }
 
     /// A probe may be due. Of many callers at a time, one exchange with the store asks for them all.
@@ -85,8 +97,8 @@ impl Core {
         });
         match admission {
             (_, Some(answer)) => Admission::Wait(Waiting::new(self, answer)),
-            (ProbeAdmission::Admitted, _) => Admission::Go(CallPermit::new(self, word, None)),
-            (ProbeAdmission::Granted(id), _) => Admission::Go(CallPermit::new(self, word, Some(id))),
+            (ProbeAdmission::Admitted, _) => Admission::Go(CallPermit::new(self, word)),
+            (ProbeAdmission::Granted(id), _) => Admission::Go(CallPermit::of_probe(self, id)),
             (ProbeAdmission::Requested(_) | ProbeAdmission::Denied, None) => Admission::No(self.rejection()),
         }
     }
@@ -100,63 +112,73 @@ impl Core {
     }
 
     /// Admits a caller whose request for a probe came to nothing because the circuit has closed meanwhile.
-    pub(crate) fn admit_late(&self) -> Result<CallPermit<'_>, BreakerError> {
+    pub(crate) fn admit_late(&self) -> Result<CallPermit<'_>, Rejection<'_>> {
         let word = self.gate.word();
-        if word.state().admits() { Ok(CallPermit::new(self, word, None)) } else { Err(self.rejection()) }
+        if word.state().admits() { Ok(CallPermit::new(self, word)) } else { Err(self.rejection()) }
     }
 
-    /// The error of a call that is not made; counts it.
-    #[cold]
-    fn rejection(&self) -> BreakerError {
+    /// Counts a call that is not made.
+    fn rejection(&self) -> Rejection<'_> {
         self.counters.add(Outcome::Rejected);
-        let state = self.gate.word().state();
-        let left = match self.due.load(Ordering::Relaxed) {
-            u64::MAX => None,
-            due => Some(self.remaining(Moment(due), state, self.context.clock.now())),
-        };
-        let (kind, span) = match state {
-            State::ForcedOpen => (RefusalKind::ForcedOpen, left),
-            State::Open => (RefusalKind::Open, left.or(Some(Duration::ZERO))),
+        Rejection::new(self, self.gate.word())
+    }
+
+    /// The error of a call that was rejected when this was the gate's word.
+    pub(crate) fn rejection_error(&self, word: GateWord) -> BreakerError {
+        let (kind, span) = match word.state() {
+            State::Closed => (RefusalKind::RampingUp, None),
+            State::ForcedOpen => (RefusalKind::ForcedOpen, self.remaining_at_most(State::ForcedOpen)),
+            State::Open => (RefusalKind::Open, self.remaining_at_most(State::Open).or(Some(Duration::ZERO))),
             _ => (RefusalKind::ProbesTaken, None),
         };
-        BreakerError::new(self.name.clone(), kind, span)
+        BreakerError::new(self.error_name.clone(), kind, span)
     }
 
-    #[inline]
-    pub(crate) fn record(&self, word: GateWord, lease: LeaseId, outcome: Outcome) {
-        if outcome == Outcome::Success && lease == 0 && word.admits_all() && self.gate.is_unchanged(word) {
+    /// How long a state with an end lasts. By the coarse clock, which may run late: so never more than the
+    /// state's whole length.
+    fn remaining_at_most(&self, state: State) -> Option<Duration> {
+        let due = match self.due.load(Ordering::Relaxed) {
+            u64::MAX => return None,
+            due => Moment(due),
+        };
+        if self.is_checked() {
+            return Some(self.remaining(due, state, self.context.clock.now()));
+        }
+        let length = Duration::from_micros(self.due_after.load(Ordering::Relaxed));
+        Some(due.since(self.context.clock.coarse_now()).min(length))
+    }
+
+    #[expect(clippy::inline_always, reason = "it is the end of every call")]
+    #[inline(always)]
+    pub(crate) fn record(&self, word: GateWord, outcome: Outcome) {
+        // A word with a note in it is never the gate's.
+        if outcome == Outcome::Success && word.admits_all() && self.gate.is_unchanged(word) {
             self.counters.success(&self.context.clock, || self.mark_counted());
         } else {
-            self.record_slowly(word, lease, outcome, None);
+            self.record_slowly(word, outcome, None);
         }
     }
 
-    /// A failure that says for how long the circuit must be open.
-    pub(crate) fn record_opening(&self, word: GateWord, lease: LeaseId, span: Duration) {
-        self.record_slowly(word, lease, Outcome::Failure, Some(span).filter(|span| !span.is_zero()));
+    /// A failure that tells how long the circuit must be open.
+    pub(crate) fn record_opening(&self, word: GateWord, span: Duration) {
+        self.record_slowly(word, Outcome::Failure, Some(span).filter(|span| !span.is_zero()));
     }
 
     #[cold]
-    pub(crate) fn record_slowly(
-        &self,
-        word: GateWord,
-        lease: LeaseId,
-        outcome: Outcome,
-        open_for: Option<Duration>,
-    ) {
+    #[inline(never)]
+    fn record_slowly(&self, word: GateWord, outcome: Outcome, open_for: Option<Duration>) {
         let state = word.state();
         if state == State::Disabled {
             return;
         }
         let outcome = match outcome {
-            Outcome::Success if lease & SLOW != 0 => Outcome::SlowSuccess,
-            Outcome::Failure if lease & SLOW != 0 => Outcome::SlowFailure,
+            Outcome::Success if word.was_slow() => Outcome::SlowSuccess,
+            Outcome::Failure if word.was_slow() => Outcome::SlowFailure,
             other => other,
         };
-        let lease = lease & !SLOW;
-        let probing = state == State::HalfOpen;
+        let lease = word.lease();
         let plain = matches!(outcome, Outcome::Success | Outcome::Ignored | Outcome::Cancelled);
-        if plain && !probing {
+        if plain && lease.is_none() {
             match outcome {
                 Outcome::Success if self.gate.is_current(word) => {
                     self.counters.success(&self.context.clock, || self.mark_counted());
@@ -173,11 +195,10 @@ impl Core {
                 self.last_failure.store(now.at.0, Ordering::Relaxed);
             }
             // Changes are made under this lock, so what is current now stays current until it is released.
-            let current = self.gate.is_current(word);
-            let counts = if current && probing {
+            let counts = if let Some(lease) = lease {
                 let result = (failed || outcome == Outcome::Success || slow).then_some((!failed, slow));
                 inner.machine.record_probe(lease, result, open_for, now)
-            } else if current {
+            } else if self.gate.is_current(word) {
                 let result = match open_for {
                     Some(span) => CallResult::OpenFor(span),
                     None if failed => CallResult::Failure { slow },

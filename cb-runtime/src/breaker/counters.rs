@@ -33,6 +33,11 @@ pub(crate) enum Outcome {
 
 const OUTCOMES: usize = 10;
 
+/// The whole of which [`ShardedCounter::add_share`] adds parts.
+pub(crate) const ONE: u64 = 1 << 32;
+/// The golden ratio of [`ONE`]: its multiples lie far apart.
+const PHASE: u64 = 0x9E37_79B9;
+
 pub(crate) struct ShardedCounter {
     /// One line per thread number, and the last one for all threads without a number.
     lines: Box<[CachePadded<Line>]>,
@@ -48,6 +53,8 @@ struct Line {
     /// The span in which a time was noted last, and that time.
     noted_in: AtomicU64,
     noted: AtomicU64,
+    /// See [`ShardedCounter::add_share`].
+    shares: AtomicU64,
 }
 
 impl Line {
@@ -110,15 +117,20 @@ fn take_number() -> usize {
 
 impl ShardedCounter {
     pub(crate) fn new() -> Self {
-        let lines = (0..=numbered_threads()).map(|_| CachePadded::default()).collect();
+        // Phases apart, so that threads do not admit their first call after a recovery at the same time.
+        let line = |number| Line {
+            shares: AtomicU64::new(PHASE.wrapping_mul(number) & (ONE - 1)),
+            ..Line::default()
+        };
+        let lines = (0..=numbered_threads() as u64).map(|number| CachePadded::new(line(number))).collect();
         // Not the span that lines begin with.
         ShardedCounter { lines, span: AtomicU64::new(1) }
     }
 
     /// One more success, which has just ended.
-    #[inline]
     ///
     /// `first` is called for the first success that a thread counts after a drain, and not for the others.
+    #[inline]
     pub(crate) fn success(&self, clock: &Clock, first: impl FnOnce()) {
         let number = NUMBER.get();
         match self.lines[..self.lines.len() - 1].get(number) {
@@ -193,6 +205,21 @@ impl ShardedCounter {
             return self.add(outcome);
         }
         self.shared().counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds a part of [`ONE`] to this thread's sum; whether the sum has passed a whole number by that.
+    #[inline]
+    pub(crate) fn add_share(&self, share: u64) -> bool {
+        let number = NUMBER.get();
+        let before = match self.lines[..self.lines.len() - 1].get(number) {
+            Some(line) => {
+                let before = line.shares.load(Ordering::Relaxed);
+                line.shares.store(before.wrapping_add(share), Ordering::Relaxed);
+                before
+            }
+            None => self.shared().shares.fetch_add(share, Ordering::Relaxed),
+        };
+        before / ONE != before.wrapping_add(share) / ONE
     }
 
     /// The sum over all threads. Not a snapshot: calls go on while it is taken.

@@ -3,12 +3,19 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::snapshot::State;
+use crate::store::LeaseId;
 
 /// A state and its generation, packed: bits 0–2 the state (and what a closed one does besides), the rest a number that grows with every
 /// change this instance makes or takes over. It is not the epoch: what an instance does while it is
 /// cut off has no epoch, and must still make the outcomes of earlier calls late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GateWord(u64);
+
+/// What a call notes about itself in the word of its permit. No word of the gate has these bits: so a permit
+/// that has a note never takes the fast path of recording.
+const PANICKED: u64 = 1 << 63;
+const SLOW: u64 = 1 << 62;
+const NOTES: u64 = PANICKED | SLOW;
 
 /// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a breaker
 /// that does nothing else need not ask.
@@ -55,21 +62,43 @@ impl GateWord {
         self.0 & 7 == PLAIN
     }
 
-    /// Closed, and calls are measured.
-    #[inline]
-    pub(crate) fn is_measuring(self) -> bool {
-        self.0 & 7 == MEASURING
+    /// The word of a permit for a probe: the lease stands in the place of the generation. The number of a
+    /// lease is never used again by its breaker, and a lease is void once its state has ended, so it tells
+    /// its generation as well.
+    pub(crate) fn of_probe(lease: LeaseId) -> Self {
+        GateWord((lease << 3 | HALF_OPEN) & !NOTES)
+    }
+
+    /// The lease of a permit for a probe.
+    pub(crate) fn lease(self) -> Option<LeaseId> {
+        (self.0 & 7 == HALF_OPEN).then_some((self.0 & !NOTES) >> 3)
+    }
+
+    /// The call was slow.
+    #[cold]
+    pub(crate) fn note_slow(&mut self) {
+        self.0 |= SLOW;
+    }
+
+    pub(crate) fn was_slow(self) -> bool {
+        self.0 & SLOW != 0
+    }
+
+    /// The guarded code panicked.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn note_panic(&mut self) {
+        self.0 |= PANICKED;
+    }
+
+    pub(crate) fn panicked(self) -> bool {
+        self.0 & PANICKED != 0
     }
 
     /// Closed, and all calls are admitted.
     #[inline]
     pub(crate) fn admits_all(self) -> bool {
         self.0 & 6 == 0
-    }
-
-    /// Closed, and but a part of the calls is admitted.
-    pub(crate) fn is_ramping(self) -> bool {
-        self.0 & 7 == RAMPING
     }
 }
 
@@ -108,7 +137,7 @@ impl Gate {
     /// Whether a new call would get a pass of the same generation.
     #[inline]
     pub(crate) fn is_current(&self, word: GateWord) -> bool {
-        (self.0.load(Ordering::Relaxed) ^ word.0) >> 3 == 0
+        (self.0.load(Ordering::Relaxed) ^ (word.0 & !NOTES)) >> 3 == 0
     }
 
     /// What a closed circuit does besides, from now on; if `pass` is current. It is no change of state: the generation goes on.

@@ -37,8 +37,9 @@ impl Breaker {
         Breaker { call_timeout, ..self }
     }
 
-    pub(crate) fn given_call_timeout(&self) -> Option<Duration> {
-        self.call_timeout
+    #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
+    pub(crate) fn given_call_timeout(&self) -> &Option<Duration> {
+        &self.call_timeout
     }
 
     pub(crate) fn core(&self) -> &Core {

@@ -37,6 +37,7 @@ use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::error::Error;
+use crate::name::{self, BreakerName};
 use crate::snapshot::{Outcomes, Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Record};
 use crate::strategy::Calls;
@@ -53,9 +54,16 @@ use stopwatch::Stopwatch;
 /// What all handles on one breaker share.
 pub(crate) struct Core {
     name: Arc<str>,
+    /// The name once more, for the errors of rejected calls.
+    error_name: BreakerName,
     gate: Gate,
     /// When an open circuit is due for a probe, in the clock's µs: so that a rejection takes no lock.
     due: AtomicU64,
+    /// How long after the beginning of the state that is, in µs.
+    due_after: AtomicU64,
+    /// Until when the gate alone rejects calls, in the clock's µs: until an open circuit is due, or as long
+    /// as no probe can be had while it is half-open.
+    rejects_until: AtomicU64,
     /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
     slow_us: AtomicU64,
     ramp: Ramp,
@@ -178,9 +186,12 @@ impl Core {
         ramp.set(machine.ramp(now));
         let cache_scope = context.cache.scope(&name);
         Arc::new_cyclic(|me| Core {
+            error_name: name::of(&name),
             name,
             gate: Gate::new(machine.state(), closed(&machine, now)),
             due: AtomicU64::new(due(&machine)),
+            due_after: AtomicU64::new(due(&machine).saturating_sub(now.0)),
+            rejects_until: AtomicU64::new(rejects_until(&machine, now)),
             slow_us: AtomicU64::new(settings::slow_us(machine.settings())),
             ramp,
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
@@ -218,6 +229,10 @@ impl Core {
         &self.name
     }
 
+    pub(crate) fn error_name(&self) -> &BreakerName {
+        &self.error_name
+    }
+
     pub(crate) fn context(&self) -> &RegistryContext {
         &self.context
     }
@@ -248,8 +263,8 @@ impl Core {
         self.per_function.cache_ttl.pick(given)
     }
 
-    /// Whether a call that ends now was slow.
-    #[inline]
+    /// Whether a call that ends now was slow. Not inlined: it would stand in every guarded function.
+    #[inline(never)]
     pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
         watch.is_slow(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
@@ -260,7 +275,7 @@ impl Core {
     }
 
     /// Begins to measure a call, if a rule looks at durations.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         Stopwatch::start(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
@@ -376,6 +391,15 @@ fn closed(machine: &StateMachine, now: Moment) -> Closed {
         Closed::Measuring
     } else {
         Closed::Plain
+    }
+}
+
+/// Until when calls need not ask the machine for a probe.
+fn rejects_until(machine: &StateMachine, now: Moment) -> u64 {
+    match machine.state() {
+        State::Open => due(machine),
+        State::HalfOpen => machine.probes_denied_until(now).0,
+        _ => 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The permit of one call. It gives the call's outcome back exactly once, however the call ends.
 
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,138 +18,203 @@ use crate::deadline::Deadline;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
-/// A breaker's answer to a call that wants to be made.
+/// What the gate alone says to a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtGate {
+    Admitted,
+    Rejected,
+    /// A probe may be due: the machine decides.
+    Unknown,
+}
+
+/// A call that has asked the gate. Words that can be copied, so that the compiler keeps them in registers.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    core: &'a Core,
+    word: GateWord,
+    answer: AtGate,
+}
+
+impl<'a> Asked<'a> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core, word: GateWord, answer: AtGate) -> Self {
+        Asked { core, word, answer }
+    }
+
+    pub(crate) fn granted(permit: CallPermit<'a>) -> Self {
+        // Another permit of this word is made at once.
+        let permit = ManuallyDrop::new(permit);
+        Asked { core: permit.core, word: permit.word, answer: AtGate::Admitted }
+    }
+
+    pub(crate) fn denied(rejection: Rejection<'a>) -> Self {
+        Asked { core: rejection.core, word: rejection.word, answer: AtGate::Rejected }
+    }
+
+    #[inline]
+    pub(crate) fn core(self) -> &'a Core {
+        self.core
+    }
+
+    #[inline]
+    pub(crate) fn must_wait(self) -> bool {
+        self.answer == AtGate::Unknown
+    }
+
+    #[inline]
+    pub(crate) fn admitted(self) -> Result<CallPermit<'a>, Rejection<'a>> {
+        let Asked { core, word, answer } = self;
+        if answer == AtGate::Admitted { Ok(CallPermit { core, word }) } else { Err(Rejection { core, word }) }
+    }
+}
+
+/// A breaker's answer to a call.
 pub(crate) enum Admission<'a> {
+    /// The call may be made.
     Go(CallPermit<'a>),
     /// A probe may be due: the store is being asked for a lease.
     Wait(Waiting<'a>),
-    No(BreakerError),
+    /// The call must not be made.
+    No(Rejection<'a>),
 }
 
 /// Permits one call.
 ///
-/// Dropped without an outcome it counts as cancelled; dropped while the call is running (it
-/// panicked) as a failure.
+/// Dropped without an outcome, the call counts as cancelled; after a panic of the guarded code, as failed.
+///
+/// Two words, which stay in registers: a third one would go through memory with every call.
 #[must_use]
 pub struct CallPermit<'a> {
     core: &'a Core,
     word: GateWord,
-    /// 0 = none: only a probe has one. (`Option` would be two words, and take two to move.) With [`SLOW`] in
-    /// it when the call has ended, and was slow.
-    lease: LeaseId,
-    /// A whole word: a byte that is written just before the word around it is copied stalls the processor for
-    /// longer than all the rest of the fast path takes.
-    stage: usize,
 }
-
-/// Beside the number of a lease: none is that high.
-pub(crate) const SLOW: LeaseId = 1 << 63;
-
-/// The guarded code is not running on any thread: between two polls, or before the first.
-const IDLE: usize = 0;
-/// It is running. A permit that is dropped now was dropped by a panic.
-const RUNNING: usize = 1;
-/// The outcome has been given back.
-const ENDED: usize = 2;
 
 impl<'a> CallPermit<'a> {
     #[inline]
-    pub(crate) fn new(core: &'a Core, word: GateWord, lease: Option<LeaseId>) -> Self {
-        CallPermit { core, word, lease: lease.unwrap_or(0), stage: IDLE }
+    pub(crate) fn new(core: &'a Core, word: GateWord) -> Self {
+        CallPermit { core, word }
     }
 
+    pub(crate) fn of_probe(core: &'a Core, lease: LeaseId) -> Self {
+        CallPermit { core, word: GateWord::of_probe(lease) }
+    }
+
+    #[inline]
     pub(crate) fn core(&self) -> &'a Core {
         self.core
     }
 
-    /// How long the call may take: the operator's setting, else what the function was `given` by its
-    /// attribute, else the registry's default.
+    /// Begins to measure the call, if a rule looks at durations.
     #[inline]
-    pub fn call_timeout(&self, given: Option<Duration>) -> Option<Duration> {
-        self.core.call_timeout(given)
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        if self.word.is_plain() { Stopwatch::OFF } else { self.core.stopwatch() }
     }
 
     /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even
     /// if the call never ends.
     pub(crate) fn limit(&self, limit: Duration) {
-        if self.lease != 0 {
-            self.core.limit_probe(self.lease & !SLOW, limit);
+        if let Some(lease) = self.word.lease() {
+            self.core.limit_probe(lease, limit);
         }
     }
 
-    /// Marks that the guarded code is running on this thread now (`true`), or has returned (`false`).
-    /// A permit that is dropped in between was dropped by a panic.
-    #[inline]
-    pub fn running(&mut self, running: bool) {
-        self.stage = if running { RUNNING } else { IDLE };
+    /// Runs the guarded code. If it panics, the permit notes that, for the time when it is dropped. (Whether
+    /// the thread is panicking would not tell: a call may be dropped by a panic of other code.)
+    #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+    #[inline(always)]
+    pub(crate) fn guard<T>(&mut self, code: impl FnOnce() -> T) -> T {
+        let panicking = NotePanic(&mut self.word);
+        let value = code();
+        std::mem::forget(panicking);
+        value
     }
 
-    /// Stops the timer; the outcome is classified later.
+    /// The call took as long as `watch` says.
     #[inline]
     pub(crate) fn took(&mut self, watch: Stopwatch) {
-        if self.core.was_slow(watch) {
-            self.lease |= SLOW;
+        if !watch.is_off() && self.core.was_slow(watch) {
+            self.word.note_slow();
         }
     }
 
-    /// The call returned what counts as a success.
-    #[inline]
-    pub fn success(mut self) {
+    /// The call succeeded.
+    #[cfg(test)]
+    pub(crate) fn success(self) {
         self.end(Outcome::Success);
     }
 
-    /// The call returned what counts as a failure. If that trips the breaker, it is open when this returns.
-    pub fn failure(mut self) {
+    /// The call failed. If that trips the breaker, it is open when this returns.
+    #[cfg(test)]
+    pub(crate) fn failure(self) {
         self.end(Outcome::Failure);
     }
 
-    /// The call returned a value that says nothing about the dependency.
-    #[inline]
-    pub fn ignored(mut self) {
-        self.end(Outcome::Ignored);
-    }
-
     /// The call took longer than `limit` and has been dropped: a failure.
-    pub fn timed_out(mut self, limit: Duration) -> BreakerError {
-        let error = BreakerError::new(self.core.name().clone(), RefusalKind::TimedOut, Some(limit));
+    #[cold]
+    pub(crate) fn timed_out(mut self, limit: Duration) -> BreakerError {
+        let error = BreakerError::new(self.core.error_name().clone(), RefusalKind::TimedOut, Some(limit));
         if self.core.is_slow(limit) {
-            self.lease |= SLOW;
+            self.word.note_slow();
         }
         self.end(Outcome::Failure);
         error
     }
 
-    /// Gives the outcome back, without moving the permit.
+    /// Gives the outcome back.
     #[inline]
-    pub(crate) fn end(&mut self, outcome: Outcome) {
-        self.stage = ENDED;
-        self.core.record(self.word, self.lease, outcome);
+    pub(crate) fn end(self, outcome: Outcome) {
+        let permit = ManuallyDrop::new(self);
+        permit.core.record(permit.word, outcome);
     }
 
-    /// Gives a failure back that says for how long the circuit is to be open.
-    #[cold]
-    pub(crate) fn end_opening(&mut self, span: Duration) {
-        self.stage = ENDED;
-        self.core.record_opening(self.word, self.lease, span);
-    }
-}
-
-impl CallPermit<'_> {
     /// For an owned permit, which from now on gives the outcome back.
-    pub(crate) fn into_parts(mut self) -> (GateWord, LeaseId) {
-        self.stage = ENDED;
-        (self.word, self.lease)
+    pub(crate) fn into_word(self) -> GateWord {
+        ManuallyDrop::new(self).word
+    }
+
+    /// Gives back a failure that tells how long the circuit must be open.
+    #[cold]
+    pub(crate) fn end_opening(self, span: Duration) {
+        let permit = ManuallyDrop::new(self);
+        permit.core.record_opening(permit.word, span);
     }
 }
 
 impl Drop for CallPermit<'_> {
-    #[inline]
+    #[cold]
     fn drop(&mut self) {
-        match self.stage {
-            ENDED => {}
-            RUNNING => self.core.record(self.word, self.lease, Outcome::Failure),
-            _ => self.core.record(self.word, self.lease, Outcome::Cancelled),
-        }
+        let outcome = if self.word.panicked() { Outcome::Failure } else { Outcome::Cancelled };
+        self.core.record(self.word, outcome);
+    }
+}
+
+/// Dropped by a panic, and by nothing else.
+struct NotePanic<'a>(&'a mut GateWord);
+
+impl Drop for NotePanic<'_> {
+    fn drop(&mut self) {
+        self.0.note_panic();
+    }
+}
+
+/// A call that must not be made, and that has been counted. It becomes an error only where the error is used:
+/// most fallbacks do not use it.
+#[derive(Clone, Copy)]
+pub struct Rejection<'a> {
+    core: &'a Core,
+    word: GateWord,
+}
+
+impl<'a> Rejection<'a> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core, word: GateWord) -> Self {
+        Rejection { core, word }
+    }
+
+    /// What the caller receives.
+    #[inline]
+    pub fn into_error(self) -> BreakerError {
+        self.core.rejection_error(self.word)
     }
 }
 
@@ -189,15 +255,16 @@ impl<'a> Waiting<'a> {
 }
 
 impl<'a> Future for Waiting<'a> {
-    type Output = Result<CallPermit<'a>, BreakerError>;
+    type Output = Result<CallPermit<'a>, Rejection<'a>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(cx) {
             return Poll::Ready(match answer {
                 // The state may have changed between the granting and now; the grant then goes back.
-                Ok(mut grant) if self.core.is_current(grant.word) => {
-                    Ok(CallPermit::new(self.core, grant.word, grant.lease.take()))
-                }
+                Ok(mut grant) if self.core.is_current(grant.word) => match grant.lease.take() {
+                    Some(lease) => Ok(CallPermit::of_probe(self.core, lease)),
+                    None => self.core.admit_late(),
+                },
                 _ => self.core.admit_late(),
             });
         }
@@ -206,7 +273,7 @@ impl<'a> Future for Waiting<'a> {
         // By now this instance knows that it has no store: it may probe on its own.
         Poll::Ready(match self.core.admit() {
             Admission::Go(permit) => Ok(permit),
-            Admission::No(error) => Err(error),
+            Admission::No(rejection) => Err(rejection),
             Admission::Wait(_) => self.core.admit_late(),
         })
     }

@@ -12,6 +12,8 @@ pub(crate) struct Stopwatch(u64);
 
 /// Set where the beginning is one of the exact clock.
 const EXACT: u64 = 1 << 63;
+/// Set once the call has waited for something, measured or not.
+const SUSPENDED: u64 = 1 << 62;
 /// Limits below this, in µs, are measured exactly: ten ticks of the coarse clock.
 const FINE: u64 = 40_000;
 /// What the coarse clock may be wrong by, in µs.
@@ -32,24 +34,36 @@ impl Stopwatch {
         }
     }
 
+    /// There is nothing to be looked at when the call ends.
+    #[inline]
+    pub(crate) fn is_off(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The call has waited for something before.
+    pub(crate) fn was_suspended(self) -> bool {
+        self.0 & SUSPENDED != 0
+    }
+
     /// The call waits for something: exact from now on.
     pub(crate) fn suspended(self, clock: &Clock) -> Self {
         if self.0 == 0 || self.0 & EXACT != 0 {
-            return self;
+            return Stopwatch(self.0 | SUSPENDED);
         }
         // One tick means nothing; more was spent on the thread.
         let spent = clock.coarse().saturating_sub(self.0) / COARSE;
         let spent = if spent > TICK { spent } else { 0 };
-        Stopwatch(clock.now().0.saturating_sub(spent) | EXACT)
+        Stopwatch(clock.now().0.saturating_sub(spent) | EXACT | SUSPENDED)
     }
 
     /// Whether the call, which ends now, was slow.
     #[inline]
     pub(crate) fn is_slow(self, clock: &Clock, limit_us: u64) -> bool {
+        let begin = self.0 & !(EXACT | SUSPENDED);
         if self.0 & EXACT == 0 {
-            self.0 != 0 && clock.coarse().saturating_sub(self.0) >= limit_us.saturating_mul(COARSE)
+            begin != 0 && clock.coarse().saturating_sub(begin) >= limit_us.saturating_mul(COARSE)
         } else {
-            clock.now().0.saturating_sub(self.0 & !EXACT) >= limit_us
+            clock.now().0.saturating_sub(begin) >= limit_us
         }
     }
 }

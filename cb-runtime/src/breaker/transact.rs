@@ -10,7 +10,7 @@ use super::gate::GateWord;
 use super::machine::state::LocalChange;
 use super::machine::{Effects, Now, Wake};
 use super::permit::Grant;
-use super::{Core, Inner, closed, due};
+use super::{Core, Inner, closed, due, rejects_until};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::event::{Event, Transition};
@@ -71,7 +71,12 @@ impl Core {
     /// Lets calls meet the machine's state.
     fn publish(&self, inner: &mut Inner, now: Moment) {
         let machine = &inner.machine;
-        set(&self.due, due(machine));
+        let due = due(machine);
+        if self.due.load(Ordering::Relaxed) != due {
+            self.due.store(due, Ordering::Relaxed);
+            self.due_after.store(due.saturating_sub(now.0), Ordering::Relaxed);
+        }
+        set(&self.rejects_until, rejects_until(machine, now));
         if machine.state() == State::Open {
             set(&self.opened_at, machine.record().since().0);
         }

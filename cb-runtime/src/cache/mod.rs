@@ -30,7 +30,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::{Clock, Moment};
 use crate::event::CacheTier;
-use crate::store::Store;
+use crate::store::ResultStore;
 use entry::{CachedEntry, EntryOwner};
 use freshness::{FreshnessTable, Interval, Ticks};
 pub use function::CacheSite;
@@ -117,7 +117,7 @@ impl Cache {
     /// `store_up` is false, and once the store has no other owner, it is neither read nor written.
     pub(crate) fn with_store(
         mut self,
-        store: &Arc<dyn Store>,
+        store: &Arc<dyn ResultStore>,
         store_up: Arc<AtomicBool>,
         background: Handle,
     ) -> Self {

@@ -14,7 +14,7 @@ use super::key::StoreKey;
 use super::payload::Payload;
 use super::reports::{Problem, Reports};
 use crate::clock::{Clock, Moment};
-use crate::store::{Cached, Store};
+use crate::store::{Cached, ResultStore};
 use crate::sync::lock;
 
 /// The longest time that a failed call waits for the store.
@@ -33,17 +33,17 @@ const ASKED_PLACES: usize = 1024;
 #[derive(Clone)]
 pub(super) struct StoreLink {
     /// Weak, because breakers, and the cache with them, may outlive their registry.
-    store: Weak<dyn Store>,
+    store: Weak<dyn ResultStore>,
     store_up: Arc<AtomicBool>,
 }
 
 impl StoreLink {
-    pub(super) fn new(store: &Arc<dyn Store>, store_up: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(store: &Arc<dyn ResultStore>, store_up: Arc<AtomicBool>) -> Self {
         StoreLink { store: Arc::downgrade(store), store_up }
     }
 
     /// The store, unless it is away.
-    pub(super) fn store(&self) -> Option<Arc<dyn Store>> {
+    pub(super) fn store(&self) -> Option<Arc<dyn ResultStore>> {
         if self.store_up.load(Ordering::Relaxed) { self.store.upgrade() } else { None }
     }
 
@@ -197,7 +197,7 @@ impl SharedTier {
         self.asked.set(slot, Ticks::now(&self.pace), false);
     }
 
-    async fn ask(&self, store: Arc<dyn Store>, breaker: &Arc<str>, key: StoreKey) -> Option<Found> {
+    async fn ask(&self, store: Arc<dyn ResultStore>, breaker: &Arc<str>, key: StoreKey) -> Option<Found> {
         // Taken before the request, so that the age is over- rather than underestimated.
         let asked_at = self.clock.now();
         let answer = tokio::time::timeout(self.patience, store.cache_get(key.text(breaker))).await;

@@ -16,7 +16,7 @@ use super::local::LocalTier;
 use super::reports::{Problem, Reports};
 use super::shared::StoreLink;
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::store::ResultStore;
 
 /// The maximum number of writes that wait.
 pub(super) const MAX_WRITES: usize = 1024;
@@ -218,7 +218,7 @@ fn is_full(batch: &[Arc<CachedEntry>]) -> bool {
 }
 
 impl Context {
-    async fn put(self: Arc<Self>, store: Arc<dyn Store>, entry: Arc<CachedEntry>) -> bool {
+    async fn put(self: Arc<Self>, store: Arc<dyn ResultStore>, entry: Arc<CachedEntry>) -> bool {
         let breaker = &entry.owner.breaker;
         let now = self.clock.now();
         let remaining = entry.remaining(now);

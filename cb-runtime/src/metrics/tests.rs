@@ -100,7 +100,7 @@ impl MeteredInstance {
 
 fn call(core: &Core, outcome: Outcome) {
     match core.admit() {
-        Admission::Go(mut permit) => permit.end(outcome),
+        Admission::Go(permit) => permit.end(outcome),
         Admission::No(_) => {}
         Admission::Wait(_) => panic!("no probe is due"),
     }

@@ -1,4 +1,4 @@
-//! How a registry is set up.
+//! The builder of a registry.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::event::OnError;
 use crate::store::Retention;
 use crate::store::memory::MemoryStore;
 
-/// Sets up a [`Registry`]: where the shared state lives, and the operator's settings of breakers.
+/// Builds a [`Registry`]: the store, and the operator's settings of breakers.
 ///
 /// Made by [`Registry::builder`], finished by [`install`](Self::install) or [`build`](Self::build).
 #[must_use = "a builder does nothing until it is built or installed"]
@@ -100,13 +100,13 @@ impl RegistryBuilder {
         self
     }
 
-    /// Settings of every breaker that neither its attribute nor the operator gives.
+    /// Sets defaults for all breakers. Attributes and the operator's settings take precedence.
     pub fn defaults(mut self, defaults: BreakerConfig) -> Self {
         self.code.defaults = defaults;
         self
     }
 
-    /// The operator's settings of one breaker: they take precedence over the attribute's arguments.
+    /// Changes the operator's settings of one breaker, which take precedence over the attribute's arguments.
     pub fn configure(
         mut self,
         breaker: impl Into<String>,
@@ -117,55 +117,52 @@ impl RegistryBuilder {
         self
     }
 
-    /// How many [keyed breakers](macro@crate::circuit_breaker#name) there may be in this process at once;
-    /// others are not limited. Default 10,000, at three kilobytes per breaker on a small machine and up to
-    /// ten on one with many cores.
+    /// Sets the maximum number of [keyed breakers](macro@crate::circuit_breaker#name) in this process;
+    /// other breakers are not limited. Default 10,000. A breaker takes three kilobytes on a small machine
+    /// and up to ten on one with many cores.
     ///
-    /// Room for new ones is made in time, by evicting breakers that nothing refers to and that the store
-    /// knows all of: the least recently used first, closed ones before open ones, and those that have not
-    /// been used for ten minutes anyway. One that is called again starts from the fleet's state; only
-    /// [`Snapshot::outcomes`](crate::Snapshot::outcomes) begins anew. If no room can be made (all are in use,
-    /// or the store is away), a call under a new name is made without a breaker's guard, with its timeout,
-    /// cache and fallback. That is reported as an error, at most once a minute.
+    /// Breakers are evicted before the limit is reached, if they are unreferenced and fully reported to the
+    /// store: the least recently used first, and closed ones before open ones. A breaker that was not used
+    /// for ten minutes is evicted in any case. A breaker that is called again starts from the fleet's
+    /// state; only [`Snapshot::outcomes`](crate::Snapshot::outcomes) restarts at zero. If no breaker can be
+    /// evicted (all are in use, or the store is away), a call under a new name is made unguarded, but with
+    /// its timeout, cache and fallback. This is reported as an error, at most once a minute.
     pub fn max_breakers(mut self, breakers: usize) -> Self {
         self.max_breakers = breakers;
         self
     }
 
-    /// How many cached results this process holds, and how large they may be.
+    /// Sets the limits of the cached results in this process.
     pub fn cache_limits(mut self, limits: CacheLimits) -> Self {
         self.cache_limits = limits;
         self
     }
 
-    /// Settings from outside the code. They take precedence over those given to this builder by
-    /// [`redis`](Self::redis), [`namespace`](Self::namespace), [`node`](Self::node),
-    /// [`defaults`](Self::defaults) and [`configure`](Self::configure), whichever comes first.
+    /// Sets external settings. They take precedence over those of [`redis`](Self::redis),
+    /// [`namespace`](Self::namespace), [`node`](Self::node), [`defaults`](Self::defaults) and
+    /// [`configure`](Self::configure), in any order of the calls.
     pub fn config(mut self, config: RegistryConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Calls `callback` for every failure in the background, on a thread of its own. `tracing` reports them,
-    /// too.
+    /// Calls `callback` for every background error, on a thread of its own. `tracing` reports them, too.
     pub fn on_error(mut self, callback: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(callback));
         self
     }
 
-    /// Measures time with this clock; for tests. With Redis, what instances share runs on Redis' clock all
-    /// the same.
+    /// Measures time with this clock; for tests. With Redis, shared state still uses Redis' clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The name of the node that this instance runs on: one that stays the same when the instance is started
-    /// again. Default the environment's `CB_INSTANCE`, else the host's name.
+    /// Sets the name of the node that this instance runs on, which must survive restarts. Default: the
+    /// environment's `CB_INSTANCE`, else the host's name.
     ///
-    /// [Quorums](BreakerConfig::min_failing_instances) count nodes, so that one bad instance that restarts
-    /// again and again is not taken for several. Two instances on one host that are to count as two need two
-    /// names.
+    /// [Quorums](BreakerConfig::min_failing_instances) count nodes, so that a bad instance that keeps
+    /// restarting counts once. For two instances on one host to count as two, give them two names.
     pub fn node(mut self, name: impl Into<String>) -> Self {
         self.node = Some(name.into());
         self
@@ -179,10 +176,10 @@ impl RegistryBuilder {
         self
     }
 
-    /// How much of the fleet's [history](Registry::history) the store keeps: at least this many transitions
-    /// (a hundred more where Redis frees memory by whole blocks), for this long after the latest of them.
-    /// Default 1,000 transitions and an hour. A transition takes Redis about 300 bytes. Give all instances of
-    /// a namespace the same.
+    /// Sets the retention of the fleet's [history](Registry::history): at least this number of transitions,
+    /// until this time after the latest of them. Default: 1,000 transitions and an hour. Redis removes
+    /// transitions in blocks of about a hundred, and needs about 300 bytes for each. All instances of a
+    /// namespace should have the same retention.
     pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
         self.retention = Retention { events: transitions, age };
         self
@@ -228,13 +225,13 @@ impl RegistryBuilder {
         match &self.target {
             StoreTarget::Memory => {
                 let store = Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention));
-                Registry::start(self, layers, store.clone(), store, false)
+                Registry::start(self, layers, store.clone(), store, None)
             }
             #[cfg(feature = "redis")]
             StoreTarget::Redis(target) => {
                 let store = crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?;
                 let store = Arc::new(store.retaining(self.retention));
-                Registry::start(self, layers, store.clone(), store, true)
+                Registry::start(self, layers, store.clone(), store.clone(), Some(store))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What has happened in the fleet, as far back as the store keeps it.
+//! The fleet's past transitions, from the store.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Cursor, Events, Transition};
 use crate::store::{EventsAt, StreamEvent};
 
-/// Events that are read from the store at once.
+/// The number of events per read.
 const CHUNK: usize = 256;
-/// What a reading of the store may take in all.
+/// The deadline of a read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Registry {
@@ -54,12 +54,12 @@ impl Registry {
         Ok(history)
     }
 
-    /// A subscription that begins with the transitions behind `cursor`, and goes on with all events from now
-    /// on. No transition is missing in between, and none is there twice.
+    /// A subscription that begins with the transitions after `cursor` and continues with all new events. No
+    /// transition between them is missing or received twice.
     ///
-    /// What the store does not [keep](crate::RegistryBuilder::retain_history) any more is missing;
-    /// [`Events::lost`] is not 0 then. If the store has lost its data since the cursor was made, the
-    /// subscription begins with all that the store has.
+    /// Transitions that the store no longer [keeps](crate::RegistryBuilder::retain_history) are missing,
+    /// and [`Events::lost`] counts them. If the store has lost its data since the cursor was made, the
+    /// subscription begins with all transitions in the store.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -83,7 +83,7 @@ impl Registry {
     /// # Errors
     /// If the store does not answer.
     pub async fn subscribe_from(&self, cursor: &Cursor) -> Result<Events, Error> {
-        // First, so that nothing can happen between what is read and what is received.
+        // Subscribed before the read, so that no event is missed in between.
         let events = self.subscribe();
         let mut past: Vec<StreamEvent> = Vec::new();
         let mut at = EventsAt::After(cursor.id.clone());
@@ -106,7 +106,7 @@ impl Registry {
     fn transition(&self, event: &StreamEvent) -> Option<Transition> {
         let age_us = self.context.store_now().saturating_sub(event.at_us);
         let is_kept = age_us <= micros(self.shared.retention.age);
-        // One without a state before has been written back after a loss: nothing has changed.
+        // An event without `from` was written back after a loss of data: no transition.
         event.from.filter(|_| is_kept).map(|from| stream::transition(&self.context, event, from))
     }
 
@@ -115,7 +115,7 @@ impl Registry {
         self.in_background("reading the history", async move { store.history(at, CHUNK).await }).await
     }
 
-    /// Awaits something of the store's on the coordinator's thread, as the caller may have no runtime.
+    /// Awaits a request to the store on the coordinator's thread, because the caller may have no runtime.
     /// Cancelling abandons the answer.
     pub(super) async fn in_background<T: Send + 'static>(
         &self,

@@ -1,4 +1,4 @@
-//! One instance's breakers.
+//! The registry: one instance's breakers.
 
 mod builder;
 mod control;
@@ -35,25 +35,25 @@ use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
 use crate::metrics;
 use crate::snapshot::StoreStatus;
-use crate::store::{Overview, Retention, Store};
+use crate::store::{Overview, ResultStore, Retention, Store};
 use report_limiter::ReportLimiter;
 use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
 
-/// What [`Registry::shutdown`] waits at most for results that are still to be written to the store, and for
-/// numbers that are still to be published.
+/// The time limit of [`Registry::shutdown`] for writing cached results to the store, and for publishing
+/// metrics.
 const LAST_WRITES: Duration = Duration::from_millis(500);
 
-/// What a new registry waits at most for the fleet's states before it goes on without them.
+/// The longest time that a new registry waits for the fleet's states before it continues without them.
 const FIRST_CONTACT: Duration = Duration::from_millis(500);
 
 /// One instance: a set of breakers, one per name, that it shares with all other instances of its
 /// namespace through the store. A cheap handle: all clones are the same instance.
 ///
-/// The attribute uses the [global](Self::global) one. Others are independent of it and of each other: twenty
-/// of them in one process are twenty instances. When the last clone of one is dropped, its background work
-/// ends; what it has not yet sent to the store is lost then, unless [`shutdown`](Self::shutdown) was awaited.
+/// The attribute uses the [global](Self::global) one. Registries are independent of each other: twenty in
+/// one process are twenty instances. When the last clone is dropped, the background work ends, and counts
+/// that were not sent to the store are lost, unless [`shutdown`](Self::shutdown) was awaited.
 #[derive(Clone)]
 pub struct Registry {
     id: u64,
@@ -62,12 +62,12 @@ pub struct Registry {
     shared: Arc<Shared>,
 }
 
-/// What calls do not need.
+/// The parts that calls do not use.
 struct Shared {
     requests: mpsc::UnboundedSender<Command>,
     store: Arc<dyn Store>,
     overview: Arc<dyn Overview>,
-    /// Tells the fleet of this instance.
+    /// The task that announces this instance to the fleet.
     announcing: AbortHandle,
     retention: Retention,
     code: Code,
@@ -85,7 +85,7 @@ impl Drop for Shared {
 }
 
 impl Registry {
-    /// Sets one up.
+    /// Returns a builder.
     pub fn builder() -> RegistryBuilder {
         RegistryBuilder::default()
     }
@@ -139,7 +139,7 @@ impl Registry {
         layers: Layers,
         store: Arc<dyn Store>,
         overview: Arc<dyn Overview>,
-        has_shared_store: bool,
+        results: Option<Arc<dyn ResultStore>>,
     ) -> Result<Registry, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -158,11 +158,10 @@ impl Registry {
         let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
         let store_up = Arc::new(AtomicBool::new(false));
         let events = Arc::new(EventBus::new(on_error));
-        let cache =
-            Registry::cache(&clock, cache_limits, &events, has_shared_store.then_some(&store), &store_up)?;
+        let cache = Registry::cache(&clock, cache_limits, &events, results.as_ref(), &store_up)?;
         let context = RegistryContext::new(instance, clock, events, cache, store_up)
             .with_node(node::name(config.node.or(builder.node)))
-            .with_shared_store(has_shared_store);
+            .with_shared_store(results.is_some());
         let context = Arc::new(context);
         *context.layers_mut() = layers;
         let breakers = Arc::new(BreakerMap::new(max_breakers, context.clock.now()));
@@ -170,7 +169,7 @@ impl Registry {
         let requests =
             coordinator::start(context.clone(), breakers.clone(), store.clone(), ready).map_err(no_thread)?;
         match connect_timeout {
-            // Without the fleet's states the registry serves by itself.
+            // Without the fleet's states, the registry decides locally.
             None => drop(first_contact.recv_timeout(FIRST_CONTACT)),
             // If it fails, `requests` is dropped, which ends the coordinator.
             Some(limit) => context.connection.wait_until_up(limit)?,
@@ -201,13 +200,12 @@ impl Registry {
         Ok(Registry { id, context, breakers, shared: Arc::new(shared) })
     }
 
-    /// The cached results of all breakers; in this process only, unless there is a store to share them
-    /// through.
+    /// The cache; without `store`, it has only the tier in this process.
     fn cache(
         clock: &Clock,
         limits: CacheLimits,
         events: &Arc<EventBus>,
-        store: Option<&Arc<dyn Store>>,
+        store: Option<&Arc<dyn ResultStore>>,
         store_up: &Arc<AtomicBool>,
     ) -> Result<Cache, Error> {
         let events = events.clone();
@@ -268,13 +266,13 @@ impl Registry {
         self.breakers.count()
     }
 
-    /// Puts `config` in the place of what came from outside the code before (at [`RegistryBuilder::config`]
-    /// or at the last reload): for all breakers that are registered and all that will be. None of them loses
-    /// a count or changes its state; what a breaker has counted is judged by the new settings from then on.
-    /// Annotated functions follow with their `call_timeout` and `cache_ttl`; calls under way keep theirs.
+    /// Replaces the external settings (from [`RegistryBuilder::config`] or the previous reload) of all
+    /// breakers, registered now or later. Breakers keep their counts and states; the new settings apply to
+    /// the counts from then on. Annotated functions adopt their `call_timeout` and `cache_ttl`; calls in
+    /// flight keep theirs.
     ///
-    /// All or nothing: if something in `config` is invalid, or contradicts an attribute, everything stays as
-    /// it is. Other instances of the fleet have to be reloaded too.
+    /// A reload is atomic: if a value in `config` is invalid, or contradicts an attribute, nothing changes.
+    /// Other instances of the fleet have to be reloaded, too.
     ///
     /// # Errors
     /// If `config` is invalid. `redis`, `namespace` and `node` may be left out, but not differ from before.
@@ -287,7 +285,7 @@ impl Registry {
             ));
         }
         let layers = Layers::new(&self.shared.code, &config)?;
-        // Nobody can register a breaker until this is done.
+        // The lock prevents registrations during the reload.
         let mut current = self.context.layers_mut();
         let mut changes = Vec::new();
         for core in self.breakers.registered() {
@@ -308,13 +306,13 @@ impl Registry {
         Ok(())
     }
 
-    /// All events from now on. To go on where an earlier subscription ended, see
+    /// A subscription to all events from now on. To resume an earlier subscription, see
     /// [`subscribe_from`](Self::subscribe_from).
     pub fn subscribe(&self) -> Events {
         self.context.events.subscribe()
     }
 
-    /// The id under which this instance appears as originator of changes: another one at every start.
+    /// The id of this instance, which is new at every start; the `originator` of its transitions.
     pub fn instance(&self) -> &str {
         &self.context.instance
     }
@@ -324,12 +322,12 @@ impl Registry {
         &self.context.node
     }
 
-    /// The namespace whose breakers it shares.
+    /// The namespace.
     pub fn namespace(&self) -> &str {
         &self.shared.address.namespace
     }
 
-    /// Whether the store answers, and since when; from memory, without I/O. For readiness probes.
+    /// The status of the connection to the store, from memory, without I/O; for readiness probes.
     ///
     /// ```
     /// # fn main() -> Result<(), cb_runtime::Error> {
@@ -344,8 +342,8 @@ impl Registry {
         self.context.connection.status().unwrap_or(StoreStatus::Connecting)
     }
 
-    /// Sends the store what it does not know yet, gives back what is held, and ends the background work.
-    /// Calls go on, guarded by this instance alone. Cancelling abandons the wait, not the shutdown.
+    /// Sends all pending counts, returns all leases, and ends the background work. Later calls are guarded
+    /// locally. Cancelling abandons the wait, not the shutdown.
     pub async fn shutdown(&self) {
         self.context.cache.flush(LAST_WRITES).await;
         self.shared.announcing.abort();
@@ -362,14 +360,14 @@ impl Registry {
         self.shared.published.flush(LAST_WRITES).await;
     }
 
-    /// Tells registries of one process apart; never 0.
+    /// Identifies a registry within the process; never 0.
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// The breaker of an annotated function, created with the attribute's `config` at its first call. Never
-    /// fails: an invalid setting is reported and left out.
+    /// The breaker of an annotated function, created with the attribute's `config` at the first call. It
+    /// never fails: an invalid setting is reported and ignored.
     pub(crate) fn core(
         &self,
         name: &str,
@@ -416,7 +414,7 @@ impl Registry {
         blueprint.detached(name.into())
     }
 
-    /// The breaker of that name for a caller that only looks at it.
+    /// The breaker of that name for a caller that only reads it.
     fn observed(&self, name: &str) -> Arc<Core> {
         let blueprint = self.blueprint(name, &BreakerConfig::default());
         let entry = self.breakers.entry(name);
@@ -426,7 +424,7 @@ impl Registry {
         }
     }
 
-    /// The breaker of that name for steering it, and what keeps it in the coordinator's care if it is not
+    /// The breaker of that name for an override, and a guard that keeps it in the map if it is not
     /// registered here.
     fn steered(&self, name: &str) -> (Breaker, Option<Steered>) {
         if let Some(core) = self.breakers.get(name) {
@@ -452,8 +450,8 @@ impl Registry {
         core
     }
 
-    /// All that it takes to make the breaker of that name. Until it is dropped there is no reload, so a
-    /// reload either finds the breaker in the map or has been before.
+    /// The parts of a new breaker of that name. While it exists, no reload can begin, so a reload either
+    /// finds the breaker in the map or has ended before.
     fn blueprint(&self, name: &str, config: &BreakerConfig) -> Blueprint<'_> {
         let layers = self.context.layers();
         if let Err(error) = layers.claim(name) {
@@ -464,7 +462,7 @@ impl Registry {
         Blueprint { given, settings, per_function, context: &self.context, _layers: layers }
     }
 
-    /// `config` without what is invalid, which is reported, and the settings that it leads to.
+    /// `config` without its invalid values, which are reported, and the resulting settings.
     fn usable(&self, layers: &Layers, name: &str, config: &BreakerConfig) -> (BreakerConfig, Settings) {
         let (config, settings, errors) = layers.resolve_leniently(name, config);
         for error in errors {
@@ -473,13 +471,13 @@ impl Registry {
         (config, settings)
     }
 
-    /// Tells all who listen for errors.
+    /// Sends an error to all subscribers.
     pub(crate) fn report(&self, error: Error) {
         self.context.events.error(error);
     }
 }
 
-/// All that it takes to make a breaker.
+/// The parts of a new breaker.
 struct Blueprint<'a> {
     given: BreakerConfig,
     settings: Settings,
@@ -504,9 +502,9 @@ impl Blueprint<'_> {
     }
 }
 
-/// Where the shared state lives: what a running registry cannot change any more.
+/// The settings that a running registry cannot change.
 struct Address {
-    /// As far as a config gave it.
+    /// The address, if a config has set it.
     redis: Option<String>,
     namespace: String,
 }

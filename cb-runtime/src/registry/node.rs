@@ -1,4 +1,4 @@
-//! What the node that an instance runs on is called.
+//! The name of the node that an instance runs on.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub(super) fn name(given: Option<String>) -> Arc<str> {
     }
 }
 
-/// The host's name: in a container mostly the container's.
+/// The host's name; in a container usually the container's.
 pub(super) fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }

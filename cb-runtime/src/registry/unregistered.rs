@@ -1,5 +1,5 @@
-//! Breakers that the operator configures and no code registers: mostly a misspelled name, whose settings have
-//! no effect.
+//! Breakers that the operator configures and no code registers: usually a misspelled name, whose settings
+//! have no effect.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,10 +11,10 @@ use crate::coordinator;
 use crate::error::Error;
 use crate::sync::lock;
 
-/// By then the code that starts with the program has run. A breaker that is called later for the first time
-/// is reported, too.
+/// The delay of the report, which leaves the program time to register its breakers. A breaker whose first
+/// call comes later is reported, too.
 const AFTER: Duration = Duration::from_secs(60);
-/// How many of the registered names a report lists.
+/// The maximum number of registered names in a report.
 const SHOWN: usize = 10;
 
 /// The names that have been reported.
@@ -22,12 +22,12 @@ const SHOWN: usize = 10;
 pub(super) struct Unregistered(Arc<Mutex<BTreeSet<String>>>);
 
 impl Unregistered {
-    /// Reports them once, after a while. Neither the wait nor the report keeps the registry alive.
+    /// Reports them once, after [`AFTER`]. The wait does not keep the registry alive.
     pub(super) fn report_later(&self, context: &Arc<RegistryContext>, breakers: &Arc<BreakerMap>) {
         if context.layers().configured().is_empty() {
             return;
         }
-        // Without a thread there is no registry either, and that has been reported.
+        // Without the thread, building the registry fails anyway.
         let Ok(runtime) = coordinator::thread::runtime() else { return };
         let (reported, context, breakers) = (self.clone(), Arc::downgrade(context), Arc::downgrade(breakers));
         runtime.spawn(async move {

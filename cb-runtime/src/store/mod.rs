@@ -67,12 +67,15 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Every breaker that the store knows, with its counts, by name.
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
+}
 
-    /// A cached result, if it is there, and how long it will be. Both are read at one moment, in one
-    /// round trip. `key` is the tail that the cache has chosen; the store puts its own prefix before it.
+/// A store of cached results, which instances share. The embedded store is none: its one process has the
+/// results already.
+pub(crate) trait ResultStore: Send + Sync + 'static {
+    /// A cached result and the rest of its TTL, read together. The store puts its own prefix before `key`.
     fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>>;
 
-    /// Keeps a result for `ttl` (in whole milliseconds, at least one), or shorter if there is no room;
-    /// replaces the one before.
+    /// Stores a result for `ttl` (in whole milliseconds, at least one), or shorter if memory is short.
+    /// Replaces the previous one.
     fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>>;
 }

@@ -168,7 +168,9 @@ pub(crate) fn longest_probe(settings: &Settings) -> Duration {
 /// after.
 pub(crate) const PROBE_GRACE: Duration = Duration::from_millis(500);
 
-/// The share of calls that a circuit admits `recovered_for` after it has closed; `None`: all.
+/// The share of calls that a circuit admits `recovered_for` after it has closed; `None`: all. What calls are
+/// admitted by computes in integers ([`Ramp`](crate::breaker::ramp::Ramp)), and is tested against this.
+#[cfg(test)]
 pub(crate) fn admitted_share(ramp_up: Duration, recovered_for: Duration) -> Option<f64> {
     let part = recovered_for.as_secs_f64() / ramp_up.as_secs_f64();
     (part < 1.0).then_some(0.1 + 0.9 * part)

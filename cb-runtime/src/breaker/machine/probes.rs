@@ -57,6 +57,13 @@ impl Probes {
         Some(self.last_id)
     }
 
+    /// Until when [`join`](Self::join) gives no probe. That all are under way is looked at anew after a
+    /// while, so that no mistake elsewhere can keep callers out for ever.
+    pub(super) fn denied_until(&self, limit: u32, requested: usize, now: Moment) -> Moment {
+        let mine = self.waiting.len() + requested + self.held.len();
+        if mine >= limit as usize { now.after(DENIAL) } else { self.denied_until }
+    }
+
     /// One more caller wants a probe, and there is no store to request a lease from.
     pub(super) fn join_without_store(
         &mut self,

@@ -176,6 +176,13 @@ impl StateMachine {
         id.map_or(ProbeAdmission::Denied, ProbeAdmission::Granted)
     }
 
+    /// While half-open, until when no caller can get a probe. What else changes that is a transaction of its
+    /// own.
+    pub(crate) fn probes_denied_until(&self, now: Moment) -> Moment {
+        let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
+        self.probes.denied_until(self.settings.half_open_max_calls, requested, now)
+    }
+
     /// A call has asked to open the circuit for this span.
     fn open_on_request(&mut self, span: Duration, now: Now) {
         let evidence = Counts { failures: 1, ..Counts::default() };

@@ -141,21 +141,21 @@ fn opening_that_rests_on_counts_is_given_up_at_the_heal() {
 fn late_success_is_not_counted() {
     let mut bench = Pair::new(&config());
     let core = bench.a.core.clone();
-    let mut early = [(); 3].map(|()| match core.admit() {
+    let [first, second, third] = [(); 3].map(|()| match core.admit() {
         Admission::Go(permit) => permit,
         _ => panic!("rejected"),
     });
     bench.a.fail(1);
     bench.sync();
-    early[0].end(Outcome::Success);
+    first.end(Outcome::Success);
     bench.hands.advance(RESET);
     let Admission::Wait(mut waiting) = core.admit() else { panic!("no probe is due") };
     bench.a.exchange();
     let probe = answer(&mut waiting).expect("granted");
-    early[1].end(Outcome::Success);
+    second.end(Outcome::Success);
     assert_eq!(bench.a.state(), State::HalfOpen, "a late success is no probe");
     probe.success();
-    early[2].end(Outcome::Success);
+    third.end(Outcome::Success);
     bench.sync();
     let snapshot = bench.a.snapshot();
     assert_eq!((snapshot.outcomes.late, snapshot.outcomes.success), (3, 1));

@@ -15,8 +15,8 @@ fn store_flag_is_read_under_the_lock() {
         let (sender, receiver) = channel();
         thread::scope(|scope| {
             let inner = lock(&bench.a.core.inner);
-            let (core, permit) =
-                (&bench.a.core, CallPermit::new(&bench.a.core, bench.a.core.gate.word(), None));
+            let core = &bench.a.core;
+            let permit = CallPermit::new(core, core.gate.word());
             scope.spawn(move || {
                 sender.send(()).unwrap();
                 permit.failure();

@@ -23,7 +23,7 @@ fn probe(instance: &mut Peer) -> CallPermit<'static> {
 #[test]
 fn hung_probe_counts_as_failed_and_its_outcome_is_late() {
     let mut bench = Pair::due(&config());
-    let mut hung = probe(&mut bench.a);
+    let hung = probe(&mut bench.a);
     bench.b.exchange();
     assert!(bench.b.state() == State::HalfOpen);
     bench.pass(LONGEST.saturating_sub(Duration::from_millis(500)));
@@ -48,7 +48,7 @@ fn hung_probe_counts_as_failed_and_its_outcome_is_late() {
 fn hung_probe_frees_its_slot_in_the_same_epoch() {
     let sampled = config().recovery_rate(0.5).success_threshold(2).half_open_max_calls(1);
     let mut bench = Pair::due(&sampled);
-    let mut hung = probe(&mut bench.a);
+    let hung = probe(&mut bench.a);
     let epoch = bench.record().epoch;
     bench.pass(LONGEST + Duration::from_millis(500));
     assert_eq!((bench.stored(), bench.record().epoch), (State::HalfOpen, epoch));
@@ -87,7 +87,7 @@ fn call_timeout_bounds_a_probe() {
 fn hung_probe_without_a_store_is_bounded_too() {
     let bench = Pair::due(&config());
     bench.a.lose_store();
-    let mut hung = bench.a.admitted();
+    let hung = bench.a.admitted();
     assert!(bench.a.is_rejected(), "the budget is used up");
     bench.hands.advance(LONGEST);
     bench.a.core.review();
@@ -100,7 +100,7 @@ fn hung_probe_without_a_store_is_bounded_too() {
 fn outcome_after_the_lease_has_lapsed_changes_nothing() {
     for outcome in [Outcome::Failure, Outcome::Success] {
         let mut bench = Pair::due(&config());
-        let mut paused = probe(&mut bench.a);
+        let paused = probe(&mut bench.a);
         bench.b.exchange();
         // A's process sleeps; B keeps the state alive.
         for _ in 0..32 {
@@ -113,7 +113,7 @@ fn outcome_after_the_lease_has_lapsed_changes_nothing() {
         assert_eq!(bench.stored(), State::HalfOpen, "{outcome:?}");
         // The coordinator may be the first to wake.
         let mut bench = Pair::due(&config());
-        let mut paused = probe(&mut bench.a);
+        let paused = probe(&mut bench.a);
         bench.hands.advance(Duration::from_secs(8));
         bench.sync();
         paused.end(outcome);
@@ -125,7 +125,7 @@ fn outcome_after_the_lease_has_lapsed_changes_nothing() {
 #[test]
 fn step_down_gives_held_probes_back_with_the_next_exchange() {
     let mut bench = Pair::due(&config());
-    let mut held = probe(&mut bench.a);
+    let held = probe(&mut bench.a);
     bench.b.exchange();
     bench.a.core.step_down();
     assert_eq!(bench.a.core.review().want, Want::Exchange);

@@ -18,7 +18,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::{Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, StreamEvent};
+use crate::store::{BoxFuture, Cached};
 
 const TTL: Duration = Duration::from_secs(300);
 const SECOND: Duration = Duration::from_secs(1);
@@ -74,31 +74,7 @@ impl TestStore {
     }
 }
 
-impl Store for TestStore {
-    fn exchange(&self, _batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
-        unreachable!("the cache does not exchange")
-    }
-
-    fn report(&self, _: crate::store::Report) -> BoxFuture<'_, Result<crate::store::Acknowledged, Error>> {
-        unreachable!("the cache does not report")
-    }
-
-    fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
-        unreachable!("the cache does not load")
-    }
-
-    fn watch(&self, _: Position, _: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        unreachable!("the cache does not watch")
-    }
-
-    fn history(&self, _: EventsAt, _: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        unreachable!("the cache does not look at the history")
-    }
-
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
-        unreachable!("the cache does not look at the fleet")
-    }
-
+impl ResultStore for TestStore {
     fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
         self.gets.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
@@ -169,7 +145,7 @@ impl CacheFleet {
 
     fn connected(&self, limits: CacheLimits) -> CacheInstance {
         let up = Arc::new(AtomicBool::new(true));
-        let store: Arc<dyn Store> = self.store.clone();
+        let store: Arc<dyn ResultStore> = self.store.clone();
         let handle = self.background.handle().clone();
         let mut instance = CacheInstance::limited(self.clock.clone(), limits);
         let cache = Arc::into_inner(instance.cache).unwrap();

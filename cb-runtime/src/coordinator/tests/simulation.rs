@@ -33,8 +33,7 @@ use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Report, Store,
-    StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, Position, Report, Store, StreamEvent,
 };
 use crate::sync::lock;
 
@@ -88,12 +87,6 @@ impl Store for Wire {
     }
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         Box::pin(self.through(self.store.fleet()))
-    }
-    fn cache_get(&self, _key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn cache_put(&self, _key: String, _value: Vec<u8>, _ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
     }
 }
 
@@ -173,7 +166,7 @@ impl Fleet {
         let core = self.instances[at].core.clone();
         let permit = self.permit(at, &core).await;
         let made = permit.is_some();
-        if let Some(mut permit) = permit {
+        if let Some(permit) = permit {
             permit.end(outcome);
         }
         made

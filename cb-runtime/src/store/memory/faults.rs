@@ -1,6 +1,5 @@
 //! What can happen to a store's data, for simulations.
 
-use super::shelf::Shelf;
 use super::{MemoryStore, Space, new_incarnation};
 
 /// All data of a moment, as an old backup has it.
@@ -15,7 +14,6 @@ impl MemoryStore {
         space.events.clear();
         space.breakers.clear();
         space.sequences.clear();
-        space.cached = Shelf::default();
     }
 
     /// Loses the events, as a Redis does whose stream is trimmed.

@@ -12,7 +12,6 @@ mod faults;
 mod overview;
 mod role;
 mod settings;
-mod shelf;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::ready;
@@ -24,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position,
-    Record, Report, Retention, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position, Record,
+    Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -33,7 +32,6 @@ use crate::snapshot::State;
 use breaker::StoredBreaker;
 #[cfg(test)]
 pub(crate) use faults::Backup;
-use shelf::Shelf;
 
 pub(crate) struct MemoryStore {
     clock: Clock,
@@ -57,7 +55,6 @@ struct Space {
     breakers: BTreeMap<Arc<str>, StoredBreaker>,
     /// By instance: the highest number of a batch, and when it came.
     sequences: HashMap<Arc<str>, (u64, u64)>,
-    cached: Shelf,
     swept_at: u64,
 }
 
@@ -76,7 +73,6 @@ impl MemoryStore {
             board: overview::Board::default(),
             breakers: BTreeMap::new(),
             sequences: HashMap::new(),
-            cached: Shelf::default(),
             swept_at,
         };
         MemoryStore { clock, space: Mutex::new(space), news: Notify::new() }
@@ -251,7 +247,6 @@ impl Space {
         let idle = micros(IDLE);
         self.breakers.retain(|_, breaker| !breaker.is_idle(now, idle));
         self.sequences.retain(|_, &mut (_, at)| now.saturating_sub(at) < idle);
-        self.cached.sweep(now);
     }
 }
 
@@ -341,16 +336,5 @@ impl Store for MemoryStore {
         let now = self.clock.now().0;
         let row = |(name, breaker): (&Arc<str>, &StoredBreaker)| breaker.row(name.clone(), now);
         Box::pin(ready(Ok(space.breakers.iter().map(row).collect())))
-    }
-
-    fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
-        let now = self.clock.now().0;
-        Box::pin(ready(Ok(self.lock().cached.get(&key, now))))
-    }
-
-    fn cache_put(&self, key: String, value: Vec<u8>, ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
-        let now = self.clock.now();
-        self.lock().cached.put(key, value, now.0, now.after(ttl).0);
-        Box::pin(ready(Ok(())))
     }
 }

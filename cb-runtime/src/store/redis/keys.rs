@@ -1,8 +1,8 @@
 //! The keys in Redis.
 //!
-//! `cb1` is the version of the layout: a rolling deploy may run two at once. The namespace is the hash tag of all
-//! keys that scripts use, so in a cluster they share a slot. Names come last in a key, so two keys never
-//! collide, whatever characters the names have.
+//! `cb1` is the version of the layout: a rolling deploy may run two at once. The namespace is the hash tag
+//! of all keys that scripts use, so in a cluster they share a slot. Names come last in a key, so two keys
+//! never collide, whatever characters the names have.
 //!
 //! | key | type | content |
 //! |---|---|---|
@@ -20,7 +20,7 @@
 //! | `cb1:{ns}:watched` | string | exists while a program looks at the fleet |
 //! | `cb1:<ns>:c:<key>` | string | a cached result |
 
-use std::fmt::Write as _;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::store::{LastAsk, Topic};
 
@@ -107,39 +107,24 @@ impl Keys {
     }
 }
 
-/// Percent-encodes what would be taken for something else, or not be seen at all, by Redis or by a person
-/// with `redis-cli`: braces, blanks, quotes, wildcards, control characters. Letters of any script stay.
+/// Percent-encodes the characters that Redis, a shell or a terminal would interpret or hide: braces,
+/// blanks, quotes, wildcards, control characters. Letters of any script stay.
 pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for char in text.chars() {
         if char.is_alphanumeric() || "-_.:/@+=,~#$!&;".contains(char) {
             encoded.push(char);
         } else {
-            let mut bytes = [0; 4];
-            for byte in char.encode_utf8(&mut bytes).bytes() {
-                // Writing to a String cannot fail.
-                let _ = write!(encoded, "%{byte:02X}");
-            }
+            encoded.extend(utf8_percent_encode(char.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC));
         }
     }
     encoded
 }
 
-/// `None` if this is not what [`encode`] writes.
+/// `None` for a text that [`encode`] never returns.
 pub(super) fn decode(encoded: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            let digits = std::str::from_utf8(&digits).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    let text = String::from_utf8(bytes).ok()?;
-    (encode(&text) == encoded).then_some(text)
+    let text = percent_decode_str(encoded).decode_utf8().ok()?;
+    (encode(&text) == encoded).then(|| text.into_owned())
 }
 
 #[cfg(test)]

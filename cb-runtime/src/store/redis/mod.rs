@@ -34,7 +34,7 @@ use tokio::time::timeout;
 
 use super::{
     Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, MAX_COUNT, Position, Report,
-    Retention, Store, StreamEvent,
+    ResultStore, Retention, Store, StreamEvent,
 };
 #[cfg(test)]
 use crate::clock::Clock;
@@ -408,14 +408,16 @@ impl Store for RedisStore {
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         Box::pin(RedisStore::fleet(self))
     }
+}
 
+impl ResultStore for RedisStore {
     fn cache_get(&self, key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
         Box::pin(async move {
             let key = self.keys.cached(&key);
             let both = redis::pipe().get(&key).pttl(&key).to_owned();
             let (value, left): (Option<Vec<u8>>, i64) =
                 self.request("reading a cached result", &both).await?;
-            // -1: it never expires. -2: it has, since the other question.
+            // -1: it never expires. -2: it has expired since the first of the two commands.
             let remaining = u64::try_from(left).ok().map(Duration::from_millis);
             Ok(value.filter(|_| left != -2).map(|value| Cached { value, remaining }))
         })

@@ -7,6 +7,7 @@ mod corruption;
 mod corruption_fuzz;
 mod expiry;
 mod layout;
+mod results;
 #[cfg(feature = "sentinel")]
 mod sentinel;
 #[cfg(all(feature = "tls", any(feature = "cluster", feature = "sentinel")))]

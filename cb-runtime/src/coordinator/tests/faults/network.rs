@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, Position, Report, Store,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, Position, Report, Store,
     StreamEvent,
 };
 use crate::sync::lock;
@@ -159,11 +159,5 @@ impl Store for Wire {
     }
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         Box::pin(self.through(self.store.fleet()))
-    }
-    fn cache_get(&self, _key: String) -> BoxFuture<'_, Result<Option<Cached>, Error>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn cache_put(&self, _key: String, _value: Vec<u8>, _ttl: Duration) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
     }
 }

@@ -1,6 +1,7 @@
 //! What opens a circuit.
 
 use super::*;
+use crate::breaker::permit::Admission;
 use crate::strategy::{TripStrategy, WindowCounts};
 
 /// So that everybody has told the others what there is, and heard it.
@@ -74,7 +75,8 @@ fn after_a_million_successes_five_failures_of_the_last_ten_open() {
         exchange(&mut fleet).await;
         let core = fleet.instances[0].core.clone();
         for _ in 0..1_000_000 {
-            core.admit_closed().unwrap().success();
+            let Admission::Go(permit) = core.admit() else { panic!("it is closed") };
+            permit.success();
         }
         exchange(&mut fleet).await;
         for failures in 1..=5 {

@@ -7,7 +7,7 @@ use cb_testkit::{PATIENCE, RedisCluster};
 use super::{about, batch, busy_keys, counting, exchange, forcing, say};
 use crate::snapshot::State;
 use crate::store::redis::{RedisStore, Target};
-use crate::store::{Position, Store};
+use crate::store::{Position, ResultStore, Store};
 
 fn store(cluster: &RedisCluster, namespace: &str) -> RedisStore {
     RedisStore::new(Target::Cluster(cluster.urls()), namespace).unwrap().patient()

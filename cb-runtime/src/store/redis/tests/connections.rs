@@ -8,7 +8,7 @@ use cb_testkit::{PATIENCE, Proxy, RedisServer, Reply, wait_until};
 use super::{about, at, batch, counting, exchange, forcing, impatient, say, store};
 use crate::snapshot::State;
 use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore};
-use crate::store::{Batch, Position, Store};
+use crate::store::{Batch, Position, ResultStore, Store};
 
 /// Repeats an exchange until it is answered: on a busy machine, a store with a short deadline may need
 /// several.

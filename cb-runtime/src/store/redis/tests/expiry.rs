@@ -307,17 +307,3 @@ async fn a_hundred_thousand_names_that_only_succeed_leave_no_key_of_their_own() 
         assert!((1..=3600).contains(&ttl(&server, key)), "{key}");
     }
 }
-
-#[tokio::test]
-async fn a_cached_result_ends() {
-    let server = RedisServer::start();
-    let store = store(&server);
-    store.cache_put("k".into(), vec![1], Duration::from_secs(300)).await.unwrap();
-    assert!((290..=300).contains(&ttl(&server, "cb1:test:c:k")));
-    store.cache_put("k".into(), vec![2], Duration::from_millis(1)).await.unwrap();
-    wait_until(PATIENCE, "it is gone", || server.cli(&["EXISTS", "cb1:test:c:k"]) == "0");
-    assert_eq!(store.cache_get("k".into()).await.unwrap(), None);
-    for odd in [Duration::ZERO, Duration::MAX] {
-        store.cache_put("k".into(), vec![2], odd).await.unwrap();
-    }
-}

@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, Record, Report, Reported, RoleAsk,
-    Store, Streak, WindowAsk,
+    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, Record, Report, Reported,
+    ResultStore, RoleAsk, Store, Streak, WindowAsk,
 };
 
 fn counting(name: &str) -> Entry {

@@ -6,8 +6,8 @@ use cb_testkit::{Authority, Certificate, PATIENCE, RedisServer};
 
 use super::{about, counting, forcing, say};
 use crate::snapshot::State;
-use crate::store::Store;
 use crate::store::redis::{RedisStore, Target};
+use crate::store::{ResultStore, Store};
 
 /// The servers' certificate, and an authority that only the address names.
 fn authority() -> (Authority, Certificate) {

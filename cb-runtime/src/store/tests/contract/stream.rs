@@ -15,8 +15,6 @@ rules! {
     new_stream_has_another_incarnation
     trimmed_stream_has_a_gap_in_its_numbers
     new_instance_loads_all_states_but_closed
-    cached_result_is_kept_for_its_ttl
-    any_text_is_a_valid_cache_key
 }
 
 async fn event_describes_the_transition(bench: &Bench<'_>) {
@@ -144,32 +142,5 @@ async fn new_instance_loads_all_states_but_closed(bench: &Bench<'_>) {
     assert_eq!(load.now_us, a.exchange(vec![]).await.now_us);
     for (name, record) in load.held {
         assert_eq!(a.ask(&name).await.record, record.unwrap());
-    }
-}
-
-async fn cached_result_is_kept_for_its_ttl(bench: &Bench<'_>) {
-    let get = async |key: &str| {
-        bench.store.cache_get(key.into()).await.map(|found| found.map(|cached| cached.value))
-    };
-    assert_eq!(get("k").await.unwrap(), None);
-    bench.store.cache_put("k".into(), b"first".to_vec(), seconds(60)).await.unwrap();
-    bench.store.cache_put("k".into(), vec![0, 255, 10], seconds(60)).await.unwrap();
-    assert_eq!(get("k").await.unwrap(), Some(vec![0, 255, 10]));
-    assert_eq!(get("other").await.unwrap(), None);
-    bench.store.cache_put("k".into(), vec![], seconds(60)).await.unwrap();
-    assert_eq!(get("k").await.unwrap(), Some(vec![]));
-    assert!(bench.store.fleet().await.unwrap().is_empty());
-}
-
-async fn any_text_is_a_valid_cache_key(bench: &Bench<'_>) {
-    let keys = ["", "a:b", "a b", "{a}", "%7Ba%7D", "ß\n\u{0}"];
-    for key in keys {
-        bench.store.cache_put(key.into(), key.as_bytes().to_vec(), seconds(60)).await.unwrap();
-    }
-    for key in keys {
-        assert_eq!(
-            bench.store.cache_get(key.into()).await.unwrap().map(|cached| cached.value),
-            Some(key.as_bytes().to_vec())
-        );
     }
 }
