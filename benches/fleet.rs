@@ -218,7 +218,7 @@ fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     let opened_wrongly = if row.open {
         0
     } else {
-        let held = server.cli(&["SMEMBERS", "cb1:{bench}:held"]);
+        let held = server.cli(&["ZRANGE", "cb1:{bench}:held", "0", "-1"]);
         held.lines().filter(|name| name.starts_with("breaker-")).count()
     };
     Measured {

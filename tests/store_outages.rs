@@ -387,6 +387,42 @@ fn isolated_instance_adopts_transitions_made_during_its_isolation() {
 }
 
 #[test]
+fn override_released_during_an_isolation_stays_released() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.port());
+    let [a, b] = [instance(&proxy.url(), &threshold(3)), instance(&redis.url(), &threshold(3))];
+    // A does not register the second breaker before it is back.
+    let names = [NAME, "reports"];
+    b.create("reports", threshold(3));
+    b.create("noise", threshold(3));
+    for name in names {
+        b.steer(name, &Override::ForceOpen("maintenance".into()));
+    }
+    all(&[&a, &b], State::ForcedOpen);
+    proxy.cut();
+    within_t("A notices the loss", || a.events().contains(&Event::StoreLost));
+    for name in names {
+        b.steer(name, &Override::Release);
+    }
+    for reason in ["one", "two", "three"] {
+        b.steer("noise", &Override::Disable(reason.into()));
+    }
+    // As after an hour: the events are trimmed away, and the released breakers' keys have expired.
+    redis.cli(&["XTRIM", "cb1:{tests}:events", "MAXLEN", "0"]);
+    redis.cli(&["DEL", "cb1:{tests}:b:orders", "cb1:{tests}:b:reports"]);
+
+    proxy.heal();
+    all(&[&a, &b], State::Closed);
+    a.create("reports", threshold(3));
+    assert_eq!(a.state("reports"), State::Closed);
+    for name in names {
+        undisturbed(&a.call(name, good(), 10));
+        assert_eq!(b.fleet(name).state, State::Closed, "{name}");
+    }
+    assert_eq!(b.state(NAME), State::Closed);
+}
+
+#[test]
 fn local_recovery_does_not_close_the_fleet() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.port());

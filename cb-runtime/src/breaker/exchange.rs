@@ -88,6 +88,15 @@ impl Core {
         self.transact(|inner, now| inner.machine.adopt(record, now));
     }
 
+    /// This instance has missed events. `may_have_ended`: the store did not hold this epoch at `as_of`.
+    pub(crate) fn doubt(&self, may_have_ended: impl FnOnce(u64) -> bool, as_of: Moment) {
+        self.transact(|inner, _| {
+            if may_have_ended(inner.machine.epoch()) {
+                inner.machine.doubt(as_of);
+            }
+        });
+    }
+
     /// An event of the store tells of this epoch. Returns whether the listeners are to hear of it: a store
     /// that has lost writes in a failover may give one number twice.
     pub(crate) fn announce(&self, epoch: u64) -> bool {

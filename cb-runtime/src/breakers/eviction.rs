@@ -17,6 +17,8 @@ const LONG_UNUSED: Duration = Duration::from_secs(600);
 /// A breaker that is not closed is evicted at the earliest when it has not been called for this long: one
 /// that goes on rejecting calls would come back at once.
 const UNCALLED: Duration = Duration::from_secs(10);
+/// How often states are looked for that have lapsed.
+const LAPSE_SWEEP: Duration = Duration::from_secs(60);
 
 /// A breaker that might be evicted. The order is that of eviction.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +32,10 @@ impl BreakerMap {
     /// Evicts keyed breakers: those that have not been used for long, and beyond them as many as it
     /// takes for a quarter of the places to be free, once less than an eighth is.
     pub(crate) fn sweep(&self, now: Moment) {
-        self.swept_at.store(now.0, Ordering::Relaxed);
+        let before = Moment(self.swept_at.swap(now.0, Ordering::Relaxed));
+        if now.0 / micros(LAPSE_SWEEP) != before.0 / micros(LAPSE_SWEEP) {
+            self.forget_lapsed(now);
+        }
         let (mut candidates, mut wanted) = self.candidates(now);
         candidates.sort_unstable();
         for chunk in candidates.chunks(CHUNK) {

@@ -14,11 +14,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use crate::breaker::Core;
-use crate::clock::Moment;
+use crate::breaker::machine::state::DatedRecord;
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::Record;
+use crate::store::{IDLE, Record};
 use crate::sync::lock;
 pub(crate) use entry::{MapEntry, Place};
 
@@ -198,8 +200,40 @@ impl BreakerMap {
         }
     }
 
+    /// The states of breakers that are not registered here, as they read at `now`.
+    pub(crate) fn held(&self, now: Moment) -> Vec<(Arc<str>, Record)> {
+        let breakers = self.read();
+        let current = breakers.held.iter().filter(|(_, held)| !is_lapsed(held, now, IDLE / 2));
+        current.map(|(name, held)| (name.clone(), aged(held, now))).collect()
+    }
+
+    /// Forgets states that the store has let lapse.
+    fn forget_lapsed(&self, now: Moment) {
+        let is_lapsed = |held: &Held| is_lapsed(held, now, IDLE);
+        if self.read().held.values().any(is_lapsed) {
+            self.write().held.retain(|_, held| !is_lapsed(held));
+        }
+    }
+
+    /// This instance has missed events. `listed`: all breakers that the store held in a state other than
+    /// closed at `as_of`. Any other state, and any later epoch, that is known here may have ended since.
+    pub(crate) fn doubt(&self, listed: &[(Arc<str>, Result<Record, String>)], as_of: Moment) {
+        // A state that cannot be read is one that the store has lost.
+        let epoch = |(name, record): &(Arc<str>, Result<Record, String>)| {
+            (name.clone(), record.as_ref().map_or(u64::MAX, |record| record.epoch))
+        };
+        let listed: HashMap<Arc<str>, u64> = listed.iter().map(epoch).collect();
+        let is_listed = |name: &str, known: u64| listed.get(name).is_some_and(|epoch| *epoch >= known);
+        self.write()
+            .held
+            .retain(|name, (record, learned_at)| is_listed(name, record.epoch) || *learned_at >= as_of);
+        for core in self.all() {
+            core.doubt(|known| !is_listed(core.name(), known), as_of);
+        }
+    }
+
     /// A state that the store has confirmed for a breaker, unless a later one is known.
-    fn learn(&self, name: &Arc<str>, record: &Record, now: Moment) {
+    pub(crate) fn learn(&self, name: &Arc<str>, record: &Record, now: Moment) {
         let is_known = |held: &Held| held.0.epoch > record.epoch;
         if !self.read().held.get(name).is_some_and(is_known) {
             self.adopt(name, record, now);
@@ -229,6 +263,16 @@ impl Breakers {
             self.held.insert(name.clone(), (record.clone(), now));
         }
     }
+}
+
+/// Whether the state was due this long ago, and is not durable.
+fn is_lapsed((record, as_of): &Held, now: Moment, span: Duration) -> bool {
+    let known = DatedRecord::new(record.clone(), *as_of);
+    known.lapses_after().is_some_and(|due| now >= due.after(span))
+}
+
+fn aged((record, as_of): &Held, now: Moment) -> Record {
+    record.clone().aged(micros(now.since(*as_of)))
 }
 
 /// A breaker that is being steered without being registered.

@@ -28,11 +28,13 @@ use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Batch, EventsAt, FleetRow, Load, MAX_ENTRIES, Position, Report, Store};
+use crate::store::{
+    Batch, Entry, EventsAt, FleetRow, IDLE, Load, MAX_ENTRIES, Position, Record, Report, Store,
+};
 use pace::{Pace, vary};
 use schedule::Schedule;
 use skew::Skew;
-use stream::Stream;
+use stream::{Continuity, Stream};
 
 /// The deadline of the store's answers, after which the store counts as lost. Callers wait for a probe at
 /// most as long.
@@ -80,6 +82,10 @@ pub(crate) struct Coordinator {
     retry_at: Moment,
     retry_after: Duration,
     resync: bool,
+    /// What the next resync has to make good.
+    continuity: Continuity,
+    /// When the store answered last.
+    answered_at: Moment,
     /// An event that an answer told of has not come.
     suspects_gap: bool,
     ever_up: bool,
@@ -143,6 +149,8 @@ impl Coordinator {
             retry_at: now,
             retry_after: RETRY.0,
             resync: false,
+            continuity: Continuity::default(),
+            answered_at: now,
             suspects_gap: false,
             ever_up: false,
         }
@@ -442,6 +450,7 @@ impl Coordinator {
 
     fn measure(&mut self, store_now: u64, sent_at: Moment) {
         let now = self.context.clock.now();
+        self.answered_at = now;
         self.pace.answered(sent_at, now);
         let skew = self.skew.measure(store_now, sent_at, now);
         self.context.set_skew(skew);
@@ -460,12 +469,14 @@ impl Coordinator {
             }
         }
         let sent_at = self.context.clock.now();
+        let before = self.stream.position();
         let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
-            Ok(load) => self.loaded(&load, sent_at).await,
+            Ok(load) => self.loaded(&load, &before, sent_at).await,
             Err(error) => Err(error),
         };
         match result {
             Ok(()) => {
+                self.continuity = Continuity::Unbroken;
                 self.retry_after = RETRY.0;
                 if !self.context.store_up() {
                     self.context.set_store_up(true);
@@ -480,14 +491,42 @@ impl Coordinator {
         }
     }
 
-    async fn loaded(&mut self, load: &Load, sent_at: Moment) -> Result<(), Error> {
+    /// What has happened to the stream between these positions. Without a gap, the events themselves will
+    /// tell what has ended.
+    async fn continuity(&self, before: &Position, now: &Position) -> Result<Continuity, Error> {
+        let is_same = before.incarnation == now.incarnation && before.number == now.number;
+        let known = if is_same && before.id == now.id {
+            Continuity::Unbroken
+        } else if is_same {
+            Continuity::Lost
+        } else if before.followed_by(now) != Continuity::Gap {
+            before.followed_by(now)
+        } else {
+            let next = self.store.history(EventsAt::After(before.id.clone()), 1);
+            let next = patiently("reading the event stream", LONG_PATIENCE, next).await?;
+            next.first().map_or(Continuity::Gap, |event| before.followed_by(&event.position))
+        };
+        // A closed breaker's keys may have expired since.
+        let is_long_ago = self.context.clock.now().since(self.answered_at) > IDLE / 2;
+        Ok(if is_long_ago { known.max(Continuity::Gap) } else { known })
+    }
+
+    async fn loaded(&mut self, load: &Load, before: &Position, sent_at: Moment) -> Result<(), Error> {
+        let found = self.continuity(before, &load.position).await?;
+        self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
         self.measure(load.now_us, sent_at);
         self.stream.place(&load.position);
         for problem in &load.warnings {
             self.stream.trouble(&self.context, problem);
         }
+        if self.continuity == Continuity::Gap {
+            self.breakers.doubt(&load.held, sent_at);
+        }
         for (name, record) in &load.held {
             match record {
+                Ok(record) if self.continuity == Continuity::Lost => {
+                    self.breakers.learn(name, record, self.context.clock.now());
+                }
                 Ok(record) => self.breakers.adopt(name, record, self.context.clock.now()),
                 Err(problem) => self.context.events.error(Error::new(ErrorKind::Data {
                     what: format!("breaker \"{name}\""),
@@ -497,6 +536,9 @@ impl Coordinator {
         }
         if let Some(unknown) = self.unknown.take() {
             self.send(unknown, true).await?;
+        }
+        if self.continuity == Continuity::Lost {
+            self.write_back().await?;
         }
         let mut all = self.breakers.all();
         all.retain(|core| match core.review().want {
@@ -512,6 +554,34 @@ impl Coordinator {
             let batch = all.drain(..all.len().min(MAX_ENTRIES)).collect();
             self.seq += 1;
             self.send(Sent::Batch(batch), false).await?;
+        }
+        Ok(())
+    }
+
+    /// The store has lost data. Breakers that are registered here are written back by their exchanges; this is
+    /// about states that the fleet has others in.
+    async fn write_back(&mut self) -> Result<(), Error> {
+        for held in self.breakers.held(self.context.clock.now()).chunks(MAX_ENTRIES) {
+            let sent_at = self.context.clock.now();
+            self.seq += 1;
+            let entry = |(name, record): &(Arc<str>, Record)| Entry {
+                name: name.clone(),
+                known: Some(record.clone()),
+                ..Entry::default()
+            };
+            let batch = Batch {
+                instance: self.context.instance.clone(),
+                seq: self.seq,
+                as_of_us: self.skew.estimate(sent_at),
+                entries: held.iter().map(entry).collect(),
+            };
+            let answer = patiently("writing states back", PATIENCE, self.store.exchange(batch)).await?;
+            self.measure(answer.now_us, sent_at);
+            for ((name, _), view) in held.iter().zip(answer.views) {
+                if let Ok(view) = view {
+                    self.breakers.adopt(name, &view.record, self.context.clock.now());
+                }
+            }
         }
         Ok(())
     }

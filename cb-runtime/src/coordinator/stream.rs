@@ -24,10 +24,24 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// An event that is part of an answered position, and has not arrived for this long, was trimmed away.
 const LATE: Duration = Duration::from_secs(2);
 
+/// What has happened to the stream since this instance read it last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Continuity {
+    /// Every event since can be read.
+    #[default]
+    Unbroken,
+    /// Events have been trimmed away: the store's states are right, this instance's may be outdated.
+    Gap,
+    /// The stream is another one or has gone back: the store has lost data that this instance may know.
+    Lost,
+}
+
 /// This instance's position in the stream; shared by the stream's reader and the coordinator.
 #[derive(Default)]
 pub(crate) struct Stream {
     position: Mutex<Position>,
+    /// What the follower has found.
+    continuity: Mutex<Continuity>,
     running: AtomicBool,
     lost: AtomicBool,
     /// While answers have a later position than this instance: its number here, and since when.
@@ -38,6 +52,21 @@ pub(crate) struct Stream {
     changed: Notify,
     /// The problem that was reported last.
     trouble: Mutex<Option<String>>,
+}
+
+impl Position {
+    /// What it means that the next event to be read has this position.
+    pub(super) fn followed_by(&self, next: &Position) -> Continuity {
+        if self.incarnation.is_empty() {
+            Continuity::Unbroken
+        } else if self.incarnation != next.incarnation || next.number <= self.number {
+            Continuity::Lost
+        } else if next.number > self.number + 1 {
+            Continuity::Gap
+        } else {
+            Continuity::Unbroken
+        }
+    }
 }
 
 impl Stream {
@@ -89,7 +118,17 @@ impl Stream {
 
     /// Makes the next load continue at the store's position: the events before it are gone.
     pub(super) fn skip(&self) {
+        self.is_broken(Continuity::Gap);
         self.skips.store(true, Ordering::Release);
+    }
+
+    fn is_broken(&self, continuity: Continuity) {
+        let mut known = lock(&self.continuity);
+        *known = continuity.max(*known);
+    }
+
+    pub(super) fn take_continuity(&self) -> Continuity {
+        std::mem::take(&mut *lock(&self.continuity))
     }
 
     pub(super) fn position(&self) -> Position {
@@ -180,6 +219,7 @@ pub(super) fn take(
             && event.position.number == position.number + 1;
         if !follows {
             // The stream was trimmed, deleted or created anew. The missing events' effects are in the states.
+            stream.is_broken(position.followed_by(&event.position));
             if let Some(requests) = requests.upgrade() {
                 let _ = requests.send(Command::Resync);
             }

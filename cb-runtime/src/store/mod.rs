@@ -12,8 +12,9 @@
 //!
 //! # What a store lets go
 //! A closed breaker that no batch has named for [`IDLE`] (an hour, less at most five minutes) is
-//! forgotten, and its epochs start anew; so is an instance's sequence number. Every other state is
-//! kept until it is changed.
+//! forgotten, and its epochs start anew; so is an instance's sequence number. An open or half-open state,
+//! and an override with an expiry, lapses likewise [`IDLE`] after it was due or was used last: by a lease, a
+//! leader, or a merged outcome. A manual override without an expiry is kept until it is changed.
 
 pub(crate) mod memory;
 mod overview;

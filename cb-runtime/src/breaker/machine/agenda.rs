@@ -55,6 +55,7 @@ impl StateMachine {
     pub(crate) fn review(&mut self, now: Now) -> Agenda {
         self.judge(now);
         self.watch(None, now);
+        self.check_lapse(now);
         let agenda = Agenda { want: self.want(now), again: self.look_again(now) };
         if agenda.want != Want::Nothing {
             self.effects.wake = None;
@@ -150,6 +151,8 @@ impl StateMachine {
             || self.state() == State::Closed && self.nears_limit(now);
         let expiry = self.record().until().filter(|_| self.state().is_manual()).map(|until| until.max(pace));
         let counted = self.stats.has_news().then(|| now.at.after(AGAIN));
-        [soon.then_some(pace), expiry, counted].into_iter().flatten().min()
+        let heard_at = self.used_at.max(self.received_at.unwrap_or_default());
+        let lapse = self.lapses_at(heard_at).map(|at| at.max(pace));
+        [soon.then_some(pace), expiry, counted, lapse].into_iter().flatten().min()
     }
 }

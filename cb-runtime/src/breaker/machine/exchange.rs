@@ -6,10 +6,14 @@ use super::health::HealthChecks;
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
 use super::stats::SentDelta;
 use super::{Now, Override, StateMachine, Wake, policy};
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, Reported, View};
 
+/// Why a state has ended that has lapsed, or whose end this instance has missed.
+const ENDED_UNNOTICED: &str = "the store no longer holds the previous state";
+/// A state that the store has just confirmed can be proposed to be left within this time.
+const ANSWERED: Duration = Duration::from_secs(5);
 /// No answer travels for longer.
 const TRAVEL: Duration = Duration::from_secs(1);
 
@@ -19,6 +23,8 @@ const TRAVEL: Duration = Duration::from_secs(1);
 pub(super) struct InFlight {
     pub(super) sent: SentDelta,
     sent_at: Moment,
+    /// The epoch that it does not claim to know, because it is doubted.
+    doubted: Option<u64>,
     /// The state that it proposes, or may have proposed if its fate is unknown.
     proposed: Option<State>,
     /// The state in which the leases are requested, if the proposal wins.
@@ -33,6 +39,8 @@ impl StateMachine {
     /// The next entry. With `retry`, it carries the outcomes of the entry whose fate is unknown.
     pub(crate) fn encode(&mut self, retry: bool, now: Now) -> Entry {
         self.forget_if_idle(now.at);
+        // After half of [`IDLE`] the store may have let the state lapse.
+        self.doubted |= self.lapses_at(self.used_at).is_some_and(|at| now.at.after(IDLE / 2) > at);
         let before = self.in_flight.take().filter(|_| retry);
         let mut entry = Entry::default();
         let maybe_proposed = before.as_ref().and_then(|before| before.proposed);
@@ -41,15 +49,25 @@ impl StateMachine {
             .confirmed
             .as_ref()
             .is_none_or(|confirmed| confirmed.state().admits() || self.local.is_none() || self.proposes());
-        let retry_of = if retry { Some(before.map(|before| before.sent).unwrap_or_default()) } else { None };
+        let retry_of = if retry {
+            Some(before.map(|before| before.sent).unwrap_or_default())
+        } else {
+            // Outcomes of a doubted state stay here until the store has confirmed it.
+            (self.doubted && !self.confirmed_state().admits()).then(SentDelta::default)
+        };
         let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
         self.exchanged_at = Some(now.at);
         self.exchange_next = false;
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
-        entry.known = self.confirmed.as_ref().map(|confirmed| confirmed.at(now.at));
+        entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
+        let leads = entry.role.is_some_and(|role| role.want);
+        if leads || !entry.leases.want.is_empty() || !entry.leases.renew.is_empty() || !sent.delta.is_empty()
+        {
+            self.used_at = now.at;
+        }
         let manual = if retry { None } else { self.overrides.pop_front() };
         let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !self.state().is_manual());
         if let Some(manual) = manual.as_ref().filter(|_| !is_moot) {
@@ -58,6 +76,7 @@ impl StateMachine {
         self.in_flight = Some(InFlight {
             sent,
             sent_at: now.at,
+            doubted: self.doubted.then(|| self.epoch()),
             proposed: proposed.or(maybe_proposed),
             requested_in: Some(proposed.unwrap_or_else(|| self.confirmed_state())),
             leases: entry.leases.want.clone(),
@@ -112,7 +131,7 @@ impl StateMachine {
 
     fn proposal(&self, now: Moment) -> Option<Proposal> {
         // Without a known epoch there is nothing to compare: the answer to this exchange will bring one.
-        self.confirmed.as_ref()?;
+        self.claimed()?;
         let (to, evidence, token) = match &self.local {
             Some(LocalState { record, evidence, scope: Scope::Pending, token, .. }) => {
                 (record.at(now), *evidence, *token)
@@ -128,6 +147,38 @@ impl StateMachine {
         Some(Proposal { to, force: false, token, evidence })
     }
 
+    /// What this instance tells the store of the breaker's state, so that a store which has lost it takes it
+    /// back.
+    fn claimed(&self) -> Option<&DatedRecord> {
+        self.confirmed.as_ref().filter(|_| !self.doubted)
+    }
+
+    /// A store that has lost no data has no such state, and this instance has missed events: an override that
+    /// was released meanwhile, for example, must not be written back. `as_of`: when the store was asked.
+    pub(crate) fn doubt(&mut self, as_of: Moment) {
+        if self.confirmed_state() != State::Closed
+            && self.confirmed.as_ref().is_some_and(|confirmed| confirmed.as_of < as_of)
+        {
+            self.doubted = true;
+            self.exchange_next = true;
+        }
+    }
+
+    /// When the store lets the confirmed state lapse if nobody uses it after `used_at`.
+    pub(super) fn lapses_at(&self, used_at: Moment) -> Option<Moment> {
+        let due = self.confirmed.as_ref()?.lapses_after()?;
+        Some(due.max(used_at).after(IDLE))
+    }
+
+    /// Asks the store whether the state still stands that, as far as this instance knows, has lapsed.
+    pub(super) fn check_lapse(&mut self, now: Now) {
+        let heard_at = self.used_at.max(self.received_at.unwrap_or_default());
+        if now.store_up && self.lapses_at(heard_at).is_some_and(|at| now.at >= at) {
+            self.doubted = true;
+            self.exchange_next = true;
+        }
+    }
+
     fn wants_probes(&self) -> bool {
         self.probes.are_waited_for()
     }
@@ -135,7 +186,15 @@ impl StateMachine {
     /// The store's answer to the latest entry.
     pub(crate) fn receive(&mut self, view: &View, store_now: u64, now: Now) {
         let mut in_flight = self.in_flight.take().unwrap_or_default();
+        let is_answered = in_flight.doubted == Some(self.epoch());
+        self.doubted &= !is_answered;
         // If the event stream has been faster, the answer is about an epoch that has ended.
+        if is_answered && view.record.epoch < self.epoch() {
+            self.forget_confirmed(&mut in_flight, now.at);
+        } else if is_answered {
+            let long_ago = IDLE / 2 - ANSWERED;
+            self.used_at = self.used_at.max(Moment(now.at.0.saturating_sub(micros(long_ago))));
+        }
         if view.record.epoch >= self.epoch() {
             self.receive_current(&mut in_flight, view, store_now, now);
         }
@@ -325,6 +384,7 @@ impl StateMachine {
         let is_divergent = self.epoch() == record.epoch && self.announced >= record.epoch;
         let own = record.originator == self.instance;
         self.confirmed = Some(adopted);
+        self.doubted = false;
         match &self.local {
             // The store has carried out this instance's proposal; calls have been meeting that state since.
             Some(local) if own && local.record.state() == record.state => {
@@ -365,6 +425,23 @@ impl StateMachine {
                 epoch: record.epoch,
                 evidence: Counts::default(),
             });
+        }
+    }
+
+    /// The store does not hold the confirmed state any more, and no event has told of its end.
+    fn forget_confirmed(&mut self, in_flight: &mut InFlight, now: Moment) {
+        let (from, epoch) = (self.state(), self.epoch());
+        let to = Record { reason: ENDED_UNNOTICED.into(), ..Record::closed() };
+        self.confirmed = None;
+        self.doubted = false;
+        self.announced = 0;
+        self.initial = DatedRecord::new(to.clone(), now);
+        self.local = None;
+        self.stats.forget_decided();
+        self.begin_epoch(in_flight, now);
+        self.generation += 1;
+        if from != State::Closed {
+            self.effects.local_changes.push(LocalChange { from, to, epoch, evidence: Counts::default() });
         }
     }
 

@@ -93,6 +93,9 @@ pub(crate) struct StateMachine {
     generation: u64,
     /// What the store has reported last; `None` = it has not been asked yet.
     confirmed: Option<DatedRecord>,
+    /// The confirmed state may have ended without this instance noticing: the next entry asks the store for
+    /// its state, and does not claim to know it.
+    doubted: bool,
     /// Stands in for `confirmed` as long as there is none.
     initial: DatedRecord,
     local: Option<LocalState>,
@@ -109,6 +112,8 @@ pub(crate) struct StateMachine {
     probes: Probes,
     health: HealthChecks,
     exchanged_at: Option<Moment>,
+    /// When an entry of this instance used the confirmed state last: by a lease, a leader, or an outcome.
+    used_at: Moment,
     /// Since when it has had these settings.
     configured_at: Moment,
     /// As of when it has the fleet's counts.
@@ -132,6 +137,7 @@ impl StateMachine {
             instance,
             generation: 0,
             confirmed: known,
+            doubted: false,
             initial: DatedRecord::new(Record::closed(), now),
             local: None,
             local_probes: Counts::default(),
@@ -144,6 +150,7 @@ impl StateMachine {
             probes: Probes::default(),
             health: HealthChecks::default(),
             exchanged_at: None,
+            used_at: Moment::default(),
             configured_at: now,
             received_at: None,
             exchange_next: false,
@@ -211,6 +218,7 @@ impl StateMachine {
         let is_closed = self.state() == State::Closed;
         let is_checked = |health: &Health| !is_closed || health.idle_interval.is_some();
         let is_synced = self.ramp(now).is_none()
+            && !self.doubted
             && self.local.is_none()
             && self.in_flight.is_none()
             && self.overrides.is_empty()

@@ -50,6 +50,17 @@ impl DatedRecord {
         self.state().is_manual() && self.until().is_some_and(|until| until <= now)
     }
 
+    /// When the state was due last, if the store forgets it some time after that. `None`: it is durable, a
+    /// manual override without an expiry, or closed.
+    pub(crate) fn lapses_after(&self) -> Option<Moment> {
+        let lapses = match self.state() {
+            State::Closed => false,
+            State::Open | State::HalfOpen => true,
+            _ => self.until().is_some(),
+        };
+        lapses.then(|| self.since().max(self.until().unwrap_or_default()))
+    }
+
     /// Open, and its reset timeout has elapsed.
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         self.state() == State::Open && self.until().is_none_or(|until| until <= now)

@@ -6,6 +6,7 @@
 mod batching;
 mod health;
 mod recovery;
+mod resync;
 mod rules;
 mod steering;
 

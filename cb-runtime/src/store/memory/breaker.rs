@@ -49,6 +49,8 @@ pub(super) struct StoredBreaker {
     streak_seen: bool,
     kept: bool,
     touched_at: u64,
+    /// When the state began, or a lease, a leader or an outcome used it last.
+    used_at: u64,
 }
 
 #[derive(Default)]
@@ -94,8 +96,26 @@ impl StoredBreaker {
         self.touched_at = now;
     }
 
-    pub(super) fn is_idle(&self, now: u64, idle: u64) -> bool {
-        self.state() == State::Closed && now.saturating_sub(self.touched_at) >= idle
+    /// A closed state that no batch has named for [`IDLE`].
+    pub(super) fn is_idle(&self, now: u64) -> bool {
+        self.state() == State::Closed && now.saturating_sub(self.touched_at) >= micros(IDLE)
+    }
+
+    /// A state, other than closed, that was due or used last [`IDLE`] ago. A manual override without an
+    /// expiry is durable.
+    pub(super) fn has_lapsed(&self, now: u64) -> bool {
+        let is_durable = self.state().is_manual() && self.until.is_none();
+        let last = self.used_at.max(self.since.unwrap_or(0)).max(self.until.unwrap_or(0));
+        self.state() != State::Closed && !is_durable && now >= last.saturating_add(micros(IDLE))
+    }
+
+    /// Notes that the state is used, if an entry uses it.
+    fn note_use(&mut self, entry: &Entry, has_merged: bool, now: u64) {
+        let leases = &entry.leases;
+        let leads = entry.role.is_some_and(|role| role.want);
+        if has_merged || leads || !leases.want.is_empty() || !leases.renew.is_empty() {
+            self.used_at = now;
+        }
     }
 
     pub(super) fn record(&self, now: u64) -> Record {
@@ -116,7 +136,13 @@ impl StoredBreaker {
     /// Returns whether there was something to write back.
     pub(super) fn write_back(&mut self, known: &Record, now: u64) -> bool {
         let lost = known.epoch > self.epoch;
-        if lost {
+        let age = self.since.map_or(0, |since| now.saturating_sub(since));
+        if lost && known.state == State::Closed && self.state() != State::Closed && age < known.since_us {
+            // A closed state that is older than one that has begun since must not end that one: its epoch
+            // goes on from there.
+            let stands = Record { epoch: known.epoch + 1, ..self.record(now) };
+            self.begin(&stands, now);
+        } else if lost {
             self.begin(known, now);
         } else if self.since.is_some_and(|since| since > now)
             && (known.epoch, known.state) == (self.epoch, self.state())
@@ -153,17 +179,24 @@ impl StoredBreaker {
             },
             last_failure_at: self.last_failure_at,
             kept: true,
+            touched_at: now,
+            used_at: now,
             ..StoredBreaker::default()
         };
     }
 
     pub(super) fn merge(&mut self, instance: &Arc<str>, entry: &Entry, when: When) {
+        let has_merged = !when.retry && self.has_merged(instance, entry, when);
+        self.note_use(entry, has_merged, when.now);
+    }
+
+    fn has_merged(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> bool {
         let timely = match entry.known() {
             Some(known) => known.epoch == self.epoch,
             None => matches!(self.state(), State::Closed | State::MetricsOnly),
         };
         if !timely || !entry.has_something_to_merge() {
-            return;
+            return false;
         }
         self.kept = true;
         self.counts.add(&entry.delta.counts);
@@ -185,6 +218,7 @@ impl StoredBreaker {
                 last.failing.note(instance, place);
             }
         }
+        true
     }
 
     /// Counts that were reported. Returns whether the instance should exchange this breaker instead.

@@ -128,7 +128,7 @@ impl Space {
         let when = self.begin(&report.instance, report.seq, report.as_of_us, now);
         let mut exchange = Vec::new();
         for (at, entry) in report.entries.iter().enumerate() {
-            let mut breaker = self.breakers.remove(&entry.name).unwrap_or_default();
+            let mut breaker = self.take(&entry.name, now);
             if breaker.report(entry, when) {
                 exchange.push(at);
             }
@@ -177,17 +177,15 @@ impl Space {
         entry.check()?;
         let now = when.now;
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
-        let mut breaker = self.breakers.remove(&entry.name).unwrap_or_default();
+        let mut breaker = self.take(&entry.name, now);
         if let Some(known) = entry.known() {
             let restored = breaker.write_back(known, now);
-            if restored && known.state != State::Closed {
+            if restored && breaker.state() != State::Closed {
                 let record = breaker.record(now);
                 self.announce(&entry.name, None, record, Counts::default(), now);
             }
         }
-        if !when.retry {
-            breaker.merge(instance, entry, when);
-        }
+        breaker.merge(instance, entry, when);
         breaker.settle_leases(instance, &entry.leases, now);
         if let Some(role) = entry.role.filter(|role| role.want) {
             breaker.take_role(instance, role.term_us, now);
@@ -225,6 +223,11 @@ impl Space {
         Ok(view)
     }
 
+    /// Taken out, and put back by the caller if it is kept.
+    fn take(&mut self, name: &Arc<str>, now: u64) -> StoredBreaker {
+        self.breakers.remove(name).filter(|breaker| !breaker.has_lapsed(now)).unwrap_or_default()
+    }
+
     fn position(&self) -> Position {
         Position {
             incarnation: self.incarnation.clone(),
@@ -245,7 +248,7 @@ impl Space {
         }
         self.swept_at = now;
         let idle = micros(IDLE);
-        self.breakers.retain(|_, breaker| !breaker.is_idle(now, idle));
+        self.breakers.retain(|_, breaker| !breaker.is_idle(now) && !breaker.has_lapsed(now));
         self.sequences.retain(|_, &mut (_, at)| now.saturating_sub(at) < idle);
     }
 }
@@ -281,7 +284,8 @@ impl Store for MemoryStore {
         let space = self.lock();
         let now_us = self.clock.now().0;
         let held = |(name, breaker): (&Arc<str>, &StoredBreaker)| {
-            (breaker.state() != State::Closed).then(|| (name.clone(), Ok(breaker.record(now_us))))
+            let is_held = breaker.state() != State::Closed && !breaker.has_lapsed(now_us);
+            is_held.then(|| (name.clone(), Ok(breaker.record(now_us))))
         };
         let load = Load {
             now_us,
@@ -334,7 +338,8 @@ impl Store for MemoryStore {
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
-        let row = |(name, breaker): (&Arc<str>, &StoredBreaker)| breaker.row(name.clone(), now);
-        Box::pin(ready(Ok(space.breakers.iter().map(row).collect())))
+        let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
+        let rows = kept.map(|(name, breaker)| breaker.row(name.clone(), now));
+        Box::pin(ready(Ok(rows.collect())))
     }
 }

@@ -21,8 +21,10 @@ pub(super) struct Board {
 impl Overview for MemoryStore {
     fn names(&self) -> BoxFuture<'_, Result<Names, Error>> {
         let space = self.lock();
+        let now = self.clock.now().0;
         let is_held = |entry: &(&Arc<str>, &StoredBreaker)| entry.1.state() != State::Closed;
-        let (held, closed): (Vec<_>, Vec<_>) = space.breakers.iter().partition(is_held);
+        let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
+        let (held, closed): (Vec<_>, Vec<_>) = kept.partition(is_held);
         let names = |some: Vec<(&Arc<str>, _)>| some.into_iter().map(|(name, _)| name.clone()).collect();
         Box::pin(ready(Ok(Names { held: names(held), closed: names(closed) })))
     }
@@ -32,7 +34,10 @@ impl Overview for MemoryStore {
         names.dedup();
         let space = self.lock();
         let now = self.clock.now().0;
-        let rows = names.into_iter().filter_map(|name| Some(space.breakers.get(&name)?.row(name, now)));
+        let rows = names.into_iter().filter_map(|name| {
+            let breaker = space.breakers.get(&name).filter(|breaker| !breaker.has_lapsed(now))?;
+            Some(breaker.row(name, now))
+        });
         Box::pin(ready(Ok(rows.collect())))
     }
 

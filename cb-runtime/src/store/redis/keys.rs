@@ -14,7 +14,7 @@
 //! | `cb1:{ns}:s:<instance>` | string | the number of the instance's last batch |
 //! | `cb1:{ns}:events` | stream | the transitions |
 //! | `cb1:{ns}:meta` | hash | the incarnation and the last event |
-//! | `cb1:{ns}:held` | set | the breakers that are not closed |
+//! | `cb1:{ns}:held` | sorted set | the breakers that are not closed, by when their states lapse |
 //! | `cb1:{ns}:names` | sorted set | all breakers, by the time of their last use |
 //! | `cb1:{ns}:instances`, `cb1:{ns}:figures`, `cb1:{ns}:settings` | hash | each instance's announcements |
 //! | `cb1:{ns}:watched` | string | exists while a program looks at the fleet |

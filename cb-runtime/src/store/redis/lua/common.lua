@@ -195,6 +195,24 @@ local function read_actor(key, text, epoch)
   return actor
 end
 
+-- When a state ends that nobody uses; nil: never. A manual override without an expiry is durable; a closed
+-- breaker's keys just expire.
+local function lapse_of(b)
+  local is_durable = b.state ~= 'open' and b.state ~= 'half-open' and not b.ends
+  if b.state == 'closed' or is_durable then
+    return nil
+  end
+  return math.max(b.ends or 0, b.touched, b.since or 0) + IDLE * 1000000
+end
+
+-- A breaker of which nothing is known.
+local function untouched()
+  return {
+    exists = false, state = 'closed', epoch = 0, reason = '', by = '', attempt = 0, reset = 0,
+    successes = 0, failures = 0, slow = 0, run = { failures = {}, sum = 0 }, touched = 0, actor = '',
+  }
+end
+
 -- `fields` are FIELDS and, after them, those that are handed on as they are.
 local function read_breaker(key, fields)
   local f = use(key, redis.pcall('HMGET', key, unpack(fields)))
@@ -226,6 +244,12 @@ local function read_breaker(key, fields)
     actor = f[15] and read_actor(key, f[15], epoch) or '',
     actor_written = f[15],
   }
+  local lapse = lapse_of(b)
+  if lapse and lapse <= now then
+    b = untouched()
+    b.lapsed = true
+    return b
+  end
   if fields ~= FIELDS then
     for i = #FIELDS + 1, #fields do
       b[fields[i]] = f[i]
@@ -315,17 +339,23 @@ local function stand(meta, events, fresh)
   return place
 end
 
--- The held set, found again: names of breakers that are held have an infinite score.
+-- Enters a breaker that is not closed. The score of `held` is when its state lapses, in milliseconds.
+local function hold(held, name, b)
+  local lapse = lapse_of(b)
+  return redis.pcall('ZADD', held, lapse and whole(lapse / 1000) or '+inf', name)
+end
+
+-- `held`, found again: names of breakers that are held have an infinite score.
 local function find_held(held, names, prefix)
   local known = redis.pcall('ZRANGEBYSCORE', names, '+inf', '+inf')
   if failure(known) then
     return
   end
   for _, name in ipairs(known) do
-    local state = redis.pcall('HGET', prefix .. name, 'state')
-    if type(state) == 'string' and state ~= 'closed' then
-      redis.pcall('SADD', held, name)
-    elseif not failure(state) then
+    local ok, b = pcall(read_breaker, prefix .. name, FIELDS)
+    if not ok or b.state ~= 'closed' then
+      hold(held, name, ok and b or { state = 'disabled' })
+    else
       redis.pcall('ZADD', names, whole(now / 1000), name)
     end
   end
@@ -337,22 +367,39 @@ local function stream_kept_for(meta)
   return type(kept_for) == 'string' and tonumber(kept_for) or 0
 end
 
+local function forget_lapsed(held, names)
+  local lapsed = redis.pcall('ZRANGEBYSCORE', held, '-inf', whole(now / 1000), 'LIMIT', 0, 1000)
+  if failure(lapsed) then
+    return
+  end
+  for _, name in ipairs(lapsed) do
+    redis.pcall('ZREM', held, name)
+    -- Unless it has begun anew since.
+    if redis.pcall('ZSCORE', names, name) == 'inf' then
+      redis.pcall('ZREM', names, name)
+    end
+  end
+end
+
 -- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as
 -- long.
 local function keep(meta, held, names, prefix)
-  local count = mended(held, function() return redis.pcall('SCARD', held) end,
+  forget_lapsed(held, names)
+  local count = mended(held, function() return redis.pcall('ZCARD', held) end,
     function() find_held(held, names, prefix) end)
   -- Somebody may have taken a name away, or all of them.
   local expected = redis.pcall('ZCOUNT', names, '+inf', '+inf')
   if count and type(expected) == 'number' and count < expected then
     find_held(held, names, prefix)
-    count = redis.pcall('SCARD', held)
   end
-  for _, key in ipairs({ meta, names }) do
-    if count and count > 0 then
+  local last = redis.pcall('ZRANGE', held, -1, -1, 'WITHSCORES')
+  local ends = not failure(last) and last[2] and tonumber(last[2]) or 0
+  local left = math.ceil(math.max(ends / 1000 - now / 1000000, 0))
+  for key, life in pairs({ [meta] = math.max(IDLE, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
+    if left > MAX_SPAN then
       redis.pcall('PERSIST', key)
     else
-      redis.pcall('EXPIRE', key, key == meta and math.max(IDLE, stream_kept_for(meta)) or IDLE)
+      redis.pcall('EXPIRE', key, whole(left + life))
     end
   end
 end

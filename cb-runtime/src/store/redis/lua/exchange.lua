@@ -59,7 +59,22 @@ local function begin(b, record)
   b.failing = b.failing and ''
   b.run = { failures = {}, sum = 0 }
   b.begun = true
+  b.touched = now
   b.reported = nil
+end
+
+-- After a loss of data. A closed state that is older than one that has begun since must not end that one: its
+-- epoch goes on from there.
+local function write_back(b, known)
+  local age = b.since and math.max(now - b.since, 0) or 0
+  if known.state == 'closed' and b.state ~= 'closed' and age < known.since then
+    begin(b, {
+      epoch = known.epoch + 1, state = b.state, reason = b.reason, by = b.by, remaining = remaining(b),
+      since = age, reset = b.reset, attempt = b.attempt, actor = b.actor,
+    })
+  else
+    begin(b, known)
+  end
 end
 
 local function wins(b, e)
@@ -146,7 +161,11 @@ local function write_breaker(key, e, b, merged)
   end
   local kept = is_kept(b, e, merged)
   merged = settle_quiet(b, merged, kept)
-  local due = b.state == 'closed' and kept and math.abs(now - b.touched) > RENEW
+  local is_used = b.used
+  if b.state == 'closed' then
+    is_used = kept
+  end
+  local due = is_used and math.abs(now - b.touched) > RENEW
   if b.begun or (kept and not b.exists) then
     put('state', b.state)
     put('epoch', whole(b.epoch))
@@ -199,16 +218,22 @@ local function write_breaker(key, e, b, merged)
       put('last_failure_at', whole(b.last_failure / 1000))
     end
   end
-  if due then
+  if due or b.begun then
+    b.touched = now
     put('touched_at', whole(now / 1000))
   end
   if #set > 0 then
     redis.call('HSET', key, unpack(set))
   end
 
-  if b.begun and b.state ~= 'closed' then
-    redis.call('PERSIST', key)
-    mended(held, function() return redis.pcall('SADD', held, e.name) end,
+  if (b.begun or due) and b.state ~= 'closed' then
+    local lapse = lapse_of(b)
+    if lapse then
+      redis.call('PEXPIRE', key, whole((lapse - now) / 1000))
+    else
+      redis.call('PERSIST', key)
+    end
+    mended(held, function() return hold(held, e.name, b) end,
       function() find_held(held, names, batch.prefix) end)
     mended(names, function() return redis.pcall('ZADD', names, '+inf', e.name) end)
     shared_due = true
@@ -217,7 +242,7 @@ local function write_breaker(key, e, b, merged)
     mended(names, function() return redis.pcall('ZADD', names, whole(now / 1000), e.name) end)
     redis.pcall('ZREMRANGEBYSCORE', names, '-inf', whole((now - RENEW) / 1000 - IDLE * 1000))
     if b.begun then
-      mended(held, function() return redis.pcall('SREM', held, e.name) end,
+      mended(held, function() return redis.pcall('ZREM', held, e.name) end,
         function() find_held(held, names, batch.prefix) end)
     end
     shared_due = true
@@ -249,8 +274,12 @@ local function exchange(e, key, leases_key, last_key)
       merge_run(b.run, q.success, NONE)
     end
   end
+  if b.lapsed then
+    redis.call('DEL', key)
+    redis.pcall('ZREM', held, e.name)
+  end
   if e.known and e.known.epoch > b.epoch then
-    begin(b, e.known)
+    write_back(b, e.known)
     restored = b.state ~= 'closed'
   elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
     -- The clock was set back after this state began. The instance has measured the age on its own clock.
@@ -339,6 +368,7 @@ local function exchange(e, key, leases_key, last_key)
   if b.leases_end then
     redis.call('DEL', leases_key)
   end
+  b.used = merged or (asks and #asks.want + #asks.renew > 0) or (e.role and e.role.want)
   local granted, wait = {}, -1
   if asks and b.state == 'half-open' then
     granted, wait = hand_out(leases_key, batch.instance, asks)

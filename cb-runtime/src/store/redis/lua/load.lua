@@ -6,7 +6,7 @@ local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 local place = stand(meta, events, fresh)
 keep(meta, held, names, prefix)
 mended(events, function() return redis.pcall('XLEN', events) end)
-local found = mended(held, function() return redis.pcall('SMEMBERS', held) end,
+local found = mended(held, function() return redis.pcall('ZRANGE', held, 0, -1) end,
   function() find_held(held, names, prefix) end) or {}
 if asked == 'all' then
   local known = mended(names, function() return redis.pcall('ZRANGE', names, 0, -1) end) or {}

@@ -89,10 +89,10 @@ end
 -- No instance mentions a breaker that stays open, so every report checks one of them: its hash must exist and be
 -- readable.
 local suspects = {}
-local sample = redis.pcall('SRANDMEMBER', held)
+local sample = redis.pcall('ZRANDMEMBER', held)
 if type(sample) == 'string' then
   local ok, b = pcall(read_breaker, breakers .. sample, FIELDS)
-  if not ok or b.state == 'closed' then
+  if not ok or b.state == 'closed' and not b.lapsed then
     suspects[1] = sample
   end
 end

@@ -238,11 +238,11 @@ async fn an_idle_closed_breaker_is_forgotten_and_a_used_one_is_not() {
     for name in ["idle", "used"] {
         a.say(Entry { delta: delta(1, 0), ..about(name) }).await;
     }
-    a.force("open", State::Open, "test").await;
+    a.force("disabled", State::Disabled, "test").await;
     for _ in 0..30 {
         bench.pass(IDLE / 20);
         a.ask("used").await;
     }
     let names: Vec<_> = bench.store.fleet().await.unwrap().into_iter().map(|row| row.name).collect();
-    assert_eq!(names, ["open".into(), "used".into()] as [std::sync::Arc<str>; 2]);
+    assert_eq!(names, ["disabled".into(), "used".into()] as [std::sync::Arc<str>; 2]);
 }

@@ -20,6 +20,10 @@ rules! {
     a_written_back_state_starts_with_nothing_counted
     an_older_record_changes_nothing
     a_record_beyond_belief_is_none
+    closed_state_does_not_end_a_younger_open_one
+    unused_state_lapses_an_hour_after_it_was_due
+    use_prolongs_a_state
+    override_without_an_expiry_is_durable
 }
 
 async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench<'_>) {
@@ -244,4 +248,84 @@ async fn a_record_beyond_belief_is_none(bench: &Bench<'_>) {
     assert_eq!(a.ask("x").await.counts, counts(1, 1));
     let largest = Record { epoch: MAX_EPOCH, ..open };
     assert_eq!(a.say(Entry { known: Some(largest.clone()), ..about("x") }).await.record, largest);
+}
+
+async fn closed_state_does_not_end_a_younger_open_one(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.force("x", State::Open, "first").await;
+    a.force("x", State::Open, "second").await;
+    let closed = a.force("x", State::Closed, "well").await.record;
+    bench.pass(seconds(10));
+    let idle = |age: u64| Entry { known: Some(closed.clone().aged(age * SECOND)), ..about("x") };
+    (bench.lose_everything)();
+    let mut b = bench.instance("b");
+    let unknown = b.ask("x").await.record;
+    let open = b.say(propose("x", &unknown, proposal(State::Open))).await.record;
+    assert_eq!(open.epoch, 1);
+    bench.pass(seconds(5));
+    let view = bench.instance("c").say(idle(15)).await;
+    let stands = Record { epoch: closed.epoch + 1, ..open.clone().aged(5 * SECOND) };
+    assert_eq!(view.record, stands);
+    let event = bench.events().await.pop().unwrap();
+    assert_eq!((event.from, event.record.epoch, event.record.state), (None, 4, State::Open));
+
+    // One that is younger has ended the open one: the store has lost that, and nothing else.
+    (bench.lose_everything)();
+    let unknown = b.ask("x").await.record;
+    b.say(propose("x", &unknown, proposal(State::Open))).await;
+    bench.pass(seconds(5));
+    assert_eq!(bench.instance("c").say(idle(4)).await.record.state, State::Closed);
+}
+
+async fn unused_state_lapses_an_hour_after_it_was_due(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.force("open", State::Open, "for half a minute").await;
+    a.force("half-open", State::HalfOpen, "now").await;
+    let expiring = forced_for(Some(30 * SECOND), 0, State::ForcedOpen, "for half a minute");
+    a.say(Entry { proposal: Some(expiring), ..about("expiring") }).await;
+    bench.pass(seconds(3599));
+    let held = async || -> Vec<_> {
+        let load = bench.store.load().await.unwrap();
+        load.held.into_iter().map(|(name, record)| (name.to_string(), record.unwrap().state)).collect()
+    };
+    let expected = [("expiring", State::ForcedOpen), ("half-open", State::HalfOpen), ("open", State::Open)];
+    assert_eq!(held().await, expected.map(|(name, state)| (name.to_owned(), state)));
+    bench.pass(seconds(2));
+    assert_eq!(held().await.len(), 2, "half-open has lapsed");
+    bench.pass(seconds(30));
+    assert_eq!((held().await, bench.store.fleet().await.unwrap()), (vec![], vec![]));
+    // The next call meets a clean slate.
+    for name in ["open", "half-open", "expiring"] {
+        let view = a.say(Entry { delta: delta(0, 1), ..about(name) }).await;
+        assert_eq!((view.record.state, view.record.epoch, view.counts), (State::Closed, 0, counts(0, 1)));
+        assert_eq!(a.force(name, State::Open, "again").await.record.epoch, 1);
+    }
+    assert_eq!(held().await.len(), 3);
+}
+
+async fn use_prolongs_a_state(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.force("leased", State::HalfOpen, "now").await;
+    let open = a.force("led", State::Open, "now").await.record;
+    a.force("asked after", State::HalfOpen, "now").await;
+    let role = Some(crate::store::RoleAsk { want: true, term_us: SECOND });
+    for _ in 0..4 {
+        bench.pass(seconds(3000));
+        a.say(Entry { leases: want(&[1], 1), ..about("leased") }).await;
+        a.say(Entry { role, known: Some(open.clone()), ..about("led") }).await;
+        a.ask("asked after").await;
+    }
+    let load = bench.store.load().await.unwrap();
+    let held: Vec<_> = load.held.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(held, ["leased", "led"]);
+}
+
+async fn override_without_an_expiry_is_durable(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    for state in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
+        a.force(state.as_str(), state, "until released").await;
+    }
+    bench.pass(seconds(1_000_000));
+    bench.instance("b").ask("another").await;
+    assert_eq!(bench.store.load().await.unwrap().held.len(), 3);
 }

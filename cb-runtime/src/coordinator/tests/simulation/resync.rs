@@ -1,0 +1,176 @@
+//! States that an instance knows, and the store no longer holds.
+
+use super::*;
+use crate::store::{Entry, MAX_EVENTS, Proposal, Record};
+
+/// A breaker that no instance has registered.
+const UNREGISTERED: &str = "unregistered";
+
+impl Fleet {
+    /// An operator's override, without an instance of the fleet.
+    fn force(&self, name: &str, to: State) {
+        let to = Record { state: to, reason: "by hand".into(), ..Record::closed() };
+        let proposal = Proposal { to, force: true, token: None, evidence: crate::store::Counts::default() };
+        let entry = Entry { name: name.into(), proposal: Some(proposal), ..Entry::default() };
+        let batch = Batch { instance: "operator".into(), seq: 1, as_of_us: None, entries: vec![entry] };
+        assert!(self.store.exchange_now(&batch).views[0].as_ref().unwrap().won);
+    }
+
+    fn trim_stream(&self) {
+        for number in 0..=MAX_EVENTS {
+            self.force("noise", if number % 2 == 0 { State::Disabled } else { State::Closed });
+        }
+    }
+
+    fn cut(&self, at: usize) {
+        self.instances[at].wire.fate.store(CUT, Ordering::Relaxed);
+    }
+
+    async fn held(&self, name: &str) -> bool {
+        self.store.load().await.unwrap().held.iter().any(|(held, _)| **held == *name)
+    }
+
+    /// Registers a breaker at one instance.
+    fn register(&self, at: usize, name: &str) -> Arc<Core> {
+        let coordinator = &self.instances[at].coordinator;
+        let (settings, context) = (config().resolve().unwrap(), coordinator.context.clone());
+        let make = |name, held| Core::new(name, config(), settings, PerFunction::default(), held, context);
+        coordinator.breakers.entry(name).insert(Place::Pinned, make)
+    }
+
+    /// All but the last instance go on for this long.
+    async fn go_on_without_last(&mut self, span: Duration) {
+        for _ in 0..6 {
+            self.advance(span / 6);
+            for at in 0..self.instances.len() - 1 {
+                self.turn(at).await;
+                self.follow(at).await;
+            }
+            self.turn(self.instances.len() - 1).await;
+        }
+    }
+}
+
+/// Two instances that know both breakers as forced open; the second is cut off when they are released.
+async fn released_without_the_second(seed: u64, away: Duration, trims: bool) -> Fleet {
+    let mut fleet = Fleet::new(seed, 2, &config());
+    fleet.settle().await;
+    fleet.force("b", State::ForcedOpen);
+    fleet.force(UNREGISTERED, State::ForcedOpen);
+    fleet.settle().await;
+    assert_eq!(fleet.instances[1].core.snapshot().state, State::ForcedOpen);
+    fleet.cut(1);
+    fleet.force("b", State::Closed);
+    fleet.force(UNREGISTERED, State::Closed);
+    if trims {
+        fleet.trim_stream();
+    }
+    fleet.go_on_without_last(away).await;
+    fleet.settle().await;
+    fleet
+}
+
+#[test]
+fn override_released_while_an_instance_was_away_stays_released() {
+    let [minute, hours] = [60, 3 * 3600].map(Duration::from_secs);
+    for (away, trims) in [(minute, true), (minute, false), (hours, true), (hours, false)] {
+        in_simulation(0..2, async |seed| {
+            let mut fleet = released_without_the_second(seed, away, trims).await;
+            assert_eq!(fleet.instances[1].core.snapshot().state, State::Closed, "{away:?}, trims: {trims}");
+            let registered = fleet.register(1, UNREGISTERED);
+            assert_eq!(registered.snapshot().state, State::Closed, "{away:?}, trims: {trims}");
+            assert!(fleet.call(1, true).await);
+            fleet.settle().await;
+            assert!(!fleet.held("b").await && !fleet.held(UNREGISTERED).await, "{away:?}, trims: {trims}");
+            fleet.assert_agreed().await;
+        });
+    }
+}
+
+#[test]
+fn override_that_stands_is_kept_over_a_trimmed_stream() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        fleet.force("b", State::ForcedOpen);
+        fleet.force(UNREGISTERED, State::ForcedOpen);
+        fleet.settle().await;
+        fleet.cut(1);
+        fleet.trim_stream();
+        fleet.go_on_without_last(Duration::from_secs(2 * 3600)).await;
+        fleet.settle().await;
+        assert_eq!(fleet.register(1, UNREGISTERED).snapshot().state, State::ForcedOpen);
+        fleet.assert_agreed().await;
+        assert_eq!(fleet.truth().await.0, State::ForcedOpen);
+    });
+}
+
+#[test]
+fn unregistered_override_survives_an_emptied_store() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        fleet.force(UNREGISTERED, State::ForcedOpen);
+        fleet.settle().await;
+        fleet.store.forget_everything();
+        fleet.settle().await;
+        assert!(fleet.held(UNREGISTERED).await);
+    });
+}
+
+#[test]
+fn state_that_nobody_uses_lapses_for_the_fleet() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        fleet.force(UNREGISTERED, State::Open);
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await.0, State::Open);
+        let before = fleet.instances[1].core.snapshot().epoch;
+        fleet.advance(Duration::from_secs(3500));
+        fleet.settle().await;
+        assert_eq!((fleet.truth().await, before), ((State::Open, 1), 1));
+        // One is in contact with the store all the while, the other one is not.
+        fleet.cut(1);
+        fleet.go_on_without_last(Duration::from_secs(600)).await;
+        assert_eq!(fleet.instances[0].core.snapshot().state, State::Closed);
+        fleet.settle().await;
+        for at in 0..2 {
+            let snapshot = fleet.instances[at].core.snapshot();
+            assert_eq!((snapshot.state, snapshot.epoch), (State::Closed, 0));
+            assert_eq!(fleet.register(at, UNREGISTERED).snapshot().state, State::Closed);
+        }
+        fleet.settle().await;
+        assert!(fleet.store.load().await.unwrap().held.is_empty(), "nothing is written back");
+        // Two failures, and a third opens.
+        assert!(fleet.call(0, false).await && fleet.call(1, false).await);
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+        fleet.call(0, false).await;
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.assert_agreed().await;
+    });
+}
+
+#[test]
+fn late_call_finds_an_open_state_still_due() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.settle().await;
+        fleet.advance(Duration::from_secs(3400));
+        for _ in 0..2 {
+            assert!(fleet.call(1, true).await, "a probe");
+            fleet.settle().await;
+        }
+        assert_eq!(fleet.truth().await, (State::Closed, 3));
+        fleet.assert_agreed().await;
+    });
+}
