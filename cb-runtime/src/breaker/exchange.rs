@@ -58,6 +58,21 @@ impl Core {
         self.mark_dirty(false);
     }
 
+    /// The store has been given a state of this epoch. If this instance knows a later one, its next exchange
+    /// tells the store.
+    pub(crate) fn correct(&self, epoch: u64) {
+        let is_later = self.transact(|inner, _| {
+            let is_later = inner.machine.epoch() > epoch;
+            if is_later {
+                inner.machine.exchange_next();
+            }
+            is_later
+        });
+        if is_later {
+            self.mark_dirty(false);
+        }
+    }
+
     /// The next entry; with `retry`, it carries the outcomes of the batch whose fate is unknown.
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {
@@ -126,6 +141,13 @@ impl Core {
         for (_, caller) in failed {
             let _ = caller.send(Err(error.clone()));
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn peek(&self) -> String {
+        let inner = crate::sync::lock(&self.inner);
+        let m = &inner.machine;
+        format!("{}={}{}{}{}", self.name, m.state(), m.epoch(), if m.is_local() { "L" } else { "" }, m.peek())
     }
 
     /// The store cannot read its keys.

@@ -36,6 +36,19 @@ pub(super) enum Continuity {
     Lost,
 }
 
+/// Events of which an answer has told, and which have not arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Missing {
+    #[default]
+    None,
+    /// They may be on their way. `number`: this instance's position, at which it has been since `since`.
+    Delayed { number: u64, since: Moment },
+    /// They may have been trimmed away: without a later event, nothing in the stream shows the gap.
+    Overdue,
+    /// They are gone. The next load continues at the store's position.
+    Gone,
+}
+
 /// This instance's position in the stream; shared by the stream's reader and the coordinator.
 #[derive(Default)]
 pub(crate) struct Stream {
@@ -44,10 +57,7 @@ pub(crate) struct Stream {
     continuity: Mutex<Continuity>,
     running: AtomicBool,
     lost: AtomicBool,
-    /// While answers have a later position than this instance: its number here, and since when.
-    behind: Mutex<Option<(u64, Moment)>>,
-    /// The events up to the store's position are gone, so the next load continues behind them.
-    skips: AtomicBool,
+    missing: Mutex<Missing>,
     /// `running` or `position` has been set by the coordinator.
     changed: Notify,
     /// The problem that was reported last.
@@ -74,7 +84,11 @@ impl Stream {
     /// missed. Another stream is read from `now`, its position at the time of the load.
     pub(crate) fn place(&self, now: &Position) {
         let mut position = lock(&self.position);
-        let skips = self.skips.swap(false, Ordering::AcqRel);
+        let mut missing = lock(&self.missing);
+        let skips = *missing == Missing::Gone;
+        if skips {
+            *missing = Missing::None;
+        }
         if skips || position.incarnation != now.incarnation || position.number > now.number {
             *position = now.clone();
             drop(position);
@@ -92,34 +106,34 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Whether an event of the answered position is overdue. It may have been trimmed away, and without a later
-    /// event, nothing in the stream shows the gap.
+    /// Whether an event of the answered position is overdue.
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
-        let mut behind = lock(&self.behind);
-        if answered.incarnation != position.incarnation || answered.number <= position.number {
-            *behind = None;
-            return false;
-        }
-        match *behind {
-            Some((number, since)) if number == position.number => {
-                let misses = now.since(since) >= LATE;
-                if misses {
-                    *behind = None;
-                }
-                misses
+        let mut missing = lock(&self.missing);
+        *missing = match *missing {
+            _ if answered.incarnation != position.incarnation || answered.number <= position.number => {
+                Missing::None
             }
-            _ => {
-                *behind = Some((position.number, now));
-                false
+            Missing::Delayed { number, since } if number == position.number => {
+                if now.since(since) >= LATE { Missing::Overdue } else { *missing }
             }
-        }
+            Missing::None | Missing::Delayed { .. } => Missing::Delayed { number: position.number, since: now },
+            known => known,
+        };
+        matches!(*missing, Missing::Overdue | Missing::Gone)
     }
 
-    /// Makes the next load continue at the store's position: the events before it are gone.
-    pub(super) fn skip(&self) {
-        self.is_broken(Continuity::Gap);
-        self.skips.store(true, Ordering::Release);
+    /// The position after which the stream has to be asked for events that are overdue.
+    pub(super) fn overdue_after(&self) -> Option<Position> {
+        (*lock(&self.missing) == Missing::Overdue).then(|| self.position())
+    }
+
+    /// The store was asked for the overdue events. If they are gone, the next load continues at its position.
+    pub(super) fn settle_overdue(&self, are_gone: bool) {
+        *lock(&self.missing) = if are_gone { Missing::Gone } else { Missing::None };
+        if are_gone {
+            self.is_broken(Continuity::Gap);
+        }
     }
 
     fn is_broken(&self, continuity: Continuity) {
@@ -231,9 +245,16 @@ pub(super) fn take(
     let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
+    let Some(from) = event.from else {
+        // A state that was written back after the store had lost it: new instances adopt it, but it is no
+        // transition. An instance that knows a later one has to write that back.
+        breakers.learn(&event.name, &record, now);
+        if let Some(core) = breakers.get(&event.name) {
+            core.correct(record.epoch);
+        }
+        return;
+    };
     breakers.adopt(&event.name, &record, now);
-    // A state that was written back after the store had lost it: new instances adopt it, but it is no transition.
-    let Some(from) = event.from else { return };
     if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
         return;
     }

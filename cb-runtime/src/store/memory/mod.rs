@@ -49,6 +49,8 @@ struct Space {
     /// The last event's id. Unlike the number it never restarts, so that a watch from an old position gets
     /// the events of a new incarnation.
     serial: u64,
+    /// The serial of the last event.
+    last: u64,
     events: VecDeque<StreamEvent>,
     retention: Retention,
     board: overview::Board,
@@ -68,6 +70,7 @@ impl MemoryStore {
             incarnation: new_incarnation(),
             number: 0,
             serial: 0,
+            last: 0,
             events: VecDeque::new(),
             retention: Retention::default(),
             board: overview::Board::default(),
@@ -179,10 +182,13 @@ impl Space {
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut breaker = self.take(&entry.name, now);
         if let Some(known) = entry.known() {
+            let before = breaker.state();
             let restored = breaker.write_back(known, now);
-            if restored && breaker.state() != State::Closed {
+            // For those that are in the state that the store had, its end is a transition.
+            let ended = Some(before).filter(|_| breaker.state() == State::Closed && before != State::Closed);
+            if restored && (breaker.state() != State::Closed || ended.is_some()) {
                 let record = breaker.record(now);
-                self.announce(&entry.name, None, record, Counts::default(), now);
+                self.announce(&entry.name, ended, record, Counts::default(), now);
             }
         }
         breaker.merge(instance, entry, when);
@@ -231,13 +237,14 @@ impl Space {
     fn position(&self) -> Position {
         Position {
             incarnation: self.incarnation.clone(),
-            id: if self.number == 0 { "0-0".into() } else { format!("{}-0", self.serial) },
+            id: if self.number == 0 { "0-0".into() } else { format!("{}-0", self.last) },
             number: self.number,
         }
     }
 
     fn next_position(&mut self) -> Position {
         self.serial += 1;
+        self.last = self.serial;
         self.number += 1;
         self.position()
     }

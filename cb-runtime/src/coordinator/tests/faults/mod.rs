@@ -15,9 +15,11 @@ mod network;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::config::BreakerConfig;
+use crate::sync::lock;
 use world::World;
 
 const INSTANCES: usize = 3;
@@ -81,6 +83,20 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn invariants_hold_at_every_step_under_every_fault() {
-    let failed: Vec<u64> = seeds().filter(|seed| !run(*seed)).take(MOST_FAILURES).collect();
+    let (seeds, threads) = (seeds(), std::thread::available_parallelism().map_or(1, usize::from));
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for first in 0..threads {
+            let (seeds, failed) = (seeds.clone(), &failed);
+            scope.spawn(move || {
+                for seed in seeds.skip(first).step_by(threads) {
+                    if lock(failed).len() < MOST_FAILURES && !run(seed) {
+                        lock(failed).push(seed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("no thread has panicked");
     assert!(failed.is_empty(), "these seeds fail: {failed:?}");
 }

@@ -116,6 +116,7 @@ impl Wire {
         report.entries.retain(|entry| !self.is_damaged(&entry.name));
         let mut answer = self.store.report_now(&report);
         answer.exchange = answer.exchange.into_iter().map(|at| places[at]).chain(damaged).collect();
+        if std::env::var("CB_TRACE").is_ok() { eprintln!("  report by {}: suspects {:?}", report.instance, lock(&self.damage).missing); }
         answer.suspects = lock(&self.damage).missing.iter().cloned().collect();
         answer
     }

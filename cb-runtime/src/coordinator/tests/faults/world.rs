@@ -1,5 +1,6 @@
 //! The fleet, its calls, and what happens to them.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -20,19 +21,17 @@ use crate::breaker::permit::{Admission, CallPermit};
 use crate::clock::{Clock, ManualClock, Moment};
 use crate::snapshot::{Snapshot, State};
 use crate::store::memory::{Backup, MemoryStore};
-use crate::store::{LeaseId, Retention, Store};
+use crate::store::{Retention, Store};
 use crate::sync::lock;
 
 const BREAKERS: usize = PINNED.len() + KEYED.len();
-
-/// A permit without a reference: what the call gives back when it ends.
-type Parts = (GateWord, LeaseId);
 
 /// A call that has begun and has not ended.
 pub(super) struct Call {
     pub(super) instance: usize,
     pub(super) core: Arc<Core>,
-    parts: Parts,
+    /// Its permit, without the reference to the breaker.
+    word: GateWord,
     pub(super) is_probe: bool,
     pub(super) epoch: u64,
     pub(super) begun: Moment,
@@ -44,7 +43,7 @@ pub(super) struct Call {
 pub(super) struct WaitingCaller {
     pub(super) instance: usize,
     core: Arc<Core>,
-    answer: Pin<Box<dyn Future<Output = Option<Parts>>>>,
+    answer: Pin<Box<dyn Future<Output = Option<GateWord>>>>,
     /// For this long while its instance ran.
     pub(super) waited: Duration,
 }
@@ -54,9 +53,14 @@ pub(super) struct World {
     pub(super) clock: Clock,
     hands: ManualClock,
     store_hands: ManualClock,
+    /// By how much the store's clock has been set ahead.
+    store_ahead: Duration,
     pub(super) store: Arc<MemoryStore>,
     damage: Arc<Mutex<Damage>>,
     backup: Backup,
+    is_trimmed: bool,
+    /// Breakers whose keys alone have been deleted.
+    pub(super) deleted: BTreeSet<&'static str>,
     pub(super) instances: Vec<Instance>,
     /// How many instances have been started.
     started: usize,
@@ -71,8 +75,10 @@ impl World {
         let (clock, hands) = Clock::manual();
         let (store_clock, store_hands) = Clock::manual();
         let mut random = Rng::with_seed(seed);
-        // In every other history the stream is trimmed all the time.
-        let events = if random.bool() { 3 } else { 1000 };
+        // Either the stream is trimmed all the time, or the store is restored from backups. Where both happen
+        // unnoticed, nothing tells old events from new ones.
+        let is_trimmed = random.bool();
+        let events = if is_trimmed { 3 } else { 1000 };
         let retention = Retention { events, ..Retention::default() };
         let store = Arc::new(MemoryStore::new(store_clock).retaining(retention));
         let mut world = World {
@@ -80,6 +86,9 @@ impl World {
             clock,
             hands,
             store_hands,
+            store_ahead: Duration::ZERO,
+            deleted: BTreeSet::new(),
+            is_trimmed,
             backup: store.back_up(),
             store,
             damage: Arc::default(),
@@ -146,20 +155,20 @@ impl World {
                 Poll::Pending => at += 1,
                 Poll::Ready(answer) => {
                     let caller = self.waiting.swap_remove(at);
-                    if let Some(parts) = answer {
-                        self.begin(caller.instance, caller.core, parts);
+                    if let Some(word) = answer {
+                        self.begin(caller.instance, caller.core, word);
                     }
                 }
             }
         }
     }
 
-    fn begin(&mut self, instance: usize, core: Arc<Core>, parts: Parts) {
+    fn begin(&mut self, instance: usize, core: Arc<Core>, word: GateWord) {
         let Snapshot { state, epoch, .. } = core.snapshot();
         self.calls.push(Call {
             instance,
             core,
-            parts,
+            word,
             is_probe: state == State::HalfOpen,
             epoch,
             begun: self.clock.now(),
@@ -171,15 +180,15 @@ impl World {
     fn call(&mut self, instance: usize, breaker: usize) {
         let Some(core) = self.instances[instance].breaker(breaker) else { return };
         let owned = core.clone();
-        let mut answer: Pin<Box<dyn Future<Output = Option<Parts>>>> = Box::pin(async move {
+        let mut answer: Pin<Box<dyn Future<Output = Option<GateWord>>>> = Box::pin(async move {
             match owned.admit() {
-                Admission::Go(permit) => Some(permit.into_parts()),
+                Admission::Go(permit) => Some(permit.into_word()),
                 Admission::No(_) => None,
-                Admission::Wait(waiting) => waiting.await.ok().map(CallPermit::into_parts),
+                Admission::Wait(waiting) => waiting.await.ok().map(CallPermit::into_word),
             }
         });
         match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(parts)) => self.begin(instance, core, parts),
+            Poll::Ready(Some(word)) => self.begin(instance, core, word),
             Poll::Ready(None) => {}
             Poll::Pending => {
                 self.waiting.push(WaitingCaller { instance, core, answer, waited: Duration::ZERO });
@@ -188,9 +197,9 @@ impl World {
     }
 
     fn end_call(&mut self, index: usize, outcome: Outcome) {
-        let Call { core, parts: (word, lease), epoch, .. } = self.calls.swap_remove(index);
+        let Call { core, word, epoch, .. } = self.calls.swap_remove(index);
         let before = core.snapshot();
-        core.record(word, lease, outcome);
+        core.record(word, outcome);
         assert_outcome(epoch, outcome, &before, &core.snapshot());
     }
 
@@ -198,9 +207,7 @@ impl World {
         let number = self.random.usize(..INSTANCES);
         let breaker = self.random.usize(..BREAKERS);
         let die = self.random.u8(..100);
-        if std::env::var("CB_TRACE").is_ok() {
-            eprintln!("{:?} die {die} instance {number} breaker {breaker}: store {:?} || {}", self.clock.now(), self.store.fleet().await.unwrap().iter().map(|row| { let (r, ..) = row.view.as_ref().unwrap(); format!("{} {} {}", row.name, r.state, r.epoch) }).collect::<Vec<_>>(), self.states());
-        }
+        self.trace(&format!("{die} instance {number} breaker {breaker}")).await;
         match die {
             0..40 => self.step_call(number, breaker),
             40..60 => self.step_end(),
@@ -228,6 +235,13 @@ impl World {
         }
         self.run_tasks().await;
         self.assert_invariants();
+    }
+
+    async fn trace(&self, what: &str) {
+        if std::env::var("CB_TRACE").is_ok() {
+            let states: Vec<_> = self.instances.iter().map(|i| i.registered().into_iter().map(|c| c.peek()).collect::<Vec<_>>().join(" ") + &format!(" up {} cut {} paused {} {:?}", i.context.store_up(), i.wire.cut.load(Ordering::Relaxed), i.is_paused(), *lock(&i.wire.fate))).collect();
+            eprintln!("{:?} die {what}: store {} || {}", self.clock.now(), self.store.fleet().await.unwrap().iter().map(|row| { let (r, ..) = row.view.as_ref().unwrap(); format!("{}={}{}", row.name, r.state, r.epoch) }).collect::<Vec<_>>().join(" "), states.join(" | "));
+        }
     }
 
     fn milliseconds(&mut self, most: u64) -> Duration {
@@ -270,23 +284,33 @@ impl World {
         if std::env::var("CB_TRACE").is_ok() { eprintln!("   store fault {die} {name}"); }
         match die {
             0 => self.store.forget_everything(),
-            1 => return self.store.forget_events(),
+            1 if self.is_trimmed => return self.store.forget_events(),
             2 => {
                 self.backup = self.store.back_up();
                 return;
             }
-            3 => self.store.restore(&self.backup),
+            3 if !self.is_trimmed => self.store.restore(&self.backup),
             4 => {
                 self.store.forget(name);
+                self.deleted.insert(name);
                 let mut damage = lock(&self.damage);
                 damage.missing.insert(name.into());
                 damage.unreadable.insert(name.into());
             }
             5 => lock(&self.damage).unreadable.clear(),
-            6 => self.store_hands.advance(Duration::from_secs(3600)),
-            _ => self.store_hands.set_back(Duration::from_secs(3600)),
+            6 | 7 => self.set_store_clock(),
+            _ => return,
         }
         self.disturbed_at = self.clock.now();
+    }
+
+    /// The store's clock jumps ahead or back. Never by half an hour: states that nobody uses lapse then.
+    fn set_store_clock(&mut self) {
+        let minutes = self.random.u64(..3) * 10;
+        let (before, after) = (self.store_ahead, Duration::from_secs(60 * minutes));
+        self.store_hands.advance(after.saturating_sub(before));
+        self.store_hands.set_back(before.saturating_sub(after));
+        self.store_ahead = after;
     }
 
     /// Every fault ends. Then the fleet agrees, and a healthy dependency leads back to closed.
@@ -298,6 +322,7 @@ impl World {
         }
         for _ in 0..25 {
             self.advance(Duration::from_millis(200)).await;
+            self.trace("heal").await;
             self.assert_invariants();
         }
         self.assert_agreed().await;

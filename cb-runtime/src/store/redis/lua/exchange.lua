@@ -262,7 +262,8 @@ local function exchange(e, key, leases_key, last_key)
   else
     b = read_breaker(key, FIELDS)
   end
-  local restored = false
+  -- The state that an event names as the previous one; nil if there is no event.
+  local restored
   b.name = e.name
   local q = quiet_fields[e.name]
   if q and q.epoch == b.epoch and b.state == 'closed' then
@@ -279,8 +280,14 @@ local function exchange(e, key, leases_key, last_key)
     redis.pcall('ZREM', held, e.name)
   end
   if e.known and e.known.epoch > b.epoch then
+    local before = b.state
     write_back(b, e.known)
-    restored = b.state ~= 'closed'
+    if b.state ~= 'closed' then
+      restored = ''
+    elseif before ~= 'closed' then
+      -- For those that are in the state that was here, its end is a transition.
+      restored = before
+    end
   elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
     -- The clock was set back after this state began. The instance has measured the age on its own clock.
     local left = fitted(b.state, e.known.remaining, b.reset)
@@ -346,7 +353,7 @@ local function exchange(e, key, leases_key, last_key)
   end
   -- Not before here: everything has been read, so nothing can go wrong that would undo it.
   if restored then
-    announce(e, b, '', { 0, 0, 0 })
+    announce(e, b, restored, { 0, 0, 0 })
   end
   if e.role and e.role.want then
     take_role(b.role, batch.instance, e.role.term)
