@@ -2,8 +2,8 @@
 //! number does not depend on the machine's load. `scripts/count-instructions` checks it against
 //! benches/instructions.json.
 //!
-//! Usage: `cb-instructions check` counts and compares; `cb-instructions record` counts and writes the file anew.
-//! `cb-instructions run PATH CALLS` is what callgrind runs.
+//! Usage: `cb-instructions check` counts and compares; `cb-instructions record` counts and writes the file
+//! anew. `cb-instructions run PATH CALLS` is what callgrind runs.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -87,8 +87,8 @@ fn drive<G: Guard>(guard: &G, calls: u64) {
     assert!(done.is_ready(), "{} does not wait", G::NAME);
 }
 
-/// Callgrind counts only while a thread is inside this function. The preparations and the coordinator's thread are
-/// not counted.
+/// Callgrind counts only while a thread is inside this function. The preparations and the coordinator's
+/// thread are not counted.
 #[inline(never)]
 fn counted_by_callgrind<G: Guard>(guard: &G, calls: u64) {
     drive(black_box(guard), calls);

@@ -81,14 +81,14 @@ impl<G: Guard> Measured for G {
 /// When a thread began and ended.
 type Span = (Instant, Instant);
 
-/// Calls on so many threads at one time.
+/// The calls of N threads at one time.
 fn run_together<G: Guard>(guard: &G, threads: usize, calls: u64) -> Vec<Span> {
     let ready = AtomicUsize::new(0);
     let one = || {
         let runtime = runtime();
         runtime.block_on(call_often(guard, 100));
         ready.fetch_add(1, Ordering::AcqRel);
-        // Not a barrier: who sleeps at one begins a wake-up later than the other.
+        // Not a barrier: a thread that sleeps at one starts later than the other, by the time of a wake-up.
         while ready.load(Ordering::Acquire) < threads {
             std::hint::spin_loop();
         }
@@ -326,8 +326,8 @@ fn show(candidates: &[Candidate], rows: &[Row], bare: &BTreeMap<&str, Candidate>
     ));
 }
 
-/// What a path of ours may cost: nanoseconds over the bare function at one thread, and at two threads so many times
-/// that; and the future's bytes over the bare one's.
+/// The budget of a path: nanoseconds over the bare function at one thread, the ratio of two threads to one,
+/// and the future's bytes over the bare one's.
 struct Budget {
     path: &'static str,
     ns: f64,
@@ -339,8 +339,8 @@ const fn budget(path: &'static str, ns: f64, two_to_one: f64, bytes: usize) -> B
     Budget { path, ns, two_to_one, bytes }
 }
 
-/// Bytes that a future may have over the bare one: plain, and with a fallback or a cache, where it holds a copy of the
-/// arguments besides.
+/// The budget of a future's bytes over the bare one: plain; and with a fallback or a cache, which hold a
+/// copy of the arguments.
 const PLAIN: usize = 80;
 const WITH_ARGUMENTS: usize = 120 + size_of::<u64>();
 

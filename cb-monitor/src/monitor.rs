@@ -38,8 +38,8 @@ impl Monitor {
 
     /// Requests with `Authorization: Bearer <token>` may act.
     ///
-    /// A token of fewer than 16 characters is reported as a warning, because it could be guessed. An empty one
-    /// is reported as an error and matches no request.
+    /// A token of fewer than 16 characters is reported as a warning, because it could be guessed. An empty
+    /// one is reported as an error and matches no request.
     pub fn token(mut self, secret: impl AsRef<str>) -> Monitor {
         self.access.set_act(Some(secret.as_ref()));
         self

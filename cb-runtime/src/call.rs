@@ -1,4 +1,4 @@
-//! A guarded call: leave, the body, what its outcome means, and giving that back.
+//! A guarded call: permit, body, classification, outcome.
 
 use std::error::Error;
 use std::fmt;
@@ -18,8 +18,8 @@ use crate::breaker::{Breaker, Core};
 use crate::deadline::block_on;
 use crate::error::BreakerError;
 
-/// Why a guarded call has no good result: what [`Breaker::call`] returns, and what a fallback may take
-/// as its last argument.
+/// Why a guarded call has not succeeded: the error of [`Breaker::call`], and the reason that a fallback may
+/// take as its last argument.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallError<E> {
@@ -34,7 +34,7 @@ pub enum CallError<E> {
 }
 
 impl<E> CallError<E> {
-    /// The breaker's own word, if it was the breaker that ended the call.
+    /// The breaker's error, if it rejected or cancelled the call.
     pub fn breaker_error(&self) -> Option<&BreakerError> {
         match self {
             CallError::Rejected(error) | CallError::TimedOut(error) => Some(error),
@@ -110,10 +110,10 @@ impl Breaker {
     /// Makes a call under this breaker's guard: the same as the attribute does, without fallback and cache.
     /// `Ok` counts as a success, `Err` as a failure.
     ///
-    /// Dropping the future drops the call, which then counts as cancelled: neither success nor failure.
-    /// A panic of the call counts as a failure and goes on to the caller. If there is a `call_timeout` (from the
-    /// operator, else from the config that this handle was made with, else from the registry's defaults), a tokio
-    /// runtime with a timer is needed.
+    /// Dropping the future drops the call, which then counts as cancelled: neither success nor failure. A
+    /// panic of the call counts as a failure and goes on to the caller. If there is a `call_timeout` (from
+    /// the operator, else from the config that this handle was made with, else from the registry's
+    /// defaults), a tokio runtime with a timer is needed.
     ///
     /// # Errors
     /// [`CallError::Rejected`] without having called `call`, [`CallError::TimedOut`] after dropping it,
@@ -137,11 +137,12 @@ impl Breaker {
 }
 
 impl Breaker {
-    /// Makes a blocking call under this breaker's guard, on this thread and without a runtime. `Ok` counts as a success,
-    /// `Err` as a failure, a panic as a failure that goes on to the caller.
+    /// Makes a blocking call under this breaker's guard, on this thread and without a runtime. `Ok` counts
+    /// as a success, `Err` as a failure, a panic as a failure that goes on to the caller.
     ///
-    /// Blocks for the call itself; beyond that only if a probe is due, for the store's answer, two seconds at most. A
-    /// `call_timeout` cannot interrupt it; a probe that takes longer counts as failed nevertheless.
+    /// Blocks for the call itself; beyond that only if a probe is due, for the store's answer, two seconds
+    /// at most. A `call_timeout` cannot interrupt it; a probe that takes longer counts as failed
+    /// nevertheless.
     ///
     /// ```
     /// use cb_runtime::{BreakerConfig, CallError, Registry};
@@ -174,22 +175,22 @@ impl Breaker {
     }
 }
 
-/// What a returned value says about the dependency.
+/// The classification of a returned value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It works.
+    /// The dependency works.
     Success,
-    /// It does not.
+    /// The dependency has failed.
     Failure,
-    /// Nothing.
+    /// The value does not concern the dependency.
     Ignored,
-    /// It does not, and says for how long it will not.
+    /// The dependency has failed, and the circuit opens for this duration.
     Opening(Duration),
 }
 
-/// Says what a returned value means.
+/// Classifies returned values.
 pub trait Judge<R> {
-    /// It may be the user's code, whose panic counts as a failure of the call.
+    /// Whether it runs user code, whose panic counts as a failure of the call.
     const MAY_PANIC: bool = true;
 
     #[doc(hidden)]
@@ -260,7 +261,7 @@ pin_project! {
         permit: &'p mut CallPermit<'a>,
         given_timeout: &'p Option<Duration>,
         watch: Stopwatch,
-        deadline: Option<Pin<Box<Deadline>>>,
+        deadline: Option<Pin<Box<CallDeadline>>>,
         #[pin]
         body: F,
     }
@@ -269,14 +270,14 @@ pin_project! {
 pin_project! {
     /// The end of the time that a call may take. On the heap, so that a function without a timeout does not
     /// carry a timer in its future.
-    pub struct Deadline {
+    pub struct CallDeadline {
         limit: Duration,
         #[pin]
         sleep: Sleep,
     }
 }
 
-impl Deadline {
+impl CallDeadline {
     /// Ends the call as failed. It has been dropped.
     pub(crate) fn timed_out(&self, permit: CallPermit<'_>) -> BreakerError {
         permit.timed_out(self.limit)
@@ -297,7 +298,7 @@ pub(crate) fn run<'a, 'p, F: Future>(
 }
 
 impl<F: Future> Future for Run<'_, '_, F> {
-    type Output = Result<ManuallyDrop<F::Output>, Pin<Box<Deadline>>>;
+    type Output = Result<ManuallyDrop<F::Output>, Pin<Box<CallDeadline>>>;
 
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
     #[inline(always)]
@@ -319,13 +320,13 @@ fn suspend(
     permit: &CallPermit<'_>,
     given_timeout: Option<Duration>,
     watch: &mut Stopwatch,
-    deadline: &mut Option<Pin<Box<Deadline>>>,
+    deadline: &mut Option<Pin<Box<CallDeadline>>>,
     cx: &mut Context<'_>,
-) -> Poll<Pin<Box<Deadline>>> {
+) -> Poll<Pin<Box<CallDeadline>>> {
     if !watch.was_suspended() {
         *deadline = permit.core().call_timeout(given_timeout).map(|limit| {
             permit.limit(limit);
-            Box::pin(Deadline { limit, sleep: tokio::time::sleep(limit) })
+            Box::pin(CallDeadline { limit, sleep: tokio::time::sleep(limit) })
         });
     }
     *watch = watch.suspended(permit.core().clock());

@@ -1,5 +1,5 @@
-//! What can go wrong: [`BreakerError`] is for the caller of a guarded function, [`Error`] for the program that builds,
-//! steers or watches a registry.
+//! What can go wrong: [`BreakerError`] is for the caller of a guarded function, [`Error`] for the program
+//! that builds, steers or watches a registry.
 
 use std::fmt;
 use std::sync::Arc;
@@ -67,14 +67,14 @@ impl BreakerError {
         (span != UNKNOWN).then(|| Duration::from_micros(span))
     }
 
-    /// The call was rejected without being made: the circuit is open, forced open, half-open with all its probes under
-    /// way, or has just recovered and admits only a part of the calls.
+    /// The call was rejected without being made: the circuit is open, forced open, half-open with all its
+    /// probes under way, or has just recovered and admits only a part of the calls.
     pub fn is_open(&self) -> bool {
         !self.is_timeout()
     }
 
-    /// The call was rejected although the circuit is closed: it has just recovered, and admits only a part of the calls
-    /// (`ramp_up`).
+    /// The call was rejected although the circuit is closed: it has just recovered, and admits only a part
+    /// of the calls (`ramp_up`).
     pub fn is_ramping_up(&self) -> bool {
         self.kind() == RefusalKind::RampingUp
     }
@@ -89,9 +89,9 @@ impl BreakerError {
         &self.breaker
     }
 
-    /// How long the circuit stays open from now on, where that is known: `Some` while it is open (zero when a probe is
-    /// due; with failing health checks, the time until the next of them), `None` for a timeout and for a manual override without an
-    /// expiry.
+    /// How long the circuit stays open from now on, where that is known: `Some` while it is open (zero when
+    /// a probe is due; with failing health checks, the time until the next of them), `None` for a timeout
+    /// and for a manual override without an expiry.
     pub fn retry_after(&self) -> Option<Duration> {
         self.span().filter(|_| !self.is_timeout())
     }
@@ -145,7 +145,8 @@ impl From<BreakerError> for std::io::Error {
 
 /// What building, steering or watching a registry can fail with. Opaque; its predicates tell the kinds apart.
 ///
-/// `serde` writes it as an object with `kind`, `message`, and the `breaker` and the `field` where there are any.
+/// `serde` writes it as an object with `kind`, `message`, and the `breaker` and the `field` where there are
+/// any.
 #[derive(Clone)]
 pub struct Error(Arc<ErrorKind>);
 
@@ -235,7 +236,8 @@ impl Error {
         matches!(*self.0, ErrorKind::Config { .. } | ErrorKind::Outside(_) | ErrorKind::Url { .. })
     }
 
-    /// The configuration field that is wrong (the first one, of several), by the name of its attribute argument.
+    /// The configuration field that is wrong (the first one, of several), by the name of its attribute
+    /// argument.
     pub fn field(&self) -> Option<&'static str> {
         match &*self.0 {
             ErrorKind::Config { field, .. } => Some(field),
@@ -254,8 +256,8 @@ impl Error {
         matches!(*self.0, ErrorKind::Data { .. })
     }
 
-    /// Two settings of one breaker differ: in this instance (one of them has no effect) or between two instances of the
-    /// fleet (each judges by its own).
+    /// Two settings of one breaker differ: in this instance (one of them has no effect) or between two
+    /// instances of the fleet (each judges by its own).
     pub fn is_conflict(&self) -> bool {
         matches!(*self.0, ErrorKind::Conflict { .. } | ErrorKind::Drift { .. })
     }

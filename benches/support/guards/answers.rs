@@ -1,5 +1,5 @@
-//! The types that the measured function returns. A guard's cost depends on them: the value goes through memory,
-//! and the widths of the writes and reads decide whether the processor has to wait.
+//! The types that the measured function returns. A guard's cost depends on them: the value goes through
+//! memory, and the widths of the writes and reads decide whether the processor has to wait.
 
 use std::error::Error;
 use std::io;

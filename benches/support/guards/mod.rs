@@ -1,5 +1,5 @@
-//! One function, bare and under the guard of each crate. Every target includes this module, so that the compiler
-//! can inline all guards alike.
+//! One function, bare and under the guard of each crate. Every target includes this module, so that the
+//! compiler can inline all guards alike.
 
 pub mod answers;
 pub mod ours;

@@ -47,7 +47,7 @@ fn ramp_rejected(breaker: &str) -> u64 {
     Registry::global().breaker(breaker).expect("it has been called").snapshot().outcomes.ramp_rejected
 }
 
-/// The attributed function and its guard. `circuit_of` and `measured` say what else than a closed circuit it has.
+/// The attributed function and its guard. `circuit` and `measured` are for circuits that are not closed.
 macro_rules! ours {
     (
         $guard:ident($function:ident) -> $returned:ty: $name:literal, $how:literal,

@@ -24,8 +24,8 @@ impl Guarded<'_> {
     /// The return value of a function without a fallback.
     pub(super) fn answer(&self) -> TokenStream {
         let returned = self.function.output_span();
-        let rt = runtime(returned);
-        let args = quote_spanned!(ours_at(returned)=> ended, #rt::Reject::reject);
+        let reject = reject(returned);
+        let args = quote_spanned!(ours_at(returned)=> kind, ended, #reject);
         let into_return = call_at(returned, "into_return", &args);
         let return_ = self.return_at(returned);
         quote_spanned!(Span::mixed_site()=> #return_ #into_return)
@@ -46,8 +46,7 @@ impl Guarded<'_> {
             On::Error => "into_return_or_error",
         };
         let returned = self.function.output_span();
-        let rt = runtime(returned);
-        let reject = (on != On::Any).then(|| quote_spanned!(ours_at(returned)=> #rt::Reject::reject));
+        let reject = (on != On::Any).then(|| reject(returned));
         let args = quote_spanned!(ours_at(returned)=> kind, ended, args, #reject);
         let into_return = call_at(returned, into_return, &args);
         let rt = runtime(Span::mixed_site());
@@ -75,6 +74,12 @@ impl Guarded<'_> {
     }
 }
 
+/// What makes of a rejection what the function returns.
+fn reject(returned: Span) -> TokenStream {
+    let rt = runtime(returned);
+    quote_spanned!(ours_at(returned)=> #rt::unnameable(), #rt::FromBreakerError::from_breaker_error)
+}
+
 /// The fallback's result, in the form in which the function returns it.
 fn reply(function: &Callee) -> TokenStream {
     let at = function.span();
@@ -88,7 +93,7 @@ fn reply(function: &Callee) -> TokenStream {
             call_at(at, &format!("call_{arity}{reason}"), &args)
         }
     };
-    let answer = call_with(at, "Answer::answer", "reply, output, shape");
+    let answer = call_with(at, "FallbackReply::answer", "reply, output, shape");
     let rt = runtime(Span::mixed_site());
     quote_spanned! {Span::mixed_site()=>
         let later = {

@@ -227,7 +227,8 @@ impl Guarded<'_> {
     /// The future that a closure returns by an alias.
     fn pinned_of_alias(alias: &Type, closure: TokenStream) -> TokenStream {
         let into_pinned = Self::of_alias(alias, "into_pinned");
-        // Called where the alias stands, see `of_alias`; lints look at code there, so the name is nobody else's.
+        // Called where the alias stands, see `of_alias`; lints look at code there, so the name is nobody
+        // else's.
         let make = Ident::new("__circuit_breaker_body", alias.span());
         let pinned = quote_spanned!(alias.span()=> #into_pinned(#make()));
         quote_spanned!(Span::mixed_site()=> { let #make = #closure; #pinned })
@@ -253,7 +254,8 @@ impl Guarded<'_> {
         };
         let keep = self.keep_arguments();
         let patterns = self.patterns();
-        // As in `tracing`: the compiler knows the type of the body before it looks at it, and so reports errors inside it.
+        // As in `tracing`: the compiler knows the type of the body before it looks at it, and so reports
+        // errors inside it.
         let never_returned = match self.function.output() {
             Output::Unit => self.never_returned(&quote_spanned!(Span::mixed_site()=> ())),
             // See `pinned_body`.
@@ -261,7 +263,8 @@ impl Guarded<'_> {
             Output::Type(written) => self.never_returned(&written.to_token_stream()),
             Output::OfFuture(alias) => self.never_returned(&Self::of_alias(&alias, "Output")),
         };
-        // In a `match`, because the lint against unused braces would otherwise fire for every body of one line.
+        // In a `match`, because the lint against unused braces would otherwise fire for every body of one
+        // line.
         quote_spanned! {Span::mixed_site()=>
             #never_returned
             #keep
@@ -285,8 +288,9 @@ impl Guarded<'_> {
         quote_spanned!(at=> if false { return #rt::never::<#output>(); })
     }
 
-    /// Mentions the arguments in reverse order. The body's future then holds them in that order and drops them in it, as a
-    /// function does. (To move them into variables of the body would do so, too, but make the future larger by all of them.)
+    /// Mentions the arguments in reverse order. The body's future then holds them in that order and drops
+    /// them in it, as a function does. (To move them into variables of the body would do so, too, but make
+    /// the future larger by all of them.)
     ///
     /// An argument that nothing else mentions is left out, so that the compiler can report it as unused.
     fn keep_arguments(&self) -> TokenStream {

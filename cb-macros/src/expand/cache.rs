@@ -23,7 +23,7 @@ impl Guarded<'_> {
         let parts = if let Some(key) = &cache.key {
             let bindings = self.bindings_for(&key.to_token_stream());
             let (rt, at) = (runtime(key.span()), ours_at(key.span()));
-            let part = quote_spanned!(at=> #rt::key_part(&mut key, &(#key)));
+            let part = quote_spanned!(at=> #rt::KeyPart::add_to(&(#key), &mut key));
             // A key that moves an argument is reported here, at the key, and not where the body uses the
             // argument.
             let tokens = key.to_token_stream();
@@ -37,7 +37,7 @@ impl Guarded<'_> {
         } else {
             let parts = self.function.args.iter().map(|Arg { ident, type_span, cfgs, .. }| {
                 let rt = runtime(*type_span);
-                quote_spanned!(ours_at(*type_span)=> #(#cfgs)* #rt::key_part(&mut key, &#ident);)
+                quote_spanned!(ours_at(*type_span)=> #(#cfgs)* #rt::KeyPart::add_to(&#ident, &mut key);)
             });
             let allowed = allowed_for(&self.function.args);
             quote_spanned!(Span::mixed_site()=> #allowed { #(#parts)* })
@@ -79,8 +79,8 @@ impl Guarded<'_> {
     pub(super) fn cached(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
-        // Nothing in the function's future may hold the result while the store is asked: the future can then be
-        // sent even if the result cannot.
+        // Nothing in the function's future may hold the result while the store is asked: the future can
+        // then be sent even if the result cannot.
         quote_spanned! {Span::mixed_site()=>
             let ended = 'cached: {
                 let hold = {
@@ -89,9 +89,9 @@ impl Guarded<'_> {
                     (&output).circuit_breaker_hold()
                 };
                 let later = match #rt::cached(#breaker, function, key, codec, (kind, hold), ended) {
-                    #rt::Cached::Value(value) => return value,
-                    #rt::Cached::Nothing(ended) => break 'cached ended,
-                    #rt::Cached::InStore(later) => later,
+                    #rt::CachedReply::Value(value) => return value,
+                    #rt::CachedReply::Nothing(ended) => break 'cached ended,
+                    #rt::CachedReply::InStore(later) => later,
                 };
                 match later.await {
                     #rt::Result::Ok(value) => return value,

@@ -1,8 +1,8 @@
 //! The plan, into code.
 //!
-//! All of it is spelled with [`Span::mixed_site`]: the user's code cannot see the expansion's variables, nor the other way
-//! round. All that it names is in `cb_runtime::attribute`, which it imports under one long name, so that a runtime that
-//! cannot be found is one error.
+//! All of it is spelled with [`Span::mixed_site`]: the user's code cannot see the expansion's variables,
+//! nor the other way round. All that it names is in `cb_runtime::attribute`, which it imports under one
+//! long name, so that a runtime that cannot be found is one error.
 //!
 //! The parts stand in the order of a call: `breaker`, `cache` (its key), `body`, `answer`.
 
@@ -34,7 +34,8 @@ pub(crate) fn untouched(item: TokenStream, error: &Error) -> TokenStream {
 pub(crate) fn guarded(function: &Function, plan: &Plan) -> TokenStream {
     let body = Guarded { function, plan }.function_body();
     let Function { attrs, vis, sig, .. } = function;
-    // An `async fn` returns explicitly. Here another attribute below may look for the future as the last expression.
+    // An `async fn` returns explicitly. Here another attribute below may look for the future as the last
+    // expression.
     let allowed = function.returned.as_ref().map(|_| quote!(#[allow(clippy::implicit_return)]));
     quote!(#allowed #(#attrs)* #vis #sig #body)
 }
@@ -86,16 +87,19 @@ impl Guarded<'_> {
         self.in_users_braces(code)
     }
 
-    /// With the braces that the user wrote: another attribute below takes the names that it puts inside from there.
+    /// With the braces that the user wrote: another attribute below takes the names that it puts inside
+    /// from there.
     fn in_users_braces(&self, code: TokenStream) -> TokenStream {
         let mut group = Group::new(Delimiter::Brace, code);
         group.set_span(self.function.body.span());
         group.into_token_stream()
     }
 
-    /// Whether the user's code that makes the future runs before the circuit is asked, as soon as the function is called.
+    /// Whether the user's code that makes the future runs before the circuit is asked, as soon as the
+    /// function is called.
     fn is_body_first(&self) -> bool {
-        // With `fallback_on = "open"` the arguments move into the body only once it is known that the call may be made.
+        // With `fallback_on = "open"` the arguments move into the body only once it is known that the call
+        // may be made.
         self.function.returned.as_ref().is_some_and(|future| future.outlives_arguments)
             && !matches!(self.plan.fallback, Some(Fallback { on: On::Open, .. }))
     }
@@ -119,8 +123,8 @@ impl Guarded<'_> {
         };
         let answer = self.answer_or_arguments(fallback.on);
         let of_fallback = self.of_fallback(&fallback.function);
-        // In a block, so that the call's result has gone before a fallback is awaited: the function's future can then be sent
-        // even if the result cannot.
+        // In a block, so that the call's result has gone before a fallback is awaited: the function's
+        // future can then be sent even if the result cannot.
         quote_spanned! {Span::mixed_site()=>
             let (output, args, reason) = {
                 #ended
@@ -130,8 +134,8 @@ impl Guarded<'_> {
         }
     }
 
-    /// What an alias of a boxed future has under that name. All at one place, so that the compiler reports only once that it is
-    /// none.
+    /// What an alias of a boxed future has under that name. All at one place, so that the compiler reports
+    /// only once that it is none.
     fn of_alias(alias: &Type, name: &str) -> TokenStream {
         let at = alias.span();
         let (rt, name) = (Ident::new(RUNTIME, at), Ident::new(name, at));
@@ -180,7 +184,8 @@ fn runtime(span: Span) -> Ident {
     Ident::new(RUNTIME, ours_at(span))
 }
 
-/// A call of a function of the runtime's, to be found at the span, should the compiler report something there.
+/// A call of a function of the runtime's, to be found at the span, should the compiler report something
+/// there.
 fn call_at(span: Span, function: &str, args: &TokenStream) -> TokenStream {
     let rt = runtime(span);
     let path = function.split("::").map(|name| Ident::new(name, ours_at(span)));

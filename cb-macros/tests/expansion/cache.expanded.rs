@@ -21,7 +21,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
     let key = {
         let mut key = __circuit_breaker::key(breaker, "");
         {
-            __circuit_breaker::key_part(&mut key, &id);
+            __circuit_breaker::KeyPart::add_to(&id, &mut key);
         }
         __circuit_breaker::key_of(breaker, function, &key)
     };
@@ -105,14 +105,19 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             (kind, hold),
             ended,
         ) {
-            __circuit_breaker::Cached::Value(value) => return value,
-            __circuit_breaker::Cached::Nothing(ended) => break 'cached ended,
-            __circuit_breaker::Cached::InStore(later) => later,
+            __circuit_breaker::CachedReply::Value(value) => return value,
+            __circuit_breaker::CachedReply::Nothing(ended) => break 'cached ended,
+            __circuit_breaker::CachedReply::InStore(later) => later,
         };
         match later.await {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err(ended) => ended,
         }
     };
-    return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
+    return __circuit_breaker::into_return(
+        kind,
+        ended,
+        __circuit_breaker::unnameable(),
+        __circuit_breaker::FromBreakerError::from_breaker_error,
+    );
 }

@@ -85,7 +85,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
             (&&&&&__circuit_breaker::Reply::of(&reply, output))
                 .circuit_breaker_reply_shape()
         };
-        match __circuit_breaker::Answer::answer(reply, output, shape) {
+        match __circuit_breaker::FallbackReply::answer(reply, output, shape) {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err(later) => later,
         }

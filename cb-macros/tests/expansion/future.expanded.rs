@@ -67,8 +67,10 @@ impl Directory {
                     output.circuit_breaker_return_kind()
                 };
                 return __circuit_breaker::into_return(
+                    kind,
                     ended,
-                    __circuit_breaker::Reject::reject,
+                    __circuit_breaker::unnameable(),
+                    __circuit_breaker::FromBreakerError::from_breaker_error,
                 );
             }),
         )

@@ -61,6 +61,11 @@ impl Directory {
             use __circuit_breaker::OtherOutput as _;
             output.circuit_breaker_return_kind()
         };
-        return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
+        return __circuit_breaker::into_return(
+            kind,
+            ended,
+            __circuit_breaker::unnameable(),
+            __circuit_breaker::FromBreakerError::from_breaker_error,
+        );
     }
 }

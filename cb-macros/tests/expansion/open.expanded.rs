@@ -66,7 +66,8 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             kind,
             ended,
             args,
-            __circuit_breaker::Reject::reject,
+            __circuit_breaker::unnameable(),
+            __circuit_breaker::FromBreakerError::from_breaker_error,
         ) {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err((args, reason)) => (output, args, reason),
@@ -83,7 +84,7 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             (&&&&&__circuit_breaker::Reply::of(&reply, output))
                 .circuit_breaker_reply_shape()
         };
-        match __circuit_breaker::Answer::answer(reply, output, shape) {
+        match __circuit_breaker::FallbackReply::answer(reply, output, shape) {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err(later) => later,
         }

@@ -56,5 +56,10 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         use __circuit_breaker::OtherOutput as _;
         output.circuit_breaker_return_kind()
     };
-    return __circuit_breaker::into_return(ended, __circuit_breaker::Reject::reject);
+    return __circuit_breaker::into_return(
+        kind,
+        ended,
+        __circuit_breaker::unnameable(),
+        __circuit_breaker::FromBreakerError::from_breaker_error,
+    );
 }

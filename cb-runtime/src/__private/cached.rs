@@ -28,16 +28,27 @@ pub trait Cacheable: Serialize + DeserializeOwned {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Cacheable for T {}
 
-/// A part of what tells one call's result from another's.
+/// A part of a cache key: an argument, or the attribute's `cache_key`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a part of the cache key",
     label = "does not implement `serde::Serialize`",
     note = "derive `serde::Serialize` for it, or say what tells the results apart: `cache_key = expression`"
 )]
-pub trait KeyPart: Serialize {}
+pub trait KeyPart {
+    /// Adds it to the key.
+    #[doc(hidden)]
+    fn add_to(&self, key: &mut Key);
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + ?Sized> KeyPart for T {}
+impl<T: Serialize + ?Sized> KeyPart for T {
+    #[inline]
+    fn add_to(&self, key: &mut Key) {
+        if let Some(arguments) = &mut key.0 {
+            arguments.add(self);
+        }
+    }
+}
 
 /// The function that a cached result is of. `Inside` is the type of a closure in the function: no two
 /// functions, and no two instances of a generic function, have the same.
@@ -73,14 +84,6 @@ pub struct Key(Option<Arguments>);
 #[inline]
 pub fn key(breaker: &SiteBreaker, version: &str) -> Key {
     Key(breaker.cache_ttl().map(|_| Arguments::new(version)))
-}
-
-/// Adds an argument, or what the attribute gives in place of all.
-#[inline]
-pub fn key_part<T: KeyPart + ?Sized>(key: &mut Key, part: &T) {
-    if let Some(arguments) = &mut key.0 {
-        arguments.add(part);
-    }
 }
 
 /// Ends a call's key. `None`: the call does without a cache.
@@ -233,13 +236,13 @@ pub trait IsNotSend {
 impl<R> IsNotSend for &Output<R> {}
 
 /// What this process has cached.
-pub enum Cached<'a, R, Later> {
+pub enum CachedReply<'a, R, Later> {
     /// The cached result.
     Value(R),
     /// There is none, in the store neither.
     Nothing(Ended<'a, R>),
-    /// The store has to be asked: a future that does not have `Ended` for an argument, as it could not be sent
-    /// if `R` cannot.
+    /// The store has to be asked: a future that does not have `Ended` for an argument, as it could not be
+    /// sent if `R` cannot.
     InStore(Later),
 }
 
@@ -252,29 +255,29 @@ pub fn cached<'a, R, K, H, Inside>(
     codec: Codec<'a, K::Value>,
     (_kind, _hold): (K, H),
     ended: Ended<'a, R>,
-) -> Cached<'a, R, impl Future<Output = Result<R, Ended<'a, R>>>>
+) -> CachedReply<'a, R, impl Future<Output = Result<R, Ended<'a, R>>>>
 where
     K: ReturnKind<R>,
     H: Hold<'a, R>,
 {
-    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return Cached::Nothing(ended) };
+    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return CachedReply::Nothing(ended) };
     let core = breaker.core();
     let caller = function.caller(core);
     let store = match (codec.recall_here)(core, caller, &key, ttl) {
         Here::Found(value) => {
             core.answered_from_cache();
-            return Cached::Value(K::restore(value));
+            return CachedReply::Value(K::restore(value));
         }
         // The store would have the same.
-        Here::Undecodable | Here::Nothing(None) => return Cached::Nothing(ended),
+        Here::Undecodable | Here::Nothing(None) => return CachedReply::Nothing(ended),
         Here::Nothing(store) => store,
     };
     let held = match H::hold(ended) {
         Ok(held) => held,
-        Err(ended) => return Cached::Nothing(ended),
+        Err(ended) => return CachedReply::Nothing(ended),
     };
     let recalling = (codec.recall_shared)(core, caller, key.with_store(store), ttl);
-    Cached::InStore(async move {
+    CachedReply::InStore(async move {
         match recalling.await {
             Some(value) => {
                 core.answered_from_cache();

@@ -1,4 +1,5 @@
-//! Calling a fallback, with or without the reason as its last argument. The compiler finds out which by the function's own type.
+//! Calling a fallback, with or without the reason as its last argument. The compiler finds out which by the
+//! function's own type.
 
 use super::return_kind::Output;
 
@@ -38,7 +39,8 @@ pub struct WithReason;
 pub trait Callable<Args, Reason, Takes> {
     /// What it returns.
     type Output;
-    /// Calls it. The arguments come first, so that the compiler knows their types when it checks the fallback.
+    /// Calls it. The arguments come first, so that the compiler knows their types when it checks the
+    /// fallback.
     #[doc(hidden)]
     fn call(args: Args, reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Self::Output;
 }
@@ -79,8 +81,8 @@ macro_rules! callable {
     )*};
 }
 
-/// Calls of closures, one function for each number of arguments. The closure's parameters get their types from there, so none
-/// need be written.
+/// Calls of closures, one function for each number of arguments. The closure's parameters get their types
+/// from there, so none need be written.
 macro_rules! call_closures {
     ($($call:ident $with_reason:ident $forever:ident $with_reason_forever:ident ($($A:ident)*))*) => {$(
         /// Without the reason.

@@ -1,5 +1,5 @@
-//! What an annotated function returns where its call has no good result. `reject` makes a return value of a
-//! rejection.
+//! What an annotated function returns if its call has no good result. `reject` makes of a rejection what
+//! [`ReturnKind::reject`] turns into a return value.
 
 use super::CallError;
 use super::fallback::IntoReason;
@@ -26,12 +26,18 @@ pub fn is_returned(verdict: Verdict) -> bool {
 
 /// The return value of a function without a fallback.
 #[inline]
-pub fn into_return<R>(ended: Ended<'_, R>, reject: impl FnOnce(BreakerError) -> R) -> R {
-    match ended {
-        Ended::Failed(value) => value,
-        Ended::Rejected(rejection) => reject(rejection.into_error()),
-        Ended::TimedOut(error) => reject(error),
-    }
+pub fn into_return<R, K: ReturnKind<R>, U>(
+    _kind: K,
+    ended: Ended<'_, R>,
+    unnameable: U,
+    reject: impl FnOnce(BreakerError, U) -> K::Rejected,
+) -> R {
+    let error = match ended {
+        Ended::Failed(value) => return value,
+        Ended::Rejected(rejection) => rejection.into_error(),
+        Ended::TimedOut(error) => error,
+    };
+    K::reject(reject(error, unnameable))
 }
 
 /// Why the fallback is called. It becomes a [`CallError`] only for a fallback that takes the reason.
@@ -74,28 +80,30 @@ pub fn into_return_or_any<R, K: ReturnKind<R>, Args>(
 
 /// `fallback_on = "error"`
 #[inline]
-pub fn into_return_or_error<R, K: ReturnKind<R>, Args>(
+pub fn into_return_or_error<R, K: ReturnKind<R>, Args, U>(
     kind: K,
     ended: Ended<'_, R>,
     args: Args,
-    reject: impl FnOnce(BreakerError) -> R,
+    unnameable: U,
+    reject: impl FnOnce(BreakerError, U) -> K::Rejected,
 ) -> ReturnOr<'_, R, K, Args> {
     match ended {
-        Ended::Rejected(rejection) => Ok(reject(rejection.into_error())),
+        ended @ Ended::Rejected(_) => Ok(into_return(kind, ended, unnameable, reject)),
         ended => into_return_or_any(kind, ended, args),
     }
 }
 
 /// `fallback_on = "open"`: the arguments are still there only if the body did not get them.
 #[inline]
-pub fn into_return_or_open<R, K: ReturnKind<R>, Args>(
-    _kind: K,
+pub fn into_return_or_open<R, K: ReturnKind<R>, Args, U>(
+    kind: K,
     ended: Ended<'_, R>,
     args: Option<Args>,
-    reject: impl FnOnce(BreakerError) -> R,
+    unnameable: U,
+    reject: impl FnOnce(BreakerError, U) -> K::Rejected,
 ) -> ReturnOr<'_, R, K, Args> {
     match (ended, args) {
         (Ended::Rejected(rejection), Some(args)) => Err((args, Reason::Rejected(rejection))),
-        (ended, _) => Ok(into_return(ended, reject)),
+        (ended, _) => Ok(into_return(kind, ended, unnameable, reject)),
     }
 }

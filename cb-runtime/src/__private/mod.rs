@@ -1,5 +1,5 @@
-//! What the expansion of `#[circuit_breaker]` names, as `cb_runtime::attribute`. Not a public interface: it changes with the macro,
-//! without notice.
+//! What the expansion of `#[circuit_breaker]` names, as `cb_runtime::attribute`. Not a public interface: it
+//! changes with the macro, without notice.
 
 mod cached;
 mod classify;
@@ -27,8 +27,8 @@ pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{
-    Cacheable, Cached, CachedFunction, Hold, IsNotSend, IsSend, Key, KeyPart, cache_success, cached,
-    cached_function, codec, key, key_of, key_part,
+    Cacheable, CachedFunction, CachedReply, Hold, IsNotSend, IsSend, Key, KeyPart, cache_success, cached,
+    cached_function, codec, key, key_of,
 };
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;
@@ -38,12 +38,12 @@ pub use into_return::{
 };
 pub use pattern_site::PatternSite;
 pub use reply::{
-    Answer, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,
+    FallbackReply, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,
     OkValueLater, Reply, Whole, WholeLater, call_forever,
 };
 pub use return_kind::{
-    BoxedFuture, CanFail, FromBreakerError, OtherOutput, Output, Reject, ResultKind, ReturnKind, Returns,
-    ValueKind, boxed, never, returning, with_output,
+    BoxedFuture, CanFail, FromBreakerError, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind,
+    boxed, never, returning, unnameable, with_output,
 };
 pub use site::{
     MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings,

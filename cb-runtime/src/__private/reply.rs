@@ -1,7 +1,9 @@
-//! What a fallback may return: the function's return value or the value inside its `Ok`, at once or as a future.
+//! What a fallback may return: the function's return value or the value inside its `Ok`, at once or as a
+//! future.
 //!
-//! The expansion asks a [`Reply`] for its shape by a method call. Method resolution tries the shapes in a fixed order, so a
-//! fallback whose type is still open (`|_| Default::default()`) gets the first one that fits: the value inside `Ok`.
+//! The expansion asks a [`Reply`] for its shape by a method call. Method resolution tries the shapes in a
+//! fixed order, so a fallback whose type is still open (`|_| Default::default()`) gets the first one that
+//! fits: the value inside `Ok`.
 
 use std::future::{Future, Pending};
 use std::marker::PhantomData;
@@ -69,16 +71,16 @@ shapes! {
     label = "returns `{Self}`, not `{R}`",
     note = "a fallback returns what the function returns, or the value inside its `Ok`; it may be async"
 )]
-pub trait Answer<R, Shape> {
+pub trait FallbackReply<R, Shape> {
     #[doc(hidden)]
     type Future: Future<Output = R>;
-    /// The return value, or a future of it. A value is never wrapped in a ready future: awaiting that would keep the value
-    /// in the function's future, which then could not be sent if the value cannot.
+    /// The return value, or a future of it. A value is never wrapped in a ready future: awaiting that would
+    /// keep the value in the function's future, which then could not be sent if the value cannot.
     #[doc(hidden)]
     fn answer(reply: Self, output: Output<R>, shape: Shape) -> Result<R, Self::Future>;
 }
 
-impl<R> Answer<R, Whole> for R {
+impl<R> FallbackReply<R, Whole> for R {
     type Future = Pending<R>;
 
     #[inline]
@@ -87,7 +89,7 @@ impl<R> Answer<R, Whole> for R {
     }
 }
 
-impl<R, F: Future<Output = R>> Answer<R, WholeLater> for F {
+impl<R, F: Future<Output = R>> FallbackReply<R, WholeLater> for F {
     type Future = F;
 
     #[inline]
@@ -96,7 +98,7 @@ impl<R, F: Future<Output = R>> Answer<R, WholeLater> for F {
     }
 }
 
-impl<T, E> Answer<Result<T, E>, OkValue> for T {
+impl<T, E> FallbackReply<Result<T, E>, OkValue> for T {
     type Future = Pending<Result<T, E>>;
 
     #[inline]
@@ -105,7 +107,7 @@ impl<T, E> Answer<Result<T, E>, OkValue> for T {
     }
 }
 
-impl<T, E, F: Future<Output = T>> Answer<Result<T, E>, OkValueLater> for F {
+impl<T, E, F: Future<Output = T>> FallbackReply<Result<T, E>, OkValueLater> for F {
     type Future = InOk<F, E>;
 
     #[inline]
@@ -116,7 +118,8 @@ impl<T, E, F: Future<Output = T>> Answer<Result<T, E>, OkValueLater> for F {
 
 /// A future whose value is put into an `Ok`.
 pub struct InOk<F, E> {
-    // Boxed, because projecting a pin needs unsafe code or another crate, and a fallback can afford an allocation.
+    // Boxed, because projecting a pin needs unsafe code or another crate, and a fallback can afford an
+    // allocation.
     future: Pin<Box<F>>,
     error: PhantomData<fn() -> E>,
 }
@@ -129,8 +132,8 @@ impl<F: Future, E> Future for InOk<F, E> {
     }
 }
 
-/// Calls a fallback that never returns, as its function does not. In two steps, its result would be kept in a variable in
-/// between, which before edition 2024 the compiler takes for a `()`.
+/// Calls a fallback that never returns, as its function does not. In two steps, its result would be kept in
+/// a variable in between, which before edition 2024 the compiler takes for a `()`.
 pub async fn call_forever<Args, Reason: IntoReason, R, F, Takes, Shape>(
     args: Args,
     reason: Reason,

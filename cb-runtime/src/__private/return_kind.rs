@@ -1,5 +1,5 @@
-//! What an annotated function returns: a `Result` or a plain value. The macro sees only tokens and cannot see through
-//! an alias, so the expansion lets the compiler choose by the type.
+//! What an annotated function returns: a `Result` or a plain value. The macro sees only tokens and cannot
+//! see through an alias, so the expansion lets the compiler choose by the type.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,8 +35,8 @@ impl<R> Output<R> {
         Output(PhantomData)
     }
 
-    /// The output of a call that has ended, without a reference to it: what has been borrowed once, the compiler
-    /// keeps in the function's future even after it has been moved.
+    /// The output of a call that has ended, without a reference to it: what has been borrowed once, the
+    /// compiler keeps in the function's future even after it has been moved.
     #[inline]
     pub fn with_ended(ended: Ended<'_, R>) -> (Self, Ended<'_, R>) {
         (Output(PhantomData), ended)
@@ -64,7 +64,7 @@ impl<R> Returns for fn() -> R {
 #[diagnostic::on_unimplemented(
     message = "this function is neither `async` nor does it return a boxed future, so the attribute cannot guard it",
     label = "not a `Pin<Box<dyn Future<Output = …>>>`",
-    note = "make it an `async fn`, or guard the call inside it by hand, with `Breaker::call`"
+    note = "make it an `async fn`, or guard the call inside it with `Breaker::call`"
 )]
 pub trait BoxedFuture {
     /// What the future returns.
@@ -117,6 +117,8 @@ pub trait ReturnKind<R>: Copy {
     type Value;
     /// What a failure carries.
     type Error;
+    /// What is made of a rejection: the error of a `Result`, else the value itself.
+    type Rejected;
 
     /// Whether the value is an error by its type.
     fn is_error(value: &R) -> bool;
@@ -126,6 +128,8 @@ pub trait ReturnKind<R>: Copy {
     fn restore(value: Self::Value) -> R;
     /// The reason that a fallback receives for a failure.
     fn reason(failure: R) -> CallError<Self::Error>;
+    /// Makes a return value of a rejection.
+    fn reject(rejected: Self::Rejected) -> R;
 }
 
 /// The function returns a `Result`: `Ok` is a success, `Err` a failure.
@@ -139,6 +143,7 @@ pub struct ValueKind;
 impl<T, E> ReturnKind<Result<T, E>> for ResultKind {
     type Value = T;
     type Error = E;
+    type Rejected = E;
 
     #[inline]
     fn is_error(value: &Result<T, E>) -> bool {
@@ -159,11 +164,17 @@ impl<T, E> ReturnKind<Result<T, E>> for ResultKind {
             Err(error) => CallError::Failed(error),
         }
     }
+
+    #[inline]
+    fn reject(rejected: E) -> Result<T, E> {
+        Err(rejected)
+    }
 }
 
 impl<R> ReturnKind<R> for ValueKind {
     type Value = R;
     type Error = Infallible;
+    type Rejected = R;
 
     #[inline]
     fn is_error(_: &R) -> bool {
@@ -181,10 +192,15 @@ impl<R> ReturnKind<R> for ValueKind {
     fn reason(_: R) -> CallError<Infallible> {
         CallError::Unacceptable
     }
+
+    #[inline]
+    fn reject(rejected: R) -> R {
+        rejected
+    }
 }
 
-// Method resolution prefers this inherent method to that of `OtherOutput`. The name is long so that no trait of the
-// user's has a method of that name.
+// Method resolution prefers this inherent method to that of `OtherOutput`. The name is long so that no
+// trait of the user's has a method of that name.
 impl<T, E> Output<Result<T, E>> {
     #[inline]
     #[doc(hidden)]
@@ -204,7 +220,8 @@ pub trait OtherOutput: Sized {
 
 impl<R> OtherOutput for Output<R> {}
 
-// The expansion calls the following traits' own functions: a bound of a function in between would be named in the messages.
+// The expansion calls the following traits' own functions: a bound of a function in between would be named
+// in the messages.
 
 /// A return type in which a failure can be told from a success.
 #[diagnostic::on_unimplemented(
@@ -222,42 +239,32 @@ pub trait CanFail: Sized {
 #[diagnostic::do_not_recommend]
 impl<T, E> CanFail for Result<T, E> {}
 
-/// A return type that can tell the caller that the circuit is open.
-#[diagnostic::on_unimplemented(
-    message = "this function has no fallback, and what it returns cannot say that the circuit is open",
-    label = "not a `Result`",
-    note = "give it a fallback: `fallback = path_or_closure`, or return a `Result` with an error that \
-            implements `From<cb_runtime::BreakerError>`"
-)]
-pub trait Reject: Sized {
-    /// What the function returns instead of its own result.
-    fn reject(error: BreakerError) -> Self;
-}
-
-/// An error that can be made of a [`BreakerError`].
+/// A value that can be made of a [`BreakerError`]: the error of a `Result`, or what a function returns
+/// instead of one.
+///
+/// `Unnameable` keeps the compiler from suggesting this trait as a bound: it suggests none that it cannot
+/// write.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that the circuit is open",
-    label = "its error type does not implement `From<cb_runtime::BreakerError>`",
+    label = "does not implement `From<cb_runtime::BreakerError>`",
     note = "a fallback answers instead of the error: `fallback = path_or_closure`",
-    note = "an error type of your own crate can implement `From<cb_runtime::BreakerError>`, a type of another crate cannot; \
-            `anyhow::Error`, `Box<dyn Error + Send + Sync>` and `std::io::Error` have it",
+    note = "return a `Result` with an error type of your own crate, which can implement `From<cb_runtime::BreakerError>`; \
+            a type of another crate cannot; `anyhow::Error`, `Box<dyn Error + Send + Sync>` and `std::io::Error` have it",
     note = "in a generic function, add the bound: `where E: From<cb_runtime::BreakerError>`"
 )]
-pub trait FromBreakerError {
+pub trait FromBreakerError<Unnameable> {
     #[doc(hidden)]
-    fn from_breaker_error(error: BreakerError) -> Self;
+    fn from_breaker_error(error: BreakerError, unnameable: Unnameable) -> Self;
 }
 
 #[diagnostic::do_not_recommend]
-impl<E: From<BreakerError>> FromBreakerError for E {
-    fn from_breaker_error(error: BreakerError) -> Self {
+impl<Unnameable, E: From<BreakerError>> FromBreakerError<Unnameable> for E {
+    #[inline]
+    fn from_breaker_error(error: BreakerError, _: Unnameable) -> Self {
         E::from(error)
     }
 }
 
-impl<T, E: FromBreakerError> Reject for Result<T, E> {
-    #[inline]
-    fn reject(error: BreakerError) -> Self {
-        Err(E::from_breaker_error(error))
-    }
-}
+/// A value of a type without a name.
+#[inline]
+pub fn unnameable() -> impl Sized {}

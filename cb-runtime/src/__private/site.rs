@@ -13,31 +13,32 @@ use super::into_return::Ended;
 use super::return_kind::Output;
 use crate::breaker::Core;
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
-use crate::call::{self, Admit, Deadline, Judge, Run, Verdict};
+use crate::call::{self, Admit, CallDeadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
 use crate::name;
 use crate::registry::Registry;
 
-/// The function that makes the attribute's settings. A generic function has one static for all its types, but one
-/// settings function for each of them.
+/// The function that makes the attribute's settings. A generic function has one static for all its types,
+/// but one settings function for each of them.
 pub type MakeSettings = fn() -> BreakerConfig;
 
 /// Where an attribute stands.
-type Place = &'static Location<'static>;
+type AttributePlace = &'static Location<'static>;
 
 /// The static beside an annotated function whose breaker has a fixed name.
 pub struct Site {
     name: &'static str,
-    at: Place,
+    at: AttributePlace,
     /// The breaker of the first call. Mostly there is no other.
-    first: OnceLock<Entry>,
-    /// The breakers of a generic function's other types, in the registry of the first call. They are never dropped, as the
-    /// static is not, and there are no more of them than types that the program is compiled for.
-    others: Mutex<Vec<&'static Entry>>,
+    first: OnceLock<SiteEntry>,
+    /// The breakers of a generic function's other types, in the registry of the first call. They are never
+    /// dropped, as the static is not, and there are no more of them than types that the program is compiled
+    /// for.
+    others: Mutex<Vec<&'static SiteEntry>>,
 }
 
 /// A breaker, with what it has been looked up by.
-struct Entry {
+struct SiteEntry {
     registry: u64,
     settings: MakeSettings,
     breaker: SiteBreaker,
@@ -77,8 +78,8 @@ impl Site {
         }
     }
 
-    /// This function's breaker in the global registry, where the settings may depend on the types that the function is
-    /// called with. `settings` is called once for each.
+    /// This function's breaker in the global registry, where the settings may depend on the types that the
+    /// function is called with. `settings` is called once for each.
     #[inline]
     pub fn global_by_type(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
         #[cfg(feature = "test-util")]
@@ -91,7 +92,8 @@ impl Site {
         }
     }
 
-    /// This function's breaker in a registry that its attribute names and that is another one at each call, if need be.
+    /// This function's breaker in a registry that its attribute names and that is another one at each call,
+    /// if need be.
     #[inline]
     pub fn within(&'static self, registry: &Registry, settings: MakeSettings) -> SiteBreakerRef {
         let entry = match self.first.get() {
@@ -108,8 +110,8 @@ impl Site {
     }
 
     #[cold]
-    fn first(&'static self, registry: &Registry, settings: MakeSettings) -> &'static Entry {
-        self.first.get_or_init(|| Entry::new(self, registry, settings))
+    fn first(&'static self, registry: &Registry, settings: MakeSettings) -> &'static SiteEntry {
+        self.first.get_or_init(|| SiteEntry::new(self, registry, settings))
     }
 
     #[cold]
@@ -132,25 +134,25 @@ impl Site {
         if let Some(found) = others.iter().find(|entry| entry.is_of(registry, settings)) {
             return &found.breaker;
         }
-        let entry: &'static Entry = Box::leak(Box::new(Entry::new(self, registry, settings)));
+        let entry: &'static SiteEntry = Box::leak(Box::new(SiteEntry::new(self, registry, settings)));
         others.push(entry);
         &entry.breaker
     }
 }
 
-impl Entry {
+impl SiteEntry {
     fn is_of(&self, registry: &Registry, settings: MakeSettings) -> bool {
         self.registry == registry.id() && fn_addr_eq(self.settings, settings)
     }
 
     fn new(site: &Site, registry: &Registry, settings: MakeSettings) -> Self {
         let breaker = SiteBreaker::new(site.name, registry, settings, site.at);
-        Entry { registry: registry.id(), settings, breaker }
+        SiteEntry { registry: registry.id(), settings, breaker }
     }
 }
 
 impl SiteBreaker {
-    fn new(name: &'static str, registry: &Registry, settings: MakeSettings, at: Place) -> Self {
+    fn new(name: &'static str, registry: &Registry, settings: MakeSettings, at: AttributePlace) -> Self {
         // Before the core takes its name for the errors of rejected calls.
         name::keep(name);
         let settings = settings();
@@ -173,7 +175,8 @@ impl SiteBreaker {
     }
 }
 
-// Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken for them.
+// Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken
+// for them.
 
 /// Asks for leave to make a call.
 #[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
@@ -230,7 +233,7 @@ pub fn end_never<R>(permit: CallPermit<'_>, judge: impl Judge<R>, value: Manuall
 pub fn time_out<'a, R>(
     _output: Output<R>,
     permit: CallPermit<'_>,
-    deadline: Pin<Box<Deadline>>,
+    deadline: Pin<Box<CallDeadline>>,
 ) -> Ended<'a, R> {
     Ended::TimedOut(deadline.timed_out(permit))
 }

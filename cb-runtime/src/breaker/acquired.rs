@@ -1,4 +1,4 @@
-//! A permit that its holder keeps: for guarded work that is no future.
+//! A permit that its holder keeps, for guarded work that is not one future.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use super::{Breaker, Core};
 use crate::call::admitted;
 use crate::error::BreakerError;
 
-/// Permits one call, whose outcome its holder reports. From [`Breaker::acquire`].
+/// A permit for one call, whose outcome its holder reports. From [`Breaker::acquire`].
 ///
-/// For work that is no future: a stream, a connection's driver, a callback. The work's duration, from the
-/// permit to its outcome, counts where a rule looks at slow calls. A permit is a probe's lease while the
-/// circuit is half-open: it lapses when the work takes longer than the `call_timeout` of the handle, or than
-/// max(`reset_timeout`, 10 s) where there is none. The probe then counts as failed, and its outcome changes
-/// nothing any more.
+/// For work that is not one future: a stream, a connection's driver, a callback. The work's duration, from
+/// the permit to its outcome, counts where a rule looks at slow calls. A permit is a probe's lease while
+/// the circuit is half-open: it lapses when the work takes longer than the `call_timeout` of the handle, or
+/// than max(`reset_timeout`, 10 s) where there is none. The probe then counts as failed, and its outcome
+/// changes nothing any more.
 ///
 /// A permit that is dropped counts as cancelled: neither success nor failure. One that is dropped by a panic
 /// counts as a failure.
@@ -47,10 +47,10 @@ impl Breaker {
     /// # }
     /// ```
     ///
-    /// Cancelling it loses nothing.
+    /// Cancelling returns a granted probe.
     ///
     /// # Errors
-    /// If the call is not to be made: the circuit is open, or half-open with all its probes under way.
+    /// If the call is rejected: the circuit is open, or half-open with all its probes in flight.
     pub async fn acquire(&self) -> Result<Permit, BreakerError> {
         let permit = admitted(self.core()).await?;
         let core = self.shared();
@@ -63,17 +63,17 @@ impl Breaker {
 }
 
 impl Permit {
-    /// The work has succeeded.
+    /// Reports a success.
     pub fn success(mut self) {
         self.end(Outcome::Success);
     }
 
-    /// The work has failed. If that trips the breaker, it is open when this returns.
+    /// Reports a failure. If it trips the breaker, the circuit is open when this returns.
     pub fn failure(mut self) {
         self.end(Outcome::Failure);
     }
 
-    /// The work has ended in a way that says nothing about the dependency.
+    /// Reports an outcome that counts neither as success nor as failure.
     pub fn ignore(mut self) {
         self.end(Outcome::Ignored);
     }

@@ -1,4 +1,4 @@
-//! What calls do with a breaker: admission, and the outcome.
+//! Admission and outcomes of calls.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl Core {
         self.admit_probe()
     }
 
-    /// A probe may be due. Of many callers at a time, one exchange with the store asks for them all.
+    /// Asks the machine for a probe. One exchange requests the leases of all waiting callers.
     fn admit_probe(&self) -> Admission<'_> {
         let (admission, word) = self.transact_at_gate(|inner, now| {
             let admission = inner.machine.admit_probe(now);
@@ -111,19 +111,19 @@ impl Core {
         self.gate.is_current(word)
     }
 
-    /// Admits a caller whose request for a probe came to nothing because the circuit has closed meanwhile.
+    /// Admits a caller whose request for a probe was dropped because the circuit has closed meanwhile.
     pub(crate) fn admit_late(&self) -> Result<CallPermit<'_>, Rejection<'_>> {
         let word = self.gate.word();
         if word.state().admits() { Ok(CallPermit::new(self, word)) } else { Err(self.rejection()) }
     }
 
-    /// Counts a call that is not made.
+    /// Counts a rejected call.
     fn rejection(&self) -> Rejection<'_> {
         self.counters.add(Outcome::Rejected);
         Rejection::new(self, self.gate.word())
     }
 
-    /// The error of a call that was rejected when this was the gate's word.
+    /// The error of a call that was rejected under this word of the gate.
     pub(crate) fn rejection_error(&self, word: GateWord) -> BreakerError {
         let (kind, span) = match word.state() {
             State::Closed => (RefusalKind::RampingUp, None),
@@ -134,8 +134,7 @@ impl Core {
         BreakerError::new(self.error_name.clone(), kind, span)
     }
 
-    /// How long a state with an end lasts. By the coarse clock, which may run late: so never more than the
-    /// state's whole length.
+    /// The remaining time of a state, limited to its whole duration, because the coarse clock may be late.
     fn remaining_at_most(&self, state: State) -> Option<Duration> {
         let due = match self.due.load(Ordering::Relaxed) {
             u64::MAX => return None,
@@ -159,7 +158,7 @@ impl Core {
         }
     }
 
-    /// A failure that tells how long the circuit must be open.
+    /// Records a failure that determines how long the circuit is open.
     pub(crate) fn record_opening(&self, word: GateWord, span: Duration) {
         self.record_slowly(word, Outcome::Failure, Some(span).filter(|span| !span.is_zero()));
     }
@@ -218,7 +217,7 @@ impl Core {
         self.transact(|inner, _| inner.machine.limit_probe(lease, limit));
     }
 
-    /// Gives back a probe that was granted to a caller who has gone.
+    /// Returns a probe that was granted to a caller that has been dropped.
     pub(crate) fn give_back(&self, lease: LeaseId) {
         self.transact(|inner, now| inner.machine.release_probe(lease, now));
     }

@@ -1,4 +1,4 @@
-//! What the breakers of one registry share, and how they wake the coordinator.
+//! The context that all breakers of a registry share, and through which they wake the coordinator.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -15,17 +15,17 @@ use crate::event::EventBus;
 use crate::status::Connection;
 use crate::sync::lock;
 
-/// A coordinator that has given no sign of life for this long is gone, and the store with it.
+/// A coordinator without a heartbeat for this long is gone, and the store counts as lost.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct RegistryContext {
     /// The id of this instance: unique for every registry of every process.
     pub(crate) instance: Arc<str>,
-    /// A name that stays the same when this instance is started again; the host's unless it is given.
+    /// The node's name, which survives restarts; by default the host's.
     pub(crate) node: Arc<str>,
     pub(crate) connection: Connection,
-    /// The store is one that a fleet shares. Its clock counts from 1970; the memory store's is this
-    /// instance's.
+    /// Whether a fleet shares the store. A shared store's clock counts from 1970; the memory store uses this
+    /// instance's clock.
     has_shared_store: bool,
     pub(crate) clock: Clock,
     pub(crate) events: Arc<EventBus>,
@@ -36,14 +36,14 @@ pub(crate) struct RegistryContext {
     /// The store's clock minus this instance's, in µs (wrapping).
     skew: AtomicU64,
     store_up: Arc<AtomicBool>,
-    /// When the coordinator has given its latest sign of life, in the clock's µs.
+    /// The coordinator's latest heartbeat, in the clock's µs.
     alive_at: AtomicU64,
     notify: Notify,
     urgent: AtomicBool,
     dirty: Mutex<Vec<Arc<Core>>>,
-    /// Breakers that have counted successes since they were looked at last.
+    /// Breakers that have counted successes since their last review.
     counted: Mutex<Vec<Weak<Core>>>,
-    /// The coordinator has ended: no request is answered any more.
+    /// Whether the coordinator has ended; it then answers no requests.
     ended: AtomicBool,
 }
 
@@ -84,7 +84,7 @@ impl RegistryContext {
         RegistryContext { has_shared_store, ..self }
     }
 
-    /// What the store's clock shows now, as far as that is known.
+    /// The estimated time of the store's clock.
     pub(crate) fn store_now(&self) -> u64 {
         self.clock.now().0.wrapping_add(self.skew())
     }
@@ -100,8 +100,7 @@ impl RegistryContext {
         at_us.saturating_add(epoch_us)
     }
 
-    /// The wall-clock time of a moment here: by the store's clock once that is known, by the machine's until
-    /// then.
+    /// The wall-clock time of a moment: by the store's clock once it is known, by the machine's until then.
     pub(crate) fn wall(&self, at: Moment) -> SystemTime {
         match self.skew() {
             0 if self.has_shared_store => wall(at.0.saturating_add(self.clock.epoch_us())),
@@ -131,19 +130,19 @@ impl RegistryContext {
         self.skew.store(skew, Ordering::Relaxed);
     }
 
-    /// The store answered the last time it was asked.
+    /// Whether the store has answered the latest request.
     pub(crate) fn store_up(&self) -> bool {
         self.store_up.load(Ordering::Acquire)
     }
 
-    /// The coordinator, which alone talks to the store, is gone: this process was forked, or the coordinator
-    /// panicked.
+    /// Whether the coordinator is gone, because this process was forked or the coordinator panicked. The
+    /// store cannot be reached then.
     pub(crate) fn is_abandoned(&self, now: Moment) -> bool {
         let alive_at = Moment(self.alive_at.load(Ordering::Relaxed));
         !self.clock.is_manual() && now.since(alive_at) >= SILENCE
     }
 
-    /// The coordinator is alive: to be called well within every [`SILENCE`].
+    /// The coordinator's heartbeat, due well within every [`SILENCE`].
     pub(crate) fn sign_of_life(&self) {
         self.alive_at.store(self.clock.now().0, Ordering::Relaxed);
     }
@@ -165,8 +164,8 @@ impl RegistryContext {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The coordinator ends. The dirty list is cleared, because breakers and their context keep each other
-    /// alive through it.
+    /// Notes the coordinator's end. Clears the dirty list, through which breakers and their context keep each
+    /// other alive.
     pub(crate) fn end(&self) {
         self.store_failed(&Error::new(ErrorKind::ShutDown));
         let mut dirty = lock(&self.dirty);
@@ -174,7 +173,7 @@ impl RegistryContext {
         dirty.clear();
     }
 
-    /// This breaker has something to exchange with the store: at once, or as soon as the pace allows.
+    /// Notes that this breaker must be exchanged: immediately if `urgent`, else within the pace.
     pub(crate) fn mark_dirty(&self, core: Arc<Core>, urgent: bool) {
         let mut dirty = lock(&self.dirty);
         if self.has_ended() {
@@ -188,7 +187,7 @@ impl RegistryContext {
         self.notify.notify_one();
     }
 
-    /// This breaker has counted successes: they are reported when a report is due.
+    /// Notes that this breaker has counted successes, for the next report.
     pub(crate) fn mark_counted(&self, core: Weak<Core>) {
         let mut counted = lock(&self.counted);
         if self.has_ended() {
@@ -220,7 +219,7 @@ impl RegistryContext {
         counted
     }
 
-    /// Wakes the coordinator's next turn.
+    /// Wakes the coordinator.
     pub(crate) fn wake(&self) {
         self.urgent.store(true, Ordering::Release);
         self.notify.notify_one();

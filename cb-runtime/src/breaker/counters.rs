@@ -1,8 +1,8 @@
-//! Counters that calls add to without meeting each other: a cache line per thread and breaker.
+//! Counters without contention: each thread has cache lines of its own per breaker.
 //!
-//! Successes carry no time, because reading a clock would cost more than all else. But the first one that a
-//! thread counts after an accounting notes when that was: so a lone success is known to the microsecond,
-//! and of any number of them a time at which, or after which, the latest happened.
+//! Successes carry no time, because reading a clock would cost more than the rest of a call. Only the first
+//! success that a thread counts after a drain notes its time. The time of a single success is therefore
+//! exact, and of several, a lower bound of the latest one's time is known.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ pub(crate) enum Outcome {
     RampRejected,
     SlowSuccess,
     SlowFailure,
-    /// No outcome of its own: a failed or rejected call that a cached result has answered.
+    /// A failed or rejected call that a cached result has answered; counted in addition to its outcome.
     Cached,
 }
 
@@ -41,11 +41,11 @@ const PHASE: u64 = 0x9E37_79B9;
 pub(crate) struct ShardedCounter {
     /// One line per thread number, and the last one for all threads without a number.
     lines: Box<[CachePadded<Line>]>,
-    /// Grows by one with every accounting that has found a noted time. Read by all, rarely written.
+    /// Grows by one with every drain that has found a noted time. Read by all threads, rarely written.
     span: AtomicU64,
 }
 
-/// What a success touches lies in the first of two cache lines, which are a thread's own both.
+/// A thread's two cache lines. A success touches only the first.
 #[derive(Default)]
 #[repr(C)]
 struct Line {
@@ -58,7 +58,7 @@ struct Line {
 }
 
 impl Line {
-    /// Before the success is counted: so it has ended by then, whatever else happens in between.
+    /// Notes the time before the success is counted, so that the time is a lower bound for later successes.
     #[cold]
     fn note(&self, span: u64, now: Moment) {
         self.noted.store(now.0, Ordering::Relaxed);
@@ -76,22 +76,22 @@ fn numbered_threads() -> usize {
     })
 }
 
-/// A thread's number while it has none (yet, or any more).
+/// Stands for a thread that has no number.
 const NONE: usize = usize::MAX;
-/// A thread's number when there was none left for it.
+/// Stands for a thread for which no number was left.
 const SHARED: usize = usize::MAX - 1;
 
 thread_local!(static NUMBER: Cell<usize> = const { Cell::new(NONE) });
 
-/// Numbers that no living thread has; the highest first.
+/// The free numbers, highest first.
 static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
 
-/// Gives the thread's number back when the thread ends. The lock makes the next owner see all that was counted.
+/// Returns the thread's number when the thread ends. The lock makes its counts visible to the next owner.
 struct Owner(usize);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // What this thread may still count, in destructors that run later, goes to the shared line.
+        // Destructors that run later count in the shared line.
         NUMBER.set(SHARED);
         if let Some(free) = FREE.get() {
             lock(free).push(self.0);
@@ -123,11 +123,11 @@ impl ShardedCounter {
             ..Line::default()
         };
         let lines = (0..=numbered_threads() as u64).map(|number| CachePadded::new(line(number))).collect();
-        // Not the span that lines begin with.
+        // Differs from the initial span of the lines.
         ShardedCounter { lines, span: AtomicU64::new(1) }
     }
 
-    /// One more success, which has just ended.
+    /// Counts a success that has just ended.
     ///
     /// `first` is called for the first success that a thread counts after a drain, and not for the others.
     #[inline]
@@ -138,7 +138,7 @@ impl ShardedCounter {
                 let noted = self.note(line, clock);
                 let count = &line.counts[Outcome::Success as usize];
                 count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                // After it has been counted: a drain that this call leads to finds it.
+                // After the count, so that a drain that `first` causes includes it.
                 if noted {
                     first();
                 }
@@ -174,7 +174,7 @@ impl ShardedCounter {
         self.lines.last().expect("there is always the shared line")
     }
 
-    /// All successes so far, to be accounted for now; one caller at a time.
+    /// Returns all successes so far, and starts a new span. One caller at a time.
     pub(crate) fn drain(&self) -> Successes {
         let span = self.span.load(Ordering::Relaxed);
         let noted = self.lines.iter().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
@@ -186,7 +186,8 @@ impl ShardedCounter {
         Successes { count, latest }
     }
 
-    /// One more. A thread that has its line to itself needs no atomic addition: nobody else writes there.
+    /// Counts an outcome. A thread with a line of its own needs no atomic addition, because no other thread
+    /// writes to it.
     #[inline]
     pub(crate) fn add(&self, outcome: Outcome) {
         let number = NUMBER.get();
@@ -207,7 +208,7 @@ impl ShardedCounter {
         self.shared().counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Adds a part of [`ONE`] to this thread's sum; whether the sum has passed a whole number by that.
+    /// Adds a part of [`ONE`] to this thread's sum. Returns whether the sum has passed a whole number.
     #[inline]
     pub(crate) fn add_share(&self, share: u64) -> bool {
         let number = NUMBER.get();
@@ -222,7 +223,7 @@ impl ShardedCounter {
         before / ONE != before.wrapping_add(share) / ONE
     }
 
-    /// The sum over all threads. Not a snapshot: calls go on while it is taken.
+    /// The sum over all threads; not a snapshot, because calls continue meanwhile.
     pub(crate) fn sum(&self, outcome: Outcome) -> u64 {
         self.lines.iter().map(|line| line.counts[outcome as usize].load(Ordering::Relaxed)).sum()
     }
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_between_threads_that_come_and_go() {
         let counters = ShardedCounter::new();
-        // More at once than there are numbers, and again and again: numbers are shared, given back and taken over.
+        // More threads than numbers, several times: numbers are shared, returned and reused.
         let crowd = 2 * numbered_threads() + 3;
         for _ in 0..20 {
             std::thread::scope(|scope| {

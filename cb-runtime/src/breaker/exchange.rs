@@ -1,4 +1,4 @@
-//! What the coordinator does with a breaker: reports what it has counted, and hands it the store's answers.
+//! The coordinator's side of a breaker: its counts for the store, and the store's answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::store::{Entry, Record, Reported, View};
 const RETRY: Duration = Duration::from_millis(400);
 
 impl Core {
-    /// Judges what has been counted. Returns what there is to do with the store, and when to look again.
+    /// Judges the counts. Returns whether to exchange or report, and when to review again.
     pub(crate) fn review(&self) -> Agenda {
         let agenda = self.transact(|inner, now| inner.machine.review(now));
         if !self.damaged.load(Ordering::Relaxed) {
@@ -25,8 +25,7 @@ impl Core {
         Agenda { want: Want::Exchange, again: Some(agenda.again.map_or(retry, |again| again.min(retry))) }
     }
 
-    /// Sets when the coordinator looks at this breaker again. Returns whether that is new: an earlier time
-    /// stands.
+    /// Schedules the next review, unless an earlier one is scheduled. Returns whether it was scheduled.
     pub(crate) fn look_at(&self, at: Moment) -> bool {
         let before = self.look_at.load(Ordering::Relaxed);
         let earlier = before == 0 || at.0 < before;
@@ -36,23 +35,23 @@ impl Core {
         earlier
     }
 
-    /// The coordinator looks at it now, if this time is still the one that was set.
+    /// Begins the review that was scheduled for this time. Returns whether it is still the scheduled one.
     pub(crate) fn take_look(&self, at: Moment) -> bool {
         self.look_at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// What a report tells of this breaker; `None` if it has nothing to report, or has to exchange.
+    /// This breaker's part of a report; `None` if there are no counts, or the breaker must be exchanged.
     pub(crate) fn encode_report(&self, retry: bool) -> Option<Reported> {
         let reported = self.transact(|inner, now| inner.machine.encode_report(retry, now))?;
         Some(Reported { name: self.name.clone(), ..reported })
     }
 
-    /// The store has taken the last report.
+    /// Notes that the store has merged the latest report.
     pub(crate) fn receive_report(&self) {
         self.transact(|inner, now| inner.machine.receive_report(now));
     }
 
-    /// The store wants to exchange this breaker: it knows more of it than a report tells.
+    /// Requests an exchange, because the store's state differs from the reported one.
     pub(crate) fn exchange_next(&self) {
         self.transact(|inner, _| inner.machine.exchange_next());
         self.mark_dirty(false);
@@ -86,7 +85,7 @@ impl Core {
         })
     }
 
-    /// Takes over the store's answer to the last entry.
+    /// Adopts the store's answer to the latest entry.
     pub(crate) fn receive(&self, view: &View, store_now: u64) {
         self.damaged.store(false, Ordering::Release);
         let drift = self.transact(|inner, now| {
@@ -98,7 +97,7 @@ impl Core {
         }
     }
 
-    /// Takes over a state that another instance (or this one) has brought about.
+    /// Adopts a state from the event stream or a load.
     pub(crate) fn adopt(&self, record: &Record) {
         self.transact(|inner, now| inner.machine.adopt(record, now));
     }
@@ -112,13 +111,13 @@ impl Core {
         });
     }
 
-    /// An event of the store tells of this epoch. Returns whether the listeners are to hear of it: a store
-    /// that has lost writes in a failover may give one number twice.
+    /// Notes an event of this epoch. Returns whether to send it to subscribers: after a failover that lost
+    /// writes, a store may use a number twice.
     pub(crate) fn announce(&self, epoch: u64) -> bool {
         self.transact(|inner, _| inner.machine.announce(epoch))
     }
 
-    /// The store has refused this breaker's entry, because it cannot read the breaker's keys.
+    /// Reports that the store cannot read this breaker's keys, and has refused the entry.
     pub(crate) fn receive_error(&self, problem: &str) {
         let what = format!("breaker \"{}\"", self.name);
         let error = Error::new(ErrorKind::Data { what, problem: problem.to_owned() });
@@ -130,8 +129,8 @@ impl Core {
         }
     }
 
-    /// The store does not answer: callers that wait for it stop waiting, overrides fail, this instance goes
-    /// on alone. The flag that says so has been lowered before, so that no caller begins to wait after this.
+    /// Handles the loss of the store: waiting callers stop waiting, overrides fail, and decisions are
+    /// local. The status was set before, so that no caller begins to wait after this.
     pub(crate) fn store_lost(&self, error: &Error) {
         let failed = self.transact(|inner, now| {
             debug_assert!(!now.store_up, "a caller that comes now would wait for the store");
@@ -156,7 +155,7 @@ impl Core {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// Has something that a store which has lost its data must be told.
+    /// Whether a store that has lost its data needs this breaker's state or counts.
     pub(crate) fn has_history(&self) -> bool {
         self.transact(|inner, _| inner.machine.epoch() > 0 || inner.machine.is_local())
     }

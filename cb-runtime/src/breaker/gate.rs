@@ -1,24 +1,24 @@
-//! The one word that a call reads: which state calls meet now, and the generation of that state.
+//! The word that a call reads: the current state and its generation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::snapshot::State;
 use crate::store::LeaseId;
 
-/// A state and its generation, packed: bits 0–2 the state (and what a closed one does besides), the rest a number that grows with every
-/// change this instance makes or takes over. It is not the epoch: what an instance does while it is
-/// cut off has no epoch, and must still make the outcomes of earlier calls late.
+/// A state and its generation, packed: bits 0–2 the state (and the mode of a closed one), the rest a number
+/// that grows with every transition that this instance makes or adopts. It is not the epoch: local states
+/// have no epoch, and must still make the outcomes of earlier calls late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GateWord(u64);
 
-/// What a call notes about itself in the word of its permit. No word of the gate has these bits: so a permit
-/// that has a note never takes the fast path of recording.
+/// Flags of a call in the word of its permit. No word of the gate has them, so a permit with a flag never
+/// takes the fast path of recording.
 const PANICKED: u64 = 1 << 63;
 const SLOW: u64 = 1 << 62;
 const NOTES: u64 = PANICKED | SLOW;
 
-/// What stands in the three bits: a state, and for closed what else there is to do. So the fast path of a breaker
-/// that does nothing else need not ask.
+/// Values of the three bits: a state, and for a closed one its mode, which spares the fast path further
+/// checks.
 const PLAIN: u64 = 0;
 const MEASURING: u64 = 1;
 const RAMPING: u64 = 2;
@@ -28,13 +28,13 @@ const FORCED_OPEN: u64 = 5;
 const DISABLED: u64 = 6;
 const METRICS_ONLY: u64 = 7;
 
-/// What a closed circuit does besides admitting calls.
+/// The mode of a closed circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
     Plain,
-    /// Measures how long they take.
+    /// Measures the durations of calls.
     Measuring,
-    /// Admits but a part of them; and may measure, too.
+    /// Admits a share of the calls, and may measure.
     Ramping,
 }
 
@@ -56,15 +56,15 @@ impl GateWord {
         self.0 >> 3
     }
 
-    /// Closed, and nothing else to do: what the fast path serves.
+    /// Closed in plain mode: the fast path.
     #[inline]
     pub(crate) fn is_plain(self) -> bool {
         self.0 & 7 == PLAIN
     }
 
-    /// The word of a permit for a probe: the lease stands in the place of the generation. The number of a
-    /// lease is never used again by its breaker, and a lease is void once its state has ended, so it tells
-    /// its generation as well.
+    /// The word of a permit for a probe, with the lease in place of the generation. A breaker never reuses
+    /// the number of a lease, and a lease is void once its state has ended, so the lease also identifies
+    /// the generation.
     pub(crate) fn of_probe(lease: LeaseId) -> Self {
         GateWord((lease << 3 | HALF_OPEN) & !NOTES)
     }
@@ -122,28 +122,28 @@ impl Gate {
         Gate(AtomicU64::new(bits(state, closed)))
     }
 
-    /// Acquire: who sees a state also sees what was written before it was set.
+    /// Acquire: a thread that reads a state also sees the writes before it was set.
     #[inline]
     pub(crate) fn word(&self) -> GateWord {
         GateWord(self.0.load(Ordering::Acquire))
     }
 
-    /// Whether `pass` is just what a new call would get.
+    /// Whether `word` is still the gate's.
     #[inline]
     pub(crate) fn is_unchanged(&self, word: GateWord) -> bool {
         self.0.load(Ordering::Relaxed) == word.0
     }
 
-    /// Whether a new call would get a pass of the same generation.
+    /// Whether the generation of `word` is still current.
     #[inline]
     pub(crate) fn is_current(&self, word: GateWord) -> bool {
         (self.0.load(Ordering::Relaxed) ^ (word.0 & !NOTES)) >> 3 == 0
     }
 
-    /// What a closed circuit does besides, from now on; if `pass` is current. It is no change of state: the generation goes on.
+    /// Sets the mode of a closed circuit, if `word` is current. The generation stays.
     pub(crate) fn change(&self, word: GateWord, closed: Closed) {
         let closed = word.0 & !7 | bits(word.state(), closed);
-        // If it fails, another state has begun, or somebody else has changed it.
+        // Fails if another state has begun, or another thread has changed the mode.
         let _ = self.0.compare_exchange(word.0, closed, Ordering::AcqRel, Ordering::Relaxed);
     }
 

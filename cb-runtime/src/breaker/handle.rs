@@ -1,4 +1,4 @@
-//! What users hold: a breaker by name.
+//! The public handle on a breaker.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -20,11 +20,12 @@ use crate::store::{Counts, MAX_SPAN_US, Proposal, Record, cut};
 #[derive(Clone)]
 pub struct Breaker {
     core: Arc<Core>,
-    /// What this handle was asked for with; like an annotated function's, not a thing of the breaker.
+    /// The `call_timeout` of the config that this handle was made with. It belongs to the handle, as an
+    /// annotated function's does to the function.
     call_timeout: Option<Duration>,
-    /// In whose name overrides are given through this handle.
+    /// The actor of overrides through this handle.
     actor: Option<Arc<str>>,
-    /// For how long they hold at most.
+    /// The expiry of overrides through this handle.
     expiry: Option<Duration>,
 }
 
@@ -50,17 +51,17 @@ impl Breaker {
         self.core.clone()
     }
 
-    /// The name it was registered under.
+    /// The breaker's name.
     pub fn name(&self) -> &str {
         &self.core.name
     }
 
-    /// The state that calls meet here and now; one atomic load.
+    /// The current state at this instance; one atomic load.
     pub fn state(&self) -> State {
         self.core.gate.word().state()
     }
 
-    /// What this instance knows of the breaker at this moment; from memory, without I/O.
+    /// The breaker's state, counts and settings, from this instance's memory, without I/O.
     pub fn snapshot(&self) -> Snapshot {
         self.core.snapshot()
     }
@@ -90,26 +91,26 @@ impl Breaker {
         Breaker { actor: Some(cut(actor).into()), ..self.clone() }
     }
 
-    /// Returns a handle whose manual overrides end by themselves after this time: the circuit is closed then,
-    /// and counts from nothing. The time runs on the store's clock, to the microsecond, and is a century at
-    /// most. Only [`force_open`](Self::force_open), [`disable`](Self::disable) and
-    /// [`metrics_only`](Self::metrics_only) have one.
+    /// Returns a handle whose manual overrides expire after this time: the circuit is then closed, and its
+    /// counts start at zero. The time is measured by the store's clock, and is a century at most. It
+    /// applies to [`force_open`](Self::force_open), [`disable`](Self::disable) and
+    /// [`metrics_only`](Self::metrics_only).
     pub fn expires_in(&self, span: Duration) -> Breaker {
         Breaker { expiry: Some(span), ..self.clone() }
     }
 
-    /// Opens the circuit for the whole fleet until someone [releases](Self::release) it. Returns once the
-    /// store has it. Cancelling abandons the answer, not the order.
+    /// Opens the circuit for the whole fleet until it is [released](Self::release) or expires. Returns once
+    /// the store has the override. Cancelling abandons the answer, not the override.
     ///
     /// # Errors
-    /// If the store does not take the order; nothing has changed then, or it cannot be known. If the expiry
-    /// is zero.
+    /// If the store does not accept the override, or does not answer; in the latter case it may still have
+    /// it. If the expiry is zero.
     pub async fn force_open(&self, reason: &str) -> Result<(), Error> {
         self.hold(State::ForcedOpen, reason).await
     }
 
-    /// Switches the breaker off for the whole fleet until someone [releases](Self::release) it: calls are
-    /// made, nothing is counted. Returns once the store has it.
+    /// Disables the breaker for the whole fleet until it is [released](Self::release) or expires: calls are
+    /// made, and nothing is counted. Returns once the store has the override.
     ///
     /// # Errors
     /// As [`force_open`](Self::force_open).
@@ -117,9 +118,10 @@ impl Breaker {
         self.hold(State::Disabled, reason).await
     }
 
-    /// Lets the breaker only watch, for the whole fleet, until someone [releases](Self::release) it: calls
-    /// are made and counted, none is rejected, and whenever it would have opened that is told
-    /// ([`Event::WouldHaveOpened`](crate::Event::WouldHaveOpened)). Returns once the store has it.
+    /// Makes the breaker only count, for the whole fleet, until it is [released](Self::release) or expires:
+    /// calls are made and counted, none is rejected, and
+    /// [`Event::WouldHaveOpened`](crate::Event::WouldHaveOpened) reports when it would have opened. Returns
+    /// once the store has the override.
     ///
     /// # Errors
     /// As [`force_open`](Self::force_open).
@@ -136,7 +138,7 @@ impl Breaker {
         self.place(self.pending(State::Closed, "released"), true).taken().await
     }
 
-    /// Closes the circuit for the whole fleet, whatever its state, and counts from nothing.
+    /// Closes the circuit for the whole fleet, from any state. Its counts start at zero.
     ///
     /// # Errors
     /// As [`force_open`](Self::force_open).
@@ -155,7 +157,7 @@ impl Breaker {
         let mut pending = self.pending(to, reason);
         if let Some(span) = self.expiry {
             let span = micros(span).clamp(1, MAX_SPAN_US);
-            // The whole span as well: by it, an instance finds out that the store's clock was set back.
+            // The whole span is stored, too, because it reveals a store's clock that was set back.
             (pending.to.remaining_us, pending.to.reset_timeout_us) = (Some(span), span);
         }
         self.place(pending, false).taken().await
@@ -167,7 +169,7 @@ impl Breaker {
         Proposal { to, force: true, token: None, evidence: Counts::default() }
     }
 
-    /// Puts an override where the coordinator finds it.
+    /// Queues an override for the coordinator.
     fn place(&self, proposal: Proposal, release: bool) -> Placed {
         let (answer, answered) = oneshot::channel();
         self.core.transact(|inner, _| {
@@ -182,14 +184,14 @@ impl Breaker {
     }
 }
 
-/// The coordinator answers, or gives up on the store, well within this time, unless it is gone.
+/// The coordinator answers within this time, unless it is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An override on its way to the store.
 pub(crate) struct Placed(oneshot::Receiver<Result<(), Error>>);
 
 impl Placed {
-    /// Returns once the store has it.
+    /// Returns once the store has the override.
     pub(crate) async fn taken(self) -> Result<(), Error> {
         let Placed(mut answer) = self;
         let mut deadline = Deadline::after(PATIENCE);

@@ -1,4 +1,4 @@
-//! What the coordinator does about a breaker's health checks.
+//! The coordinator's side of health checks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,38 +11,38 @@ use crate::event::Event;
 use crate::health::HealthCheck;
 use crate::snapshot::State;
 
-/// A health check that is to be made.
+/// A health check to run.
 pub(crate) struct Check {
     ticket: CheckTicket,
     pub(crate) what: HealthCheck,
     pub(crate) timeout: Duration,
-    /// To be held until the check has ended. `None`: too many have not ended, and this one fails without
-    /// being made.
+    /// Held until the check has ended. `None`: too many checks have not ended, so this one fails without
+    /// being run.
     pub(crate) slot: Option<Arc<()>>,
 }
 
 #[cfg(test)]
 impl Check {
-    /// Of the leader that makes it.
+    /// The fencing token of the leader that runs it.
     pub(crate) fn token(&self) -> Option<u64> {
         self.ticket.token()
     }
 }
 
 impl Core {
-    /// Open circuits wait for a health check, and not for a probe.
+    /// Whether open circuits wait for a health check instead of a probe.
     pub(crate) fn is_checked(&self) -> bool {
         self.check_interval_us() > 0
     }
 
-    /// 0 = there are no checks. That is so after a shutdown, too, when live traffic has to probe.
+    /// 0 = there are no checks. After a shutdown there are none, and live traffic probes.
     fn check_interval_us(&self) -> u64 {
         if self.context.has_ended() { 0 } else { self.checked_every_us.load(Ordering::Relaxed) }
     }
 
-    /// How long a rejected caller had better wait: until the reset timeout has elapsed, at `until`. Where
-    /// health checks go on failing, until the next check: exact where it is made, elsewhere as if checks came
-    /// at their interval.
+    /// The time after which a rejected caller should retry: until the reset timeout has elapsed, at
+    /// `until`; while health checks fail, until the next check. The latter is exact at the instance that
+    /// checks, and an estimate from the interval elsewhere.
     pub(super) fn remaining(&self, until: Moment, state: State, now: Moment) -> Duration {
         let every = self.check_interval_us();
         let until = until.max(Moment(self.next_check.load(Ordering::Relaxed)));
@@ -52,7 +52,7 @@ impl Core {
         Duration::from_micros(every - (now.0 - until.0) % every)
     }
 
-    /// The health check that this instance is to make now, if it is. Its end is reported by
+    /// The health check that this instance must run now, if any. Its result is passed to
     /// [`end_check`](Self::end_check).
     pub(crate) fn begin_check(&self) -> Option<Check> {
         if !self.is_checked() {
@@ -71,15 +71,14 @@ impl Core {
         })
     }
 
-    /// A health check has ended with this result.
+    /// Handles the result of a health check.
     pub(crate) fn end_check(&self, check: &Check, result: Result<(), String>, took: Duration) {
         let error = result.as_ref().err().cloned();
         self.context.events.emit(Event::HealthCheck { breaker: self.name.clone(), result, took });
         self.transact(|inner, now| inner.machine.end_check(&check.ticket, error.as_deref(), now));
     }
 
-    /// The registry is being shut down: probes go back and health checks are left to other instances, both
-    /// with the next exchange.
+    /// Prepares for the shutdown: the next exchange returns probes and the leader lease.
     pub(crate) fn step_down(&self) {
         self.transact(|inner, _| inner.machine.step_down());
     }

@@ -1,4 +1,4 @@
-//! The permit of one call. It gives the call's outcome back exactly once, however the call ends.
+//! The permit of one call. It records exactly one outcome, however the call ends.
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
-/// What the gate alone says to a call.
+/// The gate's answer to a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AtGate {
     Admitted,
@@ -110,8 +110,8 @@ impl<'a> CallPermit<'a> {
         if self.word.is_plain() { Stopwatch::OFF } else { self.core.stopwatch() }
     }
 
-    /// The call is not going to take longer than this: if it is a probe, it counts as failed soon after, even
-    /// if the call never ends.
+    /// Limits the duration of the call. A probe counts as failed soon after the limit, even if the call
+    /// never ends.
     pub(crate) fn limit(&self, limit: Duration) {
         if let Some(lease) = self.word.lease() {
             self.core.limit_probe(lease, limit);
@@ -160,7 +160,7 @@ impl<'a> CallPermit<'a> {
         error
     }
 
-    /// Gives the outcome back.
+    /// Records the outcome.
     #[inline]
     pub(crate) fn end(self, outcome: Outcome) {
         let permit = ManuallyDrop::new(self);
@@ -172,7 +172,7 @@ impl<'a> CallPermit<'a> {
         ManuallyDrop::new(self).word
     }
 
-    /// Gives back a failure that tells how long the circuit must be open.
+    /// Records a failure that determines how long the circuit is open.
     #[cold]
     pub(crate) fn end_opening(self, span: Duration) {
         let permit = ManuallyDrop::new(self);
@@ -211,23 +211,23 @@ impl<'a> Rejection<'a> {
         Rejection { core, word }
     }
 
-    /// What the caller receives.
+    /// The caller's error.
     #[inline]
     pub fn into_error(self) -> BreakerError {
         self.core.rejection_error(self.word)
     }
 }
 
-/// Waits for the answer to a request for a probe: for one round trip to the store at most, which the
-/// coordinator bounds. Bounded here as well, in case the coordinator is gone. Dropped early, the probe goes
-/// back.
+/// Waits for the answer to a request for a probe: for one round trip to the store, which the coordinator
+/// bounds. It has a bound of its own, in case the coordinator is gone. If it is dropped early, the probe is
+/// returned.
 pub(crate) struct Waiting<'a> {
     core: &'a Core,
     answer: oneshot::Receiver<Grant>,
     deadline: Deadline,
 }
 
-/// A probe that has been granted and not been taken yet; goes back if it is dropped.
+/// A granted probe that its caller has not taken yet. It is returned when dropped.
 pub(crate) struct Grant {
     core: Arc<Core>,
     word: GateWord,

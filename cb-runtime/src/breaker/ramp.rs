@@ -1,4 +1,4 @@
-//! What a circuit that has just recovered admits: a growing share of the calls.
+//! The ramp-up of a circuit that has just recovered: it admits a growing share of the calls.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,10 +21,10 @@ pub(crate) struct Ramp {
 /// The share at the beginning: see [`policy::admitted_share`](super::machine::policy::admitted_share).
 const TENTH: u64 = ONE / 10;
 
-/// What the ramp says to a call.
+/// The ramp's answer to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ramped {
-    /// It is over: all are admitted from now on.
+    /// The ramp-up has ended: all calls are admitted.
     Over,
     Admitted,
     Rejected,

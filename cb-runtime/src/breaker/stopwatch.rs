@@ -1,12 +1,13 @@
 //! How long a call takes, where somebody asks: a clock costs more than all the rest of a call.
 //!
-//! A call that waits for something is measured exactly, to the microsecond. One that is ready at once (or blocks its
-//! thread) is measured on a coarse clock, for a fifth of the price: to some 4 ms, which is why a limit
-//! below [`FINE`] is measured on the exact one throughout.
+//! A call that waits for something is measured exactly, to the microsecond. One that is ready at once (or
+//! blocks its thread) is measured on a coarse clock, for a fifth of the price: to some 4 ms, which is why a
+//! limit below [`FINE`] is measured on the exact one throughout.
 
 use crate::clock::{COARSE, Clock};
 
-/// When the call began: by the coarse clock, in its units, or by the exact one, in µs. Zero if it is not measured. One word, as the future of every call holds it.
+/// When the call began: by the coarse clock, in its units, or by the exact one, in µs. Zero if it is not
+/// measured. One word, as the future of every call holds it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(u64);
 

@@ -18,7 +18,8 @@ use crate::sync::lock;
 
 /// A blocking read of the stream returns after this, with or without events.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The delay before a stream that could not be read is read again. The coordinator loads all states meanwhile.
+/// The delay before a stream that could not be read is read again. The coordinator loads all states
+/// meanwhile.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// An event that is part of an answered position, and has not arrived for this long, was trimmed away.

@@ -14,7 +14,7 @@ use crate::coordinator;
 /// The interval between rounds. Metrics are usually collected less often.
 const ROUND: Duration = Duration::from_secs(1);
 
-enum Message {
+enum PublisherMessage {
     Enter(Arc<MeteredRegistry>),
     Leave(Arc<MeteredRegistry>),
     /// An additional round. Dropping the sender signals its end.
@@ -24,7 +24,7 @@ enum Message {
 /// Publishes a registry's metrics until it is dropped.
 pub(crate) struct Enrolled {
     source: Arc<MeteredRegistry>,
-    thread: Sender<Message>,
+    thread: Sender<PublisherMessage>,
 }
 
 /// Starts to publish a registry's metrics, and the thread if this is the first registry.
@@ -32,7 +32,7 @@ pub(crate) fn enroll(source: MeteredRegistry) -> io::Result<Enrolled> {
     let thread = thread()?.clone();
     let source = Arc::new(source);
     // The thread lives as long as the process.
-    let _ = thread.send(Message::Enter(source.clone()));
+    let _ = thread.send(PublisherMessage::Enter(source.clone()));
     Ok(Enrolled { source, thread })
 }
 
@@ -41,7 +41,7 @@ impl Enrolled {
     /// wait.
     pub(crate) async fn flush(&self, limit: Duration) {
         let (done, is_done) = oneshot::channel();
-        let sent = self.thread.send(Message::Round(done)).is_ok();
+        let sent = self.thread.send(PublisherMessage::Round(done)).is_ok();
         // The caller may have no runtime, or one without a timer.
         if let (true, Ok(background)) = (sent, coordinator::thread::runtime()) {
             let _ = background.spawn(async move { tokio::time::timeout(limit, is_done).await }).await;
@@ -51,12 +51,12 @@ impl Enrolled {
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        let _ = self.thread.send(Message::Leave(self.source.clone()));
+        let _ = self.thread.send(PublisherMessage::Leave(self.source.clone()));
     }
 }
 
-fn thread() -> io::Result<&'static Sender<Message>> {
-    static THREAD: OnceLock<Sender<Message>> = OnceLock::new();
+fn thread() -> io::Result<&'static Sender<PublisherMessage>> {
+    static THREAD: OnceLock<Sender<PublisherMessage>> = OnceLock::new();
     if let Some(thread) = THREAD.get() {
         return Ok(thread);
     }
@@ -66,14 +66,14 @@ fn thread() -> io::Result<&'static Sender<Message>> {
     Ok(THREAD.get_or_init(|| sender))
 }
 
-fn run(requests: &Receiver<Message>) {
+fn run(requests: &Receiver<PublisherMessage>) {
     let mut publisher = Publisher::default();
     let mut next = Instant::now() + ROUND;
     loop {
         match requests.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(Message::Enter(source)) => publisher.enter(source),
-            Ok(Message::Leave(source)) => publisher.leave(&source),
-            Ok(Message::Round(done)) => {
+            Ok(PublisherMessage::Enter(source)) => publisher.enter(source),
+            Ok(PublisherMessage::Leave(source)) => publisher.leave(&source),
+            Ok(PublisherMessage::Round(done)) => {
                 publisher.round();
                 drop(done);
             }

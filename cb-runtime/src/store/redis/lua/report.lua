@@ -1,9 +1,9 @@
--- Handles a report: see Store::report. It reads a breaker's hash only if `quiet` has no field of that breaker.
--- KEYS: meta, events, held, names, the instance's sequence, quiet.
--- ARGV: sequence number, the store's time of the ages, a fresh incarnation, the prefix of breakers' keys, the prefix
--- of windows' keys; then for each entry: name, epoch, successes, failures, slow, age of the latest success, age of
--- the latest failure ('' = none), 1 if the breaker judges by consecutive failures, length and width of its window
--- ('' = none), the number of its buckets, and for each bucket its age and three counts.
+-- Handles a report: see Store::report. It reads a breaker's hash only if `quiet` has no field of that
+-- breaker. KEYS: meta, events, held, names, the instance's sequence, quiet. ARGV: sequence number, the
+-- store's time of the ages, a fresh incarnation, the prefix of breakers' keys, the prefix of windows' keys;
+-- then for each entry: name, epoch, successes, failures, slow, age of the latest success, age of the latest
+-- failure ('' = none), 1 if the breaker judges by consecutive failures, length and width of its window (''
+-- = none), the number of its buckets, and for each bucket its age and three counts.
 local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local breakers, windows = ARGV[4], ARGV[5]
 
@@ -86,8 +86,8 @@ end
 if place.due then
   keep(meta, held, names, breakers)
 end
--- No instance mentions a breaker that stays open, so every report checks one of them: its hash must exist and be
--- readable.
+-- No instance mentions a breaker that stays open, so every report checks one of them: its hash must exist
+-- and be readable.
 local suspects = {}
 local sample = redis.pcall('ZRANDMEMBER', held)
 if type(sample) == 'string' then
