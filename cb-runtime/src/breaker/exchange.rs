@@ -2,27 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::Core;
-use super::machine::{Agenda, Want};
+use super::machine::Agenda;
 use crate::clock::Moment;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::{Entry, Record, Reported, View};
-
-/// A breaker whose keys cannot be read is exchanged again after this time.
-const RETRY: Duration = Duration::from_millis(400);
 
 impl Core {
     /// Judges the counts. Returns whether to exchange or report, and when to review again.
     pub(crate) fn review(&self) -> Agenda {
-        let agenda = self.transact(|inner, now| inner.machine.review(now));
-        if !self.damaged.load(Ordering::Relaxed) {
-            return agenda;
-        }
-        // Until its keys can be read again.
-        let retry = self.context.clock.now().after(RETRY);
-        Agenda { want: Want::Exchange, again: Some(agenda.again.map_or(retry, |again| again.min(retry))) }
+        self.transact(|inner, now| inner.machine.review(now))
     }
 
     /// Schedules the next review, unless an earlier one is scheduled. Returns whether it was scheduled.
@@ -57,21 +47,6 @@ impl Core {
         self.mark_dirty(false);
     }
 
-    /// The store has been given a state of this epoch. If this instance knows a later one, its next exchange
-    /// tells the store.
-    pub(crate) fn correct(&self, epoch: u64) {
-        let is_later = self.transact(|inner, _| {
-            let is_later = inner.machine.epoch() > epoch;
-            if is_later {
-                inner.machine.exchange_next();
-            }
-            is_later
-        });
-        if is_later {
-            self.mark_dirty(false);
-        }
-    }
-
     /// The next entry; with `retry`, it carries the outcomes of the batch whose fate is unknown.
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {
@@ -87,7 +62,6 @@ impl Core {
 
     /// Adopts the store's answer to the latest entry.
     pub(crate) fn receive(&self, view: &View, store_now: u64) {
-        self.damaged.store(false, Ordering::Release);
         let drift = self.transact(|inner, now| {
             inner.machine.receive(view, store_now, now);
             self.drift(&inner.line, view.other_settings.as_deref())
@@ -117,15 +91,15 @@ impl Core {
         self.transact(|inner, _| inner.machine.announce(epoch))
     }
 
-    /// Reports that the store cannot read this breaker's keys, and has refused the entry.
+    /// The store has refused this breaker's entry: its outcomes are kept, and overrides that wait for it fail.
     pub(crate) fn receive_error(&self, problem: &str) {
-        let what = format!("breaker \"{}\"", self.name);
-        let error = Error::new(ErrorKind::Data { what, problem: problem.to_owned() });
-        let known = self.damaged.swap(true, Ordering::AcqRel);
-        self.transact(|inner, _| inner.machine.receive_error());
-        self.store_lost(&error);
-        if !known {
-            self.context.events.error(error);
+        let error = Error::store("exchanging counts", problem);
+        let failed = self.transact(|inner, _| {
+            inner.machine.receive_error();
+            std::mem::take(&mut inner.overrides)
+        });
+        for (_, caller) in failed {
+            let _ = caller.send(Err(error.clone()));
         }
     }
 
@@ -147,12 +121,6 @@ impl Core {
         let inner = crate::sync::lock(&self.inner);
         let m = &inner.machine;
         format!("{}={}{}{}{}", self.name, m.state(), m.epoch(), if m.is_local() { "L" } else { "" }, m.peek())
-    }
-
-    /// The store cannot read its keys.
-    #[cfg(test)]
-    pub(crate) fn is_damaged(&self) -> bool {
-        self.damaged.load(Ordering::Relaxed)
     }
 
     /// Whether a store that has lost its data needs this breaker's state or counts.

@@ -97,8 +97,6 @@ pub(crate) struct Core {
     disputed: AtomicBool,
     /// Another instance's different settings have been reported.
     drift_reported: AtomicBool,
-    /// The store cannot read this breaker's keys: the breaker goes on as if the store were away.
-    damaged: AtomicBool,
     /// Held by every health check that has not ended.
     check_slots: Arc<()>,
     /// A blocking mutex: it is held for microseconds, never across an await, and calls take it on any thread.
@@ -211,7 +209,6 @@ impl Core {
             is_observed: AtomicBool::new(false),
             disputed: AtomicBool::new(false),
             drift_reported: AtomicBool::new(false),
-            damaged: AtomicBool::new(false),
             check_slots: Arc::new(()),
             inner: Mutex::new(Inner {
                 published: machine.generation(),
@@ -327,7 +324,6 @@ impl Core {
     }
 
     /// Of the last state that the store has confirmed.
-    #[cfg(feature = "metrics")]
     pub(crate) fn epoch(&self) -> u64 {
         self.transact(|inner, _| inner.machine.epoch())
     }

@@ -200,10 +200,19 @@ impl BreakerMap {
         }
     }
 
-    /// The states of breakers that are not registered here, as they read at `now`.
-    pub(crate) fn held(&self, now: Moment) -> Vec<(Arc<str>, Record)> {
+    /// Whether a later epoch of this breaker is known here.
+    pub(crate) fn knows_later_than(&self, name: &str, epoch: u64) -> bool {
+        match self.get(name) {
+            Some(core) => core.epoch() > epoch,
+            None => self.read().held.get(name).is_some_and(|(record, _)| record.epoch > epoch),
+        }
+    }
+
+    /// The states of breakers that are not registered here, as they read at `now`: of those that are wanted.
+    pub(crate) fn held(&self, now: Moment, wants: impl Fn(&str) -> bool) -> Vec<(Arc<str>, Record)> {
         let breakers = self.read();
-        let current = breakers.held.iter().filter(|(_, held)| !is_lapsed(held, now, IDLE / 2));
+        let is_current = |name: &str, held: &Held| wants(name) && !is_lapsed(held, now, IDLE / 2);
+        let current = breakers.held.iter().filter(|(name, held)| is_current(name, held));
         current.map(|(name, held)| (name.clone(), aged(held, now))).collect()
     }
 

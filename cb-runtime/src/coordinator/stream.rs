@@ -168,9 +168,9 @@ impl Stream {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Reports damage to a key that all breakers share.
+    /// Reports damage to a key.
     pub(crate) fn trouble(&self, context: &RegistryContext, problem: &str) {
-        let what = "what all breakers share".into();
+        let what = "a key".into();
         self.report(context, Error::new(ErrorKind::Data { what, problem: problem.to_owned() }));
     }
 
@@ -246,16 +246,19 @@ pub(super) fn take(
     let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
-    let Some(from) = event.from else {
-        // A state that was written back after the store had lost it: new instances adopt it, but it is no
-        // transition. An instance that knows a later one has to write that back.
-        breakers.learn(&event.name, &record, now);
-        if let Some(core) = breakers.get(&event.name) {
-            core.correct(record.epoch);
+    if event.from.is_none() && breakers.knows_later_than(&event.name, record.epoch) {
+        // The store has lost this breaker, and an instance that knows less has written it back.
+        match (breakers.get(&event.name), requests.upgrade()) {
+            (Some(core), _) => core.exchange_next(),
+            (None, Some(requests)) => drop(requests.send(Command::WriteBack(event.name.clone()))),
+            (None, None) => {}
         }
         return;
-    };
+    }
     breakers.adopt(&event.name, &record, now);
+    // A state that was written back after the store had lost it: new instances adopt it, but it is no
+    // transition.
+    let Some(from) = event.from else { return };
     if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
         return;
     }

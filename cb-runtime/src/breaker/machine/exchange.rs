@@ -304,11 +304,13 @@ impl StateMachine {
             && own.is_some_and(|own| policy::trip_alone(&self.settings, &own).is_some())
     }
 
-    /// The store cannot use this breaker's keys: the outcomes of the entry stay here.
+    /// The store has refused the entry: its outcomes stay here, and what was requested is given up.
     pub(crate) fn receive_error(&mut self) {
         if let Some(in_flight) = self.in_flight.take() {
             self.stats.restore(in_flight.sent);
         }
+        self.probes.store_lost();
+        self.overrides.clear();
     }
 
     /// The store is away: what was requested of it is given up.

@@ -87,7 +87,7 @@ impl Instance {
         }
         for core in self.registered() {
             let after = core.snapshot();
-            let is_shared = !lost && !core.is_damaged();
+            let is_shared = !lost;
             let Snapshot { state, epoch, .. } = after;
             let seen = Seen { core: Arc::downgrade(&core), state, epoch, is_shared };
             let before = self.before.seen.insert(core.name().clone(), seen);

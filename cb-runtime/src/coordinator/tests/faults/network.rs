@@ -26,18 +26,12 @@ pub(super) enum Fate {
     Slow(Duration, Duration),
 }
 
-/// What is wrong with the keys of breakers.
-#[derive(Default)]
-pub(super) struct Damage {
-    /// They cannot be read.
-    pub(super) unreadable: BTreeSet<Arc<str>>,
-    /// They are gone, and Redis' set of breakers that are not closed still names them.
-    pub(super) missing: BTreeSet<Arc<str>>,
-}
+/// Breakers whose keys are gone, though Redis' set of breakers that are not closed still names them.
+pub(super) type Missing = Arc<Mutex<BTreeSet<Arc<str>>>>;
 
 pub(super) struct Wire {
     pub(super) store: Arc<MemoryStore>,
-    pub(super) damage: Arc<Mutex<Damage>>,
+    pub(super) missing: Missing,
     /// The instance's.
     pub(super) clock: Clock,
     pub(super) cut: AtomicBool,
@@ -48,10 +42,10 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(store: Arc<MemoryStore>, damage: Arc<Mutex<Damage>>, clock: Clock) -> Wire {
+    pub(super) fn new(store: Arc<MemoryStore>, missing: Missing, clock: Clock) -> Wire {
         Wire {
             store,
-            damage,
+            missing,
             clock,
             cut: AtomicBool::new(false),
             fate: Mutex::new(Fate::Arrives),
@@ -88,59 +82,32 @@ impl Wire {
         self.clock.sleep_until(self.clock.now().after(span)).await;
     }
 
-    fn is_damaged(&self, name: &str) -> bool {
-        lock(&self.damage).unreadable.contains(name)
-    }
-
-    /// A breaker that cannot be read is answered with an error, as in Redis; the others are exchanged.
-    fn exchange_undamaged(&self, mut batch: Batch) -> Answer {
-        let damaged: Vec<bool> = batch.entries.iter().map(|entry| self.is_damaged(&entry.name)).collect();
-        batch.entries.retain(|entry| !self.is_damaged(&entry.name));
-        let mut answer = self.store.exchange_now(&batch);
+    fn exchange_now(&self, batch: &Batch) -> Answer {
+        let answer = self.store.exchange_now(batch);
         for (entry, view) in batch.entries.iter().zip(&answer.views) {
             if view.as_ref().is_ok_and(|view| view.record.state != State::Closed) {
-                lock(&self.damage).missing.remove(&entry.name);
+                lock(&self.missing).remove(&entry.name);
             }
         }
-        let mut views = std::mem::take(&mut answer.views).into_iter();
-        let view_of =
-            |is_damaged| if is_damaged { Err("damaged".into()) } else { views.next().expect("each") };
-        answer.views = damaged.into_iter().map(view_of).collect();
         answer
     }
 
-    /// A breaker that cannot be read has to be exchanged.
-    fn report_undamaged(&self, mut report: Report) -> Acknowledged {
-        let (damaged, places): (Vec<_>, Vec<_>) =
-            (0..report.entries.len()).partition(|at| self.is_damaged(&report.entries[*at].name));
-        report.entries.retain(|entry| !self.is_damaged(&entry.name));
-        let mut answer = self.store.report_now(&report);
-        answer.exchange = answer.exchange.into_iter().map(|at| places[at]).chain(damaged).collect();
-        if std::env::var("CB_TRACE").is_ok() { eprintln!("  report by {}: suspects {:?}", report.instance, lock(&self.damage).missing); }
-        answer.suspects = lock(&self.damage).missing.iter().cloned().collect();
-        answer
-    }
-
-    async fn load_undamaged(&self) -> Result<Load, Error> {
-        let mut load = self.store.load().await?;
-        for (name, record) in &mut load.held {
-            if self.is_damaged(name) {
-                *record = Err("damaged".into());
-            }
-        }
-        Ok(load)
+    /// As Redis does, it names breakers that are listed, and not there.
+    fn report_now(&self, report: &Report) -> Acknowledged {
+        let suspects = lock(&self.missing).iter().cloned().collect();
+        Acknowledged { suspects, ..self.store.report_now(report) }
     }
 }
 
 impl Store for Wire {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
-        Box::pin(self.through(async move { Ok(self.exchange_undamaged(batch)) }))
+        Box::pin(self.through(async move { Ok(self.exchange_now(&batch)) }))
     }
     fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
-        Box::pin(self.through(async move { Ok(self.report_undamaged(report)) }))
+        Box::pin(self.through(async move { Ok(self.report_now(&report)) }))
     }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
-        Box::pin(self.through(self.load_undamaged()))
+        Box::pin(self.through(self.store.load()))
     }
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         Box::pin(async move {

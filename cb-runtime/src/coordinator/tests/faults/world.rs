@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use fastrand::Rng;
 
 use super::instance::Instance;
 use super::invariants::{assert_outcome, shown};
-use super::network::{Damage, Fate, Wire};
+use super::network::{Fate, Missing, Wire};
 use super::{INSTANCES, KEYED, PINNED, RESET};
 use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
@@ -56,7 +56,7 @@ pub(super) struct World {
     /// By how much the store's clock has been set ahead.
     store_ahead: Duration,
     pub(super) store: Arc<MemoryStore>,
-    damage: Arc<Mutex<Damage>>,
+    missing: Missing,
     backup: Backup,
     is_trimmed: bool,
     /// Breakers whose keys alone have been deleted.
@@ -91,7 +91,7 @@ impl World {
             is_trimmed,
             backup: store.back_up(),
             store,
-            damage: Arc::default(),
+            missing: Missing::default(),
             instances: Vec::new(),
             started: 0,
             calls: Vec::new(),
@@ -104,7 +104,7 @@ impl World {
 
     fn start(&mut self) -> Instance {
         self.started += 1;
-        let wire = Wire::new(self.store.clone(), self.damage.clone(), self.clock.clone());
+        let wire = Wire::new(self.store.clone(), self.missing.clone(), self.clock.clone());
         Instance::start(&format!("instance-{}", self.started), wire)
     }
 
@@ -293,12 +293,9 @@ impl World {
             4 => {
                 self.store.forget(name);
                 self.deleted.insert(name);
-                let mut damage = lock(&self.damage);
-                damage.missing.insert(name.into());
-                damage.unreadable.insert(name.into());
+                lock(&self.missing).insert(name.into());
             }
-            5 => lock(&self.damage).unreadable.clear(),
-            6 | 7 => self.set_store_clock(),
+            5 | 6 => self.set_store_clock(),
             _ => return,
         }
         self.disturbed_at = self.clock.now();
@@ -315,7 +312,6 @@ impl World {
 
     /// Every fault ends. Then the fleet agrees, and a healthy dependency leads back to closed.
     pub(super) async fn heal(&mut self) {
-        lock(&self.damage).unreadable.clear();
         for instance in &self.instances {
             instance.wire.mend();
             instance.resume();

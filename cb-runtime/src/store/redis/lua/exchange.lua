@@ -249,21 +249,41 @@ local function write_breaker(key, e, b, merged)
   end
 end
 
--- Everything is read, and found to be in order, before the first write.
-local function exchange(e, key, leases_key, last_key)
+local function read_entry(e, key)
   local roles = e.role or (e.proposal and e.proposal.token)
-  local b
-  if roles or e.settings or e.failing then
-    b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
-      e.settings and SETTINGS_FIELDS or NONE))
-    b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
-    b.role = roles and read_role(key, b)
-    b.said = e.settings and read_settings(key, b)
-  else
-    b = read_breaker(key, FIELDS)
+  if not (roles or e.settings or e.failing) then
+    return read_breaker(key, FIELDS)
   end
-  -- The state that an event names as the previous one; nil if there is no event.
-  local restored
+  local b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
+    e.settings and SETTINGS_FIELDS or NONE))
+  b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
+  b.role = roles and read_role(key, b)
+  b.said = e.settings and read_settings(key, b)
+  return b
+end
+
+-- Reads a key of a breaker. What cannot be read is reported and deleted, and read as a key that is not there.
+local function read_or_lose(key, read)
+  local ok, found = pcall(read)
+  if ok then
+    return found, false
+  elseif type(found) ~= 'table' or not found.lost then
+    error(found, 0)
+  end
+  warnings[#warnings + 1] = found.text
+  redis.call('DEL', key)
+  return read(), true
+end
+
+-- Everything is read before the first write.
+local function exchange(e, key, leases_key, last_key)
+  local b, lost = read_or_lose(key, function() return read_entry(e, key) end)
+  if lost then
+    begin(b, { epoch = 0, state = 'closed', reason = '', by = '', since = 0, reset = 0, attempt = 0 })
+  end
+  -- An event tells those who know more of a lost breaker to write it back.
+  -- The state that the event names as the previous one; nil if there is no event.
+  local restored = lost and '' or nil
   b.name = e.name
   local q = quiet_fields[e.name]
   if q and q.epoch == b.epoch and b.state == 'closed' then
@@ -282,11 +302,11 @@ local function exchange(e, key, leases_key, last_key)
   if e.known and e.known.epoch > b.epoch then
     local before = b.state
     write_back(b, e.known)
-    if b.state ~= 'closed' then
-      restored = ''
-    elseif before ~= 'closed' then
+    if b.state == 'closed' and before ~= 'closed' then
       -- For those that are in the state that was here, its end is a transition.
       restored = before
+    elseif lost or b.state ~= 'closed' then
+      restored = ''
     end
   elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
     -- The clock was set back after this state began. The instance has measured the age on its own clock.
@@ -299,10 +319,12 @@ local function exchange(e, key, leases_key, last_key)
     pair[1] = instant(pair[1])
   end
   local window = e.window and shape_of(e.window)
-  local last = e.last and read_last(last_key, e.last, b.epoch)
+  local last = e.last and read_or_lose(last_key, function() return read_last(last_key, e.last, b.epoch) end)
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
-    use(leases_key, redis.pcall('ZREMRANGEBYSCORE', leases_key, '-inf', whole(now)))
+    read_or_lose(leases_key, function()
+      return use(leases_key, redis.pcall('ZREMRANGEBYSCORE', leases_key, '-inf', whole(now)))
+    end)
   end
 
   local merged
