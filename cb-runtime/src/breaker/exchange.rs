@@ -116,13 +116,6 @@ impl Core {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn peek(&self) -> String {
-        let inner = crate::sync::lock(&self.inner);
-        let m = &inner.machine;
-        format!("{}={}{}{}{}", self.name, m.state(), m.epoch(), if m.is_local() { "L" } else { "" }, m.peek())
-    }
-
     /// Whether a store that has lost its data needs this breaker's state or counts.
     pub(crate) fn has_history(&self) -> bool {
         self.transact(|inner, _| inner.machine.epoch() > 0 || inner.machine.is_local())

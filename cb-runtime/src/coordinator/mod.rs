@@ -374,6 +374,7 @@ impl Coordinator {
                 break;
             }
         }
+        self.pace.asked(self.context.clock.now());
         if all {
             self.pace.reported(self.context.clock.now());
         }
@@ -528,7 +529,7 @@ impl Coordinator {
         let found = self.continuity(before, &load.position).await?;
         self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
         self.measure(load.now_us, sent_at);
-        self.stream.place(&load.position);
+        self.stream.place(&load.position, before);
         for problem in &load.warnings {
             self.stream.trouble(&self.context, problem);
         }

@@ -82,15 +82,17 @@ impl Position {
 
 impl Stream {
     /// Sets the position after a load. The same stream is read on from the old position, so that no event is
-    /// missed. Another stream is read from `now`, its position at the time of the load.
-    pub(crate) fn place(&self, now: &Position) {
+    /// missed. Another stream is read from `now`, its position at the time of the load. `before`: this
+    /// instance's position when it asked. The reader may have read on since, and is right then.
+    pub(crate) fn place(&self, now: &Position, before: &Position) {
         let mut position = lock(&self.position);
         let mut missing = lock(&self.missing);
         let skips = *missing == Missing::Gone;
         if skips {
             *missing = Missing::None;
         }
-        if skips || position.incarnation != now.incarnation || position.number > now.number {
+        let is_behind = skips || position.incarnation != now.incarnation || position.number > now.number;
+        if is_behind && *position == *before {
             *position = now.clone();
             drop(position);
             self.changed.notify_one();
@@ -111,16 +113,19 @@ impl Stream {
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
         let mut missing = lock(&self.missing);
-        *missing = match *missing {
-            _ if answered.incarnation != position.incarnation || answered.number <= position.number => {
-                Missing::None
-            }
-            Missing::Delayed { number, since } if number == position.number => {
-                if now.since(since) >= LATE { Missing::Overdue } else { *missing }
-            }
-            Missing::None | Missing::Delayed { .. } => Missing::Delayed { number: position.number, since: now },
-            known => known,
-        };
+        *missing =
+            match *missing {
+                _ if answered.incarnation != position.incarnation || answered.number <= position.number => {
+                    Missing::None
+                }
+                Missing::Delayed { number, since } if number == position.number => {
+                    if now.since(since) >= LATE { Missing::Overdue } else { *missing }
+                }
+                Missing::None | Missing::Delayed { .. } => {
+                    Missing::Delayed { number: position.number, since: now }
+                }
+                known => known,
+            };
         matches!(*missing, Missing::Overdue | Missing::Gone)
     }
 
@@ -286,5 +291,23 @@ pub(crate) fn transition(context: &RegistryContext, event: &StreamEvent, from: S
         failures: evidence.failures,
         open_for: (record.state == State::Open).then(|| Duration::from_micros(record.reset_timeout_us)),
         cursor: Some(Cursor { incarnation: incarnation.clone(), number: *number, id: id.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_does_not_set_a_reader_back_that_has_read_on() {
+        let at = |number: u64| Position { incarnation: "one".into(), id: format!("{number}-0"), number };
+        let stream = Stream::default();
+        stream.place(&at(5), &stream.position());
+        // An event arrives while the answer to a load is under way.
+        *lock(&stream.position) = at(6);
+        stream.place(&at(5), &at(5));
+        assert_eq!(stream.position(), at(6), "the event would be read twice");
+        stream.place(&at(2), &at(6));
+        assert_eq!(stream.position(), at(2), "the store has lost events");
     }
 }

@@ -207,11 +207,6 @@ impl StateMachine {
         self.confirmed.as_ref().map_or(0, |confirmed| confirmed.record.epoch)
     }
 
-    #[cfg(test)]
-    pub(crate) fn peek(&self) -> &'static str {
-        if self.doubted { "?" } else { "" }
-    }
-
     pub(crate) fn is_local(&self) -> bool {
         self.local.is_some()
     }

@@ -74,7 +74,9 @@ impl Instance {
         let mut lost = !self.context.store_up() || self.is_paused();
         while let Some(event) = self.events.try_recv() {
             match event {
-                Event::Transition(transition) => self.assert_announced_once(&transition, disturbed_at, now),
+                Event::Transition(transition) => {
+                    self.assert_announced_once(&transition, deleted, disturbed_at, now);
+                }
                 // It may have been restored since.
                 Event::StoreLost(_) => lost = true,
                 _ => {}
@@ -96,7 +98,12 @@ impl Instance {
             };
             // An instance that has missed events believes a store that does not know the state.
             let has_ended = epoch == 0 && deleted.contains(&**core.name());
-            assert!(epoch >= before.epoch || has_ended, "the epoch went back from {}: {}", before.epoch, shown(&after));
+            assert!(
+                epoch >= before.epoch || has_ended,
+                "the epoch went back from {}: {}",
+                before.epoch,
+                shown(&after)
+            );
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
             let is_alone = !is_shared || !before.is_shared || after.local;
             assert!(!is_undone || is_alone, "a trip was undone within its epoch: {}", shown(&after));
@@ -104,13 +111,19 @@ impl Instance {
     }
 
     /// A subscriber hears of every epoch once, in order.
-    fn assert_announced_once(&mut self, transition: &Transition, disturbed_at: Moment, now: Moment) {
+    fn assert_announced_once(
+        &mut self,
+        transition: &Transition,
+        deleted: &BTreeSet<&str>,
+        disturbed_at: Moment,
+        now: Moment,
+    ) {
         let name: Arc<str> = transition.breaker.clone();
-        let is_keyed = KEYED.contains(&&*name);
+        let is_forgotten = KEYED.contains(&&*name) || deleted.contains(&*name);
         let Some((last, at)) = self.before.announced.insert(name, (transition.epoch, now)) else { return };
-        // A store that has lost data may give a number twice. What has been announced of a keyed breaker is
-        // forgotten with the breaker.
-        let may_repeat = is_keyed && at <= disturbed_at;
+        // A store that has lost data may give a number twice. What was announced of a breaker is forgotten when
+        // the breaker is evicted, and when the store holds it no longer.
+        let may_repeat = is_forgotten && at <= disturbed_at;
         let Transition { breaker, epoch, .. } = transition;
         assert!(last < *epoch || may_repeat, "epoch {epoch} of {breaker} was announced after {last}");
     }

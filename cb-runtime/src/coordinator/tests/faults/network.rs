@@ -11,8 +11,7 @@ use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, Position, Report, Store,
-    StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, Position, Report, Store, StreamEvent,
 };
 use crate::sync::lock;
 

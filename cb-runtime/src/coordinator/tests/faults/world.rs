@@ -206,9 +206,7 @@ impl World {
     pub(super) async fn step(&mut self) {
         let number = self.random.usize(..INSTANCES);
         let breaker = self.random.usize(..BREAKERS);
-        let die = self.random.u8(..100);
-        self.trace(&format!("{die} instance {number} breaker {breaker}")).await;
-        match die {
+        match self.random.u8(..100) {
             0..40 => self.step_call(number, breaker),
             40..60 => self.step_end(),
             60..71 => {
@@ -235,13 +233,6 @@ impl World {
         }
         self.run_tasks().await;
         self.assert_invariants();
-    }
-
-    async fn trace(&self, what: &str) {
-        if std::env::var("CB_TRACE").is_ok() {
-            let states: Vec<_> = self.instances.iter().map(|i| i.registered().into_iter().map(|c| c.peek()).collect::<Vec<_>>().join(" ") + &format!(" up {} cut {} paused {} {:?}", i.context.store_up(), i.wire.cut.load(Ordering::Relaxed), i.is_paused(), *lock(&i.wire.fate))).collect();
-            eprintln!("{:?} die {what}: store {} || {}", self.clock.now(), self.store.fleet().await.unwrap().iter().map(|row| { let (r, ..) = row.view.as_ref().unwrap(); format!("{}={}{}", row.name, r.state, r.epoch) }).collect::<Vec<_>>().join(" "), states.join(" | "));
-        }
     }
 
     fn milliseconds(&mut self, most: u64) -> Duration {
@@ -280,9 +271,7 @@ impl World {
     /// Something happens to the store.
     fn step_store(&mut self, breaker: usize) {
         let name = PINNED.into_iter().chain(KEYED).nth(breaker).expect("a breaker");
-        let die = self.random.u8(..8);
-        if std::env::var("CB_TRACE").is_ok() { eprintln!("   store fault {die} {name}"); }
-        match die {
+        match self.random.u8(..8) {
             0 => self.store.forget_everything(),
             1 if self.is_trimmed => return self.store.forget_events(),
             2 => {
@@ -318,7 +307,6 @@ impl World {
         }
         for _ in 0..25 {
             self.advance(Duration::from_millis(200)).await;
-            self.trace("heal").await;
             self.assert_invariants();
         }
         self.assert_agreed().await;
