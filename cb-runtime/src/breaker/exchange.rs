@@ -47,11 +47,21 @@ impl Core {
         self.mark_dirty(false);
     }
 
+    /// All instances are asked to report this breaker without delay.
+    pub(crate) fn take_notice(&self) {
+        self.transact(|inner, now| inner.machine.take_notice(now));
+        self.mark_dirty(false);
+    }
+
     /// The next entry; with `retry`, it carries the outcomes of the batch whose fate is unknown.
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {
             let entry = inner.machine.encode(retry, now);
-            let settings = if self.is_observed.load(Ordering::Acquire) {
+            // The store would make a key to keep the settings.
+            let only_succeeded = self.is_keyed.load(Ordering::Relaxed)
+                && entry.known.as_ref().is_none_or(|known| known.epoch == 0)
+                && entry.delta.counts.failures == 0;
+            let settings = if only_succeeded || self.is_observed.load(Ordering::Acquire) {
                 Arc::default()
             } else {
                 inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at)
@@ -74,6 +84,11 @@ impl Core {
     /// Adopts a state from the event stream or a load.
     pub(crate) fn adopt(&self, record: &Record) {
         self.transact(|inner, now| inner.machine.adopt(record, now));
+    }
+
+    /// Whether its name is made of arguments.
+    pub(crate) fn set_keyed(&self, keyed: bool) {
+        self.is_keyed.store(keyed, Ordering::Relaxed);
     }
 
     /// This instance has missed events. `may_have_ended`: the store did not hold this epoch at `as_of`.

@@ -90,6 +90,8 @@ pub(crate) struct Core {
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
     provisional: AtomicBool,
+    /// Its name is made of arguments: it has no key in the store as long as it only succeeds.
+    is_keyed: AtomicBool,
     /// No function and no `get_or_create` has asked for it: this instance only looks at it or steers it, and
     /// so declares no settings to the fleet.
     is_observed: AtomicBool,
@@ -206,6 +208,7 @@ impl Core {
             look_at: AtomicU64::new(0),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
+            is_keyed: AtomicBool::new(false),
             is_observed: AtomicBool::new(false),
             disputed: AtomicBool::new(false),
             drift_reported: AtomicBool::new(false),

@@ -38,6 +38,7 @@ impl<'a> MapEntry<'a> {
         let breaker = self.breakers.registered.get_mut(self.name)?;
         let was_keyed = std::mem::replace(&mut breaker.keyed, false);
         let core = breaker.core.clone();
+        core.set_keyed(false);
         self.breakers.keyed -= usize::from(was_keyed);
         Some(core)
     }
@@ -60,6 +61,7 @@ impl<'a> MapEntry<'a> {
         let core = make(name.clone(), held);
         let site = if let Place::Keyed(site) = place { Some(site) } else { None };
         let keyed = !matches!(place, Place::Pinned);
+        core.set_keyed(keyed);
         self.breakers.keyed += usize::from(keyed);
         let breaker = Registered {
             core: core.clone(),

@@ -396,6 +396,7 @@ impl Coordinator {
         let before = self.stream.position();
         let batch = Batch {
             instance: self.context.instance.clone(),
+            node: self.context.node.clone(),
             seq: self.seq,
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.encode(retry)).collect(),
@@ -591,6 +592,7 @@ impl Coordinator {
                 seq: self.seq,
                 as_of_us: self.skew.estimate(sent_at),
                 entries: held.iter().map(entry).collect(),
+                ..Batch::default()
             };
             let answer = patiently("writing states back", PATIENCE, self.store.exchange(batch)).await?;
             self.measure(answer.now_us, sent_at);

@@ -199,6 +199,7 @@ pub(crate) async fn follow(
     stream: Arc<Stream>,
     requests: mpsc::WeakUnboundedSender<Command>,
 ) {
+    let mut notice = String::new();
     loop {
         if !stream.running.load(Ordering::Acquire) {
             stream.changed.notified().await;
@@ -206,14 +207,18 @@ pub(crate) async fn follow(
         }
         let from = stream.position();
         let answer = tokio::select! {
-            answer = store.watch(from.clone(), PATIENCE) => answer,
+            answer = store.follow(from.clone(), notice.clone(), PATIENCE) => answer,
             () = stream.changed.notified() => continue,
         };
         match answer {
-            Ok(events) => {
-                for event in events {
+            Ok(news) => {
+                for event in news.events {
                     take(&context, &breakers, &stream, &requests, &event);
                 }
+                for core in news.notices.iter().filter_map(|name| breakers.get(name)) {
+                    core.take_notice();
+                }
+                notice = news.notice;
             }
             Err(error) => {
                 stream.report(&context, error);

@@ -79,7 +79,7 @@ impl MeteredInstance {
         // A new breaker is on the list of those with something to say, and so held by it.
         drop(self.source.context.take_dirty());
         let entries = cores.iter().map(|core| core.encode(false)).collect();
-        let batch = Batch { instance: "here".into(), seq, as_of_us: None, entries };
+        let batch = Batch { instance: "here".into(), seq, entries, ..Batch::default() };
         let answer = self.store.exchange_now(&batch);
         for (core, view) in cores.iter().zip(answer.views) {
             core.receive(&view.unwrap(), answer.now_us);

@@ -30,6 +30,7 @@ use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings, environment};
 use crate::coordinator::{self, Command};
+use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
@@ -345,7 +346,7 @@ impl Registry {
     /// Sends all pending counts, returns all leases, and ends the background work. Later calls are guarded
     /// locally. Cancelling abandons the wait, not the shutdown.
     pub async fn shutdown(&self) {
-        self.context.cache.flush(LAST_WRITES).await;
+        let _ = within(2 * LAST_WRITES, self.context.cache.flush(LAST_WRITES)).await;
         self.shared.announcing.abort();
         if self.context.store_up() {
             let (overview, instance) = (self.shared.overview.clone(), self.context.instance.clone());
@@ -354,10 +355,10 @@ impl Registry {
         }
         let (done, is_done) = oneshot::channel();
         if self.shared.requests.send(Command::Shutdown(done)).is_ok() {
-            let _ = is_done.await;
+            let _ = within(ANSWER, is_done).await;
         }
         #[cfg(feature = "metrics")]
-        self.shared.published.flush(LAST_WRITES).await;
+        let _ = within(2 * LAST_WRITES, self.shared.published.flush(LAST_WRITES)).await;
     }
 
     /// Identifies a registry within the process; never 0.

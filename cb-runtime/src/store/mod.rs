@@ -63,6 +63,21 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// a second one waits for the first.
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 
+    /// [`watch`](Store::watch), and the notices after `notice`, the id of the latest that this instance has
+    /// received; none that was given before, if that is empty. Notices may be lost: they only make instances
+    /// report earlier.
+    fn follow(
+        &self,
+        from: Position,
+        notice: String,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<News, Error>> {
+        Box::pin(async move {
+            let events = self.watch(from, patience).await?;
+            Ok(News { events, notices: Vec::new(), notice })
+        })
+    }
+
     /// What the stream still has: at most `limit` events. Those that cannot be read are left out.
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 

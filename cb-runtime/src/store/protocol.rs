@@ -20,6 +20,9 @@ pub(crate) struct Cached {
 pub(crate) struct Batch {
     /// The sender; unique for every registry of every process.
     pub(crate) instance: Arc<str>,
+    /// The node that the sender runs on. A list of failing instances has one item per node, so that an
+    /// instance that restarts again and again counts once. Empty: the instance is its own node.
+    pub(crate) node: Arc<str>,
     /// Grows with every batch. If the store has seen this number or a higher one from this instance, the
     /// batch is a retry: its deltas are not merged again, everything else is done.
     pub(crate) seq: u64,
@@ -48,17 +51,25 @@ pub(crate) struct Entry {
     /// Merged if `known` has the store's epoch, or if `known` is `None` and the store's state is closed or
     /// metrics-only. Otherwise it is late and dropped.
     pub(crate) delta: Delta,
+    /// At most this many (age, count) pairs of the streak are kept once the delta is merged, and at most
+    /// [`MAX_STREAK`]; 0 = that many. An instance that trips at five failures needs five: more would only
+    /// make each exchange dearer.
+    pub(crate) streak_pairs: usize,
     /// The instance's time window, if it has one. If the delta is merged, its buckets are added to this
     /// window.
     pub(crate) window: Option<WindowAsk>,
     /// Whether this instance needs the number of failing instances. Only then are its own failures listed and
     /// those of others answered, because the list has a cost.
     pub(crate) failing: bool,
+    /// The instance shuts down: its node is taken off the lists of failing ones.
+    pub(crate) leaves: bool,
     /// The instance's count window, if it has one. If the delta is merged, its `calls` are appended to this
     /// window.
     pub(crate) last: Option<LastAsk>,
     pub(crate) proposal: Option<Proposal>,
     pub(crate) leases: LeaseAsk,
+    /// The fleet's counts are near a limit: all instances are to report theirs without delay. See [`NOTICE`].
+    pub(crate) notice: bool,
     /// A request for the leader lease of this breaker's health checks.
     pub(crate) role: Option<RoleAsk>,
     /// A summary of the instance's settings; empty if it does not report them. The store keeps the latest
@@ -159,8 +170,9 @@ pub(crate) const MAX_EVENTS: usize = 1000;
 pub(crate) const SAID_FOR: Duration = Duration::from_secs(180);
 /// See "What a store lets go".
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
-/// The number of (age, count) pairs of a streak. Beyond it, the two oldest are merged with the age of the
-/// later one. A success may then end too few failures, but never one that came after it.
+/// The largest number of (age, count) pairs of a streak. Beyond it, the two oldest are merged with the age
+/// of the later one. A success may then end too few failures, but never one that came after it. Whether
+/// there are as many failures in a row as there are pairs is exact all the same.
 pub(crate) const MAX_STREAK: usize = 64;
 /// The largest number of buckets of a time window.
 pub(crate) const MAX_BUCKETS: u64 = 64;
@@ -171,6 +183,11 @@ pub(crate) const MAX_FAILING: usize = 32;
 /// The longest term of a leader lease; longer terms are limited to it. It also bounds the effect of a clock
 /// that was set back on a breaker whose leader is gone.
 pub(crate) const MAX_ROLE_TERM_US: u64 = 300 * 1_000_000;
+/// After a notice, all instances report what they have counted of that breaker at every pace for this long.
+pub(crate) const NOTICE: Duration = Duration::from_secs(10);
+/// A notice reaches every instance, which costs Redis 28 ms for a thousand of them: a store gives no more
+/// than this in a second, and one for each breaker in half of [`NOTICE`].
+pub(crate) const MAX_NOTICES: u64 = 5;
 /// The longest settings summary, in bytes. A longer one is cut between two characters.
 pub(crate) const MAX_SETTINGS: usize = 600;
 
@@ -297,10 +314,20 @@ impl Record {
     }
 }
 
+impl Batch {
+    pub(super) fn node(&self) -> &Arc<str> {
+        if self.node.is_empty() { &self.instance } else { &self.node }
+    }
+}
+
 impl Entry {
     /// The known record, if its epoch is plausible.
     pub(super) fn known(&self) -> Option<&Record> {
         self.known.as_ref().filter(|known| known.epoch <= MAX_EPOCH)
+    }
+
+    pub(super) fn streak_pairs(&self) -> usize {
+        if self.streak_pairs == 0 { MAX_STREAK } else { self.streak_pairs.min(MAX_STREAK) }
     }
 
     /// Validates the requested windows.
@@ -339,6 +366,17 @@ impl Counts {
             (&mut self.slow, other.slow),
         ] {
             *sum = sum.saturating_add(more).min(MAX_COUNT);
+        }
+    }
+}
+
+impl Streak {
+    /// Merges the oldest pairs until there are at most this many.
+    pub(crate) fn bound(&mut self, pairs: usize) {
+        let beyond = self.failures.len().saturating_sub(pairs);
+        let older: u64 = self.failures.drain(..beyond).map(|(_, count)| count).sum();
+        if let Some((_, oldest)) = self.failures.first_mut() {
+            *oldest = oldest.saturating_add(older).min(MAX_COUNT);
         }
     }
 }
@@ -522,6 +560,16 @@ pub(crate) struct StreamEvent {
     pub(crate) evidence: Counts,
     /// The store's time of the transition.
     pub(crate) at_us: u64,
+}
+
+/// What an instance has received while it followed the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct News {
+    pub(crate) events: Vec<StreamEvent>,
+    /// Breakers of which all instances are to report without delay.
+    pub(crate) notices: Vec<Arc<str>>,
+    /// The id of the latest notice.
+    pub(crate) notice: String,
 }
 
 /// The states that a new instance loads.

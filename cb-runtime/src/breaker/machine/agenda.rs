@@ -10,6 +10,7 @@ use super::policy;
 use super::{Now, StateMachine};
 use crate::clock::Moment;
 use crate::snapshot::State;
+use crate::store::NOTICE;
 
 /// Tense breakers are exchanged at this interval.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
@@ -27,7 +28,11 @@ const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// It is asked for no longer once the failure is this old.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
 /// Fleet counts older than this are refreshed before a decision rests on them.
-const FRESH: Duration = Duration::from_millis(1500);
+const FRESH: Duration = Duration::from_millis(200);
+/// This long after a notice, all instances have reported what they had counted before it.
+const SETTLING: Duration = Duration::from_millis(130);
+/// A notice that was not given by then is not waited for.
+const NO_NOTICE: Duration = Duration::from_millis(250);
 /// Counters are read again this long after they held something: a success that was being counted meanwhile
 /// may have been missed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -69,7 +74,7 @@ impl StateMachine {
         } else if !self.stats.has_news() {
             Want::Nothing
         } else if self.is_quiet(now) {
-            Want::Report { failures: self.stats.has_unsent_failures() }
+            Want::Report { failures: self.stats.has_unsent_failures() || self.is_noticed(now.at) }
         } else {
             Want::Exchange
         }
@@ -126,15 +131,45 @@ impl StateMachine {
             || policy::nears_limit(&self.settings, self.trip_input(now).window)
     }
 
-    /// Whether the fleet's counts must be read before a decision rests on them: this instance's own are not
-    /// enough for it, and the others may have counted much since.
-    pub(super) fn must_refresh(&self, now: Now) -> bool {
-        let stale = self.received_at.is_some_and(|at| now.at.since(at) > FRESH);
-        let own = || self.stats.own_trip_input(now.at);
+    /// Whether the other instances' counts must come first: this instance's own are not enough for a
+    /// decision, and the others may have counted successes that they have not reported. They are given a
+    /// notice, and [`SETTLING`] to report. A notice that is not given is not waited for.
+    pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
+        let decides = |own: policy::TripInput| policy::trip(&self.settings, &own, 1).is_some();
+        if !now.store_up
+            || !self.stats.has_time_window()
+            || self.stats.own_trip_input(now.at).is_some_and(decides)
+        {
+            return false;
+        }
+        let since = *self.wants_reports_since.get_or_insert(now.at);
+        let received_after = |at: Moment| self.received_at.is_some_and(|received| received >= at);
+        let settled = self.noticed_at.is_some_and(|at| received_after(at.after(SETTLING)));
+        let is_fresh = self.received_at.is_some_and(|at| now.at.since(at) <= FRESH);
+        let given_up = now.at.since(since) >= NO_NOTICE && received_after(since);
+        !(settled && is_fresh || given_up)
+    }
+
+    /// All instances have been asked to report this breaker without delay.
+    pub(crate) fn take_notice(&mut self, now: Now) {
+        self.noticed_at = Some(now.at);
+    }
+
+    fn is_noticed(&self, now: Moment) -> bool {
+        self.noticed_at.is_some_and(|at| now.since(at) < NOTICE)
+    }
+
+    /// The fleet's counts are near a limit, and other instances may not know that.
+    pub(super) fn wants_notice(&self, now: Now) -> bool {
+        let recently = self.noticed_at.is_some_and(|at| now.at.since(at) < NOTICE / 2);
+        let input = || self.trip_input(now);
         now.store_up
-            && stale
-            && self.stats.has_time_window()
-            && own().is_none_or(|own| policy::trip(&self.settings, &own, 1).is_none())
+            && !recently
+            && self.state() == State::Closed
+            && self.local.is_none()
+            && self.confirmed.is_some()
+            && (policy::nears_limit(&self.settings, input().window)
+                || policy::streak_nears_limit(&self.settings, input().streak))
     }
 
     pub(crate) fn exchange_next(&mut self) {
@@ -148,6 +183,7 @@ impl StateMachine {
             || self.settings.health.is_some()
             || self.follow_up(now.at).is_some()
             || self.state() == State::MetricsOnly
+            || self.is_noticed(now.at)
             || self.state() == State::Closed && self.nears_limit(now);
         let expiry = self.record().until().filter(|_| self.state().is_manual()).map(|until| until.max(pace));
         let counted = self.stats.has_news().then(|| now.at.after(AGAIN));

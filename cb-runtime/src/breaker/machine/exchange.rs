@@ -56,11 +56,15 @@ impl StateMachine {
             (self.doubted && !self.confirmed_state().admits()).then(SentDelta::default)
         };
         let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
+        entry.streak_pairs = policy::streak_pairs(&self.settings);
+        entry.delta.streak.bound(entry.streak_pairs);
         self.exchanged_at = Some(now.at);
         self.exchange_next = false;
+        entry.notice = self.wants_notice(now);
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
+        entry.leaves = self.leaves && entry.failing;
         entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
         let leads = entry.role.is_some_and(|role| role.want);
@@ -456,6 +460,8 @@ impl StateMachine {
 
     fn begin_epoch(&mut self, in_flight: &mut InFlight, now: Moment) {
         self.stats.begin_epoch();
+        self.noticed_at = None;
+        self.wants_reports_since = None;
         self.local_probes = Counts::default();
         self.last_failure = None;
         let may_have_probes = self.may_have_probes(now);

@@ -367,7 +367,7 @@ impl HealthChecks {
             self.failures_as_leader = if error.is_some() { self.failures_as_leader + 1 } else { 0 };
         }
         let unconfirmed = token.is_some() && context.settings.min_failing_instances > 1;
-        if self.failures_as_leader > MAX_FAILURES
+        if self.failures_as_leader >= MAX_FAILURES
             || unconfirmed && error.is_some() && context.record.state() == State::Closed
         {
             self.step_down(context.now);

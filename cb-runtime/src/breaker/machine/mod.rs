@@ -96,6 +96,8 @@ pub(crate) struct StateMachine {
     /// The confirmed state may have ended without this instance noticing: the next entry asks the store for
     /// its state, and does not claim to know it.
     doubted: bool,
+    /// The registry shuts down.
+    leaves: bool,
     /// Stands in for `confirmed` as long as there is none.
     initial: DatedRecord,
     local: Option<LocalState>,
@@ -118,6 +120,10 @@ pub(crate) struct StateMachine {
     configured_at: Moment,
     /// As of when it has the fleet's counts.
     received_at: Option<Moment>,
+    /// When all instances were last asked to report this breaker without delay.
+    noticed_at: Option<Moment>,
+    /// Since when a decision waits for the other instances' reports.
+    wants_reports_since: Option<Moment>,
     /// A report is not enough: the store, or a decision here, needs the figures of both.
     exchange_next: bool,
     /// The highest epoch that an event has told the listeners of.
@@ -138,6 +144,7 @@ impl StateMachine {
             generation: 0,
             confirmed: known,
             doubted: false,
+            leaves: false,
             initial: DatedRecord::new(Record::closed(), now),
             local: None,
             local_probes: Counts::default(),
@@ -153,6 +160,8 @@ impl StateMachine {
             used_at: Moment::default(),
             configured_at: now,
             received_at: None,
+            noticed_at: None,
+            wants_reports_since: None,
             exchange_next: false,
             announced: 0,
             would_open: false,
@@ -295,6 +304,8 @@ impl StateMachine {
     /// business.
     pub(crate) fn step_down(&mut self) {
         self.probes.release_all();
+        self.leaves = true;
+        self.exchange_next |= self.stats.is_among_failing();
         self.health.shut_down();
     }
 }

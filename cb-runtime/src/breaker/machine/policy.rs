@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::config::{Settings, WindowKind};
-use crate::store::Counts;
+use crate::store::{Counts, MAX_STREAK};
 use crate::strategy::{Bucket, Calls, WindowCounts};
 
 /// The counts that a closed breaker is judged by: the fleet's at the last exchange plus this instance's
@@ -51,6 +51,20 @@ pub(crate) fn nears_limit(settings: &Settings, window: Counts) -> bool {
     settings.failure_rate.is_some_and(|limit| near(calls.failure_rate(), limit))
         || settings.slow.and_then(|slow| slow.rate).is_some_and(|limit| near(calls.slow_rate(), limit))
         || settings.strategy.is_some() && calls.failures + calls.slow > 0
+}
+
+/// Whether as many failures in a row have reached half of their limit.
+pub(crate) fn streak_nears_limit(settings: &Settings, streak: u64) -> bool {
+    streak > 0 && settings.failure_threshold.is_some_and(|limit| streak * 2 >= limit)
+}
+
+/// How many failures in a row this instance tells apart. Where none of its rules looks at them, one is
+/// enough to show their sum.
+pub(crate) fn streak_pairs(settings: &Settings) -> usize {
+    if settings.strategy.is_some() {
+        return MAX_STREAK;
+    }
+    settings.failure_threshold.map_or(1, |limit| usize::try_from(limit).unwrap_or(MAX_STREAK).min(MAX_STREAK))
 }
 
 fn consecutive(settings: &Settings, input: &TripInput) -> Option<String> {

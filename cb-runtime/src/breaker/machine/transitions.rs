@@ -200,12 +200,14 @@ impl StateMachine {
                 if let Some((reason, input, isolated)) = self.verdict(now) {
                     let streak = TripInput { window: Counts::default(), ..input.clone() };
                     let quorum = self.settings.min_failing_instances;
-                    if self.must_refresh(now) && policy::trip(&self.settings, &streak, quorum).is_none() {
+                    if policy::trip(&self.settings, &streak, quorum).is_none() && self.awaits_reports(now) {
                         self.exchange_next();
-                        return self.wake(Wake::AtOnce);
+                        return self.wake(if self.wants_notice(now) { Wake::AtOnce } else { Wake::Paced });
                     }
                     let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
                     self.open(reason, figures(&input), scope, now);
+                } else {
+                    self.wants_reports_since = None;
                 }
             }
             State::HalfOpen => {

@@ -5,12 +5,14 @@
 
 mod batching;
 mod health;
+mod histories;
+mod pace;
 mod recovery;
 mod resync;
 mod rules;
 mod steering;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -44,6 +46,12 @@ struct Wire {
     fate: AtomicU8,
     /// Hears of every batch before it is answered.
     listener: Mutex<Option<Listener>>,
+    /// Exchanges and reports, and the entries in them.
+    requests: AtomicU64,
+    entries: AtomicU64,
+    /// How long an answer takes, in milliseconds of the simulated clock.
+    delay: AtomicU64,
+    hands: ManualClock,
 }
 
 type Listener = Box<dyn FnMut(&Batch) + Send>;
@@ -55,6 +63,7 @@ const LOSE_ANSWER: u8 = 2;
 
 impl Wire {
     async fn through<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.hands.advance(Duration::from_millis(self.delay.load(Ordering::Relaxed)));
         match self.fate.load(Ordering::Relaxed) {
             UP => answer.await,
             CUT => Err(Error::store("simulating", "cut")),
@@ -67,14 +76,23 @@ impl Wire {
     }
 }
 
+impl Wire {
+    fn count(&self, entries: usize) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.entries.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+}
+
 impl Store for Wire {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
         if let Some(listener) = &mut *lock(&self.listener) {
             listener(&batch);
         }
+        self.count(batch.entries.len());
         Box::pin(self.through(async move { Ok(self.store.exchange_now(&batch)) }))
     }
     fn report(&self, report: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+        self.count(report.entries.len());
         Box::pin(self.through(async move { Ok(self.store.report_now(&report)) }))
     }
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
@@ -99,6 +117,8 @@ struct Member {
     events: Events,
     /// Epochs of the transitions it has been told of.
     told: Vec<u64>,
+    /// The latest notice that it has received.
+    notice: String,
 }
 
 struct Fleet {
@@ -121,6 +141,10 @@ impl Fleet {
                     store: store.clone(),
                     fate: AtomicU8::new(UP),
                     listener: Mutex::default(),
+                    requests: AtomicU64::new(0),
+                    entries: AtomicU64::new(0),
+                    delay: AtomicU64::new(0),
+                    hands: hands.clone(),
                 });
                 let bus = Arc::new(EventBus::new(None));
                 let events = bus.subscribe();
@@ -144,7 +168,7 @@ impl Fleet {
                 let pace = Pace::steady(clock.now());
                 let stream = Arc::new(Stream::default());
                 let coordinator = Coordinator::new(context, breakers, wire.clone(), stream, requests, pace);
-                Member { wire, core, coordinator, asked, events, told: Vec::new() }
+                Member { wire, core, coordinator, asked, events, told: Vec::new(), notice: "0-0".into() }
             })
             .collect();
         Fleet { random: Rng::with_seed(seed), store, hands, instances }
@@ -212,7 +236,12 @@ impl Fleet {
         }
         let coordinator = &instance.coordinator;
         let from = coordinator.stream.position();
-        for event in self.store.watch(from, Duration::ZERO).await.unwrap() {
+        let news = self.store.follow(from, instance.notice.clone(), Duration::ZERO).await.unwrap();
+        instance.notice = news.notice;
+        if !news.notices.is_empty() {
+            instance.core.take_notice();
+        }
+        for event in news.events {
             let requests = instance.asked.downgrade();
             stream::take(&coordinator.context, &coordinator.breakers, &coordinator.stream, &requests, &event);
         }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use super::When;
 use super::count_window::StoredCountWindow;
 use super::failing::Failing;
+use super::notices::Notices;
 use super::role::StoredLeader;
 use super::settings::StoredSettings;
 use crate::clock::micros;
 use crate::snapshot::State;
 use crate::store::{
     Counts, Detail, Entry, FleetRow, IDLE, LastAsk, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_SETTINGS,
-    MAX_SPAN_US, MAX_STREAK, Proposal, Record, Reported, Streak, WindowAsk, WindowView, cut, cut_to,
+    MAX_SPAN_US, MAX_STREAK, NOTICE, Proposal, Record, Reported, Streak, WindowAsk, WindowView, cut, cut_to,
 };
 
 /// All instants are the store's, in microseconds.
@@ -45,6 +46,8 @@ pub(super) struct StoredBreaker {
     opened_at: Option<u64>,
     last_failure_at: Option<u64>,
     settings: StoredSettings,
+    /// When all instances were last asked to report it.
+    noticed_at: Option<u64>,
     /// There was a streak of failures when the last exchange ended.
     streak_seen: bool,
     kept: bool,
@@ -205,7 +208,9 @@ impl StoredBreaker {
         if let Some(age) = entry.delta.failure_age_us().filter(|_| entry.failing) {
             self.failing.note(instance, when.base.saturating_sub(age));
         }
-        self.merge_run(&entry.delta.streak, when.base);
+        let has_failures = entry.delta.streak.failures.iter().any(|&(_, count)| count > 0);
+        let pairs = if has_failures { entry.streak_pairs() } else { MAX_STREAK };
+        self.merge_run(&entry.delta.streak, pairs, when.base);
         if let Some(ask) = entry.window {
             self.merge_buckets(ask, &entry.delta.buckets, when);
         }
@@ -232,12 +237,24 @@ impl StoredBreaker {
             let failed_at = entry.failure_age_us.map(|age| when.base.saturating_sub(age));
             self.last_failure_at = self.last_failure_at.max(failed_at);
             let streak = Streak { success_age_us: entry.success_age_us, failures: Vec::new() };
-            self.merge_run(&streak, when.base);
+            self.merge_run(&streak, MAX_STREAK, when.base);
             if let Some(ask) = entry.window {
                 self.merge_buckets(ask, &entry.buckets, when);
             }
         }
         self.streak_seen && entry.by_streak
+    }
+
+    /// Asks all instances to report it, unless they have been asked recently.
+    pub(super) fn notify(&mut self, name: &Arc<str>, notices: &mut Notices, now: u64) {
+        let recent = |at: u64| at <= now && now - at < micros(NOTICE) / 2;
+        if self.kept
+            && self.state() == State::Closed
+            && !self.noticed_at.is_some_and(recent)
+            && notices.give(name, now)
+        {
+            self.noticed_at = Some(now);
+        }
     }
 
     /// At the end of an exchange: those who report from now on are told that there is a streak to end.
@@ -247,6 +264,14 @@ impl StoredBreaker {
 
     pub(super) fn success_age_us(&self, now: u64) -> Option<u64> {
         self.success_at.map(|at| now.saturating_sub(at))
+    }
+
+    /// This node is not to be counted any more: its instance shuts down.
+    pub(super) fn forget_failing(&mut self, node: &str) {
+        self.failing.forget(node);
+        for last in self.lasts.values_mut() {
+            last.failing.forget(node);
+        }
     }
 
     pub(super) fn failing(&self, instance: &str, now: u64) -> Vec<u64> {
@@ -266,7 +291,7 @@ impl StoredBreaker {
         }
     }
 
-    fn merge_run(&mut self, streak: &Streak, base: u64) {
+    fn merge_run(&mut self, streak: &Streak, pairs: usize, base: u64) {
         let success_at = streak.success_age_us.map(|age| base.saturating_sub(age));
         self.success_at = self.success_at.max(success_at);
         let more = streak.failures.iter().filter(|&&(_, count)| count > 0);
@@ -280,7 +305,7 @@ impl StoredBreaker {
             }
             same
         });
-        let beyond = self.failures.len().saturating_sub(MAX_STREAK);
+        let beyond = self.failures.len().saturating_sub(pairs);
         let older: u64 = self.failures.drain(..beyond).map(|(_, count)| count).sum();
         if let Some(oldest) = self.failures.first_mut() {
             oldest.1 = oldest.1.saturating_add(older).min(MAX_COUNT);
@@ -427,4 +452,33 @@ const MARGIN: Duration = Duration::from_secs(600);
 fn first_bucket(ask: WindowAsk, now: u64) -> u64 {
     let buckets = ask.length_us.div_ceil(ask.width_us);
     (now / ask.width_us + 1).saturating_sub(buckets)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::StoredBreaker;
+    use crate::store::{MAX_STREAK, Streak};
+
+    proptest! {
+        /// A streak that keeps only as many failures apart as a limit needs reaches the limit exactly when
+        /// the whole streak does, in whatever order failures and successes become known.
+        #[test]
+        fn a_bounded_streak_decides_as_the_whole_one(
+            limit in 1..6_usize,
+            steps in prop::collection::vec((prop::option::of(0..60_u64), prop::collection::vec(0..60_u64, 0..4)), 1..20),
+        ) {
+            let (mut whole, mut bounded) = (StoredBreaker::default(), StoredBreaker::default());
+            for (success_age_us, mut ages) in steps {
+                ages.sort_unstable_by(|one, other| other.cmp(one));
+                ages.retain(|age| success_age_us.is_none_or(|success| *age <= success));
+                let streak = Streak { success_age_us, failures: ages.iter().map(|age| (*age, 1)).collect() };
+                whole.merge_run(&streak, MAX_STREAK, 100);
+                bounded.merge_run(&streak, limit, 100);
+                let reached = |breaker: &StoredBreaker| breaker.streak() >= limit as u64;
+                prop_assert_eq!(reached(&bounded), reached(&whole));
+            }
+        }
+    }
 }

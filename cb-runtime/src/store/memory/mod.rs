@@ -9,6 +9,7 @@ mod count_window;
 mod failing;
 #[cfg(test)]
 mod faults;
+mod notices;
 mod overview;
 mod role;
 mod settings;
@@ -23,8 +24,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, Position, Record,
-    Report, Retention, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, News, Position,
+    Record, Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -32,6 +33,7 @@ use crate::snapshot::State;
 use breaker::StoredBreaker;
 #[cfg(test)]
 pub(crate) use faults::Backup;
+use notices::Notices;
 
 pub(crate) struct MemoryStore {
     clock: Clock,
@@ -53,6 +55,7 @@ struct Space {
     last: u64,
     events: VecDeque<StreamEvent>,
     retention: Retention,
+    notices: Notices,
     board: overview::Board,
     breakers: BTreeMap<Arc<str>, StoredBreaker>,
     /// By instance: the highest number of a batch, and when it came.
@@ -73,6 +76,7 @@ impl MemoryStore {
             last: 0,
             events: VecDeque::new(),
             retention: Retention::default(),
+            notices: Notices::default(),
             board: overview::Board::default(),
             breakers: BTreeMap::new(),
             sequences: HashMap::new(),
@@ -92,8 +96,8 @@ impl MemoryStore {
             let mut space = self.lock();
             // Inside the lock: of two exchanges, the later one must not have the earlier time.
             let now = self.clock.now().0;
-            let serial = space.serial;
-            (space.exchange(batch, now), space.serial != serial)
+            let before = (space.serial, space.notices.latest());
+            (space.exchange(batch, now), (space.serial, space.notices.latest()) != before)
         };
         if heard {
             self.news.notify_waiters();
@@ -123,7 +127,7 @@ impl MemoryStore {
 impl Space {
     fn exchange(&mut self, batch: &Batch, now: u64) -> Answer {
         let when = self.begin(&batch.instance, batch.seq, batch.as_of_us, now);
-        let views = batch.entries.iter().map(|entry| self.entry(&batch.instance, entry, when)).collect();
+        let views = batch.entries.iter().map(|entry| self.entry(batch, entry, when)).collect();
         Answer { now_us: now, position: self.position(), views, warnings: Vec::new() }
     }
 
@@ -176,8 +180,9 @@ impl Space {
         }
     }
 
-    fn entry(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> Result<View, String> {
+    fn entry(&mut self, batch: &Batch, entry: &Entry, when: When) -> Result<View, String> {
         entry.check()?;
+        let (instance, node) = (&batch.instance, batch.node());
         let now = when.now;
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut breaker = self.take(&entry.name, now);
@@ -191,7 +196,10 @@ impl Space {
                 self.announce(&entry.name, ended, record, Counts::default(), now);
             }
         }
-        breaker.merge(instance, entry, when);
+        breaker.merge(node, entry, when);
+        if entry.leaves {
+            breaker.forget_failing(node);
+        }
         breaker.settle_leases(instance, &entry.leases, now);
         if let Some(role) = entry.role.filter(|role| role.want) {
             breaker.take_role(instance, role.term_us, now);
@@ -206,6 +214,9 @@ impl Space {
         if entry.role.is_some_and(|role| !role.want) {
             breaker.role().give_up(instance);
         }
+        if entry.notice {
+            breaker.notify(&entry.name, &mut self.notices, now);
+        }
         let (granted, lease_wait_us) = breaker.hand_out(instance, &entry.leases, now);
         let view = View {
             record: breaker.record(now),
@@ -216,8 +227,8 @@ impl Space {
             granted,
             lease_wait_us,
             success_age_us: breaker.success_age_us(now),
-            failing: if entry.failing { breaker.failing(instance, now) } else { Vec::new() },
-            last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**instance), now)),
+            failing: if entry.failing { breaker.failing(node, now) } else { Vec::new() },
+            last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**node), now)),
             role: entry.role.map(|_| breaker.role().view(instance, now)),
             other_settings: breaker.settle_settings(&entry.settings, now),
         };
@@ -304,20 +315,38 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+        Box::pin(async move { Ok(self.follow(from, String::new(), patience).await?.events) })
+    }
+
+    fn follow(
+        &self,
+        from: Position,
+        notice: String,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<News, Error>> {
         Box::pin(async move {
             let deadline = Instant::now().checked_add(patience);
+            let after = notice
+                .split('-')
+                .next()
+                .and_then(|number| number.parse().ok())
+                .unwrap_or_else(|| self.lock().notices.latest());
+            let news = || {
+                let (notices, latest) = self.lock().notices.after(after);
+                News { events: self.events_after(&from), notices, notice: latest.to_string() }
+            };
             loop {
                 // Before looking: what comes between looking and waiting is then not missed.
-                let news = self.news.notified();
-                let events = self.events_after(&from);
-                if !events.is_empty() {
-                    return Ok(events);
+                let changed = self.news.notified();
+                let found = news();
+                if !found.events.is_empty() || !found.notices.is_empty() {
+                    return Ok(found);
                 }
                 match deadline {
-                    None => news.await,
+                    None => changed.await,
                     Some(deadline) => {
-                        if tokio::time::timeout_at(deadline, news).await.is_err() {
-                            return Ok(self.events_after(&from));
+                        if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                            return Ok(news());
                         }
                     }
                 }

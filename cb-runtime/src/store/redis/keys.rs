@@ -13,6 +13,7 @@
 //! | `cb1:{ns}:n:<calls>:<breaker>` | hash | its count window |
 //! | `cb1:{ns}:s:<instance>` | string | the number of the instance's last batch |
 //! | `cb1:{ns}:events` | stream | the transitions |
+//! | `cb1:{ns}:notices` | stream | the breakers of which all instances are to report without delay |
 //! | `cb1:{ns}:meta` | hash | the incarnation and the last event |
 //! | `cb1:{ns}:held` | sorted set | the breakers that are not closed, by when their states lapse |
 //! | `cb1:{ns}:names` | sorted set | all breakers, by the time of their last use |
@@ -47,6 +48,10 @@ impl Keys {
 
     pub(super) fn events(&self) -> String {
         format!("{}events", self.shared)
+    }
+
+    pub(super) fn notices(&self) -> String {
+        format!("{}notices", self.shared)
     }
 
     pub(super) fn held(&self) -> String {

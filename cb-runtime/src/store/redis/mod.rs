@@ -34,8 +34,8 @@ use redis::{
 use tokio::time::timeout;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, MAX_COUNT, Position, Report,
-    ResultStore, Retention, Store, StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, MAX_COUNT, News, Position,
+    Report, ResultStore, Retention, Store, StreamEvent,
 };
 #[cfg(test)]
 use crate::clock::Clock;
@@ -183,6 +183,7 @@ impl RedisStore {
             fresh_incarnation(),
             &self.breaker_prefix,
             &self.window_prefix,
+            self.keys.notices(),
             self.retention,
         );
         let mut invocation = self.scripts.exchange.prepare_invoke();
@@ -211,11 +212,7 @@ impl RedisStore {
             let mut rows = answer.list()?;
             let views = views.into_iter().map(|view| match view {
                 Some(view) => Ok(view),
-                None => Ok(match rows.row()? {
-                    Some(Ok(row)) => Ok(row.view(now_us, &out.encoded)?),
-                    Some(Err(problem)) => Err(problem),
-                    None => return Err(DecodeError("view")),
-                }),
+                None => rows.view(now_us, &out.node),
             });
             Ok(Answer { now_us, position, views: views.collect::<Result<_, DecodeError>>()?, warnings })
         })();
@@ -231,18 +228,17 @@ impl RedisStore {
             .arg(report.seq.min(MAX_COUNT))
             .arg(report.as_of_us.map_or(String::new(), |at| at.to_string()));
         invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(&self.window_prefix);
-        for entry in &report.entries {
-            report_arguments(entry, &mut |argument| {
-                invocation.arg(argument);
-            });
-        }
+        let order = report_arguments(&report.entries, &mut |argument| {
+            invocation.arg(argument);
+        });
         let mut answer = self.run(doing, &mut invocation).await?;
         let decoded = (|| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let places = answer.list()?.numbers()?;
-            let exchange = places.into_iter().filter_map(|place| usize::try_from(place).ok()?.checked_sub(1));
-            let exchange = exchange.collect();
+            let place_in = |place| order.get(usize::try_from(place).ok()?.checked_sub(1)?).copied();
+            let mut exchange: Vec<usize> = places.into_iter().filter_map(place_in).collect();
+            exchange.sort_unstable();
             let suspects = answer.list()?.texts()?;
             let suspects = suspects.iter().filter_map(|name| decode(name));
             Ok(Acknowledged {
@@ -265,7 +261,7 @@ impl RedisStore {
     async fn roll(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
         let mut invocation = self.scripts.load.prepare_invoke();
         self.shared_keys(&mut invocation);
-        invocation.key(self.keys.quiet());
+        invocation.key(self.keys.quiet()).key(self.keys.notices());
         invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
         let mut answer = self.run(doing, &mut invocation).await?;
         let decoded = (|| {
@@ -309,7 +305,10 @@ impl RedisStore {
                     let view = match list.row()? {
                         None => continue,
                         Some(Err(problem)) => Err(problem),
-                        Some(Ok(mut row)) => Ok((row.record()?, row.counts()?, row.number()?)),
+                        Some(Ok(mut row)) => {
+                            let (counts, streak) = (row.counts()?, row.number()?);
+                            Ok((row.record()?, counts, streak))
+                        }
                     };
                     rows.push(FleetRow { name, view });
                 }
@@ -405,7 +404,16 @@ impl Store for RedisStore {
     }
 
     fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        Box::pin(self.watch_stream(from, patience))
+        Box::pin(async move { Ok(self.follow_streams(from, String::new(), patience).await?.events) })
+    }
+
+    fn follow(
+        &self,
+        from: Position,
+        notice: String,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<News, Error>> {
+        Box::pin(self.follow_streams(from, notice, patience))
     }
 
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {

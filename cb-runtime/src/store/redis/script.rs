@@ -18,6 +18,7 @@ const EXCHANGE: &str = concat!(
     include_str!("lua/count_window.lua"),
     include_str!("lua/role.lua"),
     include_str!("lua/settings.lua"),
+    include_str!("lua/notices.lua"),
     include_str!("lua/exchange.lua"),
 );
 const REPORT: &str = concat!(
@@ -27,8 +28,12 @@ const REPORT: &str = concat!(
     include_str!("lua/report.lua"),
 );
 const LOAD: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/load.lua"));
-const READ: &str =
-    concat!(include_str!("lua/common.lua"), include_str!("lua/quiet.lua"), include_str!("lua/read.lua"));
+const READ: &str = concat!(
+    include_str!("lua/common.lua"),
+    include_str!("lua/time_window.lua"),
+    include_str!("lua/quiet.lua"),
+    include_str!("lua/read.lua"),
+);
 
 impl Scripts {
     pub(super) fn new() -> Self {
@@ -58,8 +63,8 @@ mod tests {
 
     use super::{EXCHANGE, LOAD, READ, REPORT};
     use crate::store::{
-        IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_SETTINGS,
-        MAX_SPAN_US, MAX_STREAK, SAID_FOR,
+        IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_NOTICES, MAX_REASON, MAX_ROLE_TERM_US,
+        MAX_SETTINGS, MAX_SPAN_US, MAX_STREAK, NOTICE, SAID_FOR,
     };
 
     #[test]
@@ -76,6 +81,8 @@ mod tests {
             ("MAX_SETTINGS", MAX_SETTINGS as u64),
             ("IDLE", IDLE.as_secs()),
             ("SAID_FOR", SAID_FOR.as_secs()),
+            ("NOTICE", NOTICE.as_secs()),
+            ("MAX_NOTICES", MAX_NOTICES),
         ] {
             assert!(EXCHANGE.contains(&format!("local {name} = {value}\n")), "{name}");
         }

@@ -1,5 +1,6 @@
 //! Reads the event stream on a connection of its own, because a blocking read delays later commands.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use redis::streams::{StreamRangeReply, StreamReadReply};
 use tokio::time::timeout;
 
 use super::connect::Link;
+use super::keys::decode;
 use super::{RedisStore, is_an_answer, wire};
 use crate::error::{Error, ErrorKind};
-use crate::store::{EventsAt, Position, StreamEvent};
+use crate::store::{EventsAt, News, Position, StreamEvent};
 
 /// The wait behind unreadable entries before their existence is checked again.
 const SKIP_PATIENCE: Duration = Duration::from_millis(500);
@@ -25,11 +27,13 @@ pub(super) struct Watching {
 }
 
 impl RedisStore {
-    pub(super) async fn watch_stream(
+    /// See [`Store::follow`](crate::store::Store::follow).
+    pub(super) async fn follow_streams(
         &self,
         from: Position,
+        notice: String,
         patience: Duration,
-    ) -> Result<Vec<StreamEvent>, Error> {
+    ) -> Result<News, Error> {
         let doing = "reading the event stream";
         let mut watching = self.watching.lock().await;
         // Taken out while in use: if this future is dropped, a later watch must not wait for the pending
@@ -45,14 +49,15 @@ impl RedisStore {
             None if from.id.is_empty() => ("0-0".to_owned(), patience),
             None => (from.id.clone(), patience),
         };
-        let key = self.keys.events();
+        let (key, notices_key) = (self.keys.events(), self.keys.notices());
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(EVENTS_AT_ONCE);
         // BLOCK 0 would block without a limit.
         if let Ok(milliseconds @ 1..) = u64::try_from(patience.as_millis()) {
             command.arg("BLOCK").arg(milliseconds);
         }
-        command.arg("STREAMS").arg(&key).arg(start);
+        let notices_after = if notice.is_empty() { "$" } else { &notice };
+        command.arg("STREAMS").arg(&key).arg(&notices_key).arg(start).arg(notices_after);
         let limit = patience.saturating_add(self.watch_margin);
         let reply: Option<StreamReadReply> = match timeout(limit, command.query_async(&mut link)).await {
             Ok(Ok(reply)) => reply,
@@ -64,8 +69,20 @@ impl RedisStore {
             }
             Err(_) => return Err(Error::store(doing, format!("{key}: no answer within {limit:?}"))),
         };
-        let entries: Vec<_> =
-            reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids).collect();
+        let mut news = News { notice, ..News::default() };
+        let mut entries = Vec::new();
+        for stream in reply.into_iter().flat_map(|reply| reply.keys) {
+            if stream.key == key {
+                entries = stream.ids;
+                continue;
+            }
+            for entry in stream.ids {
+                // What cannot be read is nobody's name, and the counts come a little later.
+                news.notices
+                    .extend(entry.get::<String>("name").and_then(|name| decode(&name)).map(Arc::from));
+                news.notice = entry.id;
+            }
+        }
         if entries.is_empty()
             && let Some(skip) = skip
         {
@@ -81,7 +98,7 @@ impl RedisStore {
         }
         watching.link = Some((moves, link));
 
-        let mut events = Vec::new();
+        let events = &mut news.events;
         let mut odd: Option<(String, Error)> = None;
         for entry in entries {
             match wire::event(entry.id.clone(), &entry.map) {
@@ -103,7 +120,7 @@ impl RedisStore {
             watching.skip = Some((from.id, last));
             return Err(error);
         }
-        Ok(events)
+        Ok(news)
     }
 }
 

@@ -4,7 +4,7 @@
 //! than 14 digits, could not tell an empty list from an empty table, and would hand on whatever
 //! bytes somebody has put into Redis.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use redis::{FromRedisValue, Value};
@@ -21,8 +21,8 @@ use crate::store::{
 #[derive(Serialize)]
 pub(super) struct BatchOut<'a> {
     instance: &'a str,
-    /// The instance as it stands in lists.
-    pub(super) encoded: String,
+    /// The node as it stands in lists of failing ones.
+    pub(super) node: String,
     seq: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of: Option<u64>,
@@ -31,6 +31,8 @@ pub(super) struct BatchOut<'a> {
     prefix: &'a str,
     /// What a window's shape and bucket are appended to.
     windows: &'a str,
+    /// The key of the notices.
+    notices: String,
     /// How many events are kept, and for how many seconds; left out where it is what the script has built in.
     #[serde(skip_serializing_if = "Option::is_none")]
     retention: Option<(usize, u64)>,
@@ -53,12 +55,17 @@ pub(super) struct EntryOut<'a> {
     success: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failures: Vec<(u64, u64)>,
+    /// How many failures of the streak are kept apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<WindowOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     buckets: Vec<(u64, u64, u64, u64)>,
     #[serde(skip_serializing_if = "is_false")]
     failing: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    leaves: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<LastOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -67,6 +74,8 @@ pub(super) struct EntryOut<'a> {
     proposal: Option<ProposalOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     leases: Option<LeasesOut>,
+    #[serde(skip_serializing_if = "is_false")]
+    notice: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<RoleOut>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -148,16 +157,18 @@ impl<'a> BatchOut<'a> {
         fresh: String,
         prefix: &'a str,
         windows: &'a str,
+        notices: String,
         retention: Retention,
     ) -> Self {
         BatchOut {
             instance: &batch.instance,
-            encoded: encode(&batch.instance),
+            node: encode(batch.node()),
             seq: whole(batch.seq),
             as_of: batch.as_of_us.map(whole),
             fresh,
             prefix,
             windows,
+            notices,
             retention: (retention != Retention::default())
                 .then_some((retention.events, retention.age.as_secs())),
             entries: Vec::with_capacity(batch.entries.len()),
@@ -168,7 +179,8 @@ impl<'a> BatchOut<'a> {
 impl<'a> EntryOut<'a> {
     pub(super) fn new(entry: &'a Entry) -> Self {
         let delta = &entry.delta;
-        let pairs = delta.streak.failures.iter().filter(|(_, count)| *count > 0);
+        let failures: Vec<_> =
+            delta.streak.failures.iter().filter(|(_, count)| *count > 0).copied().collect();
         let buckets =
             delta.buckets.iter().filter(|(_, counts)| entry.window.is_some() && !counts.is_nothing());
         let calls = delta.calls.iter().filter(|(_, count)| entry.last.is_some() && *count > 0);
@@ -178,7 +190,8 @@ impl<'a> EntryOut<'a> {
             something: entry.has_something_to_merge(),
             counts: (!delta.counts.is_nothing()).then(|| counts_out(&delta.counts)),
             success: delta.streak.success_age_us.map(whole),
-            failures: pairs.map(|&(age, count)| (whole(age), whole(count))).collect(),
+            keep: (!failures.is_empty()).then(|| entry.streak_pairs()),
+            failures: failures.into_iter().map(|(age, count)| (whole(age), whole(count))).collect(),
             window: entry.window.map(|ask| WindowOut {
                 length: whole(ask.length_us),
                 width: whole(ask.width_us),
@@ -191,10 +204,12 @@ impl<'a> EntryOut<'a> {
                 })
                 .collect(),
             failing: entry.failing,
+            leaves: entry.leaves,
             last: entry.last.map(|ask| LastOut { calls: ask.calls, since: whole(ask.since) }),
             calls: calls.map(|&(kind, count)| (letter(kind), whole(count))).collect(),
             proposal: entry.proposal.as_ref().map(ProposalOut::new),
             leases: LeasesOut::new(&entry.leases),
+            notice: entry.notice,
             role: entry.role.map(|ask| RoleOut { want: ask.want, term: span(ask.term_us) }),
             settings: cut_to(&entry.settings, MAX_SETTINGS),
         }
@@ -300,28 +315,48 @@ fn counts_out(counts: &Counts) -> CountsOut {
     [whole(counts.successes), whole(counts.failures), whole(counts.slow)]
 }
 
-/// The arguments of one reported breaker, in the order in which `report.lua` takes them.
-pub(super) fn report_arguments(entry: &Reported, put: &mut impl FnMut(String)) {
-    put(encode(&entry.name));
-    put(whole(entry.epoch).to_string());
-    for count in counts_out(&entry.counts) {
-        put(count.to_string());
+/// The arguments of a report's entries, as `report.lua` takes them: in groups of one window and one kind of
+/// rule. Returns the entries' places in the report, in the order of the arguments.
+pub(super) fn report_arguments(entries: &[Reported], put: &mut impl FnMut(String)) -> Vec<usize> {
+    let mut groups: BTreeMap<(Option<(u64, u64)>, bool), Vec<usize>> = BTreeMap::new();
+    for (place, entry) in entries.iter().enumerate() {
+        let shape = entry.window.map(|ask| (whole(ask.length_us), whole(ask.width_us)));
+        groups.entry((shape, entry.by_streak)).or_default().push(place);
     }
-    for age in [entry.success_age_us, entry.failure_age_us] {
-        put(age.map_or(String::new(), |age| whole(age).to_string()));
-    }
-    put(u8::from(entry.by_streak).to_string());
-    let shape = entry.window.map(|ask| [whole(ask.length_us), whole(ask.width_us)]);
-    let spans = shape.map_or([String::new(), String::new()], |shape| shape.map(|span| span.to_string()));
-    spans.into_iter().for_each(&mut *put);
-    let buckets: Vec<_> =
-        entry.buckets.iter().filter(|(_, counts)| shape.is_some() && !counts.is_nothing()).collect();
-    put(buckets.len().to_string());
-    for (age, counts) in buckets {
-        put(whole(*age).to_string());
-        for count in counts_out(counts) {
-            put(count.to_string());
+    let or_none = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
+    for ((shape, by_streak), places) in &groups {
+        put(or_none(shape.map(|(length, _)| length)));
+        put(or_none(shape.map(|(_, width)| width)));
+        put(u8::from(*by_streak).to_string());
+        put(places.len().to_string());
+        for entry in places.iter().map(|place| &entries[*place]) {
+            put(encode(&entry.name));
+            put(whole(entry.epoch).to_string());
+            put(counts_text(&entry.counts));
+            put(or_none(entry.success_age_us.map(whole)));
+            put(or_none(entry.failure_age_us.map(whole)));
+            put(buckets_text(entry));
         }
+    }
+    groups.into_values().flatten().collect()
+}
+
+fn buckets_text(entry: &Reported) -> String {
+    match &entry.buckets[..] {
+        _ if entry.window.is_none() => String::new(),
+        [(age, counts)] if *counts == entry.counts => whole(*age).to_string(),
+        all => {
+            let all = all.iter().filter(|(_, counts)| !counts.is_nothing());
+            all.map(|(age, counts)| format!("{}:{};", whole(*age), counts_text(counts))).collect()
+        }
+    }
+}
+
+/// Counts as they stand in Redis.
+fn counts_text(counts: &Counts) -> String {
+    match counts_out(counts) {
+        [successes, 0, 0] => successes.to_string(),
+        [successes, failures, slow] => format!("{successes},{failures},{slow}"),
     }
 }
 
@@ -426,19 +461,20 @@ impl ReplyReader {
         })
     }
 
-    /// `own`: the asking instance, encoded.
-    pub(super) fn view(mut self, now_us: u64, own: &str) -> Result<View, DecodeError> {
-        let window = self.optional(ReplyReader::window)?;
-        let won = self.number()? == 1;
-        let granted = self.list()?.texts()?;
-        let granted = granted.iter().map(|id| id.parse().map_err(|_| DecodeError("id of a lease")));
+    /// The next entry's part of an answer, or the text of an error. `own`: the node of the asking instance, encoded.
+    pub(super) fn view(&mut self, now_us: u64, own: &str) -> Result<Result<View, String>, DecodeError> {
+        match self.next()? {
+            Value::Int(1) => {}
+            Value::BulkString(text) => return Ok(Err(String::from_utf8_lossy(&text).into_owned())),
+            _ => return Err(DecodeError("view")),
+        }
         // In the order in which they come.
-        Ok(View {
-            window,
-            won,
-            granted: granted.collect::<Result<_, _>>()?,
+        Ok(Ok(View {
+            won: self.number()? == 1,
+            granted: self.granted()?,
             lease_wait_us: self.signed()?,
             success_age_us: self.signed()?,
+            window: self.optional_text()?.map(|buckets| window(&buckets)).transpose()?,
             failing: match self.optional_text()? {
                 Some(list) => of_others(&list, own, now_us).into_iter().map(|at| now_us - at).collect(),
                 None => Vec::new(),
@@ -446,10 +482,16 @@ impl ReplyReader {
             last: self.optional(|mut last| last.last(own))?,
             role: self.optional(|mut role| role.role())?,
             other_settings: self.optional_text()?,
-            record: self.record()?,
             counts: self.counts()?,
             streak: self.number()?,
-        })
+            record: self.record()?,
+        }))
+    }
+
+    fn granted(&mut self) -> Result<Vec<LeaseId>, DecodeError> {
+        let ids = self.text()?;
+        let ids = ids.split(',').filter(|id| !id.is_empty());
+        ids.map(|id| id.parse().map_err(|_| DecodeError("id of a lease"))).collect()
     }
 
     fn optional_text(&mut self) -> Result<Option<String>, DecodeError> {
@@ -483,15 +525,18 @@ impl ReplyReader {
     fn role(&mut self) -> Result<RoleView, DecodeError> {
         Ok(RoleView { mine: self.number()? == 1, token: self.number()?, remaining_us: self.number()? })
     }
+}
 
-    fn window(mut self) -> Result<WindowView, DecodeError> {
-        let mut buckets = Vec::with_capacity(self.0.len());
-        while !self.0.as_slice().is_empty() {
-            let mut bucket = self.list()?;
-            buckets.push((bucket.number()?, bucket.counts()?));
-        }
-        Ok(WindowView { buckets })
-    }
+/// "<bucket>:<successes>,<failures>,<slow>;" for each.
+fn window(text: &str) -> Result<WindowView, DecodeError> {
+    let bucket = |text: &str| {
+        let (number, counts) = text.split_once(':')?;
+        let mut counts = counts.split(',').map(|count| count.parse().ok());
+        let counts = Counts { successes: counts.next()??, failures: counts.next()??, slow: counts.next()?? };
+        Some((number.parse().ok()?, counts))
+    };
+    let buckets = text.split_terminator(';').map(|text| bucket(text).ok_or(DecodeError("bucket")));
+    Ok(WindowView { buckets: buckets.collect::<Result<_, _>>()? })
 }
 
 /// An entry of the event stream; the error says what is wrong with it.

@@ -330,6 +330,12 @@ impl CallStats {
         self.before.counts.failures + self.pending.counts.failures > 0
     }
 
+    /// The store may list this instance's node as a failing one.
+    pub(super) fn is_among_failing(&self) -> bool {
+        let has_failed = |own: &PendingDelta| own.latest_failure().is_some();
+        self.counts_instances && self.own.as_ref().is_some_and(has_failed)
+    }
+
     pub(super) fn has_time_window(&self) -> bool {
         self.time.is_some()
     }

@@ -101,7 +101,8 @@ fn slow_calls_open_and_a_slow_failure_is_both() {
         fleet.call(1, true).await;
         exchange(&mut fleet).await;
         fleet.call_ending(1, Outcome::SlowFailure).await;
-        exchange(&mut fleet).await;
+        // The other instance is given time to report.
+        fleet.settle().await;
         assert_eq!(states(&fleet), [State::Open; 2]);
         let snapshot = fleet.instances[1].core.snapshot();
         assert_eq!(snapshot.reason, "50.0 % of 4 calls in 1m took longer than 2s (limit 50.0 %)");

@@ -17,6 +17,8 @@ local MAX_ROLE_TERM = 300000000
 local MAX_SETTINGS = 600
 local IDLE = 3600
 local SAID_FOR = 180
+local NOTICE = 10
+local MAX_NOTICES = 5
 -- Time to live is renewed at most this often, in microseconds.
 local RENEW = 300000000
 
@@ -128,16 +130,22 @@ local function written_run(run)
   return table.concat(parts)
 end
 
--- Merges in what came later or earlier; both as instants.
-local function merge_run(run, success, failures)
+local function by_instant(one, other)
+  return one[1] < other[1]
+end
+
+-- Merges in what came later or earlier; both as instants. At most `pairs_kept` pairs stay.
+local function merge_run(run, success, failures, pairs_kept)
   if success then
     run.success = math.max(run.success or success, success)
   end
   local all = run.failures
-  for _, pair in ipairs(failures) do
-    all[#all + 1] = pair
+  if #failures > 0 then
+    for _, pair in ipairs(failures) do
+      all[#all + 1] = pair
+    end
+    table.sort(all, by_instant)
   end
-  table.sort(all, function(one, other) return one[1] < other[1] end)
   local kept = {}
   for _, pair in ipairs(all) do
     local newest = kept[#kept]
@@ -149,7 +157,7 @@ local function merge_run(run, success, failures)
       kept[#kept + 1] = pair
     end
   end
-  while #kept > MAX_STREAK do
+  while #kept > pairs_kept do
     kept[2][2] = math.min(kept[2][2] + kept[1][2], MAX_COUNT)
     table.remove(kept, 1)
   end
@@ -216,8 +224,8 @@ end
 -- `fields` are FIELDS and, after them, those that are handed on as they are.
 local function read_breaker(key, fields)
   local f = use(key, redis.pcall('HMGET', key, unpack(fields)))
-  local exists = false
-  for i = 1, #fields do
+  local exists = f[1]
+  for i = 2, exists and 0 or #fields do
     exists = exists or f[i]
   end
   local state = f[1] or 'closed'
@@ -272,11 +280,10 @@ local function remaining(b)
   return fitted(b.state, b.ends and math.max(b.ends - now, 0), b.reset)
 end
 
--- A breaker as it is answered: a record and what has been counted. What Rust decodes by position.
-local function answer(b)
+-- A breaker's record as it is answered. What Rust decodes by position.
+local function record_of(b)
   return b.epoch, b.state, b.reason, b.by, b.actor, remaining(b) or -1,
-    b.since and math.max(now - b.since, 0) or 0, b.reset, b.attempt,
-    b.successes, b.failures, b.slow, b.run.sum
+    b.since and math.max(now - b.since, 0) or 0, b.reset, b.attempt
 end
 
 -- Keys that all breakers share hold nothing that could not be found again. One that somebody else has

@@ -1,6 +1,7 @@
 -- One exchange: see Store::exchange, and Batch for what the fields mean. KEYS: meta, events, held, names, the
 -- instance's sequence, quiet; then for each entry its breaker, its leases and, if it asks for them, its last
--- calls. ARGV[1]: the batch, as JSON.
+-- calls. ARGV[1]: the batch, as JSON. No more, because an empty batch has to have ten arguments at most: a
+-- server that wants a password first says so only up to there.
 local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local batch = cjson.decode(ARGV[1])
 
@@ -17,18 +18,23 @@ local base = base_of(batch.as_of)
 local NONE = {}
 
 -- What the entries will look at, in few commands: entries of one batch mostly have one shape of window.
-local shapes = {}
+local shapes, latest = {}, {}
 local function shape_of(ask)
+  if ask.length == latest.length and ask.width == latest.width then
+    return latest
+  end
   local shape = whole(ask.length) .. '/' .. whole(ask.width) .. ':'
-  shapes[shape] = shapes[shape] or window_of(ask, batch.windows .. shape)
-  return shapes[shape]
+  shapes[shape] = shapes[shape] or window_of(ask.length, ask.width, batch.windows .. shape)
+  latest = shapes[shape]
+  return latest
 end
 local all, without_quiet = {}, {}
 for i, e in ipairs(batch.entries) do
   all[i] = e.name
-  local epoch = e.known and e.known.epoch or 0
   if e.window then
-    local w, field = shape_of(e.window), whole(epoch) .. ':' .. e.name
+    e.of_epoch = e.known and e.known.epoch or 0
+    local w, field = shape_of(e.window), whole(e.of_epoch) .. ':' .. e.name
+    e.shape, e.field = w, field
     for bucket = math.max(w.first, e.window.since), w.current do
       want_bucket(w, bucket, field)
     end
@@ -40,7 +46,7 @@ for i, e in ipairs(batch.entries) do
     end
   end
 end
-fetch_quiet(quiet, all)
+parse_all_quiet(quiet, all)
 fetch_buckets()
 
 local function instant(age)
@@ -190,8 +196,11 @@ local function write_breaker(key, e, b, merged)
       put('actor', '')
     end
   end
-  if b.noted and b.failing ~= '' then
-    put('failing', whole(b.epoch) .. '|' .. b.failing)
+  if b.notified then
+    put('noticed_us', whole(now))
+  end
+  if b.noted and kept then
+    put('failing', b.failing ~= '' and whole(b.epoch) .. '|' .. b.failing or '')
   end
   if b.role then
     put_role(b.role, put)
@@ -249,13 +258,18 @@ local function write_breaker(key, e, b, merged)
   end
 end
 
+-- A breaker's field in windows.
+local function field_of(e, b)
+  return e.of_epoch == b.epoch and e.field or whole(b.epoch) .. ':' .. e.name
+end
+
 local function read_entry(e, key)
   local roles = e.role or (e.proposal and e.proposal.token)
-  if not (roles or e.settings or e.failing) then
+  if not (roles or e.settings or e.failing or e.notice) then
     return read_breaker(key, FIELDS)
   end
   local b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
-    e.settings and SETTINGS_FIELDS or NONE))
+    e.settings and SETTINGS_FIELDS or NONE, e.notice and NOTICE_FIELDS or NONE))
   b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
   b.role = roles and read_role(key, b)
   b.said = e.settings and read_settings(key, b)
@@ -263,8 +277,8 @@ local function read_entry(e, key)
 end
 
 -- Reads a key of a breaker. What cannot be read is reported and deleted, and read as a key that is not there.
-local function read_or_lose(key, read)
-  local ok, found = pcall(read)
+local function read_or_lose(key, read, ...)
+  local ok, found = pcall(read, ...)
   if ok then
     return found, false
   elseif type(found) ~= 'table' or not found.lost then
@@ -272,12 +286,16 @@ local function read_or_lose(key, read)
   end
   warnings[#warnings + 1] = found.text
   redis.call('DEL', key)
-  return read(), true
+  return read(...), true
+end
+
+local function expire_leases(key)
+  return use(key, redis.pcall('ZREMRANGEBYSCORE', key, '-inf', whole(now)))
 end
 
 -- Everything is read before the first write.
 local function exchange(e, key, leases_key, last_key)
-  local b, lost = read_or_lose(key, function() return read_entry(e, key) end)
+  local b, lost = read_or_lose(key, read_entry, e, key)
   if lost then
     begin(b, { epoch = 0, state = 'closed', reason = '', by = '', since = 0, reset = 0, attempt = 0 })
   end
@@ -292,7 +310,7 @@ local function exchange(e, key, leases_key, last_key)
     b.failures = math.min(b.failures + q.failures, MAX_COUNT)
     b.slow = math.min(b.slow + q.slow, MAX_COUNT)
     if q.success then
-      merge_run(b.run, q.success, NONE)
+      merge_run(b.run, q.success, NONE, MAX_STREAK)
     end
   end
   if b.lapsed then
@@ -318,13 +336,11 @@ local function exchange(e, key, leases_key, last_key)
   for _, pair in ipairs(failed) do
     pair[1] = instant(pair[1])
   end
-  local window = e.window and shape_of(e.window)
-  local last = e.last and read_or_lose(last_key, function() return read_last(last_key, e.last, b.epoch) end)
+  local window = e.shape
+  local last = e.last and read_or_lose(last_key, read_last, last_key, e.last, b.epoch)
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
-    read_or_lose(leases_key, function()
-      return use(leases_key, redis.pcall('ZREMRANGEBYSCORE', leases_key, '-inf', whole(now)))
-    end)
+    read_or_lose(leases_key, expire_leases, leases_key)
   end
 
   local merged
@@ -345,7 +361,7 @@ local function exchange(e, key, leases_key, last_key)
     b.failures = math.min(b.failures + failures, MAX_COUNT)
     b.slow = math.min(b.slow + slow, MAX_COUNT)
     if merged.run then
-      merge_run(b.run, e.success and instant(e.success), failed)
+      merge_run(b.run, e.success and instant(e.success), failed, e.keep or MAX_STREAK)
     end
     if #failed > 0 then
       b.last_failure = failed[#failed][1]
@@ -357,19 +373,27 @@ local function exchange(e, key, leases_key, last_key)
       for _, pair in ipairs(failed) do
         at = math.max(at, pair[1])
       end
-      b.failing = note_failing(b.failing, batch.encoded, at, now)
+      b.failing = note_failing(b.failing, batch.node, at, now)
       b.noted = true
     end
     if window then
       for _, bucket in ipairs(buckets) do
-        add_to_bucket(window, bucket[1], whole(b.epoch) .. ':' .. e.name, bucket[2], bucket[3], bucket[4])
+        add_to_bucket(window, bucket[1], field_of(e, b), bucket[2], bucket[3], bucket[4])
       end
     end
     if last and e.calls then
-      append_calls(last, e.calls, e.failing and batch.encoded)
+      append_calls(last, e.calls, e.failing and batch.node)
     end
   end
 
+  if e.leaves then
+    if b.failing then
+      b.failing, b.noted = without_failing(b.failing, batch.node), true
+    end
+    if last and not last.fresh then
+      last.failing, last.changed = without_failing(last.failing, batch.node), true
+    end
+  end
   if leases and not b.leases_end then
     settle_leases(leases_key, batch.instance, asks)
   end
@@ -407,22 +431,28 @@ local function exchange(e, key, leases_key, last_key)
   elseif last then
     write_last(last, b.epoch)
   end
+  if e.notice and b.state == 'closed' and is_kept(b, e, merged) then
+    b.notified = notify(meta, batch.notices, e.name, b.noticed_us)
+  end
   write_breaker(key, e, b, merged)
 
   return {
-    window and seen_buckets(window, e.window.since, whole(b.epoch) .. ':' .. e.name) or false, won and 1 or 0, granted, wait,
+    won and 1 or 0, table.concat(granted, ','), wait,
     b.run.success and math.max(now - b.run.success, 0) or -1,
+    window and seen_buckets(window, e.window.since, field_of(e, b)) or false,
     b.failing or false,
     last and seen_calls(last, e.failing) or false,
     e.role and seen_role(b.role, batch.instance) or false,
     b.said and seen_settings(b.said) or false,
-    answer(b)
+    b.successes, b.failures, b.slow, b.run.sum,
+    record_of(b)
   }
 end
 
-local views = {}
+-- One list for all: each table in an answer costs Redis as much as a dozen numbers.
+local views, count = {}, 0
 local at = 7
-for i, e in ipairs(batch.entries) do
+for _, e in ipairs(batch.entries) do
   local last_key
   local key, leases_key = KEYS[at], KEYS[at + 1]
   at = at + 2
@@ -431,12 +461,17 @@ for i, e in ipairs(batch.entries) do
     at = at + 1
   end
   local ok, result = pcall(exchange, e, key, leases_key, last_key)
+  count = count + 1
   if ok then
-    views[i] = result
+    views[count] = 1
+    for place_of, value in ipairs(result) do
+      views[count + place_of] = value
+    end
+    count = count + #result
   elseif type(result) == 'table' then
-    views[i] = result.text or result.err
+    views[count] = result.text or result.err
   else
-    views[i] = key .. ' could not be used: ' .. tostring(result)
+    views[count] = key .. ' could not be used: ' .. tostring(result)
   end
 end
 

@@ -1,11 +1,13 @@
 -- What a newcomer needs, or (ARGV[3] = 'all') the names of all breakers. KEYS: meta, events, held, names,
--- quiet. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
+-- quiet, notices. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
 local meta, events, held, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 
 local place = stand(meta, events, fresh)
 keep(meta, held, names, prefix)
-mended(events, function() return redis.pcall('XLEN', events) end)
+for _, stream in ipairs({ events, KEYS[6] }) do
+  mended(stream, function() return redis.pcall('XLEN', stream) end)
+end
 local found = mended(held, function() return redis.pcall('ZRANGE', held, 0, -1) end,
   function() find_held(held, names, prefix) end) or {}
 if asked == 'all' then

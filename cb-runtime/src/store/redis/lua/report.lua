@@ -1,11 +1,13 @@
 -- Handles a report: see Store::report. It reads a breaker's hash only if `quiet` has no field of that
 -- breaker. KEYS: meta, events, held, names, the instance's sequence, quiet. ARGV: sequence number, the
 -- store's time of the ages, a fresh incarnation, the prefix of breakers' keys, the prefix of windows' keys;
--- then for each entry: name, epoch, successes, failures, slow, age of the latest success, age of the latest
--- failure ('' = none), 1 if the breaker judges by consecutive failures, length and width of its window (''
--- = none), the number of its buckets, and for each bucket its age and three counts.
+-- then groups of entries. A group: length and width of the window ('' = none), 1 if these entries are
+-- judged by failures in a row, the number of entries, and for each: name, epoch, counts, age of the latest
+-- success and age of the latest failure ('' = none), and the buckets: '' = none, the age of the one that
+-- all these counts fell into, or "<age>:<counts>;" for each.
 local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local breakers, windows = ARGV[4], ARGV[5]
+local FIRST, GROUP, ENTRY = 6, 4, 6
 
 local retry, refused = settle_sequence(sequence, tonumber(ARGV[1]))
 if refused then
@@ -14,74 +16,108 @@ end
 local place = stand(meta, events, ARGV[3])
 local base = base_of(tonumber(ARGV[2]))
 
-local entries, all = {}, {}
-local shapes = {}
-local at = 6
-while ARGV[at] do
-  local e = { name = ARGV[at], epoch = tonumber(ARGV[at + 1]), at = at }
-  local length, width, count = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), tonumber(ARGV[at + 10])
-  if length then
-    local shape = ARGV[at + 8] .. '/' .. ARGV[at + 9] .. ':'
-    shapes[shape] = shapes[shape] or window_of({ length = length, width = width }, windows .. shape)
-    e.window = shapes[shape]
-    e.field = ARGV[at + 1] .. ':' .. e.name
-    for i = 0, count - 1 do
-      local place_of = at + 11 + i * 4
-      ARGV[place_of] = math.floor(math.max(base - ARGV[place_of], 0) / width)
-    end
+-- Calls visit(group, first, last) with the place of a group's head, and those of its entries.
+local function each_group(visit)
+  local at = FIRST
+  while ARGV[at] do
+    local first = at + GROUP
+    local next_at = first + ENTRY * ARGV[at + 3]
+    visit(at, first, next_at - 1)
+    at = next_at
   end
-  e.buckets = count
-  entries[#entries + 1], all[#all + 1] = e, e.name
-  at = at + 11 + count * 4
 end
-fetch_quiet(quiet, all)
+
+local all, texts, changed, answered = {}, {}, {}, {}
+each_group(function(_, first, last)
+  for a = first, last, ENTRY do
+    all[#all + 1] = ARGV[a]
+  end
+end)
+for i, text in ipairs(fetch_quiet(quiet, all)) do
+  texts[all[i]] = text
+end
 
 -- A breaker of which nothing is known here is looked up: only a closed one of this very epoch is reported.
-local function present(e)
-  local f = redis.pcall('HMGET', breakers .. e.name, 'epoch', 'state')
+local function is_closed_in(name, epoch)
+  local f = redis.pcall('HMGET', breakers .. name, 'epoch', 'state')
   if failure(f) then
     return false
   end
-  return (f[2] or 'closed') == 'closed' and tonumber(f[1] or 0) == e.epoch
+  return (f[2] or 'closed') == 'closed' and tonumber(f[1] or 0) == tonumber(epoch)
 end
 
-local answered = {}
-for i, e in ipairs(entries) do
-  local q = quiet_fields[e.name]
-  if not q and present(e) then
-    q = new_quiet(e.epoch)
-    quiet_fields[e.name] = q
+-- The later of an age and an instant as it stands in Redis.
+local function latest(age, before)
+  if age == '' then
+    return before
   end
-  e.timely = q and q.epoch == e.epoch
-  if not e.timely or (q.streak and ARGV[e.at + 7] == '1') then
-    answered[#answered + 1] = i
+  local at = math.max(base - age, 0)
+  if before ~= '' then
+    at = math.max(at, math.min(tonumber(before), now))
   end
-  if e.timely and e.window then
-    for n = 0, e.buckets - 1 do
-      local bucket = ARGV[e.at + 11 + n * 4]
-      if bucket >= e.window.first then
-        want_bucket(e.window, bucket, e.field)
+  return whole(at)
+end
+
+local function note(w, age, field, counts)
+  local bucket = math.floor(math.max(base - age, 0) / w.width)
+  if bucket >= w.first and bucket <= w.current then
+    local b = bucket_of(w, bucket)
+    b.wanted[#b.wanted + 1] = field
+    b.changed[#b.wanted] = counts
+  end
+end
+
+local count = 0
+each_group(function(head, first, last)
+  local length, width, by_streak = ARGV[head], ARGV[head + 1], ARGV[head + 2] == '1'
+  local w = length ~= '' and
+    window_of(tonumber(length), tonumber(width), windows .. length .. '/' .. width .. ':')
+  for a = first, last, ENTRY do
+    local name, epoch, counts = ARGV[a], ARGV[a + 1], ARGV[a + 2]
+    local told, streak, success, failed, before
+    count = count + 1
+    if texts[name] then
+      told, streak, success, failed, before = split_quiet(texts[name])
+    end
+    if not told and is_closed_in(name, epoch) then
+      told, streak, success, failed, before = epoch, '0', '', '', 0
+    end
+    if told ~= epoch or (by_streak and streak == '1') then
+      answered[#answered + 1] = count
+    end
+    if told == epoch and not retry then
+      changed[#changed + 1] = name
+      texts[name] = quiet_text(epoch, streak, latest(ARGV[a + 3], success), latest(ARGV[a + 4], failed),
+        sum_of(before, counts))
+      local fallen = ARGV[a + 5]
+      if w and fallen ~= '' then
+        local field = epoch .. ':' .. name
+        if tonumber(fallen) then
+          note(w, fallen, field, counts)
+        else
+          for age, some in string.gmatch(fallen, '(%d+):([%d,]+);') do
+            note(w, age, field, some)
+          end
+        end
       end
     end
   end
-end
+end)
 
-if not retry then
-  fetch_buckets()
-  for _, e in ipairs(entries) do
-    if e.timely then
-      local a = e.at
-      local success, failed = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6])
-      add_quiet(quiet_fields[e.name], tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]),
-        success and math.max(base - success, 0), failed and math.max(base - failed, 0))
-      for n = 0, e.buckets - 1 do
-        local b = a + 11 + n * 4
-        add_to_bucket(e.window, ARGV[b], e.field, tonumber(ARGV[b + 1]), tonumber(ARGV[b + 2]), tonumber(ARGV[b + 3]))
-      end
-    end
+fetch_buckets()
+for _, b in ipairs(buckets) do
+  for i, field in ipairs(b.wanted) do
+    b.values[field] = sum_of(b.values[field] or 0, b.changed[i])
   end
-  write_buckets()
-  write_quiet(quiet, {})
+  b.changed = b.wanted
+end
+write_buckets()
+local set = {}
+for i, name in ipairs(changed) do
+  set[2 * i - 1], set[2 * i] = name, texts[name]
+end
+if #set > 0 then
+  put_quiet(quiet, set)
 end
 if place.due then
   keep(meta, held, names, breakers)

@@ -1,104 +1,128 @@
--- Time windows. A bucket of all breakers' windows of one shape is a hash: "<epoch>:<breaker>" holds
--- "<successes>,<failures>,<slow>". A bucket leaves by expiring; an epoch's counts never meet another's.
+-- Time windows. A bucket of all breakers' windows of one shape is a hash: "<epoch>:<breaker>" holds counts.
+-- A bucket leaves by expiring; an epoch's counts never meet another's.
 --
 -- Fields are read in one command per bucket, for all entries of a call, and written in one. What cannot be
 -- read is lost: a window is counted anew faster than anybody could put it right by hand.
 
-local buckets = { keys = {}, wanted = {}, values = {}, changed = {} }
+-- Counts are "<successes>,<failures>,<slow>", or "<successes>" where the others are 0: most counts are, and
+-- reading and writing one number costs half as much.
+local function counts_of(text)
+  local successes = tonumber(text)
+  if successes and successes >= 0 and successes <= MAX_COUNT then
+    return successes, 0, 0
+  end
+  local all, failures, slow = string.match(text, '^(%d+),(%d+),(%d+)$')
+  if not all then
+    return 0, 0, 0
+  end
+  return math.min(tonumber(all), MAX_COUNT), math.min(tonumber(failures), MAX_COUNT),
+    math.min(tonumber(slow), MAX_COUNT)
+end
 
-local function window_of(shape, prefix)
-  local w = { length = shape.length, width = shape.width, prefix = prefix }
-  w.count = math.ceil(shape.length / shape.width)
-  w.current = math.floor(now / shape.width)
+-- Redis writes a number with 17 digits, which is exact for counts.
+local function counts_text(successes, failures, slow)
+  if failures == 0 and slow == 0 then
+    return successes
+  end
+  return string.format('%.0f,%.0f,%.0f', successes, failures, slow)
+end
+
+-- Two counts as they stand in Redis, added.
+local function sum_of(one, other)
+  local sum, more = tonumber(one), tonumber(other)
+  if sum and more and sum >= 0 and sum <= MAX_COUNT and more >= 0 then
+    return math.min(sum + more, MAX_COUNT)
+  end
+  local successes, failures, slow = counts_of(one)
+  local s, f, l = counts_of(other)
+  return counts_text(math.min(successes + s, MAX_COUNT), math.min(failures + f, MAX_COUNT),
+    math.min(slow + l, MAX_COUNT))
+end
+
+local function window_of(length, width, prefix)
+  local w = { length = length, width = width, prefix = prefix }
+  w.count = math.ceil(length / width)
+  w.current = math.floor(now / width)
   w.first = math.max(w.current + 1 - w.count, 0)
+  w.keys = {}
   return w
 end
 
-local function bucket_key(w, bucket)
-  local key = w.prefix .. whole(bucket)
-  if not buckets.keys[key] then
+-- By key: the window and the bucket, what is to be read, what has been, and what is to be written.
+local buckets = {}
+
+local function bucket_of(w, bucket)
+  local b = w.keys[bucket]
+  if not b then
+    b = { key = w.prefix .. whole(bucket), wanted = {}, values = {}, changed = {} }
     -- Kept for a minute beyond its use: clocks may be set back a little.
-    buckets.keys[key] = math.max((bucket + 1) * w.width + w.length - now, 0) / 1000 + 60000
-    buckets.wanted[key], buckets.values[key], buckets.changed[key] = {}, {}, {}
+    b.life = math.min(math.max((bucket + 1) * w.width + w.length - now, 0) / 1000 + 60000, MAX_SPAN / 1000)
+    w.keys[bucket] = b
+    buckets[#buckets + 1] = b
   end
-  return key
+  return b
 end
 
 -- Names a field that will be read. Fields that have not been named are read one by one.
 local function want_bucket(w, bucket, field)
-  local wanted = buckets.wanted[bucket_key(w, bucket)]
+  local wanted = bucket_of(w, bucket).wanted
   wanted[#wanted + 1] = field
 end
 
-local function sums_of(text)
-  local successes, failures, slow = string.match(text or '', '^(%d+),(%d+),(%d+)$')
-  if not successes then
-    return { 0, 0, 0 }
-  end
-  return {
-    math.min(tonumber(successes), MAX_COUNT), math.min(tonumber(failures), MAX_COUNT),
-    math.min(tonumber(slow), MAX_COUNT),
-  }
-end
-
-local function fetch(key, fields)
-  local found = mended(key, function() return redis.pcall('HMGET', key, unpack(fields)) end) or {}
+local function fetch(b, fields)
+  local found = mended(b.key, function() return redis.pcall('HMGET', b.key, unpack(fields)) end) or {}
   for i, field in ipairs(fields) do
-    local text = found[i]
-    buckets.values[key][field] = text and sums_of(text) or false
+    b.values[field] = found[i] or false
   end
 end
 
 local function fetch_buckets()
-  for key, fields in pairs(buckets.wanted) do
-    if #fields > 0 then
-      fetch(key, fields)
+  for _, b in ipairs(buckets) do
+    if #b.wanted > 0 then
+      fetch(b, b.wanted)
     end
   end
 end
 
--- The sums of one bucket; false if it holds none.
-local function bucket_sums(w, bucket, field)
-  local key = bucket_key(w, bucket)
-  if buckets.values[key][field] == nil then
-    fetch(key, { field })
+-- What one bucket holds; false if it holds none.
+local function bucket_counts(w, bucket, field)
+  local b = bucket_of(w, bucket)
+  if b.values[field] == nil then
+    fetch(b, { field })
   end
-  return buckets.values[key][field]
+  return b.values[field]
 end
 
 local function add_to_bucket(w, bucket, field, successes, failures, slow)
   if bucket < w.first or bucket > w.current then
     return
   end
-  local key = bucket_key(w, bucket)
-  local sums = bucket_sums(w, bucket, field) or { 0, 0, 0 }
-  sums[1] = math.min(sums[1] + successes, MAX_COUNT)
-  sums[2] = math.min(sums[2] + failures, MAX_COUNT)
-  sums[3] = math.min(sums[3] + slow, MAX_COUNT)
-  buckets.values[key][field], buckets.changed[key][field] = sums, sums
+  local b = bucket_of(w, bucket)
+  b.values[field] = sum_of(bucket_counts(w, bucket, field) or 0, counts_text(successes, failures, slow))
+  b.changed[#b.changed + 1] = field
 end
 
 local function write_buckets()
-  for key, changed in pairs(buckets.changed) do
+  for _, b in ipairs(buckets) do
     local set = {}
-    for field, sums in pairs(changed) do
-      set[#set + 1] = field
-      set[#set + 1] = whole(sums[1]) .. ',' .. whole(sums[2]) .. ',' .. whole(sums[3])
+    for i, field in ipairs(b.changed) do
+      set[2 * i - 1], set[2 * i] = field, b.values[field]
     end
     if #set > 0 then
-      redis.pcall('HSET', key, unpack(set))
-      redis.pcall('PEXPIRE', key, whole(math.min(buckets.keys[key], MAX_SPAN / 1000)))
+      redis.pcall('HSET', b.key, unpack(set))
+      redis.pcall('PEXPIRE', b.key, whole(b.life))
     end
   end
 end
 
+-- "<bucket>:<successes>,<failures>,<slow>;" for each that holds something.
 local function seen_buckets(w, since, field)
-  local list = {}
+  local parts = {}
   for bucket = math.max(w.first, since), w.current do
-    local sums = bucket_sums(w, bucket, field)
-    if sums then
-      list[#list + 1] = { bucket, sums[1], sums[2], sums[3] }
+    local counts = bucket_counts(w, bucket, field)
+    if counts then
+      parts[#parts + 1] = string.format('%.0f:%.0f,%.0f,%.0f;', bucket, counts_of(counts))
     end
   end
-  return list
+  return table.concat(parts)
 end

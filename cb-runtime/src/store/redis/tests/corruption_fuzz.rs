@@ -279,10 +279,15 @@ async fn odd_windows_and_reports_are_lost_and_go_on() {
         "1,2",
         "1,1,-1",
         "1,1,99999999999999999999",
-        "0|1,1,1|x|1|0",
-        "0|1,1,1|||2",
-        "99999999999999999999|1,1,1|||0",
-        "0|1,1,1|99999999999999999999||0",
+        "1.5",
+        "inf",
+        "nan",
+        "0|0|x|1|1,1,1",
+        "0|2|||1",
+        "0|0|||1,1",
+        "99999999999999999999|0|||1",
+        "0|0|99999999999999999999||1,1,1",
+        "0|0|||99999999999999999999",
     ] {
         seq += 2;
         report(seq).await;
@@ -465,6 +470,7 @@ async fn a_sequence_that_is_none_is_begun_anew() {
         server.cli(wrong);
         for _ in 0..2 {
             let batch = crate::store::Batch {
+                node: "".into(),
                 instance: "a".into(),
                 seq: 7,
                 as_of_us: None,

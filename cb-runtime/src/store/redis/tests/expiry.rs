@@ -96,6 +96,7 @@ async fn closed_and_open_breakers_live_for_an_hour_and_overrides_until_they_are_
                 _ if state.is_manual() => -1..=-1,
                 // What all breakers share lives for an hour longer.
                 State::Open => 3650..=2 * 3600 + 65,
+                // Rounded up to whole seconds, once for the state and once for what is shared.
                 _ => 3590..=2 * 3600 + 5,
             };
             assert!(life.contains(&ttl(&server, key)), "{key} {state}: {}", ttl(&server, key));

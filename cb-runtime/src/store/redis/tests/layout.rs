@@ -26,11 +26,11 @@ fn counting(name: &str) -> Entry {
 }
 
 /// One of everything that is ever written.
-async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
+pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
     let mut seq = 0;
     let mut say = async |entry: Entry| {
         seq += 1;
-        let batch = Batch { instance: "host-1/42".into(), seq, as_of_us: None, entries: vec![entry] };
+        let batch = Batch { instance: "host-1/42".into(), seq, entries: vec![entry], ..Batch::default() };
         Store::exchange(store, batch).await.unwrap().views.remove(0).unwrap()
     };
     let closed = say(counting("user-service")).await.record;
@@ -82,6 +82,7 @@ async fn script(store: &RedisStore, hands: &crate::clock::ManualClock) {
         last: Some(LastAsk { calls: 7, since: 0 }),
         role: Some(RoleAsk { want: true, term_us: 10 * SECOND }),
         settings: "failure_threshold 3".into(),
+        notice: true,
         ..about("with all of it")
     };
     say(whole.clone()).await;

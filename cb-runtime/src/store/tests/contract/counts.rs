@@ -19,6 +19,7 @@ rules! {
     streaks_merge_in_any_order
     failure_at_the_time_of_a_success_stays
     long_streak_keeps_its_sum
+    a_streak_keeps_apart_as_many_failures_as_its_limit_needs
     ages_use_the_instances_clock_estimate_if_it_is_credible
 }
 
@@ -220,7 +221,10 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
         let failing = Entry { delta: streak(None, &[(SECOND / 2, 1)]), ..about(name) };
         bench.instance(name).say(failing).await;
         let success = Entry { delta: streak(Some(SECOND * 6 / 10), &[]), ..about(name) };
-        cases.push((Batch { instance: name.into(), seq: 9, as_of_us, entries: vec![success] }, counted));
+        cases.push((
+            Batch { node: "".into(), instance: name.into(), seq: 9, as_of_us, entries: vec![success] },
+            counted,
+        ));
     }
     bench.pass(Duration::from_millis(500));
     for (batch, counted) in cases {
@@ -245,4 +249,21 @@ async fn an_idle_closed_breaker_is_forgotten_and_a_used_one_is_not() {
     }
     let names: Vec<_> = bench.store.fleet().await.unwrap().into_iter().map(|row| row.name).collect();
     assert_eq!(names, ["disabled".into(), "used".into()] as [std::sync::Arc<str>; 2]);
+}
+
+async fn a_streak_keeps_apart_as_many_failures_as_its_limit_needs(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    bench.pass(seconds(100));
+    let failures = [5, 4, 3, 2, 1].map(|age| (age * SECOND, 1)).to_vec();
+    let merged = Delta { streak: Streak { success_age_us: None, failures }, ..Delta::default() };
+    let view = a.say(Entry { delta: merged, streak_pairs: 3, ..about("x") }).await;
+    assert_eq!(view.streak, 5, "the sum stays");
+    let success = |age| Delta {
+        streak: Streak { success_age_us: Some(age), failures: Vec::new() },
+        ..Delta::default()
+    };
+    let view = a.say(Entry { delta: success(4 * SECOND + 1), ..about("x") }).await;
+    assert_eq!(view.streak, 5, "the three latest came after it, and the limit is three");
+    let view = a.say(Entry { delta: success(2 * SECOND + 1), ..about("x") }).await;
+    assert_eq!(view.streak, 2, "exact below the limit");
 }

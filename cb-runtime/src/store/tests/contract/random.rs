@@ -19,6 +19,8 @@ use crate::store::{
 };
 
 const INSTANCES: [&str; 3] = ["a", "b {odd}", "c/1"];
+/// The second and the third run on one node.
+const NODES: [&str; 3] = ["", "b {odd}", "b {odd}"];
 const BREAKERS: [&str; 3] = ["x", "y: {odd} %", "z\u{0}"];
 
 #[derive(Clone, Debug)]
@@ -177,15 +179,34 @@ fn plan() -> impl Strategy<Value = EntryPlan> {
         prop_oneof![Just(LeaseAsk::default()), leases()],
         prop::option::of(role()),
         select(vec!["", "limit 3", "limit 5 ß", "limit 7"]),
-        prop::bool::weighted(0.7),
+        (prop::bool::weighted(0.7), 0..4_usize),
     );
     let token = prop::option::weighted(0.3, prop_oneof![5 => Just(0), 1 => -1..=1_i64]);
     let delta = prop_oneof![1 => Just(Delta::default()), 3 => delta()];
     (0..BREAKERS.len(), known, token, delta, asks).prop_map(
-        |(breaker, known, token, delta, (window, last, proposal, leases, role, settings, failing))| {
+        |(
+            breaker,
+            known,
+            token,
+            delta,
+            (window, last, proposal, leases, role, settings, (failing, streak_pairs)),
+        )| {
             let (name, settings) = (BREAKERS[breaker].into(), settings.into());
-            let entry =
-                Entry { name, known: None, delta, window, failing, last, proposal, leases, role, settings };
+            let entry = Entry {
+                name,
+                known: None,
+                delta,
+                streak_pairs,
+                window,
+                failing,
+                leaves: failing && token.is_some(),
+                last,
+                proposal,
+                leases,
+                notice: streak_pairs == 1,
+                role,
+                settings,
+            };
             EntryPlan { breaker, known, token, entry }
         },
     )
@@ -311,6 +332,7 @@ impl Memory {
         });
         Batch {
             instance: INSTANCES[instance].into(),
+            node: NODES[instance].into(),
             seq,
             as_of_us: as_of.and_then(|offset| now.checked_add_signed(offset)),
             entries: entries.collect(),

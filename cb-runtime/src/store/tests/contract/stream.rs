@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Bench, SECOND, counts, proposal, propose, rules, seconds};
+use super::{Bench, Entry, SECOND, about, counts, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
-use crate::store::{MAX_EVENTS, Record};
+use crate::store::{MAX_EVENTS, MAX_NOTICES, News, Position, Record};
 
 rules! {
     event_describes_the_transition
@@ -15,6 +15,8 @@ rules! {
     new_stream_has_another_incarnation
     trimmed_stream_has_a_gap_in_its_numbers
     new_instance_loads_all_states_but_closed
+    a_notice_reaches_all_and_is_given_once_in_a_while
+    no_more_than_some_notices_are_given_in_a_second
 }
 
 async fn event_describes_the_transition(bench: &Bench<'_>) {
@@ -143,4 +145,46 @@ async fn new_instance_loads_all_states_but_closed(bench: &Bench<'_>) {
     for (name, record) in load.held {
         assert_eq!(a.ask(&name).await.record, record.unwrap());
     }
+}
+
+fn noticing(name: &str) -> Entry {
+    Entry { delta: delta(1, 1), notice: true, ..about(name) }
+}
+
+/// What has come since this notice.
+async fn notices(bench: &Bench<'_>, after: &str) -> News {
+    bench.store.follow(Position::default(), after.into(), Duration::ZERO).await.unwrap()
+}
+
+async fn a_notice_reaches_all_and_is_given_once_in_a_while(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    a.say(noticing("odd {name}\n")).await;
+    let first = notices(bench, "0-0").await;
+    assert_eq!((first.events.len(), &first.notices[..]), (0, &["odd {name}\n".into()][..]));
+    bench.pass(seconds(4));
+    b.say(noticing("odd {name}\n")).await;
+    assert_eq!(notices(bench, &first.notice).await.notices.len(), 0, "one serves the fleet");
+    bench.pass(seconds(1));
+    b.say(noticing("odd {name}\n")).await;
+    let second = notices(bench, &first.notice).await;
+    assert_eq!((second.notices.len(), second.notice != first.notice), (1, true));
+    a.force("odd {name}\n", State::Open, "test").await;
+    bench.pass(seconds(60));
+    a.say(noticing("odd {name}\n")).await;
+    let after = notices(bench, &second.notice).await;
+    assert_eq!((after.events.len(), after.notices.len()), (1, 0), "an open breaker needs none");
+}
+
+async fn no_more_than_some_notices_are_given_in_a_second(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let names: Vec<String> = (0..2 * MAX_NOTICES).map(|number| number.to_string()).collect();
+    let all = || names.iter().map(|name| noticing(name)).collect();
+    a.exchange(all()).await;
+    let first = notices(bench, "0-0").await;
+    assert_eq!(first.notices.len() as u64, MAX_NOTICES);
+    bench.pass(seconds(1));
+    a.exchange(all()).await;
+    let second = notices(bench, &first.notice).await;
+    assert_eq!(second.notices.len() as u64, MAX_NOTICES, "the others'");
+    assert!(second.notices.iter().all(|name| !first.notices.contains(name)));
 }

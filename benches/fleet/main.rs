@@ -1,0 +1,162 @@
+//! What a fleet costs its Redis: the share of a core that the server works for it, the commands that each
+//! instance sends, and how long after a trip on one instance all others know it. Instances are registries
+//! with coordinators of their own in a few processes; the server is a real one.
+//!
+//! The server's share is the processor time that it says it has used, which other programs on the machine
+//! change little. How long something takes, they do change.
+
+mod naive;
+mod process;
+mod rows;
+#[path = "../support/mod.rs"]
+mod support;
+mod trouble;
+
+use std::process::ExitCode;
+
+use owo_colors::Style;
+use serde::Serialize;
+
+use naive::Compared;
+use process::{ROLE, hold};
+use rows::{Measured, Row, Rule, idle_share, measure};
+use support::screen::{Progress, Table, note, title};
+use trouble::{Overload, Storm};
+
+struct Arguments {
+    json: bool,
+    up_to: usize,
+    only: Option<String>,
+}
+
+/// What the program has measured; a part that was not asked for is left out.
+#[derive(Debug, Default, Serialize)]
+struct Results {
+    idle_percent: f64,
+    fleet: Vec<Measured>,
+    storm: Option<Storm>,
+    overload: Option<Overload>,
+    per_call: Vec<Compared>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [role, url, instances, breakers, rule, first] = &arguments[..]
+        && role == ROLE
+    {
+        let rule = if rule == "rate" { Rule::Rate } else { Rule::Consecutive };
+        let count = |text: &String| text.parse().expect("a number");
+        hold(url, count(instances), count(breakers), rule, first == "first");
+        return ExitCode::SUCCESS;
+    }
+    let Some(arguments) = read(arguments) else {
+        eprintln!(
+            "usage: cargo bench -p cb-benches --bench fleet -- [--json] [--up-to INSTANCES] [--only TEXT]\n\
+             TEXT: a part of a row's name, or storm, overload, per call"
+        );
+        return ExitCode::from(2);
+    };
+    let progress = Progress::new();
+    let idle = idle_share(&progress);
+    let only = arguments.only.as_deref();
+    let wants = |part: &str| only.is_none_or(|only| part.contains(only));
+    let rows = rows::all(arguments.up_to, only);
+    let results = Results {
+        idle_percent: idle,
+        fleet: rows.iter().map(|row| measure(row, idle, &progress)).collect(),
+        storm: wants("storm").then(|| trouble::storm(idle, &progress)),
+        overload: wants("overload").then(|| trouble::overload(&progress)),
+        per_call: if wants("per call") { naive::compare(idle, &progress) } else { Vec::new() },
+    };
+    drop(progress);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&results).expect("numbers"));
+    } else {
+        show(&results);
+    }
+    ExitCode::SUCCESS
+}
+
+fn read(given: Vec<String>) -> Option<Arguments> {
+    let mut arguments = Arguments { json: false, up_to: 1000, only: None };
+    let mut given = given.into_iter();
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--bench" => {}
+            "--json" => arguments.json = true,
+            "--up-to" => arguments.up_to = given.next()?.parse().ok()?,
+            "--only" => arguments.only = Some(given.next()?),
+            _ => return None,
+        }
+    }
+    Some(arguments)
+}
+
+fn show(results: &Results) {
+    let span = |span: Option<f64>| span.map_or("–".to_owned(), |span| format!("{span:.1} ms"));
+    if !results.fleet.is_empty() {
+        title("What a fleet costs Redis");
+        let head = ["", "Redis", "commands/s each", "instances", "trip, all after: median", "p99", "wrong"];
+        let mut table = Table::new(&head);
+        for row in &results.fleet {
+            let Measured { instances, breakers, rule, per_second, failing_percent: failing, open, .. } = *row;
+            let name = Row { instances, breakers, rule, per_second, failing, open, trips: 0 }.name();
+            table.row(
+                Style::new(),
+                vec![
+                    name,
+                    format!("{:.2} %", row.redis_percent),
+                    format!("{:.1}", row.commands_per_second_and_instance),
+                    format!("{:.1} %", row.instances_percent),
+                    span(row.all_after_median_ms),
+                    span(row.all_after_p99_ms),
+                    row.opened_wrongly.to_string(),
+                ],
+            );
+        }
+        table.print();
+        note(&format!("shares of one core, Redis' over an idle server's {:.2} %", results.idle_percent));
+    }
+    if let Some(storm) = &results.storm {
+        title("Breakers that become half-open at once");
+        note(&format!(
+            "{} instances, {} breakers, {} callers a second: Redis {:.1} %, {} probes of {} allowed",
+            storm.instances,
+            storm.breakers,
+            storm.callers_per_second,
+            storm.redis_percent,
+            storm.probes,
+            storm.budgets
+        ));
+    }
+    if let Some(overload) = &results.overload {
+        title("A server that is held to a tenth of its time");
+        note(&format!(
+            "script calls per second and instance {:.1}, before {:.1}; store lost {} times; {} of {} trips reached \
+             all, median {}, at most {}; after the release {}",
+            overload.commands_per_second_and_instance,
+            overload.commands_before,
+            overload.lost,
+            overload.trips_seen,
+            overload.trips,
+            span(overload.all_after_median_ms),
+            span(overload.all_after_max_ms),
+            span(overload.afterwards_ms)
+        ));
+    }
+    if !results.per_call.is_empty() {
+        title("Redis' time for one call, beside a breaker that asks Redis at every call");
+        let mut table = Table::new(&["calls per second and instance", "per call", "ours"]);
+        for row in &results.per_call {
+            table.row(
+                Style::new(),
+                vec![
+                    row.calls_per_second_and_instance.to_string(),
+                    format!("{:.1} µs", row.naive_us_per_call),
+                    format!("{:.2} µs", row.ours_us_per_call),
+                ],
+            );
+        }
+        table.print();
+    }
+}

@@ -1,0 +1,337 @@
+//! The fleet: processes of instances, steered over stdin, answering on stdout in lines of JSON.
+
+use std::io::{BufRead, BufReader, Write, stdin, stdout};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use cb_runtime::{Breaker, BreakerConfig, Event, Registry, State};
+use cb_testkit::RedisServer;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{Row, Rule};
+
+/// The first argument of a process that holds instances.
+pub(crate) const ROLE: &str = "--fleet-process";
+/// What does not happen within this does not happen.
+pub(crate) const LOST: Duration = Duration::from_secs(20);
+/// The open state of breakers that are to become half-open together.
+pub(crate) const OPEN_FOR: Duration = Duration::from_secs(4);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Calls every breaker of every instance this often; `failing` percent of the calls fail.
+    Call {
+        per_second: u64,
+        failing: u64,
+    },
+    /// Has the breakers, and does not call them.
+    Register,
+    /// Opens every breaker on the first instance; for good, or for [`OPEN_FOR`].
+    OpenAll {
+        briefly: bool,
+    },
+    /// Each instance calls this often in a second, its breakers in turn. A call that is made does not end.
+    Storm {
+        per_second: u64,
+    },
+    /// Says how many calls have been made in the storm.
+    Count,
+    /// One failing call, on the first instance, of a breaker that trips at the first.
+    Trip,
+    Reset,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Word {
+    Ready,
+    /// When the tripping call began, in nanoseconds of the machine's clock.
+    Tripped(u64),
+    /// When one instance had the transition.
+    Open(u64),
+    Closed,
+    AllOpen,
+    Registered,
+    /// An instance has lost the store.
+    Lost,
+    Counted(u64),
+}
+
+/// The processes that hold the fleet's instances.
+pub(crate) struct Fleet {
+    processes: Vec<Process>,
+    words: Receiver<Word>,
+    /// How often instances have lost the store.
+    pub(crate) lost: u64,
+}
+
+struct Process {
+    child: Child,
+    orders: ChildStdin,
+}
+
+impl Fleet {
+    pub(crate) fn start(server: &RedisServer, row: &Row) -> Self {
+        let count = row.instances.div_ceil(100).max(2.min(row.instances));
+        let (sender, words) = channel();
+        let mut left = row.instances;
+        let processes = (0..count)
+            .map(|number| {
+                let share = left.div_ceil(count - number);
+                left -= share;
+                let process = Process::start(server, share, row, number == 0, sender.clone());
+                while !matches!(words.recv_timeout(Duration::from_secs(60)).expect("it starts"), Word::Ready)
+                {
+                }
+                process
+            })
+            .collect();
+        Fleet { processes, words, lost: 0 }
+    }
+
+    pub(crate) fn order(&mut self, order: &Order) {
+        for process in &mut self.processes {
+            process.order(order);
+        }
+    }
+
+    /// Gives an order to the first process, which has the first instance.
+    pub(crate) fn order_first(&mut self, order: &Order) {
+        self.processes[0].order(order);
+    }
+
+    /// The answers of that many processes or instances.
+    pub(crate) fn hear(&mut self, count: usize, mut wanted: impl FnMut(Word) -> bool) -> Option<()> {
+        let mut heard = 0;
+        while heard < count {
+            let word = self.words.recv_timeout(LOST).ok()?;
+            if matches!(word, Word::Lost) {
+                self.lost += 1;
+            } else if wanted(word) {
+                heard += 1;
+            }
+        }
+        Some(())
+    }
+
+    pub(crate) fn processes(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Seconds of processor time that all processes have used.
+    pub(crate) fn used(&self) -> f64 {
+        self.processes.iter().map(|process| seconds_used(process.child.id())).sum()
+    }
+
+    /// In milliseconds, until all instances had it; `None` if some never had.
+    pub(crate) fn trip(&mut self, instances: usize) -> Option<f64> {
+        self.order_first(&Order::Trip);
+        let (mut began, mut last) = (0, 0);
+        self.hear(instances + 1, |word| match word {
+            Word::Tripped(at) => {
+                began = at;
+                true
+            }
+            Word::Open(at) => {
+                last = last.max(at);
+                true
+            }
+            _ => false,
+        })?;
+        self.order_first(&Order::Reset);
+        self.hear(instances, |word| matches!(word, Word::Closed))?;
+        #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
+        Some(last.saturating_sub(began) as f64 / 1e6)
+    }
+}
+
+/// From the kernel's account of a process: clock ticks, a hundred of them a second.
+fn seconds_used(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = text.rsplit_once(')') else { return 0.0 };
+    rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+        / 100.0
+}
+
+impl Process {
+    fn start(server: &RedisServer, instances: usize, row: &Row, first: bool, sender: Sender<Word>) -> Self {
+        let program = std::env::current_exe().expect("this program is a file");
+        let rule = if row.rule == Rule::Rate { "rate" } else { "consecutive" };
+        let place = if first { "first" } else { "other" };
+        let mut child = Command::new(program)
+            .args([ROLE, &server.url(), &instances.to_string(), &row.breakers.to_string(), rule, place])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started");
+        let orders = child.stdin.take().expect("piped");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let word = serde_json::from_str(&line).expect("a process of instances says nothing else");
+                if sender.send(word).is_err() {
+                    return;
+                }
+            }
+        });
+        Process { child, orders }
+    }
+
+    fn order(&mut self, order: &Order) {
+        let line = serde_json::to_string(order).expect("it can be written");
+        writeln!(self.orders, "{line}").and_then(|()| self.orders.flush()).expect("it is listening");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// ---- a process that holds instances
+
+fn now() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("the clock stands after 1970");
+    u64::try_from(since.as_nanos()).expect("and before 2554")
+}
+
+fn say(word: &Word) {
+    static OUT: Mutex<()> = Mutex::new(());
+    let _one = OUT.lock();
+    let line = serde_json::to_string(word).expect("it can be written");
+    let mut out = stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+pub(crate) fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, first: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let registries: Vec<Registry> = (0..instances)
+        .map(|_| Registry::builder().redis(url).namespace("bench").build().expect("a right address"))
+        .collect();
+    let once = BreakerConfig::default().failure_threshold(1).reset_timeout(Duration::from_secs(3600));
+    let config = match rule {
+        Rule::Rate => BreakerConfig::default().failure_rate_threshold(0.5).window(Duration::from_secs(60)),
+        Rule::Consecutive => BreakerConfig::default(),
+    };
+    let tripped: Vec<Breaker> =
+        registries.iter().map(|registry| registry.get_or_create("tripped", once.clone())).collect();
+    for registry in &registries {
+        let mut events = registry.subscribe();
+        std::thread::Builder::new()
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                while let Some(event) = runtime.block_on(events.recv()) {
+                    match event {
+                        Event::Transition(transition) if &*transition.breaker == "tripped" => {
+                            say(&if transition.to == State::Open { Word::Open(now()) } else { Word::Closed });
+                        }
+                        Event::StoreLost(_) => say(&Word::Lost),
+                        _ => {}
+                    }
+                }
+            })
+            .expect("a thread");
+    }
+    let called = |config: &BreakerConfig| -> Vec<Vec<Breaker>> {
+        let names: Vec<String> = (0..breakers).map(|number| format!("breaker-{number}")).collect();
+        let of = |registry: &Registry| {
+            names.iter().map(|name| registry.get_or_create(name, config.clone())).collect()
+        };
+        registries.iter().map(of).collect()
+    };
+    let go_on = Arc::new(AtomicBool::new(true));
+    let made = Arc::new(AtomicU64::new(0));
+    let mut kept = Vec::new();
+    say(&Word::Ready);
+    for line in stdin().lines().map_while(Result::ok) {
+        match serde_json::from_str(&line).expect("an order") {
+            Order::Call { per_second, failing } => {
+                let (breakers, go_on) = (called(&config), go_on.clone());
+                std::thread::spawn(move || call(&breakers, per_second, failing, &go_on));
+            }
+            Order::Register => {
+                kept = called(&config);
+                say(&Word::Registered);
+            }
+            Order::OpenAll { briefly } => {
+                let config = if briefly { once.clone().reset_timeout(OPEN_FOR) } else { once.clone() };
+                kept = called(&config);
+                for breaker in kept.iter().take(usize::from(first)).flatten() {
+                    let _ = runtime.block_on(breaker.call(async || Err::<(), _>("down")));
+                }
+                say(&Word::AllOpen);
+            }
+            Order::Storm { per_second } => {
+                let (breakers, made, go_on) = (kept.clone(), made.clone(), go_on.clone());
+                std::thread::spawn(move || storm(&breakers, per_second, &made, &go_on));
+            }
+            Order::Count => say(&Word::Counted(made.load(Ordering::Relaxed))),
+            Order::Trip => {
+                let began = now();
+                let _ = runtime.block_on(tripped[0].call(async || Err::<(), _>("down")));
+                say(&Word::Tripped(began));
+            }
+            // A server that is asked for too much may be lost for a moment.
+            Order::Reset => while runtime.block_on(tripped[0].reset()).is_err() {},
+        }
+    }
+    go_on.store(false, Ordering::Relaxed);
+    std::process::exit(0);
+}
+
+/// Calls the breakers in turn, in slices of some milliseconds.
+fn call(instances: &[Vec<Breaker>], per_second: u64, failing: u64, go_on: &AtomicBool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    // One breaker of every instance after the other, so that no instance is idle for a part of each round.
+    let most = instances.iter().map(Vec::len).max().unwrap_or(0);
+    let all: Vec<&Breaker> =
+        (0..most).flat_map(|at| instances.iter().filter_map(move |breakers| breakers.get(at))).collect();
+    let (start, mut calls, mut random) = (Instant::now(), 0, now() | 1);
+    runtime.block_on(async {
+        let mut next = all.iter().cycle();
+        while go_on.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+            let passed = u64::try_from(start.elapsed().as_micros()).expect("hours at most");
+            let due = passed * per_second * all.len() as u64 / 1_000_000;
+            while calls < due {
+                calls += 1;
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let result = if random % 100 < failing { Err("down") } else { Ok(()) };
+                let _ = next.next().expect("there is one").call(async || result).await;
+            }
+        }
+    });
+}
+
+/// Callers come to breakers that are due for a probe. A probe that is made goes on.
+fn storm(instances: &[Vec<Breaker>], per_second: u64, made: &Arc<AtomicU64>, go_on: &AtomicBool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (start, mut calls) = (Instant::now(), 0);
+        while go_on.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let passed = u64::try_from(start.elapsed().as_micros()).expect("hours at most");
+            while calls < passed * per_second / 1_000_000 {
+                for breakers in instances {
+                    let at = usize::try_from(calls).expect("thousands") % breakers.len();
+                    let (breaker, made) = (breakers[at].clone(), made.clone());
+                    tokio::spawn(async move {
+                        let probe = async || {
+                            made.fetch_add(1, Ordering::Relaxed);
+                            std::future::pending::<Result<(), &str>>().await
+                        };
+                        let _ = breaker.call(probe).await;
+                    });
+                }
+                calls += 1;
+            }
+        }
+    });
+}

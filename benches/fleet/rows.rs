@@ -1,0 +1,190 @@
+//! Fleets that are healthy, or fail a little, or are open: one row each.
+
+use std::time::{Duration, Instant};
+
+use cb_testkit::RedisServer;
+use serde::{Deserialize, Serialize};
+
+use super::process::{Fleet, Order, Word};
+use super::support::screen::{Progress, quantile};
+
+/// A fleet is in step some seconds after its start.
+const SETTLING: Duration = Duration::from_secs(4);
+pub(crate) const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Rule {
+    /// Half of the calls of a minute.
+    Rate,
+    /// Five failures in a row.
+    Consecutive,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) instances: usize,
+    pub(crate) breakers: usize,
+    pub(crate) rule: Rule,
+    /// Calls of every breaker of every instance.
+    pub(crate) per_second: u64,
+    /// In percent.
+    pub(crate) failing: u64,
+    /// All breakers are open, and nobody calls.
+    pub(crate) open: bool,
+    pub(crate) trips: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) instances: usize,
+    pub(crate) breakers: usize,
+    pub(crate) rule: Rule,
+    pub(crate) per_second: u64,
+    pub(crate) failing_percent: u64,
+    pub(crate) open: bool,
+    /// Of one core, over the idle server's.
+    pub(crate) redis_percent: f64,
+    pub(crate) commands_per_second_and_instance: f64,
+    /// Of one core, all instances together: their calls, their coordinators.
+    pub(crate) instances_percent: f64,
+    pub(crate) trips: usize,
+    /// From the tripping call to the last instance that has the transition.
+    pub(crate) all_after_median_ms: Option<f64>,
+    pub(crate) all_after_p99_ms: Option<f64>,
+    /// Breakers that opened though their rate was below the limit.
+    pub(crate) opened_wrongly: usize,
+}
+
+/// How often breakers of a busy fleet are called.
+const BUSY: u64 = 40;
+
+/// The rows of issue and documentation, from small to large.
+pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
+    let healthy = Row {
+        instances: 1,
+        breakers: 1,
+        rule: Rule::Rate,
+        per_second: BUSY,
+        failing: 0,
+        open: false,
+        trips: 20,
+    };
+    let mut rows = vec![healthy, Row { failing: 10, ..healthy }];
+    for instances in [10, 50, 200, 1000] {
+        let row = Row { instances, breakers: 50, ..healthy };
+        rows.extend([row, Row { failing: 10, ..row }]);
+        if instances <= 50 {
+            let consecutive = Row { rule: Rule::Consecutive, ..row };
+            rows.extend([consecutive, Row { failing: 10, ..consecutive }]);
+        }
+    }
+    rows.push(Row { instances: 6, breakers: 4_000, open: true, rule: Rule::Consecutive, ..healthy });
+    for per_second in [0, 1] {
+        rows.push(Row { breakers: 10_000, per_second, trips: 0, ..healthy });
+    }
+    rows.retain(|row| row.instances <= up_to);
+    rows.retain(|row| only.is_none_or(|only| row.name().contains(only)));
+    rows
+}
+
+impl Row {
+    pub(crate) fn name(&self) -> String {
+        let Row { instances, breakers, failing, .. } = self;
+        let what = match (self.open, self.rule) {
+            (true, _) => "all open, no calls".to_owned(),
+            (false, _) if self.per_second == 0 => "idle".to_owned(),
+            (false, _) if self.per_second != BUSY => format!("{} calls/s each", self.per_second),
+            (false, Rule::Rate) => format!("rate, {failing} % failing"),
+            (false, Rule::Consecutive) => format!("consecutive, {failing} % failing"),
+        };
+        format!("{instances} × {breakers}, {what}")
+    }
+}
+
+/// Seconds of processor time that the server has used.
+pub(crate) fn used(server: &RedisServer) -> f64 {
+    ["used_cpu_user", "used_cpu_sys"]
+        .iter()
+        .map(|field| server.info("cpu", field).parse::<f64>().expect("seconds"))
+        .sum()
+}
+
+pub(crate) fn idle_share(progress: &Progress) -> f64 {
+    progress.say("an idle server");
+    let server = RedisServer::start();
+    share(WINDOW, || used(&server))
+}
+
+pub(crate) fn share(window: Duration, used: impl Fn() -> f64) -> f64 {
+    let (before, begun) = (used(), Instant::now());
+    std::thread::sleep(window);
+    (used() - before) / begun.elapsed().as_secs_f64() * 100.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "thousands")]
+pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
+    progress.say(&row.name());
+    let server = RedisServer::start_with(&["--maxclients", "10000"]);
+    let mut fleet = Fleet::start(&server, row);
+    if row.open {
+        fleet.order(&Order::OpenAll { briefly: false });
+        let all = fleet.processes();
+        fleet.hear(all, |word| matches!(word, Word::AllOpen)).expect("all breakers are opened");
+    } else if row.per_second == 0 {
+        fleet.order(&Order::Register);
+    } else {
+        fleet.order(&Order::Call { per_second: row.per_second, failing: row.failing });
+    }
+    std::thread::sleep(SETTLING);
+    let processed = || server.info("stats", "total_commands_processed").parse::<f64>().expect("a number");
+    let called_by_scripts = || script_calls(&server);
+    let (commands, inside, working, begun) = (processed(), called_by_scripts(), fleet.used(), Instant::now());
+    let redis_percent = share(WINDOW, || used(&server)) - idle;
+    let seconds = begun.elapsed().as_secs_f64();
+    let sent = (processed() - commands) - (called_by_scripts() - inside);
+    let instances_percent = (fleet.used() - working) / seconds * 100.0;
+    let mut spans = Vec::new();
+    for trip in 0..row.trips {
+        progress.say(&format!("{}: trip {} of {}", row.name(), trip + 1, row.trips));
+        std::thread::sleep(Duration::from_millis(200 + trip as u64 * 37 % 120));
+        spans.extend(fleet.trip(row.instances));
+    }
+    let opened_wrongly = if row.open {
+        0
+    } else {
+        let held = server.cli(&["ZRANGE", "cb1:{bench}:held", "0", "-1"]);
+        held.lines().filter(|name| name.starts_with("breaker-")).count()
+    };
+    Measured {
+        instances: row.instances,
+        breakers: row.breakers,
+        rule: row.rule,
+        per_second: row.per_second,
+        failing_percent: row.failing,
+        open: row.open,
+        redis_percent,
+        commands_per_second_and_instance: sent / seconds / row.instances as f64,
+        instances_percent,
+        trips: spans.len(),
+        all_after_median_ms: (!spans.is_empty()).then(|| quantile(&spans, 0.5)),
+        all_after_p99_ms: (!spans.is_empty()).then(|| quantile(&spans, 0.99)),
+        opened_wrongly,
+    }
+}
+
+/// Commands that scripts have called, which the server counts among all others.
+fn script_calls(server: &RedisServer) -> f64 {
+    let all = server.cli(&["INFO", "commandstats"]);
+    let calls = |line: &str| -> Option<(String, f64)> {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+    };
+    let sent_by_clients =
+        ["evalsha", "eval", "script|load", "xread", "xrevrange", "info", "hello", "client|setinfo"];
+    all.lines()
+        .filter_map(|line| calls(line.trim()))
+        .filter(|(name, _)| !sent_by_clients.contains(&name.as_str()))
+        .map(|(_, calls)| calls)
+        .sum()
+}

@@ -1,0 +1,136 @@
+//! Random histories of a fleet under a rate: nothing trips that should not, and what should trip does so
+//! soon.
+//!
+//! `CB_HISTORIES=100000` runs that many.
+
+use super::*;
+
+/// Instances take turns this often, more or less.
+const STEP: u64 = 10;
+/// What has ended within this many milliseconds before a trip may not have been counted.
+const LAG: u64 = 200;
+/// From the moment at which the rate has reached its limit for good. A round trip takes no time here, and a
+/// turn comes late by two steps at most.
+const IN_TIME: u64 = 300 + 2 * STEP;
+const LENGTH: u64 = 3_000;
+
+/// The call of an instance that has ended.
+struct Ended {
+    at: u64,
+    instance: usize,
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Plan {
+    size: usize,
+    limit: f64,
+    minimum: u64,
+    /// Calls in a second and the share that fails, before and after the change; for each instance.
+    traffic: Vec<(u64, f64, f64)>,
+    changes_at: u64,
+}
+
+impl Plan {
+    fn new(random: &mut Rng) -> Plan {
+        let size = random.usize(1..=6);
+        let share = |random: &mut Rng| [0.0, 0.05, 0.3, 0.6, 1.0][random.usize(..5)];
+        let everywhere = random.bool().then(|| (share(random), share(random)));
+        let mut instance = || {
+            let (before, after) = everywhere.unwrap_or_else(|| (share(random), share(random)));
+            ([1, 5, 30, 200][random.usize(..4)], before, after)
+        };
+        let traffic = (0..size).map(|_| instance()).collect();
+        Plan {
+            size,
+            limit: [0.1, 0.25, 0.5, 0.9][random.usize(..4)],
+            minimum: random.u64(5..40),
+            traffic,
+            changes_at: random.u64(..LENGTH),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some hundred calls")]
+fn reaches(plan: &Plan, failures: usize, successes: usize, all: usize) -> bool {
+    all as u64 >= plan.minimum && failures as f64 / (failures + successes).max(1) as f64 >= plan.limit
+}
+
+/// Whether figures that an instance may have had justify its trip: all failures, and successes that are old
+/// enough. Its own calls alone do so, too, and need no other instance's.
+fn is_justified(plan: &Plan, ended: &[Ended], now: u64, tripped: usize) -> bool {
+    let failures = ended.iter().filter(|call| call.failed).count();
+    let known = ended.iter().filter(|call| !call.failed && call.at + LAG < now).count();
+    let own = |failed| ended.iter().filter(|call| call.instance == tripped && call.failed == failed).count();
+    reaches(plan, failures, known, ended.len())
+        || reaches(plan, own(true), own(false), own(true) + own(false))
+}
+
+async fn history(seed: u64) -> Result<bool, String> {
+    let mut random = Rng::with_seed(seed ^ 0x5ca1_ab1e);
+    let plan = Plan::new(&mut random);
+    let config = BreakerConfig::default()
+        .failure_rate_threshold(plan.limit)
+        .window(Duration::from_secs(60))
+        .minimum_calls(u32::try_from(plan.minimum).unwrap());
+    let mut fleet = Fleet::new(seed, plan.size, &config);
+    let mut ended: Vec<Ended> = Vec::new();
+    let mut reached_at = None;
+    for now in (0..LENGTH).step_by(usize::try_from(STEP).unwrap()) {
+        fleet.advance(Duration::from_millis(STEP));
+        for instance in 0..plan.size {
+            let (per_second, before, after) = plan.traffic[instance];
+            let share = if now < plan.changes_at { before } else { after };
+            let calls = (per_second * STEP).div_euclid(1000)
+                + u64::from(random.u64(..1000) < (per_second * STEP).rem_euclid(1000));
+            for _ in 0..calls {
+                let failed = random.f64() < share;
+                if fleet.call(instance, !failed).await {
+                    ended.push(Ended { at: now, instance, failed });
+                }
+            }
+            // A turn may be late by a step.
+            if random.bool() || now % (2 * STEP) == 0 {
+                fleet.turn(instance).await;
+                fleet.follow(instance).await;
+            }
+        }
+        let open = |member: &Member| member.core.snapshot().state == State::Open;
+        if let Some(tripped) = fleet.instances.iter().position(open) {
+            let first =
+                fleet.instances.iter().position(|member| open(member) && member.core.snapshot().local);
+            return if is_justified(&plan, &ended, now, first.unwrap_or(tripped)) {
+                Ok(true)
+            } else {
+                Err(format!("tripped at {now} ms without a reason: {plan:?}"))
+            };
+        }
+        let failures = ended.iter().filter(|call| call.failed).count();
+        if reaches(&plan, failures, ended.len() - failures, ended.len()) {
+            let since = *reached_at.get_or_insert(now);
+            if now - since > IN_TIME {
+                return Err(format!("at its limit since {since} ms and not open at {now} ms: {plan:?}"));
+            }
+        } else {
+            reached_at = None;
+        }
+    }
+    Ok(false)
+}
+
+#[test]
+fn nothing_trips_below_its_limit_and_all_else_in_time() {
+    let count = std::env::var("CB_HISTORIES").map_or(400, |count| count.parse().expect("a number"));
+    let (mut trips, mut wrong) = (0_u64, Vec::new());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    for seed in 0..count {
+        match runtime.block_on(history(seed)) {
+            Ok(tripped) => trips += u64::from(tripped),
+            Err(problem) => wrong.push(format!("seed {seed}: {problem}")),
+        }
+    }
+    println!("{count} histories, {trips} trips, {} wrong", wrong.len());
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
+    assert!(trips * 5 > count && trips * 20 < count * 19, "they are of both kinds: {trips} of {count}");
+}

@@ -1,0 +1,186 @@
+//! How often instances ask, what they ask while nothing happens, and what they do when the store is slow.
+
+use super::*;
+use crate::coordinator::PACE;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A turn of every instance every ten milliseconds.
+async fn pass(fleet: &mut Fleet, span: Duration) {
+    let begun = fleet.now();
+    while fleet.now().since(begun) < span {
+        fleet.advance(10 * MS);
+        for at in 0..fleet.instances.len() {
+            fleet.turn(at).await;
+            fleet.follow(at).await;
+        }
+    }
+}
+
+fn states(fleet: &Fleet) -> Vec<State> {
+    fleet.instances.iter().map(|instance| instance.core.snapshot().state).collect()
+}
+
+fn rate() -> BreakerConfig {
+    BreakerConfig::default().failure_rate_threshold(0.5).window(Duration::from_secs(60)).minimum_calls(10)
+}
+
+impl Fleet {
+    fn now(&self) -> crate::clock::Moment {
+        self.instances[0].coordinator.context.clock.now()
+    }
+
+    fn requests(&self) -> u64 {
+        self.instances.iter().map(|instance| instance.wire.requests.load(Ordering::Relaxed)).sum()
+    }
+
+    fn delay(&self, span: Duration) {
+        for instance in &self.instances {
+            instance.wire.delay.store(u64::try_from(span.as_millis()).unwrap(), Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn an_emptied_store_is_refilled_within_a_second_by_instances_that_nobody_calls() {
+    let config = BreakerConfig::default().failure_threshold(1).reset_timeout(Duration::from_secs(3600));
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config);
+        pass(&mut fleet, PACE).await;
+        fleet.call(0, false).await;
+        pass(&mut fleet, Duration::from_secs(5)).await;
+        let (state, epoch) = fleet.truth().await;
+        assert_eq!((state, epoch), (State::Open, 1));
+        fleet.store.forget_everything();
+        assert_eq!(fleet.truth().await.1, 0);
+        pass(&mut fleet, Duration::from_secs(1)).await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.assert_agreed().await;
+    });
+}
+
+#[test]
+fn ten_thousand_idle_breakers_are_neither_looked_at_nor_reported() {
+    let config = rate();
+    in_simulation(0..1, async |seed| {
+        let mut fleet = Fleet::new(seed, 1, &config);
+        fleet.turn(0).await;
+        let Member { coordinator, wire, .. } = &mut fleet.instances[0];
+        let breakers: Vec<_> = (0..10_000)
+            .map(|number| {
+                let (settings, context) = (config.resolve().unwrap(), coordinator.context.clone());
+                coordinator.breakers.entry(&format!("idle-{number}")).insert(Place::Pinned, |name, held| {
+                    Core::new(name, config.clone(), settings, PerFunction::default(), held, context)
+                })
+            })
+            .collect();
+        for core in &breakers {
+            let Admission::Go(permit) = core.admit() else { panic!("it is closed") };
+            permit.success();
+        }
+        // Until all has been told, and compared with others' settings.
+        for _ in 0..6_000 {
+            fleet.hands.advance(10 * MS);
+            coordinator.turn().await;
+        }
+        let before = (wire.requests.load(Ordering::Relaxed), wire.entries.load(Ordering::Relaxed));
+        assert!(before.1 >= 10_000, "each has been reported");
+        let (minute, mut turns) = (coordinator.context.clock.now().after(Duration::from_secs(60)), 0);
+        loop {
+            assert!(!coordinator.context.has_dirty() && coordinator.schedule.next().is_none());
+            let next = coordinator.next_turn();
+            if next > minute {
+                break;
+            }
+            fleet.hands.advance(next.since(coordinator.context.clock.now()).max(MS));
+            coordinator.turn().await;
+            turns += 1;
+        }
+        let after = (wire.requests.load(Ordering::Relaxed), wire.entries.load(Ordering::Relaxed));
+        assert_eq!(after.1, before.1, "nothing is told of them");
+        assert!(after.0 - before.0 <= 90, "one question every 0.7 s: {}", after.0 - before.0);
+        assert!(turns <= 90 + 61, "and a look at keyed breakers every second: {turns}");
+    });
+}
+
+#[test]
+fn a_slow_store_is_asked_less_and_not_lost_and_transitions_reach_all() {
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &config());
+        pass(&mut fleet, PACE).await;
+        // Every second call fails, so each breaker is tense.
+        let busy = async |fleet: &mut Fleet, span: Duration| {
+            let begun = fleet.now();
+            while fleet.now().since(begun) < span {
+                for at in 0..3 {
+                    fleet.call(at, false).await;
+                    fleet.call(at, true).await;
+                    assert!(fleet.instances[at].coordinator.context.store_up(), "slow is not lost");
+                }
+                pass(fleet, 20 * MS).await;
+            }
+        };
+        let per_second = async |fleet: &mut Fleet| {
+            let before = fleet.requests();
+            busy(fleet, Duration::from_secs(10)).await;
+            (fleet.requests() - before) / 30
+        };
+        let quick = per_second(&mut fleet).await;
+        assert!(quick >= 7, "an exchange every 100 ms: {quick}");
+        fleet.delay(150 * MS);
+        busy(&mut fleet, Duration::from_secs(10)).await;
+        let slow = per_second(&mut fleet).await;
+        assert!(slow <= 3, "{slow}");
+        assert_eq!(states(&fleet), [State::Closed; 3]);
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        let tripped = fleet.now();
+        while states(&fleet) != [State::Open; 3] {
+            pass(&mut fleet, 10 * MS).await;
+            assert!(fleet.now().since(tripped) <= Duration::from_secs(1), "it is not paced");
+        }
+        fleet.delay(Duration::ZERO);
+        fleet.get_well(40).await;
+        assert_eq!(fleet.truth().await.0, State::Closed);
+        assert!(per_second(&mut fleet).await >= 7, "the pace is normal again");
+    });
+}
+
+/// The calls of one instance that fail are most of what it knows of; another has had more successes and not
+/// reported them. `successes` of them decide whether the fleet's rate is at the limit.
+async fn with_unreported(seed: u64, successes: usize) -> (Fleet, State) {
+    let mut fleet = Fleet::new(seed, 2, &rate());
+    pass(&mut fleet, Duration::from_secs(2)).await;
+    for _ in 0..2 {
+        fleet.call(1, true).await;
+    }
+    pass(&mut fleet, Duration::from_secs(2)).await;
+    // Instance 1 is due to report in a second.
+    fleet.call(1, true).await;
+    pass(&mut fleet, 10 * MS).await;
+    for _ in 0..successes {
+        fleet.call(1, true).await;
+    }
+    for _ in 0..8 {
+        fleet.call(0, false).await;
+    }
+    let begun = fleet.now();
+    while fleet.now().since(begun) < 350 * MS {
+        pass(&mut fleet, 10 * MS).await;
+    }
+    let state = states(&fleet)[0];
+    (fleet, state)
+}
+
+#[test]
+fn a_rate_waits_for_successes_that_others_have_not_reported() {
+    in_simulation(0..20, async |seed| {
+        let (fleet, state) = with_unreported(seed, 20).await;
+        assert_eq!(state, State::Closed, "8 of 31 calls");
+        fleet.assert_agreed().await;
+        let (fleet, state) = with_unreported(seed, 3).await;
+        assert_eq!(state, State::Open, "8 of 14 calls, within 350 ms");
+        fleet.assert_agreed().await;
+    });
+}
