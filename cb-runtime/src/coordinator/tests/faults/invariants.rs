@@ -121,8 +121,8 @@ impl Instance {
         let name: Arc<str> = transition.breaker.clone();
         let is_forgotten = KEYED.contains(&&*name) || deleted.contains(&*name);
         let Some((last, at)) = self.before.announced.insert(name, (transition.epoch, now)) else { return };
-        // A store that has lost data may give a number twice. What was announced of a breaker is forgotten when
-        // the breaker is evicted, and when the store holds it no longer.
+        // A store that has lost data may give a number twice. What was announced of a breaker is forgotten
+        // when the breaker is evicted, and when the store holds it no longer.
         let may_repeat = is_forgotten && at <= disturbed_at;
         let Transition { breaker, epoch, .. } = transition;
         assert!(last < *epoch || may_repeat, "epoch {epoch} of {breaker} was announced after {last}");
