@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::process::{Fleet, Order, Word};
 use super::support::screen::{Progress, quantile};
 
-/// A fleet is in step some seconds after its start.
-const SETTLING: Duration = Duration::from_secs(4);
+/// A fleet is in step some seconds after its start; it compares settings less and less often.
+const SETTLING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 30 });
 pub(crate) const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

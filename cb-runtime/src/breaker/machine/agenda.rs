@@ -10,7 +10,7 @@ use super::policy;
 use super::{Now, StateMachine};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::NOTICE;
+use crate::store::{Counts, NOTICE};
 
 /// Tense breakers are exchanged at this interval.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
@@ -20,9 +20,9 @@ const RENEWAL: Duration = Duration::from_millis(400);
 /// A quiet breaker that is in use is exchanged this often: its keys live on, and differing settings are
 /// noticed.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// New settings are compared with other instances' at this interval, for this time, so that a difference is
-/// noticed while the deploy runs.
-const COMPARISON: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// New settings are compared with other instances' more often: after each half of their age, and this at
+/// first. So a deploy is noticed while it runs, and a fleet that starts does not exchange all the time.
+const COMPARISON: Duration = Duration::from_secs(1);
 /// After a failure the fleet's streak is asked for again at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// It is asked for no longer once the failure is this old.
@@ -120,8 +120,7 @@ impl StateMachine {
     }
 
     fn confirmation(&self, now: Moment) -> Duration {
-        let (interval, span) = COMPARISON;
-        if now.since(self.configured_at) < span { interval } else { CONFIRMATION }
+        (now.since(self.configured_at) / 2).clamp(COMPARISON, CONFIRMATION)
     }
 
     /// Half of a limit has been reached. Where only the rates of a fleet reach it, those of some instance do.
@@ -135,11 +134,7 @@ impl StateMachine {
     /// decision, and the others may have counted successes that they have not reported. They are given a
     /// notice, and [`SETTLING`] to report. A notice that is not given is not waited for.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
-        let decides = |own: policy::TripInput| policy::trip(&self.settings, &own, 1).is_some();
-        if !now.store_up
-            || !self.stats.has_time_window()
-            || self.stats.own_trip_input(now.at).is_some_and(decides)
-        {
+        if !now.store_up || !self.stats.has_time_window() || self.decides_alone(now) {
             return false;
         }
         let since = *self.wants_reports_since.get_or_insert(now.at);
@@ -148,6 +143,15 @@ impl StateMachine {
         let is_fresh = self.received_at.is_some_and(|at| now.at.since(at) <= FRESH);
         let given_up = now.at.since(since) >= NO_NOTICE && received_after(since);
         !(settled && is_fresh || given_up)
+    }
+
+    /// This instance's own counts are enough for a decision, and hardly any others are known. (The edges of
+    /// the fleet's window and its own differ by a bucket.)
+    fn decides_alone(&self, now: Now) -> bool {
+        let Some(own) = self.stats.own_trip_input(now.at) else { return false };
+        let total = |counts: Counts| counts.successes + counts.failures;
+        let others = total(self.trip_input(now).window).saturating_sub(total(own.window));
+        others <= total(own.window) / 8 && policy::trip(&self.settings, &own, 1).is_some()
     }
 
     /// All instances have been asked to report this breaker without delay.

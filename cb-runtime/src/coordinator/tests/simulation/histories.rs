@@ -26,13 +26,15 @@ struct Plan {
     size: usize,
     limit: f64,
     minimum: u64,
+    /// Failures in a row, in place of the rate.
+    threshold: Option<u64>,
     /// Calls in a second and the share that fails, before and after the change; for each instance.
     traffic: Vec<(u64, f64, f64)>,
     changes_at: u64,
 }
 
 impl Plan {
-    fn new(random: &mut Rng) -> Plan {
+    fn new(random: &mut Rng, in_a_row: bool) -> Plan {
         let size = random.usize(1..=6);
         let share = |random: &mut Rng| [0.0, 0.05, 0.3, 0.6, 1.0][random.usize(..5)];
         let everywhere = random.bool().then(|| (share(random), share(random)));
@@ -45,6 +47,7 @@ impl Plan {
             size,
             limit: [0.1, 0.25, 0.5, 0.9][random.usize(..4)],
             minimum: random.u64(5..40),
+            threshold: in_a_row.then(|| random.u64(2..9)),
             traffic,
             changes_at: random.u64(..LENGTH),
         }
@@ -56,23 +59,53 @@ fn reaches(plan: &Plan, failures: usize, successes: usize, all: usize) -> bool {
     all as u64 >= plan.minimum && failures as f64 / (failures + successes).max(1) as f64 >= plan.limit
 }
 
+/// An instance that is not tense reports this often, and a quarter later at most.
+const REPORTS: u64 = 1_300;
+
 /// Whether figures that an instance may have had justify its trip: all failures, and successes that are old
-/// enough. Its own calls alone do so, too, and need no other instance's.
+/// enough. Its own calls alone do so, too, if it can know of hardly any others; and its own failures in a
+/// row, after which it opens without asking whether another instance has succeeded in between.
 fn is_justified(plan: &Plan, ended: &[Ended], now: u64, tripped: usize) -> bool {
-    let failures = ended.iter().filter(|call| call.failed).count();
-    let known = ended.iter().filter(|call| !call.failed && call.at + LAG < now).count();
-    let own = |failed| ended.iter().filter(|call| call.instance == tripped && call.failed == failed).count();
+    if let Some(threshold) = plan.threshold {
+        let ends_streak = |call: &&Ended| !call.failed && call.at + LAG < now;
+        let streak = ended.iter().rev().take_while(|call| !ends_streak(call)).filter(|call| call.failed);
+        let own = ended.iter().rev().filter(|call| call.instance == tripped);
+        let own_streak = own.take_while(|call| call.failed).count();
+        return streak.count().max(own_streak) as u64 >= threshold;
+    }
+    let count = |wanted: &dyn Fn(&Ended) -> bool| ended.iter().filter(|call| wanted(call)).count();
+    let failures = count(&|call| call.failed);
+    let known = count(&|call| !call.failed && call.at + LAG < now);
+    let own = |failed| count(&|call| call.instance == tripped && call.failed == failed);
+    let all_own = own(true) + own(false);
+    let others = count(&|call| call.instance != tripped && call.at + REPORTS < now);
     reaches(plan, failures, known, ended.len())
-        || reaches(plan, own(true), own(false), own(true) + own(false))
+        || others * 8 <= all_own && reaches(plan, own(true), own(false), all_own)
 }
 
-async fn history(seed: u64) -> Result<bool, String> {
-    let mut random = Rng::with_seed(seed ^ 0x5ca1_ab1e);
-    let plan = Plan::new(&mut random);
-    let config = BreakerConfig::default()
+/// Whether the fleet's calls, all of them, ask for a trip.
+fn must_trip(plan: &Plan, ended: &[Ended]) -> bool {
+    if let Some(threshold) = plan.threshold {
+        return ended.iter().rev().take_while(|call| call.failed).count() as u64 >= threshold;
+    }
+    let failures = ended.iter().filter(|call| call.failed).count();
+    reaches(plan, failures, ended.len() - failures, ended.len())
+}
+
+fn rate(plan: &Plan) -> BreakerConfig {
+    BreakerConfig::default()
         .failure_rate_threshold(plan.limit)
         .window(Duration::from_secs(60))
-        .minimum_calls(u32::try_from(plan.minimum).unwrap());
+        .minimum_calls(u32::try_from(plan.minimum).unwrap())
+}
+
+async fn history(seed: u64, in_a_row: bool) -> Result<bool, String> {
+    let mut random = Rng::with_seed(seed ^ 0x5ca1_ab1e);
+    let plan = Plan::new(&mut random, in_a_row);
+    let config = match plan.threshold {
+        Some(threshold) => BreakerConfig::default().failure_threshold(u32::try_from(threshold).unwrap()),
+        None => rate(&plan),
+    };
     let mut fleet = Fleet::new(seed, plan.size, &config);
     let mut ended: Vec<Ended> = Vec::new();
     let mut reached_at = None;
@@ -105,8 +138,7 @@ async fn history(seed: u64) -> Result<bool, String> {
                 Err(format!("tripped at {now} ms without a reason: {plan:?}"))
             };
         }
-        let failures = ended.iter().filter(|call| call.failed).count();
-        if reaches(&plan, failures, ended.len() - failures, ended.len()) {
+        if must_trip(&plan, &ended) {
             let since = *reached_at.get_or_insert(now);
             if now - since > IN_TIME {
                 return Err(format!("at its limit since {since} ms and not open at {now} ms: {plan:?}"));
@@ -118,14 +150,13 @@ async fn history(seed: u64) -> Result<bool, String> {
     Ok(false)
 }
 
-#[test]
-fn nothing_trips_below_its_limit_and_all_else_in_time() {
-    let count = std::env::var("CB_HISTORIES").map_or(400, |count| count.parse().expect("a number"));
+fn run(in_a_row: bool) {
+    let count = std::env::var("CB_HISTORIES").map_or(300, |count| count.parse().expect("a number"));
     let (mut trips, mut wrong) = (0_u64, Vec::new());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     for seed in 0..count {
-        match runtime.block_on(history(seed)) {
+        match runtime.block_on(history(seed, in_a_row)) {
             Ok(tripped) => trips += u64::from(tripped),
             Err(problem) => wrong.push(format!("seed {seed}: {problem}")),
         }
@@ -133,4 +164,14 @@ fn nothing_trips_below_its_limit_and_all_else_in_time() {
     println!("{count} histories, {trips} trips, {} wrong", wrong.len());
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
     assert!(trips * 5 > count && trips * 20 < count * 19, "they are of both kinds: {trips} of {count}");
+}
+
+#[test]
+fn nothing_trips_below_its_limit_and_all_else_in_time() {
+    run(false);
+}
+
+#[test]
+fn no_streak_trips_that_a_success_has_ended() {
+    run(true);
 }
