@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::into_return::Ended;
-use super::return_kind::{Output, ReturnKind};
+use super::return_kind::{Ended, Output, ReturnKind};
 use super::site::SiteBreaker;
 use crate::breaker::Core;
 use crate::breaker::permit::Rejection;

@@ -9,8 +9,7 @@ use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::into_return::Ended;
-use super::return_kind::Output;
+use super::return_kind::{Ended, Output};
 use crate::breaker::Core;
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::call::{self, Admit, CallDeadline, Judge, Run, Verdict};

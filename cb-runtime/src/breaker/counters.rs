@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_success_after_an_accounting_notes_its_time() {
+    fn first_success_after_a_drain_notes_its_time() {
         let (clock, hands) = Clock::manual();
         let counters = ShardedCounter::new();
         let begin = clock.now();

@@ -6,7 +6,6 @@ mod fleet;
 mod history;
 mod node;
 mod presence;
-mod report_limiter;
 mod unregistered;
 
 use std::fmt;
@@ -35,9 +34,9 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
 use crate::metrics;
+use crate::report_limiter::ReportLimiter;
 use crate::snapshot::StoreStatus;
 use crate::store::{Overview, ResultStore, Retention, Store};
-use report_limiter::ReportLimiter;
 use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
@@ -48,6 +47,9 @@ const LAST_WRITES: Duration = Duration::from_millis(500);
 
 /// The longest time that a new registry waits for the fleet's states before it continues without them.
 const FIRST_CONTACT: Duration = Duration::from_millis(500);
+
+/// Unguarded calls are reported once per this time.
+const UNGUARDED_PERIOD: Duration = Duration::from_secs(60);
 
 /// One instance: a set of breakers, one per name, that it shares with all other instances of its
 /// namespace through the store. A cheap handle: all clones are the same instance.
@@ -192,7 +194,7 @@ impl Registry {
             retention,
             code,
             address,
-            unguarded: ReportLimiter::default(),
+            unguarded: ReportLimiter::new(1, UNGUARDED_PERIOD),
             unregistered: Unregistered::default(),
             #[cfg(feature = "metrics")]
             published,
@@ -408,7 +410,7 @@ impl Registry {
                 return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held, site.at));
             }
         }
-        if self.shared.unguarded.is_due(self.context.clock.now()) {
+        if self.shared.unguarded.take(self.context.clock.now()).is_some() {
             let (breaker, places) = (name.into(), self.breakers.places());
             self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
         }

@@ -388,7 +388,7 @@ mod tests {
 
         /// More failures in the place of successes never make a breaker that trips stay closed.
         #[test]
-        fn a_worse_picture_never_spares(
+        fn more_failures_never_prevent_a_trip(
             successes in 0_u64..50, failures in 0_u64..50, streak in 0_u64..10, threshold in 1_u32..10, rate in 0.01_f64..=1.0,
         ) {
             let config = BreakerConfig::default().failure_threshold(threshold).failure_rate_threshold(rate);

@@ -50,7 +50,7 @@ fn leaders_take_turns_while_all_checks_fail() {
 }
 
 #[test]
-fn only_instance_goes_on_checking() {
+fn single_instance_keeps_checking() {
     let mut bench = Pair::new(&checked());
     bench.a.fail(1);
     bench.a.exchange();

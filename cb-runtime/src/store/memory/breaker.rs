@@ -338,9 +338,12 @@ impl StoredBreaker {
         }
     }
 
-    /// Takes back, prolongs, and lets go what has lapsed.
+    /// Removes lapsed leases, and releases and renews this instance's.
     pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseAsk, now: u64) {
         self.leases.retain(|_, until| *until > now);
+        if ask.release.is_empty() && ask.renew.is_empty() && ask.want.is_empty() {
+            return;
+        }
         // A lease that ends so far ahead was taken before the clock was set back: it ends after one more
         // term.
         let term = ask.term_us.min(MAX_SPAN_US);

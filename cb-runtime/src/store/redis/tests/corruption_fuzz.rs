@@ -188,7 +188,7 @@ async fn damaged_count_window_is_counted_anew() {
 }
 
 #[tokio::test]
-async fn an_instance_of_the_earlier_layout_leaves_nothing_behind_that_is_taken_for_its_own() {
+async fn keys_of_the_earlier_layout_are_not_misread() {
     let server = RedisServer::start();
     let store = store(&server);
     let key = "cb1:{test}:b:x";
@@ -310,7 +310,7 @@ async fn odd_windows_and_reports_are_lost_and_go_on() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_stops_nothing() {
+async fn clock_that_was_set_back_stops_nothing() {
     let server = RedisServer::start();
     let store = store(&server);
     let (key, hour) = ("cb1:{test}:b:x", 3600 * SECOND);
@@ -389,7 +389,7 @@ async fn shared_keys_are_put_right_and_reported_once() {
 }
 
 #[tokio::test]
-async fn a_newcomer_puts_shared_keys_right_too() {
+async fn load_repairs_shared_keys() {
     let server = RedisServer::start();
     let store = store(&server);
     for key in ["meta", "events", "held"] {
@@ -409,7 +409,7 @@ async fn a_newcomer_puts_shared_keys_right_too() {
 }
 
 #[tokio::test]
-async fn held_names_that_somebody_took_away_are_found_again() {
+async fn removed_held_names_are_restored() {
     let server = RedisServer::start();
     let store = store(&server);
     let held = "cb1:{test}:held";
@@ -431,7 +431,7 @@ async fn held_names_that_somebody_took_away_are_found_again() {
 }
 
 #[tokio::test]
-async fn an_odd_position_begins_a_new_incarnation() {
+async fn invalid_position_begins_a_new_incarnation() {
     let server = RedisServer::start();
     let store = store(&server);
     let mut last = String::new();
@@ -458,7 +458,7 @@ async fn an_odd_position_begins_a_new_incarnation() {
 }
 
 #[tokio::test]
-async fn a_sequence_that_is_none_is_begun_anew() {
+async fn invalid_sequence_is_restarted() {
     let server = RedisServer::start();
     let store = store(&server);
     let key = "cb1:{test}:s:a";
@@ -483,7 +483,7 @@ async fn a_sequence_that_is_none_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn an_odd_entry_of_the_stream_is_an_error_once() {
+async fn invalid_stream_entry_is_an_error_once() {
     let server = RedisServer::start();
     let store = store(&server);
     let events = "cb1:{test}:events";
@@ -508,7 +508,7 @@ async fn an_odd_entry_of_the_stream_is_an_error_once() {
 }
 
 #[tokio::test]
-async fn a_stream_that_can_take_no_more_is_begun_anew() {
+async fn full_stream_is_restarted() {
     let server = RedisServer::start();
     let store = store(&server);
     say(&store, forcing("x", State::Open)).await;
@@ -520,7 +520,7 @@ async fn a_stream_that_can_take_no_more_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn who_waits_behind_an_odd_entry_hears_of_a_stream_that_was_begun_anew() {
+async fn watch_behind_an_invalid_entry_sees_a_restarted_stream() {
     let server = RedisServer::start();
     let store = store(&server);
     say(&store, forcing("x", State::Open)).await;

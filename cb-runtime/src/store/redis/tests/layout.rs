@@ -158,7 +158,7 @@ fn pairs(items: &[Reply]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_layout_is_frozen() {
+async fn layout_is_frozen() {
     let server = RedisServer::start();
     let (clock, hands) = Clock::manual();
     let store = RedisStore::on_clock(Target::Single(server.url()), "pröd {", clock);

@@ -236,7 +236,7 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
 
 /// Not one of the rules: Redis expires keys by its own clock, see `redis::tests::expiry`.
 #[tokio::test]
-async fn an_idle_closed_breaker_is_forgotten_and_a_used_one_is_not() {
+async fn idle_closed_breaker_is_forgotten_and_a_used_one_is_not() {
     let bench = Bench::memory();
     let mut a = bench.instance("a");
     for name in ["idle", "used"] {
