@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::return_kind::{Ended, Output, ReturnKind};
-use super::site::SiteBreaker;
 use crate::breaker::Core;
 use crate::breaker::permit::Rejection;
+use crate::breakers::SiteBreaker;
 use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
 use crate::call::Verdict;
 use crate::error::BreakerError;

@@ -9,6 +9,7 @@ mod pattern_site;
 mod reply;
 mod return_kind;
 mod site;
+mod thread_table;
 
 pub use std::boxed::Box;
 
@@ -21,6 +22,7 @@ pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::CallPermit;
+pub use crate::breakers::SiteBreaker;
 pub use crate::cache::CacheSite;
 pub use crate::call::CallError;
 pub use crate::config::BreakerConfig;
@@ -45,6 +47,6 @@ pub use return_kind::{
     ValueKind, boxed, never, returning, unnameable, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings,
-    time_out, wait,
+    MakeSettings, Site, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings, time_out,
+    wait,
 };

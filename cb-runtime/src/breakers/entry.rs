@@ -1,7 +1,7 @@
 //! One name's place in the map, while the map is locked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLockWriteGuard};
 
 use super::{BreakerMap, Breakers, Held, KeyedSite, Registered};
 use crate::breaker::Core;
@@ -65,12 +65,13 @@ impl<'a> MapEntry<'a> {
         self.breakers.keyed += usize::from(keyed);
         let breaker = Registered {
             core: core.clone(),
+            of_threads: Mutex::default(),
             keyed,
             used_at: AtomicU64::new(self.map.swept_at.load(Ordering::Relaxed)),
             met: AtomicU64::new(site.map_or(0, |site| site.bit)),
             pattern: site.map_or_else(OnceLock::new, |site| site.pattern.into()),
             #[cfg(feature = "metrics")]
-            published: std::sync::Mutex::default(),
+            published: Mutex::default(),
         };
         self.breakers.registered.insert(name, breaker);
         core

@@ -55,7 +55,7 @@ impl MeteredInstance {
     }
 
     fn keyed(&self, name: &str) -> Arc<Core> {
-        if let Some(known) = self.source.breakers.get_keyed(name, TENANTS) {
+        if let Some(known) = self.source.breakers.get_keyed(name, &BreakerConfig::default(), TENANTS) {
             return known.core;
         }
         let entry = self.source.breakers.entry(name);

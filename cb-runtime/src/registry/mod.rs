@@ -24,7 +24,7 @@ pub use control::Control;
 
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
-use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, Steered};
+use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
 use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings, environment};
@@ -388,17 +388,40 @@ impl Registry {
         }
     }
 
-    /// The breaker of an annotated function whose name is made of its arguments.
-    #[inline]
-    pub(crate) fn keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
-        match self.breakers.get_keyed(name, site) {
-            Some(KeyedBreaker { core, first: false }) => core,
-            Some(KeyedBreaker { core, first: true }) => self.registered_again(core, config, site.at),
-            None => self.new_keyed(name, config, site),
+    /// The breaker of an annotated function whose name is made of its arguments, for calls of this thread.
+    /// `Err`: only for this one, as it is not registered.
+    #[cold]
+    pub(crate) fn keyed(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        site: KeyedSite,
+    ) -> Result<Arc<SiteBreaker>, Arc<SiteBreaker>> {
+        if let Some(KeyedBreaker { breaker, core, first }) = self.breakers.get_keyed(name, config, site) {
+            if first {
+                self.registered_again(core, config, site.at);
+            }
+            return Ok(breaker);
+        }
+        let core = self.new_keyed(name, config, site);
+        // It is not evicted meanwhile, as `core` refers to it.
+        match self.breakers.get_keyed(name, config, site) {
+            Some(found) => Ok(found.breaker),
+            None => Err(Arc::new(SiteBreaker::of(core, config))),
         }
     }
 
-    #[cold]
+    #[cfg(test)]
+    pub(crate) fn map(&self) -> &BreakerMap {
+        &self.breakers
+    }
+
+    /// Notes that a call uses a keyed breaker.
+    #[inline]
+    pub(crate) fn used(&self, breaker: &SiteBreaker) {
+        self.breakers.used(breaker);
+    }
+
     fn new_keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
         let blueprint = self.blueprint(name, config);
         if !name.is_empty() {

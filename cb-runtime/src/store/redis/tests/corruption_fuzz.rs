@@ -118,7 +118,7 @@ async fn damaged_breaker_is_reported_once_and_goes_on_from_what_is_known() {
 }
 
 #[tokio::test]
-async fn odd_fields_are_damage_to_those_who_ask_for_them() {
+async fn invalid_optional_fields_are_damage_to_their_readers() {
     let server = RedisServer::start();
     let store = store(&server);
     let key = "cb1:{test}:b:x";
