@@ -198,7 +198,7 @@ impl Space {
         }
         breaker.merge(node, entry, when);
         if entry.leaves {
-            breaker.forget_failing(node);
+            breaker.forget_failing(node, entry);
         }
         breaker.settle_leases(instance, &entry.leases, now);
         if let Some(role) = entry.role.filter(|role| role.want) {
