@@ -91,8 +91,6 @@ pub(crate) struct Coordinator {
     missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
-    /// An event that an answer told of has not come.
-    suspects_gap: bool,
     ever_up: bool,
 }
 
@@ -157,7 +155,6 @@ impl Coordinator {
             continuity: Continuity::default(),
             missing: BTreeSet::new(),
             answered_at: now,
-            suspects_gap: false,
             ever_up: false,
         }
     }
@@ -377,6 +374,7 @@ impl Coordinator {
                 break;
             }
         }
+        self.pace.asked(self.context.clock.now());
         if all {
             self.pace.reported(self.context.clock.now());
         }
@@ -462,8 +460,7 @@ impl Coordinator {
             self.stream.trouble(&self.context, problem);
         }
         let now = self.context.clock.now();
-        self.suspects_gap |= self.stream.misses_events(position, now);
-        if self.suspects_gap || self.stream.is_another(position, before) {
+        if self.stream.misses_events(position, now) || self.stream.is_another(position, before) {
             self.resync = true;
             self.context.wake();
         }
@@ -480,13 +477,10 @@ impl Coordinator {
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
         self.context.sign_of_life();
-        if std::mem::take(&mut self.suspects_gap) {
-            let next = self.store.history(EventsAt::After(self.stream.position().id), 1);
-            if patiently("reading the event stream", LONG_PATIENCE, next)
-                .await
-                .is_ok_and(|events| events.is_empty())
-            {
-                self.stream.skip();
+        if let Some(position) = self.stream.overdue_after() {
+            let next = self.store.history(EventsAt::After(position.id), 1);
+            if let Ok(events) = patiently("reading the event stream", LONG_PATIENCE, next).await {
+                self.stream.settle_overdue(events.is_empty());
             }
         }
         let sent_at = self.context.clock.now();
@@ -536,7 +530,7 @@ impl Coordinator {
         let found = self.continuity(before, &load.position).await?;
         self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
         self.measure(load.now_us, sent_at);
-        self.stream.place(&load.position);
+        self.stream.place(&load.position, before);
         for problem in &load.warnings {
             self.stream.trouble(&self.context, problem);
         }

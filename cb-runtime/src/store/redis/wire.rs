@@ -344,7 +344,7 @@ pub(super) fn report_arguments(entries: &[Reported], put: &mut impl FnMut(String
 fn buckets_text(entry: &Reported) -> String {
     match &entry.buckets[..] {
         _ if entry.window.is_none() => String::new(),
-        [(age, counts)] if *counts == entry.counts => whole(*age).to_string(),
+        [(age, counts)] if *counts == entry.counts && !counts.is_nothing() => whole(*age).to_string(),
         all => {
             let all = all.iter().filter(|(_, counts)| !counts.is_nothing());
             all.map(|(age, counts)| format!("{}:{};", whole(*age), counts_text(counts))).collect()
