@@ -168,7 +168,7 @@ fn reload_keeps_counts_and_state() {
 }
 
 #[test]
-fn reload_of_a_window_keeps_what_fits_it() {
+fn reload_of_a_window_keeps_counts_that_fit() {
     for (before, after) in [
         ("window = '1m'", "window = '30s'"),
         ("window = '30s'", "window = '1m'"),

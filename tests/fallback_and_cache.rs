@@ -47,7 +47,7 @@ fn cache_keys(redis: &RedisServer) -> Vec<String> {
 }
 
 #[test]
-fn a_fallback_gets_the_same_arguments_and_an_open_circuit_does_not_run_the_function() {
+fn fallback_gets_the_arguments_and_open_circuit_does_not_run_the_function() {
     let redis = RedisServer::start();
     let [a, b] = two(&redis, Function::Shown, 3);
 
@@ -70,7 +70,7 @@ fn a_fallback_gets_the_same_arguments_and_an_open_circuit_does_not_run_the_funct
 }
 
 #[test]
-fn a_fallback_may_take_the_reason() {
+fn fallback_may_take_the_reason() {
     let redis = RedisServer::start();
     let a = Instance::on(&redis.url());
     a.configure(Function::Reasoned, json!({"failure_threshold": 2, "call_timeout": "1s"}));
@@ -109,7 +109,7 @@ fn without_a_fallback_the_caller_gets_the_functions_error_or_the_breakers() {
 }
 
 #[test]
-fn a_success_on_one_instance_answers_a_failure_on_another() {
+fn success_on_one_instance_answers_a_failure_on_another() {
     let redis = RedisServer::start();
     let [a, b] = two(&redis, Function::Cached, 100);
 
@@ -129,7 +129,7 @@ fn a_success_on_one_instance_answers_a_failure_on_another() {
 }
 
 #[test]
-fn a_cached_result_answers_rejected_calls_everywhere() {
+fn cached_result_answers_rejected_calls_everywhere() {
     let redis = RedisServer::start();
     let [a, b] = two(&redis, Function::Cached, 2);
 
@@ -208,7 +208,7 @@ fn namespaces_do_not_share_results() {
 }
 
 #[test]
-fn a_cached_none_is_a_hit() {
+fn cached_none_is_a_hit() {
     let redis = RedisServer::start();
     let [a, b] = two(&redis, Function::Cached, 100);
     assert_eq!(a.run(Function::Cached, 1, Act::Succeed(None)), Ended::Value(None));
@@ -235,7 +235,7 @@ fn errors_and_fallback_values_are_never_cached() {
 }
 
 #[test]
-fn an_undecodable_entry_leads_to_the_fallback_and_is_reported() {
+fn undecodable_entry_leads_to_the_fallback_and_is_reported() {
     let redis = RedisServer::start();
     let [a, b] = two(&redis, Function::Cached, 100_000);
     a.run(Function::Cached, 1, good("one"));
@@ -301,7 +301,7 @@ fn with_redis_down_and_the_dependency_down_the_last_success_answers() {
 }
 
 #[test]
-fn a_frozen_redis_does_not_keep_a_fallback_waiting() {
+fn frozen_redis_does_not_keep_a_fallback_waiting() {
     let redis = RedisServer::start();
     let [a, _b] = two(&redis, Function::Cached, 3);
     a.run(Function::Cached, 1, good("one"));
@@ -318,7 +318,7 @@ fn a_frozen_redis_does_not_keep_a_fallback_waiting() {
 }
 
 #[test]
-fn a_hot_key_costs_one_write_per_interval() {
+fn hot_key_costs_one_write_per_interval() {
     let redis = RedisServer::start();
     let [a, _b] = two(&redis, Function::Cached, 3);
     let target = || Target::Function(Function::Cached, 1);

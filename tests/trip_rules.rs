@@ -165,3 +165,42 @@ fn fleet_opens_when_a_second_instance_fails() {
         })
     });
 }
+
+/// An instance on this node that has failed and reported it, so that the store has counted `failures`; with
+/// 0, the failure is expected to open the circuit.
+fn failing_on(redis: &RedisServer, node: &str, failures: u64) -> Instance {
+    let instance = Instance::on_node(&redis.url(), node);
+    instance.create(NAME, quorum());
+    instance.fail(NAME, 1);
+    if failures > 0 {
+        wait_for_calls(&instance, failures);
+    }
+    instance
+}
+
+#[test]
+fn instance_that_restarts_on_one_node_is_no_quorum() {
+    let redis = RedisServer::start();
+    let watching = Instance::on_node(&redis.url(), "watching");
+    watching.create(NAME, quorum());
+    for crash in 1..=4 {
+        failing_on(&redis, "bad", crash).kill();
+    }
+    assert_eq!((watching.fleet(NAME).state, watching.fleet(NAME).streak), (State::Closed, 4));
+    assert!(watching.is(NAME, State::Closed) && watching.transitions(NAME).is_empty());
+    let second = failing_on(&redis, "worse", 0);
+    all(NAME, &[watching, second], State::Open);
+}
+
+#[test]
+fn instance_that_shuts_down_leaves_the_quorum() {
+    let redis = RedisServer::start();
+    let bad = failing_on(&redis, "bad", 1);
+    bad.fail(NAME, 1);
+    wait_for_calls(&bad, 2);
+    bad.shut_down();
+    let second = failing_on(&redis, "worse", 3);
+    assert_eq!((second.fleet(NAME).state, second.look(NAME).epoch), (State::Closed, 0));
+    let third = failing_on(&redis, "third", 0);
+    all(NAME, &[second, third], State::Open);
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -261,20 +262,18 @@ pin_project! {
         permit: &'p mut CallPermit<'a>,
         given_timeout: &'p Option<Duration>,
         watch: Stopwatch,
-        deadline: Option<Pin<Box<CallDeadline>>>,
+        deadline: Option<Arc<CallDeadline>>,
         #[pin]
         body: F,
     }
 }
 
-pin_project! {
-    /// The end of the time that a call may take. On the heap, so that a function without a timeout does not
-    /// carry a timer in its future.
-    pub struct CallDeadline {
-        limit: Duration,
-        #[pin]
-        sleep: Sleep,
-    }
+/// The end of the time that a call may take. On the heap, so that a function without a timeout does not carry
+/// a timer in its future. In an `Arc`, though nothing shares it: every call drops an `Option` of it, and that
+/// of a `Box` with a timer in it would be a function call, where this is a null check.
+pub struct CallDeadline {
+    limit: Duration,
+    sleep: Pin<Box<Sleep>>,
 }
 
 impl CallDeadline {
@@ -298,7 +297,7 @@ pub(crate) fn run<'a, 'p, F: Future>(
 }
 
 impl<F: Future> Future for Run<'_, '_, F> {
-    type Output = Result<ManuallyDrop<F::Output>, Pin<Box<CallDeadline>>>;
+    type Output = Result<ManuallyDrop<F::Output>, Arc<CallDeadline>>;
 
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
     #[inline(always)]
@@ -320,19 +319,19 @@ fn suspend(
     permit: &CallPermit<'_>,
     given_timeout: Option<Duration>,
     watch: &mut Stopwatch,
-    deadline: &mut Option<Pin<Box<CallDeadline>>>,
+    deadline: &mut Option<Arc<CallDeadline>>,
     cx: &mut Context<'_>,
-) -> Poll<Pin<Box<CallDeadline>>> {
+) -> Poll<Arc<CallDeadline>> {
     if !watch.was_suspended() {
         *deadline = permit.core().call_timeout(given_timeout).map(|limit| {
             permit.limit(limit);
-            Box::pin(CallDeadline { limit, sleep: tokio::time::sleep(limit) })
+            Arc::new(CallDeadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })
         });
     }
     *watch = watch.suspended(permit.core().clock());
-    let Some(timer) = deadline else { return Poll::Pending };
+    let Some(timer) = deadline.as_mut().and_then(Arc::get_mut) else { return Poll::Pending };
     // The timer must have been polled to wake this task.
-    ready!(timer.as_mut().project().sleep.poll(cx));
+    ready!(timer.sleep.as_mut().poll(cx));
     deadline.take().map_or(Poll::Pending, Poll::Ready)
 }
 

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
+/// The coordinator answers a request within this time, unless it is gone.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
 /// A future that is ready after a span of the machine's clock, which begins with the first poll.
 pub(crate) struct Deadline {
     span: Duration,
@@ -125,6 +128,16 @@ impl Ord for Pending {
     }
 }
 
+/// The future's output, or `None` if it takes longer than `span`.
+pub(crate) async fn within<T>(span: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut deadline) = (std::pin::pin!(future), Deadline::after(span));
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Pin::new(&mut deadline).poll(cx).map(|()| None),
+    })
+    .await
+}
+
 /// Runs a future on this thread, without a runtime.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
@@ -162,5 +175,12 @@ mod tests {
             }
         });
         assert_eq!(receiver.try_iter().count(), 3);
+    }
+
+    #[test]
+    fn wait_for_an_answer_that_never_comes_ends() {
+        let never = std::future::pending::<()>();
+        assert_eq!(block_on(within(Duration::from_millis(1), never)), None);
+        assert_eq!(block_on(within(Duration::from_secs(3600), std::future::ready(7))), Some(7));
     }
 }

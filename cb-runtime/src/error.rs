@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::clock::micros;
 use crate::name::BreakerName;
 
 /// The breaker's own answer in place of the guarded function's: the call was rejected, or took
@@ -47,9 +46,10 @@ const KIND_BITS: u32 = 3;
 const UNKNOWN: u64 = u64::MAX >> KIND_BITS;
 
 impl BreakerError {
-    pub(crate) fn new(breaker: BreakerName, kind: RefusalKind, span: Option<Duration>) -> Self {
-        let span = span.map_or(UNKNOWN, |span| micros(span).min(UNKNOWN - 1));
-        BreakerError { breaker, packed: span << KIND_BITS | kind as u64 }
+    /// `span_us`: `u64::MAX` = unknown.
+    #[inline]
+    pub(crate) fn new(breaker: BreakerName, kind: RefusalKind, span_us: u64) -> Self {
+        BreakerError { breaker, packed: span_us.min(UNKNOWN) << KIND_BITS | kind as u64 }
     }
 
     fn kind(&self) -> RefusalKind {

@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_back_and_hostile_texts_are_refused() {
+    fn cursor_is_read_back_and_hostile_texts_are_refused() {
         let cursor = Cursor { incarnation: "00ab".into(), number: 7, id: "1700000000000-3".into() };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         for text in
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_is_written_as_one_object_that_says_what_it_is() {
+    fn every_event_is_serialized_as_one_tagged_object() {
         let breaker: Arc<str> = "orders".into();
         let took = Duration::from_millis(1500);
         let cases = [
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transition_is_written_with_its_time_and_its_cursor() {
+    fn transition_is_written_with_its_time_and_its_cursor() {
         let transition = Transition {
             breaker: "orders".into(),
             epoch: 3,

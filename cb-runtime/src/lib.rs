@@ -77,6 +77,7 @@ pub mod http;
 mod metrics;
 mod name;
 mod registry;
+mod report_limiter;
 mod serial;
 mod snapshot;
 mod status;

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_cut_between_two_characters() {
+    fn text_is_cut_between_two_characters() {
         assert_eq!(cut("größe", 100), "größe");
         assert_eq!(cut("größe", 3), "gr", "ö takes the third and the fourth byte");
         assert_eq!(cut("größe", 4), "grö");

@@ -28,7 +28,7 @@ async fn yield_once() {
 }
 
 #[test]
-fn a_call_through_a_closed_circuit_allocates_nothing() {
+fn call_through_a_closed_circuit_allocates_nothing() {
     #[circuit_breaker(name = "closed")]
     async fn call(id: u64) -> Result<u64, BreakerError> {
         yield_once().await;
@@ -38,7 +38,7 @@ fn a_call_through_a_closed_circuit_allocates_nothing() {
 }
 
 #[test]
-fn nor_with_a_fallback() {
+fn call_with_a_fallback_allocates_nothing() {
     #[circuit_breaker(name = "fallback", fallback = |_, _| Ok(0))]
     async fn call(id: u64, name: &str) -> Result<u64, BreakerError> {
         yield_once().await;
@@ -48,7 +48,7 @@ fn nor_with_a_fallback() {
 }
 
 #[test]
-fn nor_with_a_cache_whose_entry_is_fresh() {
+fn call_with_a_fresh_cache_entry_allocates_nothing() {
     #[circuit_breaker(name = "cache", cache_ttl = "1h")]
     async fn call(id: u64, name: &str) -> Result<u64, BreakerError> {
         yield_once().await;
@@ -58,7 +58,7 @@ fn nor_with_a_cache_whose_entry_is_fresh() {
 }
 
 #[test]
-fn nor_under_a_name_made_of_arguments_that_is_known() {
+fn call_of_a_known_keyed_breaker_allocates_nothing() {
     #[circuit_breaker(name = "tenant-{tenant}-{shard:03}", failure_threshold = 3)]
     async fn call(tenant: &str, shard: u64) -> Result<u64, BreakerError> {
         yield_once().await;
@@ -71,6 +71,6 @@ fn nor_under_a_name_made_of_arguments_that_is_known() {
 }
 
 #[test]
-fn the_counter_counts() {
+fn counter_counts() {
     assert_eq!(allocations_of(|| async { drop(std::hint::black_box(Box::new(1))) }), 1000);
 }

@@ -79,7 +79,7 @@ async fn arguments_may_have_any_name() {
 }
 
 #[tokio::test]
-async fn an_argument_that_is_not_always_there() {
+async fn conditionally_compiled_argument() {
     #[circuit_breaker(name = "cfg")]
     async fn call(#[cfg(any())] gone: u8, #[cfg(all())] here: u8) -> Result<u8, Broken> {
         #[cfg(any())]
@@ -171,7 +171,7 @@ async fn durations_as_seconds_as_a_text_as_a_duration_and_as_a_constant() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_a_constant() {
+async fn name_may_be_a_constant() {
     const NAME: &str = "constant";
 
     #[circuit_breaker(name = NAME)]

@@ -29,7 +29,7 @@ fn registry() -> (&'static Registry, ManualClock) {
 }
 
 #[tokio::test]
-async fn a_success_answers_failures_and_rejections_until_its_ttl() {
+async fn success_answers_failures_and_rejections_until_its_ttl() {
     thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
     #[circuit_breaker(
         name = "users", registry = HERE.get().unwrap(), failure_threshold = 2, cache_ttl = "5m", reset_timeout = "1h",
@@ -71,7 +71,7 @@ async fn a_success_answers_failures_and_rejections_until_its_ttl() {
 }
 
 #[tokio::test]
-async fn a_fallback_s_value_is_never_cached_and_nothing_cached_is_a_hit() {
+async fn fallback_value_is_never_cached_and_cached_none_is_a_hit() {
     #[circuit_breaker(name = "cache: none", cache_ttl = 300, fallback = |id| Ok(Some(id)))]
     async fn find(id: u64) -> Result<Option<u64>, Broken> {
         ask(None)
@@ -133,7 +133,7 @@ async fn receivers_share_no_further_than_the_cache_key_says() {
 }
 
 #[tokio::test]
-async fn a_key_expression_is_asked_at_every_call() {
+async fn key_expression_is_evaluated_at_every_call() {
     static VERSION: AtomicU64 = AtomicU64::new(1);
     #[circuit_breaker(name = "cache: version", cache_ttl = 300, cache_key = VERSION.load(Ordering::Relaxed))]
     async fn get() -> Result<u64, Broken> {
@@ -176,7 +176,7 @@ fn cache_errors(events: &mut cb_runtime::Events) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_result_that_cannot_be_read_back_is_reported_at_the_first_success() {
+async fn unreadable_result_is_reported_at_the_first_success() {
     thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
     #[circuit_breaker(name = "crooked", registry = HERE.get().unwrap(), cache_ttl = 300, fallback = || Err(Broken::NotFound))]
     async fn get() -> Result<Crooked, Broken> {
@@ -196,7 +196,7 @@ async fn a_result_that_cannot_be_read_back_is_reported_at_the_first_success() {
 }
 
 #[tokio::test]
-async fn arguments_that_cannot_be_serialized_cost_the_cache_and_one_report() {
+async fn unserializable_arguments_disable_the_cache_and_are_reported_once() {
     thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
     #[circuit_breaker(name = "touchy", registry = HERE.get().unwrap(), cache_ttl = 300)]
     async fn get(_with: Touchy) -> Result<u64, Broken> {
@@ -214,7 +214,7 @@ async fn arguments_that_cannot_be_serialized_cost_the_cache_and_one_report() {
 }
 
 #[test]
-fn it_works_in_an_executor_that_is_not_tokio() {
+fn cache_works_without_tokio() {
     static DEPENDENCY: AtomicBool = AtomicBool::new(true);
     #[circuit_breaker(name = "cache: no tokio", cache_ttl = 300)]
     async fn get() -> Result<u64, Broken> {

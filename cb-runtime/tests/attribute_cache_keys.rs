@@ -69,7 +69,7 @@ async fn versions_do_not_share() {
 }
 
 #[tokio::test]
-async fn one_function_of_two_versions_does_not_read_the_old_one() {
+async fn results_of_another_cache_version_are_not_read() {
     thread_local!(static VERSION: Cell<&'static str> = const { Cell::new("1") });
 
     #[circuit_breaker(name = "bumped", cache_ttl = "5m", cache_version = VERSION.get())]
@@ -172,7 +172,7 @@ async fn equal_names_inside_two_functions_do_not_share() {
 }
 
 #[tokio::test]
-async fn all_arguments_count_whatever_they_are_called() {
+async fn all_arguments_are_part_of_the_key() {
     #[circuit_breaker(name = "arguments", cache_ttl = "5m")]
     async fn get(_: u8, _b: &str, (c, _): (u8, u8), [d, ..]: [u8; 2]) -> Result<u8, Broken> {
         ask(c + d)
@@ -185,7 +185,7 @@ async fn all_arguments_count_whatever_they_are_called() {
 }
 
 #[tokio::test]
-async fn a_key_may_name_what_a_pattern_binds() {
+async fn key_may_use_bindings_of_patterns() {
     struct Query {
         id: u8,
         text: String,
@@ -204,7 +204,7 @@ async fn a_key_may_name_what_a_pattern_binds() {
 }
 
 #[tokio::test]
-async fn the_ttl_may_come_from_the_config() {
+async fn ttl_may_come_from_the_config() {
     fn config() -> BreakerConfig {
         BreakerConfig::default().cache_ttl(Duration::from_secs(300))
     }
@@ -217,7 +217,7 @@ async fn the_ttl_may_come_from_the_config() {
 }
 
 #[tokio::test]
-async fn what_is_ignored_goes_past_the_cache() {
+async fn ignored_error_is_not_answered_by_the_cache() {
     #[circuit_breaker(
         name = "ignored-cache",
         cache_ttl = "5m",
@@ -233,7 +233,7 @@ async fn what_is_ignored_goes_past_the_cache() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_result_is_kept_as_it_is() {
+async fn value_other_than_a_result_is_cached_whole() {
     #[circuit_breaker(
         name = "value-cache",
         cache_ttl = "5m",
@@ -335,7 +335,7 @@ async fn borrowed_generic_arguments_are_served() {
 }
 
 #[tokio::test]
-async fn a_result_that_json_would_change_comes_back_as_it_was() {
+async fn result_that_json_would_change_comes_back_as_it_was() {
     use std::collections::HashMap;
 
     #[circuit_breaker(name = "nested", cache_ttl = "5m")]

@@ -119,7 +119,7 @@ async fn error_is_for_failures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_is_a_failure_for_the_fallback() {
+async fn timeout_is_a_failure_for_the_fallback() {
     fn fallback(reason: CallError<Broken>) -> Result<bool, Broken> {
         Ok(reason.is_timeout())
     }
@@ -138,7 +138,7 @@ async fn a_timeout_is_a_failure_for_the_fallback() {
 }
 
 #[tokio::test]
-async fn what_is_ignored_goes_past_the_fallback() {
+async fn ignored_error_is_not_answered_by_the_fallback() {
     #[circuit_breaker(
         name = "ignored",
         is_failure = |r| matches!(r, Err(Broken::Down)),
@@ -164,7 +164,7 @@ async fn with_a_fallback_for_everything_the_error_need_not_know_the_breaker() {
 }
 
 #[tokio::test]
-async fn a_value_that_counts_as_a_failure_is_unacceptable() {
+async fn value_that_counts_as_a_failure_is_unacceptable() {
     #[circuit_breaker(name = "unacceptable", is_failure = |r| *r == Ok(0), fallback = |_, reason| {
         assert!(matches!(reason, CallError::Unacceptable));
         Ok(1)
@@ -219,7 +219,7 @@ impl From<BreakerError> for Service {
 }
 
 #[tokio::test]
-async fn a_methods_fallback_gets_self_first() {
+async fn fallback_of_a_method_gets_self_first() {
     let service = Service { log: Mutex::default() };
     assert_eq!(service.by_reference(3).await, Ok(3));
     assert_eq!(service.by_reference(4).await, Ok(4));
@@ -227,7 +227,7 @@ async fn a_methods_fallback_gets_self_first() {
 }
 
 #[tokio::test]
-async fn a_method_that_takes_self_by_value_or_exclusively_can_have_one_for_rejections() {
+async fn method_with_self_or_mut_self_may_have_a_fallback_for_rejections() {
     let mut service = Service { log: Mutex::default() };
     assert_eq!(service.exclusive("a").await, Err(Broken::Down));
     assert_eq!(service.exclusive("b").await, Ok(()));

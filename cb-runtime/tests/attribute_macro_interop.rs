@@ -8,7 +8,7 @@ use common::{Broken, outcomes};
 use tracing::instrument;
 
 #[tokio::test]
-async fn of_two_breakers_on_one_function_the_upper_one_is_inside() {
+async fn upper_of_two_attributes_is_the_inner_breaker() {
     // As with all attributes: the upper one is expanded first, the lower one around what came of it.
     #[circuit_breaker(name = "inner", failure_threshold = 1)]
     #[circuit_breaker(name = "outer")]
@@ -33,7 +33,7 @@ macro_rules! guarded {
 guarded!(from_a_macro, "macro", x: u8 => if x == 1 { Err(Broken::Down) } else { Ok(x * 2) });
 
 #[tokio::test]
-async fn a_function_from_a_macro() {
+async fn function_from_a_macro() {
     assert_eq!(from_a_macro(4).await, Ok(8));
     assert_eq!(from_a_macro(1).await, Ok(1));
 }
@@ -141,7 +141,7 @@ mod from_macros {
     }
 
     #[tokio::test]
-    async fn a_function_from_the_fragments_of_a_macro() {
+    async fn function_from_the_fragments_of_a_macro() {
         assert_eq!(from_fragments(1, "ab".into()).await, Ok(3));
         assert_eq!(from_an_item(1).await, Ok(1));
         assert_eq!(parts((1, 2)).await, Ok(7));
@@ -189,7 +189,7 @@ mod facade {
 }
 
 #[tokio::test]
-async fn the_runtime_by_another_path() {
+async fn runtime_by_another_path() {
     #[facade::inner::circuit_breaker(name = "facade", crate = facade::inner, cache_ttl = "1m")]
     async fn call() -> Result<(), Broken> {
         Ok(())

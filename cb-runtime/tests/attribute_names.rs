@@ -40,7 +40,7 @@ async fn each_value_has_a_breaker_of_its_own() {
 }
 
 #[tokio::test]
-async fn whatever_format_prints_can_be_in_a_name() {
+async fn placeholders_accept_format_specifications() {
     struct Region(&'static str);
     impl fmt::Display for Region {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +66,7 @@ async fn whatever_format_prints_can_be_in_a_name() {
 }
 
 #[tokio::test]
-async fn arguments_that_are_taken_apart_can_be_in_a_name() {
+async fn placeholders_accept_bindings_of_patterns() {
     struct Place {
         city: String,
     }
@@ -177,7 +177,7 @@ async fn two_braces_are_one_and_no_placeholder() {
 }
 
 #[tokio::test]
-async fn the_name_is_looked_up_in_the_registry_that_is_named() {
+async fn name_is_looked_up_in_the_registry_that_is_named() {
     #[circuit_breaker(name = "in {id}", registry = registry, failure_threshold = 1)]
     async fn call(registry: &Registry, id: u64, good: bool) -> Result<u64, Broken> {
         answer(good)
@@ -193,7 +193,7 @@ async fn the_name_is_looked_up_in_the_registry_that_is_named() {
 }
 
 #[tokio::test]
-async fn a_fallback_a_timeout_and_a_predicate_work_as_with_any_name() {
+async fn keyed_function_may_have_a_fallback_a_timeout_and_a_predicate() {
     #[circuit_breaker(
         name = "all {id}",
         failure_threshold = 2,
@@ -229,7 +229,7 @@ async fn two_values_never_share_a_cached_result() {
 }
 
 #[tokio::test]
-async fn functions_with_the_same_name_share_the_breaker_and_are_told_of_other_settings() {
+async fn functions_of_one_name_share_the_breaker_and_differing_settings_are_reported() {
     #[circuit_breaker(name = "shared {id}", registry = registry, failure_threshold = 2)]
     async fn first(registry: &Registry, id: u64, good: bool) -> Result<u64, Broken> {
         answer(good)
@@ -248,7 +248,7 @@ async fn functions_with_the_same_name_share_the_breaker_and_are_told_of_other_se
 }
 
 #[tokio::test]
-async fn a_name_that_comes_out_empty_guards_nothing_and_is_reported() {
+async fn empty_keyed_name_leaves_the_call_unguarded_and_is_reported() {
     #[circuit_breaker(name = "{name}", registry = registry, failure_threshold = 1)]
     async fn call(registry: &Registry, name: &str) -> Result<u64, Broken> {
         answer(false)
@@ -263,7 +263,7 @@ async fn a_name_that_comes_out_empty_guards_nothing_and_is_reported() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_meant_are_reported_once_and_not_for_every_value() {
+async fn invalid_settings_of_a_keyed_function_are_reported_once() {
     #[circuit_breaker(name = "wrong {id}", registry = registry, config = wrong())]
     async fn call(registry: &Registry, id: u64) -> Result<u64, Broken> {
         answer(true)

@@ -28,7 +28,7 @@ async fn ok_is_a_success_and_err_a_failure() {
 }
 
 #[tokio::test]
-async fn a_type_of_ones_own_that_is_called_result_is_a_value() {
+async fn user_type_named_result_is_a_plain_value() {
     mod own {
         #[derive(Debug, PartialEq)]
         pub(super) enum Result {
@@ -53,7 +53,7 @@ async fn a_type_of_ones_own_that_is_called_result_is_a_value() {
 }
 
 #[tokio::test]
-async fn an_alias_of_result_is_seen_through() {
+async fn alias_of_result_is_seen_through() {
     type Answer = Result<u32, Broken>;
 
     #[circuit_breaker(name = "alias", failure_threshold = 2)]
@@ -80,7 +80,7 @@ async fn without_a_fallback_an_open_circuit_answers_with_the_breakers_error() {
 }
 
 #[tokio::test]
-async fn what_is_failure_rejects_is_ignored() {
+async fn error_that_is_failure_rejects_is_ignored() {
     #[circuit_breaker(name = "ignored", failure_threshold = 1, is_failure = |r| matches!(r, Err(Broken::Down)))]
     async fn call(error: Broken) -> Result<(), Broken> {
         Err(error)
@@ -92,7 +92,7 @@ async fn what_is_failure_rejects_is_ignored() {
 }
 
 #[tokio::test]
-async fn an_ok_that_is_failure_accepts_is_a_failure() {
+async fn ok_that_is_failure_accepts_is_a_failure() {
     fn is_server_error(status: &Result<u16, Broken>) -> bool {
         matches!(status, Ok(500..))
     }
@@ -107,7 +107,7 @@ async fn an_ok_that_is_failure_accepts_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_result_is_a_success_unless_is_failure_says_otherwise() {
+async fn value_other_than_a_result_is_a_success_unless_is_failure_accepts_it() {
     #[circuit_breaker(
         name = "value",
         failure_threshold = 1,
@@ -124,7 +124,7 @@ async fn a_value_that_is_no_result_is_a_success_unless_is_failure_says_otherwise
 }
 
 #[tokio::test]
-async fn a_panic_counts_as_a_failure_and_is_still_a_panic() {
+async fn panic_counts_as_a_failure_and_is_still_a_panic() {
     #[circuit_breaker(name = "panic", failure_threshold = 2)]
     async fn call(at_once: bool) -> Result<(), Broken> {
         if !at_once {
@@ -140,7 +140,7 @@ async fn a_panic_counts_as_a_failure_and_is_still_a_panic() {
 }
 
 #[tokio::test]
-async fn a_predicate_that_panics_counts_as_a_failure() {
+async fn predicate_that_panics_counts_as_a_failure() {
     #[circuit_breaker(name = "panicking-predicate", is_failure = |_| panic!("predicate"))]
     async fn call() -> Result<(), Broken> {
         Ok(())
@@ -150,7 +150,7 @@ async fn a_predicate_that_panics_counts_as_a_failure() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_is_cancelled_and_counts_for_nothing() {
+async fn dropped_call_is_cancelled_and_counts_for_nothing() {
     #[circuit_breaker(name = "cancelled", failure_threshold = 1)]
     async fn call() -> Result<(), Broken> {
         pending().await
@@ -161,7 +161,7 @@ async fn a_dropped_call_is_cancelled_and_counts_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_takes_too_long_is_dropped_and_counts_as_a_failure() {
+async fn call_that_takes_too_long_is_dropped_and_counts_as_a_failure() {
     struct Dropped<'a>(&'a Cell<bool>);
     impl Drop for Dropped<'_> {
         fn drop(&mut self) {
@@ -183,7 +183,7 @@ async fn a_call_that_takes_too_long_is_dropped_and_counts_as_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_ends_in_time_is_not_touched_by_its_timeout() {
+async fn call_that_ends_in_time_is_not_touched_by_its_timeout() {
     #[circuit_breaker(name = "in-time", call_timeout = 1)]
     async fn call() -> Result<u8, Broken> {
         tokio::time::sleep(Duration::from_millis(999)).await;
@@ -208,7 +208,7 @@ async fn two_functions_of_one_name_share_a_breaker() {
 }
 
 #[tokio::test]
-async fn a_config_is_the_base_of_the_other_arguments() {
+async fn config_is_the_base_of_the_other_arguments() {
     const LIMIT: u32 = 2;
 
     fn base() -> BreakerConfig {
@@ -225,7 +225,7 @@ async fn a_config_is_the_base_of_the_other_arguments() {
 }
 
 #[tokio::test]
-async fn a_registry_of_ones_own_is_asked_at_every_call() {
+async fn registry_expression_is_evaluated_at_every_call() {
     struct Client {
         registry: Registry,
     }

@@ -325,8 +325,7 @@ async fn recursion_in_a_box() {
 }
 
 #[tokio::test]
-async fn a_breaker_that_calls_itself_while_half_open_with_one_permit_is_rejected_and_does_not_wait_for_itself()
- {
+async fn recursive_call_is_rejected_while_its_caller_has_the_only_probe() {
     thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
     #[circuit_breaker(
         name = "itself", registry = HERE.get().unwrap(), failure_threshold = 1, reset_timeout = "1m",
@@ -368,7 +367,7 @@ async fn returns_what_is_not_send() -> Result<Rc<str>, Broken> {
 }
 
 #[tokio::test]
-async fn what_can_be_sent_can_be_sent_guarded_and_what_cannot_still_compiles() {
+async fn guarded_future_is_send_if_the_body_is() {
     fn assert_send<F: Future + Send>(future: F) -> F {
         future
     }

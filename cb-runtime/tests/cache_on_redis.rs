@@ -110,7 +110,7 @@ fn cached_key(server: &RedisServer) -> String {
 }
 
 #[test]
-fn a_success_on_one_instance_answers_a_failure_on_another() {
+fn success_on_one_instance_answers_a_failure_on_another() {
     let server = RedisServer::start();
     let (a, b) = (Instance::new(&server), Instance::new(&server));
     assert_eq!(a.succeed(1), "user 1");
@@ -128,7 +128,7 @@ fn a_success_on_one_instance_answers_a_failure_on_another() {
 }
 
 #[test]
-fn an_error_that_is_not_send_is_answered_here_and_a_rejection_by_the_store() {
+fn error_that_is_not_send_is_answered_locally_and_a_rejection_by_the_store() {
     let server = RedisServer::start();
     let (a, b) = (Instance::new(&server), Instance::new(&server));
     DOWN.set(false);
@@ -147,7 +147,7 @@ fn an_error_that_is_not_send_is_answered_here_and_a_rejection_by_the_store() {
 }
 
 #[test]
-fn an_age_is_right_whatever_the_wall_clocks_say() {
+fn age_does_not_depend_on_wall_clocks() {
     let server = RedisServer::start();
     let (a, b) = (Instance::new(&server), Instance::new(&server));
     a.succeed(1);
@@ -224,7 +224,7 @@ fn without_redis_the_instance_that_knows_still_answers() {
 }
 
 #[test]
-fn what_is_remembered_while_redis_is_away_is_there_for_the_fleet_afterwards() {
+fn result_cached_during_an_outage_is_shared_afterwards() {
     let server = RedisServer::start();
     let (a, b) = (Instance::new(&server), Instance::new(&server));
     server.stop();
@@ -239,7 +239,7 @@ fn what_is_remembered_while_redis_is_away_is_there_for_the_fleet_afterwards() {
 }
 
 #[test]
-fn a_frozen_redis_holds_calls_up_for_a_moment_only() {
+fn frozen_redis_delays_a_failed_call_only_briefly() {
     let server = RedisServer::start();
     let b = Instance::new(&server);
     server.freeze();
@@ -279,7 +279,7 @@ fn damage_under_the_key_leads_to_the_fallback_and_a_report_until_the_next_succes
 }
 
 #[test]
-fn what_was_remembered_last_is_written_before_the_end() {
+fn shutdown_writes_pending_results() {
     let server = RedisServer::start();
     let (a, b) = (Instance::new(&server), Instance::new(&server));
     DOWN.set(false);

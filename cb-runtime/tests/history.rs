@@ -30,7 +30,7 @@ async fn force(registry: &Registry, name: &str, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_history_is_what_subscribers_were_told_newest_first() {
+async fn history_has_the_subscribers_transitions_newest_first() {
     for (store, _server, [a, b]) in pairs() {
         let mut events = b.subscribe();
         let before = SystemTime::now() - Duration::from_secs(1);
@@ -53,7 +53,7 @@ async fn the_history_is_what_subscribers_were_told_newest_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_from_a_cursor_misses_nothing_and_repeats_nothing() {
+async fn subscription_from_a_cursor_neither_misses_nor_repeats_transitions() {
     for (store, _server, [a, b]) in pairs() {
         for number in 0..300 {
             force(&a, "orders", &number.to_string()).await;
@@ -72,7 +72,7 @@ async fn a_subscription_from_a_cursor_misses_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_kept_any_more_counts_as_lost() {
+async fn transitions_beyond_the_retention_count_as_lost() {
     let redis = RedisServer::start();
     for (store, builder) in
         [("redis", Registry::builder().redis(redis.url())), ("memory", Registry::builder())]
@@ -92,7 +92,7 @@ async fn what_is_not_kept_any_more_counts_as_lost() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_it_is_to_be_kept_is_not_shown() {
+async fn transitions_beyond_the_retention_are_not_shown() {
     let (clock, hands) = Clock::manual();
     let registry =
         Registry::builder().clock(clock).retain_history(100, Duration::from_secs(60)).build().unwrap();
@@ -106,7 +106,7 @@ async fn what_is_older_than_it_is_to_be_kept_is_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_keeps_the_stream_and_what_numbers_it_for_as_long_as_it_is_told() {
+async fn redis_keeps_stream_and_numbering_for_the_retention() {
     let redis = RedisServer::start();
     let week = Duration::from_secs(7 * 86_400);
     let registry = Registry::builder().redis(redis.url()).retain_history(5000, week).build().unwrap();
@@ -119,7 +119,7 @@ async fn redis_keeps_the_stream_and_what_numbers_it_for_as_long_as_it_is_told() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_loss_of_data_a_subscription_begins_with_what_there_is() {
+async fn subscription_after_a_loss_of_data_begins_with_the_existing_transitions() {
     let redis = RedisServer::start();
     let registry = Registry::builder().redis(redis.url()).build().unwrap();
     registry.get_or_create("orders", BreakerConfig::default());

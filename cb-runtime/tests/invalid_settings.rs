@@ -36,7 +36,7 @@ async fn keyed(registry: &Registry, id: u32) -> Result<(), Broken> {
 }
 
 #[tokio::test]
-async fn an_invalid_argument_leaves_the_attributes_others_in_force() {
+async fn invalid_argument_leaves_the_attributes_others_in_force() {
     let registry = Registry::builder().build().unwrap();
     let mut events = registry.subscribe();
     assert_eq!(call(&registry).await, Err(Broken::TimedOut));

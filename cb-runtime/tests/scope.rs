@@ -45,7 +45,7 @@ async fn every_scope_has_breakers_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_function_that_was_first_called_in_a_scope_uses_the_global_registry_outside() {
+async fn function_first_called_in_a_scope_uses_the_global_registry_outside() {
     #[circuit_breaker(name = "first-in-scope", failure_threshold = 1)]
     async fn first() -> Result<(), Broken> {
         Ok(())

@@ -10,7 +10,7 @@ use cb_testkit::{PATIENCE, RedisServer, wait_until};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_status_follows_the_store() {
+fn status_follows_the_store() {
     let redis = RedisServer::start();
     let registry = Registry::builder().redis(redis.url()).build().unwrap();
     let StoreStatus::Connected { since } = registry.store_status() else {
@@ -29,7 +29,7 @@ fn the_status_follows_the_store() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_shut_down_has_no_store() {
+async fn registry_that_is_shut_down_has_no_store() {
     let registry = Registry::builder().build().unwrap();
     assert!(matches!(registry.store_status(), StoreStatus::InMemory));
     registry.shutdown().await;
@@ -61,13 +61,13 @@ fn with_a_connect_timeout_a_wrong_password_or_database_stops_the_start() {
 }
 
 #[test]
-fn a_connect_timeout_of_zero_is_an_error() {
+fn connect_timeout_of_zero_is_an_error() {
     let error = Registry::builder().connect_timeout(Duration::ZERO).build().unwrap_err();
     assert_eq!(error.field(), Some("connect_timeout"));
 }
 
 #[test]
-fn the_node_is_what_it_is_called_or_the_host() {
+fn node_is_the_given_name_or_the_host() {
     let registry = Registry::builder().node("rack-7").build().unwrap();
     assert_eq!(registry.node(), "rack-7");
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();

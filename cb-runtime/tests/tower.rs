@@ -57,7 +57,7 @@ async fn responses_are_classified_and_one_that_is_a_failure_passes_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fallback_answers_failures_rejections_and_timeouts_with_the_reason() {
+async fn fallback_answers_failures_rejections_and_timeouts_with_the_reason() {
     let (_registry, breaker) = breaker(BreakerConfig::default().call_timeout(Duration::from_secs(1)));
     let layer = CircuitBreakerLayer::new(breaker)
         .classify(|result: &Result<&str, &str>| match result {
@@ -88,7 +88,7 @@ async fn the_fallback_answers_failures_rejections_and_timeouts_with_the_reason()
 }
 
 #[tokio::test]
-async fn a_dropped_request_is_cancelled_and_clones_share_the_breaker() {
+async fn dropped_request_is_cancelled_and_clones_share_the_breaker() {
     let (_registry, breaker) = breaker(BreakerConfig::default());
     let mut service = CircuitBreakerLayer::new(breaker.clone())
         .layer(service_fn(async |()| std::future::pending::<Result<(), Infallible>>().await));

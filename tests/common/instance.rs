@@ -61,6 +61,15 @@ impl Instance {
         instance
     }
 
+    /// Starts a process on the node of this name.
+    #[track_caller]
+    pub fn on_node(url: &str, node: &str) -> Instance {
+        let mut instance = Instance::with_environment(&[("CB_INSTANCE", node)]);
+        let request = Request::Install { url: Some(url.into()), namespace: "tests".into() };
+        instance.id = instance.ask(&request);
+        instance
+    }
+
     /// Starts a process without a registry.
     pub fn bare() -> Instance {
         Instance::with_environment(&[])
@@ -69,7 +78,10 @@ impl Instance {
     /// Starts a process without a registry, with these environment variables.
     pub fn with_environment(variables: &[(&str, &str)]) -> Instance {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut child = Command::new(env!("CARGO_BIN_EXE_cb-instance"))
+            // A node of its own, unless `variables` say otherwise.
+            .env("CB_INSTANCE", format!("node-{number}"))
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -87,7 +99,7 @@ impl Instance {
             }
         });
         Instance {
-            label: format!("instance {}", NEXT.fetch_add(1, Ordering::Relaxed)),
+            label: format!("instance {number}"),
             id: String::new(),
             child: Mutex::new(child),
             pipe: Mutex::new(Pipe { requests, answers }),

@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod ours;
+#[cfg(feature = "peers")]
 pub mod peers;
 
 use std::future::poll_fn;
@@ -136,6 +137,7 @@ pub trait Visit {
 
 pub fn visit_all(visitor: &mut impl Visit) {
     ours::visit_all(visitor);
+    #[cfg(feature = "peers")]
     peers::visit_all(visitor);
 }
 

@@ -74,7 +74,7 @@ impl Guarded<'_> {
     }
 }
 
-/// What makes of a rejection what the function returns.
+/// The last arguments of the runtime's `into_return…`, which turn a rejection into a return value.
 fn reject(returned: Span) -> TokenStream {
     let rt = runtime(returned);
     quote_spanned!(ours_at(returned)=> #rt::unnameable(), #rt::FromBreakerError::from_breaker_error)

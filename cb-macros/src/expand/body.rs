@@ -62,11 +62,14 @@ impl Guarded<'_> {
             }
         };
         let body = quote!(#body #kind);
-        let (before, inside) = if self.plan.fallback.is_none() && codec.is_none() {
+        let is_needed_anyway = self.plan.fallback.is_some() || codec.is_some();
+        let are_small = !self.is_body_first() && self.function.args.iter().all(|arg| arg.is_small);
+        let (before, inside) = if !is_needed_anyway && !are_small {
             // Arguments that can be copied would still be there beside a body that is made after a wait.
             (body, None)
         } else {
-            // Nothing is copied, and no argument moved into the body, for a call that is not made.
+            // Nothing is copied, and no argument moved into the body, for a call that is not made; and the body
+            // need not be moved to where it runs.
             let codec = codec.map(|codec| {
                 let output = self.output();
                 quote!(#output #kind #codec)

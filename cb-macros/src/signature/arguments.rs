@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Span};
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, FnArg, Pat};
+use syn::{Attribute, FnArg, Pat, ReceiverKind, Type};
 
 /// An argument of the function.
 pub(crate) struct Arg {
@@ -16,6 +16,9 @@ pub(crate) struct Arg {
     /// Whether there is an argument at all.
     pub(crate) cfgs: Vec<Attribute>,
     pub(crate) is_receiver: bool,
+    /// A second copy of it would not matter: it has a few bytes, or cannot be copied. As far as its tokens
+    /// tell.
+    pub(crate) is_small: bool,
 }
 
 impl Arg {
@@ -31,6 +34,7 @@ impl Arg {
                 type_span: receiver.self_token.span,
                 cfgs: cfgs(&receiver.attrs),
                 is_receiver: true,
+                is_small: matches!(receiver.kind, ReceiverKind::Reference(..)),
             },
             FnArg::Typed(typed) => {
                 let (ident, pattern) = match &*typed.pat {
@@ -55,6 +59,7 @@ impl Arg {
                     type_span: typed.ty.span(),
                     cfgs: cfgs(&typed.attrs),
                     is_receiver: false,
+                    is_small: is_small(&typed.ty),
                 }
             }
         }
@@ -63,6 +68,21 @@ impl Arg {
     /// The names that the attribute's expressions and the body know it by.
     pub(crate) fn names(&self) -> Vec<Ident> {
         self.pattern.as_ref().map_or_else(|| vec![self.ident.clone()], bound_names)
+    }
+}
+
+fn is_small(ty: &Type) -> bool {
+    const SMALL: [&str; 21] = [
+        "bool", "char", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128",
+        "isize", "f32", "f64", "String", "Vec", "Box", "Arc", "Rc",
+    ];
+    match ty {
+        Type::Reference(_) => true,
+        Type::Group(group) => is_small(&group.elem),
+        Type::Path(path) => {
+            path.path.segments.last().is_some_and(|last| SMALL.iter().any(|name| last.ident == name))
+        }
+        _ => false,
     }
 }
 

@@ -11,21 +11,6 @@ impl Directory {
             };
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
-        let (output, body) = __circuit_breaker::with_output(async move {
-            if false {
-                return __circuit_breaker::never::<Result<User, HttpError>>();
-            }
-            let _ = &id;
-            let _ = &self;
-            match () {
-                () => self.client.get(id).await,
-            }
-        });
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
         let ended = 'call: {
             let asked = __circuit_breaker::ask(breaker);
             let asked = if __circuit_breaker::must_wait(asked) {
@@ -38,6 +23,21 @@ impl Directory {
                 __circuit_breaker::Result::Err(rejection) => {
                     break 'call __circuit_breaker::Ended::Rejected(rejection);
                 }
+            };
+            let (output, body) = __circuit_breaker::with_output(async move {
+                if false {
+                    return __circuit_breaker::never::<Result<User, HttpError>>();
+                }
+                let _ = &id;
+                let _ = &self;
+                match () {
+                    () => self.client.get(id).await,
+                }
+            });
+            let kind = {
+                #[allow(unused_imports)]
+                use __circuit_breaker::OtherOutput as _;
+                output.circuit_breaker_return_kind()
             };
             let judge = __circuit_breaker::by_predicate(
                 output,

@@ -11,20 +11,6 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
-    let (output, body) = __circuit_breaker::with_output(async move {
-        if false {
-            return __circuit_breaker::never::<Result<User, FetchError>>();
-        }
-        let _ = &id;
-        match () {
-            () => fetch(id).await,
-        }
-    });
-    let kind = {
-        #[allow(unused_imports)]
-        use __circuit_breaker::OtherOutput as _;
-        output.circuit_breaker_return_kind()
-    };
     let ended = 'call: {
         let asked = __circuit_breaker::ask(breaker);
         let asked = if __circuit_breaker::must_wait(asked) {
@@ -37,6 +23,20 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             __circuit_breaker::Result::Err(rejection) => {
                 break 'call __circuit_breaker::Ended::Rejected(rejection);
             }
+        };
+        let (output, body) = __circuit_breaker::with_output(async move {
+            if false {
+                return __circuit_breaker::never::<Result<User, FetchError>>();
+            }
+            let _ = &id;
+            match () {
+                () => fetch(id).await,
+            }
+        });
+        let kind = {
+            #[allow(unused_imports)]
+            use __circuit_breaker::OtherOutput as _;
+            output.circuit_breaker_return_kind()
         };
         __circuit_breaker::CanFail::can_fail(output);
         let judge = __circuit_breaker::by_type(kind);

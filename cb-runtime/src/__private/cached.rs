@@ -8,11 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::into_return::Ended;
-use super::return_kind::{Output, ReturnKind};
-use super::site::SiteBreaker;
+use super::return_kind::{Ended, Output, ReturnKind};
 use crate::breaker::Core;
 use crate::breaker::permit::Rejection;
+use crate::breakers::SiteBreaker;
 use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
 use crate::call::Verdict;
 use crate::error::BreakerError;

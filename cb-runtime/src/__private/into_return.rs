@@ -1,22 +1,12 @@
-//! What an annotated function returns if its call has no good result. `reject` makes of a rejection what
-//! [`ReturnKind::reject`] turns into a return value.
+//! The return value of an annotated function whose call has no good result. `reject` turns a rejection into
+//! the argument of [`ReturnKind::reject`].
 
 use super::CallError;
 use super::fallback::IntoReason;
-use super::return_kind::ReturnKind;
+use super::return_kind::{Ended, ReturnKind};
 use crate::breaker::permit::Rejection;
 use crate::call::Verdict;
 use crate::error::BreakerError;
-
-/// How a call ended that has no good result.
-pub enum Ended<'a, R> {
-    /// It returned a failure.
-    Failed(R),
-    /// It was not made.
-    Rejected(Rejection<'a>),
-    /// Its time was up.
-    TimedOut(BreakerError),
-}
 
 /// Whether the function returns a result as it is, though a fallback stands ready.
 #[inline]

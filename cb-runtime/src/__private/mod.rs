@@ -9,6 +9,7 @@ mod pattern_site;
 mod reply;
 mod return_kind;
 mod site;
+mod thread_table;
 
 pub use std::boxed::Box;
 
@@ -21,6 +22,7 @@ pub use core::result::Result;
 pub use core::time::Duration;
 
 pub use crate::breaker::permit::CallPermit;
+pub use crate::breakers::SiteBreaker;
 pub use crate::cache::CacheSite;
 pub use crate::call::CallError;
 pub use crate::config::BreakerConfig;
@@ -33,8 +35,7 @@ pub use cached::{
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;
 pub use into_return::{
-    Ended, Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open,
-    is_returned,
+    Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
 };
 pub use pattern_site::PatternSite;
 pub use reply::{
@@ -42,10 +43,10 @@ pub use reply::{
     OkValueLater, Reply, Whole, WholeLater, call_forever,
 };
 pub use return_kind::{
-    BoxedFuture, CanFail, FromBreakerError, OtherOutput, Output, ResultKind, ReturnKind, Returns, ValueKind,
-    boxed, never, returning, unnameable, with_output,
+    BoxedFuture, CanFail, Ended, FromBreakerError, OtherOutput, Output, ResultKind, ReturnKind, Returns,
+    ValueKind, boxed, never, returning, unnameable, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreaker, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings,
-    time_out, wait,
+    MakeSettings, Site, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings, time_out,
+    wait,
 };

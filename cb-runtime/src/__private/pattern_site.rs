@@ -5,11 +5,11 @@ use std::fmt::{self, Write};
 use std::panic::Location;
 use std::ptr::fn_addr_eq;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::SiteBreaker;
 use super::site::MakeSettings;
-use crate::breakers::KeyedSite;
+use super::thread_table;
+use crate::breakers::{KeyedSite, SiteBreaker};
 use crate::config::BreakerConfig;
 use crate::registry::Registry;
 
@@ -25,7 +25,7 @@ pub struct PatternSite {
 }
 
 /// What the attribute says, for one of a generic function's types.
-struct KeyedSettings {
+pub(super) struct KeyedSettings {
     made_by: MakeSettings,
     config: BreakerConfig,
     site: KeyedSite,
@@ -46,7 +46,7 @@ impl PatternSite {
     /// The breaker of that name in the global registry. `settings` is called once for each type of a generic
     /// function.
     #[inline]
-    pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> SiteBreaker {
+    pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> Arc<SiteBreaker> {
         #[cfg(feature = "test-util")]
         if let Some(registry) = crate::testing::scoped() {
             return self.within(&registry, name, settings);
@@ -60,13 +60,18 @@ impl PatternSite {
         registry: &Registry,
         name: fmt::Arguments<'_>,
         settings: MakeSettings,
-    ) -> SiteBreaker {
-        let KeyedSettings { config, site, .. } = match self.first.get() {
+    ) -> Arc<SiteBreaker> {
+        let settings = match self.first.get() {
             Some(first) if fn_addr_eq(first.made_by, settings) => first,
             _ => self.make(registry, settings),
         };
-        let core = Name::of(name).with(|name| registry.keyed(name, config, *site));
-        SiteBreaker::of(core, config)
+        let name = Name::of(name);
+        if let Some(short) = name.short()
+            && let Some(breaker) = thread_table::find(registry, settings, short)
+        {
+            return breaker;
+        }
+        look_up(registry, settings, &name)
     }
 
     #[cold]
@@ -86,7 +91,28 @@ impl PatternSite {
     }
 }
 
+/// For a name that this thread has not called yet, or that is long.
+#[cold]
+fn look_up(registry: &Registry, settings: &'static KeyedSettings, name: &Name) -> Arc<SiteBreaker> {
+    let breaker = name.with(|name| registry.keyed(name, &settings.config, settings.site));
+    if let (Ok(breaker), Some(short)) = (&breaker, name.short()) {
+        thread_table::keep(registry, settings, short, breaker);
+    }
+    breaker.unwrap_or_else(|breaker| breaker)
+}
+
 impl KeyedSettings {
+    #[cfg(test)]
+    #[track_caller]
+    pub(super) fn of_test() -> &'static Self {
+        let site = KeyedSite { bit: 1, pattern: "tenant-{id}", at: Location::caller() };
+        Box::leak(Box::new(KeyedSettings {
+            made_by: super::settings,
+            config: BreakerConfig::default(),
+            site,
+        }))
+    }
+
     fn new(site: &PatternSite, registry: &Registry, made_by: MakeSettings) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
         let (config, errors) = made_by().valid_part();
@@ -110,6 +136,7 @@ struct Name {
 }
 
 impl Name {
+    #[inline]
     fn of(text: fmt::Arguments<'_>) -> Self {
         let mut name = Name { bytes: [0; SHORT], len: 0, long: String::new() };
         // An argument whose `Display` fails ends the name: a call must not fail for it.
@@ -117,12 +144,17 @@ impl Name {
         name
     }
 
+    /// All of it, if it is short.
+    #[inline]
+    fn short(&self) -> Option<&[u8]> {
+        self.long.is_empty().then(|| &self.bytes[..self.len])
+    }
+
     /// Shortens a longer name to its beginning and a digest of the whole. The result is longer than any short
     /// name, so no argument can be chosen for which one name collides with another.
-    fn with<T>(self, then: impl FnOnce(&str) -> T) -> T {
-        if self.long.is_empty() {
-            let text = std::str::from_utf8(&self.bytes[..self.len]);
-            return then(text.expect("whole texts have been put together"));
+    fn with<T>(&self, then: impl FnOnce(&str) -> T) -> T {
+        if let Some(short) = self.short() {
+            return then(std::str::from_utf8(short).expect("whole texts have been put together"));
         }
         let digest = blake3::hash(self.long.as_bytes()).to_hex();
         let end =
@@ -150,7 +182,53 @@ impl Write for Name {
 
 #[cfg(test)]
 mod tests {
+    use std::ptr;
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::clock::Clock;
+
+    /// Threads look breakers up while all that are free are evicted, over and over.
+    #[test]
+    fn what_a_call_holds_is_not_evicted_and_what_was_evicted_is_not_found() {
+        static SITE: PatternSite = PatternSite::new("tenant-{id}");
+        const NAMES: u64 = 3;
+        let (clock, time) = Clock::manual();
+        let registry = Registry::builder().clock(clock.clone()).build().unwrap();
+        let over = AtomicBool::new(false);
+        let look_up = || {
+            for turn in (0_u64..).take_while(|_| !over.load(Ordering::Relaxed)) {
+                let name = format!("tenant-{}", turn % NAMES);
+                let breaker = SITE.within(&registry, format_args!("{name}"), super::super::settings);
+                let registered = registry.map().get(&name);
+                assert!(registered.is_some_and(|core| ptr::eq(Arc::as_ptr(&core), breaker.core())), "{name}");
+            }
+        };
+        let sweep = || {
+            let before = registry.map().registered().len();
+            time.advance(Duration::from_secs(601));
+            registry.map().sweep(clock.now());
+            before.saturating_sub(registry.map().registered().len())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3).map(|_| scope.spawn(look_up)).collect();
+            let begin = Instant::now();
+            let mut evicted = 0;
+            while evicted < 100 && begin.elapsed() < Duration::from_secs(60) {
+                evicted += sweep();
+            }
+            over.store(true, Ordering::Relaxed);
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert!(evicted >= 100, "{evicted}");
+        });
+        // The coordinator may be looking at a breaker, which is not evicted then.
+        let begin = Instant::now();
+        while !registry.map().registered().is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "threads that have ended hold nothing");
+            sweep();
+        }
+    }
 
     fn name(text: &str) -> String {
         // In pieces, as it comes from arguments.

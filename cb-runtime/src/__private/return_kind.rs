@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use super::CallError;
-use super::into_return::Ended;
+use crate::breaker::permit::Rejection;
 use crate::error::BreakerError;
 
 /// Stands for the type `R` that a function returns.
@@ -48,6 +48,16 @@ impl<R> Output<R> {
 #[inline(always)]
 pub fn with_output<F: Future>(body: F) -> (Output<F::Output>, F) {
     (Output(PhantomData), body)
+}
+
+/// The end of a call without a good result.
+pub enum Ended<'a, R> {
+    /// The call returned a failure.
+    Failed(R),
+    /// The call was rejected.
+    Rejected(Rejection<'a>),
+    /// The call timed out.
+    TimedOut(BreakerError),
 }
 
 /// Names the type that a function type returns: `!` can be written only there.
@@ -117,7 +127,7 @@ pub trait ReturnKind<R>: Copy {
     type Value;
     /// What a failure carries.
     type Error;
-    /// What is made of a rejection: the error of a `Result`, else the value itself.
+    /// The type that a rejection is turned into: the error of a `Result`, else the value itself.
     type Rejected;
 
     /// Whether the value is an error by its type.
@@ -239,8 +249,8 @@ pub trait CanFail: Sized {
 #[diagnostic::do_not_recommend]
 impl<T, E> CanFail for Result<T, E> {}
 
-/// A value that can be made of a [`BreakerError`]: the error of a `Result`, or what a function returns
-/// instead of one.
+/// A type with a conversion from [`BreakerError`]: the error of a `Result`, or the type that a function
+/// returns instead of one.
 ///
 /// `Unnameable` keeps the compiler from suggesting this trait as a bound: it suggests none that it cannot
 /// write.

@@ -4,15 +4,12 @@ use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::Location;
-use std::pin::Pin;
 use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
-use super::into_return::Ended;
-use super::return_kind::Output;
-use crate::breaker::Core;
+use super::return_kind::{Ended, Output};
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
+use crate::breakers::SiteBreaker;
 use crate::call::{self, Admit, CallDeadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
 use crate::name;
@@ -42,13 +39,6 @@ struct SiteEntry {
     registry: u64,
     settings: MakeSettings,
     breaker: SiteBreaker,
-}
-
-/// A breaker as one annotated function sees it: functions that share a breaker may differ in these durations.
-pub struct SiteBreaker {
-    core: Arc<Core>,
-    call_timeout: Option<Duration>,
-    cache_ttl: Option<Duration>,
 }
 
 /// The settings of an attribute without `config`.
@@ -101,7 +91,7 @@ impl Site {
             None => self.first(registry, settings),
         };
         if entry.registry != registry.id() {
-            SiteBreakerRef::Owned(Box::new(SiteBreaker::new(self.name, registry, settings, self.at)))
+            SiteBreakerRef::Owned(Box::new(site_breaker(self.name, registry, settings, self.at)))
         } else if fn_addr_eq(entry.settings, settings) {
             SiteBreakerRef::Static(&entry.breaker)
         } else {
@@ -146,33 +136,24 @@ impl SiteEntry {
     }
 
     fn new(site: &Site, registry: &Registry, settings: MakeSettings) -> Self {
-        let breaker = SiteBreaker::new(site.name, registry, settings, site.at);
+        let breaker = site_breaker(site.name, registry, settings, site.at);
         SiteEntry { registry: registry.id(), settings, breaker }
     }
 }
 
-impl SiteBreaker {
-    fn new(name: &'static str, registry: &Registry, settings: MakeSettings, at: AttributePlace) -> Self {
-        // Before the core takes its name for the errors of rejected calls.
-        name::keep(name);
-        let settings = settings();
-        let core = registry.core(name, &settings, at);
-        // The registry has reported invalid settings, and left them out.
-        let (valid, _) = settings.valid_part();
-        SiteBreaker::of(core, &valid)
-    }
-
-    pub(super) fn of(core: Arc<Core>, settings: &BreakerConfig) -> Self {
-        SiteBreaker { core, call_timeout: settings.call_timeout, cache_ttl: settings.cache_ttl }
-    }
-
-    pub(super) fn core(&self) -> &Core {
-        &self.core
-    }
-
-    pub(super) fn cache_ttl(&self) -> Option<Duration> {
-        self.core.cache_ttl(self.cache_ttl)
-    }
+fn site_breaker(
+    name: &'static str,
+    registry: &Registry,
+    settings: MakeSettings,
+    at: AttributePlace,
+) -> SiteBreaker {
+    // Before the core takes its name for the errors of rejected calls.
+    name::keep(name);
+    let settings = settings();
+    let core = registry.core(name, &settings, at);
+    // The registry has reported invalid settings, and left them out.
+    let (valid, _) = settings.valid_part();
+    SiteBreaker::of(core, &valid)
 }
 
 // Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken
@@ -182,7 +163,7 @@ impl SiteBreaker {
 #[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
 #[inline(always)]
 pub fn ask(breaker: &SiteBreaker) -> Asked<'_> {
-    breaker.core.ask()
+    breaker.core().ask()
 }
 
 /// Whether the answer takes a [`wait`].
@@ -212,7 +193,7 @@ pub fn run<'a, 'p, F: Future>(
     permit: &'p mut CallPermit<'a>,
     body: F,
 ) -> Run<'a, 'p, F> {
-    call::run(permit, &breaker.call_timeout, body)
+    call::run(permit, breaker.call_timeout(), body)
 }
 
 /// Classifies a result and gives the outcome back.
@@ -233,7 +214,7 @@ pub fn end_never<R>(permit: CallPermit<'_>, judge: impl Judge<R>, value: Manuall
 pub fn time_out<'a, R>(
     _output: Output<R>,
     permit: CallPermit<'_>,
-    deadline: Pin<Box<CallDeadline>>,
+    deadline: Arc<CallDeadline>,
 ) -> Ended<'a, R> {
     Ended::TimedOut(deadline.timed_out(permit))
 }

@@ -11,7 +11,7 @@ use super::gate::{Closed, GateWord};
 use super::machine::{CallResult, ProbeAdmission};
 use super::permit::{Admission, Asked, AtGate, CallPermit, Rejection, Waiting};
 use super::ramp::Ramped;
-use crate::clock::{Moment, TICK};
+use crate::clock::{Moment, TICK, micros};
 use crate::error::{BreakerError, RefusalKind};
 use crate::snapshot::State;
 use crate::store::LeaseId;
@@ -22,7 +22,7 @@ impl Core {
     #[inline(always)]
     pub(crate) fn ask(&self) -> Asked<'_> {
         let word = self.gate.word();
-        let answer = if word.admits_all() { AtGate::Admitted } else { self.at_gate(word) };
+        let (word, answer) = if word.admits_all() { (word, AtGate::Admitted) } else { self.at_gate(word) };
         Asked::new(self, word, answer)
     }
 
@@ -36,26 +36,27 @@ impl Core {
     }
 
     /// For what is not closed. One load of the coarse clock at most, and one addition in the thread's own
-    /// line.
+    /// line. Returns the word of the call's permit, or of its rejection.
     #[inline(never)]
-    fn at_gate(&self, word: GateWord) -> AtGate {
-        let outcome = match word.state() {
+    fn at_gate(&self, word: GateWord) -> (GateWord, AtGate) {
+        let (rejected, outcome) = match word.state() {
             State::Closed => match self.ask_ramp(word) {
-                Ramped::Rejected => Outcome::RampRejected,
-                Ramped::Admitted | Ramped::Over => return AtGate::Admitted,
+                Ramped::Rejected => (word.rejected_at(None), Outcome::RampRejected),
+                Ramped::Admitted | Ramped::Over => return (word, AtGate::Admitted),
             },
-            State::Disabled | State::MetricsOnly => return AtGate::Admitted,
-            State::ForcedOpen => Outcome::Rejected,
+            State::Disabled | State::MetricsOnly => return (word, AtGate::Admitted),
+            State::ForcedOpen => (word.rejected_at(None), Outcome::Rejected),
             State::Open | State::HalfOpen => {
+                let now = self.context.clock.coarse_now();
                 let until = Moment(self.rejects_until.load(Ordering::Relaxed));
-                if self.context.clock.coarse_now().after(TICK) >= until {
-                    return AtGate::Unknown;
+                if now.after(TICK) >= until {
+                    return (word, AtGate::Unknown);
                 }
-                Outcome::Rejected
+                (word.rejected_at(Some(now)), Outcome::Rejected)
             }
         };
         self.counters.add(outcome);
-        AtGate::Rejected
+        (rejected, AtGate::Rejected)
     }
 
     #[inline]
@@ -120,31 +121,43 @@ impl Core {
     /// Counts a rejected call.
     fn rejection(&self) -> Rejection<'_> {
         self.counters.add(Outcome::Rejected);
-        Rejection::new(self, self.gate.word())
+        Rejection::new(self, self.gate.word().rejected_at(None))
     }
 
-    /// The error of a call that was rejected under this word of the gate.
+    /// The error of a call that was rejected with this word.
     pub(crate) fn rejection_error(&self, word: GateWord) -> BreakerError {
-        let (kind, span) = match word.state() {
-            State::Closed => (RefusalKind::RampingUp, None),
-            State::ForcedOpen => (RefusalKind::ForcedOpen, self.remaining_at_most(State::ForcedOpen)),
-            State::Open => (RefusalKind::Open, self.remaining_at_most(State::Open).or(Some(Duration::ZERO))),
-            _ => (RefusalKind::ProbesTaken, None),
+        let (kind, span_us) = match word.state() {
+            State::Closed => (RefusalKind::RampingUp, u64::MAX),
+            State::ForcedOpen => (RefusalKind::ForcedOpen, self.remaining_at_most(word)),
+            State::Open => (RefusalKind::Open, self.remaining_at_most(word)),
+            _ => (RefusalKind::ProbesTaken, u64::MAX),
         };
-        BreakerError::new(self.error_name.clone(), kind, span)
+        BreakerError::new(self.error_name.clone(), kind, span_us)
     }
 
-    /// The remaining time of a state, limited to its whole duration, because the coarse clock may be late.
-    fn remaining_at_most(&self, state: State) -> Option<Duration> {
-        let due = match self.due.load(Ordering::Relaxed) {
-            u64::MAX => return None,
-            due => Moment(due),
-        };
-        if self.is_checked() {
-            return Some(self.remaining(due, state, self.context.clock.now()));
+    /// The time that remained of the state when the call was rejected, in µs; `u64::MAX` = unknown. Limited to
+    /// the state's whole duration, because the coarse clock may be late.
+    #[inline]
+    fn remaining_at_most(&self, word: GateWord) -> u64 {
+        let due = self.due.load(Ordering::Relaxed);
+        match word.rejection_time() {
+            Some(now) if !self.is_checked() && due != u64::MAX => {
+                due.saturating_sub(now.0).min(self.due_after.load(Ordering::Relaxed))
+            }
+            _ => self.remaining_now(due, word.state()),
         }
-        let length = Duration::from_micros(self.due_after.load(Ordering::Relaxed));
-        Some(due.since(self.context.clock.coarse_now()).min(length))
+    }
+
+    /// For a rejection that did not look at the clock, and where health checks decide how long it takes.
+    #[cold]
+    #[inline(never)]
+    fn remaining_now(&self, due: u64, state: State) -> u64 {
+        match due {
+            // The circuit has left that state meanwhile, and may be tried at once; a forced one has no end.
+            u64::MAX if state == State::Open => 0,
+            u64::MAX => u64::MAX,
+            due => micros(self.remaining(Moment(due), state, self.context.clock.now())),
+        }
     }
 
     #[expect(clippy::inline_always, reason = "it is the end of every call")]

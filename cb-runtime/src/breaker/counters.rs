@@ -39,8 +39,10 @@ pub(crate) const ONE: u64 = 1 << 32;
 const PHASE: u64 = 0x9E37_79B9;
 
 pub(crate) struct ShardedCounter {
-    /// One line per thread number, and the last one for all threads without a number.
+    /// One line per thread number.
     lines: Box<[CachePadded<Line>]>,
+    /// For all threads without a number.
+    shared: Box<CachePadded<Line>>,
     /// Grows by one with every drain that has found a noted time. Read by all threads, rarely written.
     span: AtomicU64,
 }
@@ -58,6 +60,13 @@ struct Line {
 }
 
 impl Line {
+    /// For the line's own thread: no other thread writes to it, so it takes no atomic addition.
+    #[inline]
+    fn add(&self, outcome: Outcome) {
+        let count = &self.counts[outcome as usize];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     /// Notes the time before the success is counted, so that the time is a lower bound for later successes.
     #[cold]
     fn note(&self, span: u64, now: Moment) {
@@ -122,9 +131,13 @@ impl ShardedCounter {
             shares: AtomicU64::new(PHASE.wrapping_mul(number) & (ONE - 1)),
             ..Line::default()
         };
-        let lines = (0..=numbered_threads() as u64).map(|number| CachePadded::new(line(number))).collect();
-        // Differs from the initial span of the lines.
-        ShardedCounter { lines, span: AtomicU64::new(1) }
+        let threads = numbered_threads() as u64;
+        ShardedCounter {
+            lines: (0..threads).map(|number| CachePadded::new(line(number))).collect(),
+            shared: Box::new(CachePadded::new(line(threads))),
+            // Differs from the initial span of the lines.
+            span: AtomicU64::new(1),
+        }
     }
 
     /// Counts a success that has just ended.
@@ -132,52 +145,41 @@ impl ShardedCounter {
     /// `first` is called for the first success that a thread counts after a drain, and not for the others.
     #[inline]
     pub(crate) fn success(&self, clock: &Clock, first: impl FnOnce()) {
-        let number = NUMBER.get();
-        match self.lines[..self.lines.len() - 1].get(number) {
-            Some(line) => {
-                let noted = self.note(line, clock);
-                let count = &line.counts[Outcome::Success as usize];
-                count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                // After the count, so that a drain that `first` causes includes it.
-                if noted {
-                    first();
-                }
+        match self.lines.get(NUMBER.get()) {
+            Some(line) if line.noted_in.load(Ordering::Relaxed) == self.span.load(Ordering::Relaxed) => {
+                line.add(Outcome::Success);
             }
-            None => self.success_without_number(number, clock, first),
+            _ => self.first_success(clock, first),
         }
     }
 
+    /// The first success of a thread after a drain, or any of a thread without a number.
     #[cold]
-    fn success_without_number(&self, number: usize, clock: &Clock, first: impl FnOnce()) {
-        if number == NONE && take_number() != SHARED {
-            return self.success(clock, first);
+    #[inline(never)]
+    fn first_success(&self, clock: &Clock, first: impl FnOnce()) {
+        let number = NUMBER.get();
+        let line = match self.lines.get(number) {
+            Some(line) => line,
+            None if number == NONE && take_number() != SHARED => return self.success(clock, first),
+            // Several threads may note a time here: any of them is one at which a success had ended.
+            None => &self.shared,
+        };
+        let span = self.span.load(Ordering::Relaxed);
+        let noted = line.noted_in.load(Ordering::Relaxed) != span;
+        if noted {
+            line.note(span, clock.now());
         }
-        // Several threads may note a time here: any of them is one at which a success had ended.
-        let noted = self.note(self.shared(), clock);
         self.add(Outcome::Success);
+        // After it has been counted: a drain that this call leads to finds it.
         if noted {
             first();
         }
     }
 
-    #[inline]
-    fn note(&self, line: &Line, clock: &Clock) -> bool {
-        let span = self.span.load(Ordering::Relaxed);
-        let first = line.noted_in.load(Ordering::Relaxed) != span;
-        if first {
-            line.note(span, clock.now());
-        }
-        first
-    }
-
-    fn shared(&self) -> &Line {
-        self.lines.last().expect("there is always the shared line")
-    }
-
     /// Returns all successes so far, and starts a new span. One caller at a time.
     pub(crate) fn drain(&self) -> Successes {
         let span = self.span.load(Ordering::Relaxed);
-        let noted = self.lines.iter().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
+        let noted = self.all().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
         let latest = noted.map(|line| Moment(line.noted.load(Ordering::Relaxed))).max();
         let count = self.sum(Outcome::Success);
         if latest.is_some() {
@@ -186,16 +188,12 @@ impl ShardedCounter {
         Successes { count, latest }
     }
 
-    /// Counts an outcome. A thread with a line of its own needs no atomic addition, because no other thread
-    /// writes to it.
+    /// Counts an outcome.
     #[inline]
     pub(crate) fn add(&self, outcome: Outcome) {
         let number = NUMBER.get();
-        match self.lines[..self.lines.len() - 1].get(number) {
-            Some(line) => {
-                let count = &line.counts[outcome as usize];
-                count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            }
+        match self.lines.get(number) {
+            Some(line) => line.add(outcome),
             None => self.add_without_number(number, outcome),
         }
     }
@@ -205,27 +203,31 @@ impl ShardedCounter {
         if number == NONE && take_number() != SHARED {
             return self.add(outcome);
         }
-        self.shared().counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.shared.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a part of [`ONE`] to this thread's sum. Returns whether the sum has passed a whole number.
     #[inline]
     pub(crate) fn add_share(&self, share: u64) -> bool {
         let number = NUMBER.get();
-        let before = match self.lines[..self.lines.len() - 1].get(number) {
+        let before = match self.lines.get(number) {
             Some(line) => {
                 let before = line.shares.load(Ordering::Relaxed);
                 line.shares.store(before.wrapping_add(share), Ordering::Relaxed);
                 before
             }
-            None => self.shared().shares.fetch_add(share, Ordering::Relaxed),
+            None => self.shared.shares.fetch_add(share, Ordering::Relaxed),
         };
         before / ONE != before.wrapping_add(share) / ONE
     }
 
+    fn all(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().chain([&*self.shared]).map(|line| &**line)
+    }
+
     /// The sum over all threads; not a snapshot, because calls continue meanwhile.
     pub(crate) fn sum(&self, outcome: Outcome) -> u64 {
-        self.lines.iter().map(|line| line.counts[outcome as usize].load(Ordering::Relaxed)).sum()
+        self.all().map(|line| line.counts[outcome as usize].load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn outcomes(&self) -> Outcomes {
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_success_after_an_accounting_notes_its_time() {
+    fn first_success_after_a_drain_notes_its_time() {
         let (clock, hands) = Clock::manual();
         let counters = ShardedCounter::new();
         let begin = clock.now();

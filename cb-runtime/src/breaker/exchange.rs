@@ -2,27 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::Core;
-use super::machine::{Agenda, Want};
+use super::machine::Agenda;
 use crate::clock::Moment;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::{Entry, Record, Reported, View};
-
-/// A breaker whose keys cannot be read is exchanged again after this time.
-const RETRY: Duration = Duration::from_millis(400);
 
 impl Core {
     /// Judges the counts. Returns whether to exchange or report, and when to review again.
     pub(crate) fn review(&self) -> Agenda {
-        let agenda = self.transact(|inner, now| inner.machine.review(now));
-        if !self.damaged.load(Ordering::Relaxed) {
-            return agenda;
-        }
-        // Until its keys can be read again.
-        let retry = self.context.clock.now().after(RETRY);
-        Agenda { want: Want::Exchange, again: Some(agenda.again.map_or(retry, |again| again.min(retry))) }
+        self.transact(|inner, now| inner.machine.review(now))
     }
 
     /// Schedules the next review, unless an earlier one is scheduled. Returns whether it was scheduled.
@@ -67,7 +57,11 @@ impl Core {
     pub(crate) fn encode(&self, retry: bool) -> Entry {
         self.transact(|inner, now| {
             let entry = inner.machine.encode(retry, now);
-            let settings = if self.is_observed.load(Ordering::Acquire) {
+            // The store would make a key to keep the settings.
+            let only_succeeded = self.is_keyed.load(Ordering::Relaxed)
+                && entry.known.as_ref().is_none_or(|known| known.epoch == 0)
+                && entry.delta.counts.failures == 0;
+            let settings = if only_succeeded || self.is_observed.load(Ordering::Acquire) {
                 Arc::default()
             } else {
                 inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at)
@@ -78,7 +72,6 @@ impl Core {
 
     /// Adopts the store's answer to the latest entry.
     pub(crate) fn receive(&self, view: &View, store_now: u64) {
-        self.damaged.store(false, Ordering::Release);
         let drift = self.transact(|inner, now| {
             inner.machine.receive(view, store_now, now);
             self.drift(&inner.line, view.other_settings.as_deref())
@@ -91,6 +84,11 @@ impl Core {
     /// Adopts a state from the event stream or a load.
     pub(crate) fn adopt(&self, record: &Record) {
         self.transact(|inner, now| inner.machine.adopt(record, now));
+    }
+
+    /// Whether its name is made of arguments.
+    pub(crate) fn set_keyed(&self, keyed: bool) {
+        self.is_keyed.store(keyed, Ordering::Relaxed);
     }
 
     /// This instance has missed events. `may_have_ended`: the store did not hold this epoch at `as_of`.
@@ -108,15 +106,15 @@ impl Core {
         self.transact(|inner, _| inner.machine.announce(epoch))
     }
 
-    /// Reports that the store cannot read this breaker's keys, and has refused the entry.
+    /// The store has refused this breaker's entry: its outcomes are kept, and overrides that wait for it fail.
     pub(crate) fn receive_error(&self, problem: &str) {
-        let what = format!("breaker \"{}\"", self.name);
-        let error = Error::new(ErrorKind::Data { what, problem: problem.to_owned() });
-        let known = self.damaged.swap(true, Ordering::AcqRel);
-        self.transact(|inner, _| inner.machine.receive_error());
-        self.store_lost(&error);
-        if !known {
-            self.context.events.error(error);
+        let error = Error::store("exchanging counts", problem);
+        let failed = self.transact(|inner, _| {
+            inner.machine.receive_error();
+            std::mem::take(&mut inner.overrides)
+        });
+        for (_, caller) in failed {
+            let _ = caller.send(Err(error.clone()));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock::Moment;
 use crate::snapshot::State;
 use crate::store::LeaseId;
 
@@ -72,6 +73,19 @@ impl GateWord {
     /// The lease of a permit for a probe.
     pub(crate) fn lease(self) -> Option<LeaseId> {
         (self.0 & 7 == HALF_OPEN).then_some((self.0 & !NOTES) >> 3)
+    }
+
+    /// The word of a rejection: the moment stands in the place of the generation, so that an error does not
+    /// read the clock once more.
+    #[inline]
+    pub(crate) fn rejected_at(self, now: Option<Moment>) -> Self {
+        GateWord(now.map_or(0, |now| now.0) << 3 | self.0 & 7)
+    }
+
+    /// When the call was rejected, if its rejection took a look at the clock.
+    #[inline]
+    pub(crate) fn rejection_time(self) -> Option<Moment> {
+        Some(Moment(self.0 >> 3)).filter(|now| now.0 > 0)
     }
 
     /// The call was slow.

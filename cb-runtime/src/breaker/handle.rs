@@ -1,17 +1,14 @@
 //! The public handle on a breaker.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::Core;
 use crate::clock::micros;
-use crate::deadline::Deadline;
+use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{Snapshot, State};
 use crate::store::{Counts, MAX_SPAN_US, Proposal, Record, cut};
@@ -184,27 +181,19 @@ impl Breaker {
     }
 }
 
-/// The coordinator answers within this time, unless it is gone.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// An override on its way to the store.
 pub(crate) struct Placed(oneshot::Receiver<Result<(), Error>>);
 
 impl Placed {
     /// Returns once the store has the override.
     pub(crate) async fn taken(self) -> Result<(), Error> {
-        let Placed(mut answer) = self;
-        let mut deadline = Deadline::after(PATIENCE);
-        poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
-            Poll::Ready(answer) => {
-                Poll::Ready(answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown))))
-            }
-            Poll::Pending => Pin::new(&mut deadline).poll(cx).map(|()| {
-                let problem = format!("the coordinator has not answered within {PATIENCE:?}");
+        match within(ANSWER, self.0).await {
+            Some(answer) => answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown))),
+            None => {
+                let problem = format!("the coordinator has not answered within {ANSWER:?}");
                 Err(Error::store("overriding the state", problem))
-            }),
-        })
-        .await
+            }
+        }
     }
 }
 

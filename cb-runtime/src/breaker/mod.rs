@@ -90,6 +90,8 @@ pub(crate) struct Core {
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
     provisional: AtomicBool,
+    /// Its name is made of arguments: it has no key in the store as long as it only succeeds.
+    is_keyed: AtomicBool,
     /// No function and no `get_or_create` has asked for it: this instance only looks at it or steers it, and
     /// so declares no settings to the fleet.
     is_observed: AtomicBool,
@@ -97,8 +99,6 @@ pub(crate) struct Core {
     disputed: AtomicBool,
     /// Another instance's different settings have been reported.
     drift_reported: AtomicBool,
-    /// The store cannot read this breaker's keys: the breaker goes on as if the store were away.
-    damaged: AtomicBool,
     /// Held by every health check that has not ended.
     check_slots: Arc<()>,
     /// A blocking mutex: it is held for microseconds, never across an await, and calls take it on any thread.
@@ -208,10 +208,10 @@ impl Core {
             look_at: AtomicU64::new(0),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
+            is_keyed: AtomicBool::new(false),
             is_observed: AtomicBool::new(false),
             disputed: AtomicBool::new(false),
             drift_reported: AtomicBool::new(false),
-            damaged: AtomicBool::new(false),
             check_slots: Arc::new(()),
             inner: Mutex::new(Inner {
                 published: machine.generation(),
@@ -327,7 +327,6 @@ impl Core {
     }
 
     /// Of the last state that the store has confirmed.
-    #[cfg(feature = "metrics")]
     pub(crate) fn epoch(&self) -> u64 {
         self.transact(|inner, _| inner.machine.epoch())
     }

@@ -14,6 +14,7 @@ use super::context::SILENCE;
 use super::counters::Outcome;
 use super::gate::GateWord;
 use super::stopwatch::Stopwatch;
+use crate::clock::micros;
 use crate::deadline::Deadline;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
@@ -152,7 +153,7 @@ impl<'a> CallPermit<'a> {
     /// The call took longer than `limit` and has been dropped: a failure.
     #[cold]
     pub(crate) fn timed_out(mut self, limit: Duration) -> BreakerError {
-        let error = BreakerError::new(self.core.error_name().clone(), RefusalKind::TimedOut, Some(limit));
+        let error = BreakerError::new(self.core.error_name().clone(), RefusalKind::TimedOut, micros(limit));
         if self.core.is_slow(limit) {
             self.word.note_slow();
         }

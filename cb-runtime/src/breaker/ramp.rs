@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_is_the_policys() {
+    fn admitted_share_matches_the_policy() {
         for length in [Duration::from_micros(7), Duration::from_secs(60), Duration::from_secs(1 << 20)] {
             let ramp = Ramp::default();
             ramp.set(Some((Moment(5), length)));

@@ -1,4 +1,4 @@
-//! The settings that a breaker judges by: registrations, reloads, and what other instances judge by.
+//! A breaker's settings: registrations, reloads, and differences to other instances.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -18,12 +18,11 @@ const REPEATED_AFTER: Duration = Duration::from_secs(60);
 /// instance's.
 const FORMER_LINES: usize = 8;
 
-/// The settings as one line of text, by which instances find out that theirs differ.
+/// The summary of the settings, which shows other instances whether theirs differ.
 pub(super) struct SettingsLine {
     line: Arc<str>,
     sent_at: Moment,
-    /// The lines before reloads, latest last: the store remembers them for a while, and would report them
-    /// back.
+    /// The lines before reloads, latest last. The store keeps them for some time, and may answer them.
     former: Vec<Arc<str>>,
 }
 
@@ -44,8 +43,8 @@ impl SettingsLine {
         self.former.drain(..beyond);
     }
 
-    /// The line, if an entry is to carry it now: always, until a difference has been reported, and now and
-    /// then after it. The store forgets lines that are not repeated.
+    /// The line, if the next entry must carry it: always until a difference has been reported, and
+    /// periodically after that, because the store forgets lines that are not repeated.
     pub(super) fn encode(&mut self, drift_reported: bool, now: Moment) -> Arc<str> {
         if drift_reported && now.since(self.sent_at) < REPEATED_AFTER {
             return Arc::default();
@@ -54,8 +53,8 @@ impl SettingsLine {
         self.line.clone()
     }
 
-    /// How another instance's line differs from this one's. An instance that judges by a former line of this
-    /// one reports the difference itself: it receives this instance's present line.
+    /// The differences to another instance's line. An instance with a former line of this one reports the
+    /// difference itself, because it receives this instance's current line.
     fn drift(&self, other: &str) -> Option<String> {
         let is_former = self.former.iter().any(|former| **former == *other);
         let differences = differences(&self.line, other);
@@ -69,7 +68,7 @@ impl Core {
         self.transact(|inner, _| inner.given_at = Some(at));
     }
 
-    /// Another registration of one name. The first settings stand; a difference is reported once.
+    /// Handles another registration of this name. The first settings stay; a difference is reported once.
     pub(crate) fn registered_again(
         &self,
         given: &BreakerConfig,
@@ -99,7 +98,7 @@ impl Core {
         layers.resolve(&self.name, &given)
     }
 
-    /// Goes on under other settings, with the counts and the state that it has.
+    /// Applies new settings. Counts and state stay.
     pub(crate) fn configure(&self, settings: Settings, per_function: &PerFunction) {
         self.per_function.take_over(per_function);
         let changed = self.transact(|inner, now| {
@@ -121,11 +120,11 @@ impl Core {
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         inner.machine.configure(settings, now);
         self.ramp.set(inner.machine.ramp(now.at));
-        // No new generation: that would make the outcomes of calls under way late.
+        // The generation stays, so that the outcomes of calls in flight are not late.
         self.gate.change(self.gate.word(), closed(&inner.machine, now.at));
     }
 
-    /// Reports that another instance judges by other settings, once.
+    /// Returns an error about another instance's differing settings, once.
     pub(super) fn drift(&self, line: &SettingsLine, other: Option<&str>) -> Option<Error> {
         let differences = line.drift(other?)?;
         let known = self.drift_reported.swap(true, Ordering::AcqRel);

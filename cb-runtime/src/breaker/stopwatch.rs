@@ -1,4 +1,5 @@
-//! How long a call takes, where somebody asks: a clock costs more than all the rest of a call.
+//! Measures the duration of a call, only if a rule needs it: reading a clock costs more than the rest of a
+//! call.
 //!
 //! A call that waits for something is measured exactly, to the microsecond. One that is ready at once (or
 //! blocks its thread) is measured on a coarse clock, for a fifth of the price: to some 4 ms, which is why a
@@ -11,9 +12,9 @@ use crate::clock::{COARSE, Clock};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(u64);
 
-/// Set where the beginning is one of the exact clock.
+/// The flag of a beginning by the exact clock.
 const EXACT: u64 = 1 << 63;
-/// Set once the call has waited for something, measured or not.
+/// The flag of a call that has been suspended, measured or not.
 const SUSPENDED: u64 = 1 << 62;
 /// Limits below this, in µs, are measured exactly: ten ticks of the coarse clock.
 const FINE: u64 = 40_000;
@@ -23,7 +24,7 @@ const TICK: u64 = 4_000;
 impl Stopwatch {
     pub(crate) const OFF: Stopwatch = Stopwatch(0);
 
-    /// `limit_us`: from when on a call is slow; `u64::MAX` = nobody asks.
+    /// `limit_us`: the duration of a slow call; `u64::MAX` = durations are not measured.
     #[inline]
     pub(crate) fn start(clock: &Clock, limit_us: u64) -> Self {
         if limit_us == u64::MAX {
@@ -35,18 +36,18 @@ impl Stopwatch {
         }
     }
 
-    /// There is nothing to be looked at when the call ends.
+    /// Whether the call is not measured.
     #[inline]
     pub(crate) fn is_off(self) -> bool {
         self.0 == 0
     }
 
-    /// The call has waited for something before.
+    /// Whether the call has been suspended before.
     pub(crate) fn was_suspended(self) -> bool {
         self.0 & SUSPENDED != 0
     }
 
-    /// The call waits for something: exact from now on.
+    /// Notes that the call is suspended. From now on it is measured exactly.
     pub(crate) fn suspended(self, clock: &Clock) -> Self {
         if self.0 == 0 || self.0 & EXACT != 0 {
             return Stopwatch(self.0 | SUSPENDED);
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_slow_from_its_limit_on() {
+    fn call_is_slow_from_its_limit_on() {
         let (clock, hands) = Clock::manual();
         for limit in [1, 39_999, 40_000, 2_000_000] {
             let at_once = Stopwatch::start(&clock, limit);
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_on_the_thread_before_waiting_counts() {
+    fn time_before_the_first_suspension_counts() {
         let (clock, hands) = Clock::manual();
         let watch = Stopwatch::start(&clock, 100_000);
         hands.advance(Duration::from_millis(60));
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_coarse_clock_goes_with_the_exact_one() {
+    fn coarse_clock_follows_the_exact_one() {
         let clock = Clock::system();
         let (before, coarse) = (clock.coarse(), clock.coarse());
         assert!(before <= coarse);

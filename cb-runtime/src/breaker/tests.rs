@@ -52,7 +52,7 @@ impl Peer {
     fn batch(&mut self, entry: Entry) -> Batch {
         self.seq += 1;
         let instance = self.context.instance.clone();
-        Batch { instance, seq: self.seq, as_of_us: None, entries: vec![entry] }
+        Batch { instance, seq: self.seq, entries: vec![entry], ..Batch::default() }
     }
 
     /// An exchange up to its answer, which is left to the test.
@@ -170,7 +170,7 @@ impl Pair {
     fn record(&self) -> Record {
         let probe = Entry { name: "b".into(), ..Entry::default() };
         let batch =
-            Batch { instance: "observer".into(), seq: u64::MAX, as_of_us: None, entries: vec![probe] };
+            Batch { instance: "observer".into(), seq: u64::MAX, entries: vec![probe], ..Batch::default() };
         self.store.exchange_now(&batch).views.remove(0).unwrap().record
     }
 }

@@ -45,7 +45,7 @@ impl Core {
             skew: self.context.skew(),
             // Read under the lock: a loss of the store lowers the flag first and takes this lock then, so it
             // finds every proposal and every waiting caller that relied on the flag.
-            store_up: self.store_up() && !abandoned,
+            store_up: self.context.store_up() && !abandoned,
             random: fastrand::f64(),
         };
         if abandoned {
@@ -61,11 +61,6 @@ impl Core {
         drop(inner);
         self.finish(deferred);
         (result, word)
-    }
-
-    /// The store can be asked, and this breaker's keys in it can be used.
-    fn store_up(&self) -> bool {
-        self.context.store_up() && !self.damaged.load(Ordering::Relaxed)
     }
 
     /// Lets calls meet the machine's state.

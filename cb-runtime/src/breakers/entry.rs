@@ -1,7 +1,7 @@
 //! One name's place in the map, while the map is locked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLockWriteGuard};
 
 use super::{BreakerMap, Breakers, Held, KeyedSite, Registered};
 use crate::breaker::Core;
@@ -38,6 +38,7 @@ impl<'a> MapEntry<'a> {
         let breaker = self.breakers.registered.get_mut(self.name)?;
         let was_keyed = std::mem::replace(&mut breaker.keyed, false);
         let core = breaker.core.clone();
+        core.set_keyed(false);
         self.breakers.keyed -= usize::from(was_keyed);
         Some(core)
     }
@@ -60,15 +61,17 @@ impl<'a> MapEntry<'a> {
         let core = make(name.clone(), held);
         let site = if let Place::Keyed(site) = place { Some(site) } else { None };
         let keyed = !matches!(place, Place::Pinned);
+        core.set_keyed(keyed);
         self.breakers.keyed += usize::from(keyed);
         let breaker = Registered {
             core: core.clone(),
+            of_threads: Mutex::default(),
             keyed,
             used_at: AtomicU64::new(self.map.swept_at.load(Ordering::Relaxed)),
             met: AtomicU64::new(site.map_or(0, |site| site.bit)),
             pattern: site.map_or_else(OnceLock::new, |site| site.pattern.into()),
             #[cfg(feature = "metrics")]
-            published: std::sync::Mutex::default(),
+            published: Mutex::default(),
         };
         self.breakers.registered.insert(name, breaker);
         core

@@ -72,10 +72,15 @@ impl BreakerMap {
             if evicted.len() == most {
                 break;
             }
-            // Only the map refers to it, and while the map is locked nothing else can: what is synced stays
-            // so.
             let Some(breaker) = breakers.registered.get(&candidate.name) else { continue };
-            if breaker.candidate(&candidate.name, now).as_ref() != Some(candidate) {
+            let is_candidate = || breaker.candidate(&candidate.name, now).as_ref() == Some(candidate);
+            if !is_candidate() {
+                continue;
+            }
+            breaker.take_all_back();
+            // If only the map refers to it now, nothing else can while the map is locked: what is synced stays
+            // so.
+            if !is_candidate() {
                 continue;
             }
             let Some(record) = breaker.core.synced_record() else { continue };
@@ -98,10 +103,9 @@ impl Candidate {
 impl Registered {
     /// As a candidate for eviction, if it is keyed and only the map refers to it.
     fn candidate(&self, name: &Arc<str>, now: Moment) -> Option<Candidate> {
-        let used_at = self.used_at.load(Ordering::Relaxed);
+        let (used_at, is_free) = self.last_use();
         let is_unclosed = !self.core.is_closed();
         let is_unused = !is_unclosed || used_at.saturating_add(micros(UNCALLED)) <= now.0;
-        let is_free = self.keyed && Arc::strong_count(&self.core) == 1 && is_unused;
-        is_free.then(|| Candidate { is_unclosed, used_at, name: name.clone() })
+        (self.keyed && is_free && is_unused).then(|| Candidate { is_unclosed, used_at, name: name.clone() })
     }
 }

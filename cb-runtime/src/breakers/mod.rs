@@ -9,6 +9,7 @@
 mod counts;
 mod entry;
 mod eviction;
+mod site_breaker;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::Location;
@@ -19,10 +20,12 @@ use std::time::Duration;
 use crate::breaker::Core;
 use crate::breaker::machine::state::DatedRecord;
 use crate::clock::{Moment, micros};
+use crate::config::BreakerConfig;
 use crate::snapshot::State;
 use crate::store::{IDLE, Record};
 use crate::sync::lock;
 pub(crate) use entry::{MapEntry, Place};
+pub use site_breaker::SiteBreaker;
 
 /// Places for keyed breakers, unless the builder says otherwise.
 pub(crate) const MAX_KEYED: usize = 10_000;
@@ -56,6 +59,8 @@ struct Breakers {
 
 struct Registered {
     core: Arc<Core>,
+    /// What the threads have that have called it, if it is keyed.
+    of_threads: Mutex<Vec<Arc<SiteBreaker>>>,
     keyed: bool,
     used_at: AtomicU64,
     /// A bit for each function that has looked it up: its settings have been compared with the breaker's.
@@ -80,6 +85,7 @@ pub(crate) struct KeyedSite {
 
 /// A keyed breaker that a function has looked up.
 pub(crate) struct KeyedBreaker {
+    pub(crate) breaker: Arc<SiteBreaker>,
     pub(crate) core: Arc<Core>,
     /// This function has not met it before.
     pub(crate) first: bool,
@@ -169,20 +175,28 @@ impl BreakerMap {
         self.entry(name).pin()
     }
 
-    /// The breaker of that name if it is registered, for a call of this function.
-    pub(crate) fn get_keyed(&self, name: &str, site: KeyedSite) -> Option<KeyedBreaker> {
+    /// Notes that a call uses a keyed breaker.
+    #[inline]
+    pub(crate) fn used(&self, breaker: &SiteBreaker) {
+        breaker.used(self.swept_at.load(Ordering::Relaxed));
+    }
+
+    /// The breaker of that name if it is registered, for this thread's calls of this function.
+    pub(crate) fn get_keyed(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        site: KeyedSite,
+    ) -> Option<KeyedBreaker> {
         let breakers = self.read();
-        let breaker = breakers.registered.get(name)?;
-        let now = self.swept_at.load(Ordering::Relaxed);
-        if breaker.used_at.load(Ordering::Relaxed) != now {
-            breaker.used_at.store(now, Ordering::Relaxed);
-        }
-        let first = breaker.met.load(Ordering::Relaxed) & site.bit == 0
-            && breaker.met.fetch_or(site.bit, Ordering::Relaxed) & site.bit == 0;
+        let registered = breakers.registered.get(name)?;
+        let first = registered.met.fetch_or(site.bit, Ordering::Relaxed) & site.bit == 0;
         if first {
-            breaker.pattern.get_or_init(|| site.pattern);
+            registered.pattern.get_or_init(|| site.pattern);
         }
-        Some(KeyedBreaker { core: breaker.core.clone(), first })
+        let breaker = registered.site_breaker(config);
+        self.used(&breaker);
+        Some(KeyedBreaker { breaker, core: registered.core.clone(), first })
     }
 
     /// The fleet's state of a breaker, registered here or not.
@@ -200,10 +214,19 @@ impl BreakerMap {
         }
     }
 
-    /// The states of breakers that are not registered here, as they read at `now`.
-    pub(crate) fn held(&self, now: Moment) -> Vec<(Arc<str>, Record)> {
+    /// Whether a later epoch of this breaker is known here.
+    pub(crate) fn knows_later_than(&self, name: &str, epoch: u64) -> bool {
+        match self.get(name) {
+            Some(core) => core.epoch() > epoch,
+            None => self.read().held.get(name).is_some_and(|(record, _)| record.epoch > epoch),
+        }
+    }
+
+    /// The states of breakers that are not registered here, as they read at `now`: of those that are wanted.
+    pub(crate) fn held(&self, now: Moment, wants: impl Fn(&str) -> bool) -> Vec<(Arc<str>, Record)> {
         let breakers = self.read();
-        let current = breakers.held.iter().filter(|(_, held)| !is_lapsed(held, now, IDLE / 2));
+        let is_current = |name: &str, held: &Held| wants(name) && !is_lapsed(held, now, IDLE / 2);
+        let current = breakers.held.iter().filter(|(name, held)| is_current(name, held));
         current.map(|(name, held)| (name.clone(), aged(held, now))).collect()
     }
 

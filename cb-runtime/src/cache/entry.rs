@@ -91,7 +91,7 @@ mod tests {
     use crate::cache::key::tests::key;
 
     #[test]
-    fn an_age_may_exceed_that_of_the_clock() {
+    fn age_may_exceed_that_of_the_clock() {
         let week = Duration::from_secs(7 * 86_400);
         let owner = EntryOwner { breaker: "b".into(), function: FunctionId(1) };
         let entry = CachedEntry::new(owner, key(1), Payload::json(b"1"), week * 2, week, Moment(1));

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_found_wherever_it_stands_and_however_it_is_spaced() {
+    fn value_is_found_at_any_position_and_with_any_spacing() {
         let (payload, ttl) =
             open(br#" { "value" : {"x": [1, 2]} , "more": 7, "ttl_ms":5, "v":1 } "#).unwrap();
         assert_eq!(ttl, Duration::from_millis(5));

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_fresh_for_its_interval() {
+    fn stamp_is_fresh_for_its_interval() {
         let table = FreshnessTable::new(8);
         assert!(!table.is_younger(SLOT, NOW, SECOND));
         table.set(SLOT, NOW, false);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_one_place_are_told_apart() {
+    fn slots_of_one_place_are_distinguished() {
         let table = FreshnessTable::new(8);
         let other = Slot(0x1234_5679_0000_0005);
         table.set(SLOT, NOW, true);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_claims_is_granted_and_what_is_held_stays_held() {
+    fn one_of_many_claims_is_granted_and_the_held_flag_stays() {
         let table = FreshnessTable::new(8);
         table.set(SLOT, Ticks(0), true);
         let won = std::thread::scope(|scope| {

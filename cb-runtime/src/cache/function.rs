@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_is_known_by_the_part_of_its_version_that_is_unique_in_a_program() {
+    fn crate_is_identified_by_the_compatible_part_of_its_version() {
         for (version, part) in [
             ("1.2.3", "1"),
             ("0.2.3", "0.2"),

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_evicted_loses_its_stamp() {
+    fn entry_that_is_evicted_loses_its_stamp() {
         let (tier, fresh) = tier(64, 1 << 20);
         let now = Ticks::now(&Clock::manual().0);
         for number in 0..1000 {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_entry_that_was_looked_at_is_removed() {
+    fn remove_spares_an_entry_that_replaced_the_given_one() {
         let (tier, _) = tier(10, 1 << 20);
         let (bad, good) = (entry(1, 1), entry(1, 2));
         tier.insert(bad.clone());

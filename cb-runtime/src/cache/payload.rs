@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn json_carries_what_it_can() {
+    fn json_is_used_where_it_preserves_the_value() {
         comes_back(Some("text".to_owned()), Format::Json);
         comes_back(None::<String>, Format::Json);
         comes_back(Some(Some(1_u8)), Format::Json);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn ron_carries_what_json_would_change() {
+    fn ron_is_used_where_json_would_change_the_value() {
         comes_back(Some(None::<u8>), Format::Ron);
         comes_back(Some(()), Format::Ron);
         comes_back(
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_carries_is_refused_with_the_reason() {
+    fn value_that_neither_format_preserves_is_refused_with_the_reason() {
         #[derive(Serialize, Deserialize)]
         #[serde(rename_all(serialize = "lowercase", deserialize = "UPPERCASE"))]
         enum OneWay {
@@ -311,7 +311,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_float_comes_back_to_the_last_bit(bits in proptest::num::u64::ANY) {
+        fn floats_are_read_back_exactly(bits in proptest::num::u64::ANY) {
             let value = f64::from_bits(bits);
             // JSON has no other numbers.
             prop_assume!(value.is_finite());

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_executable_can_be_read_and_has_one_digest() {
+    fn executable_can_be_read_and_has_one_digest() {
         assert_eq!(read().unwrap(), read().unwrap());
     }
 }

@@ -188,8 +188,8 @@ impl BreakerConfig {
         self
     }
 
-    /// The time window of the rates and the strategy. Default: 60 s. It has 60 buckets, so a call leaves the
-    /// window at most a sixtieth of its length late.
+    /// The time window of the rates and the strategy. Default: 60 s. It has ten buckets, so a call leaves
+    /// the window at most a tenth of its length late; with a strategy, it has 60.
     pub fn window(mut self, span: Duration) -> Self {
         self.window = Some(span);
         self

@@ -15,6 +15,7 @@ pub(crate) mod stream;
 mod tests;
 pub(crate) mod thread;
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Fleet(oneshot::Sender<Result<Vec<FleetRow>, Error>>),
     /// The stream has a gap, or cannot be read: learn the states anew.
     Resync,
+    /// The store has lost the state of a breaker that is not registered here.
+    WriteBack(Arc<str>),
     /// Tell the store all there is, give back what is held, and stop.
     Shutdown(oneshot::Sender<()>),
 }
@@ -84,6 +87,8 @@ pub(crate) struct Coordinator {
     resync: bool,
     /// What the next resync has to make good.
     continuity: Continuity,
+    /// Breakers that are not registered here, whose states the store has lost.
+    missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
     /// An event that an answer told of has not come.
@@ -150,6 +155,7 @@ impl Coordinator {
             retry_after: RETRY.0,
             resync: false,
             continuity: Continuity::default(),
+            missing: BTreeSet::new(),
             answered_at: now,
             suspects_gap: false,
             ever_up: false,
@@ -206,6 +212,7 @@ impl Coordinator {
                         let _ = answer.send(rows);
                     }
                     Some(Command::Resync) => self.resync = true,
+                    Some(Command::WriteBack(name)) => drop(self.missing.insert(name)),
                     Some(Command::Shutdown(done)) => {
                         self.step_down();
                         self.tell_all().await;
@@ -288,6 +295,13 @@ impl Coordinator {
             }
         }
         self.report(report_is_due).await;
+        let missing = std::mem::take(&mut self.missing);
+        if self.context.store_up()
+            && !missing.is_empty()
+            && let Err(error) = self.write_back(|name| missing.contains(name)).await
+        {
+            self.lost(&error);
+        }
     }
 
     /// Looks at the breakers on which something has happened, or is due; with `all`, at those that have only
@@ -395,6 +409,7 @@ impl Coordinator {
         let before = self.stream.position();
         let batch = Batch {
             instance: self.context.instance.clone(),
+            node: self.context.node.clone(),
             seq: self.seq,
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.encode(retry)).collect(),
@@ -404,7 +419,10 @@ impl Coordinator {
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
                 Ok(view) => core.receive(view, answer.now_us),
-                Err(problem) => core.receive_error(problem),
+                Err(problem) => {
+                    core.receive_error(problem);
+                    self.stream.trouble(&self.context, problem);
+                }
             }
         }
         self.heard(&answer.warnings, &answer.position, &before);
@@ -438,8 +456,11 @@ impl Coordinator {
         for core in answer.exchange.iter().filter_map(|at| told.get(*at)) {
             core.exchange_next();
         }
-        for core in answer.suspects.iter().filter_map(|name| self.breakers.get(name)) {
-            core.exchange_next();
+        for name in answer.suspects {
+            match self.breakers.get(&name) {
+                Some(core) => core.exchange_next(),
+                None => drop(self.missing.insert(name)),
+            }
         }
         self.heard(&answer.warnings, &answer.position, &before);
         Ok(())
@@ -539,17 +560,20 @@ impl Coordinator {
                     self.breakers.learn(name, record, self.context.clock.now());
                 }
                 Ok(record) => self.breakers.adopt(name, record, self.context.clock.now()),
-                Err(problem) => self.context.events.error(Error::new(ErrorKind::Data {
-                    what: format!("breaker \"{name}\""),
-                    problem: problem.clone(),
-                })),
+                Err(problem) => {
+                    self.missing.insert(name.clone());
+                    self.context.events.error(Error::new(ErrorKind::Data {
+                        what: format!("breaker \"{name}\""),
+                        problem: problem.clone(),
+                    }));
+                }
             }
         }
         if let Some(unknown) = self.unknown.take() {
             self.send(unknown, true).await?;
         }
         if self.continuity == Continuity::Lost {
-            self.write_back().await?;
+            self.write_back(|_| true).await?;
         }
         let mut all = self.breakers.all();
         all.retain(|core| match core.review().want {
@@ -569,10 +593,10 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The store has lost data. Breakers that are registered here are written back by their exchanges; this
-    /// is about states that the fleet has others in.
-    async fn write_back(&mut self) -> Result<(), Error> {
-        for held in self.breakers.held(self.context.clock.now()).chunks(MAX_ENTRIES) {
+    /// The store has lost data. Breakers that are registered here are written back by their exchanges; this is
+    /// about states that the fleet has others in.
+    async fn write_back(&mut self, wants: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for held in self.breakers.held(self.context.clock.now(), wants).chunks(MAX_ENTRIES) {
             let sent_at = self.context.clock.now();
             self.seq += 1;
             let entry = |(name, record): &(Arc<str>, Record)| Entry {
@@ -585,6 +609,7 @@ impl Coordinator {
                 seq: self.seq,
                 as_of_us: self.skew.estimate(sent_at),
                 entries: held.iter().map(entry).collect(),
+                ..Batch::default()
             };
             let answer = patiently("writing states back", PATIENCE, self.store.exchange(batch)).await?;
             self.measure(answer.now_us, sent_at);

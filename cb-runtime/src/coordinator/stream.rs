@@ -154,9 +154,9 @@ impl Stream {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Reports damage to a key that all breakers share.
+    /// Reports damage to a key.
     pub(crate) fn trouble(&self, context: &RegistryContext, problem: &str) {
-        let what = "what all breakers share".into();
+        let what = "a key".into();
         self.report(context, Error::new(ErrorKind::Data { what, problem: problem.to_owned() }));
     }
 
@@ -237,6 +237,15 @@ pub(super) fn take(
     let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
+    if event.from.is_none() && breakers.knows_later_than(&event.name, record.epoch) {
+        // The store has lost this breaker, and an instance that knows less has written it back.
+        match (breakers.get(&event.name), requests.upgrade()) {
+            (Some(core), _) => core.exchange_next(),
+            (None, Some(requests)) => drop(requests.send(Command::WriteBack(event.name.clone()))),
+            (None, None) => {}
+        }
+        return;
+    }
     breakers.adopt(&event.name, &record, now);
     // A state that was written back after the store had lost it: new instances adopt it, but it is no
     // transition.

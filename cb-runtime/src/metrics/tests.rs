@@ -1,5 +1,5 @@
-//! Rounds on the test's own thread, with a recorder of its own; registries are put together by hand, so that
-//! the process's thread knows nothing of them.
+//! Rounds on the test's thread with its own recorder. Registries are built from their parts, so that the
+//! process's publishing thread does not know them.
 
 mod page;
 mod recorded;
@@ -55,7 +55,7 @@ impl MeteredInstance {
     }
 
     fn keyed(&self, name: &str) -> Arc<Core> {
-        if let Some(known) = self.source.breakers.get_keyed(name, TENANTS) {
+        if let Some(known) = self.source.breakers.get_keyed(name, &BreakerConfig::default(), TENANTS) {
             return known.core;
         }
         let entry = self.source.breakers.entry(name);
@@ -69,17 +69,17 @@ impl MeteredInstance {
         Core::new(name, config, settings, PerFunction::default(), None, self.source.context.clone())
     }
 
-    /// The store learns all there is; what is to be changed is known only after the first contact.
+    /// Exchanges all breakers with the store, twice: proposals need the first contact.
     fn exchange(&self) {
         (1..=2).for_each(|seq| self.exchange_once(seq));
     }
 
     fn exchange_once(&self, seq: u64) {
         let cores = self.source.breakers.all();
-        // A new breaker is on the list of those with something to say, and so held by it.
+        // A new breaker is in the dirty list, which refers to it.
         drop(self.source.context.take_dirty());
         let entries = cores.iter().map(|core| core.encode(false)).collect();
-        let batch = Batch { instance: "here".into(), seq, as_of_us: None, entries };
+        let batch = Batch { instance: "here".into(), seq, entries, ..Batch::default() };
         let answer = self.store.exchange_now(&batch);
         for (core, view) in cores.iter().zip(answer.views) {
             core.receive(&view.unwrap(), answer.now_us);
@@ -87,7 +87,7 @@ impl MeteredInstance {
         drop(self.source.context.take_dirty());
     }
 
-    /// Guests that have not been used for long go.
+    /// Evicts keyed breakers that have not been used for long.
     fn sweep(&self) {
         self.hands.advance(Duration::from_secs(3600));
         self.source.breakers.sweep(self.source.context.clock.now());
@@ -208,7 +208,7 @@ fn calls_of_many_threads_are_counted_once_while_they_are_published() {
 }
 
 #[test]
-fn a_state_that_is_left_is_set_back() {
+fn gauge_of_the_previous_state_is_reset() {
     let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
@@ -224,7 +224,7 @@ fn a_state_that_is_left_is_set_back() {
 }
 
 #[test]
-fn a_recorder_that_comes_later_sees_what_comes_later() {
+fn late_recorder_receives_later_rounds() {
     let here = MeteredInstance::new();
     let orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
@@ -240,7 +240,7 @@ fn a_recorder_that_comes_later_sees_what_comes_later() {
 }
 
 #[test]
-fn guests_are_summed_up_under_what_their_names_have_in_common() {
+fn keyed_breakers_are_aggregated_by_pattern() {
     let here = MeteredInstance::new();
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -257,7 +257,7 @@ fn guests_are_summed_up_under_what_their_names_have_in_common() {
         1
     );
     assert!(!recorded.keys().any(|key| key.contains("tenant-1") || key.contains("circuit_breaker_epoch")));
-    // Somebody asks for it by its name: from now on it is one of its own.
+    // A look-up by name pins the breaker, which from now on has its own labels.
     calls(&here.kept("tenant-1"), Outcome::Success, 1);
     recorded.round(&mut publisher);
     assert_eq!((recorded.calls("tenant-{id}", "success"), recorded.calls("tenant-1", "success")), (6, 1));
@@ -266,7 +266,7 @@ fn guests_are_summed_up_under_what_their_names_have_in_common() {
 }
 
 #[test]
-fn a_guest_that_is_let_go_takes_nothing_with_it() {
+fn eviction_loses_no_counts() {
     let here = MeteredInstance::new();
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
@@ -284,7 +284,7 @@ fn a_guest_that_is_let_go_takes_nothing_with_it() {
     let hits = "circuit_breaker_cache_hits_total breaker=tenant-{id} namespace=test tier=local";
     assert_eq!(recorded.counters[hits], 1);
     assert_eq!(recorded.states("tenant-{id}"), [], "nobody is in any state");
-    // Back again, they begin anew.
+    // Recreated breakers start from zero.
     calls(&here.keyed("tenant-1"), Outcome::Success, 1);
     recorded.round(&mut publisher);
     recorded.round(&mut publisher);
@@ -293,7 +293,7 @@ fn a_guest_that_is_let_go_takes_nothing_with_it() {
 }
 
 #[test]
-fn a_registry_that_ends_is_published_to_the_end() {
+fn ended_registry_is_published_completely() {
     let (here, there) = (MeteredInstance::new(), MeteredInstance::new());
     let mut publisher = publisher(&[&here, &there]);
     let mut recorded = Recorded::new();
@@ -329,7 +329,7 @@ fn a_registry_that_ends_is_published_to_the_end() {
 }
 
 #[test]
-fn what_happens_is_counted_by_what_it_was() {
+fn events_are_counted_by_kind() {
     let here = MeteredInstance::new();
     let _orders = here.kept("orders");
     let mut publisher = publisher(&[&here]);
@@ -376,7 +376,7 @@ fn what_happens_is_counted_by_what_it_was() {
 }
 
 #[test]
-fn a_recorder_that_panics_loses_what_it_panics_at() {
+fn panicking_recorder_loses_only_that_value() {
     let here = MeteredInstance::new();
     calls(&here.kept("orders"), Outcome::Success, 2);
     calls(&here.kept("users"), Outcome::Success, 3);

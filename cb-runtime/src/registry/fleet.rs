@@ -11,6 +11,7 @@ use super::Registry;
 use super::presence::{About, Figures, read_figures, read_settings};
 use crate::config::drift;
 use crate::coordinator::Command;
+use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{
     FleetBreaker, FleetPage, FleetQuery, InstanceInfo, InstanceSettings, State, StateCounts,
@@ -34,7 +35,11 @@ impl Registry {
         let (answer, answered) = oneshot::channel();
         let gone = || Error::new(ErrorKind::ShutDown);
         self.shared.requests.send(Command::Fleet(answer)).map_err(|_| gone())?;
-        let rows = answered.await.map_err(|_| gone())??;
+        let Some(rows) = within(ANSWER, answered).await else {
+            let problem = format!("the coordinator has not answered within {ANSWER:?}");
+            return Err(Error::store("reading the fleet", problem));
+        };
+        let rows = rows.map_err(|_| gone())??;
         let mut fleet = self.described(rows).await?;
         fleet.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(fleet)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Registry;
 use crate::clock::micros;
 use crate::coordinator::{self, stream};
+use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cursor, Events, Transition};
 use crate::store::{EventsAt, StreamEvent};
@@ -127,7 +128,11 @@ impl Registry {
         }
         let background = coordinator::thread::runtime().map_err(super::no_thread)?;
         let bounded = background.spawn(async move { tokio::time::timeout(PATIENCE, answer).await });
-        match bounded.await {
+        // In a forked process the coordinator's thread does not exist.
+        let Some(answer) = within(ANSWER, bounded).await else {
+            return Err(Error::store(doing, format!("no answer within {ANSWER:?}")));
+        };
+        match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {PATIENCE:?}"))),
             Err(_) => Err(Error::new(ErrorKind::ShutDown)),

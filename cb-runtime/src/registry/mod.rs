@@ -6,7 +6,6 @@ mod fleet;
 mod history;
 mod node;
 mod presence;
-mod report_limiter;
 mod unregistered;
 
 use std::fmt;
@@ -25,18 +24,19 @@ pub use control::Control;
 
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
-use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, Steered};
+use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
 use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
 use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings, environment};
 use crate::coordinator::{self, Command};
+use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::event::{EventBus, Events};
 #[cfg(feature = "metrics")]
 use crate::metrics;
+use crate::report_limiter::ReportLimiter;
 use crate::snapshot::StoreStatus;
 use crate::store::{Overview, ResultStore, Retention, Store};
-use report_limiter::ReportLimiter;
 use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
@@ -47,6 +47,9 @@ const LAST_WRITES: Duration = Duration::from_millis(500);
 
 /// The longest time that a new registry waits for the fleet's states before it continues without them.
 const FIRST_CONTACT: Duration = Duration::from_millis(500);
+
+/// Unguarded calls are reported once per this time.
+const UNGUARDED_PERIOD: Duration = Duration::from_secs(60);
 
 /// One instance: a set of breakers, one per name, that it shares with all other instances of its
 /// namespace through the store. A cheap handle: all clones are the same instance.
@@ -191,7 +194,7 @@ impl Registry {
             retention,
             code,
             address,
-            unguarded: ReportLimiter::default(),
+            unguarded: ReportLimiter::new(1, UNGUARDED_PERIOD),
             unregistered: Unregistered::default(),
             #[cfg(feature = "metrics")]
             published,
@@ -345,7 +348,7 @@ impl Registry {
     /// Sends all pending counts, returns all leases, and ends the background work. Later calls are guarded
     /// locally. Cancelling abandons the wait, not the shutdown.
     pub async fn shutdown(&self) {
-        self.context.cache.flush(LAST_WRITES).await;
+        let _ = within(2 * LAST_WRITES, self.context.cache.flush(LAST_WRITES)).await;
         self.shared.announcing.abort();
         if self.context.store_up() {
             let (overview, instance) = (self.shared.overview.clone(), self.context.instance.clone());
@@ -354,10 +357,10 @@ impl Registry {
         }
         let (done, is_done) = oneshot::channel();
         if self.shared.requests.send(Command::Shutdown(done)).is_ok() {
-            let _ = is_done.await;
+            let _ = within(ANSWER, is_done).await;
         }
         #[cfg(feature = "metrics")]
-        self.shared.published.flush(LAST_WRITES).await;
+        let _ = within(2 * LAST_WRITES, self.shared.published.flush(LAST_WRITES)).await;
     }
 
     /// Identifies a registry within the process; never 0.
@@ -385,17 +388,40 @@ impl Registry {
         }
     }
 
-    /// The breaker of an annotated function whose name is made of its arguments.
-    #[inline]
-    pub(crate) fn keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
-        match self.breakers.get_keyed(name, site) {
-            Some(KeyedBreaker { core, first: false }) => core,
-            Some(KeyedBreaker { core, first: true }) => self.registered_again(core, config, site.at),
-            None => self.new_keyed(name, config, site),
+    /// The breaker of an annotated function whose name is made of its arguments, for calls of this thread.
+    /// `Err`: only for this one, as it is not registered.
+    #[cold]
+    pub(crate) fn keyed(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        site: KeyedSite,
+    ) -> Result<Arc<SiteBreaker>, Arc<SiteBreaker>> {
+        if let Some(KeyedBreaker { breaker, core, first }) = self.breakers.get_keyed(name, config, site) {
+            if first {
+                self.registered_again(core, config, site.at);
+            }
+            return Ok(breaker);
+        }
+        let core = self.new_keyed(name, config, site);
+        // It is not evicted meanwhile, as `core` refers to it.
+        match self.breakers.get_keyed(name, config, site) {
+            Some(found) => Ok(found.breaker),
+            None => Err(Arc::new(SiteBreaker::of(core, config))),
         }
     }
 
-    #[cold]
+    #[cfg(test)]
+    pub(crate) fn map(&self) -> &BreakerMap {
+        &self.breakers
+    }
+
+    /// Notes that a call uses a keyed breaker.
+    #[inline]
+    pub(crate) fn used(&self, breaker: &SiteBreaker) {
+        self.breakers.used(breaker);
+    }
+
     fn new_keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
         let blueprint = self.blueprint(name, config);
         if !name.is_empty() {
@@ -407,7 +433,7 @@ impl Registry {
                 return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held, site.at));
             }
         }
-        if self.shared.unguarded.is_due(self.context.clock.now()) {
+        if self.shared.unguarded.take(self.context.clock.now()).is_some() {
             let (breaker, places) = (name.into(), self.breakers.places());
             self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
         }

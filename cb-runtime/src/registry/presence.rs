@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_read_back_and_what_is_no_figures_is_nothing() {
+    fn figures_are_read_back_and_other_texts_are_ignored() {
         let outcomes = Outcomes { success: 1, failure: 2, rejected: 7, cached: 9, ..Outcomes::default() };
         let window = Some(Calls { successes: 3, failures: 4, slow: 0 });
         for figures in [

@@ -64,7 +64,7 @@ mod tests {
     use crate::{BreakerConfig, Registry};
 
     #[test]
-    fn a_configured_breaker_that_no_code_registers_is_reported_once() {
+    fn configured_breaker_that_no_code_registers_is_reported_once() {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let log = reports.clone();
         let registry = Registry::builder()

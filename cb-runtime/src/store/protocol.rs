@@ -20,6 +20,9 @@ pub(crate) struct Cached {
 pub(crate) struct Batch {
     /// The sender; unique for every registry of every process.
     pub(crate) instance: Arc<str>,
+    /// The node that the sender runs on. A list of failing instances has one item per node, so that an
+    /// instance that restarts again and again counts once. Empty: the instance is its own node.
+    pub(crate) node: Arc<str>,
     /// Grows with every batch. If the store has seen this number or a higher one from this instance, the
     /// batch is a retry: its deltas are not merged again, everything else is done.
     pub(crate) seq: u64,
@@ -58,6 +61,8 @@ pub(crate) struct Entry {
     /// Whether this instance needs the number of failing instances. Only then are its own failures listed and
     /// those of others answered, because the list has a cost.
     pub(crate) failing: bool,
+    /// The instance shuts down: its node is taken off the lists of failing ones.
+    pub(crate) leaves: bool,
     /// The instance's count window, if it has one. If the delta is merged, its `calls` are appended to this
     /// window.
     pub(crate) last: Option<LastAsk>,
@@ -306,6 +311,12 @@ impl Record {
             since_us: self.since_us.saturating_add(elapsed_us),
             ..self
         }
+    }
+}
+
+impl Batch {
+    pub(super) fn node(&self) -> &Arc<str> {
+        if self.node.is_empty() { &self.instance } else { &self.node }
     }
 }
 

@@ -64,6 +64,7 @@ impl StateMachine {
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
+        entry.leaves = self.leaves && entry.failing;
         entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
         let leads = entry.role.is_some_and(|role| role.want);
@@ -307,11 +308,13 @@ impl StateMachine {
             && own.is_some_and(|own| policy::trip_alone(&self.settings, &own).is_some())
     }
 
-    /// The store cannot use this breaker's keys: the outcomes of the entry stay here.
+    /// The store has refused the entry: its outcomes stay here, and what was requested is given up.
     pub(crate) fn receive_error(&mut self) {
         if let Some(in_flight) = self.in_flight.take() {
             self.stats.restore(in_flight.sent);
         }
+        self.probes.store_lost();
+        self.overrides.clear();
     }
 
     /// The store is away: what was requested of it is given up.

@@ -1,4 +1,4 @@
-//! Health checks: when one is due, which instance may make it, and what its result means.
+//! Health checks: when one is due, which instance may run it, and the effect of its result.
 //!
 //! With the store, one instance per breaker checks: the leader, which holds a lease with a fencing token.
 //! Without the store, or in a state that only this instance is in, each instance checks for itself.
@@ -21,25 +21,26 @@ const RENEWAL: Duration = Duration::from_millis(400);
 const REQUEST: Duration = Duration::from_millis(800);
 /// One breaker has at most this many unfinished checks. A further one is not made, and counts as failed.
 const MAX_UNFINISHED: usize = 3;
-/// A leader whose checks go on failing after this many in a row steps down: the fault may be its own.
+/// A leader steps down after this many consecutive failed checks, because the fault may be its own.
 const MAX_FAILURES: u32 = 3;
-/// It does not lead again for this long, so that others try.
+/// It does not request the lease again for this time, so that other instances try.
 const ABSTENTION: Duration = TERM.saturating_mul(3);
-/// Unless no other instance has taken the lease by then: others request it within [`REQUEST`].
+/// If no other instance has taken the lease by then, it leads again. Others request the lease within
+/// [`REQUEST`].
 const TAKEOVER: Duration = REQUEST.saturating_mul(2);
-/// Bounds for the time that one check may take.
+/// The bounds of a check's timeout.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// What a decision about checks looks at.
+/// The input of a decision about checks.
 #[derive(Clone, Copy)]
 pub(crate) struct CheckContext<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) record: &'a DatedRecord,
-    /// Of the state, at this instance: see [`StateMachine::generation`].
+    /// The state's generation; see [`StateMachine::generation`].
     pub(crate) generation: u64,
-    /// The store does not answer, or the state is this instance's own and not meant for others.
+    /// Whether the store does not answer, or the state is local and not proposed.
     pub(crate) alone: bool,
-    /// The state is proposed to the store, which has not answered yet.
+    /// Whether the state is proposed to the store, which has not answered yet.
     pub(crate) unconfirmed: bool,
     pub(crate) now: Moment,
 }
@@ -48,41 +49,41 @@ pub(crate) struct CheckContext<'a> {
 #[derive(Default)]
 pub(crate) struct HealthChecks {
     lease: Option<LeaderLease>,
-    /// The store may take this instance for the leader.
+    /// Whether the store may have this instance as the leader.
     may_lead: bool,
-    /// When the lease was requested last.
+    /// The time of the latest request for the lease.
     requested_at: Moment,
-    /// The generation that the fields below are about, and when it was first seen.
+    /// The generation that the fields below belong to, and its beginning.
     generation: Option<u64>,
     seen_at: Moment,
-    /// Failed checks in a row, in this generation.
+    /// Consecutive failed checks in this generation.
     failures: u32,
-    /// Those that this instance has made since it became the leader.
+    /// Those since this instance became the leader.
     failures_as_leader: u32,
-    /// When it stepped down, if it lets others lead.
+    /// When it stepped down, while it abstains.
     stepped_down_at: Option<Moment>,
-    /// `None`: no check has been made in this generation, nor have its settings changed.
+    /// The next check. `None`: no check has been run in this generation, and its settings have not changed.
     next: Option<Moment>,
     under_way: Option<CheckTicket>,
     last_number: u64,
-    /// Since when this instance has been alone.
+    /// The beginning of the time without the store.
     alone_since: Option<Moment>,
-    /// The registry has been shut down.
+    /// Whether the registry has been shut down.
     shut_down: bool,
 }
 
 struct LeaderLease {
     token: u64,
-    /// By this instance's clock, counted from the request: no other instance leads before.
+    /// By this instance's clock, counted from the request, so that no other instance leads before.
     until: Moment,
 }
 
-/// For whom a check is made.
+/// The scope of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CheckAuthority {
-    /// For this instance.
+    /// Only this instance.
     Own,
-    /// For the fleet, by the leader with this token.
+    /// The fleet, by the leader with this token.
     Fleet(u64),
 }
 
@@ -95,13 +96,13 @@ impl CheckAuthority {
     }
 }
 
-/// A check that is being made.
+/// A check in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckTicket {
     number: u64,
     authority: CheckAuthority,
     begun_at: Moment,
-    /// Too many earlier checks are unfinished: this one fails without being made.
+    /// Whether too many earlier checks are unfinished; this one then fails without being run.
     pub(crate) blocked: bool,
 }
 
@@ -112,10 +113,10 @@ impl CheckTicket {
     }
 }
 
-/// What the result of a check means.
+/// The effect of a check's result.
 #[derive(Debug, PartialEq)]
 pub(crate) enum CheckVerdict {
-    /// It comes too late, or from an instance that is not the leader any more: nothing.
+    /// None: it is late, or comes from an instance that is no longer the leader.
     Late,
     /// The state stays.
     Stay,
@@ -126,26 +127,26 @@ pub(crate) enum CheckVerdict {
     Open {
         reason: String,
         token: Option<u64>,
-        /// The fleet opens only if another instance has seen failures, too.
+        /// Whether the fleet opens only if another instance has seen failures, too.
         unconfirmed: bool,
     },
 }
 
 impl Health {
-    /// How long one check may take: `health_check_interval`, but at least 100 ms and at most 10 s.
+    /// The timeout of one check: `health_check_interval`, but at least 100 ms and at most 10 s.
     pub(crate) fn timeout(&self) -> Duration {
         self.interval.clamp(TIMEOUT.0, TIMEOUT.1)
     }
 }
 
 impl StateMachine {
-    /// The health check that this instance is to make now, if it is. `unfinished`: checks of this breaker
-    /// that have not ended, those included whose result nobody waits for.
+    /// The health check that this instance must run now, if any. `unfinished`: the number of checks of this
+    /// breaker that have not ended, including those that have timed out.
     pub(crate) fn begin_check(&mut self, unfinished: usize, now: Now) -> Option<CheckTicket> {
         self.with_health(now, |health, context| health.begin(unfinished, context))
     }
 
-    /// A health check has ended, and passed unless there is an error.
+    /// Handles the end of a health check, which has passed unless there is an error.
     pub(crate) fn end_check(&mut self, ticket: &CheckTicket, error: Option<&str>, now: Now) {
         let verdict = self.with_health(now, |health, context| health.end(ticket, error, context, now.random));
         match verdict {
@@ -211,7 +212,7 @@ impl CheckContext<'_> {
 }
 
 impl HealthChecks {
-    /// What the next entry asks about the leader lease.
+    /// The next entry's request for the leader lease.
     pub(super) fn encode(&mut self, context: CheckContext<'_>) -> Option<RoleAsk> {
         let want = self.wants_lease(context);
         if want {
@@ -219,7 +220,7 @@ impl HealthChecks {
             self.may_lead = true;
         } else {
             self.lease = None;
-            // One that lets others lead asks whether another does.
+            // An instance that abstains asks whether another one leads.
             if !std::mem::take(&mut self.may_lead) && !self.could_lead(context) {
                 return None;
             }
@@ -228,7 +229,7 @@ impl HealthChecks {
         Some(RoleAsk { want, term_us: micros(TERM) })
     }
 
-    /// The store's answer to that.
+    /// Handles the store's answer to the request.
     pub(super) fn receive(&mut self, view: Option<RoleView>, context: CheckContext<'_>) {
         self.follow(context);
         let Some(view) = view else { return };
@@ -249,18 +250,18 @@ impl HealthChecks {
         self.stepped_down_at = None;
     }
 
-    /// Lets other instances lead.
+    /// Begins to abstain, so that other instances lead.
     fn step_down(&mut self, now: Moment) {
         self.failures_as_leader = 0;
         self.stepped_down_at = Some(now);
     }
 
-    /// No more checks here, and others may lead at once.
+    /// Ends the checks of this instance. Others may lead at once.
     pub(super) fn shut_down(&mut self) {
         self.shut_down = true;
     }
 
-    /// Whether the store is to be asked about the lease now.
+    /// Whether the lease must be requested, renewed or released now.
     pub(super) fn want_exchange(&self, context: CheckContext<'_>) -> bool {
         if !self.wants_lease(context) && (self.may_lead || !self.could_lead(context)) {
             return self.may_lead;
@@ -269,12 +270,12 @@ impl HealthChecks {
         context.now >= self.requested_at.after(interval)
     }
 
-    /// Where nothing is to be checked, there is no leader.
+    /// Whether this state has checks, and thus a leader.
     fn wants_lease(&self, context: CheckContext<'_>) -> bool {
         self.could_lead(context) && !self.abstains(context.now)
     }
 
-    /// It has stepped down lately.
+    /// Whether it has stepped down recently.
     fn abstains(&self, now: Moment) -> bool {
         self.stepped_down_at.is_some_and(|at| now < at.after(ABSTENTION))
     }
@@ -283,7 +284,7 @@ impl HealthChecks {
         !self.shut_down && !context.alone && context.interval().is_some()
     }
 
-    /// For whom this instance may check now, if it may.
+    /// The scope in which this instance may check now, if any.
     fn authority(&self, context: CheckContext<'_>) -> Option<CheckAuthority> {
         if context.alone {
             return Some(CheckAuthority::Own);
@@ -294,7 +295,7 @@ impl HealthChecks {
             .map(|lease| CheckAuthority::Fleet(lease.token))
     }
 
-    /// The check to be made now, if one is.
+    /// Begins the check that is due now, if any.
     fn begin(&mut self, unfinished: usize, context: CheckContext<'_>) -> Option<CheckTicket> {
         self.follow(context);
         let due = self.due(context)?;
@@ -308,7 +309,7 @@ impl HealthChecks {
         self.under_way.clone()
     }
 
-    /// When the next check is due, at whichever instance; exact only at one that checks.
+    /// The time of the fleet's next check; exact only at the instance that runs it.
     fn due(&self, context: CheckContext<'_>) -> Option<Moment> {
         let interval = context.interval()?;
         let due = match (self.next, context.record.state()) {
@@ -321,14 +322,14 @@ impl HealthChecks {
         Some(self.alone_since.map_or(due, |since| due.max(since.after(interval))))
     }
 
-    /// Other settings are in force: the next check comes no later than they say from now on.
+    /// Applies new settings: the next check is due within their interval from now.
     pub(super) fn configured(&mut self, context: CheckContext<'_>) {
         self.follow(context);
         let soon = context.interval().map(|interval| context.now.after(interval));
         self.next = self.due(context).zip(soon).map(|(due, soon)| due.min(soon));
     }
 
-    /// Forgets what was about an earlier generation, and notes since when this instance has been alone.
+    /// Resets the fields of an earlier generation, and notes the beginning of the time without the store.
     fn follow(&mut self, context: CheckContext<'_>) {
         if self.generation != Some(context.generation) {
             self.generation = Some(context.generation);
@@ -340,7 +341,8 @@ impl HealthChecks {
         self.alone_since = context.alone.then(|| self.alone_since.unwrap_or(context.now));
     }
 
-    /// A check has ended, and passed unless there is an error. `random`: a number in [0, 1), for the jitter.
+    /// Handles the end of a check, which has passed unless there is an error. `random`: a number in [0, 1),
+    /// for the jitter.
     fn end(
         &mut self,
         ticket: &CheckTicket,
@@ -356,10 +358,10 @@ impl HealthChecks {
             return CheckVerdict::Late;
         }
         let token = match self.authority(context) {
-            // Even a check that was made for the fleet is something that this instance has seen.
+            // A check that was run for the fleet also counts for this instance.
             Some(CheckAuthority::Own) => None,
             Some(authority) if authority == ticket.authority => authority.token(),
-            // It has changed nothing, so the next one is due as soon as an instance may make it.
+            // It has no effect, so the next one is due as soon as an instance may run it.
             _ => return CheckVerdict::Late,
         };
         self.next = Some(ticket.begun_at.after(interval));
@@ -367,7 +369,7 @@ impl HealthChecks {
             self.failures_as_leader = if error.is_some() { self.failures_as_leader + 1 } else { 0 };
         }
         let unconfirmed = token.is_some() && context.settings.min_failing_instances > 1;
-        if self.failures_as_leader > MAX_FAILURES
+        if self.failures_as_leader >= MAX_FAILURES
             || unconfirmed && error.is_some() && context.record.state() == State::Closed
         {
             self.step_down(context.now);

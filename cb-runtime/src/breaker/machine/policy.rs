@@ -78,20 +78,22 @@ fn rates(settings: &Settings, input: &TripInput) -> Option<String> {
     if total < settings.minimum_calls {
         return None;
     }
-    let of = match settings.window? {
+    let window = settings.window?;
+    let rate = calls.failure_rate();
+    let failed = settings.failure_rate.filter(|limit| rate >= *limit);
+    // Every failure comes here, and few of them trip: nothing is written down before one does.
+    let of = || match window {
         WindowKind::Time(span) => format!("{total} calls in {}", humantime::format_duration(span)),
         WindowKind::Calls(_) => format!("the last {total} calls"),
     };
-    let rate = calls.failure_rate();
-    let failed = settings.failure_rate.filter(|limit| rate >= *limit);
-    failed.map(|limit| share(rate, &of, "failed", limit)).or_else(|| slow(settings, calls, &of))
+    failed.map(|limit| share(rate, &of(), "failed", limit)).or_else(|| slow(settings, calls, of))
 }
 
-fn slow(settings: &Settings, calls: Calls, of: &str) -> Option<String> {
+fn slow(settings: &Settings, calls: Calls, of: impl FnOnce() -> String) -> Option<String> {
     let (rule, rate) = (settings.slow?, calls.slow_rate());
     let limit = rule.rate.filter(|limit| rate >= *limit)?;
     let verb = format!("took longer than {}", humantime::format_duration(rule.duration));
-    Some(share(rate, of, &verb, limit))
+    Some(share(rate, &of(), &verb, limit))
 }
 
 fn share(rate: f64, of: &str, what: &str, limit: f64) -> String {
@@ -128,8 +130,8 @@ pub(crate) fn judge_probes(settings: &Settings, probes: Counts) -> ProbeVerdict 
     let calls = Calls::from(probes);
     match judge_results(settings, probes) {
         ProbeVerdict::Close(reason) => {
-            let of = format!("{} probes", calls.total());
-            slow(settings, calls, &of).map_or(ProbeVerdict::Close(reason), ProbeVerdict::Reopen)
+            let of = || format!("{} probes", calls.total());
+            slow(settings, calls, of).map_or(ProbeVerdict::Close(reason), ProbeVerdict::Reopen)
         }
         verdict => verdict,
     }
@@ -388,7 +390,7 @@ mod tests {
 
         /// More failures in the place of successes never make a breaker that trips stay closed.
         #[test]
-        fn a_worse_picture_never_spares(
+        fn more_failures_never_prevent_a_trip(
             successes in 0_u64..50, failures in 0_u64..50, streak in 0_u64..10, threshold in 1_u32..10, rate in 0.01_f64..=1.0,
         ) {
             let config = BreakerConfig::default().failure_threshold(threshold).failure_rate_threshold(rate);

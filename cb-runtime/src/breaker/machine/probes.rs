@@ -1,4 +1,4 @@
-//! The probes of a half-open state that this instance makes, or wants to make.
+//! This instance's probes of a half-open state, and its requests for them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::store::{LeaseAsk, LeaseId, View};
 /// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a
 /// holder that is dead or cut off loses one.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
-/// A denial is remembered this long, so that a crowd of callers does not become a crowd of commands.
+/// A denial is remembered for this time, so that many callers do not become many commands.
 const DENIAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
@@ -23,12 +23,12 @@ pub(crate) struct Probes {
     denied_until: Moment,
 }
 
-/// A call that is being made while half-open.
+/// A call in flight while half-open.
 #[derive(Clone, Debug)]
 struct Probe {
     id: LeaseId,
     begun_at: Moment,
-    /// From then on it counts as failed.
+    /// It counts as failed from this moment on.
     overdue_at: Moment,
     /// When the store may give its lease to others, by this instance's clock: counted from the request that
     /// was granted, so never later than the store's own deadline. `None` = made without a lease, while the
@@ -37,16 +37,16 @@ struct Probe {
 }
 
 impl Probe {
-    /// A probe whose lease has lapsed may be another instance's by now. Without a store nobody else can have
-    /// it.
+    /// Whether this instance still has the probe. After its lease has lapsed, another instance may have it;
+    /// without a store, no other can.
     fn is_valid(&self, now: Moment, fleet: bool) -> bool {
         !fleet || self.lapses_at.is_some_and(|at| now < at)
     }
 }
 
 impl Probes {
-    /// One more caller wants a probe. `None`: it cannot get one now. `requested`: leases in the exchange
-    /// under way.
+    /// Requests a probe for a caller. `None`: there is none now. `requested`: leases in the exchange in
+    /// flight.
     pub(super) fn join(&mut self, limit: u32, requested: usize, now: Moment) -> Option<LeaseId> {
         let mine = self.waiting.len() + requested + self.held.len();
         if mine >= limit as usize || now < self.denied_until {
@@ -64,7 +64,7 @@ impl Probes {
         if mine >= limit as usize { now.after(DENIAL) } else { self.denied_until }
     }
 
-    /// One more caller wants a probe, and there is no store to request a lease from.
+    /// Grants a probe to a caller without a store.
     pub(super) fn join_without_store(
         &mut self,
         limit: u32,
@@ -83,15 +83,15 @@ impl Probes {
         self.held.push(Probe { id, begun_at: now, overdue_at: now.after(longest), lapses_at });
     }
 
-    /// The call has a limit of its own: past it, the probe is overdue.
+    /// Sets the call's own time limit, after which the probe is overdue.
     pub(super) fn limit(&mut self, id: LeaseId, longest: Duration) {
         if let Some(probe) = self.held.iter_mut().find(|probe| probe.id == id) {
             probe.overdue_at = probe.begun_at.after(longest);
         }
     }
 
-    /// A call has ended and gives its probe back. `fleet`: the state is the fleet's, and the store is there.
-    /// Returns whether its outcome counts.
+    /// Ends a probe. `fleet`: the state is the fleet's, and the store is up. Returns whether the outcome
+    /// counts.
     pub(super) fn end(&mut self, id: LeaseId, fleet: bool, now: Moment) -> bool {
         let Some(at) = self.held.iter().position(|probe| probe.id == id) else { return false };
         let probe = self.held.swap_remove(at);
@@ -108,14 +108,14 @@ impl Probes {
         }
     }
 
-    /// Gives back all probes, though their calls go on: their outcomes no longer count.
+    /// Returns all probes while their calls continue. Their outcomes no longer count.
     pub(super) fn release_all(&mut self) {
         for probe in std::mem::take(&mut self.held) {
             self.release(probe);
         }
     }
 
-    /// Takes overdue probes from their calls, and lapsed ones. Returns how many valid ones were overdue.
+    /// Removes overdue and lapsed probes. Returns the number of overdue ones that were still valid.
     pub(super) fn expire(&mut self, fleet: bool, now: Moment) -> u64 {
         let mut overdue = 0;
         for probe in self.held.extract_if(.., |probe| now >= probe.overdue_at || !probe.is_valid(now, fleet))
@@ -132,12 +132,12 @@ impl Probes {
         !self.waiting.is_empty()
     }
 
-    /// Calls are being made as probes.
+    /// Whether probes are in flight.
     pub(super) fn are_held(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Some of them with leases, which are to be renewed.
+    /// Whether some of them have leases, which must be renewed.
     pub(super) fn hold_leases(&self) -> bool {
         self.held.iter().any(|probe| probe.lapses_at.is_some())
     }
@@ -146,7 +146,7 @@ impl Probes {
         !self.waiting.is_empty() || !self.released.is_empty()
     }
 
-    /// What an exchange asks about leases.
+    /// The next entry's lease requests.
     pub(super) fn encode(&mut self, settings: &Settings) -> LeaseAsk {
         let leased = self.held.iter().filter(|probe| probe.lapses_at.is_some());
         LeaseAsk {
@@ -185,13 +185,12 @@ impl Probes {
         granted
     }
 
-    /// The exchange decided nothing about these: the next one requests them again.
+    /// Requests leases again that the exchange has neither granted nor denied.
     pub(super) fn request_again(&mut self, requested: Vec<LeaseId>) {
         self.waiting.extend(requested);
     }
 
-    /// Another state begins: leases of the one before are void. Callers go on waiting if that state may have
-    /// probes.
+    /// Begins a new epoch: all leases are void. Callers keep waiting if the new state may have probes.
     pub(super) fn begin_epoch(&mut self, may_have_probes: bool) {
         self.held.clear();
         self.released.clear();
@@ -201,7 +200,7 @@ impl Probes {
         }
     }
 
-    /// The store is away: no lease can be requested.
+    /// Drops all requests, because the store is lost.
     pub(super) fn store_lost(&mut self) {
         self.waiting.clear();
     }

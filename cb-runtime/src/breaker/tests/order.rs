@@ -34,7 +34,7 @@ fn store_flag_is_read_under_the_lock() {
 
 /// A call that sees a state also sees the moment at which that state is due.
 #[test]
-fn gate_is_set_after_what_belongs_to_it() {
+fn gate_is_set_after_its_dependent_fields() {
     let bench = Pair::new(&config());
     let core = &bench.a.core;
     let begin = bench.a.context.clock.now().0;

@@ -49,7 +49,7 @@ fn damage_in_the_store_is_a_miss_and_reported() {
 }
 
 #[test]
-fn many_who_read_the_same_damage_report_it_once() {
+fn concurrent_readers_of_one_damaged_result_report_it_once() {
     let (fleet, _, other) = fleet_of_two();
     replace(&fleet, br#"{"v":1,"ttl_ms":300000,"value":7}"#, Some(TTL));
     fleet.store.set(Mood::Frozen);
@@ -64,7 +64,7 @@ fn many_who_read_the_same_damage_report_it_once() {
 }
 
 #[test]
-fn an_undecodable_result_in_this_process_goes_and_the_next_success_replaces_it() {
+fn undecodable_local_result_is_removed_and_replaced_by_the_next_success() {
     let fleet = CacheFleet::new();
     let one = CacheInstance::alone(fleet.clock.clone());
     one.remember_text(1, "ann");
@@ -93,7 +93,7 @@ impl<'de> serde::Deserialize<'de> for Stubborn {
 }
 
 #[test]
-fn a_result_that_cannot_be_serialized_is_reported_and_tried_once_per_interval() {
+fn unserializable_result_is_reported_and_tried_once_per_interval() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     let value = Stubborn(AtomicUsize::new(0));
@@ -108,7 +108,7 @@ fn a_result_that_cannot_be_serialized_is_reported_and_tried_once_per_interval() 
 }
 
 #[test]
-fn the_first_result_is_read_back_so_that_an_outage_is_not_the_first_to_tell() {
+fn first_result_is_read_back_at_once() {
     #[derive(Serialize, serde::Deserialize)]
     #[serde(rename_all(serialize = "lowercase", deserialize = "UPPERCASE"))]
     enum Crooked {
@@ -148,7 +148,7 @@ fn arguments_that_cannot_be_serialized_are_reported_once_per_function() {
 }
 
 #[test]
-fn a_frozen_store_costs_one_call_its_deadline_and_the_next_nothing() {
+fn frozen_store_delays_one_call_and_not_the_next() {
     let (fleet, _one, mut other) = fleet_of_two();
     other.shared().pace_by(fleet.pace.clone(), Duration::from_millis(100));
     fleet.store.set(Mood::Frozen);
@@ -166,7 +166,7 @@ fn a_frozen_store_costs_one_call_its_deadline_and_the_next_nothing() {
 }
 
 #[test]
-fn a_failing_store_is_reported_and_spared() {
+fn failing_store_is_reported_and_asked_less() {
     let (fleet, one, other) = fleet_of_two();
     fleet.store.set(Mood::Failing);
     assert_eq!(other.recall::<String>(1), None);
@@ -186,7 +186,7 @@ fn a_failing_store_is_reported_and_spared() {
 }
 
 #[test]
-fn a_store_that_panics_leaves_nobody_waiting() {
+fn panicking_store_leaves_no_call_waiting() {
     let (fleet, one, other) = fleet_of_two();
     fleet.store.set(Mood::Panicking);
     assert_eq!(other.recall::<String>(1), None);
@@ -201,7 +201,7 @@ fn a_store_that_panics_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_background_that_is_gone_leaves_nobody_waiting() {
+fn ended_background_leaves_no_call_waiting() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     // Waits until nothing runs there any more: what comes later is dropped for certain.
@@ -213,7 +213,7 @@ fn a_background_that_is_gone_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_result_that_is_too_large_is_not_kept_and_is_reported() {
+fn result_above_the_limit_is_not_cached_and_is_reported() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.remember_text(1, "ann");
@@ -229,7 +229,7 @@ fn a_result_that_is_too_large_is_not_kept_and_is_reported() {
 }
 
 #[test]
-fn a_result_that_this_process_has_no_room_for_is_still_shared() {
+fn result_without_local_room_is_still_shared() {
     let fleet = CacheFleet::new();
     let limits = CacheLimits { bytes: 10_000, ..CacheLimits::default() };
     let (one, other) = (fleet.limited(limits), fleet.instance());

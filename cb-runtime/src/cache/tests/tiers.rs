@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_success_answers_later_failures_until_its_ttl() {
+fn success_answers_later_failures_until_its_ttl() {
     let fleet = CacheFleet::new();
     let one = CacheInstance::alone(fleet.clock.clone());
     assert_eq!(one.recall::<String>(1), None);
@@ -32,7 +32,7 @@ fn none_and_unit_are_results() {
 }
 
 #[test]
-fn a_new_instance_answers_with_the_result_of_another() {
+fn new_instance_answers_with_the_result_of_another() {
     let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
@@ -49,7 +49,7 @@ fn a_new_instance_answers_with_the_result_of_another() {
 }
 
 #[test]
-fn the_readers_ttl_counts() {
+fn ttl_of_the_reader_applies() {
     let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
@@ -75,7 +75,7 @@ fn breakers_do_not_share_even_under_one_key() {
 }
 
 #[test]
-fn an_entry_answers_its_own_function_and_breaker_only() {
+fn entry_answers_its_own_function_and_breaker_only() {
     let fleet = CacheFleet::new();
     let mut one = CacheInstance::alone(fleet.clock.clone());
     one.remember_text(1, "ann");
@@ -125,7 +125,7 @@ fn concurrent_readers_of_one_result_ask_once() {
 }
 
 #[test]
-fn a_cancelled_reader_takes_the_answer_from_no_other() {
+fn cancelled_reader_does_not_affect_others() {
     let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember_text(1, "ann");
@@ -141,7 +141,7 @@ fn a_cancelled_reader_takes_the_answer_from_no_other() {
 }
 
 #[test]
-fn a_miss_is_not_asked_for_again_at_once() {
+fn miss_is_not_requested_again_immediately() {
     let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     for _ in 0..1000 {
@@ -174,7 +174,7 @@ fn under_paused_time_the_answer_still_comes_and_so_does_the_deadline() {
 }
 
 #[test]
-fn a_future_that_recalls_may_move_to_another_thread_whatever_it_recalls() {
+fn recalling_future_is_send_for_every_result() {
     fn moves<T: Send>(_: &T) {}
     let fleet = CacheFleet::new();
     let one = fleet.instance();
@@ -182,7 +182,7 @@ fn a_future_that_recalls_may_move_to_another_thread_whatever_it_recalls() {
 }
 
 #[test]
-fn a_result_that_json_would_change_comes_back_as_it_was() {
+fn result_that_json_would_change_comes_back_as_it_was() {
     let fleet = CacheFleet::new();
     let (one, other) = (fleet.instance(), fleet.instance());
     one.remember(1, &Some(None::<String>));

@@ -49,7 +49,7 @@ fn while_the_kept_result_is_fresh_a_success_writes_nothing() {
 }
 
 #[test]
-fn a_very_short_ttl_is_measured_exactly() {
+fn very_short_ttl_is_measured_exactly() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     let value = Counted::default();
@@ -67,7 +67,7 @@ fn a_very_short_ttl_is_measured_exactly() {
 }
 
 #[test]
-fn a_success_while_fresh_does_not_allocate() {
+fn success_while_fresh_does_not_allocate() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     let value = vec!["a result".to_owned(); 10];
@@ -95,7 +95,7 @@ const LONG: &str = "an argument that is longer than the buffer: \
     0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789";
 
 #[test]
-fn of_many_successes_at_once_one_writes() {
+fn one_of_many_concurrent_successes_writes() {
     /// Takes until all others have come to be serialized.
     struct SlowToSerialize<'a>(&'a Counted, &'a AtomicUsize);
     impl Serialize for SlowToSerialize<'_> {
@@ -140,7 +140,7 @@ fn more_hot_keys_than_the_table_has_places_are_still_written_once_per_interval()
 }
 
 #[test]
-fn an_entry_that_was_evicted_is_kept_again_at_the_next_success() {
+fn evicted_entry_is_cached_again_at_the_next_success() {
     let fleet = CacheFleet::new();
     let limits = CacheLimits { entries: 10, ..CacheLimits::default() };
     let one = CacheInstance::limited(fleet.clock.clone(), limits);
@@ -151,7 +151,7 @@ fn an_entry_that_was_evicted_is_kept_again_at_the_next_success() {
 }
 
 #[test]
-fn the_store_gets_a_readable_key_and_the_ttl() {
+fn store_gets_a_readable_key_and_the_ttl() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.remember_text(1, "ann");
@@ -167,7 +167,7 @@ fn the_store_gets_a_readable_key_and_the_ttl() {
 }
 
 #[test]
-fn a_slow_store_holds_up_no_call_and_gets_the_latest_only() {
+fn slow_store_delays_no_call_and_gets_only_the_latest_result() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     fleet.store.set(Mood::Frozen);
@@ -251,7 +251,7 @@ fn breakers_that_outlive_their_registry_do_not_keep_its_store() {
 }
 
 #[test]
-fn a_cache_that_is_gone_takes_its_writer_along() {
+fn dropped_cache_ends_its_writer() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.remember_text(1, "ann");
@@ -265,7 +265,7 @@ fn a_cache_that_is_gone_takes_its_writer_along() {
 }
 
 #[test]
-fn what_waits_for_the_store_waits_once() {
+fn entry_is_queued_once_while_the_store_is_away() {
     let fleet = CacheFleet::new();
     let one = fleet.instance();
     one.up.store(false, Ordering::Relaxed);
@@ -282,7 +282,7 @@ fn what_waits_for_the_store_waits_once() {
 }
 
 #[test]
-fn the_bytes_that_wait_are_bounded() {
+fn queued_bytes_are_bounded() {
     let fleet = CacheFleet::new();
     let limits = CacheLimits { bytes: 1 << 30, ..CacheLimits::default() };
     let one = fleet.limited(limits);

@@ -264,6 +264,14 @@ impl StoredBreaker {
         self.success_at.map(|at| now.saturating_sub(at))
     }
 
+    /// This node is not to be counted any more: its instance shuts down.
+    pub(super) fn forget_failing(&mut self, node: &str) {
+        self.failing.forget(node);
+        for last in self.lasts.values_mut() {
+            last.failing.forget(node);
+        }
+    }
+
     pub(super) fn failing(&self, instance: &str, now: u64) -> Vec<u64> {
         self.failing.of_others(instance).map(|at| now.saturating_sub(at)).collect()
     }
@@ -328,9 +336,12 @@ impl StoredBreaker {
         }
     }
 
-    /// Takes back, prolongs, and lets go what has lapsed.
+    /// Removes lapsed leases, and releases and renews this instance's.
     pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseAsk, now: u64) {
         self.leases.retain(|_, until| *until > now);
+        if ask.release.is_empty() && ask.renew.is_empty() && ask.want.is_empty() {
+            return;
+        }
         // A lease that ends so far ahead was taken before the clock was set back: it ends after one more
         // term.
         let term = ask.term_us.min(MAX_SPAN_US);

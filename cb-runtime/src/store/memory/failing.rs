@@ -18,6 +18,10 @@ impl Failing {
         self.0.truncate(MAX_FAILING);
     }
 
+    pub(super) fn forget(&mut self, node: &str) {
+        self.0.retain(|(other, _)| **other != *node);
+    }
+
     pub(super) fn of_others(&self, instance: &str) -> impl Iterator<Item = u64> {
         self.0.iter().filter(move |(other, _)| **other != *instance).map(|&(_, at)| at)
     }

@@ -130,7 +130,7 @@ impl MemoryStore {
 impl Space {
     fn exchange(&mut self, batch: &Batch, now: u64) -> Answer {
         let when = self.begin(&batch.instance, batch.seq, batch.as_of_us, now);
-        let views = batch.entries.iter().map(|entry| self.entry(&batch.instance, entry, when)).collect();
+        let views = batch.entries.iter().map(|entry| self.entry(batch, entry, when)).collect();
         Answer { now_us: now, position: self.position(), views, warnings: Vec::new() }
     }
 
@@ -183,8 +183,9 @@ impl Space {
         }
     }
 
-    fn entry(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> Result<View, String> {
+    fn entry(&mut self, batch: &Batch, entry: &Entry, when: When) -> Result<View, String> {
         entry.check()?;
+        let (instance, node) = (&batch.instance, batch.node());
         let now = when.now;
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut breaker = self.take(&entry.name, now);
@@ -195,7 +196,10 @@ impl Space {
                 self.announce(&entry.name, None, record, Counts::default(), now);
             }
         }
-        breaker.merge(instance, entry, when);
+        breaker.merge(node, entry, when);
+        if entry.leaves {
+            breaker.forget_failing(node);
+        }
         breaker.settle_leases(instance, &entry.leases, now);
         if let Some(role) = entry.role.filter(|role| role.want) {
             breaker.take_role(instance, role.term_us, now);
@@ -223,8 +227,8 @@ impl Space {
             granted,
             lease_wait_us,
             success_age_us: breaker.success_age_us(now),
-            failing: if entry.failing { breaker.failing(instance, now) } else { Vec::new() },
-            last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**instance), now)),
+            failing: if entry.failing { breaker.failing(node, now) } else { Vec::new() },
+            last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**node), now)),
             role: entry.role.map(|_| breaker.role().view(instance, now)),
             other_settings: breaker.settle_settings(&entry.settings, now),
         };

@@ -139,7 +139,7 @@ mod tests {
     use super::{Keys, decode, encode};
 
     #[test]
-    fn what_people_call_their_breakers_stays_as_it_is() {
+    fn usual_names_are_not_encoded() {
         for name in ["user-service", "billing/v2:authority", "größe", "注文", "a.b_c@d+e"] {
             assert_eq!(encode(name), name);
         }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_encoded_here_is_not_decoded() {
+    fn texts_that_encode_never_returns_are_not_decoded() {
         for text in ["%", "%4", "%zz", "%41", "a b", "{", "%7b", "%FF", "%+1"] {
             assert_eq!(decode(text), None, "{text}");
         }
@@ -164,12 +164,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_comes_back(text in any::<String>()) {
+        fn decode_reverses_encode(text in any::<String>()) {
             prop_assert_eq!(decode(&encode(&text)), Some(text));
         }
 
         #[test]
-        fn the_hash_tag_is_the_namespace(namespace in any::<String>(), name in any::<String>()) {
+        fn hash_tag_is_the_namespace(namespace in any::<String>(), name in any::<String>()) {
             let key = Keys::new(&namespace).breaker(&encode(&name));
             let open = key.find('{').unwrap();
             let close = key[open..].find('}').unwrap() + open;

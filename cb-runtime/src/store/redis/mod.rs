@@ -21,6 +21,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -211,7 +212,7 @@ impl RedisStore {
             let mut rows = answer.list()?;
             let views = views.into_iter().map(|view| match view {
                 Some(view) => Ok(view),
-                None => rows.view(now_us, &out.encoded),
+                None => rows.view(now_us, &out.node),
             });
             Ok(Answer { now_us, position, views: views.collect::<Result<_, DecodeError>>()?, warnings })
         })();
@@ -322,12 +323,18 @@ impl RedisStore {
     async fn load(&self) -> Result<Load, Error> {
         let doing = "loading the namespace";
         let (mut load, encoded) = self.roll(doing, "held").await?;
+        let mut missing: BTreeSet<Arc<str>> =
+            encoded.iter().filter_map(|name| decode(name).map(Arc::from)).collect();
         for row in self.rows(doing, encoded).await? {
+            missing.remove(&row.name);
             match row.view {
                 Ok((record, ..)) if record.state == State::Closed => {}
                 view => load.held.push((row.name, view.map(|(record, ..)| record))),
             }
         }
+        let gone = |name| (name, Err(format!("its key is gone, although {} lists it", self.keys.held())));
+        load.held.extend(missing.into_iter().map(gone));
+        load.held.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(load)
     }
 

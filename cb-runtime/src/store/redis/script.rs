@@ -88,7 +88,7 @@ mod tests {
         }
     }
     #[test]
-    fn the_documented_user_may_do_what_scripts_and_store_do_and_no_more() {
+    fn documented_user_may_do_what_scripts_and_store_do_and_no_more() {
         let page = include_str!("../../../../docs/redis.md");
         let command = page.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
         let documented: BTreeSet<_> =

@@ -59,7 +59,13 @@ fn forcing(name: &str, to: State) -> Entry {
 
 /// Batches of an instance that nobody else is.
 fn batch(entries: Vec<Entry>) -> Batch {
-    Batch { instance: format!("instance-{}", fastrand::u64(..)).into(), seq: 1, as_of_us: None, entries }
+    Batch {
+        node: "".into(),
+        instance: format!("instance-{}", fastrand::u64(..)).into(),
+        seq: 1,
+        as_of_us: None,
+        entries,
+    }
 }
 
 async fn exchange(store: &RedisStore, entries: Vec<Entry>) -> Answer {

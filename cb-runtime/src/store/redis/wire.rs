@@ -21,8 +21,8 @@ use crate::store::{
 #[derive(Serialize)]
 pub(super) struct BatchOut<'a> {
     instance: &'a str,
-    /// The instance as it stands in lists.
-    pub(super) encoded: String,
+    /// The node as it stands in lists of failing ones.
+    pub(super) node: String,
     seq: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of: Option<u64>,
@@ -64,6 +64,8 @@ pub(super) struct EntryOut<'a> {
     buckets: Vec<(u64, u64, u64, u64)>,
     #[serde(skip_serializing_if = "is_false")]
     failing: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    leaves: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<LastOut>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -160,7 +162,7 @@ impl<'a> BatchOut<'a> {
     ) -> Self {
         BatchOut {
             instance: &batch.instance,
-            encoded: encode(&batch.instance),
+            node: encode(batch.node()),
             seq: whole(batch.seq),
             as_of: batch.as_of_us.map(whole),
             fresh,
@@ -202,6 +204,7 @@ impl<'a> EntryOut<'a> {
                 })
                 .collect(),
             failing: entry.failing,
+            leaves: entry.leaves,
             last: entry.last.map(|ask| LastOut { calls: ask.calls, since: whole(ask.since) }),
             calls: calls.map(|&(kind, count)| (letter(kind), whole(count))).collect(),
             proposal: entry.proposal.as_ref().map(ProposalOut::new),
@@ -458,7 +461,7 @@ impl ReplyReader {
         })
     }
 
-    /// The next entry's part of an answer, or the text of an error. `own`: the asking instance, encoded.
+    /// The next entry's part of an answer, or the text of an error. `own`: the node of the asking instance, encoded.
     pub(super) fn view(&mut self, now_us: u64, own: &str) -> Result<Result<View, String>, DecodeError> {
         match self.next()? {
             Value::Int(1) => {}

@@ -94,7 +94,7 @@ struct Instance<'a> {
 impl Instance<'_> {
     fn batch(&mut self, entries: Vec<Entry>) -> Batch {
         self.seq += 1;
-        Batch { instance: self.name.clone(), seq: self.seq, as_of_us: None, entries }
+        Batch { instance: self.name.clone(), seq: self.seq, entries, ..Batch::default() }
     }
 
     async fn exchange(&mut self, entries: Vec<Entry>) -> Answer {

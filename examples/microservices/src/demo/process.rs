@@ -48,6 +48,8 @@ impl Process {
         let mut child = Command::new(executable)
             .arg(role)
             .env("ADDRESS", "127.0.0.1:0")
+            // Each process stands for a node of its own: quorums count nodes.
+            .env("CB_INSTANCE", name)
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

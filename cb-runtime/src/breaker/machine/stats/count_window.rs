@@ -1,4 +1,4 @@
-//! The last calls: outcomes in their order.
+//! Count windows: the latest outcomes in their order.
 
 use std::collections::VecDeque;
 
@@ -51,7 +51,7 @@ impl CountWindow {
         self.runs.iter().copied()
     }
 
-    /// How many outcomes came after the latest failure; `None`: there is none.
+    /// The number of outcomes after the latest failure; `None` without a failure.
     pub(crate) fn since_failure(&self) -> Option<u64> {
         let failure = self.runs.iter().rposition(|(kind, _)| kind.failed)?;
         Some(self.runs.range(failure + 1..).map(|(_, n)| n).sum())
@@ -71,7 +71,7 @@ pub(crate) fn latest<'a>(n: u64, parts: impl DoubleEndedIterator<Item = &'a Coun
     counts
 }
 
-/// The fleet's last calls, as the store had them at the last exchange.
+/// The fleet's count window at the last exchange.
 #[derive(Clone, Debug)]
 pub(crate) struct FleetCountWindow {
     pub(crate) outcomes: CountWindow,
@@ -93,7 +93,7 @@ impl FleetCountWindow {
         self.outcomes.most
     }
 
-    /// Starts empty: another epoch begins.
+    /// Empties the window for a new epoch.
     pub(crate) fn clear(&mut self) {
         *self = FleetCountWindow {
             outcomes: CountWindow::new(self.outcomes.most),
@@ -108,7 +108,7 @@ impl FleetCountWindow {
         LastAsk { calls, since: self.place }
     }
 
-    /// Takes over the answer; `sent`: the outcomes that this instance has reported in the same exchange.
+    /// Adopts the answer. `sent`: the outcomes that this instance has reported in that exchange.
     pub(crate) fn update(&mut self, view: &LastView, sent: &CountWindow) {
         let new: u64 = view.outcomes.iter().map(|(_, n)| n).sum();
         if view.place.saturating_sub(new) != self.place {
@@ -119,13 +119,13 @@ impl FleetCountWindow {
         }
         self.place = view.place;
         self.failing.clone_from(&view.failing);
-        // The store appends what is reported last.
+        // The store appends reported outcomes at the end.
         let failed = sent.since_failure().map(|after| view.place.saturating_sub(after));
         self.failed = failed.or(self.failed);
     }
 
-    /// How many instances have failures among the last calls, where this instance adds `more` outcomes to
-    /// those in the store, with (`fails`) or without a failure.
+    /// The number of instances with failures in the window, after this instance has added `more` outcomes,
+    /// with (`fails`) or without a failure.
     pub(crate) fn failing(&self, more: u64, fails: bool) -> u32 {
         let begin = (self.place + more).saturating_sub(self.outcomes.most);
         let others = self.failing.iter().filter(|place| **place > begin).count();

@@ -1,4 +1,5 @@
-//! The outcomes that this instance has not reported yet, aggregated and bounded.
+//! The outcomes that this instance has not reported yet, aggregated and bounded. They have moments of this
+//! instance's clock; an entry's [`Delta`] has ages instead.
 
 use std::collections::VecDeque;
 
@@ -6,25 +7,25 @@ use super::count_window::CountWindow;
 use crate::clock::Moment;
 use crate::store::{Counts, Delta, MAX_BUCKETS, MAX_STREAK, OutcomeKind, Streak};
 
-/// The windows that outcomes are collected for, besides totals and streaks.
+/// The windows to collect outcomes for, in addition to totals and streaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Width of a bucket in µs; 0 = no time window is looked at.
+    /// The width of a bucket in µs; 0 = no time window.
     pub(crate) bucket_us: u64,
-    /// How many of the last calls are looked at; 0 = none.
+    /// The length of the count window; 0 = none.
     pub(crate) last: u64,
 }
 
-/// Outcomes of one epoch, in the instance's own time.
+/// Outcomes of one epoch, in this instance's time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct PendingDelta {
     pub(crate) counts: Counts,
-    /// The earliest moment at which the latest success may have happened.
+    /// A lower bound of the latest success's time.
     success_at: Option<Moment>,
-    /// Failures after that success, oldest first: when, and how many.
+    /// Failures after that success, oldest first: time and number.
     failures: VecDeque<(Moment, u64)>,
     shape: Shape,
-    /// When a bucket begins, and what fell into it; oldest first.
+    /// The beginning of each bucket and its counts, oldest first.
     buckets: VecDeque<(Moment, Counts)>,
     calls: CountWindow,
 }
@@ -34,7 +35,7 @@ impl PendingDelta {
         PendingDelta { shape, calls: CountWindow::new(shape.last), ..PendingDelta::default() }
     }
 
-    /// Collects for other windows from now on. Outcomes move over where the new window is of the same kind.
+    /// Collects for other windows from now on. Outcomes move to a new window of the same kind.
     pub(crate) fn reshaped(self, shape: Shape) -> Self {
         if shape == self.shape {
             return self;
@@ -93,7 +94,8 @@ impl PendingDelta {
         }
     }
 
-    /// Merges the oldest ones, at the latest of their times: a success between them then erases none of them.
+    /// Merges the oldest failures, with the latest of their times, so that a success between them erases
+    /// none.
     fn bound_failures(&mut self) {
         while self.failures.len() > MAX_STREAK
             && let Some((_, n)) = self.failures.pop_front()
@@ -132,13 +134,13 @@ impl PendingDelta {
         self
     }
 
-    /// The failure streak after these outcomes, where it was `before` long ahead of them.
+    /// The failure streak after these outcomes, given the streak before them.
     pub(crate) fn streak_after(&self, before: u64) -> u64 {
         let own: u64 = self.failures.iter().map(|(_, n)| n).sum();
         if self.success_at.is_some() { own } else { before + own }
     }
 
-    /// The counts of what happened after `start`.
+    /// The counts of the buckets that end after `start`.
     pub(crate) fn window_since(&self, start: Moment) -> Counts {
         let mut sum = Counts::default();
         for (begin, counts) in &self.buckets {
@@ -149,13 +151,13 @@ impl PendingDelta {
         sum
     }
 
-    /// When its oldest bucket begins.
+    /// The beginning of the oldest bucket.
     pub(crate) fn oldest_bucket(&self) -> Option<Moment> {
         self.buckets.front().map(|(begin, _)| *begin)
     }
 
-    /// The middle of each bucket, and its counts. (The middle lies in exactly one of the store's buckets, the
-    /// edges may lie in two.)
+    /// The middle of each bucket, and its counts. The middle lies in exactly one of the store's buckets;
+    /// the edges may lie in two.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (Moment, Counts)> + '_ {
         let half = self.shape.bucket_us / 2;
         self.buckets.iter().map(move |(begin, counts)| (Moment(begin.0 + half), *counts))
@@ -174,7 +176,7 @@ impl PendingDelta {
         self.failures.back().map(|(at, _)| *at)
     }
 
-    /// With ages in place of moments, as an entry reports it.
+    /// The form in an entry: with ages instead of moments.
     pub(crate) fn aged(&self, now: Moment) -> Delta {
         let age = |at: &Moment| now.0.saturating_sub(at.0);
         Delta {

@@ -1,4 +1,4 @@
-//! What has been counted: by the fleet as of the last exchange, and by this instance since.
+//! The counts: the fleet's at the last exchange, and this instance's since.
 
 pub(crate) mod count_window;
 pub(crate) mod delta;
@@ -23,11 +23,11 @@ use time_window::TimeWindow;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Successes {
     pub(crate) count: u64,
-    /// When the latest of those since the previous reading ended, at the earliest. `None`: unknown.
+    /// A lower bound of the latest success's time since the previous drain. `None`: unknown.
     pub(crate) latest: Option<Moment>,
 }
 
-/// What an entry under way reports, and which parts of the fleet's windows it requests.
+/// The counts of an entry in flight, and the parts of the fleet's windows that it requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SentDelta {
     pub(super) delta: PendingDelta,
@@ -44,16 +44,16 @@ pub(super) struct CallStats {
     failing: Vec<Moment>,
     time: Option<TimeWindow>,
     last: Option<FleetCountWindow>,
-    /// What the windows held before a reload replaced them.
+    /// The outcomes of windows that a reload has replaced.
     previous: PreviousWindows,
     /// Outcomes of the confirmed epoch that were set aside when this instance decided to close.
     before: PendingDelta,
-    /// `pending` holds outcomes of calls that were admitted by that decision.
+    /// Whether `pending` has outcomes of calls that were admitted by that decision.
     decided: bool,
     pub(super) pending: PendingDelta,
-    /// All that this instance has seen in this epoch, reported or not; kept where decisions look at it.
+    /// All outcomes of this instance in this epoch, reported or not, if a decision needs them.
     own: Option<PendingDelta>,
-    /// It matters how many instances have seen failures.
+    /// Whether a decision needs the number of failing instances.
     counts_instances: bool,
 }
 
@@ -78,7 +78,7 @@ impl CallStats {
         stats
     }
 
-    /// Goes on under other settings. Outcomes stay where the new window is of the same kind as the old one.
+    /// Applies new settings. Outcomes stay if the new window is of the same kind as the old one.
     pub(super) fn configure(
         &mut self,
         before: &Settings,
@@ -169,7 +169,7 @@ impl CallStats {
         self.unconfirmed(sent).fold(self.fleet, |sum, delta| sum.plus(delta.counts))
     }
 
-    /// This instance's outcomes that are not in the fleet's counts yet, oldest first.
+    /// This instance's outcomes that the fleet's counts do not include yet, oldest first.
     fn unconfirmed<'a>(
         &'a self,
         sent: Option<&'a PendingDelta>,
@@ -181,7 +181,7 @@ impl CallStats {
         self.streak > 0
     }
 
-    /// The counts that a closed breaker is judged by.
+    /// The input of a closed breaker's rules.
     pub(super) fn trip_input(&self, sent: Option<&PendingDelta>, now: Now, with_buckets: bool) -> TripInput {
         let streak = self.unconfirmed(sent).fold(self.streak, |before, delta| delta.streak_after(before));
         let streak_instances = self.failing_in_streak(sent);
@@ -208,7 +208,7 @@ impl CallStats {
         input
     }
 
-    /// The counts of this instance alone, where they are kept.
+    /// The input from this instance's outcomes alone, if they are kept.
     pub(super) fn own_trip_input(&self, now: Moment) -> Option<TripInput> {
         let own = self.own.as_ref()?;
         let window = match (&self.time, &self.last) {
@@ -225,7 +225,7 @@ impl CallStats {
         })
     }
 
-    /// How many instances have failed since the fleet's latest success.
+    /// The number of instances with failures since the fleet's latest success.
     fn failing_in_streak(&self, sent: Option<&PendingDelta>) -> u32 {
         let success_at =
             self.unconfirmed(sent).filter_map(PendingDelta::success_at).chain(self.success_at).max();
@@ -240,8 +240,7 @@ impl CallStats {
         self.others_failing_since(start).saturating_add(u32::from(own))
     }
 
-    /// How many other instances have failed since `start`; known only where a quorum or a strategy looks at
-    /// it.
+    /// The number of other instances with failures since `start`; known only for a quorum or a strategy.
     pub(super) fn others_failing_since(&self, start: Moment) -> u32 {
         number(self.failing.iter().filter(|at| **at >= start).count())
     }
@@ -268,10 +267,10 @@ impl CallStats {
         !self.before.is_empty() || !self.pending.is_empty()
     }
 
-    /// Moves what is to be reported into an entry. `retry`: what the entry whose fate is unknown has
-    /// reported. `leaving`: outcomes since the decision to leave the confirmed epoch are not that epoch's,
-    /// and stay here. `of_epoch`: what is reported says something about the confirmed state; otherwise it is
-    /// dropped.
+    /// Moves unreported outcomes into an entry. `retry`: the outcomes of an entry whose fate is unknown.
+    /// `leaving`: this instance has decided to leave the confirmed epoch; outcomes since then do not belong
+    /// to that epoch, and stay here. `of_epoch`: whether outcomes count in the confirmed state; otherwise
+    /// they are dropped.
     pub(super) fn encode(
         &mut self,
         entry: &mut Entry,
@@ -299,7 +298,7 @@ impl CallStats {
         std::mem::replace(&mut self.before, fresh)
     }
 
-    /// Takes over the fleet's counts from the answer to the entry that `sent` was in.
+    /// Adopts the fleet's counts from the answer to the entry that contained `sent`.
     pub(super) fn receive(&mut self, sent: &SentDelta, view: &View, store_now: u64, now: Moment) {
         let ago = |age: u64| Moment(now.0.saturating_sub(age));
         self.fleet = view.counts;
@@ -318,7 +317,7 @@ impl CallStats {
         }
     }
 
-    /// The store could not use what was sent: it is reported later.
+    /// Takes outcomes back that the store could not merge, to report them later.
     pub(super) fn restore(&mut self, sent: SentDelta) {
         let later = std::mem::take(&mut self.before);
         self.before = sent.delta.reshaped(self.shape()).then(later);
@@ -330,12 +329,18 @@ impl CallStats {
         self.before.counts.failures + self.pending.counts.failures > 0
     }
 
+    /// The store may list this instance's node as a failing one.
+    pub(super) fn is_among_failing(&self) -> bool {
+        let has_failed = |own: &PendingDelta| own.latest_failure().is_some();
+        self.counts_instances && self.own.as_ref().is_some_and(has_failed)
+    }
+
     pub(super) fn has_time_window(&self) -> bool {
         self.time.is_some()
     }
 
-    /// Whether a report can tell what has not been sent: not the order of calls, and failures only where
-    /// neither their streak nor the instances that saw them are looked at.
+    /// Whether a report can carry the unreported outcomes. A report has no order of calls, and can carry
+    /// failures only if no rule needs their streak or their instances.
     pub(super) fn can_be_reported(&self, settings: &Settings) -> bool {
         let by_streak = settings.failure_threshold.is_some();
         self.last.is_none()
@@ -348,7 +353,7 @@ impl CallStats {
         SentDelta { delta, window: self.time.as_ref().map(|time| time.ask(None)), last: None }
     }
 
-    /// The store has taken a report. The fleet's counts are known to have grown by at least that much.
+    /// Handles the merge of a report: the fleet's counts have grown by at least its counts.
     pub(super) fn receive_report(&mut self, sent: &SentDelta, now: Now) {
         self.fleet = self.fleet.plus(sent.delta.counts);
         self.streak = sent.delta.streak_after(self.streak);
@@ -362,7 +367,7 @@ impl CallStats {
 
     // ---- beginnings
 
-    /// Another state begins. What this instance has counted since it decided on that state itself stays.
+    /// Begins a new epoch. Outcomes since this instance's own decision for that state stay.
     pub(super) fn begin_epoch(&mut self) {
         self.forget_fleet();
         if !std::mem::take(&mut self.decided) {
@@ -386,7 +391,7 @@ impl CallStats {
         }
     }
 
-    /// This instance decides to close: outcomes from now on are of the epoch that this will begin.
+    /// Notes this instance's decision to close: later outcomes belong to the epoch that it begins.
     pub(super) fn decide(&mut self) {
         self.set_aside();
         self.decided = true;
@@ -399,7 +404,7 @@ impl CallStats {
         self.before = if before.is_empty() { pending } else { before.then(pending) };
     }
 
-    /// The decision has come to nothing, and so have the outcomes of the calls that it admitted.
+    /// Drops a refused decision, and the outcomes of the calls that it admitted.
     pub(super) fn forget_decided(&mut self) {
         if std::mem::take(&mut self.decided) {
             self.forget_pending();
@@ -411,7 +416,7 @@ impl CallStats {
         self.pending = PendingDelta::new(self.shape());
     }
 
-    /// Probes of this instance alone begin: they are counted by themselves, and not reported.
+    /// Begins local probes, which are counted separately and not reported.
     pub(super) fn forget_totals(&mut self) {
         self.fleet = Counts::default();
         self.before = PendingDelta::new(self.shape());
@@ -419,8 +424,7 @@ impl CallStats {
         self.forget_pending();
     }
 
-    /// This instance has recovered by its own probes. For the fleet that is a success which ends any failure
-    /// streak.
+    /// Handles a recovery by local probes: for the fleet, a success that ends the failure streak.
     pub(super) fn recovered(&mut self, now: Moment) {
         self.decided = false;
         self.begin_epoch();
@@ -435,12 +439,12 @@ impl CallStats {
     }
 }
 
-/// Whether it matters which instance saw what.
+/// Whether a rule needs the number of failing instances.
 fn counts_instances(settings: &Settings) -> bool {
     settings.min_failing_instances > 1 || settings.strategy.is_some()
 }
 
-/// Whether the counts of this instance alone are looked at: for that, and for how near they are to a limit.
+/// Whether this instance's own counts are needed: for a quorum, or for their distance to a limit.
 fn keeps_own(settings: &Settings) -> bool {
     counts_instances(settings) || matches!(settings.window, Some(WindowKind::Time(_)))
 }

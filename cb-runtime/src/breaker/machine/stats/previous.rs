@@ -1,5 +1,4 @@
-//! The outcomes that windows held when a reload replaced them: they count until they have left the new
-//! windows.
+//! The outcomes of windows that a reload has replaced. They count until they would have left the new windows.
 
 use super::count_window::{CountWindow, FleetCountWindow};
 use super::delta::PendingDelta;
@@ -18,11 +17,11 @@ pub(super) struct PreviousWindows {
     calls: Vec<(u64, CountWindow)>,
 }
 
-/// The latest this many replaced windows are kept.
+/// The number of replaced windows that are kept.
 const WINDOWS: usize = 16;
 
 impl PreviousWindows {
-    /// Adds what the fleet has counted for a time window.
+    /// Adds the fleet's counts of a time window.
     pub(super) fn add_time(&mut self, time: &TimeWindow, sent: Option<&PendingDelta>, now: Now) {
         let middle = |number: u64| number.saturating_mul(time.width()).saturating_add(time.width() / 2);
         let mirrored = time
@@ -35,7 +34,7 @@ impl PreviousWindows {
         self.buckets.drain(..self.buckets.len().saturating_sub(most));
     }
 
-    /// Adds the fleet's last calls.
+    /// Adds the fleet's count window.
     pub(super) fn add_calls(&mut self, last: &FleetCountWindow, sent: Option<&PendingDelta>) {
         let mut calls = last.outcomes.clone();
         if let Some(sent) = sent {
@@ -47,7 +46,7 @@ impl PreviousWindows {
         self.calls.drain(..self.calls.len().saturating_sub(WINDOWS));
     }
 
-    /// Drops what was reported for this window: the store has just answered with all of it.
+    /// Drops the outcomes of this window, after the store has answered with all of them.
     pub(super) fn forget_time(&mut self, time: &TimeWindow) {
         self.buckets.retain(|(length, ..)| *length != time.length());
     }
@@ -56,7 +55,7 @@ impl PreviousWindows {
         self.calls.retain(|(calls, _)| *calls != last.calls());
     }
 
-    /// The counts of what happened after `start`.
+    /// The counts after `start`.
     pub(super) fn window_since(&self, start: Moment) -> Counts {
         let inside = self.buckets.iter().filter(|(_, at, _)| *at > start);
         inside.fold(Counts::default(), |sum, (.., counts)| sum.plus(*counts))

@@ -1,4 +1,4 @@
-//! The fleet's time window, as the store had it at the last exchange.
+//! The fleet's time window at the last exchange.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +12,9 @@ pub(crate) struct TimeWindow {
     length: u64,
     width: u64,
     buckets: BTreeMap<u64, Counts>,
-    /// The next exchange asks for this bucket and later ones; 0 = all.
+    /// The next exchange requests this bucket and later ones; 0 = all.
     since: u64,
-    /// The bucket that was current when all were asked for.
+    /// The current bucket at the latest request for all.
     asked_whole_in: u64,
 }
 
@@ -35,26 +35,26 @@ impl TimeWindow {
         self.length
     }
 
-    /// Starts empty: another epoch begins.
+    /// Empties the window for a new epoch.
     pub(crate) fn clear(&mut self) {
         self.buckets.clear();
         self.since = 0;
     }
 
-    /// What the next exchange asks for; it reports outcomes from `oldest` on.
+    /// The next exchange's request. The exchange reports outcomes from `oldest` on.
     pub(crate) fn ask(&self, oldest: Option<u64>) -> WindowAsk {
         let oldest = oldest.map_or(u64::MAX, |at| (at / self.width).saturating_sub(1));
         WindowAsk { length_us: self.length, width_us: self.width, since: self.since.min(oldest) }
     }
 
-    /// Takes over the answer to `ask`, as of the store's time `now`.
+    /// Adopts the answer to `ask`, at the store's time `now`.
     pub(crate) fn update(&mut self, ask: WindowAsk, view: &WindowView, now: u64) {
         let _replaced = self.buckets.split_off(&ask.since);
         self.buckets.extend(view.buckets.iter().copied());
         let expired = now.saturating_sub(self.length) / self.width;
         self.buckets = self.buckets.split_off(&expired);
-        // Reports and instances that were cut off add to earlier buckets, too: all are asked for once per
-        // bucket.
+        // Reports, and instances that were cut off, also add to earlier buckets. All buckets are therefore
+        // requested once per bucket's width.
         let current = now / self.width;
         let whole = current != self.asked_whole_in;
         self.since = if whole && ask.since != 0 { 0 } else { current.saturating_sub(1) };
@@ -63,20 +63,20 @@ impl TimeWindow {
         }
     }
 
-    /// Counts of this instance that the store has taken with a report; `at` in the store's time.
+    /// Adds this instance's counts of a merged report. `at`: the store's time.
     pub(crate) fn add(&mut self, at: u64, counts: Counts) {
         let bucket = self.buckets.entry(at / self.width).or_default();
         *bucket = bucket.plus(counts);
     }
 
-    /// What lies within the window at the store's time `now`, by number of the bucket.
+    /// The window's buckets at the store's time `now`, by number.
     pub(crate) fn buckets(&self, now: u64) -> impl Iterator<Item = (u64, Counts)> + '_ {
         let start = now.saturating_sub(self.length);
         let inside = move |(index, _): &(&u64, &Counts)| (**index + 1) * self.width > start;
         self.buckets.iter().filter(inside).map(|(index, counts)| (*index, *counts))
     }
 
-    /// The sum of that.
+    /// The sum of the window's counts at the store's time `now`.
     pub(crate) fn sum(&self, now: u64) -> Counts {
         self.buckets(now).fold(Counts::default(), |sum, (_, counts)| sum.plus(counts))
     }

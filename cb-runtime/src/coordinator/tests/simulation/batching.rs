@@ -7,7 +7,7 @@ use crate::coordinator::PACE;
 use crate::store::Entry;
 
 #[tokio::test]
-async fn a_trip_is_told_before_a_thousand_newcomers() {
+async fn trip_is_exchanged_before_a_thousand_new_breakers() {
     let config = BreakerConfig::default().failure_threshold(1);
     let mut fleet = Fleet::new(0, 1, &config);
     fleet.turn(0).await;

@@ -111,7 +111,7 @@ fn with_health_checks_an_open_circuit_closes_without_any_call() {
 }
 
 #[test]
-fn what_a_leader_decides_whom_another_has_replaced_unnoticed_is_refused() {
+fn stale_leader_result_is_fenced() {
     in_simulation(0..1, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &checked());
         let mut ward = Ward::default();

@@ -15,14 +15,14 @@ const IN_TIME: u64 = 300 + 2 * STEP;
 const LENGTH: u64 = 3_000;
 
 /// The call of an instance that has ended.
-struct Ended {
+struct EndedCall {
     at: u64,
     instance: usize,
     failed: bool,
 }
 
 #[derive(Debug)]
-struct Plan {
+struct HistoryPlan {
     size: usize,
     limit: f64,
     minimum: u64,
@@ -33,8 +33,8 @@ struct Plan {
     changes_at: u64,
 }
 
-impl Plan {
-    fn new(random: &mut Rng, in_a_row: bool) -> Plan {
+impl HistoryPlan {
+    fn new(random: &mut Rng, in_a_row: bool) -> HistoryPlan {
         let size = random.usize(1..=6);
         let share = |random: &mut Rng| [0.0, 0.05, 0.3, 0.6, 1.0][random.usize(..5)];
         let everywhere = random.bool().then(|| (share(random), share(random)));
@@ -43,7 +43,7 @@ impl Plan {
             ([1, 5, 30, 200][random.usize(..4)], before, after)
         };
         let traffic = (0..size).map(|_| instance()).collect();
-        Plan {
+        HistoryPlan {
             size,
             limit: [0.1, 0.25, 0.5, 0.9][random.usize(..4)],
             minimum: random.u64(5..40),
@@ -55,7 +55,7 @@ impl Plan {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "some hundred calls")]
-fn reaches(plan: &Plan, failures: usize, successes: usize, all: usize) -> bool {
+fn reaches(plan: &HistoryPlan, failures: usize, successes: usize, all: usize) -> bool {
     all as u64 >= plan.minimum && failures as f64 / (failures + successes).max(1) as f64 >= plan.limit
 }
 
@@ -65,15 +65,15 @@ const REPORTS: u64 = 1_300;
 /// Whether figures that an instance may have had justify its trip: all failures, and successes that are old
 /// enough. Its own calls alone do so, too, if it can know of hardly any others; and its own failures in a
 /// row, after which it opens without asking whether another instance has succeeded in between.
-fn is_justified(plan: &Plan, ended: &[Ended], now: u64, tripped: usize) -> bool {
+fn is_justified(plan: &HistoryPlan, ended: &[EndedCall], now: u64, tripped: usize) -> bool {
     if let Some(threshold) = plan.threshold {
-        let ends_streak = |call: &&Ended| !call.failed && call.at + LAG < now;
+        let ends_streak = |call: &&EndedCall| !call.failed && call.at + LAG < now;
         let streak = ended.iter().rev().take_while(|call| !ends_streak(call)).filter(|call| call.failed);
         let own = ended.iter().rev().filter(|call| call.instance == tripped);
         let own_streak = own.take_while(|call| call.failed).count();
         return streak.count().max(own_streak) as u64 >= threshold;
     }
-    let count = |wanted: &dyn Fn(&Ended) -> bool| ended.iter().filter(|call| wanted(call)).count();
+    let count = |wanted: &dyn Fn(&EndedCall) -> bool| ended.iter().filter(|call| wanted(call)).count();
     let failures = count(&|call| call.failed);
     let known = count(&|call| !call.failed && call.at + LAG < now);
     let own = |failed| count(&|call| call.instance == tripped && call.failed == failed);
@@ -84,7 +84,7 @@ fn is_justified(plan: &Plan, ended: &[Ended], now: u64, tripped: usize) -> bool 
 }
 
 /// Whether the fleet's calls, all of them, ask for a trip.
-fn must_trip(plan: &Plan, ended: &[Ended]) -> bool {
+fn must_trip(plan: &HistoryPlan, ended: &[EndedCall]) -> bool {
     if let Some(threshold) = plan.threshold {
         return ended.iter().rev().take_while(|call| call.failed).count() as u64 >= threshold;
     }
@@ -92,7 +92,7 @@ fn must_trip(plan: &Plan, ended: &[Ended]) -> bool {
     reaches(plan, failures, ended.len() - failures, ended.len())
 }
 
-fn rate(plan: &Plan) -> BreakerConfig {
+fn rate(plan: &HistoryPlan) -> BreakerConfig {
     BreakerConfig::default()
         .failure_rate_threshold(plan.limit)
         .window(Duration::from_secs(60))
@@ -101,13 +101,13 @@ fn rate(plan: &Plan) -> BreakerConfig {
 
 async fn history(seed: u64, in_a_row: bool) -> Result<bool, String> {
     let mut random = Rng::with_seed(seed ^ 0x5ca1_ab1e);
-    let plan = Plan::new(&mut random, in_a_row);
+    let plan = HistoryPlan::new(&mut random, in_a_row);
     let config = match plan.threshold {
         Some(threshold) => BreakerConfig::default().failure_threshold(u32::try_from(threshold).unwrap()),
         None => rate(&plan),
     };
     let mut fleet = Fleet::new(seed, plan.size, &config);
-    let mut ended: Vec<Ended> = Vec::new();
+    let mut ended: Vec<EndedCall> = Vec::new();
     let mut reached_at = None;
     for now in (0..LENGTH).step_by(usize::try_from(STEP).unwrap()) {
         fleet.advance(Duration::from_millis(STEP));
@@ -119,7 +119,7 @@ async fn history(seed: u64, in_a_row: bool) -> Result<bool, String> {
             for _ in 0..calls {
                 let failed = random.f64() < share;
                 if fleet.call(instance, !failed).await {
-                    ended.push(Ended { at: now, instance, failed });
+                    ended.push(EndedCall { at: now, instance, failed });
                 }
             }
             // A turn may be late by a step.

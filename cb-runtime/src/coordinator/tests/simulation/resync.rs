@@ -12,7 +12,7 @@ impl Fleet {
         let to = Record { state: to, reason: "by hand".into(), ..Record::closed() };
         let proposal = Proposal { to, force: true, token: None, evidence: crate::store::Counts::default() };
         let entry = Entry { name: name.into(), proposal: Some(proposal), ..Entry::default() };
-        let batch = Batch { instance: "operator".into(), seq: 1, as_of_us: None, entries: vec![entry] };
+        let batch = Batch { instance: "operator".into(), seq: 1, entries: vec![entry], ..Batch::default() };
         assert!(self.store.exchange_now(&batch).views[0].as_ref().unwrap().won);
     }
 

@@ -33,7 +33,7 @@ fn quorum(instances: u32) -> BreakerConfig {
 }
 
 #[test]
-fn a_rate_over_the_last_calls_agrees() {
+fn rate_over_the_last_calls_agrees() {
     in_simulation(0..200, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &last_calls());
         fleet.walk(300, seed % 2 == 0).await;
@@ -112,7 +112,7 @@ fn slow_calls_open_and_a_slow_failure_is_both() {
 }
 
 #[test]
-fn one_bad_instance_opens_for_itself_and_leaves_the_fleet_alone() {
+fn bad_instance_opens_only_locally() {
     in_simulation(0..20, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2));
         exchange(&mut fleet).await;
@@ -167,7 +167,7 @@ fn when_a_second_one_fails_the_fleet_opens() {
 }
 
 #[test]
-fn who_has_failed_before_the_latest_success_is_no_part_of_a_quorum() {
+fn failures_before_the_latest_success_do_not_count_toward_the_quorum() {
     in_simulation(0..5, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2));
         exchange(&mut fleet).await;
@@ -185,7 +185,7 @@ fn who_has_failed_before_the_latest_success_is_no_part_of_a_quorum() {
 }
 
 #[test]
-fn a_quorum_over_the_last_calls_counts_who_failed_among_them() {
+fn quorum_over_a_count_window_counts_failing_instances_in_it() {
     let config = last_calls().min_failing_instances(2);
     in_simulation(0..20, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &config);
@@ -209,7 +209,7 @@ fn a_quorum_over_the_last_calls_counts_who_failed_among_them() {
 }
 
 #[test]
-fn who_was_cut_off_with_its_failures_keeps_to_itself_after_the_heal() {
+fn failures_of_a_cut_off_instance_stay_local_after_the_heal() {
     in_simulation(0..20, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2));
         exchange(&mut fleet).await;
@@ -231,7 +231,7 @@ fn who_was_cut_off_with_its_failures_keeps_to_itself_after_the_heal() {
 }
 
 #[test]
-fn whatever_happens_a_quorum_agrees_when_all_are_well_again() {
+fn quorum_agrees_after_any_history_once_all_are_healthy() {
     in_simulation(0..200, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2).failure_rate_threshold(0.7).window_calls(10));
         fleet.walk(300, seed % 3 == 0).await;
@@ -254,7 +254,7 @@ impl TripStrategy for Worsening {
 }
 
 #[test]
-fn a_strategy_sees_the_history_of_the_fleet() {
+fn strategy_sees_the_history_of_the_fleet() {
     let config = only(config()).strategy(Worsening).window(Duration::from_secs(60));
     in_simulation(0..10, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &config);

@@ -35,18 +35,18 @@ local function failure(reply)
   return type(reply) == 'table' and reply.err
 end
 
--- Ends the work on one entry; nothing of it may have been written yet.
-local function give_up(text)
-  error({ text = text }, 0)
+-- A key whose value cannot be read is lost.
+local function damaged(text)
+  error({ text = text, lost = true }, 0)
 end
 
 local function use(key, reply)
   local err = failure(reply)
   if err then
     if string.find(err, '^WRONGTYPE') then
-      give_up(key .. ' holds something else than it should; delete it: DEL ' .. key)
+      damaged(key .. ' holds a value of another type, which is lost')
     end
-    give_up(key .. ' cannot be used: ' .. err)
+    error({ text = key .. ' cannot be used: ' .. err }, 0)
   end
   return reply
 end
@@ -56,8 +56,8 @@ local function shown(text)
 end
 
 local function odd(key, field, text, right)
-  give_up(key .. ' has the ' .. field .. ' ' .. shown(text) .. ', which is not ' .. right ..
-    '; set it right or delete the key: DEL ' .. key)
+  damaged(key .. ' has the ' .. field .. ' ' .. shown(text) .. ', which is not ' .. right ..
+    '; the value of the key is lost')
 end
 
 -- A field that is missing is nil.
@@ -374,16 +374,21 @@ local function stream_kept_for(meta)
   return type(kept_for) == 'string' and tonumber(kept_for) or 0
 end
 
-local function forget_lapsed(held, names)
+-- Scores may be damaged: the breaker itself says whether its state has lapsed.
+local function forget_lapsed(held, names, prefix)
   local lapsed = redis.pcall('ZRANGEBYSCORE', held, '-inf', whole(now / 1000), 'LIMIT', 0, 1000)
   if failure(lapsed) then
     return
   end
   for _, name in ipairs(lapsed) do
-    redis.pcall('ZREM', held, name)
-    -- Unless it has begun anew since.
-    if redis.pcall('ZSCORE', names, name) == 'inf' then
-      redis.pcall('ZREM', names, name)
+    local ok, b = pcall(read_breaker, prefix .. name, FIELDS)
+    if not ok or b.state ~= 'closed' then
+      hold(held, name, ok and b or { state = 'disabled' })
+    else
+      redis.pcall('ZREM', held, name)
+      if not b.exists then
+        redis.pcall('ZREM', names, name)
+      end
     end
   end
 end
@@ -391,7 +396,7 @@ end
 -- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as
 -- long.
 local function keep(meta, held, names, prefix)
-  forget_lapsed(held, names)
+  forget_lapsed(held, names, prefix)
   local count = mended(held, function() return redis.pcall('ZCARD', held) end,
     function() find_held(held, names, prefix) end)
   -- Somebody may have taken a name away, or all of them.

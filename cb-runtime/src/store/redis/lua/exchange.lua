@@ -199,8 +199,8 @@ local function write_breaker(key, e, b, merged)
   if b.notified then
     put('noticed_us', whole(now))
   end
-  if b.noted and b.failing ~= '' then
-    put('failing', whole(b.epoch) .. '|' .. b.failing)
+  if b.noted and kept then
+    put('failing', b.failing ~= '' and whole(b.epoch) .. '|' .. b.failing or '')
   end
   if b.role then
     put_role(b.role, put)
@@ -263,20 +263,44 @@ local function field_of(e, b)
   return e.of_epoch == b.epoch and e.field or whole(b.epoch) .. ':' .. e.name
 end
 
--- Everything is read, and found to be in order, before the first write.
-local function exchange(e, key, leases_key, last_key)
+local function read_entry(e, key)
   local roles = e.role or (e.proposal and e.proposal.token)
-  local b
-  if roles or e.settings or e.failing or e.notice then
-    b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
-      e.settings and SETTINGS_FIELDS or NONE, e.notice and NOTICE_FIELDS or NONE))
-    b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
-    b.role = roles and read_role(key, b)
-    b.said = e.settings and read_settings(key, b)
-  else
-    b = read_breaker(key, FIELDS)
+  if not (roles or e.settings or e.failing or e.notice) then
+    return read_breaker(key, FIELDS)
   end
-  local restored = false
+  local b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
+    e.settings and SETTINGS_FIELDS or NONE, e.notice and NOTICE_FIELDS or NONE))
+  b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
+  b.role = roles and read_role(key, b)
+  b.said = e.settings and read_settings(key, b)
+  return b
+end
+
+-- Reads a key of a breaker. What cannot be read is reported and deleted, and read as a key that is not there.
+local function read_or_lose(key, read, ...)
+  local ok, found = pcall(read, ...)
+  if ok then
+    return found, false
+  elseif type(found) ~= 'table' or not found.lost then
+    error(found, 0)
+  end
+  warnings[#warnings + 1] = found.text
+  redis.call('DEL', key)
+  return read(...), true
+end
+
+local function expire_leases(key)
+  return use(key, redis.pcall('ZREMRANGEBYSCORE', key, '-inf', whole(now)))
+end
+
+-- Everything is read before the first write.
+local function exchange(e, key, leases_key, last_key)
+  local b, lost = read_or_lose(key, read_entry, e, key)
+  if lost then
+    begin(b, { epoch = 0, state = 'closed', reason = '', by = '', since = 0, reset = 0, attempt = 0 })
+  end
+  -- An event tells those who know more of a lost breaker to write it back.
+  local restored = lost
   b.name = e.name
   local q = quiet_fields[e.name]
   if q and q.epoch == b.epoch and b.state == 'closed' then
@@ -294,7 +318,7 @@ local function exchange(e, key, leases_key, last_key)
   end
   if e.known and e.known.epoch > b.epoch then
     write_back(b, e.known)
-    restored = b.state ~= 'closed'
+    restored = lost or b.state ~= 'closed'
   elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
     -- The clock was set back after this state began. The instance has measured the age on its own clock.
     local left = fitted(b.state, e.known.remaining, b.reset)
@@ -306,10 +330,10 @@ local function exchange(e, key, leases_key, last_key)
     pair[1] = instant(pair[1])
   end
   local window = e.shape
-  local last = e.last and read_last(last_key, e.last, b.epoch)
+  local last = e.last and read_or_lose(last_key, read_last, last_key, e.last, b.epoch)
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
-    use(leases_key, redis.pcall('ZREMRANGEBYSCORE', leases_key, '-inf', whole(now)))
+    read_or_lose(leases_key, expire_leases, leases_key)
   end
 
   local merged
@@ -342,7 +366,7 @@ local function exchange(e, key, leases_key, last_key)
       for _, pair in ipairs(failed) do
         at = math.max(at, pair[1])
       end
-      b.failing = note_failing(b.failing, batch.encoded, at, now)
+      b.failing = note_failing(b.failing, batch.node, at, now)
       b.noted = true
     end
     if window then
@@ -351,10 +375,18 @@ local function exchange(e, key, leases_key, last_key)
       end
     end
     if last and e.calls then
-      append_calls(last, e.calls, e.failing and batch.encoded)
+      append_calls(last, e.calls, e.failing and batch.node)
     end
   end
 
+  if e.leaves then
+    if b.failing then
+      b.failing, b.noted = without_failing(b.failing, batch.node), true
+    end
+    if last and not last.fresh then
+      last.failing, last.changed = without_failing(last.failing, batch.node), true
+    end
+  end
   if leases and not b.leases_end then
     settle_leases(leases_key, batch.instance, asks)
   end

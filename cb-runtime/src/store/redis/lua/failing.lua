@@ -14,9 +14,18 @@ local function check_failing(key, field, text)
   return text
 end
 
+local function without_failing(text, node)
+  local from, to = string.find(text, ' ' .. node .. '*', 1, true)
+  if not from then
+    return text
+  end
+  local past = string.match(text, '^%d+()', to + 1)
+  return string.sub(text, 1, from - 1) .. string.sub(text, past)
+end
+
 -- A time after `latest` was noted before the clock was set back.
-local function note_failing(text, instance, at, latest)
-  local from, to = string.find(text, ' ' .. instance .. '*', 1, true)
+local function note_failing(text, node, at, latest)
+  local from, to = string.find(text, ' ' .. node .. '*', 1, true)
   if from then
     local before, past = string.match(text, '^(%d+)()', to + 1)
     at = math.max(at, math.min(tonumber(before), latest))
@@ -29,7 +38,7 @@ local function note_failing(text, instance, at, latest)
       break
     end
   end
-  text = string.sub(text, 1, place - 1) .. ' ' .. instance .. '*' .. whole(at) .. string.sub(text, place)
+  text = string.sub(text, 1, place - 1) .. ' ' .. node .. '*' .. whole(at) .. string.sub(text, place)
   local _, count = string.gsub(text, ' ', ' ')
   if count > MAX_FAILING then
     text = string.match(text, '^(.*) ')

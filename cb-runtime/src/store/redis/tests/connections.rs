@@ -163,7 +163,8 @@ async fn retry_after_a_lost_answer_counts_once() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port());
     let store = impatient(&proxy.url());
-    let report = Batch { instance: "a".into(), seq: 1, as_of_us: None, entries: vec![counting("x", 2, 1)] };
+    let report =
+        Batch { instance: "a".into(), seq: 1, entries: vec![counting("x", 2, 1)], ..Batch::default() };
     until_answered(&store).await;
     proxy.stall_answers();
     let error = Store::exchange(&store, report.clone()).await.unwrap_err();
@@ -238,7 +239,8 @@ async fn refused_write_has_no_effect() {
     let store = store(&server);
     say(&store, counting("x", 1, 0)).await;
     server.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
-    let report = Batch { instance: "a".into(), seq: 1, as_of_us: None, entries: vec![counting("x", 1, 0)] };
+    let report =
+        Batch { instance: "a".into(), seq: 1, entries: vec![counting("x", 1, 0)], ..Batch::default() };
     let error = Store::exchange(&store, report.clone()).await.unwrap_err();
     assert!(error.to_string().contains("NOREPLICAS"), "{error}");
     server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);

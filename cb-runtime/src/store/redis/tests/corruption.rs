@@ -97,7 +97,7 @@ proptest! {
     /// However a breaker's own keys and the shared ones look: nothing panics or fails as a whole,
     /// another breaker is not affected, and what is held otherwise is found.
     #[test]
-    fn spoilt_keys_touch_nobody_else(spoilt in prop::collection::vec((0..9_usize, spoil()), 1..4), to in select(State::ALL.to_vec())) {
+    fn damaged_keys_do_not_affect_other_breakers(spoilt in prop::collection::vec((0..9_usize, spoil()), 1..4), to in select(State::ALL.to_vec())) {
         thread_local!(static SERVER: Arc<RedisServer> = Arc::new(RedisServer::start()));
         let server = SERVER.with(Arc::clone);
         server.cli(&["FLUSHALL"]);

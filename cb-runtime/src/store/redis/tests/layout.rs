@@ -30,7 +30,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
     let mut seq = 0;
     let mut say = async |entry: Entry| {
         seq += 1;
-        let batch = Batch { instance: "host-1/42".into(), seq, as_of_us: None, entries: vec![entry] };
+        let batch = Batch { instance: "host-1/42".into(), seq, entries: vec![entry], ..Batch::default() };
         Store::exchange(store, batch).await.unwrap().views.remove(0).unwrap()
     };
     let closed = say(counting("user-service")).await.record;
@@ -158,7 +158,7 @@ fn pairs(items: &[Reply]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_layout_is_frozen() {
+async fn layout_is_frozen() {
     let server = RedisServer::start();
     let (clock, hands) = Clock::manual();
     let store = RedisStore::on_clock(Target::Single(server.url()), "pröd {", clock);

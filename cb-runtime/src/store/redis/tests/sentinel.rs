@@ -62,6 +62,7 @@ async fn new_master_is_used_after_a_failover() {
     wait_until(PATIENCE, "the replica has all keys", || replica.cli(&["DBSIZE"]) == master.cli(&["DBSIZE"]));
     master.stop();
     let report = Batch {
+        node: "".into(),
         instance: "a".into(),
         seq: 1,
         as_of_us: None,

@@ -221,7 +221,10 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
         let failing = Entry { delta: streak(None, &[(SECOND / 2, 1)]), ..about(name) };
         bench.instance(name).say(failing).await;
         let success = Entry { delta: streak(Some(SECOND * 6 / 10), &[]), ..about(name) };
-        cases.push((Batch { instance: name.into(), seq: 9, as_of_us, entries: vec![success] }, counted));
+        cases.push((
+            Batch { node: "".into(), instance: name.into(), seq: 9, as_of_us, entries: vec![success] },
+            counted,
+        ));
     }
     bench.pass(Duration::from_millis(500));
     for (batch, counted) in cases {
@@ -233,7 +236,7 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
 
 /// Not one of the rules: Redis expires keys by its own clock, see `redis::tests::expiry`.
 #[tokio::test]
-async fn an_idle_closed_breaker_is_forgotten_and_a_used_one_is_not() {
+async fn idle_closed_breaker_is_forgotten_and_a_used_one_is_not() {
     let bench = Bench::memory();
     let mut a = bench.instance("a");
     for name in ["idle", "used"] {

@@ -13,6 +13,8 @@ rules! {
     late_or_repeated_report_adds_no_failing_instance
     number_of_failing_instances_is_bounded
     failing_instances_are_kept_only_on_request
+    failing_instances_of_one_node_count_once
+    instance_that_leaves_takes_its_node_off_the_list
 }
 
 const NOBODY: [u64; 0] = [];
@@ -115,4 +117,44 @@ async fn failing_instances_are_kept_only_on_request(bench: &Bench<'_>) {
     bench.instance("a").say(Entry { delta: delta(0, 1), ..quorum("x") }).await;
     assert_eq!(bench.instance("b").say(Entry { delta: delta(0, 1), ..about("x") }).await.failing, NOBODY);
     assert_eq!(failing(bench, "c").await, [0], "only a");
+}
+
+/// What an instance of this node sends after another one.
+fn on_node(node: &str, instance: &str, entry: Entry) -> Batch {
+    Batch { instance: instance.into(), node: node.into(), seq: 1, entries: vec![entry], ..Batch::default() }
+}
+
+fn failed() -> Entry {
+    let calls = vec![(crate::store::OutcomeKind { failed: true, slow: false }, 1)];
+    let last = Some(crate::store::LastAsk { calls: 10, since: 0 });
+    let delta = Delta { calls, ..streak(None, &[(0, 1)]) };
+    Entry { delta, last, ..quorum("x") }
+}
+
+/// The nodes that have failed, besides the asking one: by time, and by place.
+async fn others(bench: &Bench<'_>, node: &str) -> (usize, usize) {
+    let last = Some(crate::store::LastAsk { calls: 10, since: 0 });
+    let batch = on_node(node, "reader", Entry { last, ..quorum("x") });
+    let view = bench.store.exchange(batch).await.unwrap().views.remove(0).unwrap();
+    (view.failing.len(), view.last.unwrap().failing.len())
+}
+
+async fn failing_instances_of_one_node_count_once(bench: &Bench<'_>) {
+    for instance in ["first", "second", "third"] {
+        bench.store.exchange(on_node("bad *", instance, failed())).await.unwrap();
+        assert_eq!(others(bench, "another").await, (1, 1));
+        assert_eq!(others(bench, "bad *").await, (0, 0));
+    }
+    bench.store.exchange(on_node("worse", "fourth", failed())).await.unwrap();
+    assert_eq!(others(bench, "another").await, (2, 2));
+    assert_eq!(others(bench, "bad *").await, (1, 1));
+}
+
+async fn instance_that_leaves_takes_its_node_off_the_list(bench: &Bench<'_>) {
+    bench.store.exchange(on_node("bad", "a", failed())).await.unwrap();
+    bench.store.exchange(on_node("worse", "b", failed())).await.unwrap();
+    let leaving = Entry { leaves: true, ..failed() };
+    bench.store.exchange(on_node("bad", "c", leaving)).await.unwrap();
+    assert_eq!(others(bench, "another").await, (1, 1));
+    assert_eq!(others(bench, "worse").await, (0, 0));
 }

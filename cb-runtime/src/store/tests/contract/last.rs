@@ -113,6 +113,7 @@ async fn count_windows_are_per_epoch(bench: &Bench<'_>) {
 
 async fn retry_appends_nothing(bench: &Bench<'_>) {
     let batch = || Batch {
+        node: "".into(),
         instance: "a".into(),
         seq: 5,
         as_of_us: None,

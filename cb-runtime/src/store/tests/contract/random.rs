@@ -19,6 +19,8 @@ use crate::store::{
 };
 
 const INSTANCES: [&str; 3] = ["a", "b {odd}", "c/1"];
+/// The second and the third run on one node.
+const NODES: [&str; 3] = ["", "b {odd}", "b {odd}"];
 const BREAKERS: [&str; 3] = ["x", "y: {odd} %", "z\u{0}"];
 
 #[derive(Clone, Debug)]
@@ -197,6 +199,7 @@ fn plan() -> impl Strategy<Value = EntryPlan> {
                 streak_pairs,
                 window,
                 failing,
+                leaves: failing && token.is_some(),
                 last,
                 proposal,
                 leases,
@@ -329,6 +332,7 @@ impl Memory {
         });
         Batch {
             instance: INSTANCES[instance].into(),
+            node: NODES[instance].into(),
             seq,
             as_of_us: as_of.and_then(|offset| now.checked_add_signed(offset)),
             entries: entries.collect(),

@@ -8,15 +8,15 @@ use crate::store::{Acknowledged, Counts, MAX_COUNT, Report, Reported, WindowAsk}
 
 rules! {
     reported_counts_add_up_with_exchanged_ones
-    a_retried_report_counts_once_and_numbers_are_shared_with_batches
-    a_report_of_another_epoch_or_state_is_dropped_and_said_to_be
-    a_reported_success_ends_a_streak_and_the_reporter_hears_of_it
-    an_older_reported_success_leaves_later_failures
+    retried_report_counts_once_and_numbers_are_shared_with_batches
+    report_of_another_epoch_or_state_is_dropped_with_a_notice
+    reported_success_ends_a_streak_and_the_reporter_is_told_to_exchange
+    older_reported_success_leaves_later_failures
     reported_buckets_are_part_of_the_window
-    every_epoch_begins_without_what_was_reported_before
-    a_breaker_that_only_succeeded_is_part_of_the_fleet
+    new_epoch_starts_without_earlier_reports
+    breaker_that_only_succeeded_is_part_of_the_fleet
     reported_sums_stop_at_the_largest_whole_number
-    a_report_tells_where_the_stream_stands
+    answer_to_a_report_has_the_streams_position
 }
 
 fn reported(name: &str, successes: u64, failures: u64) -> Reported {
@@ -55,7 +55,7 @@ async fn reported_counts_add_up_with_exchanged_ones(bench: &Bench<'_>) {
     assert_eq!(figures, [("x", counts(9, 4)), ("y {odd} %", counts(1, 0))]);
 }
 
-async fn a_retried_report_counts_once_and_numbers_are_shared_with_batches(bench: &Bench<'_>) {
+async fn retried_report_counts_once_and_numbers_are_shared_with_batches(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let window = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
     let entry = Reported { window: Some(window), buckets: vec![(0, counts(3, 1))], ..reported("x", 3, 1) };
@@ -67,7 +67,7 @@ async fn a_retried_report_counts_once_and_numbers_are_shared_with_batches(bench:
     assert_eq!(a.ask("x").await.counts, counts(3, 1), "the batch has had that number");
 }
 
-async fn a_report_of_another_epoch_or_state_is_dropped_and_said_to_be(bench: &Bench<'_>) {
+async fn report_of_another_epoch_or_state_is_dropped_with_a_notice(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     report(&mut a, vec![reported("x", 1, 0)]).await;
     let closed = a.ask("x").await.record;
@@ -84,7 +84,7 @@ async fn a_report_of_another_epoch_or_state_is_dropped_and_said_to_be(bench: &Be
     assert_eq!(report(&mut a, vec![of(held.epoch)]).await.exchange, [0], "not closed");
 }
 
-async fn a_reported_success_ends_a_streak_and_the_reporter_hears_of_it(bench: &Bench<'_>) {
+async fn reported_success_ends_a_streak_and_the_reporter_is_told_to_exchange(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let view = a.say(Entry { delta: streak(None, &[(0, 2)]), ..about("x") }).await;
     assert_eq!(view.streak, 2);
@@ -97,7 +97,7 @@ async fn a_reported_success_ends_a_streak_and_the_reporter_hears_of_it(bench: &B
     assert_eq!(report(&mut b, vec![success]).await.exchange, [0_usize; 0], "there is none any more");
 }
 
-async fn an_older_reported_success_leaves_later_failures(bench: &Bench<'_>) {
+async fn older_reported_success_leaves_later_failures(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     bench.pass(seconds(10));
     // Before anything is known of a streak: a failure that is told later, but was earlier, does not count.
@@ -127,7 +127,7 @@ async fn reported_buckets_are_part_of_the_window(bench: &Bench<'_>) {
     assert_eq!(seen, [counts(1, 0), slow, counts(5, 1)]);
 }
 
-async fn every_epoch_begins_without_what_was_reported_before(bench: &Bench<'_>) {
+async fn new_epoch_starts_without_earlier_reports(bench: &Bench<'_>) {
     let window = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
     let mut a = bench.instance("a");
     let entry = Reported { window: Some(window), buckets: vec![(0, counts(3, 1))], ..reported("x", 3, 1) };
@@ -140,7 +140,7 @@ async fn every_epoch_begins_without_what_was_reported_before(bench: &Bench<'_>) 
     assert_eq!((view.counts, view.window.unwrap().buckets.len()), (counts(3, 1), 1));
 }
 
-async fn a_breaker_that_only_succeeded_is_part_of_the_fleet(bench: &Bench<'_>) {
+async fn breaker_that_only_succeeded_is_part_of_the_fleet(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     report(&mut a, vec![reported("reported", 1, 0)]).await;
     a.say(Entry { delta: delta(1, 0), ..about("exchanged") }).await;
@@ -158,7 +158,7 @@ async fn reported_sums_stop_at_the_largest_whole_number(bench: &Bench<'_>) {
     assert_eq!(a.ask("x").await.counts, counts(MAX_COUNT, 3));
 }
 
-async fn a_report_tells_where_the_stream_stands(bench: &Bench<'_>) {
+async fn answer_to_a_report_has_the_streams_position(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let position = report(&mut a, vec![]).await.position;
     assert_eq!(position.number, 0);

@@ -7,17 +7,17 @@ use crate::snapshot::State;
 use crate::store::{IDLE, MAX_ROLE_TERM_US, MAX_SPAN_US, Proposal, Record, RoleAsk, RoleView};
 
 rules! {
-    one_instance_has_the_role
-    who_renews_keeps_its_token
-    a_lapsed_role_is_taken_under_a_larger_token
-    a_role_that_was_given_up_is_free_at_once
-    nobody_can_give_up_what_another_has
-    a_role_outlives_epochs
-    a_tokens_decision_wins_only_while_the_role_is_had_under_it
-    the_entry_that_renews_or_gives_up_the_role_is_covered_by_it
-    an_operators_word_with_a_token_is_bound_by_it_too
+    one_instance_has_the_leader_lease
+    renewal_keeps_the_token
+    lapsed_lease_is_taken_under_a_larger_token
+    released_lease_is_free_at_once
+    lease_of_another_instance_cannot_be_released
+    leader_lease_survives_new_epochs
+    proposal_with_a_token_wins_only_while_the_lease_has_that_token
+    proposal_is_fenced_by_the_lease_that_its_entry_renews_or_releases
+    override_with_a_token_is_fenced_too
     tokens_grow_even_over_lost_data
-    a_role_alone_keeps_a_breaker
+    leader_lease_alone_keeps_a_breaker
     terms_are_bounded
     roles_of_breakers_are_apart
 }
@@ -44,7 +44,7 @@ fn mine(token: u64, remaining_us: u64) -> RoleView {
     RoleView { mine: true, token, remaining_us }
 }
 
-async fn one_instance_has_the_role(bench: &Bench<'_>) {
+async fn one_instance_has_the_leader_lease(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a {odd}"), bench.instance("b"));
     assert_eq!(a.ask("x").await.role, None, "who does not ask is not told");
     assert_eq!(say(&mut a, giving_up()).await, theirs(0, 0));
@@ -58,7 +58,7 @@ async fn one_instance_has_the_role(bench: &Bench<'_>) {
     assert_eq!(say(&mut b, giving_up()).await, theirs(role.token, 6 * SECOND));
 }
 
-async fn who_renews_keeps_its_token(bench: &Bench<'_>) {
+async fn renewal_keeps_the_token(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let RoleView { token, .. } = say(&mut a, wanting(TERM)).await;
     for _ in 0..3 {
@@ -69,7 +69,7 @@ async fn who_renews_keeps_its_token(bench: &Bench<'_>) {
     assert_eq!(say(&mut b, wanting(TERM)).await, theirs(token, SECOND));
 }
 
-async fn a_lapsed_role_is_taken_under_a_larger_token(bench: &Bench<'_>) {
+async fn lapsed_lease_is_taken_under_a_larger_token(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let first = say(&mut a, wanting(TERM)).await.token;
     bench.pass(std::time::Duration::from_micros(TERM - 1));
@@ -84,7 +84,7 @@ async fn a_lapsed_role_is_taken_under_a_larger_token(bench: &Bench<'_>) {
     assert!(third.mine && third.token > second.token);
 }
 
-async fn a_role_that_was_given_up_is_free_at_once(bench: &Bench<'_>) {
+async fn released_lease_is_free_at_once(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let first = say(&mut a, wanting(TERM)).await.token;
     for _ in 0..2 {
@@ -97,14 +97,14 @@ async fn a_role_that_was_given_up_is_free_at_once(bench: &Bench<'_>) {
     assert_eq!(say(&mut b, wanting(TERM)).await, mine(first + 2, TERM));
 }
 
-async fn nobody_can_give_up_what_another_has(bench: &Bench<'_>) {
+async fn lease_of_another_instance_cannot_be_released(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let token = say(&mut a, wanting(TERM)).await.token;
     say(&mut b, giving_up()).await;
     assert_eq!(say(&mut b, wanting(TERM)).await, theirs(token, TERM));
 }
 
-async fn a_role_outlives_epochs(bench: &Bench<'_>) {
+async fn leader_lease_survives_new_epochs(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let token = say(&mut a, wanting(TERM)).await.token;
     for state in State::ALL {
@@ -114,7 +114,7 @@ async fn a_role_outlives_epochs(bench: &Bench<'_>) {
     assert_eq!(say(&mut a, wanting(TERM)).await, mine(token, TERM));
 }
 
-async fn a_tokens_decision_wins_only_while_the_role_is_had_under_it(bench: &Bench<'_>) {
+async fn proposal_with_a_token_wins_only_while_the_lease_has_that_token(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let open = a.force("x", State::Open, "test").await.record;
     let deciding = |token| {
@@ -134,7 +134,7 @@ async fn a_tokens_decision_wins_only_while_the_role_is_had_under_it(bench: &Benc
     assert!(a.say(deciding(second)).await.won);
 }
 
-async fn the_entry_that_renews_or_gives_up_the_role_is_covered_by_it(bench: &Bench<'_>) {
+async fn proposal_is_fenced_by_the_lease_that_its_entry_renews_or_releases(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let open = a.force("x", State::Open, "test").await.record;
     let token = say(&mut a, wanting(TERM)).await.token;
@@ -151,7 +151,7 @@ async fn the_entry_that_renews_or_gives_up_the_role_is_covered_by_it(bench: &Ben
     assert_eq!((view.won, view.role), (false, Some(mine(token + 1, TERM))));
 }
 
-async fn an_operators_word_with_a_token_is_bound_by_it_too(bench: &Bench<'_>) {
+async fn override_with_a_token_is_fenced_too(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let ordered = Proposal { token: Some(7), ..forced(State::Open, "test") };
     assert!(!a.say(Entry { proposal: Some(ordered), ..about("x") }).await.won);
@@ -171,7 +171,7 @@ async fn tokens_grow_even_over_lost_data(bench: &Bench<'_>) {
     assert_eq!(view.record, known, "while the state is written back");
 }
 
-async fn a_role_alone_keeps_a_breaker(bench: &Bench<'_>) {
+async fn leader_lease_alone_keeps_a_breaker(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let token = say(&mut a, wanting(MAX_ROLE_TERM_US)).await.token;
     let fleet = bench.store.fleet().await.unwrap();

@@ -7,15 +7,15 @@ use crate::snapshot::State;
 use crate::store::{MAX_REASON, MAX_SETTINGS, Record, SAID_FOR};
 
 rules! {
-    other_settings_are_told_to_both_sides
-    all_that_differ_hear_of_each_other_whoever_was_first
-    what_nobody_says_any_more_is_forgotten
+    differing_settings_are_answered_to_both_instances
+    differing_instances_learn_of_each_other_in_any_order
+    unreported_settings_are_forgotten
     settings_are_kept_beside_a_breaker_and_do_not_make_one
     settings_outlive_epochs
     long_settings_are_cut_between_two_characters
-    who_ordered_a_change_is_told
-    an_actor_is_the_epochs
-    an_actor_is_written_back
+    actor_of_an_override_is_answered
+    actor_belongs_to_the_epoch
+    actor_is_written_back
 }
 
 fn saying(settings: &str) -> Entry {
@@ -30,7 +30,7 @@ async fn make(bench: &Bench<'_>) {
     bench.instance("maker").say(Entry { delta: delta(1, 0), ..about("x") }).await;
 }
 
-async fn other_settings_are_told_to_both_sides(bench: &Bench<'_>) {
+async fn differing_settings_are_answered_to_both_instances(bench: &Bench<'_>) {
     make(bench).await;
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     assert_eq!(say(&mut a, "limit 3").await, None);
@@ -40,7 +40,7 @@ async fn other_settings_are_told_to_both_sides(bench: &Bench<'_>) {
     assert_eq!(say(&mut a, "limit 3").await.as_deref(), Some("limit 5"));
 }
 
-async fn all_that_differ_hear_of_each_other_whoever_was_first(bench: &Bench<'_>) {
+async fn differing_instances_learn_of_each_other_in_any_order(bench: &Bench<'_>) {
     make(bench).await;
     let fleet = [("a", "old"), ("b", "old"), ("c", "new"), ("d", "new")];
     let mut heard = Vec::new();
@@ -55,7 +55,7 @@ async fn all_that_differ_hear_of_each_other_whoever_was_first(bench: &Bench<'_>)
     assert_eq!(heard, [None, None, old.clone(), old.clone(), new.clone(), new, old.clone(), old]);
 }
 
-async fn what_nobody_says_any_more_is_forgotten(bench: &Bench<'_>) {
+async fn unreported_settings_are_forgotten(bench: &Bench<'_>) {
     make(bench).await;
     let mut a = bench.instance("a");
     say(&mut a, "old").await;
@@ -97,7 +97,7 @@ async fn long_settings_are_cut_between_two_characters(bench: &Bench<'_>) {
     assert_eq!(say(&mut b, "b").await, Some(kept));
 }
 
-async fn who_ordered_a_change_is_told(bench: &Bench<'_>) {
+async fn actor_of_an_override_is_answered(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for (i, actor) in ["alice", "größe \"\\ \n |5|", ""].into_iter().enumerate() {
         let ordered = forced_by(actor, State::ForcedOpen, &i.to_string());
@@ -116,7 +116,7 @@ async fn who_ordered_a_change_is_told(bench: &Bench<'_>) {
     assert_eq!(view.record.actor, "a".repeat(MAX_REASON - 1));
 }
 
-async fn an_actor_is_the_epochs(bench: &Bench<'_>) {
+async fn actor_belongs_to_the_epoch(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let ordered = forced_by("alice", State::ForcedOpen, "test");
     a.say(Entry { proposal: Some(ordered), ..about("x") }).await;
@@ -124,7 +124,7 @@ async fn an_actor_is_the_epochs(bench: &Bench<'_>) {
     assert_eq!(bench.events().await[1].record.actor, "");
 }
 
-async fn an_actor_is_written_back(bench: &Bench<'_>) {
+async fn actor_is_written_back(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let ordered = forced_by("alice", State::ForcedOpen, "test");
     let known: Record = a.say(Entry { proposal: Some(ordered), ..about("x") }).await.record;

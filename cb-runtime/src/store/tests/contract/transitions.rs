@@ -8,25 +8,25 @@ use crate::snapshot::State;
 use crate::store::{Delta, MAX_EPOCH, MAX_REASON, MAX_SPAN_US, Position, Record};
 
 rules! {
-    a_change_of_state_starts_a_new_epoch_with_nothing_counted
-    of_many_that_propose_one_wins
-    who_does_not_know_the_epoch_cannot_propose
+    transition_starts_a_new_epoch_with_zero_counts
+    one_of_many_proposals_wins
+    proposal_without_the_known_epoch_is_refused
     open_becomes_half_open_only_when_its_time_is_over
-    a_state_held_by_hand_is_left_only_when_it_has_expired
-    an_operators_word_always_wins_unless_it_would_change_nothing
+    manual_override_is_left_only_after_its_expiry
+    override_always_wins_unless_it_would_change_nothing
     remaining_times_are_made_to_fit_the_state
-    a_long_reason_is_cut_between_two_characters
-    a_lost_state_is_written_back
-    a_written_back_state_starts_with_nothing_counted
-    an_older_record_changes_nothing
-    a_record_beyond_belief_is_none
+    long_reason_is_cut_between_two_characters
+    lost_state_is_written_back
+    written_back_state_starts_with_zero_counts
+    older_record_changes_nothing
+    implausible_record_is_ignored
     closed_state_does_not_end_a_younger_open_one
     unused_state_lapses_an_hour_after_it_was_due
     use_prolongs_a_state
     override_without_an_expiry_is_durable
 }
 
-async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench<'_>) {
+async fn transition_starts_a_new_epoch_with_zero_counts(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let counting = Delta { counts: counts(1, 4), ..streak(None, &[(SECOND, 4)]) };
     let closed = a.say(Entry { delta: counting.clone(), ..about("x") }).await;
@@ -53,7 +53,7 @@ async fn a_change_of_state_starts_a_new_epoch_with_nothing_counted(bench: &Bench
     assert_eq!(bench.store.load().await.unwrap().held, [("x".into(), Ok(later))]);
 }
 
-async fn of_many_that_propose_one_wins(bench: &Bench<'_>) {
+async fn one_of_many_proposals_wins(bench: &Bench<'_>) {
     let known = bench.instance("z").ask("x").await.record;
     let mut won = Vec::new();
     for name in ["a", "b", "c"] {
@@ -65,7 +65,7 @@ async fn of_many_that_propose_one_wins(bench: &Bench<'_>) {
     assert_eq!(bench.events().await.len(), 1);
 }
 
-async fn who_does_not_know_the_epoch_cannot_propose(bench: &Bench<'_>) {
+async fn proposal_without_the_known_epoch_is_refused(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = a.say(Entry { proposal: Some(proposal(State::Open)), ..about("x") }).await;
     assert!(!view.won);
@@ -91,7 +91,7 @@ async fn open_becomes_half_open_only_when_its_time_is_over(bench: &Bench<'_>) {
     assert!(a.say(propose("x", &open, proposal(State::Closed))).await.won);
 }
 
-async fn a_state_held_by_hand_is_left_only_when_it_has_expired(bench: &Bench<'_>) {
+async fn manual_override_is_left_only_after_its_expiry(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for state in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
         let name = state.as_str();
@@ -110,7 +110,7 @@ async fn a_state_held_by_hand_is_left_only_when_it_has_expired(bench: &Bench<'_>
     }
 }
 
-async fn an_operators_word_always_wins_unless_it_would_change_nothing(bench: &Bench<'_>) {
+async fn override_always_wins_unless_it_would_change_nothing(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     assert!(a.force("x", State::ForcedOpen, "because").await.won);
     assert!(!a.force("x", State::ForcedOpen, "because").await.won);
@@ -168,7 +168,7 @@ async fn remaining_times_are_made_to_fit_the_state(bench: &Bench<'_>) {
     }
 }
 
-async fn a_long_reason_is_cut_between_two_characters(bench: &Bench<'_>) {
+async fn long_reason_is_cut_between_two_characters(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let long = format!("{}ß and more", "a".repeat(MAX_REASON - 1));
     let view = a.force("x", State::Open, &long).await;
@@ -185,7 +185,7 @@ async fn a_long_reason_is_cut_between_two_characters(bench: &Bench<'_>) {
     assert_eq!(a.ask("y").await.record.reason, odd);
 }
 
-async fn a_lost_state_is_written_back(bench: &Bench<'_>) {
+async fn lost_state_is_written_back(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     a.force("x", State::Open, "first").await;
     let open = a.force("x", State::Open, "second").await.record;
@@ -216,7 +216,7 @@ async fn a_lost_state_is_written_back(bench: &Bench<'_>) {
     assert_eq!(c.say(propose("x", &open, proposal(State::HalfOpen))).await.record.epoch, 3);
 }
 
-async fn a_written_back_state_starts_with_nothing_counted(bench: &Bench<'_>) {
+async fn written_back_state_starts_with_zero_counts(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let half_open = a.force("x", State::HalfOpen, "test").await.record;
     let known = Entry { known: Some(half_open.clone()), ..about("x") };
@@ -229,7 +229,7 @@ async fn a_written_back_state_starts_with_nothing_counted(bench: &Bench<'_>) {
     assert_eq!(view.granted, [3, 4]);
 }
 
-async fn an_older_record_changes_nothing(bench: &Bench<'_>) {
+async fn older_record_changes_nothing(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let open = a.force("x", State::Open, "test").await.record;
     let closed = a.force("x", State::Closed, "test").await.record;
@@ -239,7 +239,7 @@ async fn an_older_record_changes_nothing(bench: &Bench<'_>) {
     }
 }
 
-async fn a_record_beyond_belief_is_none(bench: &Bench<'_>) {
+async fn implausible_record_is_ignored(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let open = a.force("x", State::Open, "test").await.record;
     (bench.lose_everything)();

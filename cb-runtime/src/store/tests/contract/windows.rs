@@ -5,15 +5,15 @@ use crate::snapshot::State;
 use crate::store::{Counts, Delta, View, WindowAsk, WindowView};
 
 rules! {
-    a_windows_buckets_of_all_instances_add_up
-    what_is_older_than_the_window_is_neither_merged_nor_answered
-    a_window_slides_over_more_than_its_own_length
-    only_the_buckets_asked_for_are_answered
+    buckets_of_all_instances_are_added
+    buckets_older_than_the_window_are_neither_merged_nor_answered
+    window_slides_over_more_than_its_own_length
+    only_requested_buckets_are_answered
     every_epoch_has_a_window_of_its_own
     windows_of_different_lengths_do_not_mix
     without_a_window_buckets_go_nowhere
-    a_window_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done
-    a_bucket_may_be_the_whole_window
+    invalid_window_is_an_error_and_the_entry_has_no_effect
+    bucket_may_be_the_whole_window
 }
 
 const TEN: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
@@ -39,7 +39,7 @@ async fn seen(bench: &Bench<'_>, ask: WindowAsk) -> Vec<(u64, Counts)> {
     buckets.into_iter().rev().map(|(bucket, counts)| (current - bucket, counts)).collect()
 }
 
-async fn a_windows_buckets_of_all_instances_add_up(bench: &Bench<'_>) {
+async fn buckets_of_all_instances_are_added(bench: &Bench<'_>) {
     let slow = Counts { successes: 2, failures: 1, slow: 3 };
     let mut a = bench.instance("a");
     say(&mut a, TEN, calls(&[(SECOND, slow), (0, counts(1, 0)), (0, counts(0, 0))])).await;
@@ -48,7 +48,7 @@ async fn a_windows_buckets_of_all_instances_add_up(bench: &Bench<'_>) {
     assert_eq!(seen(bench, TEN).await, [(0, counts(1, 5)), (1, one_ago)]);
 }
 
-async fn what_is_older_than_the_window_is_neither_merged_nor_answered(bench: &Bench<'_>) {
+async fn buckets_older_than_the_window_are_neither_merged_nor_answered(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let view = say(&mut a, TEN, calls(&[(10 * SECOND, counts(1, 0)), (9 * SECOND, counts(2, 0))])).await;
     assert_eq!(view.counts, counts(3, 0), "the epoch's totals have no age");
@@ -57,7 +57,7 @@ async fn what_is_older_than_the_window_is_neither_merged_nor_answered(bench: &Be
     assert_eq!(seen(bench, TEN).await, []);
 }
 
-async fn a_window_slides_over_more_than_its_own_length(bench: &Bench<'_>) {
+async fn window_slides_over_more_than_its_own_length(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for second in 0..35 {
         say(&mut a, TEN, calls(&[(0, counts(second, 1))])).await;
@@ -68,7 +68,7 @@ async fn a_window_slides_over_more_than_its_own_length(bench: &Bench<'_>) {
     }
 }
 
-async fn only_the_buckets_asked_for_are_answered(bench: &Bench<'_>) {
+async fn only_requested_buckets_are_answered(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let all = [(4 * SECOND, counts(4, 0)), (2 * SECOND, counts(2, 0)), (0, counts(9, 0))];
     say(&mut a, TEN, calls(&all)).await;
@@ -123,7 +123,7 @@ async fn without_a_window_buckets_go_nowhere(bench: &Bench<'_>) {
     assert!(bench.store.fleet().await.unwrap().is_empty());
 }
 
-async fn a_window_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done(bench: &Bench<'_>) {
+async fn invalid_window_is_an_error_and_the_entry_has_no_effect(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     for (length_us, width_us) in [(0, SECOND), (SECOND, 0), (65 * SECOND, SECOND), (64 * SECOND + 1, SECOND)]
     {
@@ -138,7 +138,7 @@ async fn a_window_that_cannot_be_is_an_error_and_nothing_of_the_entry_is_done(be
     assert_eq!(a.ask("y").await.counts, counts(8, 8));
 }
 
-async fn a_bucket_may_be_the_whole_window(bench: &Bench<'_>) {
+async fn bucket_may_be_the_whole_window(bench: &Bench<'_>) {
     for ask in [
         WindowAsk { length_us: SECOND, width_us: SECOND, since: 0 },
         WindowAsk { length_us: SECOND / 3, width_us: SECOND, since: 0 },
