@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
-use crate::breaker::machine::{PACE, Want};
+use crate::breaker::machine::{PACE, Soon, Want};
 use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -305,18 +305,19 @@ impl Coordinator {
     /// counted successes, too.
     fn look(&mut self, now: Moment, all: bool) {
         self.looked_at = now;
+        let failures = all || now >= self.pace.failures_at();
         let mut cores = self.context.take_dirty();
         cores.extend(self.schedule.take(now));
         if all {
             cores.extend(self.context.take_counted());
         }
         for core in cores {
-            self.look_at_one(core, all);
+            self.look_at_one(core, all, failures);
         }
     }
 
-    /// `all`: quiet breakers without failures are reported as well, and not later.
-    fn look_at_one(&mut self, core: Arc<Core>, all: bool) {
+    /// `all`: quiet breakers are reported, and not later. `failures`: those with failures are.
+    fn look_at_one(&mut self, core: Arc<Core>, all: bool, failures: bool) {
         let agenda = core.review();
         if let Some(at) = agenda.again {
             self.schedule.add(&core, at);
@@ -328,8 +329,18 @@ impl Coordinator {
         match agenda.want {
             Want::Nothing => {}
             Want::Exchange => self.tense.push(core),
-            Want::Report { failures } if failures || all => self.quiet.push(core),
-            Want::Report { .. } => core.mark_counted(),
+            Want::Report { soon: Soon::AtThisPace } => self.quiet.push(core),
+            Want::Report { soon: Soon::Failures } if failures => {
+                self.pace.failures_reported(self.looked_at);
+                self.quiet.push(core);
+            }
+            Want::Report { .. } if all => self.quiet.push(core),
+            Want::Report { soon } => {
+                if soon == Soon::Failures {
+                    self.schedule.add(&core, self.pace.failures_at());
+                }
+                core.mark_counted();
+            }
         }
     }
 
@@ -414,7 +425,7 @@ impl Coordinator {
         }
         self.heard(&answer.warnings, &answer.position, &before);
         for core in cores {
-            self.look_at_one((*core).clone(), false);
+            self.look_at_one((*core).clone(), false, false);
         }
         Ok(())
     }
@@ -645,7 +656,7 @@ impl Coordinator {
             self.tense.clear();
             self.quiet.clear();
             for core in self.breakers.all() {
-                self.look_at_one(core, true);
+                self.look_at_one(core, true, true);
             }
             if self.tense.is_empty() && self.quiet.is_empty() {
                 return;
