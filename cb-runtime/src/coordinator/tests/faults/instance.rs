@@ -113,7 +113,7 @@ impl Instance {
         let Some(name) = number.checked_sub(PINNED.len()).map(|keyed| KEYED[keyed]) else {
             return self.breakers.get(PINNED[number]);
         };
-        if let Some(known) = self.breakers.get_keyed(name, TENANTS) {
+        if let Some(known) = self.breakers.get_keyed(name, &config(), TENANTS) {
             return Some(known.core);
         }
         let has_room = self.breakers.entry(name).has_room();
