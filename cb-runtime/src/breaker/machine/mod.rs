@@ -86,6 +86,7 @@ struct Override {
     release: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct StateMachine {
     settings: Settings,
     instance: String,
