@@ -593,8 +593,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The store has lost data. Breakers that are registered here are written back by their exchanges; this is
-    /// about states that the fleet has others in.
+    /// The store has lost data. Breakers that are registered here are written back by their exchanges; this
+    /// is about states that the fleet has others in.
     async fn write_back(&mut self, wants: impl Fn(&str) -> bool) -> Result<(), Error> {
         for held in self.breakers.held(self.context.clock.now(), wants).chunks(MAX_ENTRIES) {
             let sent_at = self.context.clock.now();
