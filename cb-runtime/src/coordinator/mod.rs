@@ -29,9 +29,7 @@ use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{
-    Batch, Entry, EventsAt, FleetRow, IDLE, Load, MAX_ENTRIES, Position, Record, Report, Store,
-};
+use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Record, Report, Store};
 use pace::{Pace, vary};
 use schedule::Schedule;
 use skew::Skew;
@@ -51,8 +49,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_m
 
 /// What others ask of the coordinator.
 pub(crate) enum Command {
-    /// Tell the store all there is, then read the fleet's overview.
-    Fleet(oneshot::Sender<Result<Vec<FleetRow>, Error>>),
+    /// Tell the store all there is.
+    Tell(oneshot::Sender<()>),
     /// The stream has a gap, or cannot be read: learn the states anew.
     Resync,
     /// The store has lost the state of a breaker that is not registered here.
@@ -204,9 +202,12 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 request = self.requests.recv() => match request {
-                    Some(Command::Fleet(answer)) => {
-                        let rows = self.fleet().await;
-                        let _ = answer.send(rows);
+                    Some(Command::Tell(told)) => {
+                        if !self.context.store_up() {
+                            self.connect().await;
+                        }
+                        self.tell_all().await;
+                        let _ = told.send(());
                     }
                     Some(Command::Resync) => self.resync = true,
                     Some(Command::WriteBack(name)) => drop(self.missing.insert(name)),
@@ -633,18 +634,6 @@ impl Coordinator {
             self.stream.set_lost();
             self.context.events.emit(Event::StoreLost(error.clone()));
         }
-    }
-
-    async fn fleet(&mut self) -> Result<Vec<FleetRow>, Error> {
-        if !self.context.store_up() {
-            self.connect().await;
-        }
-        self.tell_all().await;
-        let rows = patiently("reading the fleet's overview", LONG_PATIENCE, self.store.fleet()).await;
-        if let Err(error) = &rows {
-            self.lost(error);
-        }
-        rows
     }
 
     /// Twice, because what was decided before the first contact can be proposed only after it.

@@ -266,7 +266,7 @@ impl StateMachine {
     }
 
     /// In a state that only this instance is in although the store is there.
-    fn is_isolated(&self) -> bool {
+    pub(crate) fn is_isolated(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope == Scope::Isolated)
     }
 

@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, News, Position,
-    Record, Report, Retention, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, IDLE, Load, News, Position, Record,
+    Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -371,7 +371,8 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(events)))
     }
 
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+    #[cfg(test)]
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<crate::store::FleetRow>, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
         let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
