@@ -35,8 +35,13 @@ pub(crate) fn wall(us: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_micros(us)).unwrap_or(UNIX_EPOCH)
 }
 
+/// Microseconds since 1970.
+pub(crate) fn unix_us_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, micros)
+}
+
 fn unix_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros)
+    unix_us_of(SystemTime::now())
 }
 
 /// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.

@@ -267,9 +267,11 @@ impl StoredBreaker {
     }
 
     /// This node is not to be counted any more: its instance shuts down.
-    pub(super) fn forget_failing(&mut self, node: &str) {
-        self.failing.forget(node);
-        for last in self.lasts.values_mut() {
+    pub(super) fn forget_failing(&mut self, node: &str, entry: &Entry) {
+        if entry.failing {
+            self.failing.forget(node);
+        }
+        if let Some(last) = entry.last.and_then(|ask| self.lasts.get_mut(&ask.calls)) {
             last.failing.forget(node);
         }
     }

@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, News, Position,
-    Record, Report, Retention, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, IDLE, Load, News, Position, Record,
+    Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
@@ -198,7 +198,7 @@ impl Space {
         }
         breaker.merge(node, entry, when);
         if entry.leaves {
-            breaker.forget_failing(node);
+            breaker.forget_failing(node, entry);
         }
         breaker.settle_leases(instance, &entry.leases, now);
         if let Some(role) = entry.role.filter(|role| role.want) {
@@ -371,7 +371,8 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(events)))
     }
 
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+    #[cfg(test)]
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<crate::store::FleetRow>, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
         let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));

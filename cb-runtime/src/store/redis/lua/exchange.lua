@@ -390,7 +390,7 @@ local function exchange(e, key, leases_key, last_key)
     if b.failing then
       b.failing, b.noted = without_failing(b.failing, batch.node), true
     end
-    if last and (last.changed or not last.fresh) then
+    if last and last.failing ~= '' then
       last.failing, last.changed = without_failing(last.failing, batch.node), true
     end
   end
