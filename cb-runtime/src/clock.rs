@@ -167,6 +167,12 @@ impl ManualClock {
         self.0.now.fetch_add(micros(span), Ordering::AcqRel);
         self.0.moved.notify_waiters();
     }
+
+    /// Moves the clock back, as only a machine's wall clock can be moved: for a store's clock.
+    #[cfg(test)]
+    pub(crate) fn set_back(&self, span: Duration) {
+        self.0.now.fetch_sub(micros(span), Ordering::AcqRel);
+    }
 }
 
 impl Default for Clock {

@@ -196,7 +196,7 @@ impl StateMachine {
         if is_answered && view.record.epoch < self.epoch() {
             self.forget_confirmed(&mut in_flight, now.at);
         } else if is_answered {
-            let long_ago = IDLE / 2 - ANSWERED;
+            let long_ago = (IDLE / 2).saturating_sub(ANSWERED);
             self.used_at = self.used_at.max(Moment(now.at.0.saturating_sub(micros(long_ago))));
         }
         if view.record.epoch >= self.epoch() {

@@ -27,7 +27,7 @@ use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, Proposal, Record};
-pub(crate) use agenda::{Agenda, PACE, Want};
+pub(crate) use agenda::{Agenda, PACE, Soon, Want};
 use exchange::InFlight;
 use health::HealthChecks;
 use policy::TripInput;
@@ -86,6 +86,7 @@ struct Override {
     release: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct StateMachine {
     settings: Settings,
     instance: String,

@@ -12,6 +12,7 @@ use crate::store::{BoxFuture, Detail, FleetRow, Overview, Roll, Topic};
 
 /// What instances have told of themselves, and until when somebody looks at it.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Board {
     posts: BTreeMap<(Topic, Arc<str>), String>,
     watched_until: u64,
