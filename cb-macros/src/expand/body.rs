@@ -68,8 +68,8 @@ impl Guarded<'_> {
             // Arguments that can be copied would still be there beside a body that is made after a wait.
             (body, None)
         } else {
-            // Nothing is copied, and no argument moved into the body, for a call that is not made; and the body
-            // need not be moved to where it runs.
+            // Nothing is copied, and no argument is moved into the body, for a call that is not made. The
+            // body is made where it runs.
             let codec = codec.map(|codec| {
                 let output = self.output();
                 quote!(#output #kind #codec)

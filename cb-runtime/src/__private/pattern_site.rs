@@ -219,7 +219,9 @@ mod tests {
                 evicted += sweep();
             }
             over.store(true, Ordering::Relaxed);
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
             assert!(evicted >= 100, "{evicted}");
         });
         // The coordinator may be looking at a breaker, which is not evicted then.

@@ -135,8 +135,8 @@ impl Core {
         BreakerError::new(self.error_name.clone(), kind, span_us)
     }
 
-    /// The time that remained of the state when the call was rejected, in µs; `u64::MAX` = unknown. Limited to
-    /// the state's whole duration, because the coarse clock may be late.
+    /// The time that remained of the state when the call was rejected, in µs; `u64::MAX` = unknown. Limited
+    /// to the state's whole duration, because the coarse clock may be late.
     #[inline]
     fn remaining_at_most(&self, word: GateWord) -> u64 {
         let due = self.due.load(Ordering::Relaxed);

@@ -78,8 +78,8 @@ impl BreakerMap {
                 continue;
             }
             breaker.take_all_back();
-            // If only the map refers to it now, nothing else can while the map is locked: what is synced stays
-            // so.
+            // If only the map refers to it now, nothing else can while the map is locked, and what is synced
+            // stays so.
             if !is_candidate() {
                 continue;
             }

@@ -41,6 +41,7 @@ impl SiteBreaker {
     }
 
     #[inline]
+    #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
     pub(crate) fn call_timeout(&self) -> &Option<Duration> {
         &self.call_timeout
     }

@@ -461,7 +461,8 @@ impl ReplyReader {
         })
     }
 
-    /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded.
+    /// The next entry's part of an answer, or the text of an error. `own`: the node of the asking instance,
+    /// encoded.
     pub(super) fn view(&mut self, now_us: u64, own: &str) -> Result<Result<View, String>, DecodeError> {
         match self.next()? {
             Value::Int(1) => {}
