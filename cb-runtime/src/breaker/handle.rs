@@ -187,13 +187,11 @@ pub(crate) struct Placed(oneshot::Receiver<Result<(), Error>>);
 impl Placed {
     /// Returns once the store has the override.
     pub(crate) async fn taken(self) -> Result<(), Error> {
-        match within(ANSWER, self.0).await {
-            Some(answer) => answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown))),
-            None => {
-                let problem = format!("the coordinator has not answered within {ANSWER:?}");
-                Err(Error::store("overriding the state", problem))
-            }
-        }
+        let Some(answer) = within(ANSWER, self.0).await else {
+            let problem = format!("the coordinator has not answered within {ANSWER:?}");
+            return Err(Error::store("overriding the state", problem));
+        };
+        answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
     }
 }
 

@@ -64,7 +64,7 @@ impl StateMachine {
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
-        entry.leaves = self.leaves && entry.failing;
+        entry.leaves = self.health.has_shut_down() && entry.failing;
         entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
         let leads = entry.role.is_some_and(|role| role.want);
@@ -196,7 +196,7 @@ impl StateMachine {
         if is_answered && view.record.epoch < self.epoch() {
             self.forget_confirmed(&mut in_flight, now.at);
         } else if is_answered {
-            let long_ago = IDLE / 2 - ANSWERED;
+            let long_ago = (IDLE / 2).saturating_sub(ANSWERED);
             self.used_at = self.used_at.max(Moment(now.at.0.saturating_sub(micros(long_ago))));
         }
         if view.record.epoch >= self.epoch() {

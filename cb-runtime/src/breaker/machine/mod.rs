@@ -96,8 +96,6 @@ pub(crate) struct StateMachine {
     /// The confirmed state may have ended without this instance noticing: the next entry asks the store for
     /// its state, and does not claim to know it.
     doubted: bool,
-    /// The registry shuts down.
-    leaves: bool,
     /// Stands in for `confirmed` as long as there is none.
     initial: DatedRecord,
     local: Option<LocalState>,
@@ -144,7 +142,6 @@ impl StateMachine {
             generation: 0,
             confirmed: known,
             doubted: false,
-            leaves: false,
             initial: DatedRecord::new(Record::closed(), now),
             local: None,
             local_probes: Counts::default(),
@@ -304,7 +301,6 @@ impl StateMachine {
     /// business.
     pub(crate) fn step_down(&mut self) {
         self.probes.release_all();
-        self.leaves = true;
         self.exchange_next |= self.stats.is_among_failing();
         self.health.shut_down();
     }

@@ -43,6 +43,7 @@ type CountsOut = [u64; 3];
 
 /// What is empty is left out: to parse a batch is a good part of what it costs the server.
 #[derive(Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a field of the protocol")]
 pub(super) struct EntryOut<'a> {
     pub(super) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
