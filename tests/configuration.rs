@@ -205,7 +205,8 @@ fn reload_of_a_window_keeps_counts_that_fit() {
             "seven calls are below the minimum"
         );
         a.fail(NAME, 1);
-        assert_eq!(a.state(NAME), State::Open, "6 of 8: {before} became {after}");
+        // Its own figures do not decide it alone: the other instance has a pace to report first.
+        within_t(&format!("6 of 8: {before} became {after}"), || a.is(NAME, State::Open));
         let reason = a.look(NAME).reason;
         assert!(reason.starts_with("75.0 % of "), "{reason}");
         within_t("B follows", || b.is(NAME, State::Open));

@@ -27,7 +27,7 @@ use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, Proposal, Record};
-pub(crate) use agenda::{Agenda, PACE, Want};
+pub(crate) use agenda::{Agenda, PACE, Soon, Want};
 use exchange::InFlight;
 use health::HealthChecks;
 use policy::TripInput;
@@ -266,7 +266,7 @@ impl StateMachine {
     }
 
     /// In a state that only this instance is in although the store is there.
-    fn is_isolated(&self) -> bool {
+    pub(crate) fn is_isolated(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope == Scope::Isolated)
     }
 

@@ -19,6 +19,7 @@ use crate::store::{
 
 /// All instants are the store's, in microseconds.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct StoredBreaker {
     epoch: u64,
     state: Option<State>,
@@ -56,6 +57,7 @@ pub(super) struct StoredBreaker {
 }
 
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 struct StoredWindow {
     buckets: BTreeMap<u64, Counts>,
     merged_at: u64,
@@ -265,9 +267,11 @@ impl StoredBreaker {
     }
 
     /// This node is not to be counted any more: its instance shuts down.
-    pub(super) fn forget_failing(&mut self, node: &str) {
-        self.failing.forget(node);
-        for last in self.lasts.values_mut() {
+    pub(super) fn forget_failing(&mut self, node: &str, entry: &Entry) {
+        if entry.failing {
+            self.failing.forget(node);
+        }
+        if let Some(last) = entry.last.and_then(|ask| self.lasts.get_mut(&ask.calls)) {
             last.failing.forget(node);
         }
     }

@@ -348,7 +348,7 @@ pub(super) fn report_arguments(entries: &[Reported], put: &mut impl FnMut(String
 fn buckets_text(entry: &Reported) -> String {
     match &entry.buckets[..] {
         _ if entry.window.is_none() => String::new(),
-        [(age, counts)] if *counts == entry.counts => whole(*age).to_string(),
+        [(age, counts)] if *counts == entry.counts && !counts.is_nothing() => whole(*age).to_string(),
         all => {
             let all = all.iter().filter(|(_, counts)| !counts.is_nothing());
             all.fold(String::new(), |text, (age, counts)| {
@@ -467,8 +467,7 @@ impl ReplyReader {
         })
     }
 
-    /// The next entry's part of an answer, or the text of an error. `own`: the node of the asking instance,
-    /// encoded.
+    /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded.
     pub(super) fn view(&mut self, now_us: u64, own: &str) -> Result<Result<View, String>, DecodeError> {
         match self.next()? {
             Value::Int(1) => {}

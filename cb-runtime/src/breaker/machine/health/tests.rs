@@ -222,7 +222,7 @@ fn idle_leader_renews_and_others_request() {
 
 #[test]
 fn reason_names_the_failures_before() {
-    for (failures, expected) in [(0, ""), (1, " after 1 failure"), (3, " after 3 failures")] {
+    for (failures, expected) in [(0, ""), (1, " after 1 failure"), (2, " after 2 failures")] {
         let mut world = World::open();
         world.spans_between_failing_checks(failures);
         world.advance(3 * INTERVAL);
