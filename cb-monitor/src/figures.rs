@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use cb_runtime::{State, Transition, WindowSnapshot};
+use cb_runtime::{InstanceInfo, State, Transition, WindowSnapshot};
 use serde::Serialize;
 
-use crate::fleet::Reading;
+use crate::fleet::{Instances, Reading};
+use crate::settings::{FleetSettings, Limits};
 
 /// A trend has this many points, one per reading.
 const TREND: usize = 40;
@@ -27,7 +28,10 @@ pub(crate) struct Figures {
     taken: Option<(Instant, SystemTime)>,
     /// Since when the store has been read without a pause.
     watched: Option<Instant>,
+    /// What instances judge by, and the nodes that they run on.
+    settings: Arc<FleetSettings>,
     drifting: HashSet<String>,
+    nodes: HashMap<String, String>,
 }
 
 struct Entry {
@@ -43,8 +47,13 @@ struct Entry {
 pub(crate) struct Rates {
     pub(crate) calls: f64,
     pub(crate) failures: f64,
+    /// Calls that were not made. As the next one, unknown in the first seconds after somebody has begun to
+    /// look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rejected: Option<f64>,
+    /// Failed and rejected calls that a cached result has answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cached: Option<f64>,
 }
 
 /// One breaker in an answer.
@@ -77,6 +86,11 @@ pub(crate) struct Row {
     pub(crate) openings: u32,
     /// The instance that makes the health checks.
     pub(crate) leader: Option<String>,
+    /// How often a metrics-only breaker would have opened, and when the latest was.
+    pub(crate) would_have_opened: u64,
+    pub(crate) would_have_opened_at: Option<f64>,
+    /// Instances that have opened the circuit for themselves only.
+    pub(crate) isolated: Vec<String>,
     /// Not all instances judge by the same settings.
     pub(crate) drift: bool,
     /// This process alone has decided on this state, as the store is away.
@@ -84,11 +98,9 @@ pub(crate) struct Row {
     /// The failure rates of the latest readings, oldest first; `null` where there was no call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) trend: Vec<Option<f32>>,
-    /// What the breaker trips at, where this process has it registered.
+    /// What the breaker trips at, as far as instances have told it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) limit: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) failure_rate_limit: Option<f64>,
+    pub(crate) limits: Option<Limits>,
 }
 
 /// Which rows, and in which order.
@@ -159,16 +171,26 @@ impl Figures {
         let entry = self.entries.entry(transition.breaker.clone());
         let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
         if entry.reading.epoch <= transition.epoch {
-            let rejected = entry.reading.rejected;
-            entry.reading =
-                Reading { since: Some(transition.at), local, rejected, ..Reading::of(transition) };
+            let Reading { rejected, cached, would_have_opened, would_have_opened_at, .. } = entry.reading;
+            entry.reading = Reading {
+                since: Some(transition.at),
+                local,
+                rejected,
+                cached,
+                would_have_opened,
+                would_have_opened_at,
+                ..Reading::of(transition)
+            };
             entry.read_at = now;
         }
     }
 
-    /// The breakers that not all instances judge by the same settings.
-    pub(crate) fn set_drifting(&mut self, names: &[String]) {
-        self.drifting = names.iter().cloned().collect();
+    /// What instances have told of themselves.
+    pub(crate) fn set_instances(&mut self, instances: &Instances) {
+        self.settings = instances.settings.clone();
+        self.drifting = instances.drifting.iter().cloned().collect();
+        let node = |instance: &InstanceInfo| (instance.id.clone(), instance.node.clone());
+        self.nodes = instances.list.iter().map(node).collect();
     }
 
     pub(crate) fn state(&self, name: &str) -> Option<State> {
@@ -193,11 +215,21 @@ impl Figures {
         self.entries.values().fold(Rates::default(), |mut sum, Entry { rates, .. }| {
             sum.calls += rates.calls;
             sum.failures += rates.failures;
-            if let Some(rejected) = rates.rejected {
-                *sum.rejected.get_or_insert_default() += rejected;
+            let Rates { rejected, cached, .. } = *rates;
+            let sums = [(&mut sum.rejected, rejected), (&mut sum.cached, cached)];
+            for (sum, rate) in sums {
+                if let Some(rate) = rate {
+                    *sum.get_or_insert_default() += rate;
+                }
             }
             sum
         })
+    }
+
+    /// How many instances have opened some circuit for themselves only.
+    pub(crate) fn isolated(&self) -> usize {
+        let isolated = self.entries.values().flat_map(|entry| &entry.reading.isolated);
+        isolated.collect::<HashSet<_>>().len()
     }
 
     /// The names of those that reject calls: open, or forced open.
@@ -215,8 +247,16 @@ impl Figures {
         self.entries.get(name).map(|entry| self.marked(entry.row(now, true)))
     }
 
-    fn marked(&self, row: Row) -> Row {
-        Row { drift: self.drifting.contains(&*row.name), ..row }
+    /// With what instances have told of themselves.
+    fn marked(&self, mut row: Row) -> Row {
+        row.drift = self.drifting.contains(&*row.name);
+        row.limits = self.settings.limits(&row.name);
+        for instance in &mut row.isolated {
+            if let Some(node) = self.nodes.get(instance) {
+                instance.clone_from(node);
+            }
+        }
+        row
     }
 
     pub(crate) fn rows(&self, now: Instant) -> impl Iterator<Item = Row> + '_ {
@@ -270,9 +310,13 @@ impl Entry {
             };
             let failures = more(reading.failures, old.failures);
             let calls = failures + more(reading.successes, old.successes);
-            let rejected = reading.rejected.saturating_sub(old.rejected) as f64 / seconds;
-            let rejected = settled.then_some(rejected);
-            self.rates = Rates { calls: calls / seconds, failures: failures / seconds, rejected };
+            let told = |new: u64, old: u64| settled.then(|| new.saturating_sub(old) as f64 / seconds);
+            self.rates = Rates {
+                calls: calls / seconds,
+                failures: failures / seconds,
+                rejected: told(reading.rejected, old.rejected),
+                cached: told(reading.cached, old.cached),
+            };
             if self.trend.len() == TREND {
                 self.trend.pop_front();
             }
@@ -323,11 +367,13 @@ impl Entry {
             probes: self.reading.probes,
             openings: self.reading.openings,
             leader: self.reading.leader.clone(),
+            would_have_opened: self.reading.would_have_opened,
+            would_have_opened_at: self.reading.would_have_opened_at.map(seconds),
+            isolated: self.reading.isolated.clone(),
             drift: false,
             local: self.reading.local,
             trend: if with_trend { self.trend.iter().copied().collect() } else { Vec::new() },
-            limit: None,
-            failure_rate_limit: None,
+            limits: None,
         }
     }
 }
@@ -347,6 +393,10 @@ impl Reading {
             consecutive_failures: 0,
             slow: 0,
             rejected: 0,
+            cached: 0,
+            would_have_opened: 0,
+            would_have_opened_at: None,
+            isolated: Vec::new(),
             window: None,
             probes: 0,
             openings: 0,
@@ -362,14 +412,4 @@ impl Reading {
 pub(crate) fn seconds(time: SystemTime) -> f64 {
     let span = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     span.as_millis() as f64 / 1000.0
-}
-
-/// Adds what only this process knows to rows: what their breakers trip at.
-pub(crate) fn enrich(rows: &mut [Row], snapshots: &HashMap<&str, cb_runtime::Snapshot>) {
-    for row in rows {
-        if let Some(snapshot) = snapshots.get(&*row.name) {
-            row.limit = Some(crate::fleet::limit(snapshot)).filter(|limit| !limit.is_empty());
-            row.failure_rate_limit = crate::fleet::rate_limit(snapshot);
-        }
-    }
 }

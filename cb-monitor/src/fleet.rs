@@ -1,15 +1,17 @@
 //! What the runtime says, in the monitor's own shapes. The only module that asks a registry anything.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cb_runtime::{
-    Breaker, Error, Events, FleetBreaker, FleetQuery, InstanceInfo, InstanceSettings, Registry, Snapshot,
-    State, StoreStatus, Transition, WindowSnapshot,
+    Breaker, Error, Events, FleetBreaker, FleetQuery, InstanceInfo, Registry, Snapshot, State, StoreStatus,
+    Transition, WindowSnapshot,
 };
 use serde::Serialize;
+
+use crate::figures::{Rates, Row};
+use crate::settings::FleetSettings;
 
 /// An operator's order takes longer than this only where the store does not answer.
 const ORDER_LIMIT: Duration = Duration::from_secs(5);
@@ -41,6 +43,13 @@ pub(crate) struct Reading {
     /// Calls that were not made, by all instances since their start. Known some seconds after the first
     /// reading.
     pub(crate) rejected: u64,
+    /// Failed and rejected calls that a cached result has answered; known as `rejected` is.
+    pub(crate) cached: u64,
+    /// Trips that a metrics-only breaker would have made; known as `rejected` is.
+    pub(crate) would_have_opened: u64,
+    pub(crate) would_have_opened_at: Option<SystemTime>,
+    /// The ids of instances that have opened the circuit for themselves only.
+    pub(crate) isolated: Vec<String>,
     pub(crate) window: Option<WindowSnapshot>,
     /// Probes that are under way.
     pub(crate) probes: u32,
@@ -67,6 +76,43 @@ pub(crate) struct Instances {
     pub(crate) drifting: Vec<String>,
     #[serde(skip)]
     pub(crate) list: Vec<InstanceInfo>,
+    #[serde(skip)]
+    pub(crate) settings: Arc<FleetSettings>,
+}
+
+/// What an order concerns.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct BlastRadius {
+    /// How many instances have the breaker; all that are alive, if none has told.
+    pub(crate) instances: usize,
+    /// Calls that are made, and that are not.
+    pub(crate) calls_per_second: f64,
+}
+
+impl BlastRadius {
+    pub(crate) fn of(row: &Row, instances: &Instances) -> BlastRadius {
+        let silent = |id: &str| instances.list.iter().any(|known| known.degraded && *known.id == *id);
+        let told = instances.settings.of(&row.name).iter();
+        let told = told.filter(|settings| !silent(&settings.instance)).count();
+        let Rates { calls, rejected, .. } = row.per_second;
+        BlastRadius {
+            instances: if told > 0 { told } else { instances.alive },
+            calls_per_second: calls + rejected.unwrap_or(0.0),
+        }
+    }
+}
+
+impl fmt::Display for BlastRadius {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instances = if self.instances == 1 { "instance" } else { "instances" };
+        let calls = match self.calls_per_second {
+            0.0 => "no calls at the moment".to_owned(),
+            few if few < 1.0 => "less than 1 call a second".to_owned(),
+            calls if calls < 1.5 => "1 call a second".to_owned(),
+            calls => format!("{calls:.0} calls a second"),
+        };
+        write!(f, "{} {instances}, {calls}", self.instances)
+    }
 }
 
 /// What an operator can order.
@@ -211,17 +257,10 @@ impl Source {
     /// If the store does not answer.
     pub(crate) async fn instances(&self) -> Result<Instances, Error> {
         let list = self.registry.instances().await?;
-        let drifting = self.registry.drifting().await?;
+        let settings = Arc::new(FleetSettings::new(self.registry.fleet_settings().await?));
         let silent = list.iter().filter(|instance| instance.degraded).count();
-        Ok(Instances { own: self.own().into(), alive: list.len() - silent, silent, drifting, list })
-    }
-
-    /// What each instance judges a breaker by.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub(crate) async fn settings(&self, breaker: &str) -> Result<Vec<InstanceSettings>, Error> {
-        self.registry.settings(breaker).await
+        let (own, drifting) = (self.own().into(), settings.drifting());
+        Ok(Instances { own, alive: list.len() - silent, silent, drifting, list, settings })
     }
 
     /// Every breaker of the namespace, as the store has it.
@@ -252,14 +291,9 @@ impl Source {
         local.map(|breaker| Reading::from(breaker.snapshot())).collect()
     }
 
-    /// What this process knows of those of these breakers that it has registered.
-    pub(crate) fn snapshots<'a>(&self, names: impl Iterator<Item = &'a str>) -> HashMap<&'a str, Snapshot> {
-        let registered = self.registry.breakers();
-        let find = |name: &'a str| {
-            let place = registered.binary_search_by(|breaker| breaker.name().cmp(name)).ok()?;
-            Some((name, registered[place].snapshot()))
-        };
-        names.filter_map(find).collect()
+    /// What this process knows of a breaker, if it has it registered.
+    pub(crate) fn snapshot(&self, name: &str) -> Option<Snapshot> {
+        self.registry.breaker(name).map(|breaker| breaker.snapshot())
     }
 
     /// The latest transitions that the store keeps, oldest first.
@@ -286,12 +320,7 @@ impl Source {
     /// Says whether anything may have changed.
     pub(crate) async fn obey(&self, name: &str, order: &Order) -> Result<(), Refusal> {
         let control = self.registry.control(name);
-        let control = if order.action.takes_an_expiry() {
-            control.by(&order.actor)
-        } else {
-            // The runtime records no reason with these two.
-            control.by(&format!("{}: {}", order.actor, order.reason))
-        };
+        let control = control.by(&order.actor).because(&order.reason);
         let control = match order.expires_in {
             Some(span) => control.expires_in(span),
             None => control,
@@ -334,6 +363,10 @@ impl From<FleetBreaker> for Reading {
             consecutive_failures: breaker.consecutive_failures,
             slow: breaker.slow,
             rejected: breaker.outcomes.rejected + breaker.outcomes.ramp_rejected,
+            cached: breaker.outcomes.cached,
+            would_have_opened: breaker.would_have_opened,
+            would_have_opened_at: breaker.would_have_opened_at,
+            isolated: breaker.isolated,
             window: breaker.window,
             probes: breaker.probes,
             openings: breaker.openings,
@@ -360,6 +393,10 @@ impl From<Snapshot> for Reading {
             consecutive_failures: snapshot.consecutive_failures,
             slow: 0,
             rejected: snapshot.outcomes.rejected + snapshot.outcomes.ramp_rejected,
+            cached: snapshot.outcomes.cached,
+            would_have_opened: 0,
+            would_have_opened_at: None,
+            isolated: Vec::new(),
             window: snapshot.window,
             probes: 0,
             openings: 0,
@@ -369,35 +406,4 @@ impl From<Snapshot> for Reading {
             local: snapshot.local,
         }
     }
-}
-
-/// What a breaker trips at, in one line: the rules that are on.
-pub(crate) fn limit(snapshot: &Snapshot) -> String {
-    let setting = |name: &str| {
-        let found = snapshot.settings.iter().find(|setting| setting.name == name)?;
-        (found.value != "off").then_some(&*found.value)
-    };
-    let mut rules: Vec<Cow<'_, str>> = Vec::new();
-    if let Some(limit) = setting("failure_threshold") {
-        rules.push(format!("{limit} failures in a row").into());
-    }
-    if let Some(limit) = setting("failure_rate_threshold") {
-        rules.push(format!("{} failed", percent(limit)).into());
-    }
-    if let Some(limit) = setting("slow_call_rate_threshold") {
-        rules.push(format!("{} slow", percent(limit)).into());
-    }
-    if setting("strategy").is_some() {
-        rules.push("a strategy".into());
-    }
-    rules.join(" or ")
-}
-
-/// The limit of the failure rate, where the breaker has one.
-pub(crate) fn rate_limit(snapshot: &Snapshot) -> Option<f64> {
-    snapshot.settings.iter().find(|setting| setting.name == "failure_rate_threshold")?.value.parse().ok()
-}
-
-fn percent(value: &str) -> String {
-    value.parse::<f64>().map_or_else(|_| value.into(), |rate| format!("{:.0} %", rate * 100.0))
 }

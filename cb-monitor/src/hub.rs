@@ -76,6 +76,8 @@ pub(crate) struct Overview {
     pub(crate) per_second: Rates,
     pub(crate) store: StoreView,
     pub(crate) instances: Option<Instances>,
+    /// Instances that have opened some circuit for themselves only.
+    pub(crate) isolated: usize,
 }
 
 /// Whether the store answers.
@@ -140,7 +142,7 @@ impl Hub {
         let counted = tokio::time::timeout(READ_LIMIT, self.source.instances()).await;
         let instances = counted.ok().and_then(Result::ok);
         if let Some(instances) = &instances {
-            lock(&self.figures).set_drifting(&instances.drifting);
+            lock(&self.figures).set_instances(instances);
         }
         *lock(&self.instances) = instances.map(|instances| (Instant::now(), instances));
     }
@@ -230,6 +232,7 @@ impl Hub {
                 took_ms: took.last().copied().unwrap_or_default().as_secs_f64() * 1000.0,
             },
             instances: self.instances(),
+            isolated: figures.isolated(),
         }
     }
 

@@ -3,9 +3,8 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let registry =
-//! cb_runtime::Registry::builder().redis("redis://127.0.0.1:6379").namespace("prod").install()?; let
-//! monitor = cb_monitor::Monitor::new(registry).token(std::env::var("CB_MONITOR_TOKEN")?);
+//! let registry = cb_runtime::Registry::builder().redis("redis://127.0.0.1:6379").install()?;
+//! let monitor = cb_monitor::Monitor::new(registry).token(std::env::var("CB_MONITOR_TOKEN")?);
 //!
 //! let app = axum::Router::new().merge(monitor.into_router()); // http://127.0.0.1:8080/circuits
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
@@ -48,6 +47,7 @@ mod hub;
 mod monitor;
 mod problem;
 mod routes;
+mod settings;
 mod sync;
 
 pub use monitor::Monitor;

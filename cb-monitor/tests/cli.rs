@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 use cb_runtime::{BreakerConfig, Registry, State};
-use cb_testkit::{PATIENCE, RedisServer, wait_until};
+use cb_testkit::{Authority, PATIENCE, RedisCluster, RedisServer, wait_until};
 use serde_json::{Value, json};
 
 use common::{NAMESPACE, registry};
@@ -184,16 +184,242 @@ fn serve_is_on_loopback_read_only_and_knows_its_own_hosts() {
     assert!(text(&refused.stderr).contains("at least 16 characters"), "{}", text(&refused.stderr));
 }
 
+/// Runs it on a terminal, and types this.
+fn on_a_terminal(redis: &RedisServer, arguments: &str, typed: &str) -> Output {
+    let program = env!("CARGO_BIN_EXE_cbctl");
+    let line = format!("{program} --redis {} --namespace {NAMESPACE} {arguments}", redis.url());
+    let mut script = Command::new("script")
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .env("CB_ACTOR", "maria")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is missing: apt-get install bsdutils");
+    let mut keys = script.stdin.take().unwrap();
+    keys.write_all(typed.as_bytes()).unwrap();
+    // Open until the end: the terminal goes with it.
+    let output = script.wait_with_output().unwrap();
+    drop(keys);
+    output
+}
+
 #[test]
-fn completions_and_the_manual_page_come_with_it() {
+fn an_order_says_what_it_concerns_and_waits_for_a_yes() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    let state = || json_of(&run(&redis, &["show", "orders", "--json"]))["state"].clone();
+    let refused = on_a_terminal(&redis, "open orders --reason migration --for 1h", "n\n");
+    let asked = text(&refused.stdout);
+    assert!(asked.contains("\"orders\" is closed. open: all calls will be rejected, for 1h."), "{asked}");
+    assert!(asked.contains("This concerns 1 instance, no calls at the moment. Go on? [y/N]"), "{asked}");
+    assert_eq!((refused.status.code(), state()), (Some(5), json!("closed")), "{asked}");
+    let enter = on_a_terminal(&redis, "open orders --reason migration", "\n");
+    assert_eq!((enter.status.code(), state()), (Some(5), json!("closed")));
+    let confirmed = on_a_terminal(&redis, "open orders --reason migration", "y\n");
+    assert!(text(&confirmed.stdout).contains("until someone releases it"), "{confirmed:?}");
+    assert_eq!((confirmed.status.code(), state()), (Some(0), json!("forced-open")));
+    let released = on_a_terminal(&redis, "release orders --reason done", "yes\n");
+    assert!(text(&released.stdout).contains("release: the manual override will end."), "{released:?}");
+    assert_eq!((released.status.code(), state()), (Some(0), json!("closed")));
+    let events = text(&run(&redis, &["events"]).stdout);
+    assert!(events.contains("orders  forced-open → closed  done by maria"), "{events}");
+}
+
+#[test]
+fn watch_shows_changes_as_they_happen_and_goes_on_without_redis() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    let mut watching = cbctl(&redis).args(["watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut states = lines.map(|line| {
+        let rows: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        rows[0]["state"].as_str().unwrap_or_default().to_owned()
+    });
+    assert_eq!(states.find(|state| !state.is_empty()).unwrap(), "closed");
+    assert!(run(&redis, &["open", "orders", "--reason", "now", "--yes"]).status.success());
+    states.find(|state| state == "forced-open").unwrap();
+    end_as_a_person_does(&mut watching);
+
+    let mut watching = cbctl(&redis).arg("watch").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines
+        .find(|line| line.contains("forced-open") && line.contains("orders") && line.contains("now"))
+        .unwrap();
+    redis.stop();
+    lines.find(|line| line.contains("NOT CURRENT: ")).expect("old figures are marked as old");
+    redis.restart();
+    lines.find(|line| line.contains("forced-open") && line.contains("orders")).unwrap();
+    end_as_a_person_does(&mut watching);
+    let screen = on_a_terminal_for_a_moment(&redis, "watch");
+    assert!(screen.contains("\u{1b}[H") && screen.contains("orders"), "{screen:?}");
+}
+
+/// Ctrl-C.
+#[track_caller]
+fn end_as_a_person_does(process: &mut std::process::Child) {
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(process.wait().unwrap().code(), Some(0), "Ctrl-C is how it ends");
+}
+
+/// What it shows on a terminal until it shows the breaker.
+fn on_a_terminal_for_a_moment(redis: &RedisServer, arguments: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_cbctl");
+    let line = format!("{program} --redis {} --namespace {NAMESPACE} {arguments}", redis.url());
+    let mut script = Command::new("script")
+        .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is missing: apt-get install bsdutils");
+    let mut keys = script.stdin.take().unwrap();
+    let mut shown = String::new();
+    let mut lines = BufReader::new(script.stdout.take().unwrap()).lines();
+    while !shown.contains("orders") {
+        shown += &lines.next().expect("it goes on").unwrap();
+        shown.push('\n');
+    }
+    // Ctrl-C, typed.
+    keys.write_all(b"\x03").unwrap();
+    // The terminal takes what is still shown.
+    let rest = std::thread::spawn(move || lines.count());
+    script.wait().unwrap();
+    rest.join().unwrap();
+    shown
+}
+
+#[test]
+fn serve_takes_its_tokens_from_files_and_ends_with_ctrl_c() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = |name: &str, token: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, format!("{token}\n")).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let act = token_file("act", "a token that may act");
+    let read = token_file("read", "a token that may read");
+    let mut serving = cbctl(&redis)
+        .args(["serve", "--listen", "127.0.0.1:0", "--prefix", "/ops", "--token-file", &act])
+        .args(["--read-token-file", &read])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (address, role) = line.trim().split_once("  ").unwrap();
+    assert_eq!(role, "(the token may act)");
+    let (address, role_of_nobody) = (address.to_owned(), async |token: Option<&str>| {
+        let request = reqwest::Client::new().get(format!("{address}stats"));
+        let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        common::answer(request).await.status
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        assert_eq!(role_of_nobody(None).await, 401);
+        assert_eq!(role_of_nobody(Some("a token that may read")).await, 200);
+        let order = |token: &str| {
+            let request = reqwest::Client::new().post(format!("{address}breakers/orders/open"));
+            common::answer(request.bearer_auth(token).json(&json!({ "reason": "a test" })))
+        };
+        assert_eq!(order("a token that may read").await.status, 403);
+        assert_eq!(order("a token that may act").await.status, 200);
+    });
+    end_as_a_person_does(&mut serving);
+}
+
+#[test]
+fn errors_are_json_for_those_who_asked_for_json() {
+    let redis = RedisServer::start();
+    one_breaker(&registry(&redis), "orders");
+    let failed = run(&redis, &["show", "order", "--json"]);
+    let said: Value = serde_json::from_slice(&failed.stderr).unwrap();
+    assert_eq!((failed.status.code(), &said["exit_code"]), (Some(3), &json!(3)));
+    assert!(said["error"].as_str().unwrap().contains("did you mean"), "{said}");
+    assert!(failed.stdout.is_empty());
+}
+
+#[test]
+fn doctor_reaches_a_server_by_tls_a_cluster_and_what_sentinel_names() {
+    let authority = Authority::new();
+    let certificate = authority.sign("server", &["127.0.0.1", "localhost"]);
+    let secure = RedisServer::start_tls(&authority, &certificate, &["--tls-auth-clients", "no"]);
+    let doctor = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cbctl"))
+            .args(["--namespace", NAMESPACE, "doctor", "--json"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let findings: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        let verdict = |check: &str| {
+            let findings = findings.as_array().unwrap().iter();
+            let of_it: Vec<_> = findings.filter(|found| found["check"] == check).collect();
+            assert!(!of_it.is_empty(), "{check}: {output:?}");
+            of_it.iter().all(|found| found["verdict"] == "fine")
+        };
+        let all =
+            ["connection", "version", "role", "eviction", "permissions"].iter().all(|check| verdict(check));
+        (all, text(&output.stdout))
+    };
+    let url = format!("{}?cacert={}", secure.tls_url(), authority.file().display());
+    let (fine, said) = doctor(&["--redis", &url]);
+    assert!(fine, "{said}");
+    let untrusted = run_doctor(&secure.tls_url());
+    assert!(untrusted.contains("check ?cacert="), "{untrusted}");
+
+    let cluster = RedisCluster::start(3);
+    let (fine, said) = doctor(&["--cluster", "--redis", &cluster.urls()[0]]);
+    assert!(fine, "{said}");
+    let findings: Value = serde_json::from_str(&said).unwrap();
+    let roles = findings.as_array().unwrap().iter().filter(|found| found["check"] == "role").count();
+    assert_eq!(roles, 3, "each master is looked at: {said}");
+
+    let master = RedisServer::start();
+    let sentinel = RedisServer::start_sentinel("mymaster", &master);
+    let (fine, said) = doctor(&["--sentinel", "mymaster", "--redis", &sentinel.url()]);
+    assert!(fine, "{said}");
+}
+
+fn run_doctor(url: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_cbctl")).args(["--redis", url, "doctor"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    text(&output.stdout)
+}
+
+#[test]
+fn a_shell_completes_commands_and_the_manual_pages_name_every_option() {
     let print = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_cbctl")).args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         text(&output.stdout)
     };
-    assert!(print(&["completions", "bash"]).contains("metrics-only"));
+    // As bash does when a person types "cbctl re" and the tabulator.
+    let program = env!("CARGO_BIN_EXE_cbctl");
+    let typed = format!(
+        "source <({program} completions bash); COMP_WORDS=(cbctl re); COMP_CWORD=1; _cbctl cbctl re cbctl; \
+         printf '%s ' \"${{COMPREPLY[@]}}\""
+    );
+    let completed = Command::new("bash").args(["-c", &typed]).output().unwrap();
+    assert_eq!(text(&completed.stdout), "release reset ", "{completed:?}");
     assert!(print(&["completions", "zsh"]).contains("#compdef cbctl"));
+    assert!(print(&["completions", "fish"]).contains("metrics-only"));
     let manual = print(&["man"]);
     assert!(manual.contains(".TH cbctl") && manual.contains("Exit codes"), "{manual}");
+    for command in ["list", "watch", "show", "open", "disable", "metrics-only", "release", "reset", "events"]
+    {
+        assert!(
+            manual.contains(&format!("cbctl\\-{}(1)", command.replace('-', "\\-"))),
+            "{command}: {manual}"
+        );
+        assert!(print(&["man", command]).contains("namespace"), "{command}");
+    }
+    let opening = print(&["man", "open"]);
+    assert!(opening.contains("\\-\\-reason") && opening.contains("\\-\\-for"), "{opening}");
+    let unknown = Command::new(program).args(["man", "explode"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
     assert!(print(&["--help"]).contains("Exit codes:"));
 }

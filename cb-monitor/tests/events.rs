@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cb_testkit::PATIENCE;
+use cb_runtime::{BreakerConfig, Registry};
+use cb_testkit::{PATIENCE, RedisServer};
 use serde_json::Value;
 
 use common::{Fleet, fail};
@@ -166,41 +167,114 @@ async fn streams_are_bounded() {
     }
 }
 
+/// How often Redis has been asked each of these commands.
+fn calls(redis: &RedisServer, commands: &[&str]) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let of = |command: &&str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))?;
+        line.split(',').next()?.parse::<u64>().ok()
+    };
+    commands.iter().filter_map(of).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_share_one_reading_and_nobody_costs_nothing() {
+async fn readers_share_one_reading_a_second_and_without_a_reader_there_is_none() {
     let fleet = Fleet::start(|monitor| monitor).await;
     fail(&fleet.breaker("orders"), 1).await;
-    fleet.until("/stats", |answer| answer.headers["x-total-count"] == "1").await;
-    // Commands in two seconds, the application's own and those within scripts among them.
-    let commands = async || {
-        let before = fleet.redis.commands_processed();
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        fleet.redis.commands_processed() - before
-    };
-    // Instances tell of their calls for ten seconds after the latest look.
-    let mut idle = u64::MAX;
-    for _ in 0..8 {
-        idle = idle.min(commands().await);
-    }
-    let mut streams = vec![Stream::open(&fleet, "?overview=true", None).await];
-    let one = commands().await.max(commands().await);
-    for _ in 1..20 {
-        streams.push(Stream::open(&fleet, "?overview=true", None).await);
-    }
-    let twenty = commands().await.min(commands().await);
-    eprintln!("commands in two seconds: {idle} without a reader, {one} with one, {twenty} with twenty");
-    // Readers of their own would cost twenty times as much.
-    assert!(twenty <= 3 * one, "twenty readers: {twenty} commands, one: {one}");
-    // An instance that exchanges at the pace of a tense breaker: ten scripts a second of some twenty
-    // commands.
-    assert!(one <= idle + 2 * 10 * 20, "one reader: {one} commands, without one: {idle}");
-    drop(streams);
-    let mut after = commands().await;
-    for _ in 0..12 {
-        if after <= idle + 10 {
-            break;
+    let readings = || calls(&fleet.redis, &["hscan"]);
+    // No reader has come yet: the monitor has not even looked once.
+    fleet.application.fleet().await.unwrap();
+    let (before, asked) = (readings(), calls(&fleet.redis, &["hgetall"]));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((readings(), calls(&fleet.redis, &["hgetall"])), (before, asked));
+
+    let mut streams = Vec::new();
+    for readers in [1, 20] {
+        while streams.len() < readers {
+            streams.push(Stream::open(&fleet, "?overview=true", None).await);
         }
-        after = commands().await;
+        let (before, start) = (readings(), Instant::now());
+        // Every reader is served, from the same readings.
+        for _ in 0..3 {
+            for stream in &mut streams {
+                stream.of_kind("overview").await;
+            }
+        }
+        let made = readings() - before;
+        let most = start.elapsed().as_secs() + 2;
+        assert!((1..=most).contains(&made), "{readers} readers: {made} readings in {:?}", start.elapsed());
     }
-    assert!(after <= idle + 10, "after all are gone: {after} commands, before: {idle}");
+    drop(streams);
+    // The last reading ends, and instances stop telling of their calls ten seconds after it.
+    let watched = || fleet.redis.cli(&["EXISTS", "cb1:{tests}:watched"]).trim() == "1";
+    cb_testkit::wait_until(PATIENCE, "nobody looks any more", || !watched());
+    let before = readings();
+    let monitored = fleet.redis.monitor();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let commands = monitored.finish();
+    assert_eq!(readings(), before);
+    // An instance that has not yet heard of it may tell once more.
+    let figures = commands.iter().filter(|command| command.contains(":figures")).count();
+    assert!(figures <= 4, "{commands:#?}");
+}
+
+/// Calls of ten circuits, of which some fail: an instance as in a service.
+async fn load(registry: Registry) {
+    let config = BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(1000);
+    let breakers: Vec<_> =
+        (0..10).map(|number| registry.get_or_create(&format!("service-{number}"), config.clone())).collect();
+    loop {
+        for breaker in &breakers {
+            let fails = fastrand::f64() < 0.02;
+            let _ = breaker.call(async || if fails { Err("down") } else { Ok(()) }).await;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Commands, and milliseconds of Redis' processor, a second.
+async fn cost(redis: &RedisServer) -> (f64, f64) {
+    let processor = || -> f64 {
+        let of = |field| redis.info("cpu", field).parse::<f64>().unwrap();
+        (of("used_cpu_user") + of("used_cpu_sys")) * 1000.0
+    };
+    let (commands, spent, start) = (redis.commands_processed(), processor(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let seconds = start.elapsed().as_secs_f64();
+    ((redis.commands_processed() - commands) as f64 / seconds, (processor() - spent) / seconds)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_costs_redis_less_than_an_instance() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    let mut loads = tokio::task::JoinSet::new();
+    loads.spawn(load(fleet.application.clone()));
+    loads.spawn(load(common::registry(&fleet.redis)));
+    fleet.until("/stats", |answer| answer.headers["x-total-count"] == "10").await;
+    let nobody_looks = || fleet.redis.cli(&["EXISTS", "cb1:{tests}:watched"]).trim() == "0";
+    cb_testkit::wait_until(PATIENCE, "nobody looks any more", nobody_looks);
+    let (without, without_cpu) = cost(&fleet.redis).await;
+    let mut stream = Stream::open(&fleet, "?overview=true", None).await;
+    for _ in 0..3 {
+        stream.of_kind("overview").await;
+    }
+    let reading = tokio::spawn(async move {
+        loop {
+            stream.of_kind("overview").await;
+        }
+    });
+    let (with_reader, with_reader_cpu) = cost(&fleet.redis).await;
+    reading.abort();
+    cb_testkit::wait_until(PATIENCE, "nobody looks any more", nobody_looks);
+    loads.spawn(load(common::registry(&fleet.redis)));
+    cost(&fleet.redis).await;
+    let (with_instance, with_instance_cpu) = cost(&fleet.redis).await;
+    let (reader, instance) = (with_reader - without, with_instance - without);
+    eprintln!(
+        "Redis without a reader: {without:.0} commands and {without_cpu:.1} ms of processor a second; a reader \
+         adds {reader:.0} and {:.1} ms, an instance {instance:.0} and {:.1} ms",
+        with_reader_cpu - without_cpu,
+        with_instance_cpu - without_cpu,
+    );
+    assert!(reader <= instance, "a reader adds {reader:.0} commands a second, an instance {instance:.0}");
 }

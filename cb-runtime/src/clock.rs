@@ -35,8 +35,13 @@ pub(crate) fn wall(us: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_micros(us)).unwrap_or(UNIX_EPOCH)
 }
 
+/// Microseconds since 1970.
+pub(crate) fn unix_us_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, micros)
+}
+
 fn unix_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros)
+    unix_us_of(SystemTime::now())
 }
 
 /// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.
@@ -161,6 +166,12 @@ impl ManualClock {
     pub fn advance(&self, span: Duration) {
         self.0.now.fetch_add(micros(span), Ordering::AcqRel);
         self.0.moved.notify_waiters();
+    }
+
+    /// Moves the clock back, as only a machine's wall clock can be moved: for a store's clock.
+    #[cfg(test)]
+    pub(crate) fn set_back(&self, span: Duration) {
+        self.0.now.fetch_sub(micros(span), Ordering::AcqRel);
     }
 }
 

@@ -56,6 +56,13 @@
 pub mod attribute {
     pub use crate::__private::*;
 }
+/// What `cbctl doctor` looks at a store through. Not a public interface.
+#[cfg(all(feature = "cluster", feature = "sentinel"))]
+#[doc(hidden)]
+pub mod inspect {
+    pub use crate::store::redis::Target;
+    pub use crate::store::redis::inspect::{Server, connect};
+}
 #[doc(hidden)]
 mod __private;
 mod breaker;

@@ -151,7 +151,7 @@ pub struct Setting {
 }
 
 /// The layer that sets a value. Each layer takes precedence over those below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Origin {
@@ -311,6 +311,15 @@ pub struct FleetBreaker {
     /// while somebody asks for them: the first answer may have this instance's alone, and from five seconds
     /// later on they are a second old. An instance with more than 2,000 breakers tells of 2,000.
     pub outcomes: Outcomes,
+    /// The number of times that a metrics-only breaker would have opened, on all living instances since each
+    /// was started. See `outcomes` for when it is known.
+    pub would_have_opened: u64,
+    /// When that was last.
+    #[serde(serialize_with = "serial::option_time")]
+    pub would_have_opened_at: Option<SystemTime>,
+    /// The ids of instances that have opened the circuit for themselves only, because the others do not see
+    /// the failures that they see (`min_failing_instances`). See `outcomes` for when it is known.
+    pub isolated: Vec<String>,
     /// The number of consecutive openings, which determines the backoff.
     pub openings: u32,
     /// The number of probes in flight.
@@ -448,6 +457,8 @@ pub struct InstanceSettings {
     pub node: String,
     /// The settings that differ from the built-in ones, by name.
     pub settings: BTreeMap<String, String>,
+    /// The layer that each of them comes from.
+    pub origins: BTreeMap<String, Origin>,
     /// Whether they differ from the settings that most instances have.
     pub drift: bool,
 }

@@ -103,6 +103,22 @@ async fn the_memory_store_is_steered_alike() {
 }
 
 #[tokio::test]
+async fn a_release_and_a_reset_keep_their_reason() {
+    let registry = Registry::builder().build().unwrap();
+    let control = registry.control("orders").by("alice");
+    control.force_open("migration").await.unwrap();
+    control.clone().because("migration is done").release().await.unwrap();
+    control.force_open("again").await.unwrap();
+    control.clone().because("a false alarm").reset().await.unwrap();
+    control.force_open("and again").await.unwrap();
+    control.release().await.unwrap();
+    let history = registry.history(10).await.unwrap();
+    let closed = history.iter().filter(|change| change.to == State::Closed);
+    let reasons: Vec<_> = closed.map(|change| (&*change.reason, &*change.actor)).collect();
+    assert_eq!(reasons, [("released", "alice"), ("a false alarm", "alice"), ("migration is done", "alice")]);
+}
+
+#[tokio::test]
 async fn an_empty_name_and_an_expiry_of_zero_are_errors() {
     let registry = Registry::builder().build().unwrap();
     let error = registry.control("").reset().await.unwrap_err();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use cb_runtime::{
-    BreakerConfig, FleetBreaker, FleetQuery, InstanceInfo, Registry, RegistryBuilder, State, circuit_breaker,
+    BreakerConfig, FleetBreaker, FleetQuery, InstanceInfo, Origin, Registry, RegistryBuilder, State,
+    circuit_breaker,
 };
 use cb_testkit::{PATIENCE, RedisServer};
 use common::Broken;
@@ -297,7 +298,112 @@ async fn settings_of_every_instance_show_who_differs() {
     let drift: Vec<_> =
         told.iter().map(|told| (&*told.node, &*told.settings["failure_threshold"], told.drift)).collect();
     assert_eq!(drift, [("a", "3", false), ("b", "3", false), ("c", "9", true)]);
+    assert_eq!(told[0].origins["failure_threshold"], Origin::Attribute);
     let tenants = async || watching.settings("tenant-{id}").await.unwrap();
     eventually("tenants' too", tenants, |told| told.len() == 3 && told.iter().all(|told| !told.drift)).await;
     assert_eq!(watching.drifting().await.unwrap(), ["orders"]);
+    let all = watching.fleet_settings().await.unwrap();
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["orders", "tenant-{id}"]);
+    assert_eq!(all["orders"], watching.settings("orders").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_through_all_pages_reads_names_once_and_thousands_of_breakers_in_small_requests() {
+    const BREAKERS: usize = 3000;
+    let redis = RedisServer::start();
+    let [registry, watching] = [(); 2].map(|()| on(&redis).build().unwrap());
+    for number in 0..BREAKERS {
+        let name = format!("tenant-{number:04}");
+        registry.get_or_create(&name, BreakerConfig::default());
+        // A third of them have a key of their own, of the others reports have told everything.
+        if number % 3 == 0 { fail(&registry, &name).await } else { succeed(&registry, &name).await }
+    }
+    registry.control("tenant-0001").disable("off").await.unwrap();
+    registry.fleet().await.unwrap();
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    let mut query = FleetQuery::default().limit(1000);
+    let mut rows = Vec::new();
+    loop {
+        let page = watching.fleet_page(&query).await.unwrap();
+        rows.extend(page.breakers);
+        match page.next {
+            Some(next) => query = query.after(next),
+            None => break,
+        }
+    }
+    assert_eq!((rows.len(), rows[0].state), (BREAKERS, State::Disabled));
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    for (number, row) in rows.iter().enumerate() {
+        assert_eq!(row.name, format!("tenant-{number:04}"));
+        let expected = if number % 3 == 0 { (1, 0) } else { (0, u64::from(number != 1)) };
+        assert_eq!((row.failures, row.successes), expected, "{row:?}");
+        assert_eq!(row.last_failure_at.is_some(), number % 3 == 0, "{row:?}");
+    }
+    let calls = |command: &str| {
+        let stats = redis.cli(&["INFO", "commandstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse::<usize>().unwrap())
+    };
+    // The table of a hash may have up to twice as many places as members, and each look is at 500 of them.
+    let looks = 2 * BREAKERS.next_power_of_two() / 500 + 2;
+    assert!((2..=looks).contains(&calls("hscan")) && calls("zscan") <= looks, "{}", calls("hscan"));
+    assert_eq!(calls("hkeys"), 0, "no command looks at all at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_at_one_time_share_a_reading_and_each_sees_what_was_before_it_asked() {
+    let redis = RedisServer::start();
+    let registry = on(&redis).build().unwrap();
+    for round in 0..20 {
+        let name = format!("orders-{round}");
+        registry.control(&name).disable("off").await.unwrap();
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let registry = registry.clone();
+            readers.spawn(async move { registry.fleet_page(&FleetQuery::default()).await });
+        }
+        for page in readers.join_all().await {
+            assert!(page.unwrap().breakers.iter().any(|breaker| breaker.name == name), "{name} is there");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_metrics_only_breaker_would_have_done_is_told_by_all_instances() {
+    let redis = RedisServer::start();
+    let [a, b, watching] = [(); 3].map(|()| on(&redis).build().unwrap());
+    let config = BreakerConfig::default().failure_threshold(2);
+    a.control("orders").metrics_only("watching").await.unwrap();
+    for registry in [&a, &b] {
+        let breaker = registry.get_or_create("orders", config.clone());
+        let state = async || breaker.state();
+        eventually("it is metrics-only", state, |state| *state == State::MetricsOnly).await;
+        for _ in 0..2 {
+            fail(registry, "orders").await;
+        }
+    }
+    let told = eventually(
+        "both have told",
+        async || row(&watching, "orders").await,
+        |row| row.would_have_opened >= 2,
+    )
+    .await;
+    assert!(near(told.would_have_opened_at), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_has_opened_for_itself_only_is_named() {
+    let redis = RedisServer::start();
+    let [a, watching] = [(); 2].map(|()| on(&redis).build().unwrap());
+    let config = BreakerConfig::default().failure_threshold(2).min_failing_instances(2);
+    a.get_or_create("orders", config);
+    for _ in 0..2 {
+        fail(&a, "orders").await;
+    }
+    assert_eq!(a.breaker("orders").unwrap().state(), State::Open);
+    a.fleet().await.unwrap();
+    let told =
+        eventually("it has told", async || row(&watching, "orders").await, |row| !row.isolated.is_empty())
+            .await;
+    assert_eq!((told.state, &*told.isolated), (State::Closed, &[a.instance().to_owned()][..]));
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cb_runtime::clock::Clock;
 use cb_runtime::{Breaker, BreakerConfig, Registry, State, circuit_breaker};
 use cb_testkit::{PATIENCE, Proxy, RedisServer, wait_until};
 use common::{Broken, bounded};
@@ -183,6 +184,25 @@ async fn fleet_activity_is_published_to_the_recorder() {
         recorded.wait_for(tier, |recorded| recorded.count(&format!("cache_hits_total {labels}")) == 1);
         assert_eq!(recorded.histograms[&format!("cache_age_seconds {labels}")].len(), 1);
     }
+
+    // Durations are published by a registry that measures calls, and by no other.
+    let (clock, hands) = Clock::manual();
+    let measured = Registry::builder().namespace("measured").clock(clock).measure_calls().build().unwrap();
+    let timed = measured.get_or_create("orders", config());
+    for seconds in [1, 2] {
+        let body = async || {
+            hands.advance(Duration::from_secs(seconds));
+            Ok::<_, Broken>(())
+        };
+        timed.call(body).await.unwrap();
+    }
+    let spans = "call_seconds breaker=orders namespace=measured";
+    recorded.wait_for(spans, |recorded| recorded.histograms.get(spans).is_some_and(|spans| spans.len() == 2));
+    let total: f64 = recorded.histograms[spans].iter().sum();
+    assert!((total - 3.0).abs() < 0.06, "{total} s");
+    let unasked = |key: &String| key.starts_with("call_seconds") && key.contains("namespace=shop");
+    assert!(!recorded.histograms.keys().any(unasked));
+    assert_eq!(timed.snapshot().outcomes.slow, 0, "no call is slow without a limit");
 
     // A recorder that blocks delays neither calls nor a shutdown.
     let held = bounded(door.lock()).await;

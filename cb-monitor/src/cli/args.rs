@@ -14,7 +14,7 @@ use super::EXIT_CODES;
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) connection: Connection,
-    /// Print JSON, for programs.
+    /// Print JSON, for programs: answers to stdout, an error to stderr.
     #[arg(long, global = true)]
     pub(super) json: bool,
     #[command(subcommand)]
@@ -84,8 +84,11 @@ pub(super) enum Command {
         /// Which shell.
         shell: Shell,
     },
-    /// Print the manual page.
-    Man,
+    /// Print the manual page, in the format of man.
+    Man {
+        /// That of one command, such as "open".
+        command: Option<String>,
+    },
 }
 
 /// Which breakers, and in which order.

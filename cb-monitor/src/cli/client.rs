@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cb_runtime::Registry;
+use cb_runtime::inspect::Target;
 
 use super::Failure;
 use super::args::Connection;
@@ -21,20 +22,31 @@ pub(super) struct Client {
     error: Arc<Mutex<Option<String>>>,
 }
 
+impl Connection {
+    /// Which Redis the options name.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        match (&self.sentinel, &*self.redis) {
+            (Some(master), urls) => Ok(Target::Sentinel { urls: urls.to_vec(), master: master.clone() }),
+            (None, nodes) if self.cluster => Ok(Target::Cluster(nodes.to_vec())),
+            (None, [one]) => Ok(Target::Single(one.clone())),
+            (None, _) => {
+                let error = "several addresses need --cluster, or --sentinel with the master's name";
+                Err(Failure::Usage(error.into()))
+            }
+        }
+    }
+}
+
 impl Client {
     pub(super) fn connect(connection: &Connection) -> Result<Client, Failure> {
         let error = Arc::new(Mutex::new(None));
         let heard = error.clone();
         let builder = Registry::builder().namespace(&connection.namespace);
         let builder = builder.on_error(move |error| *lock(&heard) = Some(error.to_string()));
-        let builder = match (&connection.sentinel, &*connection.redis) {
-            (Some(master), sentinels) => builder.redis_sentinel(sentinels, master),
-            (None, nodes) if connection.cluster => builder.redis_cluster(nodes),
-            (None, [one]) => builder.redis(one),
-            (None, _) => {
-                let error = "several addresses need --cluster, or --sentinel with the master's name";
-                return Err(Failure::Usage(error.into()));
-            }
+        let builder = match connection.target()? {
+            Target::Single(url) => builder.redis(url),
+            Target::Cluster(nodes) => builder.redis_cluster(nodes),
+            Target::Sentinel { urls, master } => builder.redis_sentinel(urls, master),
         };
         let registry = builder.build().map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(Client { source: Source::new(registry.clone()), registry, error })

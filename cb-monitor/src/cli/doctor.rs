@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use cb_runtime::inspect::{self, Server};
 use redis::aio::MultiplexedConnection;
-use redis::{Client as RedisClient, RedisError, cmd};
+use redis::{RedisError, cmd};
 use serde::Serialize;
 
 use super::args::Connection;
@@ -37,49 +38,67 @@ enum Verdict {
 }
 
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+struct Findings {
+    list: Vec<Finding>,
+    /// Before each message: the server that it is about, if there are several.
+    place: String,
+}
 
 impl Findings {
-    fn fine(&mut self, check: &'static str, message: impl Into<String>) {
-        self.0.push(Finding { check, verdict: Verdict::Fine, message: message.into() });
+    fn add(&mut self, check: &'static str, verdict: Verdict, message: &str) {
+        self.list.push(Finding { check, verdict, message: format!("{}{message}", self.place) });
     }
 
-    fn notice(&mut self, check: &'static str, message: impl Into<String>) {
-        self.0.push(Finding { check, verdict: Verdict::Notice, message: message.into() });
+    fn fine(&mut self, check: &'static str, message: impl AsRef<str>) {
+        self.add(check, Verdict::Fine, message.as_ref());
     }
 
-    fn problem(&mut self, check: &'static str, message: impl Into<String>) {
-        self.0.push(Finding { check, verdict: Verdict::Problem, message: message.into() });
+    fn notice(&mut self, check: &'static str, message: impl AsRef<str>) {
+        self.add(check, Verdict::Notice, message.as_ref());
+    }
+
+    fn problem(&mut self, check: &'static str, message: impl AsRef<str>) {
+        self.add(check, Verdict::Problem, message.as_ref());
     }
 }
 
 pub(super) async fn run(connection: &Connection, json: bool) -> Result<(), Failure> {
     let mut findings = Findings::default();
-    // Behind Sentinel and in a cluster, the first address is asked what can be asked of any server.
-    match connect(&connection.redis[0]).await {
-        Ok(mut redis) => {
-            findings.fine("connection", "Redis answers");
-            server(&mut redis, &mut findings).await;
-            clock(&mut redis, &mut findings).await;
-            permissions(&mut redis, &connection.namespace, &mut findings).await;
-        }
-        Err(error) => findings.problem("connection", advice(&error)),
+    match inspect::connect(connection.target()?, PATIENCE).await {
+        Ok(mut servers) => match refusal(&mut servers).await {
+            Some(error) => findings.problem("connection", advice(&error)),
+            None => look_at(&mut servers, &connection.namespace, &mut findings).await,
+        },
+        Err(error) => findings.problem("connection", advice(&error.to_string())),
     }
     fleet(connection, &mut findings).await?;
-    print(&findings.0, json);
-    let problem = findings.0.iter().any(|finding| finding.verdict == Verdict::Problem);
+    print(&findings.list, json);
+    let problem = findings.list.iter().any(|finding| finding.verdict == Verdict::Problem);
     if problem { Err(Failure::Reported) } else { Ok(()) }
 }
 
-async fn connect(url: &str) -> Result<MultiplexedConnection, String> {
-    let client = RedisClient::open(url).map_err(|error| error.to_string())?;
-    let connecting = client.get_multiplexed_async_connection();
-    let connected = tokio::time::timeout(PATIENCE, connecting).await;
-    let mut connection = connected
-        .map_err(|_| format!("no answer within {PATIENCE:?}"))?
-        .map_err(|error| error.to_string())?;
-    cmd("PING").query_async::<()>(&mut connection).await.map_err(|error| error.to_string())?;
-    Ok(connection)
+async fn look_at(servers: &mut [Server], namespace: &str, findings: &mut Findings) {
+    let addresses: Vec<_> = servers.iter().map(|server| &*server.address).collect();
+    findings.fine("connection", format!("{} answers", addresses.join(", ")));
+    let several = servers.len() > 1;
+    for Server { address, connection } in &mut *servers {
+        findings.place = if several { format!("{address}: ") } else { String::new() };
+        server(connection, findings).await;
+        clock(connection, findings).await;
+    }
+    findings.place.clear();
+    permissions(servers, namespace, findings).await;
+}
+
+/// What a server says to a client that has not logged in.
+async fn refusal(servers: &mut [Server]) -> Option<String> {
+    for Server { connection, .. } in servers {
+        match cmd("PING").query_async::<()>(connection).await {
+            Err(error) if error.code() == Some("NOAUTH") => return Some(error.to_string()),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// What to do about an error at the connection.
@@ -93,6 +112,12 @@ fn advice(error: &str) -> String {
         "is Redis running, and the port right?"
     } else if error.contains("DB index") {
         "the database in the address does not exist"
+    } else if error.contains("certificate") {
+        "check ?cacert= in --redis"
+    } else if error.contains("no master with the name") {
+        "check --sentinel"
+    } else if error.contains("cluster support disabled") {
+        "this server is no part of a cluster; leave --cluster out"
     } else {
         "check --redis (CB_REDIS_URL)"
     };
@@ -201,20 +226,29 @@ async fn clock(redis: &mut MultiplexedConnection, findings: &mut Findings) {
 }
 
 /// Tries the kinds of command that the fleet needs, on a key of its own.
-async fn permissions(redis: &mut MultiplexedConnection, namespace: &str, findings: &mut Findings) {
+async fn permissions(servers: &mut [Server], namespace: &str, findings: &mut Findings) {
     let key = format!("cb1:{{{namespace}}}:doctor");
     let script = "redis.call('SET', KEYS[1], '1', 'PX', 1000) return redis.call('DEL', KEYS[1])";
-    let tried: Result<i64, RedisError> = async {
-        let sha: String = cmd("SCRIPT").arg("LOAD").arg(script).query_async(redis).await?;
-        cmd("EVALSHA").arg(sha).arg(1).arg(&key).query_async(redis).await
+    let mut tried = Ok(0);
+    for Server { connection, .. } in servers {
+        tried = async {
+            let sha: String = cmd("SCRIPT").arg("LOAD").arg(script).query_async(connection).await?;
+            let written = cmd("EVALSHA").arg(sha).arg(1).arg(&key).query_async::<i64>(connection).await?;
+            cmd("HSCAN").arg(&key).arg(0).query_async::<redis::Value>(connection).await?;
+            Ok::<_, RedisError>(written)
+        }
+        .await;
+        // One of a cluster's masters has the namespace.
+        if !tried.as_ref().is_err_and(|error| error.code() == Some("MOVED")) {
+            break;
+        }
     }
-    .await;
     match tried {
         Ok(_) => findings.fine("permissions", "scripts may be loaded and run, and may write below cb1:"),
         Err(error) => findings.problem(
             "permissions",
             format!(
-                "a script cannot write below cb1: ({error}); docs/redis.md has the ACL that the fleet needs"
+                "a command below cb1: is refused ({error}); docs/redis.md has the ACL that the fleet needs"
             ),
         ),
     }

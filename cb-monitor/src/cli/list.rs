@@ -76,7 +76,7 @@ fn draw(figures: &Figures, filter: &Filter, error: Option<&str>, json: bool) -> 
     if let Some(error) = error {
         line(&mut out, &format!("NOT CURRENT: {}", text::plain(error)))?;
     }
-    let height = comfy_table_height().saturating_sub(4);
+    let height = usize::from(text::terminal_size().1).saturating_sub(4);
     for row in table(&rows, true).lines().take(height) {
         line(&mut out, row)?;
     }
@@ -85,11 +85,6 @@ fn draw(figures: &Figures, filter: &Filter, error: Option<&str>, json: bool) -> 
     }
     write!(out, "\x1b[J")?;
     Ok(out.flush()?)
-}
-
-/// Lines of the terminal.
-fn comfy_table_height() -> usize {
-    std::env::var("LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or(40)
 }
 
 fn table(rows: &[Row], with_rates: bool) -> String {

@@ -75,6 +75,7 @@ impl From<std::io::Error> for Failure {
 /// Runs it.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let json = arguments.json;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -85,8 +86,12 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if let Some(message) = failure.message() {
-                eprintln!("cbctl: {message}");
+            match failure.message() {
+                Some(error) if json => {
+                    eprintln!("{}", serde_json::json!({ "error": error, "exit_code": failure.code() }));
+                }
+                Some(error) => eprintln!("cbctl: {error}"),
+                None => {}
             }
             ExitCode::from(failure.code())
         }
@@ -100,8 +105,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Arguments::command(), "cbctl", &mut std::io::stdout());
             return Ok(());
         }
-        Command::Man => {
-            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+        Command::Man { command } => {
+            clap_mangen::Man::new(manual(command.as_deref())?).render(&mut std::io::stdout())?;
             return Ok(());
         }
         Command::Doctor => return doctor::run(&connection, json).await,
@@ -127,8 +132,24 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Events { follow, number } => events::events(&client, follow, number, json).await,
         Command::Serve(options) => serve::serve(&client, &options, json).await,
-        Command::Doctor | Command::Completions { .. } | Command::Man => Ok(()),
+        Command::Doctor | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     };
     client.close().await;
     outcome
+}
+
+/// What a manual page is about: all of it, or one command.
+fn manual(command: Option<&str>) -> Result<clap::Command, Failure> {
+    let mut all = Arguments::command();
+    let Some(name) = command else { return Ok(all) };
+    all.build();
+    let known: Vec<_> = all.get_subcommands().map(|known| known.get_name().to_owned()).collect();
+    let found = all.find_subcommand(name).ok_or_else(|| {
+        Failure::Usage(format!(
+            "there is no command \"{}\"; there are {}",
+            text::plain(name),
+            known.join(", ")
+        ))
+    })?;
+    Ok(found.clone())
 }

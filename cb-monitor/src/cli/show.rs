@@ -10,8 +10,9 @@ use super::text;
 use crate::figures::{Figures, Row, seconds};
 
 pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), Failure> {
-    let row = find(client, name).await?;
-    let settings = client.source.settings(name).await.unwrap_or_default();
+    let row = find(client, name, &mut Figures::default()).await?;
+    let instances = client.source.instances().await.unwrap_or_default();
+    let settings = instances.settings.of(name);
     if json {
         let mut answer = serde_json::json!(row);
         answer["instances"] = serde_json::json!(settings);
@@ -41,6 +42,15 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
         ("in a row", row.consecutive_failures.to_string()),
         ("probes", row.probes.to_string()),
         ("openings", row.openings.to_string()),
+        (
+            "would have opened",
+            if row.would_have_opened > 0 {
+                format!("{} times", row.would_have_opened)
+            } else {
+                String::new()
+            },
+        ),
+        ("open only on", text::plain(&row.isolated.join(", "))),
         ("checks health", text::plain(row.leader.as_deref().unwrap_or_default())),
     ] {
         if !value.is_empty() {
@@ -50,7 +60,7 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
     println!("{}", table.trim_fmt());
     if !settings.is_empty() {
         let mut table = text::table(&["node", "instance", "settings"]);
-        for instance in &settings {
+        for instance in settings {
             let given = instance.settings.iter().map(|(name, value)| format!("{name} = {value}"));
             let given = text::plain(&given.collect::<Vec<_>>().join(", "));
             let mark = if instance.drift { "differs: " } else { "" };
@@ -66,9 +76,8 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
 }
 
 /// The row of one breaker, or what to say where there is none.
-pub(super) async fn find(client: &Client, name: &str) -> Result<Row, Failure> {
-    let mut figures = Figures::default();
-    client.read(&mut figures).await?;
+pub(super) async fn find(client: &Client, name: &str, figures: &mut Figures) -> Result<Row, Failure> {
+    client.read(figures).await?;
     figures.row(name, Instant::now()).ok_or_else(|| {
         let advice = match figures.similar(name) {
             Some(similar) => format!("did you mean \"{}\"?", text::plain(&similar)),

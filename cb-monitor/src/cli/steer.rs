@@ -1,21 +1,31 @@
 //! `cbctl open`, `disable`, `metrics-only`, `release`, `reset`.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 use super::args::Asked;
 use super::client::Client;
 use super::{Failure, show, text};
-use crate::figures::Row;
-use crate::fleet::{Action, Order, Refusal};
+use crate::figures::{Figures, Row};
+use crate::fleet::{Action, BlastRadius, Order, Refusal};
 
 pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: bool) -> Result<(), Failure> {
     let order =
         Order::new(action, &asked.reason, &asked.actor, asked.expires_in.as_deref()).map_err(failure)?;
-    let row = show::find(client, &asked.name).await?;
+    let mut figures = Figures::default();
+    let row = show::find(client, &asked.name, &mut figures).await?;
     if !asked.yes {
-        let instances =
-            client.source.instances().await.map_or(0, |instances| instances.alive.saturating_sub(1));
-        confirm(action, &row, &order, instances)?;
+        if !std::io::stdin().is_terminal() {
+            let error = "nobody can be asked for confirmation here; add --yes if you are sure";
+            return Err(Failure::Unconfirmed(error.into()));
+        }
+        // Rates follow from two readings.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let row = show::find(client, &asked.name, &mut figures).await.unwrap_or(row);
+        let mut instances = client.source.instances().await.unwrap_or_default();
+        // Not this command itself.
+        instances.alive = instances.alive.saturating_sub(1);
+        confirm(action, &row, &order, BlastRadius::of(&row, &instances))?;
     }
     client.source.obey(&asked.name, &order).await.map_err(failure)?;
     let (name, state) = (text::plain(&asked.name), action.leads_to());
@@ -30,17 +40,13 @@ pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: 
 }
 
 /// Says what the order would do, and waits for a yes.
-fn confirm(action: Action, row: &Row, order: &Order, instances: usize) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        let error = "nobody can be asked for confirmation here; add --yes if you are sure";
-        return Err(Failure::Unconfirmed(error.into()));
-    }
+fn confirm(action: Action, row: &Row, order: &Order, radius: BlastRadius) -> Result<(), Failure> {
     let effect = match action {
-        Action::Open => "will reject all calls",
-        Action::Disable => "will make all calls, and count nothing",
-        Action::MetricsOnly => "will make all calls, and reject none",
-        Action::Release => "will end the manual override",
-        Action::Reset => "will close the circuit, and count from nothing",
+        Action::Open => "all calls will be rejected",
+        Action::Disable => "all calls will be made, and nothing counted",
+        Action::MetricsOnly => "all calls will be made and counted, and none rejected",
+        Action::Release => "the manual override will end",
+        Action::Reset => "the circuit will close, and count from nothing",
     };
     let until = match order.expires_in {
         Some(span) => format!(", for {}", humantime::format_duration(span)),
@@ -48,7 +54,7 @@ fn confirm(action: Action, row: &Row, order: &Order, instances: usize) -> Result
         None => String::new(),
     };
     eprint!(
-        "\"{}\" is {}. {}: {instances} instances {effect}{until}. Go on? [y/N] ",
+        "\"{}\" is {}. {}: {effect}{until}. This concerns {radius}. Go on? [y/N] ",
         text::plain(&row.name),
         row.state,
         action.as_str()

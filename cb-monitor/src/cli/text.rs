@@ -47,9 +47,18 @@ pub(super) fn state(state: State) -> Cell {
     Cell::new(state).fg(color(state))
 }
 
+/// Columns and lines of the terminal; of a piece of paper, where there is none or it does not tell.
+pub(super) fn terminal_size() -> (u16, u16) {
+    let size = if is_terminal() { crossterm::terminal::size().ok() } else { None };
+    size.filter(|(columns, lines)| *columns > 0 && *lines > 0).unwrap_or((160, 60))
+}
+
 /// An empty table in the style of all of them.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
+    if is_terminal() {
+        table.set_width(terminal_size().0);
+    }
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().map(|title| Cell::new(title.to_uppercase()).fg(Color::DarkGrey)));
     for column in table.column_iter_mut() {

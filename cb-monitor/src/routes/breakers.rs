@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::figures::enrich;
+use crate::fleet::BlastRadius;
 use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::sync::lock;
@@ -24,16 +24,16 @@ pub(super) async fn breaker(
     let Path(name) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     hub.refresh().await;
     let row = lock(&hub.figures).row(&name, Instant::now());
-    let mut row = row.ok_or_else(|| unknown(&hub, &name))?;
-    let snapshots = hub.source.snapshots([&*name].into_iter());
-    enrich(std::slice::from_mut(&mut row), &snapshots);
+    let row = row.ok_or_else(|| unknown(&hub, &name))?;
     let timeline = lock(&hub.log).of_breaker(&name, TIMELINE);
+    let instances = hub.instances().unwrap_or_default();
     let mut answer = json!(row);
     answer["timeline"] = json!(timeline);
     answer["can_act"] = json!(!access.is_read_only());
-    answer["instances"] = json!(hub.source.settings(&name).await.unwrap_or_default());
+    answer["instances"] = json!(instances.settings.of(&name));
+    answer["concerns"] = json!(BlastRadius::of(&row, &instances));
     // What this process alone knows, where it has the breaker registered.
-    answer["here"] = json!(snapshots.get(&*name));
+    answer["here"] = json!(hub.source.snapshot(&name));
     Ok(Json(answer))
 }
 

@@ -38,16 +38,13 @@ pub(crate) fn router(prefix: &str, hub: Arc<Hub>, access: Access) -> Router {
         .route(&format!("{prefix}/stats"), get(stats::stats))
         .route(&format!("{prefix}/overview"), get(stats::overview))
         .route(&format!("{prefix}/instances"), get(stats::instances))
+        .route(&format!("{prefix}/settings"), get(stats::settings))
         .route(&format!("{prefix}/metrics"), get(metrics::metrics))
         .route(&format!("{prefix}/events"), get(events::events))
         .route(&format!("{prefix}/history"), get(events::history))
         .route(&format!("{prefix}/breakers/{{name}}"), get(breakers::breaker))
         .layer(middleware::from_fn_with_state(context.clone(), readers_only));
-    let mut open = Router::new()
-        .route(&format!("{prefix}/"), get(page::html))
-        .route(&format!("{prefix}/page.css"), get(page::css))
-        .route(&format!("{prefix}/page.js"), get(page::script))
-        .route(&format!("{prefix}/icon.svg"), get(page::icon))
+    let mut open = page::add(Router::new(), prefix)
         .route(&format!("{prefix}/live"), get(health::live))
         // Has its own check of who may act.
         .route(&format!("{prefix}/breakers/{{name}}/{{action}}"), post(actions::act))
@@ -76,7 +73,7 @@ async fn readers_only(State(context): State<Context>, request: Request, next: Ne
 async fn unknown() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "there is nothing here; there are health, live, stats, overview, instances, metrics, events, history, breakers/{name} and the page",
+        "there is nothing here; there are health, live, stats, overview, instances, settings, metrics, events, history, breakers/{name} and the page",
     )
 }
 

@@ -1,7 +1,9 @@
-//! The page: three embedded files, and a policy that lets it load nothing else.
+//! The page: embedded files, and a policy that lets it load nothing else.
 
+use axum::Router;
 use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
+use axum::routing::get;
 
 /// Only what comes from here, and nothing inline.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -9,19 +11,36 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 const CSP: HeaderName = header::CONTENT_SECURITY_POLICY;
 
-pub(super) async fn html() -> impl IntoResponse {
+async fn html() -> impl IntoResponse {
     let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (CSP, POLICY)];
     (headers, include_str!("../page/page.html"))
 }
 
-pub(super) async fn css() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("../page/page.css"))
-}
+/// What the page loads, by name.
+const FILES: [(&str, &str, &str); 13] = [
+    ("page.css", CSS, include_str!("../page/page.css")),
+    ("icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
+    ("page.js", SCRIPT, include_str!("../page/page.js")),
+    ("detail.js", SCRIPT, include_str!("../page/detail.js")),
+    ("dom.js", SCRIPT, include_str!("../page/dom.js")),
+    ("known.js", SCRIPT, include_str!("../page/known.js")),
+    ("orders.js", SCRIPT, include_str!("../page/orders.js")),
+    ("overview.js", SCRIPT, include_str!("../page/overview.js")),
+    ("rows.js", SCRIPT, include_str!("../page/rows.js")),
+    ("spark.js", SCRIPT, include_str!("../page/spark.js")),
+    ("stream.js", SCRIPT, include_str!("../page/stream.js")),
+    ("timeline.js", SCRIPT, include_str!("../page/timeline.js")),
+    ("words.js", SCRIPT, include_str!("../page/words.js")),
+];
 
-pub(super) async fn script() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("../page/page.js"))
-}
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-pub(super) async fn icon() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("../page/icon.svg"))
+/// Adds the page and what it loads.
+pub(super) fn add<S: Clone + Send + Sync + 'static>(router: Router<S>, prefix: &str) -> Router<S> {
+    let page = router.route(&format!("{prefix}/"), get(html));
+    FILES.into_iter().fold(page, |router, (name, mime, content)| {
+        let file = move || async move { ([(header::CONTENT_TYPE, mime)], content) };
+        router.route(&format!("{prefix}/{name}"), get(file))
+    })
 }

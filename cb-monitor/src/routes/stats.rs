@@ -8,9 +8,10 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use cb_runtime::{InstanceInfo, State as Circuit};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::Context;
-use crate::figures::{Filter, Row, Sort, enrich, seconds};
+use crate::figures::{Filter, Row, Sort, seconds};
 use crate::hub::Overview;
 use crate::problem::Problem;
 use crate::sync::lock;
@@ -43,12 +44,10 @@ pub(super) async fn stats(
     })?;
     let filter = asked.filter()?;
     hub.refresh().await;
-    let ((mut rows, total), as_of) = {
+    let ((rows, total), as_of) = {
         let figures = lock(&hub.figures);
         (figures.page(&filter, Instant::now()), figures.as_of())
     };
-    let names: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
-    enrich(&mut rows, &hub.source.snapshots(names.iter().map(|name| &**name)));
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static("x-total-count"), total.into());
     let mut say = |name, value: String| {
@@ -77,6 +76,28 @@ pub(super) async fn overview(State(Context { hub, .. }): State<Context>) -> Json
 pub(super) async fn instances(State(Context { hub, .. }): State<Context>) -> Json<Vec<InstanceInfo>> {
     hub.refresh().await;
     Json(hub.instances().unwrap_or_default().list)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskedSettings {
+    /// Only breakers that not all instances judge by the same settings.
+    #[serde(default)]
+    drift: bool,
+}
+
+/// What each instance judges each breaker by.
+pub(super) async fn settings(
+    State(Context { hub, .. }): State<Context>,
+    asked: Result<Query<AskedSettings>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(asked) = asked
+        .map_err(|rejection| Problem::bad_request(format!("{}; there is drift", rejection.body_text())))?;
+    hub.refresh().await;
+    let instances = hub.instances().unwrap_or_default();
+    let all = instances.settings.all().iter();
+    let shown = all.filter(|(_, told)| !asked.drift || told.iter().any(|instance| instance.drift));
+    Ok(Json(shown.map(|(name, told)| (name.clone(), json!(told))).collect()))
 }
 
 impl Asked {

@@ -16,7 +16,6 @@ const browser = await chromium.launch({
 let page;
 let complaints = [];
 
-
 const orders = {
   async open({ url, width = 1280, height = 800, dark = false, phone = false }) {
     await page?.context().close();
@@ -39,6 +38,23 @@ const orders = {
     await page.locator(selector, { hasText: text }).first().waitFor({ state: "visible", timeout: limit });
     return Date.now() - start;
   },
+  /** Begins to wait for a class on what is selected: for the frame that shows it. */
+  async expect({ selector, name }) {
+    await page.evaluate(({ selector, name }) => {
+      window.expected = new Promise((resolve) => {
+        const look = () => {
+          if (!document.querySelector(selector)?.classList.contains(name)) return;
+          observer.disconnect();
+          requestAnimationFrame(() => resolve(Date.now()));
+        };
+        const observer = new MutationObserver(look);
+        observer.observe(document.querySelector("#rows"), { subtree: true, childList: true, attributes: true });
+        look();
+      });
+    }, { selector, name });
+  },
+  /** When that was, in milliseconds since 1970. */
+  async expected() { return page.evaluate(() => window.expected); },
   async click({ selector }) { await page.locator(selector).first().click(); },
   async fill({ selector, text }) { await page.locator(selector).fill(text); },
   async press({ key }) { await page.keyboard.press(key); },
@@ -53,8 +69,16 @@ const orders = {
     const found = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] }));
     return found.violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => `${node.html.slice(0, 200)} ${node.failureSummary}`).slice(0, 3).join(" | ")}`);
   },
-  /** Scrolls through all rows; how long frames took, and what is left in memory. */
+  /** Scrolls through all rows: how long frames took, how long the page's thread computed for each, and what is left in memory. */
   async scroll({ selector, frames = 120 }) {
+    const session = await page.context().newCDPSession(page);
+    // By the thread's own clock, which stands while others compute.
+    await session.send("Performance.enable", { timeDomain: "threadTicks" });
+    const busy = async () => {
+      const { metrics } = await session.send("Performance.getMetrics");
+      return metrics.find(({ name }) => name === "TaskDuration").value * 1000;
+    };
+    const before = await busy();
     const measured = await page.evaluate(async ({ selector, frames }) => {
       const view = document.querySelector(selector), spans = [];
       let last = performance.now();
@@ -66,12 +90,12 @@ const orders = {
         last = now;
       }
       spans.sort((a, b) => a - b);
-      return { median: spans[frames >> 1], p95: spans[Math.floor(frames * 0.95)], nodes: document.querySelectorAll("*").length };
+      return { median_ms: spans[frames >> 1], p95_ms: spans[Math.floor(frames * 0.95)], nodes: document.querySelectorAll("*").length };
     }, { selector, frames });
-    const session = await page.context().newCDPSession(page);
+    const busy_ms = (await busy() - before) / frames;
     await session.send("HeapProfiler.collectGarbage");
     const { usedSize } = await session.send("Runtime.getHeapUsage");
-    return { ...measured, heap_mb: usedSize / 1e6 };
+    return { ...measured, busy_ms, heap_mb: usedSize / 1e6 };
   },
   async screenshot({ path }) { await page.screenshot({ path }); },
 };

@@ -27,6 +27,8 @@ pub(crate) struct RegistryContext {
     /// Whether a fleet shares the store. A shared store's clock counts from 1970; the memory store uses this
     /// instance's clock.
     has_shared_store: bool,
+    /// Every call is measured, for a histogram of durations.
+    pub(crate) measures_calls: bool,
     pub(crate) clock: Clock,
     pub(crate) events: Arc<EventBus>,
     pub(crate) cache: Cache,
@@ -60,6 +62,7 @@ impl RegistryContext {
             node: instance.clone(),
             connection: Connection::default(),
             has_shared_store: false,
+            measures_calls: false,
             instance,
             clock,
             events,
@@ -78,6 +81,11 @@ impl RegistryContext {
 
     pub(crate) fn with_node(self, node: Arc<str>) -> Self {
         RegistryContext { node, ..self }
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn measuring_calls(self, measures_calls: bool) -> Self {
+        RegistryContext { measures_calls, ..self }
     }
 
     pub(crate) fn with_shared_store(self, has_shared_store: bool) -> Self {

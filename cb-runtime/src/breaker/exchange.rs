@@ -106,8 +106,7 @@ impl Core {
         self.transact(|inner, _| inner.machine.announce(epoch))
     }
 
-    /// The store has refused this breaker's entry: its outcomes are kept, and overrides that wait for it
-    /// fail.
+    /// The store has refused this breaker's entry: its outcomes are kept, and overrides that wait fail.
     pub(crate) fn receive_error(&self, problem: &str) {
         let error = Error::store("exchanging counts", problem);
         let failed = self.transact(|inner, _| {

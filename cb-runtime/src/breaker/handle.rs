@@ -132,7 +132,11 @@ impl Breaker {
     /// # Errors
     /// As [`force_open`](Self::force_open).
     pub async fn release(&self) -> Result<(), Error> {
-        self.place(self.pending(State::Closed, "released"), true).taken().await
+        self.release_because("released").await
+    }
+
+    pub(crate) async fn release_because(&self, reason: &str) -> Result<(), Error> {
+        self.place(self.pending(State::Closed, reason), true).taken().await
     }
 
     /// Closes the circuit for the whole fleet, from any state. Its counts start at zero.
@@ -140,11 +144,11 @@ impl Breaker {
     /// # Errors
     /// As [`force_open`](Self::force_open).
     pub async fn reset(&self) -> Result<(), Error> {
-        self.begin_reset().taken().await
+        self.begin_reset("reset").taken().await
     }
 
-    pub(crate) fn begin_reset(&self) -> Placed {
-        self.place(self.pending(State::Closed, "reset"), false)
+    pub(crate) fn begin_reset(&self, reason: &str) -> Placed {
+        self.place(self.pending(State::Closed, reason), false)
     }
 
     async fn hold(&self, to: State, reason: &str) -> Result<(), Error> {
@@ -187,11 +191,12 @@ pub(crate) struct Placed(oneshot::Receiver<Result<(), Error>>);
 impl Placed {
     /// Returns once the store has the override.
     pub(crate) async fn taken(self) -> Result<(), Error> {
-        let Some(answer) = within(ANSWER, self.0).await else {
+        if let Some(answer) = within(ANSWER, self.0).await {
+            answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
+        } else {
             let problem = format!("the coordinator has not answered within {ANSWER:?}");
-            return Err(Error::store("overriding the state", problem));
-        };
-        answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
+            Err(Error::store("overriding the state", problem))
+        }
     }
 }
 

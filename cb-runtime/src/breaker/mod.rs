@@ -11,6 +11,7 @@ mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
 mod exchange;
+mod figures;
 pub(crate) mod gate;
 mod handle;
 pub(crate) mod health;
@@ -31,16 +32,23 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use acquired::Permit;
+pub(crate) use figures::Figures;
 pub use handle::Breaker;
 
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::error::Error;
+#[cfg(feature = "metrics")]
+use crate::metrics::Histogram;
 use crate::name::{self, BreakerName};
-use crate::snapshot::{Outcomes, Snapshot, State, WindowSnapshot};
+#[cfg(feature = "metrics")]
+use crate::snapshot::Outcomes;
+use crate::snapshot::{Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Record};
 use crate::strategy::Calls;
+#[cfg(feature = "metrics")]
+use crate::sync::lock;
 use context::RegistryContext;
 use counters::{Outcome, ShardedCounter};
 use gate::{Closed, Gate};
@@ -78,6 +86,9 @@ pub(crate) struct Core {
     opened_at: AtomicU64,
     last_failure: AtomicU64,
     counters: ShardedCounter,
+    /// How long calls took, if the registry measures them: until they are published.
+    #[cfg(feature = "metrics")]
+    durations: Option<Mutex<Histogram>>,
     context: Arc<RegistryContext>,
     me: Weak<Core>,
     /// Already in the context's list of breakers that have something to exchange.
@@ -115,6 +126,8 @@ struct Inner {
     /// Where that stands.
     given_at: Option<&'static Location<'static>>,
     line: SettingsLine,
+    /// Trips that a metrics-only breaker would have made, and the latest.
+    would_have_opened: (u64, Option<Moment>),
     /// Callers that wait for a probe.
     callers: Vec<(LeaseId, oneshot::Sender<Grant>)>,
     /// Callers that wait for the store to take an override.
@@ -188,11 +201,11 @@ impl Core {
         Arc::new_cyclic(|me| Core {
             error_name: name::of(&name),
             name,
-            gate: Gate::new(machine.state(), closed(&machine, now)),
+            gate: Gate::new(machine.state(), closed(&machine, &context, now)),
             due: AtomicU64::new(due(&machine)),
             due_after: AtomicU64::new(due(&machine).saturating_sub(now.0)),
             rejects_until: AtomicU64::new(rejects_until(&machine, now)),
-            slow_us: AtomicU64::new(settings::slow_us(machine.settings())),
+            slow_us: AtomicU64::new(settings::slow_us(machine.settings(), &context)),
             ramp,
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
@@ -201,6 +214,8 @@ impl Core {
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(),
+            #[cfg(feature = "metrics")]
+            durations: context.measures_calls.then(Mutex::default),
             context,
             me: me.clone(),
             dirty: AtomicBool::new(false),
@@ -219,6 +234,7 @@ impl Core {
                 given,
                 given_at: None,
                 line,
+                would_have_opened: (0, None),
                 callers: Vec::new(),
                 overrides: Vec::new(),
             }),
@@ -266,17 +282,30 @@ impl Core {
     /// Whether a call that ends now was slow. Not inlined: it would stand in every guarded function.
     #[inline(never)]
     pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
+        #[cfg(feature = "metrics")]
+        if let (Some(durations), Some(took)) = (&self.durations, watch.elapsed(&self.context.clock)) {
+            lock(durations).add(took);
+        }
         watch.is_slow(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
 
-    /// Whether a call that takes this long is slow.
+    /// Whether a call that takes this long, and is dropped then, is slow.
     pub(crate) fn is_slow(&self, took: Duration) -> bool {
+        #[cfg(feature = "metrics")]
+        if let Some(durations) = &self.durations {
+            lock(durations).add(took);
+        }
         micros(took) >= self.slow_us.load(Ordering::Relaxed)
     }
 
-    /// Begins to measure a call, if a rule looks at durations.
+    /// Begins to measure a call, if a rule looks at durations, or a histogram of them is asked for.
     #[inline(never)]
     pub(crate) fn stopwatch(&self) -> Stopwatch {
+        // A histogram needs every duration exactly.
+        #[cfg(feature = "metrics")]
+        if self.context.measures_calls {
+            return Stopwatch::start(&self.context.clock, 0);
+        }
         Stopwatch::start(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
     }
 
@@ -331,11 +360,13 @@ impl Core {
         self.transact(|inner, _| inner.machine.epoch())
     }
 
+    #[cfg(feature = "metrics")]
     pub(crate) fn outcomes(&self) -> Outcomes {
         self.counters.outcomes()
     }
 
     /// The window that it judges by, if it judges by one.
+    #[cfg(feature = "metrics")]
     pub(crate) fn window(&self) -> Option<Calls> {
         self.transact(|inner, now| {
             let machine = &inner.machine;
@@ -347,6 +378,14 @@ impl Core {
     pub(crate) fn settings_line(&self) -> Option<Arc<str>> {
         let is_observed = self.is_observed.load(Ordering::Acquire);
         (!is_observed).then(|| self.transact(|inner, _| inner.line.text()))
+    }
+
+    /// How long calls took since the last time this was asked.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn take_durations(&self) -> Histogram {
+        self.durations
+            .as_ref()
+            .map_or_else(Histogram::default, |durations| std::mem::take(&mut *lock(durations)))
     }
 
     /// A cached result has answered one of its calls.
@@ -383,10 +422,10 @@ impl Core {
     }
 }
 
-fn closed(machine: &StateMachine, now: Moment) -> Closed {
+fn closed(machine: &StateMachine, context: &RegistryContext, now: Moment) -> Closed {
     if machine.ramp(now).is_some() {
         Closed::Ramping
-    } else if machine.settings().slow.is_some() {
+    } else if machine.settings().slow.is_some() || context.measures_calls {
         Closed::Measuring
     } else {
         Closed::Plain

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::context::RegistryContext;
 use super::machine::Now;
 use super::{Core, Inner, closed};
 use crate::clock::{Moment, micros};
@@ -116,12 +117,12 @@ impl Core {
 
     fn judge_by(&self, inner: &mut Inner, settings: Settings, now: Now) {
         inner.line.replace(&settings);
-        self.slow_us.store(slow_us(&settings), Ordering::Relaxed);
+        self.slow_us.store(slow_us(&settings, &self.context), Ordering::Relaxed);
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         inner.machine.configure(settings, now);
         self.ramp.set(inner.machine.ramp(now.at));
         // The generation stays, so that the outcomes of calls in flight are not late.
-        self.gate.change(self.gate.word(), closed(&inner.machine, now.at));
+        self.gate.change(self.gate.word(), closed(&inner.machine, &self.context, now.at));
     }
 
     /// Returns an error about another instance's differing settings, once.
@@ -151,8 +152,11 @@ fn conflict(
     )
 }
 
-pub(super) fn slow_us(settings: &Settings) -> u64 {
-    settings.slow.map_or(u64::MAX, |slow| micros(slow.duration))
+/// From which duration on a call is slow; `u64::MAX`: none is, and no call is measured.
+pub(super) fn slow_us(settings: &Settings, context: &RegistryContext) -> u64 {
+    // A call that is only measured is never slow.
+    let never = if context.measures_calls { u64::MAX - 1 } else { u64::MAX };
+    settings.slow.map_or(never, |slow| micros(slow.duration))
 }
 
 pub(super) fn checked_every_us(settings: &Settings) -> u64 {

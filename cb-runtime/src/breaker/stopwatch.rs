@@ -58,6 +58,15 @@ impl Stopwatch {
         Stopwatch(clock.now().0.saturating_sub(spent) | EXACT | SUSPENDED)
     }
 
+    /// How long the call, which ends now, took. `None` if it was not measured from its beginning on the exact
+    /// clock.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn elapsed(self, clock: &Clock) -> Option<std::time::Duration> {
+        let begin = self.0 & !(EXACT | SUSPENDED);
+        let took_us = clock.now().0.saturating_sub(begin);
+        (self.0 & EXACT != 0).then(|| std::time::Duration::from_micros(took_us))
+    }
+
     /// Whether the call, which ends now, was slow.
     #[inline]
     pub(crate) fn is_slow(self, clock: &Clock, limit_us: u64) -> bool {

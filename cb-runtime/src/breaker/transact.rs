@@ -80,12 +80,15 @@ impl Core {
             inner.published = machine.generation();
             self.ramp.set(machine.ramp(now));
             // Last: a call that sees this state also sees what is stored above.
-            self.gate.set(machine.state(), closed(machine, now));
+            self.gate.set(machine.state(), closed(machine, &self.context, now));
         }
     }
 
     fn defer(&self, inner: &mut Inner, word: GateWord, now: Now) -> Deferred {
         let mut effects = inner.machine.take_effects();
+        if effects.would_open.is_some() {
+            inner.would_have_opened = (inner.would_have_opened.0 + 1, Some(now.at));
+        }
         let mut grants = Vec::new();
         for id in std::mem::take(&mut effects.granted) {
             let caller = inner.callers.iter().position(|(caller, _)| *caller == id);

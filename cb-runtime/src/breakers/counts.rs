@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{BreakerMap, CHUNK, Registered};
-use crate::metrics::{OTHERS, OutcomeCounts, calls};
+use crate::metrics::{Histogram, OTHERS, OutcomeCounts, calls};
 use crate::snapshot::State;
 use crate::sync::lock;
 
@@ -19,6 +19,8 @@ pub(crate) struct BreakerCounts<'a> {
     pub(crate) failure_rate: Option<f64>,
     /// Its calls by outcome since they were asked for the last time.
     pub(crate) calls: OutcomeCounts,
+    /// How long they took, if the registry measures that.
+    pub(crate) durations: Histogram,
 }
 
 impl BreakerMap {
@@ -37,6 +39,7 @@ impl BreakerMap {
                         epoch: (!breaker.keyed).then(|| breaker.core.epoch()),
                         failure_rate: breaker.failure_rate(),
                         calls: breaker.new_calls(),
+                        durations: breaker.core.take_durations(),
                     });
                 }
             }
@@ -48,6 +51,7 @@ impl Registered {
     /// It is about to be evicted: what has not been published of it goes to the sum of its pattern.
     pub(super) fn count_out(&self, name: &Arc<str>) {
         let sum = self.pattern().unwrap_or(OTHERS);
+        self.core.context().events.meter.took(name, self.core.take_durations());
         self.core.context().events.meter.leave(name, sum, self.new_calls());
     }
 

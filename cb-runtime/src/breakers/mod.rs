@@ -138,7 +138,7 @@ impl BreakerMap {
     }
 
     /// What they judge by: at most this many, by name, and keyed ones by the name in their attribute.
-    pub(crate) fn settings_lines(&self, most: usize) -> BTreeMap<String, Arc<str>> {
+    pub(crate) fn settings_lines(&self, most: usize) -> BTreeMap<String, (Arc<str>, Arc<Core>)> {
         let cores: Vec<_> = {
             let breakers = self.read();
             let mut cores = HashMap::new();
@@ -151,7 +151,7 @@ impl BreakerMap {
             }
             cores.into_iter().take(most).collect()
         };
-        cores.into_iter().filter_map(|(label, core)| Some((label, core.settings_line()?))).collect()
+        cores.into_iter().filter_map(|(label, core)| Some((label, (core.settings_line()?, core)))).collect()
     }
 
     /// Whether the fleet has this breaker in a state other than closed, and it is not registered here.

@@ -24,14 +24,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
-use crate::breaker::machine::{PACE, Want};
+use crate::breaker::machine::{PACE, Soon, Want};
 use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{
-    Batch, Entry, EventsAt, FleetRow, IDLE, Load, MAX_ENTRIES, Position, Record, Report, Store,
-};
+use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Record, Report, Store};
 use pace::{Pace, vary};
 use schedule::Schedule;
 use skew::Skew;
@@ -51,8 +49,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_m
 
 /// What others ask of the coordinator.
 pub(crate) enum Command {
-    /// Tell the store all there is, then read the fleet's overview.
-    Fleet(oneshot::Sender<Result<Vec<FleetRow>, Error>>),
+    /// Tell the store all there is.
+    Tell(oneshot::Sender<()>),
     /// The stream has a gap, or cannot be read: learn the states anew.
     Resync,
     /// The store has lost the state of a breaker that is not registered here.
@@ -91,8 +89,6 @@ pub(crate) struct Coordinator {
     missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
-    /// An event that an answer told of has not come.
-    suspects_gap: bool,
     ever_up: bool,
 }
 
@@ -157,7 +153,6 @@ impl Coordinator {
             continuity: Continuity::default(),
             missing: BTreeSet::new(),
             answered_at: now,
-            suspects_gap: false,
             ever_up: false,
         }
     }
@@ -207,9 +202,12 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 request = self.requests.recv() => match request {
-                    Some(Command::Fleet(answer)) => {
-                        let rows = self.fleet().await;
-                        let _ = answer.send(rows);
+                    Some(Command::Tell(told)) => {
+                        if !self.context.store_up() {
+                            self.connect().await;
+                        }
+                        self.tell_all().await;
+                        let _ = told.send(());
                     }
                     Some(Command::Resync) => self.resync = true,
                     Some(Command::WriteBack(name)) => drop(self.missing.insert(name)),
@@ -308,18 +306,19 @@ impl Coordinator {
     /// counted successes, too.
     fn look(&mut self, now: Moment, all: bool) {
         self.looked_at = now;
+        let failures = all || now >= self.pace.failures_at();
         let mut cores = self.context.take_dirty();
         cores.extend(self.schedule.take(now));
         if all {
             cores.extend(self.context.take_counted());
         }
         for core in cores {
-            self.look_at_one(core, all);
+            self.look_at_one(core, all, failures);
         }
     }
 
-    /// `all`: quiet breakers without failures are reported as well, and not later.
-    fn look_at_one(&mut self, core: Arc<Core>, all: bool) {
+    /// `all`: quiet breakers are reported, and not later. `failures`: those with failures are.
+    fn look_at_one(&mut self, core: Arc<Core>, all: bool, failures: bool) {
         let agenda = core.review();
         if let Some(at) = agenda.again {
             self.schedule.add(&core, at);
@@ -331,8 +330,18 @@ impl Coordinator {
         match agenda.want {
             Want::Nothing => {}
             Want::Exchange => self.tense.push(core),
-            Want::Report { failures } if failures || all => self.quiet.push(core),
-            Want::Report { .. } => core.mark_counted(),
+            Want::Report { soon: Soon::AtThisPace } => self.quiet.push(core),
+            Want::Report { soon: Soon::Failures } if failures => {
+                self.pace.failures_reported(self.looked_at);
+                self.quiet.push(core);
+            }
+            Want::Report { .. } if all => self.quiet.push(core),
+            Want::Report { soon } => {
+                if soon == Soon::Failures {
+                    self.schedule.add(&core, self.pace.failures_at());
+                }
+                core.mark_counted();
+            }
         }
     }
 
@@ -377,6 +386,7 @@ impl Coordinator {
                 break;
             }
         }
+        self.pace.asked(self.context.clock.now());
         if all {
             self.pace.reported(self.context.clock.now());
         }
@@ -416,7 +426,7 @@ impl Coordinator {
         }
         self.heard(&answer.warnings, &answer.position, &before);
         for core in cores {
-            self.look_at_one((*core).clone(), false);
+            self.look_at_one((*core).clone(), false, false);
         }
         Ok(())
     }
@@ -462,8 +472,7 @@ impl Coordinator {
             self.stream.trouble(&self.context, problem);
         }
         let now = self.context.clock.now();
-        self.suspects_gap |= self.stream.misses_events(position, now);
-        if self.suspects_gap || self.stream.is_another(position, before) {
+        if self.stream.misses_events(position, now) || self.stream.is_another(position, before) {
             self.resync = true;
             self.context.wake();
         }
@@ -480,13 +489,10 @@ impl Coordinator {
     /// Learns where the fleet is, tells the batch whose fate is unknown once more, then everything else.
     async fn connect(&mut self) {
         self.context.sign_of_life();
-        if std::mem::take(&mut self.suspects_gap) {
-            let next = self.store.history(EventsAt::After(self.stream.position().id), 1);
-            if patiently("reading the event stream", LONG_PATIENCE, next)
-                .await
-                .is_ok_and(|events| events.is_empty())
-            {
-                self.stream.skip();
+        if let Some(position) = self.stream.overdue_after() {
+            let next = self.store.history(EventsAt::After(position.id), 1);
+            if let Ok(events) = patiently("reading the event stream", LONG_PATIENCE, next).await {
+                self.stream.settle_overdue(events.is_empty());
             }
         }
         let sent_at = self.context.clock.now();
@@ -536,7 +542,7 @@ impl Coordinator {
         let found = self.continuity(before, &load.position).await?;
         self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
         self.measure(load.now_us, sent_at);
-        self.stream.place(&load.position);
+        self.stream.place(&load.position, before);
         for problem in &load.warnings {
             self.stream.trouble(&self.context, problem);
         }
@@ -630,18 +636,6 @@ impl Coordinator {
         }
     }
 
-    async fn fleet(&mut self) -> Result<Vec<FleetRow>, Error> {
-        if !self.context.store_up() {
-            self.connect().await;
-        }
-        self.tell_all().await;
-        let rows = patiently("reading the fleet's overview", LONG_PATIENCE, self.store.fleet()).await;
-        if let Err(error) = &rows {
-            self.lost(error);
-        }
-        rows
-    }
-
     /// Twice, because what was decided before the first contact can be proposed only after it.
     async fn tell_all(&mut self) {
         for _ in 0..2 {
@@ -651,7 +645,7 @@ impl Coordinator {
             self.tense.clear();
             self.quiet.clear();
             for core in self.breakers.all() {
-                self.look_at_one(core, true);
+                self.look_at_one(core, true, true);
             }
             if self.tense.is_empty() && self.quiet.is_empty() {
                 return;

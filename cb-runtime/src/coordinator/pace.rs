@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 
-/// The bounds of the two intervals.
+/// The bounds of the intervals.
 const EXCHANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Of quiet breakers with failures: no decision waits for them, because a notice comes before it.
+const FAILURES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(3));
 const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// An instance that has nothing to tell asks this often whether the store still holds what it held: one that
 /// has lost its data is given back what this instance knows within a second.
 const HEARTBEAT: Duration = Duration::from_millis(700);
+/// An instance asks at least this often, even while it exchanges: only the answer to a report names breakers
+/// that the store has lost.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 
 /// When the next exchange, report and question are due. Times are counted from answers, so a store that is
 /// slow is asked less; they vary by a quarter, so that instances which began together do not go on together.
@@ -18,13 +23,23 @@ pub(super) struct Pace {
     answer_time: Duration,
     exchange_at: Moment,
     report_at: Moment,
+    failures_at: Moment,
     ask_at: Moment,
+    ask_by: Moment,
     varies: bool,
 }
 
 impl Pace {
     pub(super) fn new(now: Moment) -> Self {
-        Pace { answer_time: Duration::ZERO, exchange_at: now, report_at: now, ask_at: now, varies: true }
+        Pace {
+            answer_time: Duration::ZERO,
+            exchange_at: now,
+            report_at: now,
+            failures_at: now,
+            ask_at: now,
+            ask_by: now,
+            varies: true,
+        }
     }
 
     /// One without variation, for a fleet in which all else is decided by a seed.
@@ -47,6 +62,15 @@ impl Pace {
         self.report_at = now.after(self.varied(self.report_interval()));
     }
 
+    pub(super) fn failures_reported(&mut self, now: Moment) {
+        let interval = (self.answer_time * 30).clamp(FAILURES.0, FAILURES.1);
+        self.failures_at = now.after(self.varied(interval));
+    }
+
+    pub(super) fn failures_at(&self) -> Moment {
+        self.failures_at
+    }
+
     pub(super) fn exchange_at(&self) -> Moment {
         self.exchange_at
     }
@@ -55,8 +79,13 @@ impl Pace {
         self.report_at
     }
 
+    /// The store has answered a report, which may have been empty.
+    pub(super) fn asked(&mut self, now: Moment) {
+        self.ask_by = now.after(self.varied(LONGEST_SILENCE));
+    }
+
     pub(super) fn ask_at(&self) -> Moment {
-        self.ask_at
+        self.ask_at.min(self.ask_by)
     }
 
     fn exchange_interval(&self) -> Duration {
@@ -123,5 +152,17 @@ mod tests {
         times.sort_unstable();
         assert!(times[0] >= MS * 750 && times[999] < MS * 1250);
         assert!(times[250] < MS * 950 && times[750] > MS * 1050, "spread over the whole");
+    }
+
+    #[test]
+    fn instance_that_exchanges_all_the_time_asks_as_well() {
+        let begin = Moment(1_000_000);
+        let mut pace = Pace::steady(begin);
+        pace.asked(begin);
+        for exchange in 1..=25 {
+            let now = begin.after(EXCHANGE.0 * exchange);
+            pace.answered(now, now);
+        }
+        assert_eq!(pace.ask_at(), begin.after(LONGEST_SILENCE));
     }
 }

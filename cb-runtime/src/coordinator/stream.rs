@@ -37,6 +37,19 @@ pub(super) enum Continuity {
     Lost,
 }
 
+/// Events of which an answer has told, and which have not arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Missing {
+    #[default]
+    None,
+    /// They may be on their way. `number`: this instance's position, at which it has been since `since`.
+    Delayed { number: u64, since: Moment },
+    /// They may have been trimmed away: without a later event, nothing in the stream shows the gap.
+    Overdue,
+    /// They are gone. The next load continues at the store's position.
+    Gone,
+}
+
 /// This instance's position in the stream; shared by the stream's reader and the coordinator.
 #[derive(Default)]
 pub(crate) struct Stream {
@@ -45,10 +58,7 @@ pub(crate) struct Stream {
     continuity: Mutex<Continuity>,
     running: AtomicBool,
     lost: AtomicBool,
-    /// While answers have a later position than this instance: its number here, and since when.
-    behind: Mutex<Option<(u64, Moment)>>,
-    /// The events up to the store's position are gone, so the next load continues behind them.
-    skips: AtomicBool,
+    missing: Mutex<Missing>,
     /// `running` or `position` has been set by the coordinator.
     changed: Notify,
     /// The problem that was reported last.
@@ -72,11 +82,17 @@ impl Position {
 
 impl Stream {
     /// Sets the position after a load. The same stream is read on from the old position, so that no event is
-    /// missed. Another stream is read from `now`, its position at the time of the load.
-    pub(crate) fn place(&self, now: &Position) {
+    /// missed. Another stream is read from `now`, its position at the time of the load. `before`: this
+    /// instance's position when it asked. The reader may have read on since, and is right then.
+    pub(crate) fn place(&self, now: &Position, before: &Position) {
         let mut position = lock(&self.position);
-        let skips = self.skips.swap(false, Ordering::AcqRel);
-        if skips || position.incarnation != now.incarnation || position.number > now.number {
+        let mut missing = lock(&self.missing);
+        let skips = *missing == Missing::Gone;
+        if skips {
+            *missing = Missing::None;
+        }
+        let is_behind = skips || position.incarnation != now.incarnation || position.number > now.number;
+        if is_behind && *position == *before {
             *position = now.clone();
             drop(position);
             self.changed.notify_one();
@@ -93,34 +109,37 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Whether an event of the answered position is overdue. It may have been trimmed away, and without a
-    /// later event, nothing in the stream shows the gap.
+    /// Whether an event of the answered position is overdue.
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
-        let mut behind = lock(&self.behind);
-        if answered.incarnation != position.incarnation || answered.number <= position.number {
-            *behind = None;
-            return false;
-        }
-        match *behind {
-            Some((number, since)) if number == position.number => {
-                let misses = now.since(since) >= LATE;
-                if misses {
-                    *behind = None;
+        let mut missing = lock(&self.missing);
+        *missing =
+            match *missing {
+                _ if answered.incarnation != position.incarnation || answered.number <= position.number => {
+                    Missing::None
                 }
-                misses
-            }
-            _ => {
-                *behind = Some((position.number, now));
-                false
-            }
-        }
+                Missing::Delayed { number, since } if number == position.number => {
+                    if now.since(since) >= LATE { Missing::Overdue } else { *missing }
+                }
+                Missing::None | Missing::Delayed { .. } => {
+                    Missing::Delayed { number: position.number, since: now }
+                }
+                known => known,
+            };
+        matches!(*missing, Missing::Overdue | Missing::Gone)
     }
 
-    /// Makes the next load continue at the store's position: the events before it are gone.
-    pub(super) fn skip(&self) {
-        self.is_broken(Continuity::Gap);
-        self.skips.store(true, Ordering::Release);
+    /// The position after which the stream has to be asked for events that are overdue.
+    pub(super) fn overdue_after(&self) -> Option<Position> {
+        (*lock(&self.missing) == Missing::Overdue).then(|| self.position())
+    }
+
+    /// The store was asked for the overdue events. If they are gone, the next load continues at its position.
+    pub(super) fn settle_overdue(&self, are_gone: bool) {
+        *lock(&self.missing) = if are_gone { Missing::Gone } else { Missing::None };
+        if are_gone {
+            self.is_broken(Continuity::Gap);
+        }
     }
 
     fn is_broken(&self, continuity: Continuity) {
@@ -277,5 +296,23 @@ pub(crate) fn transition(context: &RegistryContext, event: &StreamEvent, from: S
         failures: evidence.failures,
         open_for: (record.state == State::Open).then(|| Duration::from_micros(record.reset_timeout_us)),
         cursor: Some(Cursor { incarnation: incarnation.clone(), number: *number, id: id.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_does_not_set_a_reader_back_that_has_read_on() {
+        let at = |number: u64| Position { incarnation: "one".into(), id: format!("{number}-0"), number };
+        let stream = Stream::default();
+        stream.place(&at(5), &stream.position());
+        // An event arrives while the answer to a load is under way.
+        *lock(&stream.position) = at(6);
+        stream.place(&at(5), &at(5));
+        assert_eq!(stream.position(), at(6), "the event would be read twice");
+        stream.place(&at(2), &at(6));
+        assert_eq!(stream.position(), at(2), "the store has lost events");
     }
 }

@@ -17,6 +17,10 @@ impl Histogram {
         *self.0.entry(rounded(micros(span))).or_default() += 1;
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn absorb(&mut self, other: &Histogram) {
         for (value, count) in &other.0 {
             *self.0.entry(*value).or_default() += count;

@@ -32,10 +32,20 @@ pub(crate) fn calls(outcomes: Outcomes) -> OutcomeCounts {
 /// A countable event of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fact {
-    Transition { from: State, to: State, by: By },
-    CacheHit { shared: bool },
-    HealthCheck { passed: bool },
+    Transition {
+        from: State,
+        to: State,
+        by: By,
+    },
+    CacheHit {
+        shared: bool,
+    },
+    HealthCheck {
+        passed: bool,
+    },
     WouldHaveOpened,
+    /// A call that was measured.
+    Call,
 }
 
 /// The originator of a transition.
@@ -66,6 +76,13 @@ impl Facts {
         noted.count += 1;
         if let Some(span) = span {
             noted.spans.add(span);
+        }
+    }
+
+    /// Adds calls that took so long.
+    pub(crate) fn took(&mut self, durations: &Histogram) {
+        if !durations.is_empty() {
+            self.0.entry(Fact::Call).or_default().spans.absorb(durations);
         }
     }
 
@@ -110,6 +127,13 @@ impl Meter {
             Entry::Vacant(new) => new.insert(Facts::default()),
         };
         facts.note(fact, span);
+    }
+
+    /// Adds calls of a breaker that is about to be evicted.
+    pub(crate) fn took(&self, breaker: &Arc<str>, durations: Histogram) {
+        if !durations.is_empty() {
+            lock(&self.0).by_name.entry(breaker.clone()).or_default().took(&durations);
+        }
     }
 
     /// Notes that another instance's transition arrived `after` the store accepted it.

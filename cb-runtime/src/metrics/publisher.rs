@@ -120,6 +120,7 @@ fn publish_row([namespace, breaker]: [&SharedString; 2], row: &Row) {
                 counter(&table::HEALTH_CHECKS, &labels, noted.count);
                 histogram(&table::HEALTH_CHECK, &labels, &noted.spans);
             }
+            Fact::Call => histogram(&table::CALL, &[namespace, breaker], &noted.spans),
             Fact::WouldHaveOpened => {
                 counter(&table::WOULD_HAVE_OPENED, &[namespace, breaker], noted.count);
             }

@@ -74,6 +74,7 @@ impl Reading {
                 (one, other) => one.or(other),
             };
             super::meter::add(&mut row.calls, counted.calls);
+            row.facts.took(&counted.durations);
             if let Some(facts) = notes.by_name.remove(counted.name) {
                 row.facts.absorb(facts);
             }

@@ -40,6 +40,11 @@ pub(super) static SLOW_CALLS: Metric = counter(
     &["namespace", "breaker"],
     "Successes and failures that took longer than slow_call_duration; circuit_breaker_calls_total includes them",
 );
+pub(super) static CALL: Metric = histogram(
+    "circuit_breaker_call_seconds",
+    &["namespace", "breaker"],
+    "Duration of calls that were made, where the registry measures them (RegistryBuilder::measure_calls)",
+);
 pub(super) static STATE: Metric = gauge(
     "circuit_breaker_state",
     &["namespace", "breaker", "state"],
@@ -93,9 +98,10 @@ pub(super) static WOULD_HAVE_OPENED: Metric = counter(
     "Trips that a metrics-only breaker would have made",
 );
 
-pub(super) static ALL: [&Metric; 13] = [
+pub(super) static ALL: [&Metric; 14] = [
     &CALLS,
     &SLOW_CALLS,
+    &CALL,
     &STATE,
     &EPOCH,
     &FAILURE_RATE,

@@ -30,6 +30,8 @@ pub struct RegistryBuilder {
     pub(super) node: Option<String>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) retention: Retention,
+    #[cfg(feature = "metrics")]
+    pub(super) measures_calls: bool,
 }
 
 /// Where the shared state lives.
@@ -53,6 +55,8 @@ impl Default for RegistryBuilder {
             node: None,
             connect_timeout: None,
             retention: Retention::default(),
+            #[cfg(feature = "metrics")]
+            measures_calls: false,
         }
     }
 }
@@ -182,6 +186,15 @@ impl RegistryBuilder {
     /// namespace should have the same retention.
     pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
         self.retention = Retention { events: transitions, age };
+        self
+    }
+
+    /// Measures every call, and publishes durations as the histogram `circuit_breaker_call_seconds`. A
+    /// measured call reads the clock twice and takes a lock of its breaker. Without this, calls are measured
+    /// only where `slow_call_duration` is given.
+    #[cfg(feature = "metrics")]
+    pub fn measure_calls(mut self) -> Self {
+        self.measures_calls = true;
         self
     }
 

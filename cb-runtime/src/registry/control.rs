@@ -35,7 +35,7 @@ impl Registry {
     /// # }
     /// ```
     pub fn control(&self, name: &str) -> Control {
-        Control { registry: self.clone(), name: name.into(), actor: None, expiry: None }
+        Control { registry: self.clone(), name: name.into(), actor: None, expiry: None, reason: None }
     }
 
     /// [Resets](Control::reset) every breaker of the fleet.
@@ -46,7 +46,7 @@ impl Registry {
         // All are placed before the first is waited for: one batch carries many.
         let place = |row: FleetBreaker| {
             let (breaker, steered) = self.steered(&row.name);
-            (breaker.begin_reset(), steered)
+            (breaker.begin_reset("reset"), steered)
         };
         let placed: Vec<_> = self.fleet().await?.into_iter().map(place).collect();
         let mut result = Ok(());
@@ -67,6 +67,7 @@ pub struct Control {
     name: Arc<str>,
     actor: Option<Arc<str>>,
     expiry: Option<Duration>,
+    reason: Option<Arc<str>>,
 }
 
 impl Control {
@@ -78,6 +79,12 @@ impl Control {
     /// Lets manual overrides end by themselves after this time; see [`Breaker::expires_in`].
     pub fn expires_in(self, span: Duration) -> Self {
         Control { expiry: Some(span), ..self }
+    }
+
+    /// Gives the reason of a [`release`](Self::release) or a [`reset`](Self::reset), which are otherwise
+    /// recorded as "released" and "reset".
+    pub fn because(self, reason: &str) -> Self {
+        Control { reason: Some(reason.into()), ..self }
     }
 
     /// See [`Breaker::force_open`].
@@ -114,7 +121,7 @@ impl Control {
     /// As [`force_open`](Self::force_open).
     pub async fn release(&self) -> Result<(), Error> {
         let (breaker, _steered) = self.target()?;
-        breaker.release().await
+        breaker.release_because(self.reason.as_deref().unwrap_or("released")).await
     }
 
     /// See [`Breaker::reset`].
@@ -123,7 +130,7 @@ impl Control {
     /// As [`force_open`](Self::force_open).
     pub async fn reset(&self) -> Result<(), Error> {
         let (breaker, _steered) = self.target()?;
-        breaker.reset().await
+        breaker.begin_reset(self.reason.as_deref().unwrap_or("reset")).taken().await
     }
 
     /// The breaker, and what keeps it in the coordinator's care until the store has the change.

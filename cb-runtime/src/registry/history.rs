@@ -123,18 +123,28 @@ impl Registry {
         doing: &'static str,
         answer: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
+        self.in_background_within(PATIENCE, doing, answer).await
+    }
+
+    pub(super) async fn in_background_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        doing: &'static str,
+        answer: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
         if self.context.has_ended() {
             return Err(Error::new(ErrorKind::ShutDown));
         }
         let background = coordinator::thread::runtime().map_err(super::no_thread)?;
-        let bounded = background.spawn(async move { tokio::time::timeout(PATIENCE, answer).await });
+        let bounded = background.spawn(async move { tokio::time::timeout(patience, answer).await });
         // In a forked process the coordinator's thread does not exist.
-        let Some(answer) = within(ANSWER, bounded).await else {
-            return Err(Error::store(doing, format!("no answer within {ANSWER:?}")));
+        let limit = ANSWER.max(patience + Duration::from_secs(1));
+        let Some(answer) = within(limit, bounded).await else {
+            return Err(Error::store(doing, format!("no answer within {limit:?}")));
         };
         match answer {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {PATIENCE:?}"))),
+            Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {patience:?}"))),
             Err(_) => Err(Error::new(ErrorKind::ShutDown)),
         }
     }

@@ -4,6 +4,7 @@ mod builder;
 mod control;
 mod fleet;
 mod history;
+mod instances;
 mod node;
 mod presence;
 mod unregistered;
@@ -70,6 +71,7 @@ struct Shared {
     requests: mpsc::UnboundedSender<Command>,
     store: Arc<dyn Store>,
     overview: Arc<dyn Overview>,
+    readings: fleet::Readings,
     /// The task that announces this instance to the fleet.
     announcing: AbortHandle,
     retention: Retention,
@@ -165,6 +167,8 @@ impl Registry {
         let context = RegistryContext::new(instance, clock, events, cache, store_up)
             .with_node(node::name(config.node.or(builder.node)))
             .with_shared_store(results.is_some());
+        #[cfg(feature = "metrics")]
+        let context = context.measuring_calls(builder.measures_calls);
         let context = Arc::new(context);
         *context.layers_mut() = layers;
         let breakers = Arc::new(BreakerMap::new(max_breakers, context.clock.now()));
@@ -190,6 +194,7 @@ impl Registry {
             requests,
             store,
             overview,
+            readings: fleet::Readings::default(),
             announcing,
             retention,
             code,

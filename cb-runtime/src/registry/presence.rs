@@ -11,10 +11,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::context::RegistryContext;
+use crate::breaker::{Core, Figures};
 use crate::breakers::BreakerMap;
-use crate::clock::wall;
+use crate::clock::{Moment, wall};
+use crate::config::drift;
 use crate::error::Error;
-use crate::snapshot::{InstanceInfo, Outcomes, WindowSnapshot};
+use crate::snapshot::{InstanceInfo, Origin, Outcomes};
 use crate::store::{Overview, Topic};
 use crate::strategy::Calls;
 
@@ -22,6 +24,8 @@ use crate::strategy::Calls;
 const PACE: Duration = Duration::from_secs(5);
 /// The interval of signs of life while the fleet is observed.
 const WATCHED_PACE: Duration = Duration::from_secs(1);
+/// How much an instance tells of its calls in a second, in bytes, while the fleet is observed.
+const BYTES_A_SECOND: usize = 20_000;
 /// How soon a store that is away is looked for again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// An instance that has not been heard from for this long is gone, or on its own.
@@ -70,14 +74,6 @@ impl About {
     }
 }
 
-/// A breaker's calls at one instance.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Figures {
-    pub(super) outcomes: Outcomes,
-    /// What the instance judges by, if it judges by a window.
-    pub(super) window: Option<Calls>,
-}
-
 impl Figures {
     /// As numbers in a fixed order, without the zeros at the end.
     fn numbers(&self) -> Vec<u64> {
@@ -86,6 +82,7 @@ impl Figures {
         let window = self.window.map_or([0; 4], |w| [1, w.successes, w.failures, w.slow]);
         let mut all = vec![success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, cached];
         all.extend(window);
+        all.extend([self.would_have_opened, self.would_have_opened_us, self.is_isolated.into()]);
         while all.last() == Some(&0) {
             all.pop();
         }
@@ -106,18 +103,13 @@ impl Figures {
             cached: at(8),
         };
         let window = Calls { successes: at(10), failures: at(11), slow: at(12) };
-        Figures { outcomes, window: (at(9) == 1).then_some(window) }
-    }
-
-    /// Together with another instance's. Both know nearly the same window: the one with more calls in it
-    /// knows more.
-    pub(super) fn plus(self, other: Figures) -> Figures {
-        let window = [self.window, other.window].into_iter().flatten().max_by_key(|window| window.total());
-        Figures { outcomes: self.outcomes.plus(other.outcomes), window }
-    }
-
-    pub(super) fn window(&self) -> Option<WindowSnapshot> {
-        self.window.map(WindowSnapshot::from)
+        Figures {
+            outcomes,
+            window: (at(9) == 1).then_some(window),
+            would_have_opened: at(13),
+            would_have_opened_us: at(14),
+            is_isolated: at(15) == 1,
+        }
     }
 }
 
@@ -130,7 +122,7 @@ pub(super) fn read_figures(text: &str) -> BTreeMap<String, Figures> {
 fn written_figures(breakers: &BreakerMap) -> String {
     let mut numbers = BTreeMap::new();
     for core in breakers.first(MOST_BREAKERS) {
-        let figures = Figures { outcomes: core.outcomes(), window: core.window() }.numbers();
+        let figures = core.figures().numbers();
         if !figures.is_empty() {
             numbers.insert(core.name().to_string(), figures);
         }
@@ -138,13 +130,30 @@ fn written_figures(breakers: &BreakerMap) -> String {
     serde_json::to_string(&numbers).unwrap_or_default()
 }
 
-/// What breakers judge by, each as a line: by name, and keyed ones by the name in the attribute.
-fn written_settings(breakers: &BreakerMap) -> String {
-    serde_json::to_string(&breakers.settings_lines(MOST_BREAKERS)).unwrap_or_default()
+/// What an instance judges a breaker by.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ToldSettings {
+    /// Those that are not built in, as in [`drift`](crate::config::drift).
+    pub(super) line: String,
+    /// Where each of them comes from.
+    #[serde(default)]
+    pub(super) origins: BTreeMap<String, Origin>,
+}
+
+/// By name, and keyed breakers by the name in their attribute.
+fn written_settings(settings: &BTreeMap<String, (Arc<str>, Arc<Core>)>) -> String {
+    let told = settings.iter().map(|(name, (line, core))| {
+        let given = drift::parsed(line);
+        let shown = core.snapshot().settings.into_iter();
+        let shown = shown.filter(|setting| given.contains_key(setting.name));
+        let origins = shown.map(|setting| (setting.name.to_owned(), setting.origin)).collect();
+        (name, ToldSettings { line: line.to_string(), origins })
+    });
+    serde_json::to_string(&told.collect::<BTreeMap<_, _>>()).unwrap_or_default()
 }
 
 /// What an instance has told of its breakers' settings.
-pub(super) fn read_settings(text: &str) -> BTreeMap<String, String> {
+pub(super) fn read_settings(text: &str) -> BTreeMap<String, ToldSettings> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
@@ -160,15 +169,17 @@ pub(super) async fn announce(
         let pace = if context.store_up() {
             let was_watched = told.watched;
             let posts = told.posts(&context, &breakers, started_us);
+            let figures = posts.iter().find(|(topic, _)| *topic == Topic::Figures);
+            let figures = figures.map_or(0, |(_, text)| text.len());
             match overview.post(context.instance.clone(), posts).await {
                 Ok(watched) => told.watched = watched,
                 // The coordinator finds out by itself, and reports it.
-                Err(_) => told.settings.clear(),
+                Err(_) => told = Told::default(),
             }
             match (was_watched, told.watched) {
                 // Somebody has begun to look, and waits for figures.
                 (false, true) => Duration::ZERO,
-                (true, true) => WATCHED_PACE,
+                (true, true) => watched_pace(figures),
                 (_, false) => PACE,
             }
         } else {
@@ -179,12 +190,20 @@ pub(super) async fn announce(
     }
 }
 
+/// Figures of thousands of breakers are told less often: a look at a large fleet must not fill the network.
+fn watched_pace(bytes: usize) -> Duration {
+    (WATCHED_PACE * u32::try_from(bytes / BYTES_A_SECOND).unwrap_or(u32::MAX).clamp(1, 5)).min(PACE)
+}
+
 /// What the store has been told.
 #[derive(Default)]
 struct Told {
     watched: bool,
-    settings: String,
-    times: u32,
+    settings: BTreeMap<String, Arc<str>>,
+    figures: String,
+    /// When the latest sign of life was given.
+    alive_at: Option<Moment>,
+    signs: u32,
 }
 
 impl Told {
@@ -194,17 +213,32 @@ impl Told {
         breakers: &BreakerMap,
         started_us: u64,
     ) -> Vec<(Topic, String)> {
-        let about = About::of(context, started_us);
-        let mut posts = vec![(Topic::About, serde_json::to_string(&about).unwrap_or_default())];
-        let settings = written_settings(breakers);
-        if settings != self.settings || self.times.is_multiple_of(REPEATED_AFTER) {
-            self.settings.clone_from(&settings);
-            posts.push((Topic::Settings, settings));
+        let mut posts = Vec::new();
+        let now = context.clock.now();
+        // While figures are told more often, signs of life keep their pace.
+        if self.alive_at.is_none_or(|at| now.since(at) >= PACE.mul_f64(0.9)) {
+            self.alive_at = Some(now);
+            let about = About::of(context, started_us);
+            posts.push((Topic::About, serde_json::to_string(&about).unwrap_or_default()));
+            let settings = breakers.settings_lines(MOST_BREAKERS);
+            let lines: BTreeMap<_, _> =
+                settings.iter().map(|(name, (line, _))| (name.clone(), line.clone())).collect();
+            if lines != self.settings || self.signs.is_multiple_of(REPEATED_AFTER) {
+                self.settings = lines;
+                posts.push((Topic::Settings, written_settings(&settings)));
+            }
+            self.signs = self.signs.wrapping_add(1);
         }
         if self.watched {
-            posts.push((Topic::Figures, written_figures(breakers)));
+            let figures = written_figures(breakers);
+            if figures != self.figures {
+                self.figures.clone_from(&figures);
+                posts.push((Topic::Figures, figures));
+            }
+        } else {
+            // The next reader finds the figures of that time.
+            self.figures.clear();
         }
-        self.times = self.times.wrapping_add(1);
         posts
     }
 }
@@ -223,8 +257,10 @@ mod tests {
         let outcomes = Outcomes { success: 1, failure: 2, rejected: 7, cached: 9, ..Outcomes::default() };
         let window = Some(Calls { successes: 3, failures: 4, slow: 0 });
         for figures in [
-            Figures { outcomes, window },
-            Figures { outcomes, window: None },
+            Figures { outcomes, window, ..Figures::default() },
+            Figures { outcomes, ..Figures::default() },
+            Figures { would_have_opened: 2, would_have_opened_us: 1 << 50, ..Figures::default() },
+            Figures { is_isolated: true, ..Figures::default() },
             Figures { window: Some(Calls::default()), ..Figures::default() },
             Figures::default(),
         ] {
@@ -233,6 +269,6 @@ mod tests {
         for text in ["", "[]", "{\"a\": 1}", "{\"a\": [-1]}", "\u{0}"] {
             assert!(read_figures(text).is_empty(), "{text:?}");
         }
-        assert_eq!(Figures { outcomes, window: None }.numbers(), [1, 2, 0, 0, 0, 0, 7, 0, 9]);
+        assert_eq!(Figures { outcomes, ..Figures::default() }.numbers(), [1, 2, 0, 0, 0, 0, 7, 0, 9]);
     }
 }

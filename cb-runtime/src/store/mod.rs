@@ -30,7 +30,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::Error;
-pub(crate) use overview::{Detail, Names, Overview, Topic};
+pub(crate) use overview::{Detail, Overview, Roll, Topic};
 pub(crate) use protocol::*;
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -82,6 +82,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
 
     /// Every breaker that the store knows, with its counts, by name.
+    #[cfg(test)]
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
 }
 

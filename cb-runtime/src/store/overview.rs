@@ -6,13 +6,16 @@ use std::time::Duration;
 use super::{BoxFuture, FleetRow};
 use crate::error::Error;
 
-/// The names of all breakers.
+/// All breakers of the namespace, each in one of the three lists.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Names {
-    /// Of those that may be in a state other than closed.
+pub(crate) struct Roll {
+    /// Those that may be in a state other than closed.
     pub(crate) held: Vec<Arc<str>>,
-    /// Of all others.
+    /// Closed ones that have to be [read](Overview::read).
     pub(crate) closed: Vec<Arc<str>>,
+    /// Closed ones of which reports have told all that there is. A fleet's many keyed breakers are among
+    /// them, which is why its overview need not read each.
+    pub(crate) complete: Vec<(FleetRow, Detail)>,
 }
 
 /// What is kept of a breaker beside its state and its counts. All instants are the store's.
@@ -45,13 +48,12 @@ impl Topic {
 pub(crate) type Posts = Vec<(Arc<str>, String)>;
 
 pub(crate) trait Overview: Send + Sync + 'static {
-    fn names(&self) -> BoxFuture<'_, Result<Names, Error>>;
+    /// Which breakers there are. A breaker that is there all the while is in the answer, once.
+    fn roll(&self) -> BoxFuture<'_, Result<Roll, Error>>;
 
-    /// These breakers with their counts, by name; without those that are not there.
-    fn read(&self, names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
-
-    /// One for each of these breakers, in their order. `now_us`: the store's time.
-    fn details(&self, names: Vec<Arc<str>>, now_us: u64) -> BoxFuture<'_, Result<Vec<Detail>, Error>>;
+    /// These breakers with their counts, by name; without those that are not there. Some at a time, so that
+    /// other clients of the store are served in between.
+    fn read(&self, names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<(FleetRow, Detail)>, Error>>;
 
     /// Puts up what an instance tells of itself, and answers whether somebody looks at the fleet.
     fn post(&self, instance: Arc<str>, posts: Vec<(Topic, String)>) -> BoxFuture<'_, Result<bool, Error>>;

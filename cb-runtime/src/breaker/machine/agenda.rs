@@ -48,11 +48,19 @@ pub(crate) struct Agenda {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
     Nothing,
-    /// With the next report; within a pace, if there are failures.
-    Report {
-        failures: bool,
-    },
+    Report { soon: Soon },
     Exchange,
+}
+
+/// How soon a quiet breaker is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Soon {
+    /// With the next report of all.
+    WithAll,
+    /// With the next report of failures.
+    Failures,
+    /// After a notice.
+    AtThisPace,
 }
 
 impl StateMachine {
@@ -74,9 +82,19 @@ impl StateMachine {
         } else if !self.stats.has_news() {
             Want::Nothing
         } else if self.is_quiet(now) {
-            Want::Report { failures: self.stats.has_unsent_failures() || self.is_noticed(now.at) }
+            Want::Report { soon: self.report_soon(now.at) }
         } else {
             Want::Exchange
+        }
+    }
+
+    fn report_soon(&self, now: Moment) -> Soon {
+        if self.is_noticed(now) {
+            Soon::AtThisPace
+        } else if self.stats.has_unsent_failures() {
+            Soon::Failures
+        } else {
+            Soon::WithAll
         }
     }
 

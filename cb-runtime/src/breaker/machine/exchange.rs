@@ -64,7 +64,7 @@ impl StateMachine {
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
-        entry.leaves = self.health.has_shut_down() && entry.failing;
+        entry.leaves = self.leaves && entry.failing;
         entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
         let leads = entry.role.is_some_and(|role| role.want);

@@ -261,10 +261,6 @@ impl HealthChecks {
         self.shut_down = true;
     }
 
-    pub(super) fn has_shut_down(&self) -> bool {
-        self.shut_down
-    }
-
     /// Whether the lease must be requested, renewed or released now.
     pub(super) fn want_exchange(&self, context: CheckContext<'_>) -> bool {
         if !self.wants_lease(context) && (self.may_lead || !self.could_lead(context)) {

@@ -27,7 +27,7 @@ use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, Proposal, Record};
-pub(crate) use agenda::{Agenda, PACE, Want};
+pub(crate) use agenda::{Agenda, PACE, Soon, Want};
 use exchange::InFlight;
 use health::HealthChecks;
 use policy::TripInput;
@@ -86,6 +86,7 @@ struct Override {
     release: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct StateMachine {
     settings: Settings,
     instance: String,
@@ -96,6 +97,8 @@ pub(crate) struct StateMachine {
     /// The confirmed state may have ended without this instance noticing: the next entry asks the store for
     /// its state, and does not claim to know it.
     doubted: bool,
+    /// The registry shuts down.
+    leaves: bool,
     /// Stands in for `confirmed` as long as there is none.
     initial: DatedRecord,
     local: Option<LocalState>,
@@ -142,6 +145,7 @@ impl StateMachine {
             generation: 0,
             confirmed: known,
             doubted: false,
+            leaves: false,
             initial: DatedRecord::new(Record::closed(), now),
             local: None,
             local_probes: Counts::default(),
@@ -262,7 +266,7 @@ impl StateMachine {
     }
 
     /// In a state that only this instance is in although the store is there.
-    fn is_isolated(&self) -> bool {
+    pub(crate) fn is_isolated(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope == Scope::Isolated)
     }
 
@@ -301,6 +305,7 @@ impl StateMachine {
     /// business.
     pub(crate) fn step_down(&mut self) {
         self.probes.release_all();
+        self.leaves = true;
         self.exchange_next |= self.stats.is_among_failing();
         self.health.shut_down();
     }

@@ -1,3 +1,4 @@
 //! The coordinator under a simulated clock, store and network.
 
+mod faults;
 mod simulation;

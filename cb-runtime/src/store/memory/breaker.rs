@@ -19,6 +19,7 @@ use crate::store::{
 
 /// All instants are the store's, in microseconds.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct StoredBreaker {
     epoch: u64,
     state: Option<State>,
@@ -56,6 +57,7 @@ pub(super) struct StoredBreaker {
 }
 
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 struct StoredWindow {
     buckets: BTreeMap<u64, Counts>,
     merged_at: u64,

@@ -7,6 +7,7 @@ use crate::store::{LastAsk, LastView, MAX_COUNT, OutcomeKind};
 
 /// The latest outcomes as runs of one kind, oldest first.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct StoredCountWindow {
     place: u64,
     outcomes: VecDeque<(OutcomeKind, u64)>,

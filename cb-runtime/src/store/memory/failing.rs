@@ -6,6 +6,7 @@ use crate::store::MAX_FAILING;
 
 /// Instances with the time, or the place, of their latest failure; latest first.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Failing(Vec<(Arc<str>, u64)>);
 
 impl Failing {

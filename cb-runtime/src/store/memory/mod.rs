@@ -7,6 +7,8 @@
 mod breaker;
 mod count_window;
 mod failing;
+#[cfg(test)]
+mod faults;
 mod notices;
 mod overview;
 mod role;
@@ -22,13 +24,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, FleetRow, IDLE, Load, News, Position,
-    Record, Report, Retention, Store, StreamEvent, View,
+    Acknowledged, Answer, Batch, BoxFuture, Counts, Entry, EventsAt, IDLE, Load, News, Position, Record,
+    Report, Retention, Store, StreamEvent, View,
 };
 use crate::clock::{Clock, micros};
 use crate::error::Error;
 use crate::snapshot::State;
 use breaker::StoredBreaker;
+#[cfg(test)]
+pub(crate) use faults::Backup;
 use notices::Notices;
 
 pub(crate) struct MemoryStore {
@@ -39,6 +43,7 @@ pub(crate) struct MemoryStore {
 }
 
 /// All that is kept.
+#[cfg_attr(test, derive(Clone))]
 struct Space {
     incarnation: String,
     /// The number of the last event.
@@ -46,6 +51,8 @@ struct Space {
     /// The last event's id. Unlike the number it never restarts, so that a watch from an old position gets
     /// the events of a new incarnation.
     serial: u64,
+    /// The serial of the last event.
+    last: u64,
     events: VecDeque<StreamEvent>,
     retention: Retention,
     notices: Notices,
@@ -66,6 +73,7 @@ impl MemoryStore {
             incarnation: new_incarnation(),
             number: 0,
             serial: 0,
+            last: 0,
             events: VecDeque::new(),
             retention: Retention::default(),
             notices: Notices::default(),
@@ -102,17 +110,6 @@ impl MemoryStore {
         let mut space = self.lock();
         let now = self.clock.now().0;
         space.report(report, now)
-    }
-
-    /// Loses everything, as a Redis does at FLUSHALL.
-    #[cfg(test)]
-    pub(crate) fn forget_everything(&self) {
-        let mut space = self.lock();
-        space.incarnation = new_incarnation();
-        space.number = 0;
-        space.events.clear();
-        space.breakers.clear();
-        space.sequences.clear();
     }
 
     /// Nothing under the lock can panic halfway through a change, so a poisoned lock is as good as any.
@@ -190,10 +187,13 @@ impl Space {
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut breaker = self.take(&entry.name, now);
         if let Some(known) = entry.known() {
+            let before = breaker.state();
             let restored = breaker.write_back(known, now);
-            if restored && breaker.state() != State::Closed {
+            // For those that are in the state that the store had, its end is a transition.
+            let ended = Some(before).filter(|_| breaker.state() == State::Closed && before != State::Closed);
+            if restored && (breaker.state() != State::Closed || ended.is_some()) {
                 let record = breaker.record(now);
-                self.announce(&entry.name, None, record, Counts::default(), now);
+                self.announce(&entry.name, ended, record, Counts::default(), now);
             }
         }
         breaker.merge(node, entry, when);
@@ -248,13 +248,14 @@ impl Space {
     fn position(&self) -> Position {
         Position {
             incarnation: self.incarnation.clone(),
-            id: if self.number == 0 { "0-0".into() } else { format!("{}-0", self.serial) },
+            id: if self.number == 0 { "0-0".into() } else { format!("{}-0", self.last) },
             number: self.number,
         }
     }
 
     fn next_position(&mut self) -> Position {
         self.serial += 1;
+        self.last = self.serial;
         self.number += 1;
         self.position()
     }
@@ -370,7 +371,8 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(events)))
     }
 
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+    #[cfg(test)]
+    fn fleet(&self) -> BoxFuture<'_, Result<Vec<crate::store::FleetRow>, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
         let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));

@@ -9,6 +9,7 @@ use crate::store::MAX_NOTICES;
 const KEPT: usize = 100;
 
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Notices {
     latest: u64,
     kept: VecDeque<(u64, Arc<str>)>,

@@ -8,43 +8,37 @@ use std::time::Duration;
 use super::{MemoryStore, StoredBreaker};
 use crate::error::Error;
 use crate::snapshot::State;
-use crate::store::{BoxFuture, Detail, FleetRow, Names, Overview, Topic};
+use crate::store::{BoxFuture, Detail, FleetRow, Overview, Roll, Topic};
 
 /// What instances have told of themselves, and until when somebody looks at it.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Board {
     posts: BTreeMap<(Topic, Arc<str>), String>,
     watched_until: u64,
 }
 
 impl Overview for MemoryStore {
-    fn names(&self) -> BoxFuture<'_, Result<Names, Error>> {
+    fn roll(&self) -> BoxFuture<'_, Result<Roll, Error>> {
         let space = self.lock();
         let now = self.clock.now().0;
         let is_held = |entry: &(&Arc<str>, &StoredBreaker)| entry.1.state() != State::Closed;
         let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
         let (held, closed): (Vec<_>, Vec<_>) = kept.partition(is_held);
         let names = |some: Vec<(&Arc<str>, _)>| some.into_iter().map(|(name, _)| name.clone()).collect();
-        Box::pin(ready(Ok(Names { held: names(held), closed: names(closed) })))
+        Box::pin(ready(Ok(Roll { held: names(held), closed: names(closed), complete: Vec::new() })))
     }
 
-    fn read(&self, mut names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+    fn read(&self, mut names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<(FleetRow, Detail)>, Error>> {
         names.sort_unstable();
         names.dedup();
         let space = self.lock();
         let now = self.clock.now().0;
-        let rows = names.into_iter().filter_map(|name| {
+        let row = |name: Arc<str>| {
             let breaker = space.breakers.get(&name).filter(|breaker| !breaker.has_lapsed(now))?;
-            Some(breaker.row(name, now))
-        });
-        Box::pin(ready(Ok(rows.collect())))
-    }
-
-    fn details(&self, names: Vec<Arc<str>>, now_us: u64) -> BoxFuture<'_, Result<Vec<Detail>, Error>> {
-        let space = self.lock();
-        let detail =
-            |name: Arc<str>| space.breakers.get(&name).map_or_else(Detail::default, |b| b.detail(now_us));
-        Box::pin(ready(Ok(names.into_iter().map(detail).collect())))
+            Some((breaker.row(name, now), breaker.detail(now)))
+        };
+        Box::pin(ready(Ok(names.into_iter().filter_map(row).collect())))
     }
 
     fn post(&self, instance: Arc<str>, posts: Vec<(Topic, String)>) -> BoxFuture<'_, Result<bool, Error>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::store::{MAX_ROLE_TERM_US, RoleView};
 
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct StoredLeader {
     holder: Option<Arc<str>>,
     /// The latest token.

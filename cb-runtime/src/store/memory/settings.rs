@@ -4,6 +4,7 @@ use crate::clock::micros;
 use crate::store::SAID_FOR;
 
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct StoredSettings {
     latest: String,
     /// The previous summary, and when it expires.

@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The Redis to connect to.
 #[derive(Clone)]
-pub(crate) enum Target {
+pub enum Target {
     /// One server: `redis://`, `rediss://` or `unix://`.
     Single(String),
     /// Some of a cluster's nodes.
@@ -28,7 +28,12 @@ pub(crate) enum Target {
     /// The master that these sentinels know under this name. The first address has the master's user,
     /// password, database and TLS. A sentinel with a password gets the credentials of its own address.
     #[cfg(feature = "sentinel")]
-    Sentinel { urls: Vec<String>, master: String },
+    Sentinel {
+        /// The sentinels.
+        urls: Vec<String>,
+        /// The master's name.
+        master: String,
+    },
 }
 
 /// A connection to a server or a cluster. Clones share it.
@@ -189,7 +194,7 @@ pub(super) async fn open(info: &ConnectionInfo, limit: Duration) -> Result<Multi
 
 /// Parses several addresses, at least one.
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
-fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
+pub(super) fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
     if urls.is_empty() {
         return Err(Error::new(ErrorKind::Url { problem: "no address; at least one is required".into() }));
     }

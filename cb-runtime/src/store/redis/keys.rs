@@ -89,6 +89,11 @@ impl Keys {
         format!("{}b:{encoded}", self.shared)
     }
 
+    /// What an encoded name is appended to.
+    pub(super) fn lease_prefix(&self) -> String {
+        format!("{}l:", self.shared)
+    }
+
     pub(super) fn leases(&self, encoded: &str) -> String {
         format!("{}l:{encoded}", self.shared)
     }

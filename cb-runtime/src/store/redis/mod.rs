@@ -8,6 +8,8 @@
 mod address;
 mod connect;
 mod hint;
+#[cfg(all(feature = "cluster", feature = "sentinel"))]
+pub(crate) mod inspect;
 mod keys;
 mod overview;
 mod script;
@@ -34,12 +36,12 @@ use redis::{
 use tokio::time::timeout;
 
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, FleetRow, Load, MAX_COUNT, News, Position,
-    Report, ResultStore, Retention, Store, StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, Detail, EventsAt, FleetRow, Load, MAX_COUNT, News,
+    Position, Report, ResultStore, Retention, Store, StreamEvent,
 };
 #[cfg(test)]
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::snapshot::State;
 use connect::{Dialer, Link};
 use keys::{Keys, decode};
@@ -47,7 +49,7 @@ use script::Scripts;
 use watch::Watching;
 use wire::{BatchOut, DecodeError, EntryOut, ReplyReader, report_arguments};
 
-pub(crate) use connect::Target;
+pub use connect::Target;
 
 /// An answer that is not there by then is not waited for: the connection is dropped, what has become of
 /// the request is unknown.
@@ -55,7 +57,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// What a blocking read may take beyond its patience.
 const WATCH_MARGIN: Duration = Duration::from_secs(1);
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
-const ROWS_AT_ONCE: usize = 500;
+const ROWS_AT_ONCE: usize = 100;
 /// A century in milliseconds: more than that Redis may not take.
 const LONGEST_TTL: u64 = super::MAX_SPAN_US / 1000;
 
@@ -273,50 +275,54 @@ impl RedisStore {
     }
 
     /// Breakers by name; those that are gone by now are left out. Not at one moment of time.
-    async fn rows(&self, doing: &'static str, mut encoded: Vec<String>) -> Result<Vec<FleetRow>, Error> {
+    async fn rows(
+        &self,
+        doing: &'static str,
+        mut encoded: Vec<String>,
+    ) -> Result<Vec<(FleetRow, Detail)>, Error> {
         encoded.sort_unstable();
         encoded.dedup();
         let mut rows = Vec::with_capacity(encoded.len());
         for some in encoded.chunks(ROWS_AT_ONCE) {
             let (known, strange): (Vec<_>, Vec<_>) =
                 some.iter().map(|encoded| (encoded, decode(encoded))).partition(|(_, name)| name.is_some());
-            rows.extend(strange.into_iter().map(|(member, _)| FleetRow {
-                name: member.as_str().into(),
-                view: Err(format!(
+            rows.extend(strange.into_iter().map(|(member, _)| {
+                let view = Err(format!(
                     "{} and {} may list names of breakers only, and {member:?} is none; remove it there",
                     self.keys.held(),
                     self.keys.names()
-                )),
+                ));
+                (FleetRow { name: member.as_str().into(), view }, Detail::default())
             }));
             if known.is_empty() {
                 continue;
             }
             let mut invocation = self.scripts.read.prepare_invoke();
-            invocation.key(self.keys.quiet());
+            invocation.key(self.keys.quiet()).arg(self.keys.lease_prefix());
             for (encoded, _) in &known {
                 invocation.key(self.keys.breaker(encoded)).arg(encoded.as_str());
             }
             let mut answer = self.run(doing, &mut invocation).await?;
             let decoded = (|| {
-                answer.number()?;
+                let now_us = answer.number()?;
                 let mut list = answer.list()?;
                 for (_, name) in known {
                     let name = Arc::from(name.unwrap_or_default());
-                    let view = match list.row()? {
+                    let (view, detail) = match list.row()? {
                         None => continue,
-                        Some(Err(problem)) => Err(problem),
+                        Some(Err(problem)) => (Err(problem), Detail::default()),
                         Some(Ok(mut row)) => {
                             let (counts, streak) = (row.counts()?, row.number()?);
-                            Ok((row.record()?, counts, streak))
+                            (Ok((row.record()?, counts, streak)), overview::detail(&mut row, now_us)?)
                         }
                     };
-                    rows.push(FleetRow { name, view });
+                    rows.push((FleetRow { name, view }, detail));
                 }
                 Ok(())
             })();
             decoded.map_err(|problem: DecodeError| Error::store(doing, problem))?;
         }
-        rows.sort_by(|one, other| one.name.cmp(&other.name));
+        rows.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
         Ok(rows)
     }
 
@@ -325,7 +331,7 @@ impl RedisStore {
         let (mut load, encoded) = self.roll(doing, "held").await?;
         let mut missing: BTreeSet<Arc<str>> =
             encoded.iter().filter_map(|name| decode(name).map(Arc::from)).collect();
-        for row in self.rows(doing, encoded).await? {
+        for (row, _) in self.rows(doing, encoded).await? {
             missing.remove(&row.name);
             match row.view {
                 Ok((record, ..)) if record.state == State::Closed => {}
@@ -338,12 +344,13 @@ impl RedisStore {
         Ok(load)
     }
 
+    #[cfg(test)]
     async fn fleet(&self) -> Result<Vec<FleetRow>, Error> {
         let doing = "reading the fleet's breakers";
         let (load, encoded) = self.roll(doing, "all").await?;
         match load.warnings.first() {
-            None => self.rows(doing, encoded).await,
-            Some(trouble) => Err(Error::new(ErrorKind::Data {
+            None => Ok(self.rows(doing, encoded).await?.into_iter().map(|(row, _)| row).collect()),
+            Some(trouble) => Err(Error::new(crate::error::ErrorKind::Data {
                 what: format!("namespace {}", self.keys.meta().trim_end_matches(":meta")),
                 problem: trouble.clone(),
             })),
@@ -420,6 +427,7 @@ impl Store for RedisStore {
         Box::pin(self.read_history(at, limit))
     }
 
+    #[cfg(test)]
     fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
         Box::pin(RedisStore::fleet(self))
     }

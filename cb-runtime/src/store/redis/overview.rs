@@ -1,93 +1,131 @@
 //! What Redis has for people who look at the fleet. Plain commands: nothing here has to happen at one moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::RedisStore;
 use super::keys::{decode, encode};
+use super::wire::{DecodeError, ReplyReader};
 use crate::error::Error;
-use crate::store::{BoxFuture, Detail, FleetRow, IDLE, MAX_COUNT, Names, Overview, Topic};
+use crate::store::{BoxFuture, Counts, Detail, FleetRow, IDLE, MAX_COUNT, Overview, Record, Roll, Topic};
 
-/// What is asked of Redis in one pipeline, so that a large fleet does not hold up other clients.
-const DETAILS_AT_ONCE: usize = 200;
-
-/// opened_at, last_failure_at, leader, leader_until_us; the quiet field; how many leases are out.
-type DetailReply = ((Option<String>, Option<String>, Option<String>, Option<String>), Option<String>, u32);
+/// Members of a sorted set or a hash that one command is to look at.
+const SCANNED_AT_ONCE: usize = 500;
+const READING: &str = "reading the fleet's breakers";
 
 impl RedisStore {
-    async fn some_details(&self, names: &[Arc<str>], now_us: u64) -> Result<Vec<Detail>, Error> {
-        let mut pipe = redis::pipe();
-        for name in names {
-            let name = encode(name);
-            pipe.cmd("HMGET").arg(self.keys.breaker(&name));
-            pipe.arg("opened_at").arg("last_failure_at").arg("leader").arg("leader_until_us");
-            pipe.cmd("HGET").arg(self.keys.quiet()).arg(&name);
-            pipe.cmd("ZCOUNT").arg(self.keys.leases(&name)).arg(format!("({now_us}")).arg("+inf");
+    /// All members of a sorted set or all fields of a hash, each with its value, by ZSCAN or HSCAN: what is
+    /// there all the while is found, and no command holds up other clients.
+    async fn scan(&self, command: &str, key: &str) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        let mut cursor = 0_u64;
+        loop {
+            let mut command = redis::cmd(command);
+            command.arg(key).arg(cursor).arg("COUNT").arg(SCANNED_AT_ONCE);
+            let (next, some): (u64, Vec<String>) = self.request(READING, &command).await?;
+            found.extend(some);
+            cursor = next;
+            if cursor == 0 {
+                return Ok(found);
+            }
         }
-        let replies: Vec<redis::Value> = self.request("reading the fleet's breakers", &pipe).await?;
-        let read = |reply: &[redis::Value]| {
-            let reply = redis::Value::Array(reply.to_vec());
-            let reply: DetailReply = redis::from_redis_value(reply).ok()?;
-            Some(detail(reply, now_us))
-        };
-        Ok(replies.chunks(3).map(|reply| read(reply).unwrap_or_default()).collect())
+    }
+
+    async fn scan_roll(&self) -> Result<Roll, Error> {
+        // In this order: a breaker that is noted in another place meanwhile goes from the first to the last.
+        let quiet = self.scan("HSCAN", &self.keys.quiet()).await?;
+        let names = self.scan("ZSCAN", &self.keys.names()).await?;
+        let held = self.scan("ZSCAN", &self.keys.held()).await?;
+        let mut roll = Roll::default();
+        // What is in several places belongs to the last of them.
+        let mut seen = HashSet::new();
+        let name_of = |encoded: &str| decode(encoded).map(Arc::<str>::from);
+        for (encoded, _lapses_at) in pairs(held) {
+            roll.held.extend(name_of(&encoded).filter(|_| seen.insert(encoded)));
+        }
+        for (encoded, _used_at) in pairs(names) {
+            roll.closed.extend(name_of(&encoded).filter(|_| seen.insert(encoded)));
+        }
+        for (encoded, text) in pairs(quiet) {
+            let Some(name) = name_of(&encoded).filter(|_| seen.insert(encoded)) else { continue };
+            match reported(&text) {
+                Some((counts, detail)) => {
+                    let view = Ok((Record::closed(), counts, 0));
+                    roll.complete.push((FleetRow { name, view }, detail));
+                }
+                None => roll.closed.push(name),
+            }
+        }
+        Ok(roll)
     }
 }
 
-fn detail((hash, quiet, probes): DetailReply, now_us: u64) -> Detail {
-    let (opened_at, last_failure_at, leader, leader_until_us) = hash;
-    let number = |text: Option<&str>| text?.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT);
-    let milliseconds = |text: Option<String>| number(text.as_deref()).map(|ms| ms.saturating_mul(1000));
+fn pairs(flat: Vec<String>) -> impl Iterator<Item = (String, String)> {
+    let mut flat = flat.into_iter();
+    std::iter::from_fn(move || Some((flat.next()?, flat.next()?)))
+}
+
+fn instant(text: &str) -> Option<u64> {
+    text.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT)
+}
+
+/// What reports have told of a breaker that has never left its first state, and so has no key of its own:
+/// `0|<streak>|<latest success>|<latest failure>|<counts>`. `None` for any other one.
+fn reported(text: &str) -> Option<(Counts, Detail)> {
+    // With a streak, the breaker has a key that holds failures.
+    let mut parts = text.strip_prefix("0|0|")?.split('|');
+    let (_success, failure, counts) = (parts.next()?, parts.next()?, parts.next()?);
+    // Zeros behind the successes are left out.
+    let mut counts = counts.split(',').map(instant);
+    let (successes, failures, slow) = (counts.next()??, counts.next(), counts.next());
+    let counts = Counts { successes, failures: failures.unwrap_or(Some(0))?, slow: slow.unwrap_or(Some(0))? };
+    Some((counts, Detail { last_failure_at_us: instant(failure), ..Detail::default() }))
+}
+
+/// The end of a row of the script `read`.
+pub(super) fn detail(row: &mut ReplyReader, now_us: u64) -> Result<Detail, DecodeError> {
+    let probes = u32::try_from(row.number()?).unwrap_or(u32::MAX);
     // What reports have told, and no exchange has moved to the breaker's hash yet.
-    let reported = quiet.as_deref().and_then(|quiet| number(quiet.split('|').nth(3)));
-    let leads = number(leader_until_us.as_deref()).is_some_and(|until| until > now_us);
-    Detail {
-        opened_at_us: milliseconds(opened_at),
-        last_failure_at_us: milliseconds(last_failure_at).max(reported),
+    let reported = instant(&row.text()?);
+    let (opened_at, last_failure_at) = (row.text()?, row.text()?);
+    let (leader, leader_until_us) = (row.text()?, row.text()?);
+    let milliseconds = |text: &str| instant(text).map(|ms| ms.saturating_mul(1000));
+    let leads = instant(&leader_until_us).is_some_and(|until| until > now_us);
+    Ok(Detail {
+        opened_at_us: milliseconds(&opened_at),
+        last_failure_at_us: milliseconds(&last_failure_at).max(reported),
         probes,
-        leader: leader.filter(|leader| leads && !leader.is_empty()),
-    }
+        leader: Some(leader).filter(|leader| leads && !leader.is_empty()),
+    })
 }
 
 impl Overview for RedisStore {
-    fn names(&self) -> BoxFuture<'_, Result<Names, Error>> {
+    fn roll(&self) -> BoxFuture<'_, Result<Roll, Error>> {
         Box::pin(async move {
-            let doing = "reading the fleet's names";
-            let (_, held) = self.roll(doing, "held").await?;
-            let (_, mut all) = self.roll(doing, "all").await?;
-            let names = |encoded: &[String]| {
-                encoded.iter().filter_map(|name| decode(name).map(Arc::from)).collect::<Vec<Arc<str>>>()
-            };
-            let is_held: std::collections::HashSet<_> = held.iter().collect();
-            all.retain(|name| !is_held.contains(name));
-            Ok(Names { held: names(&held), closed: names(&all) })
-        })
-    }
-
-    fn read(&self, names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
-        let encoded = names.iter().map(|name| encode(name)).collect();
-        Box::pin(self.rows("reading the fleet's breakers", encoded))
-    }
-
-    fn details(&self, names: Vec<Arc<str>>, now_us: u64) -> BoxFuture<'_, Result<Vec<Detail>, Error>> {
-        Box::pin(async move {
-            let mut details = Vec::with_capacity(names.len());
-            for some in names.chunks(DETAILS_AT_ONCE) {
-                details.extend(self.some_details(some, now_us).await?);
+            match self.scan_roll().await {
+                // The script that a new instance begins with puts damaged keys right.
+                Err(error) if error.to_string().contains("WRONGTYPE") => {
+                    RedisStore::roll(self, READING, "all").await?;
+                    self.scan_roll().await
+                }
+                answer => answer,
             }
-            Ok(details)
         })
+    }
+
+    fn read(&self, names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<(FleetRow, Detail)>, Error>> {
+        let encoded = names.iter().map(|name| encode(name)).collect();
+        Box::pin(self.rows(READING, encoded))
     }
 
     fn post(&self, instance: Arc<str>, posts: Vec<(Topic, String)>) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(async move {
             let mut pipe = redis::pipe();
             for (topic, text) in posts {
-                pipe.cmd("HSET").arg(self.keys.board(topic)).arg(&*instance).arg(text).ignore();
-            }
-            for topic in Topic::ALL {
-                pipe.cmd("EXPIRE").arg(self.keys.board(topic)).arg(IDLE.as_secs()).ignore();
+                let board = self.keys.board(topic);
+                pipe.cmd("HSET").arg(&board).arg(&*instance).arg(text).ignore();
+                pipe.cmd("EXPIRE").arg(&board).arg(IDLE.as_secs()).ignore();
             }
             pipe.cmd("GET").arg(self.keys.watched());
             let (watched,): (Option<String>,) = self.request("telling of this instance", &pipe).await?;

@@ -96,8 +96,19 @@ mod tests {
         let by_scripts = [EXCHANGE, REPORT, LOAD, READ]
             .into_iter()
             .flat_map(|script| script.split("call('").skip(1).filter_map(|call| call.split('\'').next()));
-        let by_store =
-            ["EVALSHA", "SCRIPT|LOAD", "XREAD", "XREVRANGE", "GET", "SET", "PTTL", "SELECT", "HGETALL"];
+        let by_store = [
+            "EVALSHA",
+            "SCRIPT|LOAD",
+            "XREAD",
+            "XREVRANGE",
+            "GET",
+            "SET",
+            "PTTL",
+            "SELECT",
+            "HGETALL",
+            "ZSCAN",
+            "HSCAN",
+        ];
         let needed: BTreeSet<_> = by_scripts.chain(by_store).map(ToOwned::to_owned).collect();
         assert_eq!(documented, needed);
     }

@@ -42,8 +42,8 @@ pub(super) struct BatchOut<'a> {
 type CountsOut = [u64; 3];
 
 /// What is empty is left out: to parse a batch is a good part of what it costs the server.
+#[expect(clippy::struct_excessive_bools, reason = "the fields of a message")]
 #[derive(Serialize)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a field of the protocol")]
 pub(super) struct EntryOut<'a> {
     pub(super) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -316,10 +316,13 @@ fn counts_out(counts: &Counts) -> CountsOut {
     [whole(counts.successes), whole(counts.failures), whole(counts.slow)]
 }
 
+/// The length and width of a window, and whether a breaker judges by its streak.
+type ReportGroup = (Option<(u64, u64)>, bool);
+
 /// The arguments of a report's entries, as `report.lua` takes them: in groups of one window and one kind of
 /// rule. Returns the entries' places in the report, in the order of the arguments.
 pub(super) fn report_arguments(entries: &[Reported], put: &mut impl FnMut(String)) -> Vec<usize> {
-    let mut groups: BTreeMap<(Option<(u64, u64)>, bool), Vec<usize>> = BTreeMap::new();
+    let mut groups = BTreeMap::<ReportGroup, Vec<usize>>::new();
     for (place, entry) in entries.iter().enumerate() {
         let shape = entry.window.map(|ask| (whole(ask.length_us), whole(ask.width_us)));
         groups.entry((shape, entry.by_streak)).or_default().push(place);
@@ -345,10 +348,12 @@ pub(super) fn report_arguments(entries: &[Reported], put: &mut impl FnMut(String
 fn buckets_text(entry: &Reported) -> String {
     match &entry.buckets[..] {
         _ if entry.window.is_none() => String::new(),
-        [(age, counts)] if *counts == entry.counts => whole(*age).to_string(),
+        [(age, counts)] if *counts == entry.counts && !counts.is_nothing() => whole(*age).to_string(),
         all => {
             let all = all.iter().filter(|(_, counts)| !counts.is_nothing());
-            all.map(|(age, counts)| format!("{}:{};", whole(*age), counts_text(counts))).collect()
+            all.fold(String::new(), |text, (age, counts)| {
+                text + &format!("{}:{};", whole(*age), counts_text(counts))
+            })
         }
     }
 }
@@ -462,8 +467,7 @@ impl ReplyReader {
         })
     }
 
-    /// The next entry's part of an answer, or the text of an error. `own`: the node of the asking instance,
-    /// encoded.
+    /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded.
     pub(super) fn view(&mut self, now_us: u64, own: &str) -> Result<Result<View, String>, DecodeError> {
         match self.next()? {
             Value::Int(1) => {}

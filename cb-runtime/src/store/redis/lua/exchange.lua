@@ -300,7 +300,8 @@ local function exchange(e, key, leases_key, last_key)
     begin(b, { epoch = 0, state = 'closed', reason = '', by = '', since = 0, reset = 0, attempt = 0 })
   end
   -- An event tells those who know more of a lost breaker to write it back.
-  local restored = lost
+  -- The state that the event names as the previous one; nil if there is no event.
+  local restored = lost and '' or nil
   b.name = e.name
   local q = quiet_fields[e.name]
   if q and q.epoch == b.epoch and b.state == 'closed' then
@@ -317,8 +318,14 @@ local function exchange(e, key, leases_key, last_key)
     redis.pcall('ZREM', held, e.name)
   end
   if e.known and e.known.epoch > b.epoch then
+    local before = b.state
     write_back(b, e.known)
-    restored = lost or b.state ~= 'closed'
+    if b.state == 'closed' and before ~= 'closed' then
+      -- For those that are in the state that was here, its end is a transition.
+      restored = before
+    elseif lost or b.state ~= 'closed' then
+      restored = ''
+    end
   elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
     -- The clock was set back after this state began. The instance has measured the age on its own clock.
     local left = fitted(b.state, e.known.remaining, b.reset)
@@ -392,7 +399,7 @@ local function exchange(e, key, leases_key, last_key)
   end
   -- Not before here: everything has been read, so nothing can go wrong that would undo it.
   if restored then
-    announce(e, b, '', { 0, 0, 0 })
+    announce(e, b, restored, { 0, 0, 0 })
   end
   if e.role and e.role.want then
     take_role(b.role, batch.instance, e.role.term)

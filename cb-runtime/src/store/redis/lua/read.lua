@@ -1,24 +1,48 @@
--- Breakers as they are. KEYS: quiet, then theirs. ARGV: their names. Answers each with its record and counts,
--- an error's text, or nil where there is none.
-parse_all_quiet(KEYS[1], { unpack(ARGV, 1, #KEYS - 1) })
+-- Breakers as they are. KEYS: quiet, then theirs. ARGV: the prefix of leases' keys, then the breakers' names.
+-- Answers each with its counts, its record and what else people want to know of it, with an error's text, or
+-- with nil where there is none.
+local quiet, leases = KEYS[1], ARGV[1]
+local BESIDE = { 'opened_at', 'last_failure_at', 'leader', 'leader_until_us' }
+local fields = joined(FIELDS, BESIDE)
+
+-- Only a half-open circuit hands leases out.
+local function probes(b, name)
+  if b.state ~= 'half-open' then
+    return 0
+  end
+  local count = redis.pcall('ZCOUNT', leases .. name, '(' .. whole(now), '+inf')
+  return type(count) == 'number' and count or 0
+end
+
+parse_all_quiet(quiet, { unpack(ARGV, 2, #KEYS) })
 local rows = {}
 for i = 2, #KEYS do
-  local key = KEYS[i]
-  local ok, b = pcall(read_breaker, key, FIELDS)
+  local key, name = KEYS[i], ARGV[i]
+  local ok, b = pcall(read_breaker, key, fields)
   if not ok then
     rows[i - 1] = b.text or tostring(b)
   else
-    local q = quiet_fields[ARGV[i - 1]]
+    local q = quiet_fields[name]
+    local failed_at = ''
     if q and q.epoch == b.epoch and b.state == 'closed' then
       b.exists = true
       b.successes = math.min(b.successes + q.successes, MAX_COUNT)
       b.failures = math.min(b.failures + q.failures, MAX_COUNT)
       b.slow = math.min(b.slow + q.slow, MAX_COUNT)
+      failed_at = q.failure and whole(q.failure) or ''
       if q.success then
         merge_run(b.run, q.success, {}, MAX_STREAK)
       end
     end
-    rows[i - 1] = b.exists and { b.successes, b.failures, b.slow, b.run.sum, record_of(b) }
+    local row = b.exists and { b.successes, b.failures, b.slow, b.run.sum, record_of(b) }
+    if row then
+      row[#row + 1] = probes(b, name)
+      row[#row + 1] = failed_at
+      for _, field in ipairs(BESIDE) do
+        row[#row + 1] = string.sub(b[field] or '', 1, 1000)
+      end
+    end
+    rows[i - 1] = row
   end
 end
 return { now, rows }

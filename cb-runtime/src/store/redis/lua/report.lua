@@ -67,11 +67,18 @@ local function note(w, age, field, counts)
   end
 end
 
+-- Groups whose windows are of one shape share its buckets: each bucket is read and written once.
+local shapes = {}
+local function shape_of(length, width)
+  local shape = length .. '/' .. width .. ':'
+  shapes[shape] = shapes[shape] or window_of(tonumber(length), tonumber(width), windows .. shape)
+  return shapes[shape]
+end
+
 local count = 0
 each_group(function(head, first, last)
   local length, width, by_streak = ARGV[head], ARGV[head + 1], ARGV[head + 2] == '1'
-  local w = length ~= '' and
-    window_of(tonumber(length), tonumber(width), windows .. length .. '/' .. width .. ':')
+  local w = length ~= '' and shape_of(length, width)
   for a = first, last, ENTRY do
     local name, epoch, counts = ARGV[a], ARGV[a + 1], ARGV[a + 2]
     local told, streak, success, failed, before

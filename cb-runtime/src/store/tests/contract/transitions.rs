@@ -21,6 +21,7 @@ rules! {
     older_record_changes_nothing
     implausible_record_is_ignored
     closed_state_does_not_end_a_younger_open_one
+    open_state_that_a_written_back_closed_one_ends_is_announced
     unused_state_lapses_an_hour_after_it_was_due
     use_prolongs_a_state
     override_without_an_expiry_is_durable
@@ -248,6 +249,20 @@ async fn implausible_record_is_ignored(bench: &Bench<'_>) {
     assert_eq!(a.ask("x").await.counts, counts(1, 1));
     let largest = Record { epoch: MAX_EPOCH, ..open };
     assert_eq!(a.say(Entry { known: Some(largest.clone()), ..about("x") }).await.record, largest);
+}
+
+async fn open_state_that_a_written_back_closed_one_ends_is_announced(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let open = a.force("x", State::Open, "test").await.record;
+    bench.pass(seconds(5));
+    let closed = a.force("x", State::Closed, "well").await.record;
+    (bench.lose_everything)();
+    let knows = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
+    assert_eq!(bench.instance("b").say(knows(&open.aged(5 * SECOND))).await.record.state, State::Open);
+    assert_eq!(a.say(knows(&closed)).await.record, closed);
+    let told: Vec<_> = bench.events().await.into_iter().map(|event| (event.from, event.record)).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!((told[1].0, told[1].1.state, told[1].1.epoch), (Some(State::Open), State::Closed, 2));
 }
 
 async fn closed_state_does_not_end_a_younger_open_one(bench: &Bench<'_>) {

@@ -1,0 +1,179 @@
+//! One instance: its coordinator and stream follower as tasks that can be paused and killed.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::network::Wire;
+use super::{KEYED, PINNED, PLACES, config};
+use crate::breaker::Core;
+use crate::breaker::context::RegistryContext;
+use crate::breakers::{BreakerMap, KeyedSite, Place};
+use crate::cache::{Cache, CacheLimits};
+use crate::clock::Moment;
+use crate::config::PerFunction;
+use crate::coordinator::pace::Pace;
+use crate::coordinator::stream::{self, Stream};
+use crate::coordinator::{Command, Coordinator};
+use crate::event::{EventBus, Events};
+use crate::snapshot::State;
+use crate::store::Store;
+use crate::sync::lock;
+
+pub(super) struct Instance {
+    pub(super) wire: Arc<Wire>,
+    pub(super) context: Arc<RegistryContext>,
+    pub(super) events: Events,
+    breakers: Arc<BreakerMap>,
+    pause: Arc<Pause>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Keeps the coordinator running.
+    _requests: mpsc::UnboundedSender<Command>,
+    /// What the invariants compare the next step with.
+    pub(super) before: Before,
+}
+
+/// What was seen of an instance.
+#[derive(Default)]
+pub(super) struct Before {
+    /// Since when it has been connected without a break.
+    pub(super) connected_since: Option<Moment>,
+    pub(super) seen: HashMap<Arc<str>, Seen>,
+    /// By breaker: the epoch of the latest transition that a subscriber was told of, and when.
+    pub(super) announced: HashMap<Arc<str>, (u64, Moment)>,
+}
+
+/// What was seen of a breaker.
+pub(super) struct Seen {
+    /// A keyed breaker that is evicted begins anew.
+    pub(super) core: Weak<Core>,
+    pub(super) state: State,
+    pub(super) epoch: u64,
+    /// The store answered, and the breaker's keys could be read.
+    pub(super) is_shared: bool,
+}
+
+const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}", at: std::panic::Location::caller() };
+
+impl Instance {
+    pub(super) fn start(name: &str, wire: Wire) -> Instance {
+        let (clock, wire) = (wire.clock.clone(), Arc::new(wire));
+        let bus = Arc::new(EventBus::new(None));
+        let events = bus.subscribe();
+        let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
+        let up = Arc::new(AtomicBool::new(false));
+        let context = Arc::new(RegistryContext::new(name.into(), clock.clone(), bus, cache, up));
+        let breakers = Arc::new(BreakerMap::new(PLACES, clock.now()));
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let stream = Arc::new(Stream::default());
+        let store: Arc<dyn Store> = wire.clone();
+        let follower = stream::follow(
+            context.clone(),
+            breakers.clone(),
+            store.clone(),
+            stream.clone(),
+            requests.downgrade(),
+        );
+        let pace = Pace::steady(clock.now());
+        let coordinator = Coordinator::new(context.clone(), breakers.clone(), store, stream, receiver, pace);
+        let (ready, _) = std::sync::mpsc::sync_channel(1);
+        let pause = Arc::new(Pause::default());
+        let tasks = vec![pause.spawn(coordinator.run(ready)), pause.spawn(follower)];
+        let instance = Instance {
+            wire,
+            context,
+            events,
+            breakers,
+            pause,
+            tasks,
+            _requests: requests,
+            before: Before::default(),
+        };
+        for name in PINNED {
+            instance.register(name, Place::Pinned);
+        }
+        instance
+    }
+
+    fn register(&self, name: &str, place: Place) -> Arc<Core> {
+        let settings = config().resolve().expect("valid settings");
+        self.breakers.entry(name).insert(place, |name, held| {
+            Core::new(name, config(), settings, PerFunction::default(), held, self.context.clone())
+        })
+    }
+
+    /// The breaker for a call; `None` if there is no place for it.
+    pub(super) fn breaker(&self, number: usize) -> Option<Arc<Core>> {
+        let Some(name) = number.checked_sub(PINNED.len()).map(|keyed| KEYED[keyed]) else {
+            return self.breakers.get(PINNED[number]);
+        };
+        if let Some(known) = self.breakers.get_keyed(name, &config(), TENANTS) {
+            return Some(known.core);
+        }
+        let has_room = self.breakers.entry(name).has_room();
+        has_room.then(|| self.register(name, Place::Keyed(TENANTS)))
+    }
+
+    /// The breakers that it has, by name.
+    pub(super) fn registered(&self) -> Vec<Arc<Core>> {
+        let mut registered = self.breakers.registered();
+        registered.sort_by(|a, b| a.name().cmp(b.name()));
+        registered
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pause(&self) {
+        self.pause.paused.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn resume(&self) {
+        self.pause.paused.store(false, Ordering::Relaxed);
+        lock(&self.pause.wakers).drain(..).for_each(Waker::wake);
+    }
+
+    /// SIGKILL: nothing is given back.
+    pub(super) fn kill(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        // Breakers and their context keep each other alive through the list of what has changed.
+        self.context.end();
+    }
+}
+
+/// Keeps futures from being polled while the instance is paused, as SIGSTOP does.
+#[derive(Default)]
+struct Pause {
+    paused: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Pause {
+    fn spawn(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        tokio::spawn(Pausable { future: Box::pin(future), pause: self.clone() })
+    }
+}
+
+struct Pausable {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pause: Arc<Pause>,
+}
+
+impl Future for Pausable {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.pause.paused.load(Ordering::Relaxed) {
+            lock(&self.pause.wakers).push(context.waker().clone());
+            return Poll::Pending;
+        }
+        self.future.as_mut().poll(context)
+    }
+}

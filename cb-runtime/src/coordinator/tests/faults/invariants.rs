@@ -1,0 +1,130 @@
+//! What holds after every step, whatever happens.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::instance::{Instance, Seen};
+use super::world::World;
+use super::{BUDGET, KEYED, PROBE_LIMIT};
+use crate::breaker::counters::Outcome;
+use crate::clock::Moment;
+use crate::event::{Event, Transition};
+use crate::snapshot::{Snapshot, State};
+
+/// A caller that waits for a probe is answered within this time, in which its instance runs.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// A breaker's state, for messages.
+pub(super) fn shown(s: &Snapshot) -> String {
+    format!("{} {} epoch {} local {} ({})", s.name, s.state, s.epoch, s.local, s.reason)
+}
+
+/// A call of this epoch has ended: a late outcome changes nothing, and one of an earlier epoch is late.
+pub(super) fn assert_outcome(epoch: u64, outcome: Outcome, before: &Snapshot, after: &Snapshot) {
+    let is_late = after.outcomes.late > before.outcomes.late;
+    if is_late {
+        let judged = |s: &Snapshot| (s.state, s.epoch, s.failures, s.successes, s.consecutive_failures);
+        assert_eq!(judged(before), judged(after), "a late outcome changes nothing");
+    }
+    // Before the first contact with the store, the epoch is not known.
+    if epoch > 0 && before.epoch != epoch && !before.local && !after.local {
+        let says_nothing = outcome == Outcome::Cancelled;
+        assert!(is_late || says_nothing, "an outcome of epoch {epoch} is late: {}", shown(before));
+    }
+}
+
+impl World {
+    pub(super) fn assert_invariants(&mut self) {
+        let now = self.clock.now();
+        for instance in &mut self.instances {
+            instance.assert_invariants(&self.deleted, self.disturbed_at, now);
+        }
+        self.assert_budgets(now);
+        for caller in &self.waiting {
+            assert!(caller.waited < LONGEST_WAIT, "a caller waits for ever: {}", self.states());
+        }
+    }
+
+    /// Among instances that have been connected all the while, the probes of one epoch that are under way
+    /// never exceed the budget.
+    fn assert_budgets(&self, now: Moment) {
+        let mut probes: HashMap<(Arc<str>, u64), u32> = HashMap::new();
+        for call in self.calls.iter().filter(|call| call.is_probe) {
+            let snapshot = call.core.snapshot();
+            let connected_since = self.instances[call.instance].before.connected_since;
+            let is_counted = connected_since.is_some_and(|since| since < call.begun)
+                && !snapshot.local
+                && self.disturbed_at < call.begun
+                && now.since(call.begun) < PROBE_LIMIT
+                && (snapshot.state, snapshot.epoch) == (State::HalfOpen, call.epoch);
+            if is_counted {
+                *probes.entry((call.core.name().clone(), call.epoch)).or_default() += 1;
+            }
+        }
+        for ((name, epoch), count) in probes {
+            assert!(count <= BUDGET, "{count} probes of {name} in epoch {epoch}");
+        }
+    }
+}
+
+impl Instance {
+    /// `disturbed_at`: when the store last lost data.
+    fn assert_invariants(&mut self, deleted: &BTreeSet<&str>, disturbed_at: Moment, now: Moment) {
+        let mut lost = !self.context.store_up() || self.is_paused();
+        while let Some(event) = self.events.try_recv() {
+            match event {
+                Event::Transition(transition) => {
+                    self.assert_announced_once(&transition, deleted, disturbed_at, now);
+                }
+                // It may have been restored since.
+                Event::StoreLost(_) => lost = true,
+                _ => {}
+            }
+        }
+        if lost {
+            self.before.connected_since = None;
+        } else {
+            self.before.connected_since.get_or_insert(now);
+        }
+        for core in self.registered() {
+            let after = core.snapshot();
+            let is_shared = !lost;
+            let Snapshot { state, epoch, .. } = after;
+            let seen = Seen { core: Arc::downgrade(&core), state, epoch, is_shared };
+            let before = self.before.seen.insert(core.name().clone(), seen);
+            let Some(before) = before.filter(|before| before.core.as_ptr() == Arc::as_ptr(&core)) else {
+                continue;
+            };
+            // An instance that has missed events believes a store that does not know the state.
+            let has_ended = epoch == 0 && deleted.contains(&**core.name());
+            assert!(
+                epoch >= before.epoch || has_ended,
+                "the epoch went back from {}: {}",
+                before.epoch,
+                shown(&after)
+            );
+            let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
+            let is_alone = !is_shared || !before.is_shared || after.local;
+            assert!(!is_undone || is_alone, "a trip was undone within its epoch: {}", shown(&after));
+        }
+    }
+
+    /// A subscriber hears of every epoch once, in order.
+    fn assert_announced_once(
+        &mut self,
+        transition: &Transition,
+        deleted: &BTreeSet<&str>,
+        disturbed_at: Moment,
+        now: Moment,
+    ) {
+        let name: Arc<str> = transition.breaker.clone();
+        let is_forgotten = KEYED.contains(&&*name) || deleted.contains(&*name);
+        let Some((last, at)) = self.before.announced.insert(name, (transition.epoch, now)) else { return };
+        // A store that has lost data may give a number twice. What was announced of a breaker is forgotten
+        // when the breaker is evicted, and when the store holds it no longer.
+        let may_repeat = is_forgotten && at <= disturbed_at;
+        let Transition { breaker, epoch, .. } = transition;
+        assert!(last < *epoch || may_repeat, "epoch {epoch} of {breaker} was announced after {last}");
+    }
+}

@@ -1,0 +1,364 @@
+//! The fleet, its calls, and what happens to them.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::instance::Instance;
+use super::invariants::{assert_outcome, shown};
+use super::network::{Fate, Missing, Wire};
+use super::{INSTANCES, KEYED, PINNED, RESET};
+use crate::breaker::Core;
+use crate::breaker::counters::Outcome;
+use crate::breaker::gate::GateWord;
+use crate::breaker::permit::{Admission, CallPermit};
+use crate::clock::{Clock, ManualClock, Moment};
+use crate::snapshot::{Snapshot, State};
+use crate::store::memory::{Backup, MemoryStore};
+use crate::store::{Retention, Store};
+use crate::sync::lock;
+
+const BREAKERS: usize = PINNED.len() + KEYED.len();
+
+/// A call that has begun and has not ended.
+pub(super) struct Call {
+    pub(super) instance: usize,
+    pub(super) core: Arc<Core>,
+    /// Its permit, without the reference to the breaker.
+    word: GateWord,
+    pub(super) is_probe: bool,
+    pub(super) epoch: u64,
+    pub(super) begun: Moment,
+    /// It never ends.
+    hangs: bool,
+}
+
+/// A caller that waits for a probe.
+pub(super) struct WaitingCaller {
+    pub(super) instance: usize,
+    core: Arc<Core>,
+    answer: Pin<Box<dyn Future<Output = Option<GateWord>>>>,
+    /// For this long while its instance ran.
+    pub(super) waited: Duration,
+}
+
+pub(super) struct World {
+    random: Rng,
+    pub(super) clock: Clock,
+    hands: ManualClock,
+    store_hands: ManualClock,
+    /// By how much the store's clock has been set ahead.
+    store_ahead: Duration,
+    pub(super) store: Arc<MemoryStore>,
+    missing: Missing,
+    backup: Backup,
+    is_trimmed: bool,
+    /// Breakers whose keys alone have been deleted.
+    pub(super) deleted: BTreeSet<&'static str>,
+    pub(super) instances: Vec<Instance>,
+    /// How many instances have been started.
+    started: usize,
+    pub(super) calls: Vec<Call>,
+    pub(super) waiting: Vec<WaitingCaller>,
+    /// When the store last lost data, or its clock jumped: leases may have been granted twice.
+    pub(super) disturbed_at: Moment,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        let (clock, hands) = Clock::manual();
+        let (store_clock, store_hands) = Clock::manual();
+        let mut random = Rng::with_seed(seed);
+        // Either the stream is trimmed all the time, or the store is restored from backups. Where both happen
+        // unnoticed, nothing tells old events from new ones.
+        let is_trimmed = random.bool();
+        let events = if is_trimmed { 3 } else { 1000 };
+        let retention = Retention { events, ..Retention::default() };
+        let store = Arc::new(MemoryStore::new(store_clock).retaining(retention));
+        let mut world = World {
+            random,
+            clock,
+            hands,
+            store_hands,
+            store_ahead: Duration::ZERO,
+            deleted: BTreeSet::new(),
+            is_trimmed,
+            backup: store.back_up(),
+            store,
+            missing: Missing::default(),
+            instances: Vec::new(),
+            started: 0,
+            calls: Vec::new(),
+            waiting: Vec::new(),
+            disturbed_at: Moment(0),
+        };
+        world.instances = (0..INSTANCES).map(|_| world.start()).collect();
+        world
+    }
+
+    fn start(&mut self) -> Instance {
+        self.started += 1;
+        let wire = Wire::new(self.store.clone(), self.missing.clone(), self.clock.clone());
+        Instance::start(&format!("instance-{}", self.started), wire)
+    }
+
+    /// Its calls are gone without an outcome, and its leases stay with the store.
+    fn kill(&mut self, number: usize) {
+        self.instances[number].kill();
+        self.calls.retain(|call| call.instance != number);
+        self.waiting.retain(|caller| caller.instance != number);
+        self.instances[number] = self.start();
+    }
+
+    pub(super) fn end(self) {
+        self.instances.iter().for_each(Instance::kill);
+    }
+
+    /// Time passes for everything, in small pieces: nothing that is due is skipped.
+    async fn advance(&mut self, span: Duration) {
+        let mut left = span;
+        while !left.is_zero() {
+            let piece = left.min(Duration::from_millis(50));
+            self.hands.advance(piece);
+            self.store_hands.advance(piece);
+            tokio::time::advance(piece).await;
+            for caller in &mut self.waiting {
+                if !self.instances[caller.instance].is_paused() {
+                    caller.waited += piece;
+                }
+            }
+            self.run_tasks().await;
+            left -= piece;
+        }
+    }
+
+    /// Lets every task run until it waits for something.
+    pub(super) async fn run_tasks(&mut self) {
+        for _ in 0..12 {
+            tokio::task::yield_now().await;
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        let mut at = 0;
+        while at < self.waiting.len() {
+            let caller = &mut self.waiting[at];
+            if self.instances[caller.instance].is_paused() {
+                at += 1;
+                continue;
+            }
+            match caller.answer.as_mut().poll(&mut context) {
+                Poll::Pending => at += 1,
+                Poll::Ready(answer) => {
+                    let caller = self.waiting.swap_remove(at);
+                    if let Some(word) = answer {
+                        self.begin(caller.instance, caller.core, word);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, instance: usize, core: Arc<Core>, word: GateWord) {
+        let Snapshot { state, epoch, .. } = core.snapshot();
+        self.calls.push(Call {
+            instance,
+            core,
+            word,
+            is_probe: state == State::HalfOpen,
+            epoch,
+            begun: self.clock.now(),
+            hangs: self.random.u8(..20) == 0,
+        });
+    }
+
+    /// Begins a call, or makes its caller wait for a probe.
+    fn call(&mut self, instance: usize, breaker: usize) {
+        let Some(core) = self.instances[instance].breaker(breaker) else { return };
+        let owned = core.clone();
+        let mut answer: Pin<Box<dyn Future<Output = Option<GateWord>>>> = Box::pin(async move {
+            match owned.admit() {
+                Admission::Go(permit) => Some(permit.into_word()),
+                Admission::No(_) => None,
+                Admission::Wait(waiting) => waiting.await.ok().map(CallPermit::into_word),
+            }
+        });
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(word)) => self.begin(instance, core, word),
+            Poll::Ready(None) => {}
+            Poll::Pending => {
+                self.waiting.push(WaitingCaller { instance, core, answer, waited: Duration::ZERO });
+            }
+        }
+    }
+
+    fn end_call(&mut self, index: usize, outcome: Outcome) {
+        let Call { core, word, epoch, .. } = self.calls.swap_remove(index);
+        let before = core.snapshot();
+        core.record(word, outcome);
+        assert_outcome(epoch, outcome, &before, &core.snapshot());
+    }
+
+    pub(super) async fn step(&mut self) {
+        let number = self.random.usize(..INSTANCES);
+        let breaker = self.random.usize(..BREAKERS);
+        match self.random.u8(..100) {
+            0..40 => self.step_call(number, breaker),
+            40..60 => self.step_end(),
+            60..71 => {
+                let span = self.milliseconds(400);
+                self.advance(span).await;
+            }
+            71..74 => self.advance(RESET).await,
+            74 => self.advance(Duration::from_secs(11)).await,
+            75..81 => {
+                let slow = Fate::Slow(self.milliseconds(300), self.milliseconds(300));
+                let fates = [Fate::RequestLost, Fate::AnswerLost, slow, slow];
+                *lock(&self.instances[number].wire.fate) = fates[self.random.usize(..fates.len())];
+            }
+            81..83 => {
+                let delay = self.random.u64(..500_000);
+                self.instances[number].wire.event_delay.store(delay, Ordering::Relaxed);
+            }
+            83..86 => self.instances[number].wire.cut.store(true, Ordering::Relaxed),
+            86..90 => self.instances[number].wire.cut.store(false, Ordering::Relaxed),
+            90 => self.instances[number].pause(),
+            91..93 => self.instances[number].resume(),
+            93 => self.kill(number),
+            _ => self.step_store(breaker),
+        }
+        self.run_tasks().await;
+        self.assert_invariants();
+    }
+
+    fn milliseconds(&mut self, most: u64) -> Duration {
+        Duration::from_millis(self.random.u64(1..most))
+    }
+
+    fn step_call(&mut self, number: usize, breaker: usize) {
+        if self.instances[number].is_paused() {
+            return;
+        }
+        let before = self.calls.len();
+        self.call(number, breaker);
+        // Most calls are short.
+        if self.calls.len() > before && self.random.u8(..4) > 0 {
+            let outcome = if self.random.u8(..10) < 6 { Outcome::Failure } else { Outcome::Success };
+            self.end_call(before, outcome);
+        }
+    }
+
+    fn step_end(&mut self) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let index = self.random.usize(..self.calls.len());
+        let outcome = match self.random.u8(..10) {
+            0..5 => Outcome::Success,
+            5..9 => Outcome::Failure,
+            _ => Outcome::Cancelled,
+        };
+        let call = &self.calls[index];
+        if !call.hangs && !self.instances[call.instance].is_paused() {
+            self.end_call(index, outcome);
+        }
+    }
+
+    /// Something happens to the store.
+    fn step_store(&mut self, breaker: usize) {
+        let name = PINNED.into_iter().chain(KEYED).nth(breaker).expect("a breaker");
+        match self.random.u8(..8) {
+            0 => self.store.forget_everything(),
+            1 if self.is_trimmed => return self.store.forget_events(),
+            2 => {
+                self.backup = self.store.back_up();
+                return;
+            }
+            3 if !self.is_trimmed => self.store.restore(&self.backup),
+            4 => {
+                self.store.forget(name);
+                self.deleted.insert(name);
+                lock(&self.missing).insert(name.into());
+            }
+            5 | 6 => self.set_store_clock(),
+            _ => return,
+        }
+        self.disturbed_at = self.clock.now();
+    }
+
+    /// The store's clock jumps ahead or back. Never by half an hour: states that nobody uses lapse then.
+    fn set_store_clock(&mut self) {
+        let minutes = self.random.u64(..3) * 10;
+        let (before, after) = (self.store_ahead, Duration::from_secs(60 * minutes));
+        self.store_hands.advance(after.saturating_sub(before));
+        self.store_hands.set_back(before.saturating_sub(after));
+        self.store_ahead = after;
+    }
+
+    /// Every fault ends. Then the fleet agrees, and a healthy dependency leads back to closed.
+    pub(super) async fn heal(&mut self) {
+        for instance in &self.instances {
+            instance.wire.mend();
+            instance.resume();
+        }
+        for _ in 0..25 {
+            self.advance(Duration::from_millis(200)).await;
+            self.assert_invariants();
+        }
+        self.assert_agreed().await;
+        for round in 0.. {
+            assert!(round < 60, "a healthy dependency does not lead back to closed: {}", self.states());
+            for number in 0..INSTANCES {
+                for breaker in 0..BREAKERS {
+                    self.call(number, breaker);
+                }
+            }
+            self.run_tasks().await;
+            while let Some(index) = self.calls.iter().position(|call| !call.hangs) {
+                self.end_call(index, Outcome::Success);
+            }
+            self.advance(Duration::from_millis(500)).await;
+            self.assert_invariants();
+            if self.snapshots().all(|snapshot| snapshot.state == State::Closed && !snapshot.local) {
+                break;
+            }
+        }
+        self.advance(Duration::from_secs(2)).await;
+        self.assert_agreed().await;
+    }
+
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = Snapshot> {
+        self.instances.iter().flat_map(|instance| {
+            instance.registered().into_iter().map(|core| core.snapshot()).collect::<Vec<_>>()
+        })
+    }
+
+    pub(super) fn states(&self) -> String {
+        self.snapshots().map(|snapshot| shown(&snapshot)).collect::<Vec<_>>().join("; ")
+    }
+
+    async fn assert_agreed(&self) {
+        let rows = self.store.fleet().await.expect("the memory store answers");
+        for snapshot in self.snapshots() {
+            let stored = rows.iter().find(|row| *row.name == *snapshot.name);
+            let truth = stored.map_or((State::Closed, 0), |row| {
+                let (record, ..) = row.view.as_ref().expect("the memory store reads its own");
+                (record.state, record.epoch)
+            });
+            let known = (snapshot.state, snapshot.epoch);
+            assert!(!snapshot.local, "an instance goes on alone: {}", self.states());
+            // What is closed is not asked after until it is called.
+            let closed = known.0 == State::Closed && (truth.0 == State::Closed || known.1 > truth.1);
+            assert!(
+                known == truth || closed,
+                "{}: the store has {truth:?}: {}",
+                snapshot.name,
+                self.states()
+            );
+        }
+    }
+}

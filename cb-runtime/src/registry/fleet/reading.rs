@@ -1,0 +1,169 @@
+//! One pass over the fleet: its names, the states of those that are not closed, and what instances tell.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::rank;
+use crate::breaker::Figures;
+use crate::clock::micros;
+use crate::error::{Error, ErrorKind};
+use crate::registry::Registry;
+use crate::registry::presence::read_figures;
+use crate::snapshot::State;
+use crate::store::{Detail, FleetRow, Topic};
+
+/// After a look at the fleet, instances tell of their calls for this long.
+const WATCHED_FOR: Duration = Duration::from_secs(10);
+/// How long the pages of one walk go by the names of its first.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+/// What a pass may take in all: it is made of many small requests, so that others are served in between.
+const PATIENCE: Duration = Duration::from_secs(20);
+const DOING: &str = "reading the fleet";
+
+/// The latest pass of this process, for the readers that come while it is made and for the pages that follow.
+#[derive(Default)]
+pub(in crate::registry) struct Readings(tokio::sync::Mutex<Option<Arc<Reading>>>);
+
+/// What one pass has found.
+pub(super) struct Reading {
+    begun: Instant,
+    ended: Instant,
+    /// The worst first.
+    entries: Vec<Entry>,
+    figures: HashMap<String, (Figures, Vec<String>)>,
+}
+
+/// A breaker in the order of pages.
+pub(super) struct Entry {
+    pub(super) state: State,
+    pub(super) name: Arc<str>,
+    /// What is known without another request.
+    pub(super) row: Option<(FleetRow, Detail)>,
+}
+
+impl Entry {
+    pub(super) fn compare(&self, other_rank: u8, name: &str) -> Ordering {
+        (rank(self.state), &*self.name).cmp(&(other_rank, name))
+    }
+
+    pub(super) fn cursor(&self) -> String {
+        format!("{}:{}", rank(self.state), self.name)
+    }
+}
+
+impl Reading {
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The sum of all instances' figures, and the ids of those that have opened the circuit for themselves.
+    pub(super) fn figures(&self, name: &str) -> (Figures, Vec<String>) {
+        self.figures.get(name).cloned().unwrap_or_default()
+    }
+
+    /// A row of this reading as it reads now.
+    pub(super) fn aged(&self, row: &FleetRow) -> FleetRow {
+        let mut row = row.clone();
+        if let Ok((record, ..)) = &mut row.view {
+            let age_us = micros(self.ended.elapsed());
+            record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(age_us));
+            record.since_us = record.since_us.saturating_add(age_us);
+        }
+        row
+    }
+}
+
+impl Registry {
+    /// A pass that has begun since this was called.
+    pub(super) async fn read_fleet(&self) -> Result<Arc<Reading>, Error> {
+        self.reading(Instant::now()).await
+    }
+
+    /// The pass that the page before came from, if it is recent.
+    pub(super) async fn continued_reading(&self) -> Result<Arc<Reading>, Error> {
+        let now = Instant::now();
+        self.reading(now.checked_sub(KEPT_FOR).unwrap_or(now)).await
+    }
+
+    async fn reading(&self, begun_after: Instant) -> Result<Arc<Reading>, Error> {
+        // One at a time: those who have waited for a pass that began after they had asked share it.
+        let mut latest = self.shared.readings.0.lock().await;
+        if let Some(reading) = latest.as_ref().filter(|reading| reading.begun >= begun_after) {
+            return Ok(reading.clone());
+        }
+        let reading = Arc::new(self.pass().await?);
+        *latest = Some(reading.clone());
+        Ok(reading)
+    }
+
+    async fn pass(&self) -> Result<Reading, Error> {
+        let begun = Instant::now();
+        let overview = self.shared.overview.clone();
+        let pass = async move {
+            overview.watch_fleet(WATCHED_FOR).await?;
+            let roll = overview.roll().await?;
+            let held = overview.read(roll.held.clone()).await?;
+            Ok((roll, held, overview.posts(Topic::Figures).await?))
+        };
+        let (roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
+        let held = held.into_iter().filter_map(|(row, detail)| match &row.view {
+            Ok((record, ..)) => {
+                Some(Entry { state: record.state, name: row.name.clone(), row: Some((row, detail)) })
+            }
+            Err(problem) => {
+                self.report_unreadable(&row.name, problem.clone());
+                None
+            }
+        });
+        let closed = roll.closed.into_iter().map(|name| Entry { state: State::Closed, name, row: None });
+        let complete = roll.complete.into_iter().map(|(row, detail)| Entry {
+            state: State::Closed,
+            name: row.name.clone(),
+            row: Some((row, detail)),
+        });
+        let mut entries: Vec<_> = held.chain(closed).chain(complete).collect();
+        entries.sort_unstable_by(|a, b| a.compare(rank(b.state), &b.name));
+        Ok(Reading { begun, ended: Instant::now(), entries, figures: self.sum_of_figures(&posts) })
+    }
+
+    /// A breaker that cannot be read is left out.
+    pub(super) fn report_unreadable(&self, name: &str, problem: String) {
+        self.report(Error::new(ErrorKind::Data { what: format!("breaker \"{name}\""), problem }));
+    }
+
+    /// The last page has been read.
+    pub(super) fn forget_reading(&self) {
+        if let Ok(mut latest) = self.shared.readings.0.try_lock() {
+            *latest = None;
+        }
+    }
+
+    pub(super) async fn read_rows(&self, names: Vec<Arc<str>>) -> Result<Vec<(FleetRow, Detail)>, Error> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let overview = self.shared.overview.clone();
+        self.in_background_within(PATIENCE, DOING, async move { overview.read(names).await }).await
+    }
+
+    /// All instances' figures, by breaker. This instance's are those of this moment.
+    fn sum_of_figures(&self, posts: &[(Arc<str>, String)]) -> HashMap<String, (Figures, Vec<String>)> {
+        let others = posts.iter().filter(|(instance, _)| **instance != *self.context.instance);
+        let others = others.flat_map(|(instance, text)| {
+            read_figures(text).into_iter().map(move |(breaker, figures)| (&**instance, breaker, figures))
+        });
+        let own = self.breakers.registered().into_iter();
+        let own = own.map(|core| (self.instance(), core.name().to_string(), core.figures()));
+        let mut sums: HashMap<String, (Figures, Vec<String>)> = HashMap::new();
+        for (instance, breaker, figures) in others.chain(own) {
+            let (sum, isolated) = sums.entry(breaker).or_default();
+            *sum = sum.plus(figures);
+            if figures.is_isolated {
+                isolated.push(instance.to_owned());
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,39 @@
+//! What can happen to a store's data, for simulations.
+
+use super::{MemoryStore, Space, new_incarnation};
+
+/// All data of a moment, as an old backup has it.
+pub(crate) struct Backup(Space);
+
+impl MemoryStore {
+    /// Loses everything, as a Redis does at FLUSHALL.
+    pub(crate) fn forget_everything(&self) {
+        let mut space = self.lock();
+        space.incarnation = new_incarnation();
+        space.number = 0;
+        space.events.clear();
+        space.breakers.clear();
+        space.sequences.clear();
+    }
+
+    /// Loses the events, as a Redis does whose stream is trimmed.
+    pub(crate) fn forget_events(&self) {
+        self.lock().events.clear();
+    }
+
+    /// Loses one breaker, as a Redis does whose key is deleted.
+    pub(crate) fn forget(&self, breaker: &str) {
+        self.lock().breakers.remove(breaker);
+    }
+
+    pub(crate) fn back_up(&self) -> Backup {
+        Backup(self.lock().clone())
+    }
+
+    /// Starts again from old data. Ids of events are made of the time, so none is given twice.
+    pub(crate) fn restore(&self, backup: &Backup) {
+        let mut space = self.lock();
+        let serial = space.serial;
+        *space = Space { serial, ..backup.0.clone() };
+    }
+}
