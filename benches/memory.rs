@@ -29,7 +29,8 @@ impl Visit for ByName {
             let counted = allocation_counter::measure(|| runtime.block_on(call_often(&guard, calls)));
             counted.count_total
         };
-        // What happens once (a thread's first call, a key's first call, a result that is cached) is no call's.
+        // What happens once (a thread's first call, a key's first call, a result that is cached) is no
+        // call's.
         count(2 * CALLS);
         let (some, more) = (count(10), count(10 + CALLS));
         #[expect(clippy::cast_precision_loss, reason = "thousands")]

@@ -40,7 +40,6 @@ impl SiteBreaker {
         &self.core
     }
 
-    #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
     #[inline]
     #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
     pub(crate) fn call_timeout(&self) -> &Option<Duration> {
