@@ -62,7 +62,8 @@ fn isolated_instance_backs_off() {
         let mut fleet = Fleet::new(seed, 1, &growing());
         exchange(&mut fleet).await;
         fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
-        fleet.advance(Duration::from_millis(150));
+        // Long enough for the instance to notice that it is cut off.
+        fleet.advance(Duration::from_secs(1));
         fleet.call(0, true).await;
         fleet.turn(0).await;
         for expected in [100, 300, 500, 500] {

@@ -78,7 +78,8 @@ fn after_a_million_successes_five_failures_of_the_last_ten_open() {
             let Admission::Go(permit) = core.admit() else { panic!("it is closed") };
             permit.success();
         }
-        exchange(&mut fleet).await;
+        // The successes travel in a report, which may take a second.
+        fleet.settle().await;
         for failures in 1..=5 {
             assert_eq!(states(&fleet), [State::Closed; 2], "{failures}");
             fleet.call(failures % 2, false).await;
@@ -174,7 +175,8 @@ fn failures_before_the_latest_success_do_not_count_toward_the_quorum() {
         fleet.call(1, false).await;
         exchange(&mut fleet).await;
         fleet.call(2, true).await;
-        exchange(&mut fleet).await;
+        // The success travels in a report, which may take a second.
+        fleet.settle().await;
         for _ in 0..3 {
             fleet.call(0, false).await;
             exchange(&mut fleet).await;
