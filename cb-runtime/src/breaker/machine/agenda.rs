@@ -143,7 +143,7 @@ impl StateMachine {
 
     /// Half of a limit has been reached. Where only the rates of a fleet reach it, those of some instance do.
     fn nears_limit(&self, now: Now) -> bool {
-        let own = self.stats.own_trip_input(now.at);
+        let own = self.own_trip_input(now);
         own.is_some_and(|own| policy::nears_limit(&self.settings, own.window))
             || policy::nears_limit(&self.settings, self.trip_input(now).window)
     }
@@ -166,7 +166,7 @@ impl StateMachine {
     /// This instance's own counts are enough for a decision, and hardly any others are known. (The edges of
     /// the fleet's window and its own differ by a bucket.)
     fn decides_alone(&self, now: Now) -> bool {
-        let Some(own) = self.stats.own_trip_input(now.at) else { return false };
+        let Some(own) = self.own_trip_input(now) else { return false };
         let total = |counts: Counts| counts.successes + counts.failures;
         let others = total(self.trip_input(now).window).saturating_sub(total(own.window));
         others <= total(own.window) / 8 && policy::trip(&self.settings, &own, 1).is_some()

@@ -237,7 +237,7 @@ impl StateMachine {
                 self.local.as_mut().expect("just seen").scope = Scope::Pending;
             }
             Some(Scope::Isolated) => {}
-            Some(Scope::StoreDown) if self.stays_isolated(now.at) => {
+            Some(Scope::StoreDown) if self.stays_isolated(now) => {
                 self.local.as_mut().expect("just seen").scope = Scope::Isolated;
             }
             Some(Scope::StoreDown) => self.give_up_local(now.at),
@@ -301,8 +301,8 @@ impl StateMachine {
     }
 
     /// Open on its own, and the others do not see what this instance sees.
-    fn stays_isolated(&self, now: Moment) -> bool {
-        let own = self.stats.own_trip_input(now).filter(|_| self.settings.min_failing_instances > 1);
+    fn stays_isolated(&self, now: Now) -> bool {
+        let own = self.own_trip_input(now).filter(|_| self.settings.min_failing_instances > 1);
         self.state() == State::Open
             && self.confirmed_state() == State::Closed
             && own.is_some_and(|own| policy::trip_alone(&self.settings, &own).is_some())

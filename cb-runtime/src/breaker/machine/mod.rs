@@ -250,6 +250,11 @@ impl StateMachine {
         self.stats.trip_input(self.sent(), now, self.settings.strategy.is_some())
     }
 
+    /// The input from this instance's outcomes alone, if they are kept.
+    fn own_trip_input(&self, now: Now) -> Option<TripInput> {
+        self.stats.own_trip_input(now, self.settings.strategy.is_some())
+    }
+
     /// The outcomes in the entry under way.
     fn sent(&self) -> Option<&stats::delta::PendingDelta> {
         self.in_flight.as_ref().map(|in_flight| &in_flight.sent.delta)

@@ -26,13 +26,20 @@ pub(crate) struct TripInput {
 /// Why a closed breaker trips, if it does: the rule, its figures, the limit. A rule applies only if the
 /// failures that it looks at come from at least `instances` instances.
 pub(crate) fn trip(settings: &Settings, input: &TripInput, instances: u32) -> Option<String> {
-    let streak_counts = instances <= 1 || input.streak_instances >= instances;
     let window_counts = instances <= 1 || input.window_instances >= instances;
-    let reason = consecutive(settings, input)
-        .filter(|_| streak_counts)
+    let reason = streak(settings, input, instances)
         .or_else(|| rates(settings, input).filter(|_| window_counts))
         .or_else(|| own_strategy(settings, input).filter(|_| window_counts))?;
     Some(if instances > 1 { format!("{reason}, on at least {instances} instances") } else { reason })
+}
+
+/// Whether failures in a row alone trip a closed breaker.
+pub(crate) fn trips_by_streak(settings: &Settings, input: &TripInput, instances: u32) -> bool {
+    streak(settings, input, instances).is_some()
+}
+
+fn streak(settings: &Settings, input: &TripInput, instances: u32) -> Option<String> {
+    consecutive(settings, input).filter(|_| instances <= 1 || input.streak_instances >= instances)
 }
 
 /// Why an instance that alone sees failures opens only locally, if it does.

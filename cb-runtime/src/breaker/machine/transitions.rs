@@ -198,9 +198,8 @@ impl StateMachine {
         match self.state() {
             State::Closed => {
                 if let Some((reason, input, isolated)) = self.verdict(now) {
-                    let streak = TripInput { window: Counts::default(), ..input.clone() };
                     let quorum = self.settings.min_failing_instances;
-                    if policy::trip(&self.settings, &streak, quorum).is_none() && self.awaits_reports(now) {
+                    if !policy::trips_by_streak(&self.settings, &input, quorum) && self.awaits_reports(now) {
                         self.exchange_next();
                         return self.wake(if self.wants_notice(now) { Wake::AtOnce } else { Wake::Paced });
                     }
@@ -248,7 +247,7 @@ impl StateMachine {
         if let Some(reason) = policy::trip(&self.settings, &input, quorum) {
             return Some((reason, input, false));
         }
-        let own = self.stats.own_trip_input(now.at).filter(|_| quorum > 1)?;
+        let own = self.own_trip_input(now).filter(|_| quorum > 1)?;
         let reason = policy::trip_alone(&self.settings, &own)?;
         Some((reason, own, true))
     }

@@ -209,10 +209,10 @@ impl CallStats {
     }
 
     /// The input from this instance's outcomes alone, if they are kept.
-    pub(super) fn own_trip_input(&self, now: Moment) -> Option<TripInput> {
+    pub(super) fn own_trip_input(&self, now: Now, with_buckets: bool) -> Option<TripInput> {
         let own = self.own.as_ref()?;
         let window = match (&self.time, &self.last) {
-            (Some(time), _) => own.window_since(Moment(now.0.saturating_sub(time.length()))),
+            (Some(time), _) => own.window_since(Moment(now.at.0.saturating_sub(time.length()))),
             (None, Some(last)) => count_window::latest(last.calls(), std::iter::once(own.calls())),
             (None, None) => Counts::default(),
         };
@@ -221,7 +221,10 @@ impl CallStats {
             window,
             streak_instances: 1,
             window_instances: 1,
-            buckets: Vec::new(),
+            buckets: match &self.time {
+                Some(time) if with_buckets => by_age(time, BTreeMap::new(), own.buckets(), now),
+                _ => Vec::new(),
+            },
         })
     }
 
@@ -246,19 +249,9 @@ impl CallStats {
     }
 
     fn buckets(&self, time: &TimeWindow, sent: Option<&PendingDelta>, now: Now) -> Vec<Bucket> {
-        let store_now = now.store_time();
-        let mut all: BTreeMap<u64, Counts> = time.buckets(store_now).collect();
         let unconfirmed = self.unconfirmed(sent).flat_map(PendingDelta::buckets);
-        for (middle, counts) in self.previous.buckets().chain(unconfirmed) {
-            if middle.0.saturating_add(time.length()) > now.at.0 {
-                let sum = all.entry(middle.0.wrapping_add(now.skew) / time.width()).or_default();
-                *sum = sum.plus(counts);
-            }
-        }
-        let age = |number: u64| store_now.saturating_sub((number + 1) * time.width());
-        all.into_iter()
-            .map(|(number, counts)| Bucket { age: Duration::from_micros(age(number)), calls: counts.into() })
-            .collect()
+        let here = self.previous.buckets().chain(unconfirmed);
+        by_age(time, time.buckets(now.store_time()).collect(), here, now)
     }
 
     // ---- the exchange
@@ -447,6 +440,25 @@ fn counts_instances(settings: &Settings) -> bool {
 /// Whether this instance's own counts are needed: for a quorum, or for their distance to a limit.
 fn keeps_own(settings: &Settings) -> bool {
     counts_instances(settings) || matches!(settings.window, Some(WindowKind::Time(_)))
+}
+
+/// The store's buckets, and those counted here (by the middle of each), by their age.
+fn by_age(
+    time: &TimeWindow,
+    mut all: BTreeMap<u64, Counts>,
+    here: impl Iterator<Item = (Moment, Counts)>,
+    now: Now,
+) -> Vec<Bucket> {
+    for (middle, counts) in here {
+        if middle.0.saturating_add(time.length()) > now.at.0 {
+            let sum = all.entry(middle.0.wrapping_add(now.skew) / time.width()).or_default();
+            *sum = sum.plus(counts);
+        }
+    }
+    let age = |number: u64| now.store_time().saturating_sub((number + 1) * time.width());
+    all.into_iter()
+        .map(|(number, counts)| Bucket { age: Duration::from_micros(age(number)), calls: counts.into() })
+        .collect()
 }
 
 fn number(count: usize) -> u32 {
