@@ -125,13 +125,12 @@ const APPLICATION: &str = "CB_MONITOR_TEST_APPLICATION";
 /// An application: a process of its own where the next test starts it, which then tells it when to fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_opens_its_circuit_when_its_calls_fail() {
-    let (redis, url) = match std::env::var(APPLICATION) {
-        Ok(url) => (None, url),
-        Err(_) => {
-            let redis = cb_testkit::RedisServer::start();
-            let url = redis.url();
-            (Some(redis), url)
-        }
+    let (redis, url) = if let Ok(url) = std::env::var(APPLICATION) {
+        (None, url)
+    } else {
+        let redis = cb_testkit::RedisServer::start();
+        let url = redis.url();
+        (Some(redis), url)
     };
     let registry = cb_runtime::Registry::builder().redis(url).namespace(common::NAMESPACE).build().unwrap();
     let config = cb_runtime::BreakerConfig::default().failure_threshold(3);

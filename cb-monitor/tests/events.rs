@@ -241,7 +241,8 @@ async fn cost(redis: &RedisServer) -> (f64, f64) {
     let (commands, spent, start) = (redis.commands_processed(), processor(), Instant::now());
     tokio::time::sleep(Duration::from_secs(4)).await;
     let seconds = start.elapsed().as_secs_f64();
-    ((redis.commands_processed() - commands) as f64 / seconds, (processor() - spent) / seconds)
+    let commands = u32::try_from(redis.commands_processed() - commands).expect("a few thousand commands");
+    (f64::from(commands) / seconds, (processor() - spent) / seconds)
 }
 
 #[tokio::test(flavor = "multi_thread")]
