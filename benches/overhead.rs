@@ -177,7 +177,7 @@ impl Candidates {
                 bare.ns[index].push(ns);
             }
         }
-        // Never in the same order twice, so that none always comes after the same one.
+        // The order rotates each round, so that no candidate always profits from its predecessor.
         self.guarded.rotate_left(1);
         for candidate in &mut self.guarded {
             let Some(before) = before.get(candidate.bare) else { continue };

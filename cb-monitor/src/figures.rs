@@ -47,8 +47,8 @@ struct Entry {
 pub(crate) struct Rates {
     pub(crate) calls: f64,
     pub(crate) failures: f64,
-    /// Calls that were not made. As the next one, unknown in the first seconds after somebody has begun to
-    /// look.
+    /// Calls that were not made. This rate and the next are unknown in the first seconds after the first
+    /// reader connects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rejected: Option<f64>,
     /// Failed and rejected calls that a cached result has answered.

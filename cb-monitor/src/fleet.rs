@@ -72,7 +72,7 @@ pub(crate) struct Instances {
     pub(crate) alive: usize,
     /// How many have been silent for 15 seconds: gone, or cut off and deciding by themselves.
     pub(crate) silent: usize,
-    /// Breakers that not all instances judge by the same settings.
+    /// Breakers whose settings differ between instances.
     pub(crate) drifting: Vec<String>,
     #[serde(skip)]
     pub(crate) list: Vec<InstanceInfo>,

@@ -46,7 +46,7 @@ impl Monitor {
     }
 
     /// Reading needs this token, or the one that may act. Without it, everybody who reaches the routes may
-    /// read. The page itself, which has no figures in it, and `/live` are open all the same. Short and empty
+    /// read. The page itself, which contains no figures, and `/live` stay open. Short and empty
     /// tokens are reported as by [`token`](Self::token).
     pub fn read_token(mut self, secret: impl AsRef<str>) -> Monitor {
         self.access.set_read(secret.as_ref());

@@ -33,7 +33,7 @@ impl FleetSettings {
         FleetSettings { by_breaker, patterns }
     }
 
-    /// The breakers that not all instances judge by the same settings.
+    /// The breakers whose settings differ between instances.
     pub(crate) fn drifting(&self) -> Vec<String> {
         let differs = |(_, instances): &(&String, &Vec<InstanceSettings>)| {
             instances.iter().any(|instance| instance.drift)

@@ -170,7 +170,7 @@ async fn a_circuit_that_opens_in_another_process_turns_its_row() {
     browser.order("expect", json!({ "selector": row("payments"), "name": "open" }));
     writeln!(tell).unwrap();
     let opened = said.find_map(|line| {
-        // Behind what the test harness has printed on the same line.
+        // The test harness has begun this line, so the text is searched for anywhere in it.
         line.split_once("opened at ")?.1.parse::<f64>().ok()
     });
     let turned = browser.order("expected", json!({})).as_f64().unwrap();

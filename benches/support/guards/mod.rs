@@ -50,7 +50,7 @@ pub trait Guard: Sync {
     /// What its circuit is doing while it is measured. An open one is tripped before, a closed one after.
     const MEASURED: Circuit = Circuit::Closed;
     type Returned: Returned;
-    /// The function without a guard, called in the same way.
+    /// The function without a guard.
     type Bare: Guard + Default + 'static;
     /// What a caller holds; made outside of the loop, one per thread.
     type Caller;
@@ -154,7 +154,7 @@ fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::O
     future.poll(cx)
 }
 
-/// Calls the function `calls` times, with the same argument each time.
+/// Calls the function `calls` times with one argument.
 #[inline]
 pub async fn call_often<G: Guard>(guard: &G, calls: u64) {
     let mut caller = guard.caller();

@@ -48,7 +48,7 @@ pub fn visit_all(visitor: &mut impl Visit) {
     visitor.visit(Memoized::<true>);
 }
 
-/// What is the same for every peer that is a circuit breaker.
+/// What all peers that are circuit breakers share.
 macro_rules! peer {
     ($name:literal, $how:literal, $rate:literal) => {
         const NAME: &'static str = match CASE {

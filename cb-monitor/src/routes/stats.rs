@@ -81,7 +81,7 @@ pub(super) async fn instances(State(Context { hub, .. }): State<Context>) -> Jso
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AskedSettings {
-    /// Only breakers that not all instances judge by the same settings.
+    /// Only breakers whose settings differ between instances.
     #[serde(default)]
     drift: bool,
 }

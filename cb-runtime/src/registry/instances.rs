@@ -67,7 +67,7 @@ impl Registry {
         Ok(told.into_iter().map(|(breaker, told)| (breaker, compared(told))).collect())
     }
 
-    /// The breakers that not all instances judge by the same settings, by name.
+    /// The breakers whose settings differ between instances, by name.
     ///
     /// # Errors
     /// If the store does not answer.
