@@ -218,9 +218,9 @@ impl RegistryBuilder {
     /// Builds a registry that is not the global one.
     ///
     /// Asks the store for the fleet's states before it returns, and waits at most half a second for them (or
-    /// 1.25 times the [`response_timeout`](Self::response_timeout)). A store that does not answer is no error,
-    /// unless there is a [`connect_timeout`](Self::connect_timeout): the registry serves by itself and joins
-    /// the fleet when the store is there.
+    /// 1.25 times the [`response_timeout`](Self::response_timeout)). A store that does not answer is no
+    /// error, unless there is a [`connect_timeout`](Self::connect_timeout): the registry serves by itself and
+    /// joins the fleet when the store is there.
     ///
     /// # Errors
     /// If the address or a setting is invalid; if a `connect_timeout` has elapsed.

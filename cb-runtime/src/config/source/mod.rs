@@ -56,9 +56,9 @@ impl RegistryConfig {
     }
 
     /// Reads the environment: `CB_REDIS_URL`, `CB_NAMESPACE`, `CB_INSTANCE`, `CB_RESPONSE_TIMEOUT=1s`,
-    /// `CB_DEFAULTS__RESET_TIMEOUT=10s`, `CB_BREAKERS__USER_SERVICE__FAILURE_THRESHOLD=10`, and so on for every
-    /// setting. The breaker may be "user-service" or "User.Service", because a variable has `_` for every
-    /// character that is neither letter nor digit. A variable that matches two breakers is an error.
+    /// `CB_DEFAULTS__RESET_TIMEOUT=10s`, `CB_BREAKERS__USER_SERVICE__FAILURE_THRESHOLD=10`, and so on for
+    /// every setting. The breaker may be "user-service" or "User.Service", because a variable has `_` for
+    /// every character that is neither letter nor digit. A variable that matches two breakers is an error.
     ///
     /// # Errors
     /// If a setting is unknown or a value invalid. The error names each with its variable and a valid value.
