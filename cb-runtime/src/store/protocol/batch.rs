@@ -51,8 +51,8 @@ pub(crate) struct Entry {
     /// zero. If it is not closed, an event without a `from` informs instances that have read the store
     /// meanwhile.
     ///
-    /// It should be `None` for a closed breaker that this instance has not exchanged for half of [`IDLE`](super::IDLE),
-    /// because the store may have expired it and restarted its epochs.
+    /// It should be `None` for a closed breaker that this instance has not exchanged for half of
+    /// [`IDLE`](super::IDLE), because the store may have expired it and restarted its epochs.
     #[serde(serialize_with = "json::known", skip_serializing_if = "json::is_unknown")]
     pub(crate) known: Option<Record>,
     /// Merged if `known` has the store's epoch, or if `known` is `None` and the store's state is closed or
@@ -83,7 +83,8 @@ pub(crate) struct Entry {
     pub(crate) proposal: Option<Proposal>,
     #[serde(skip_serializing_if = "LeaseRequest::is_nothing")]
     pub(crate) leases: LeaseRequest,
-    /// The fleet's counts are near a limit: all instances are to report theirs without delay. See [`NOTICE`](super::NOTICE).
+    /// The fleet's counts are near a limit: all instances are to report theirs without delay. See
+    /// [`NOTICE`](super::NOTICE).
     #[serde(skip_serializing_if = "json::is_false")]
     pub(crate) notice: bool,
     /// A request for the leader lease of this breaker's health checks.
@@ -167,8 +168,9 @@ impl WindowRequest {
 pub(crate) struct CountWindowRequest {
     /// The window's length: 1 to [`MAX_LAST`], otherwise the entry is an error.
     pub(crate) calls: u32,
-    /// Only calls after this place are answered; 0 = all. See [`CountWindowView::place`](super::CountWindowView::place). Places belong to an epoch
-    /// and an incarnation: if either changes, all calls must be requested.
+    /// Only calls after this place are answered; 0 = all. See
+    /// [`CountWindowView::place`](super::CountWindowView::place). Places belong to an epoch and an
+    /// incarnation: if either changes, all calls must be requested.
     #[serde(serialize_with = "json::whole")]
     pub(crate) since: u64,
 }

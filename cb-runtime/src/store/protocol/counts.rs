@@ -98,7 +98,8 @@ pub(crate) struct Streak {
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) success_age_us: Option<u64>,
-    /// (age, count), oldest first, none older than the success; at most [`MAX_STREAK`](super::MAX_STREAK) pairs.
+    /// (age, count), oldest first, none older than the success; at most [`MAX_STREAK`](super::MAX_STREAK)
+    /// pairs.
     #[serde(serialize_with = "json::pairs", skip_serializing_if = "json::no_pairs")]
     pub(crate) failures: Vec<(u64, u64)>,
 }

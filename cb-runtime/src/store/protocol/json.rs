@@ -1,5 +1,5 @@
-//! The form of a batch's fields in JSON: numbers within their limits, and nothing that a script ignores. Parsing
-//! a batch is a good part of its cost to the server.
+//! The form of a batch's fields in JSON: numbers within their limits, and nothing that a script ignores.
+//! Parsing a batch is a good part of its cost to the server.
 
 #![allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "the signatures that serde calls")]
 

@@ -8,7 +8,8 @@ use super::{Counts, Position, WindowRequest};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
     pub(crate) instance: Arc<str>,
-    /// Reports and batches share one sequence. A number that the store has seen is a retry, as in [`Batch`](super::Batch).
+    /// Reports and batches share one sequence. A number that the store has seen is a retry, as in
+    /// [`Batch`](super::Batch).
     pub(crate) seq: u64,
     /// As in [`Batch`](super::Batch).
     pub(crate) as_of_us: Option<u64>,

@@ -1,4 +1,5 @@
-//! What travels between an instance and the scripts: a batch as JSON, a report as arguments, answers as arrays.
+//! What travels between an instance and the scripts: a batch as JSON, a report as arguments, answers as
+//! arrays.
 
 mod event;
 mod reply;

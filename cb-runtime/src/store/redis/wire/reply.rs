@@ -1,5 +1,5 @@
-//! The scripts' answers: nested arrays. Lua's JSON would round numbers of more than 14 digits, could not tell an
-//! empty list from an empty table, and would pass on any bytes that are in Redis.
+//! The scripts' answers: nested arrays. Lua's JSON would round numbers of more than 14 digits, could not tell
+//! an empty list from an empty table, and would pass on any bytes that are in Redis.
 
 use redis::Value;
 
