@@ -239,7 +239,9 @@ fn main() -> ExitCode {
         let fewest = if candidate.guard.is_ours() { one.min(two) } else { one };
         if fewest < ROUNDS_AT_LEAST {
             let name = candidate.guard.name();
-            eprintln!("this machine is too busy: {name} was measured in {one} and, by two threads, {two} rounds");
+            eprintln!(
+                "this machine is too busy: {name} was measured in {one} and, by two threads, {two} rounds"
+            );
             return ExitCode::FAILURE;
         }
     }
