@@ -54,7 +54,7 @@ use machine::state::DatedRecord;
 use machine::{OverrideId, StateMachine};
 use permit::Grant;
 use ramp::Ramp;
-use settings::SettingsLine;
+use settings::{SettingsLine, looks_at_streaks};
 use stopwatch::Stopwatch;
 
 /// What all handles on one breaker share.
@@ -67,7 +67,7 @@ pub(crate) struct Core {
     due: AtomicU64,
     /// How long after the beginning of the state that is, in µs.
     due_after: AtomicU64,
-    /// Until when the gate alone rejects calls, in the clock's µs: until an open circuit is due, or as long
+    /// Until when the gate alone rejects calls, by the coarse clock: until an open circuit is due, or as long
     /// as no probe can be had while it is half-open.
     rejects_until: AtomicU64,
     /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
@@ -202,7 +202,7 @@ impl Core {
             gate: Gate::new(machine.state(), closed(&machine, &context, now)),
             due: AtomicU64::new(due(&machine)),
             due_after: AtomicU64::new(due(&machine).saturating_sub(now.0)),
-            rejects_until: AtomicU64::new(rejects_until(&machine, now)),
+            rejects_until: AtomicU64::new(rejects_until(&machine, &context.clock, now)),
             slow_us: AtomicU64::new(settings::slow_us(machine.settings(), &context)),
             ramp,
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
@@ -211,7 +211,7 @@ impl Core {
             cache_scope,
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
-            counters: ShardedCounter::new(),
+            counters: ShardedCounter::new(looks_at_streaks(machine.settings())),
             #[cfg(feature = "metrics")]
             durations: context.measures_calls.then(Mutex::default),
             context,
@@ -311,7 +311,9 @@ impl Core {
         if urgent {
             self.urgent.store(true, Ordering::Release);
         }
-        let fresh = !self.dirty.swap(true, Ordering::AcqRel);
+        // A load finds no mark that has been cleared before the breaker's lock was taken last, and most
+        // failures find one.
+        let fresh = !self.dirty.load(Ordering::Acquire) && !self.dirty.swap(true, Ordering::AcqRel);
         if fresh {
             if let Some(me) = self.me.upgrade() {
                 self.context.mark_dirty(me, urgent);
@@ -430,13 +432,14 @@ fn closed(machine: &StateMachine, context: &RegistryContext, now: Moment) -> Clo
     }
 }
 
-/// Until when calls need not ask the machine for a probe.
-fn rejects_until(machine: &StateMachine, now: Moment) -> u64 {
-    match machine.state() {
-        State::Open => due(machine),
-        State::HalfOpen => machine.probes_denied_until(now).0,
-        _ => 0,
-    }
+/// Until when calls need not ask the machine for a probe, by the coarse clock; early enough for its error.
+fn rejects_until(machine: &StateMachine, clock: &Clock, now: Moment) -> u64 {
+    let until = match machine.state() {
+        State::Open => Moment(due(machine)),
+        State::HalfOpen => machine.probes_denied_until(now),
+        _ => return 0,
+    };
+    clock.coarse_before(until)
 }
 
 /// When callers may ask for a probe, or a manual override expires; `u64::MAX` = never.

@@ -180,6 +180,16 @@ impl StateMachine {
         self.with_health(now, HealthChecks::configured);
     }
 
+    pub(crate) fn take_wake(&mut self) -> Option<Wake> {
+        self.effects.wake.take()
+    }
+
+    /// Whether there is more for the shell to do than to wake the coordinator.
+    pub(crate) fn has_effects(&self) -> bool {
+        let Effects { local_changes, would_open, granted, applied, wake: _ } = &self.effects;
+        !local_changes.is_empty() || would_open.is_some() || !granted.is_empty() || applied.is_some()
+    }
+
     pub(crate) fn take_effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)
     }

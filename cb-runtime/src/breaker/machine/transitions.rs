@@ -247,7 +247,7 @@ impl StateMachine {
         if let Some(reason) = policy::trip(&self.settings, &input, quorum) {
             return Some((reason, input, false));
         }
-        let own = self.own_trip_input(now).filter(|_| quorum > 1)?;
+        let own = if quorum > 1 { self.own_trip_input(now)? } else { return None };
         let reason = policy::trip_alone(&self.settings, &own)?;
         Some((reason, own, true))
     }
