@@ -7,6 +7,7 @@
 //! unknown outcome count only once.
 
 mod health;
+mod outages;
 mod pace;
 mod schedule;
 mod skew;
@@ -30,6 +31,7 @@ use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Record, Report, Store};
+use outages::Outages;
 use pace::{Pace, vary};
 use schedule::Schedule;
 use skew::Skew;
@@ -84,7 +86,7 @@ pub(crate) struct Coordinator {
     missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
-    ever_up: bool,
+    outages: Outages,
 }
 
 /// One request, by the breakers in it.
@@ -148,7 +150,7 @@ impl Coordinator {
             continuity: Continuity::default(),
             missing: BTreeSet::new(),
             answered_at: now,
-            ever_up: false,
+            outages: Outages::default(),
         }
     }
 
@@ -173,6 +175,9 @@ impl Coordinator {
         }
         if let Some(at) = self.schedule.next() {
             by(at.max(look_at));
+        }
+        if let Some(at) = self.outages.due() {
+            by(at);
         }
         next
     }
@@ -246,6 +251,7 @@ impl Coordinator {
 
     async fn turn(&mut self) {
         let now = self.context.clock.now();
+        self.emit(|outages| outages.take_due(now));
         let urgent = self.context.take_urgent();
         if now >= self.swept_at.after(self.sweep_interval()) {
             self.swept_at = now;
@@ -514,10 +520,7 @@ impl Coordinator {
                 self.retry_after = RETRY.0;
                 if !self.context.store_up() {
                     self.context.set_store_up(true);
-                    if self.ever_up || self.stream.was_lost() {
-                        self.context.events.emit(Event::StoreRestored);
-                    }
-                    self.ever_up = true;
+                    self.emit(Outages::restored);
                     self.stream.resume();
                 }
             }
@@ -643,9 +646,15 @@ impl Coordinator {
         for core in self.breakers.all() {
             core.store_lost(error);
         }
-        if was_up || !self.stream.was_lost() {
-            self.stream.set_lost();
-            self.context.events.emit(Event::StoreLost(error.clone()));
+        if was_up || !self.outages.is_lost() {
+            let now = self.context.clock.now();
+            self.emit(|outages| outages.lost(error.clone(), now));
+        }
+    }
+
+    fn emit(&mut self, event: impl FnOnce(&mut Outages) -> Option<Event>) {
+        if let Some(event) = event(&mut self.outages) {
+            self.context.events.emit(event);
         }
     }
 

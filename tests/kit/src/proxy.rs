@@ -9,7 +9,6 @@ use crate::{PATIENCE, wait_until};
 /// A TCP proxy on a port of its own that injects network faults.
 pub struct Proxy {
     port: u16,
-    target: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -35,6 +34,8 @@ struct Shared {
 
 struct Inner {
     traffic: Traffic,
+    /// Where new connections lead.
+    target: SocketAddr,
     open: Vec<TcpStream>,
     accepted: u64,
     /// The additional latency of each answer.
@@ -52,10 +53,11 @@ impl Proxy {
     pub fn start(target_port: u16) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound listener has an address").port();
-        let inner = Inner { traffic: Traffic::Flows, open: Vec::new(), accepted: 0, delay: Duration::ZERO };
+        let target = (Ipv4Addr::LOCALHOST, target_port).into();
+        let inner =
+            Inner { traffic: Traffic::Flows, target, open: Vec::new(), accepted: 0, delay: Duration::ZERO };
         let proxy = Proxy {
             port,
-            target: (Ipv4Addr::LOCALHOST, target_port).into(),
             shared: Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new() }),
             acceptor: Mutex::new(None),
         };
@@ -129,6 +131,12 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// Leads new connections to another server. Those that are open stay where they are, as they do after a
+    /// change of a name's address.
+    pub fn redirect(&self, target_port: u16) {
+        self.shared.lock().target = (Ipv4Addr::LOCALHOST, target_port).into();
+    }
+
     /// Ends all faults: held bytes are passed on, and clients can connect again.
     pub fn heal(&self) {
         if self.shared.lock().traffic != Traffic::Cut {
@@ -150,10 +158,11 @@ impl Proxy {
     }
 
     fn accept_on(&self, listener: TcpListener) {
-        let (shared, target) = (self.shared.clone(), self.target);
+        let shared = self.shared.clone();
         let acceptor = std::thread::spawn(move || {
             for client in listener.incoming() {
-                if shared.lock().traffic == Traffic::Cut {
+                let Inner { traffic, target, .. } = *shared.lock();
+                if traffic == Traffic::Cut {
                     return;
                 }
                 if let Ok(client) = client {
