@@ -257,10 +257,10 @@ fn paused_clients_lose_no_count() {
     }
 }
 
-/// A replica becomes the master, and the old master goes on to run: the connections that are open still lead
-/// there. Then only the connection for commands breaks.
+/// A replica becomes the master, and the old master goes on to run. A proxy that does not know yet leads the
+/// connection that reads the stream to the old one, and the connection for commands to the new one.
 #[test]
-fn watch_that_stays_on_the_old_server_misses_no_event() {
+fn watch_on_another_server_than_the_commands_misses_no_event() {
     let (old, new) = (RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]), RedisServer::start());
     let proxy = Proxy::start(old.port());
     let a = Instance::on(&proxy.url());
@@ -283,12 +283,13 @@ fn watch_that_stays_on_the_old_server_misses_no_event() {
     wait_until(LIMIT, "the replica has everything", || new.cli(&["DBSIZE"]) == old.cli(&["DBSIZE"]));
 
     new.cli(&["REPLICAOF", "NO", "ONE"]);
-    proxy.redirect(new.port());
-    let clients = old.cli(&["CLIENT", "LIST", "TYPE", "NORMAL"]);
-    let commands = clients.lines().filter(|client| client.contains("cmd=evalsha"));
-    for id in commands.filter_map(|client| client.split([' ', '=']).nth(1)) {
-        old.cli(&["CLIENT", "KILL", "ID", id]);
-    }
+    let accepted = proxy.accepted();
+    // The connection for commands is made first.
+    proxy.redirect(&[new.port(), old.port()]);
+    old.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    wait_until(LIMIT, "both connections are made anew", || proxy.accepted() >= accepted + 2);
+    wait_until(LIMIT, "it reads the old stream", || old.info("clients", "blocked_clients") == "1");
+    proxy.redirect(&[new.port()]);
     let b = Instance::on(&new.url());
     block_on(b.breaker.release()).expect("the store has the release");
     block_on(b.breaker.force_open("after the failover")).expect("the store has the override");
