@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::health::HealthChecks;
+use super::notice::Notice;
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
 use super::stats::SentDelta;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, Reported, View};
+use crate::store::{Counts, Delta, Entry, IDLE, LeaseId, LeaseRequest, Proposal, Record, Reported, View};
 
 /// Why a state has ended that has lapsed, or whose end this instance has missed.
 const ENDED_UNNOTICED: &str = "the store no longer holds the previous state";
@@ -63,7 +64,7 @@ impl StateMachine {
         entry.notice = self.wants_notice(now);
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
-        entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
+        entry.leases = if retry { LeaseRequest::default() } else { self.probes.encode(&self.settings) };
         entry.leaves = self.leaves && entry.failing;
         entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);
@@ -460,8 +461,7 @@ impl StateMachine {
 
     fn begin_epoch(&mut self, in_flight: &mut InFlight, now: Moment) {
         self.stats.begin_epoch();
-        self.noticed_at = None;
-        self.wants_reports_since = None;
+        self.notice = Notice::default();
         self.local_probes = Counts::default();
         self.last_failure = None;
         let may_have_probes = self.may_have_probes(now);

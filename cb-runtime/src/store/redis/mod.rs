@@ -11,10 +11,12 @@ mod hint;
 #[cfg(all(feature = "cluster", feature = "sentinel"))]
 pub(crate) mod inspect;
 mod keys;
+mod open;
 mod overview;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod target;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
@@ -48,9 +50,12 @@ use connect::{Dialer, Link};
 use keys::{Keys, decode};
 use script::Scripts;
 use watch::Watching;
-use wire::{BatchOut, DecodeError, EntryOut, ReplyReader, report_arguments};
+use wire::{BatchMessage, DecodeError, EntryMessage, ReplyReader, report_arguments};
 
-pub use connect::Target;
+#[cfg(all(feature = "cluster", feature = "sentinel"))]
+pub use target::Target;
+#[cfg(not(all(feature = "cluster", feature = "sentinel")))]
+pub(crate) use target::Target;
 
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
 const ROWS_AT_ONCE: usize = 100;
@@ -184,7 +189,7 @@ impl RedisStore {
 
     async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
         let doing = "exchanging counts";
-        let mut out = BatchOut::new(
+        let mut message = BatchMessage::new(
             batch,
             fresh_incarnation(),
             &self.breaker_prefix,
@@ -203,14 +208,14 @@ impl RedisStore {
                 continue;
             }
             views.push(None);
-            let entry_out = EntryOut::new(entry);
-            invocation.key(self.keys.breaker(&entry_out.name)).key(self.keys.leases(&entry_out.name));
+            let sent = EntryMessage::new(entry);
+            invocation.key(self.keys.breaker(&sent.name)).key(self.keys.leases(&sent.name));
             if let Some(ask) = &entry.last {
-                invocation.key(self.keys.last(&entry_out.name, ask));
+                invocation.key(self.keys.last(&sent.name, ask));
             }
-            out.entries.push(entry_out);
+            message.entries.push(sent);
         }
-        let json = serde_json::to_string(&out).map_err(|problem| Error::store(doing, problem))?;
+        let json = serde_json::to_string(&message).map_err(|problem| Error::store(doing, problem))?;
         let mut answer = self.run(doing, invocation.arg(json)).await?;
         let decoded = (|| {
             let (now_us, position, warnings) =
@@ -218,7 +223,7 @@ impl RedisStore {
             let mut rows = answer.list()?;
             let views = views.into_iter().map(|view| match view {
                 Some(view) => Ok(view),
-                None => rows.view(now_us, &out.node),
+                None => rows.view(now_us, &message.node),
             });
             Ok(Answer { now_us, position, views: views.collect::<Result<_, DecodeError>>()?, warnings })
         })();

@@ -24,7 +24,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Answer, Batch, Counts, Delta, Entry, LeaseAsk, LeaseId, Position, Proposal, Record, Store, Streak,
+    Answer, Batch, Counts, Delta, Entry, LeaseId, LeaseRequest, Position, Proposal, Record, Store, Streak,
     StreamEvent, View,
 };
 
@@ -70,8 +70,8 @@ impl Bench<'_> {
         Bench { store: Arc::new(store), hands, lose_everything: Box::new(lose_everything) }
     }
 
-    fn instance<'a>(&'a self, name: &str) -> Instance<'a> {
-        Instance { bench: self, name: name.into(), seq: 0 }
+    fn instance<'a>(&'a self, name: &str) -> StoreClient<'a> {
+        StoreClient { bench: self, name: name.into(), seq: 0 }
     }
 
     fn pass(&self, span: Duration) {
@@ -85,13 +85,13 @@ impl Bench<'_> {
 }
 
 /// Speaks to the store as one instance does, with ever higher numbers.
-struct Instance<'a> {
+struct StoreClient<'a> {
     bench: &'a Bench<'a>,
     name: Arc<str>,
     seq: u64,
 }
 
-impl Instance<'_> {
+impl StoreClient<'_> {
     fn batch(&mut self, entries: Vec<Entry>) -> Batch {
         self.seq += 1;
         Batch { instance: self.name.clone(), seq: self.seq, entries, ..Batch::default() }
@@ -174,8 +174,8 @@ fn propose(name: &str, record: &Record, proposal: Proposal) -> Entry {
     Entry { known: Some(record.clone()), proposal: Some(proposal), ..about(name) }
 }
 
-fn want(ids: &[LeaseId], limit: u32) -> LeaseAsk {
-    LeaseAsk { want: ids.to_vec(), limit, term_us: 10 * SECOND, ..LeaseAsk::default() }
+fn want(ids: &[LeaseId], limit: u32) -> LeaseRequest {
+    LeaseRequest { want: ids.to_vec(), limit, term_us: 10 * SECOND, ..LeaseRequest::default() }
 }
 
 /// Instantiates each rule for both stores.
