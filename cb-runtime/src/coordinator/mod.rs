@@ -16,6 +16,7 @@ mod tests;
 pub(crate) mod thread;
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
-use crate::breaker::machine::{PACE, Soon, Want};
+use crate::breaker::machine::{PACE, Want};
 use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
@@ -301,19 +302,18 @@ impl Coordinator {
     /// counted successes, too.
     fn look(&mut self, now: Moment, all: bool) {
         self.looked_at = now;
-        let failures = all || now >= self.pace.failures_at();
         let mut cores = self.context.take_dirty();
         cores.extend(self.schedule.take(now));
         if all {
             cores.extend(self.context.take_counted());
         }
         for core in cores {
-            self.look_at_one(core, all, failures);
+            self.look_at_one(core, all);
         }
     }
 
-    /// `all`: quiet breakers are reported, and not later. `failures`: those with failures are.
-    fn look_at_one(&mut self, core: Arc<Core>, all: bool, failures: bool) {
+    /// `all`: quiet breakers are reported, and not later.
+    fn look_at_one(&mut self, core: Arc<Core>, all: bool) {
         let agenda = core.review();
         if let Some(at) = agenda.again {
             self.schedule.add(&core, at);
@@ -325,18 +325,8 @@ impl Coordinator {
         match agenda.want {
             Want::Nothing => {}
             Want::Exchange => self.tense.push(core),
-            Want::Report { soon: Soon::AtThisPace } => self.quiet.push(core),
-            Want::Report { soon: Soon::Failures } if failures => {
-                self.pace.failures_reported(self.looked_at);
-                self.quiet.push(core);
-            }
-            Want::Report { .. } if all => self.quiet.push(core),
-            Want::Report { soon } => {
-                if soon == Soon::Failures {
-                    self.schedule.add(&core, self.pace.failures_at());
-                }
-                core.mark_counted();
-            }
+            Want::Report { at_this_pace } if all || at_this_pace => self.quiet.push(core),
+            Want::Report { .. } => core.mark_counted(),
         }
     }
 
@@ -408,9 +398,7 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.encode(retry)).collect(),
         };
-        let answer =
-            patiently("exchanging counts", self.context.timeouts.response(), self.store.exchange(batch))
-                .await?;
+        let answer = self.wait_for("exchanging counts", self.store.exchange(batch)).await?;
         self.measure(answer.now_us, sent_at);
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
@@ -423,7 +411,7 @@ impl Coordinator {
         }
         self.heard(&answer.warnings, &answer.position, &before);
         for core in cores {
-            self.look_at_one((*core).clone(), false, false);
+            self.look_at_one((*core).clone(), false);
         }
         Ok(())
     }
@@ -444,9 +432,7 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries,
         };
-        let answer =
-            patiently("reporting counts", self.context.timeouts.response(), self.store.report(report))
-                .await?;
+        let answer = self.wait_for("reporting counts", self.store.report(report)).await?;
         self.measure(answer.now_us, sent_at);
         for core in &told {
             core.receive_report();
@@ -481,6 +467,7 @@ impl Coordinator {
         let now = self.context.clock.now();
         self.answered_at = now;
         self.pace.answered(sent_at, now);
+        self.context.timeouts.answered(now.since(sent_at));
         let skew = self.skew.measure(store_now, sent_at, now);
         self.context.set_skew(skew);
     }
@@ -490,21 +477,13 @@ impl Coordinator {
         self.context.sign_of_life();
         if let Some(position) = self.stream.overdue_after() {
             let next = self.store.history(EventsAt::After(position.id), 1);
-            if let Ok(events) =
-                patiently("reading the event stream", self.context.timeouts.background(), next).await
-            {
+            if let Ok(events) = self.wait_for("reading the event stream", next).await {
                 self.stream.settle_overdue(events.is_empty());
             }
         }
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
-        let result = match patiently(
-            "reading the fleet's states",
-            self.context.timeouts.background(),
-            self.store.load(),
-        )
-        .await
-        {
+        let result = match self.wait_for("reading the fleet's states", self.store.load()).await {
             Ok(load) => self.loaded(&load, &before, sent_at).await,
             Err(error) => Err(error),
         };
@@ -537,8 +516,7 @@ impl Coordinator {
             before.followed_by(now)
         } else {
             let next = self.store.history(EventsAt::After(before.id.clone()), 1);
-            let next =
-                patiently("reading the event stream", self.context.timeouts.background(), next).await?;
+            let next = self.wait_for("reading the event stream", next).await?;
             next.first().map_or(Continuity::Gap, |event| before.followed_by(&event.position))
         };
         // A closed breaker's keys may have expired since.
@@ -614,12 +592,7 @@ impl Coordinator {
                 entries: held.iter().map(entry).collect(),
                 ..Batch::default()
             };
-            let answer = patiently(
-                "writing states back",
-                self.context.timeouts.response(),
-                self.store.exchange(batch),
-            )
-            .await?;
+            let answer = self.wait_for("writing states back", self.store.exchange(batch)).await?;
             self.measure(answer.now_us, sent_at);
             for ((name, _), view) in held.iter().zip(answer.views) {
                 if let Ok(view) = view {
@@ -628,6 +601,32 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// Waits for an answer. The store's own limits end a hanging connection, and this one a hanging answer, which
+    /// may take several requests. No caller waits for it longer than the response timeout.
+    async fn wait_for<T>(
+        &self,
+        doing: &'static str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let timeouts = &self.context.timeouts;
+        let limit = timeouts.loss() * 3;
+        let (mut answer, mut left) = (pin!(answer), limit);
+        loop {
+            let span = left.min(timeouts.response());
+            if let Ok(result) = tokio::time::timeout(span, answer.as_mut()).await {
+                return result;
+            }
+            left -= span;
+            if left.is_zero() {
+                return Err(Error::store(doing, format!("no answer within {limit:?}")));
+            }
+            self.context.sign_of_life();
+            for core in self.breakers.all() {
+                core.stop_waiting();
+            }
+        }
     }
 
     /// The store has not answered: from now on this instance is on its own.
@@ -658,7 +657,7 @@ impl Coordinator {
             self.tense.clear();
             self.quiet.clear();
             for core in self.breakers.all() {
-                self.look_at_one(core, true, true);
+                self.look_at_one(core, true);
             }
             if self.tense.is_empty() && self.quiet.is_empty() {
                 return;
@@ -695,16 +694,4 @@ fn once_each(cores: &[Arc<Core>]) -> Vec<&Arc<Core>> {
 fn urgent_first(mut cores: Vec<Arc<Core>>) -> Vec<Arc<Core>> {
     cores.sort_by_cached_key(|core| !core.take_urgent());
     cores
-}
-
-/// The store's own limits end a hanging connection; this one ends a hanging answer.
-async fn patiently<T>(
-    doing: &'static str,
-    limit: Duration,
-    answer: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(limit, answer).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::store(doing, format!("no answer within {limit:?}"))),
-    }
 }

@@ -6,8 +6,6 @@ use crate::clock::Moment;
 
 /// The bounds of the intervals.
 const EXCHANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Of quiet breakers with failures: no decision waits for them, because a notice comes before it.
-const FAILURES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(3));
 const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// An instance that has nothing to tell asks this often whether the store still holds what it held: one that
 /// has lost its data is given back what this instance knows within a second.
@@ -23,7 +21,6 @@ pub(super) struct Pace {
     answer_time: Duration,
     exchange_at: Moment,
     report_at: Moment,
-    failures_at: Moment,
     ask_at: Moment,
     ask_by: Moment,
     varies: bool,
@@ -35,7 +32,6 @@ impl Pace {
             answer_time: Duration::ZERO,
             exchange_at: now,
             report_at: now,
-            failures_at: now,
             ask_at: now,
             ask_by: now,
             varies: true,
@@ -60,15 +56,6 @@ impl Pace {
 
     pub(super) fn reported(&mut self, now: Moment) {
         self.report_at = now.after(self.varied(self.report_interval()));
-    }
-
-    pub(super) fn failures_reported(&mut self, now: Moment) {
-        let interval = (self.answer_time * 30).clamp(FAILURES.0, FAILURES.1);
-        self.failures_at = now.after(self.varied(interval));
-    }
-
-    pub(super) fn failures_at(&self) -> Moment {
-        self.failures_at
     }
 
     pub(super) fn exchange_at(&self) -> Moment {

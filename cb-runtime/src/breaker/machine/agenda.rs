@@ -48,19 +48,11 @@ pub(crate) struct Agenda {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
     Nothing,
-    Report { soon: Soon },
+    /// With the next report of all quiet breakers, or, after a notice, without delay.
+    Report {
+        at_this_pace: bool,
+    },
     Exchange,
-}
-
-/// How soon a quiet breaker is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Soon {
-    /// With the next report of all.
-    WithAll,
-    /// With the next report of failures.
-    Failures,
-    /// After a notice.
-    AtThisPace,
 }
 
 impl StateMachine {
@@ -82,19 +74,9 @@ impl StateMachine {
         } else if !self.stats.has_news() {
             Want::Nothing
         } else if self.is_quiet(now) {
-            Want::Report { soon: self.report_soon(now.at) }
+            Want::Report { at_this_pace: self.is_noticed(now.at) }
         } else {
             Want::Exchange
-        }
-    }
-
-    fn report_soon(&self, now: Moment) -> Soon {
-        if self.is_noticed(now) {
-            Soon::AtThisPace
-        } else if self.stats.has_unsent_failures() {
-            Soon::Failures
-        } else {
-            Soon::WithAll
         }
     }
 

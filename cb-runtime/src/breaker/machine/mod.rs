@@ -27,7 +27,7 @@ use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, Proposal, Record};
-pub(crate) use agenda::{Agenda, PACE, Soon, Want};
+pub(crate) use agenda::{Agenda, PACE, Want};
 use exchange::InFlight;
 use health::HealthChecks;
 use policy::TripInput;
