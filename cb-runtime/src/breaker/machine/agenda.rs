@@ -50,8 +50,8 @@ pub(crate) enum Want {
 pub(crate) enum Cadence {
     /// With every review, for the time of a notice.
     Noticed,
-    /// With the reports of all quiet breakers, even if it has failures: before the fleet's rate nears a limit,
-    /// that of some instance does, whose breaker is tense then.
+    /// With the reports of all quiet breakers, even if it has failures: before the fleet's rate nears a
+    /// limit, that of some instance does, whose breaker is tense then.
     Usual,
 }
 
