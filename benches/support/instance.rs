@@ -204,8 +204,8 @@ fn listen(address: &str) {
     }
 }
 
-/// Publishes messages, for a comparison: the least that it takes to tell another process anything by Redis. As
-/// a trip does, a message goes from the thread that has it to the one with the connection, and over there
+/// Publishes messages, for a comparison: the least that it takes to tell another process anything by Redis.
+/// As a trip does, a message goes from the thread that has it to the one with the connection, and over there
 /// from the one with the connection to one that looks for it.
 pub struct Publisher {
     orders: Sender<()>,
