@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::outages::Outages;
 use super::pace::vary;
 use super::requests::Sent;
 use super::stream::Continuity;
@@ -35,10 +36,7 @@ impl Coordinator {
                 self.retry_after = RETRY.0;
                 if !self.context.store_up() {
                     self.context.set_store_up(true);
-                    if self.ever_up || self.stream.was_lost() {
-                        self.context.events.emit(Event::StoreRestored);
-                    }
-                    self.ever_up = true;
+                    self.emit(Outages::restored);
                     self.stream.resume();
                 }
             }
@@ -163,9 +161,15 @@ impl Coordinator {
         for core in self.breakers.all() {
             core.store_lost(error);
         }
-        if was_up || !self.stream.was_lost() {
-            self.stream.set_lost();
-            self.context.events.emit(Event::StoreLost(error.clone()));
+        if was_up || !self.outages.is_lost() {
+            let now = self.context.clock.now();
+            self.emit(|outages| outages.lost(error.clone(), now));
+        }
+    }
+
+    pub(super) fn emit(&mut self, event: impl FnOnce(&mut Outages) -> Option<Event>) {
+        if let Some(event) = event(&mut self.outages) {
+            self.context.events.emit(event);
         }
     }
 }

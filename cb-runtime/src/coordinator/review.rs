@@ -31,6 +31,9 @@ impl Coordinator {
         if let Some(at) = self.schedule.next() {
             by(at.max(review_at));
         }
+        if let Some(at) = self.outages.due() {
+            by(at);
+        }
         next
     }
 

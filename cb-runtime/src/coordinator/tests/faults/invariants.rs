@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::instance::{Instance, Seen};
@@ -71,15 +72,13 @@ impl World {
 impl Instance {
     /// `disturbed_at`: when the store last lost data.
     fn assert_invariants(&mut self, deleted: &BTreeSet<&str>, disturbed_at: Moment, now: Moment) {
-        let mut lost = !self.context.store_up() || self.is_paused();
+        let failures = self.context.connection.failures.load(Ordering::Relaxed);
+        // It may have been restored since the previous step.
+        let was_lost = std::mem::replace(&mut self.before.failures, failures) != failures;
+        let lost = was_lost || !self.context.store_up() || self.is_paused();
         while let Some(event) = self.events.try_recv() {
-            match event {
-                Event::Transition(transition) => {
-                    self.assert_announced_once(&transition, deleted, disturbed_at, now);
-                }
-                // It may have been restored since.
-                Event::StoreLost(_) => lost = true,
-                _ => {}
+            if let Event::Transition(transition) = event {
+                self.assert_announced_once(&transition, deleted, disturbed_at, now);
             }
         }
         if lost {
