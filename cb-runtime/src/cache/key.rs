@@ -9,11 +9,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::encoding::{Encoder, Sink, Unserializable};
 use super::freshness::Slot;
 use super::function::FunctionId;
+use super::sip;
 
 /// A result's key in this process: a keyed hash of the arguments, and the function and the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +89,12 @@ impl Secret {
     pub(super) fn key(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> LocalKey {
         // Another key for what begins with a digest, so that no arguments are taken for their digest.
         let breaker = if arguments.is_long() { !breaker } else { breaker };
-        let hash = SipHasher13::new_with_keys(self.0 ^ function.0, self.1 ^ breaker).hash(arguments.bytes());
-        LocalKey(hash.h1, hash.h2)
+        let (first, second) = arguments.hash((self.0 ^ function.0, self.1 ^ breaker));
+        LocalKey(first, second)
     }
 
     pub(super) fn hash(&self, text: &str) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
-        hasher.write(text.as_bytes());
-        hasher.finish128().h1
+        sip::hash_bytes((self.0, self.1), text.as_bytes()).0
     }
 }
 
@@ -118,8 +116,23 @@ impl KeyBuffer {
         KeyBuffer { bytes: [0; ROOM], len: 0, long: false }
     }
 
+    /// A buffer with one zero in it.
+    #[inline]
+    fn with_zero() -> Self {
+        KeyBuffer { len: 1, ..KeyBuffer::new() }
+    }
+
     fn is_long(&self) -> bool {
         self.long
+    }
+
+    #[inline]
+    fn hash(&self, key: (u64, u64)) -> (u64, u64) {
+        let (words, full) = (self.bytes.as_chunks::<8>().0, self.len / 8);
+        // What is behind the end may be left from before an overflow.
+        let mask = (1 << (self.len % 8 * 8)) - 1;
+        let rest = words.get(full).map_or(0, |word| u64::from_le_bytes(*word) & mask);
+        sip::hash(key, &words[..full], rest, self.len)
     }
 
     /// The collected bytes, or the digest of the first ones and the rest.
@@ -170,10 +183,11 @@ impl Arguments {
     /// `version`: the attribute's `cache_version`, which changes when the result's type does.
     #[inline]
     pub(crate) fn new(version: &str) -> Self {
-        let mut buffer = KeyBuffer::new();
-        if !version.is_empty() {
-            Encoder(&mut buffer).text(version);
+        if version.is_empty() {
+            return Arguments { buffer: KeyBuffer::with_zero(), problem: None };
         }
+        let mut buffer = KeyBuffer::new();
+        Encoder(&mut buffer).text(version);
         buffer.put(&[0]);
         Arguments { buffer, problem: None }
     }
