@@ -6,7 +6,6 @@
 //! coordinator does with a breaker), and `machine`, which makes all decisions and has no clock, no atomics
 //! and no I/O.
 
-mod acquired;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
@@ -31,7 +30,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use acquired::Permit;
 pub(crate) use figures::Figures;
 pub use handle::Breaker;
 
@@ -96,7 +94,7 @@ pub(crate) struct Core {
     /// Already in the context's list of breakers that have counted successes.
     counted: AtomicBool,
     /// When the coordinator will look at it again, in the clock's µs; 0 = when it is dirty.
-    look_at: AtomicU64,
+    review_at: AtomicU64,
     /// Its exchange cannot wait: it goes before others.
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
@@ -220,7 +218,7 @@ impl Core {
             me: me.clone(),
             dirty: AtomicBool::new(false),
             counted: AtomicBool::new(false),
-            look_at: AtomicU64::new(0),
+            review_at: AtomicU64::new(0),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             is_keyed: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::encoding::{Encoder, Sink, Unserializable};
-use super::freshness::Slot;
+use super::freshness::FreshnessSlot;
 use super::function::FunctionId;
 use super::sip;
 
@@ -21,8 +21,8 @@ pub(crate) struct LocalKey(u64, u64);
 
 impl LocalKey {
     #[inline]
-    pub(super) fn slot(self) -> Slot {
-        Slot(self.1)
+    pub(super) fn slot(self) -> FreshnessSlot {
+        FreshnessSlot(self.1)
     }
 }
 

@@ -206,7 +206,7 @@ impl StateMachine {
                     let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
                     self.open(reason, figures(&input), scope, now);
                 } else {
-                    self.wants_reports_since = None;
+                    self.notice.end_wait();
                 }
             }
             State::HalfOpen => {
