@@ -199,13 +199,15 @@ impl Core {
     #[expect(clippy::inline_always, reason = "it is the end of every call")]
     #[inline(always)]
     pub(crate) fn record(&self, word: GateWord, outcome: Outcome) {
+        if outcome != Outcome::Success {
+            return self.record_slowly(word, outcome, None);
+        }
         // A word with a note in it is never the gate's.
-        if outcome == Outcome::Success && word.admits_all() && self.gate.is_unchanged(word) {
-            if !self.counters.later_success() {
-                self.first_success();
-            }
-        } else {
-            self.record_slowly(word, outcome, None);
+        if !self.gate.is_unchanged(word) || !word.admits_all() {
+            return self.record_slowly(word, Outcome::Success, None);
+        }
+        if !self.counters.later_success() {
+            self.first_success();
         }
     }
 

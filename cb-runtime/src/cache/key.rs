@@ -10,10 +10,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
+use siphasher::sip128::{Hasher128, SipHasher13};
+
 use super::encoding::{Encoder, Sink, Unserializable};
 use super::freshness::FreshnessSlot;
 use super::function::FunctionId;
-use super::sip;
 
 /// A result's key in this process: a keyed hash of the arguments, and the function and the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +90,14 @@ impl Secret {
     pub(super) fn key(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> LocalKey {
         // Another key for what begins with a digest, so that no arguments are taken for their digest.
         let breaker = if arguments.is_long() { !breaker } else { breaker };
-        let (first, second) = arguments.hash((self.0 ^ function.0, self.1 ^ breaker));
-        LocalKey(first, second)
+        let hash = SipHasher13::new_with_keys(self.0 ^ function.0, self.1 ^ breaker).hash(arguments.bytes());
+        LocalKey(hash.h1, hash.h2)
     }
 
     pub(super) fn hash(&self, text: &str) -> u64 {
-        sip::hash_bytes((self.0, self.1), text.as_bytes()).0
+        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
+        hasher.write(text.as_bytes());
+        hasher.finish128().h1
     }
 }
 
@@ -124,15 +127,6 @@ impl KeyBuffer {
 
     fn is_long(&self) -> bool {
         self.long
-    }
-
-    #[inline]
-    fn hash(&self, key: (u64, u64)) -> (u64, u64) {
-        let (words, full) = (self.bytes.as_chunks::<8>().0, self.len / 8);
-        // What is behind the end may be left from before an overflow.
-        let mask = (1 << (self.len % 8 * 8)) - 1;
-        let rest = words.get(full).map_or(0, |word| u64::from_le_bytes(*word) & mask);
-        sip::hash(key, &words[..full], rest, self.len)
     }
 
     /// The collected bytes, or the digest of the first ones and the rest.

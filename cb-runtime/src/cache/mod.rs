@@ -15,7 +15,6 @@ mod payload;
 mod program;
 mod reports;
 mod shared;
-mod sip;
 #[cfg(test)]
 mod tests;
 mod writer;
