@@ -99,7 +99,7 @@ pub mod tower;
 
 pub use breaker::{Breaker, Permit};
 pub use cache::CacheLimits;
-pub use call::CallError;
+pub use call::{CallError, GuardedCall};
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]
 #[doc(inline)]
