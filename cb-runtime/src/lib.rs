@@ -94,6 +94,7 @@ mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod text;
+mod timeouts;
 #[cfg(feature = "tower")]
 pub mod tower;
 

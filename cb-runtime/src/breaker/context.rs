@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
@@ -14,9 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::EventBus;
 use crate::status::Connection;
 use crate::sync::lock;
-
-/// A coordinator without a heartbeat for this long is gone, and the store counts as lost.
-pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+use crate::timeouts::Timeouts;
 
 pub(crate) struct RegistryContext {
     /// The id of this instance: unique for every registry of every process.
@@ -24,6 +22,7 @@ pub(crate) struct RegistryContext {
     /// The node's name, which survives restarts; by default the host's.
     pub(crate) node: Arc<str>,
     pub(crate) connection: Connection,
+    pub(crate) timeouts: Timeouts,
     /// Whether a fleet shares the store. A shared store's clock counts from 1970; the memory store uses this
     /// instance's clock.
     has_shared_store: bool,
@@ -61,6 +60,7 @@ impl RegistryContext {
         RegistryContext {
             node: instance.clone(),
             connection: Connection::default(),
+            timeouts: Timeouts::default(),
             has_shared_store: false,
             measures_calls: false,
             instance,
@@ -81,6 +81,10 @@ impl RegistryContext {
 
     pub(crate) fn with_node(self, node: Arc<str>) -> Self {
         RegistryContext { node, ..self }
+    }
+
+    pub(crate) fn with_timeouts(self, timeouts: Timeouts) -> Self {
+        RegistryContext { timeouts, ..self }
     }
 
     #[cfg(feature = "metrics")]
@@ -147,10 +151,10 @@ impl RegistryContext {
     /// store cannot be reached then.
     pub(crate) fn is_abandoned(&self, now: Moment) -> bool {
         let alive_at = Moment(self.alive_at.load(Ordering::Relaxed));
-        !self.clock.is_manual() && now.since(alive_at) >= SILENCE
+        !self.clock.is_manual() && now.since(alive_at) >= self.timeouts.silence()
     }
 
-    /// The coordinator's heartbeat, due well within every [`SILENCE`].
+    /// The coordinator's heartbeat, due well within [`Timeouts::silence`].
     pub(crate) fn sign_of_life(&self) {
         self.alive_at.store(self.clock.now().0, Ordering::Relaxed);
     }

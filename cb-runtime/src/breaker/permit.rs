@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Core;
-use super::context::SILENCE;
 use super::counters::Outcome;
 use super::gate::GateWord;
 use super::stopwatch::Stopwatch;
@@ -257,7 +256,7 @@ impl Drop for Grant {
 
 impl<'a> Waiting<'a> {
     pub(crate) fn new(core: &'a Core, answer: oneshot::Receiver<Grant>) -> Self {
-        Waiting { core, answer, deadline: Deadline::after(SILENCE) }
+        Waiting { core, answer, deadline: Deadline::after(core.context().timeouts.silence()) }
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Once;
 
 const PREFIX: &str = "CB_";
 const KNOWN: &[&str] = &["CB_REDIS_URL", "CB_NAMESPACE", "CB_INSTANCE"];
-/// These set breakers, with the feature `config`.
-const SETTINGS: &[&str] = &["CB_DEFAULTS__", "CB_BREAKERS__"];
+/// These are read with the feature `config`; the first two are prefixes.
+const SETTINGS: &[&str] = &["CB_DEFAULTS__", "CB_BREAKERS__", "CB_RESPONSE_TIMEOUT"];
 /// Read by cb-monitor.
 const OTHERS: &[&str] = &["CB_MONITOR_", "CB_ACTOR"];
 
@@ -39,8 +39,9 @@ fn unknown(names: impl Iterator<Item = String>, has_settings: bool) -> Vec<Strin
         match KNOWN.iter().find(|known| name.len() > PREFIX.len() && known.starts_with(&name)) {
             Some(known) => format!("the environment variable {name} is not read; did you mean {known}?"),
             None => format!(
-                "the environment variable {name} is not read; cb-runtime reads {}, {}… and {}…",
+                "the environment variable {name} is not read; cb-runtime reads {}, {}, {}… and {}…",
                 KNOWN.join(", "),
+                SETTINGS[2],
                 SETTINGS[0],
                 SETTINGS[1]
             ),
@@ -57,7 +58,7 @@ mod tests {
     fn unknown_variables_are_named_with_what_would_be_right() {
         let known =
             ["CB_REDIS_URL", "CB_NAMESPACE", "CB_INSTANCE", "CB_MONITOR_TOKEN", "CB_ACTOR", "PATH", "CBX"];
-        let settings = ["CB_DEFAULTS__WINDOW", "CB_BREAKERS__USERS__WINDOW"];
+        let settings = ["CB_RESPONSE_TIMEOUT", "CB_DEFAULTS__WINDOW", "CB_BREAKERS__USERS__WINDOW"];
         let all = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>().into_iter();
         assert!(unknown(all(&known), false).is_empty());
         assert!(unknown(all(&settings), true).is_empty());
@@ -72,7 +73,7 @@ mod tests {
             [
                 "the environment variable CB_REDIS is not read; did you mean CB_REDIS_URL?",
                 "the environment variable CB_TIMEOUT is not read; cb-runtime reads CB_REDIS_URL, CB_NAMESPACE, CB_INSTANCE, \
-                 CB_DEFAULTS__… and CB_BREAKERS__…",
+                 CB_RESPONSE_TIMEOUT, CB_DEFAULTS__… and CB_BREAKERS__…",
             ]
         );
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -41,6 +42,10 @@ pub struct RegistryConfig {
     pub namespace: Option<String>,
     /// See [`RegistryBuilder::node`](crate::RegistryBuilder::node). Read when the registry is built.
     pub node: Option<String>,
+    /// See [`RegistryBuilder::response_timeout`](crate::RegistryBuilder::response_timeout). Read when the
+    /// registry is built.
+    #[serde(deserialize_with = "super::span")]
+    pub response_timeout: Option<Duration>,
     /// See [`RegistryBuilder::cache_limits`](crate::RegistryBuilder::cache_limits). Read when the registry is
     /// built.
     pub cache_limits: Option<CacheLimits>,
@@ -117,6 +122,7 @@ impl fmt::Debug for RegistryConfig {
         f.debug_struct("RegistryConfig")
             .field("namespace", &self.namespace)
             .field("node", &self.node)
+            .field("response_timeout", &self.response_timeout)
             .field("defaults", &self.defaults)
             .field("breakers", &self.breakers)
             .field("by_variable", &self.by_variable)

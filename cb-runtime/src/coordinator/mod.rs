@@ -35,11 +35,6 @@ use schedule::Schedule;
 use skew::Skew;
 use stream::{Continuity, Stream};
 
-/// The deadline of the store's answers, after which the store counts as lost. Callers wait for a probe at
-/// most as long.
-const PATIENCE: Duration = Duration::from_millis(400);
-/// The deadline if no caller waits, which leaves time for a new connection.
-const LONG_PATIENCE: Duration = Duration::from_secs(1);
 /// How often keyed breakers are looked for that nobody needs, if there were none the last time.
 const SWEEP: Duration = Duration::from_secs(1);
 /// A report is one piece of work for the store, at 3 to 5 µs an entry.
@@ -413,7 +408,9 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.encode(retry)).collect(),
         };
-        let answer = patiently("exchanging counts", PATIENCE, self.store.exchange(batch)).await?;
+        let answer =
+            patiently("exchanging counts", self.context.timeouts.response(), self.store.exchange(batch))
+                .await?;
         self.measure(answer.now_us, sent_at);
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
@@ -447,7 +444,9 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries,
         };
-        let answer = patiently("reporting counts", PATIENCE, self.store.report(report)).await?;
+        let answer =
+            patiently("reporting counts", self.context.timeouts.response(), self.store.report(report))
+                .await?;
         self.measure(answer.now_us, sent_at);
         for core in &told {
             core.receive_report();
@@ -491,13 +490,21 @@ impl Coordinator {
         self.context.sign_of_life();
         if let Some(position) = self.stream.overdue_after() {
             let next = self.store.history(EventsAt::After(position.id), 1);
-            if let Ok(events) = patiently("reading the event stream", LONG_PATIENCE, next).await {
+            if let Ok(events) =
+                patiently("reading the event stream", self.context.timeouts.background(), next).await
+            {
                 self.stream.settle_overdue(events.is_empty());
             }
         }
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
-        let result = match patiently("reading the fleet's states", LONG_PATIENCE, self.store.load()).await {
+        let result = match patiently(
+            "reading the fleet's states",
+            self.context.timeouts.background(),
+            self.store.load(),
+        )
+        .await
+        {
             Ok(load) => self.loaded(&load, &before, sent_at).await,
             Err(error) => Err(error),
         };
@@ -530,7 +537,8 @@ impl Coordinator {
             before.followed_by(now)
         } else {
             let next = self.store.history(EventsAt::After(before.id.clone()), 1);
-            let next = patiently("reading the event stream", LONG_PATIENCE, next).await?;
+            let next =
+                patiently("reading the event stream", self.context.timeouts.background(), next).await?;
             next.first().map_or(Continuity::Gap, |event| before.followed_by(&event.position))
         };
         // A closed breaker's keys may have expired since.
@@ -606,7 +614,12 @@ impl Coordinator {
                 entries: held.iter().map(entry).collect(),
                 ..Batch::default()
             };
-            let answer = patiently("writing states back", PATIENCE, self.store.exchange(batch)).await?;
+            let answer = patiently(
+                "writing states back",
+                self.context.timeouts.response(),
+                self.store.exchange(batch),
+            )
+            .await?;
             self.measure(answer.now_us, sent_at);
             for ((name, _), view) in held.iter().zip(answer.views) {
                 if let Ok(view) = view {

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
 use crate::store::Retention;
 use crate::store::memory::MemoryStore;
+use crate::timeouts::Timeouts;
 
 /// Builds a [`Registry`]: the store, and the operator's settings of breakers.
 ///
@@ -29,6 +30,7 @@ pub struct RegistryBuilder {
     pub(super) cache_limits: CacheLimits,
     pub(super) node: Option<String>,
     pub(super) connect_timeout: Option<Duration>,
+    response_timeout: Option<Duration>,
     pub(super) retention: Retention,
     #[cfg(feature = "metrics")]
     pub(super) measures_calls: bool,
@@ -54,6 +56,7 @@ impl Default for RegistryBuilder {
             cache_limits: CacheLimits::default(),
             node: None,
             connect_timeout: None,
+            response_timeout: None,
             retention: Retention::default(),
             #[cfg(feature = "metrics")]
             measures_calls: false,
@@ -143,8 +146,9 @@ impl RegistryBuilder {
     }
 
     /// Sets external settings. They take precedence over those of [`redis`](Self::redis),
-    /// [`namespace`](Self::namespace), [`node`](Self::node), [`defaults`](Self::defaults) and
-    /// [`configure`](Self::configure), in any order of the calls.
+    /// [`namespace`](Self::namespace), [`node`](Self::node), [`response_timeout`](Self::response_timeout),
+    /// [`cache_limits`](Self::cache_limits), [`defaults`](Self::defaults) and [`configure`](Self::configure),
+    /// in any order of the calls.
     pub fn config(mut self, config: RegistryConfig) -> Self {
         self.config = config;
         self
@@ -180,6 +184,19 @@ impl RegistryBuilder {
         self
     }
 
+    /// Sets the time after which a store that has not answered counts as lost, and this instance decides
+    /// locally until it answers again: from 20 ms to 2 s. Default: 0.4 s. A caller that asks the store for a
+    /// probe waits at most this long.
+    ///
+    /// It should be three times the longest usual round trip: with a store in another region, where a round
+    /// trip takes 0.45 s, instances share nothing by default, and everything with 1.5 s. The limits of
+    /// connection attempts and of the coordinator's silence grow with it. With slow round trips, rates trip
+    /// on counts of other instances that are as old as a round trip.
+    pub fn response_timeout(mut self, span: Duration) -> Self {
+        self.response_timeout = Some(span);
+        self
+    }
+
     /// Sets the retention of the fleet's [history](Registry::history): at least this number of transitions,
     /// until this time after the latest of them. Default: 1,000 transitions and an hour. Redis removes
     /// transitions in blocks of about a hundred, and needs about 300 bytes for each. All instances of a
@@ -200,9 +217,10 @@ impl RegistryBuilder {
 
     /// Builds a registry that is not the global one.
     ///
-    /// Asks the store for the fleet's states before it returns, and waits at most half a second for them. A
-    /// store that does not answer is no error, unless there is a [`connect_timeout`](Self::connect_timeout):
-    /// the registry serves by itself and joins the fleet when the store is there.
+    /// Asks the store for the fleet's states before it returns, and waits at most half a second for them (or
+    /// 1.25 times the [`response_timeout`](Self::response_timeout)). A store that does not answer is no
+    /// error, unless there is a [`connect_timeout`](Self::connect_timeout): the registry serves by itself and
+    /// joins the fleet when the store is there.
     ///
     /// # Errors
     /// If the address or a setting is invalid; if a `connect_timeout` has elapsed.
@@ -235,16 +253,22 @@ impl RegistryBuilder {
         if self.connect_timeout.is_some_and(|span| span.is_zero()) {
             return Err(Error::config("connect_timeout", "0 is not a span of time; it must be longer"));
         }
+        let timeouts = self.config.response_timeout.or(self.response_timeout);
+        let timeouts = timeouts.map_or_else(|| Ok(Timeouts::default()), Timeouts::new)?;
         match &self.target {
             StoreTarget::Memory => {
                 let store = Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention));
-                Registry::start(self, layers, store.clone(), store, None)
+                Registry::start(self, layers, timeouts, store.clone(), store, None)
             }
             #[cfg(feature = "redis")]
             StoreTarget::Redis(target) => {
-                let store = crate::store::redis::RedisStore::new(target.clone(), &self.namespace)?;
+                let store = crate::store::redis::RedisStore::with_timeouts(
+                    target.clone(),
+                    &self.namespace,
+                    timeouts,
+                )?;
                 let store = Arc::new(store.retaining(self.retention));
-                Registry::start(self, layers, store.clone(), store.clone(), Some(store))
+                Registry::start(self, layers, timeouts, store.clone(), store.clone(), Some(store))
             }
         }
     }

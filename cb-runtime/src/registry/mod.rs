@@ -38,6 +38,7 @@ use crate::metrics;
 use crate::report_limiter::ReportLimiter;
 use crate::snapshot::StoreStatus;
 use crate::store::{Overview, ResultStore, Retention, Store};
+use crate::timeouts::Timeouts;
 use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
@@ -45,9 +46,6 @@ static GLOBAL: OnceCell<Registry> = OnceCell::new();
 /// The time limit of [`Registry::shutdown`] for writing cached results to the store, and for publishing
 /// metrics.
 const LAST_WRITES: Duration = Duration::from_millis(500);
-
-/// The longest time that a new registry waits for the fleet's states before it continues without them.
-const FIRST_CONTACT: Duration = Duration::from_millis(500);
 
 /// Unguarded calls are reported once per this time.
 const UNGUARDED_PERIOD: Duration = Duration::from_secs(60);
@@ -142,6 +140,7 @@ impl Registry {
     fn start(
         builder: RegistryBuilder,
         layers: Layers,
+        timeouts: Timeouts,
         store: Arc<dyn Store>,
         overview: Arc<dyn Overview>,
         results: Option<Arc<dyn ResultStore>>,
@@ -166,7 +165,8 @@ impl Registry {
         let cache = Registry::cache(&clock, cache_limits, &events, results.as_ref(), &store_up)?;
         let context = RegistryContext::new(instance, clock, events, cache, store_up)
             .with_node(node::name(config.node.or(builder.node)))
-            .with_shared_store(results.is_some());
+            .with_shared_store(results.is_some())
+            .with_timeouts(timeouts);
         #[cfg(feature = "metrics")]
         let context = context.measuring_calls(builder.measures_calls);
         let context = Arc::new(context);
@@ -177,7 +177,7 @@ impl Registry {
             coordinator::start(context.clone(), breakers.clone(), store.clone(), ready).map_err(no_thread)?;
         match connect_timeout {
             // Without the fleet's states, the registry decides locally.
-            None => drop(first_contact.recv_timeout(FIRST_CONTACT)),
+            None => drop(first_contact.recv_timeout(context.timeouts.connection())),
             // If it fails, `requests` is dropped, which ends the coordinator.
             Some(limit) => context.connection.wait_until_up(limit)?,
         }

@@ -200,18 +200,27 @@ fn connect_through(shared: &Arc<Shared>, client: TcpStream, target: SocketAddr) 
     Ok(())
 }
 
-/// Copies one direction of a connection on a thread of its own until either end closes.
+/// Copies one direction of a connection until either end closes. One thread reads and one writes, so that a
+/// delay is a longer way rather than a narrower one: bytes that arrive together leave together.
 fn pump(
     shared: Arc<Shared>,
-    mut from: TcpStream,
+    from: TcpStream,
     mut to: TcpStream,
     answers: bool,
     holds: impl Fn(&Inner, Instant) -> bool + Send + 'static,
 ) {
+    let (arrivals, held) = std::sync::mpsc::channel::<(Instant, Vec<u8>)>();
+    let Ok(mut source) = from.try_clone() else { return };
     std::thread::spawn(move || {
         let mut buffer = [0; 16 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
-            let arrived = Instant::now();
+        while let Ok(length @ 1..) = source.read(&mut buffer) {
+            if arrivals.send((Instant::now(), buffer[..length].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        for (arrived, bytes) in held {
             let mut inner = shared.lock();
             while inner.traffic != Traffic::Cut && holds(&inner, arrived) {
                 let left = match inner.delay.saturating_sub(arrived.elapsed()) {
@@ -227,8 +236,8 @@ fn pump(
                 Traffic::Cut => break,
                 Traffic::AnswersSwallowed if answers => Ok(()),
                 // Nagle's algorithm is off: each byte is a segment of its own.
-                Traffic::Trickles => buffer[..length].chunks(1).try_for_each(|byte| to.write_all(byte)),
-                _ => to.write_all(&buffer[..length]),
+                Traffic::Trickles => bytes.chunks(1).try_for_each(|byte| to.write_all(byte)),
+                _ => to.write_all(&bytes),
             };
             if written.is_err() {
                 break;

@@ -8,7 +8,7 @@ use super::stats::SentDelta;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::{Counts, Delta, Entry, IDLE, LeaseAsk, LeaseId, Proposal, Record, Reported, View};
+use crate::store::{Counts, Delta, Entry, IDLE, LeaseId, LeaseRequest, Proposal, Record, Reported, View};
 
 /// Why a state has ended that has lapsed, or whose end this instance has missed.
 const ENDED_UNNOTICED: &str = "the store no longer holds the previous state";
@@ -63,7 +63,7 @@ impl StateMachine {
         entry.notice = self.wants_notice(now);
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
-        entry.leases = if retry { LeaseAsk::default() } else { self.probes.encode(&self.settings) };
+        entry.leases = if retry { LeaseRequest::default() } else { self.probes.encode(&self.settings) };
         entry.leaves = self.leaves && entry.failing;
         entry.known = self.claimed().map(|claimed| claimed.at(now.at));
         entry.role = self.with_health(now, HealthChecks::encode);

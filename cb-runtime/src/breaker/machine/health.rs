@@ -10,7 +10,7 @@ use super::{Now, StateMachine, Wake};
 use crate::clock::{Moment, micros};
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
-use crate::store::{RoleAsk, RoleView};
+use crate::store::{LeaderRequest, LeaderView};
 
 /// The leader's lease lapses this long after its latest renewal.
 pub(crate) const TERM: Duration = Duration::from_secs(2);
@@ -213,7 +213,7 @@ impl CheckContext<'_> {
 
 impl HealthChecks {
     /// The next entry's request for the leader lease.
-    pub(super) fn encode(&mut self, context: CheckContext<'_>) -> Option<RoleAsk> {
+    pub(super) fn encode(&mut self, context: CheckContext<'_>) -> Option<LeaderRequest> {
         let want = self.wants_lease(context);
         if want {
             self.requested_at = context.now;
@@ -226,11 +226,11 @@ impl HealthChecks {
             }
             self.requested_at = context.now;
         }
-        Some(RoleAsk { want, term_us: micros(TERM) })
+        Some(LeaderRequest { want, term_us: micros(TERM) })
     }
 
     /// Handles the store's answer to the request.
-    pub(super) fn receive(&mut self, view: Option<RoleView>, context: CheckContext<'_>) {
+    pub(super) fn receive(&mut self, view: Option<LeaderView>, context: CheckContext<'_>) {
         self.follow(context);
         let Some(view) = view else { return };
         self.may_lead = view.mine;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Moment, micros};
 use crate::config::Settings;
-use crate::store::{LeaseAsk, LeaseId, View};
+use crate::store::{LeaseId, LeaseRequest, View};
 
 /// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a
 /// holder that is dead or cut off loses one.
@@ -147,9 +147,9 @@ impl Probes {
     }
 
     /// The next entry's lease requests.
-    pub(super) fn encode(&mut self, settings: &Settings) -> LeaseAsk {
+    pub(super) fn encode(&mut self, settings: &Settings) -> LeaseRequest {
         let leased = self.held.iter().filter(|probe| probe.lapses_at.is_some());
-        LeaseAsk {
+        LeaseRequest {
             renew: leased.map(|probe| probe.id).collect(),
             release: std::mem::take(&mut self.released),
             want: std::mem::take(&mut self.waiting),

@@ -150,7 +150,7 @@ fn grant_of_a_caller_that_has_gone_is_given_back() {
     assert_eq!(release.len(), 1);
     let batch = bench.a.batch(Entry {
         name: "b".into(),
-        leases: crate::store::LeaseAsk { release, ..Default::default() },
+        leases: crate::store::LeaseRequest { release, ..Default::default() },
         ..Entry::default()
     });
     bench.store.exchange_now(&batch);

@@ -15,7 +15,7 @@ use config::{Config, ConfigError, File, FileFormat};
 
 use super::registry::{Folded, RegistryConfig};
 use crate::error::{Error, ErrorKind, Misread};
-use table::{Problems, entries, read_breaker, read_table, read_text};
+use table::{Problems, entries, read_breaker, read_table, read_text, read_timeout};
 use variables::{NameTable, Variables};
 
 impl RegistryConfig {
@@ -55,10 +55,10 @@ impl RegistryConfig {
         read(Some((&shown, &text, format)), std::env::vars_os())
     }
 
-    /// Reads the environment: `CB_REDIS_URL`, `CB_NAMESPACE`, `CB_DEFAULTS__RESET_TIMEOUT=10s`,
-    /// `CB_BREAKERS__USER_SERVICE__FAILURE_THRESHOLD=10`, and so on for every setting. The breaker may be
-    /// "user-service" or "User.Service", because a variable has `_` for every character that is neither
-    /// letter nor digit. A variable that matches two breakers is an error.
+    /// Reads the environment: `CB_REDIS_URL`, `CB_NAMESPACE`, `CB_INSTANCE`, `CB_RESPONSE_TIMEOUT=1s`,
+    /// `CB_DEFAULTS__RESET_TIMEOUT=10s`, `CB_BREAKERS__USER_SERVICE__FAILURE_THRESHOLD=10`, and so on for
+    /// every setting. The breaker may be "user-service" or "User.Service", because a variable has `_` for
+    /// every character that is neither letter nor digit. A variable that matches two breakers is an error.
     ///
     /// # Errors
     /// If a setting is unknown or a value invalid. The error names each with its variable and a valid value.
@@ -104,6 +104,9 @@ fn read(
             "redis" => config.redis = read_text("redis", value, &mut problems),
             "namespace" => config.namespace = read_text("namespace", value, &mut problems),
             "node" => config.node = read_text("node", value, &mut problems),
+            "response_timeout" => {
+                config.response_timeout = read_timeout("response_timeout", value, &mut problems);
+            }
             "cache_limits" => config.cache_limits = read_table("cache_limits", value, &mut problems),
             "defaults" => {
                 config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems);
@@ -117,7 +120,15 @@ fn read(
                 }
             }
             unknown => {
-                let known = ["redis", "namespace", "node", "cache_limits", "defaults", "breakers"];
+                let known = [
+                    "redis",
+                    "namespace",
+                    "node",
+                    "response_timeout",
+                    "cache_limits",
+                    "defaults",
+                    "breakers",
+                ];
                 problems.unknown("", unknown, value, &known);
             }
         }

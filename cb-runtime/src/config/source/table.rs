@@ -1,5 +1,7 @@
 //! Reads the tables and values of a file or the environment.
 
+use std::time::Duration;
+
 use config::{Value, ValueKind};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -8,6 +10,7 @@ use super::names::advice;
 use super::{Error, ErrorKind, Misread};
 use crate::config::BreakerConfig;
 use crate::config::registry::Sources;
+use crate::timeouts::Timeouts;
 
 /// Settings that only code can provide.
 const IN_CODE_ONLY: [&str; 2] = ["strategy", "health_check"];
@@ -76,6 +79,17 @@ pub(super) fn read_text(key: &str, value: &Value, problems: &mut Problems) -> Op
         _ => problems.at(key, value, None, "must be a text".into()),
     }
     None
+}
+
+/// Reads the time limit of the store's answers.
+pub(super) fn read_timeout(key: &'static str, value: &Value, problems: &mut Problems) -> Option<Duration> {
+    let read = match plain(value).map(crate::config::span) {
+        None => Err(format!("{} is no number", written(value))),
+        Some(Err(problem)) => Err(in_words(&problem.to_string())),
+        Some(Ok(None)) => return None,
+        Some(Ok(Some(span))) => Timeouts::new(span).map(|_| span).map_err(|error| error.problem()),
+    };
+    read.map_err(|problem| problems.at(key, value, Some(key), problem)).ok()
 }
 
 /// Reads a table whose keys are the fields of `T`.

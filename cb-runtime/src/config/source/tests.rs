@@ -131,6 +131,20 @@ fn without_a_file_variables_find_their_breakers_by_any_spelling() {
 }
 
 #[test]
+fn response_timeout_is_read_from_a_file_and_a_variable() {
+    let file = "response_timeout = \"1s\"";
+    assert_eq!(toml(file, &[]).unwrap().response_timeout, Some(Duration::from_secs(1)));
+    for (value, expected) in [("1500ms", 1500), ("0.8", 800)] {
+        let config = toml(file, &[("CB_RESPONSE_TIMEOUT", value)]).unwrap();
+        assert_eq!(config.response_timeout, Some(Duration::from_millis(expected)));
+    }
+    assert_eq!(
+        problems("", &[("CB_RESPONSE_TIMEOUT", "1h")]),
+        "CB_RESPONSE_TIMEOUT: response_timeout: 3600s is invalid; it must be from 20ms to 2s"
+    );
+}
+
+#[test]
 fn a_variable_that_may_mean_two_of_the_files_breakers_is_an_error() {
     let file = "[breakers.user-service]\n[breakers.user_service]\n";
     assert_eq!(
@@ -152,10 +166,15 @@ fn errors_name_the_file_the_key_and_what_would_be_right() {
             "[breakers.x]\nfailure-threshold = 3",
             "breakers.x.failure-threshold: there is no such key; did you mean `failure_threshold`?",
         ),
+        ("response_timeout = 30", "response_timeout: 30s is invalid; it must be from 20ms to 2s"),
+        (
+            "response_timeout = \"soon\"",
+            "response_timeout: \"soon\" is not a span of time; write seconds (30) or units (\"1m 30s\", \"250ms\")",
+        ),
         ("[default]\n", "default: there is no such key; did you mean `defaults`?"),
         (
             "colour = 3",
-            "colour: there is no such key; there are redis, namespace, node, cache_limits, defaults, breakers",
+            "colour: there is no such key; there are redis, namespace, node, response_timeout, cache_limits, defaults, breakers",
         ),
         (
             "[defaults]\nfailure_threshold = 0",

@@ -109,6 +109,7 @@ fn parse(name: &str, rest: &str, problems: &mut Problems) -> Option<(Part, Vec<S
         ("REDIS_URL", _) => Some((Part::Registry("redis"), Vec::new())),
         ("NAMESPACE", _) => Some((Part::Registry("namespace"), Vec::new())),
         ("INSTANCE", _) => Some((Part::Registry("node"), Vec::new())),
+        ("RESPONSE_TIMEOUT", _) => Some((Part::Registry("response_timeout"), Vec::new())),
         (_, Some(("DEFAULTS", keys))) => {
             Some((Part::Defaults, keys.split(BETWEEN).map(str::to_lowercase).collect()))
         }
@@ -123,7 +124,8 @@ fn parse(name: &str, rest: &str, problems: &mut Problems) -> Option<(Part, Vec<S
                 Some((head, _)) => {
                     nearest(head, &["defaults", "breakers"]).map(|known| format!("{known}__…"))
                 }
-                None => nearest(whole, &["redis_url", "namespace", "instance"]).map(str::to_owned),
+                None => nearest(whole, &["redis_url", "namespace", "instance", "response_timeout"])
+                    .map(str::to_owned),
             };
             if let Some(near) = near {
                 let problem =

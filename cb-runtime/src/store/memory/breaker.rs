@@ -13,9 +13,11 @@ use super::settings::StoredSettings;
 use crate::clock::micros;
 use crate::snapshot::State;
 use crate::store::{
-    Counts, Detail, Entry, FleetRow, IDLE, LastAsk, LastView, LeaseAsk, LeaseId, MAX_COUNT, MAX_SETTINGS,
-    MAX_SPAN_US, MAX_STREAK, NOTICE, Proposal, Record, Reported, Streak, WindowAsk, WindowView, cut, cut_to,
+    CountWindowRequest, CountWindowView, Counts, Detail, Entry, FleetRow, IDLE, LeaseId, LeaseRequest,
+    MAX_COUNT, MAX_SETTINGS, MAX_SPAN_US, MAX_STREAK, NOTICE, Proposal, Record, Reported, Streak,
+    WindowRequest, WindowView, cut,
 };
+use crate::text;
 
 /// All instants are the store's, in microseconds.
 #[derive(Default)]
@@ -281,7 +283,12 @@ impl StoredBreaker {
     }
 
     /// With the failing ones of others than `instance`, if there is one.
-    pub(super) fn last(&mut self, ask: LastAsk, instance: Option<&str>, now: u64) -> LastView {
+    pub(super) fn last(
+        &mut self,
+        ask: CountWindowRequest,
+        instance: Option<&str>,
+        now: u64,
+    ) -> CountWindowView {
         if let Some(asked) = self.lasts.get_mut(&ask.calls) {
             asked.asked_at = now;
         }
@@ -289,7 +296,7 @@ impl StoredBreaker {
         self.lasts.retain(|_, last| now.saturating_sub(last.asked_at) < micros(IDLE));
         match self.lasts.get(&ask.calls) {
             Some(last) => last.view(ask, instance),
-            None => LastView { place: 0, outcomes: Vec::new(), failing: Vec::new() },
+            None => CountWindowView { place: 0, outcomes: Vec::new(), failing: Vec::new() },
         }
     }
 
@@ -314,7 +321,7 @@ impl StoredBreaker {
         }
     }
 
-    fn merge_buckets(&mut self, ask: WindowAsk, buckets: &[(u64, Counts)], when: When) {
+    fn merge_buckets(&mut self, ask: WindowRequest, buckets: &[(u64, Counts)], when: When) {
         let first = first_bucket(ask, when.now);
         // Longer than its length: what is in it is of no use any more.
         self.windows.retain(|&(length, _), window| when.now - window.merged_at <= length + micros(MARGIN));
@@ -330,7 +337,7 @@ impl StoredBreaker {
         }
     }
 
-    pub(super) fn window(&self, ask: WindowAsk, now: u64) -> WindowView {
+    pub(super) fn window(&self, ask: WindowRequest, now: u64) -> WindowView {
         let first = first_bucket(ask, now).max(ask.since);
         match self.windows.get(&(ask.length_us, ask.width_us)) {
             None => WindowView::default(),
@@ -341,9 +348,9 @@ impl StoredBreaker {
     }
 
     /// Removes lapsed leases, and releases and renews this instance's.
-    pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseAsk, now: u64) {
+    pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseRequest, now: u64) {
         self.leases.retain(|_, until| *until > now);
-        if ask.release.is_empty() && ask.renew.is_empty() && ask.want.is_empty() {
+        if ask.is_nothing() {
             return;
         }
         // A lease that ends so far ahead was taken before the clock was set back: it ends after one more
@@ -367,7 +374,7 @@ impl StoredBreaker {
     pub(super) fn hand_out(
         &mut self,
         instance: &Arc<str>,
-        ask: &LeaseAsk,
+        ask: &LeaseRequest,
         now: u64,
     ) -> (Vec<LeaseId>, Option<u64>) {
         if self.state() != State::HalfOpen {
@@ -400,7 +407,7 @@ impl StoredBreaker {
         if said.is_empty() || !self.kept {
             return None;
         }
-        self.settings.say(cut_to(said, MAX_SETTINGS), now)
+        self.settings.say(text::cut(said, MAX_SETTINGS), now)
     }
 
     pub(super) fn propose(
@@ -454,7 +461,7 @@ impl StoredBreaker {
 const MARGIN: Duration = Duration::from_secs(600);
 
 /// The oldest bucket that is in the window now.
-fn first_bucket(ask: WindowAsk, now: u64) -> u64 {
+fn first_bucket(ask: WindowRequest, now: u64) -> u64 {
     let buckets = ask.length_us.div_ceil(ask.width_us);
     (now / ask.width_us + 1).saturating_sub(buckets)
 }

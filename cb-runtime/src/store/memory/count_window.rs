@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::failing::Failing;
-use crate::store::{LastAsk, LastView, MAX_COUNT, OutcomeKind};
+use crate::store::{CountWindowRequest, CountWindowView, MAX_COUNT, OutcomeKind};
 
 /// The latest outcomes as runs of one kind, oldest first.
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl StoredCountWindow {
         }
     }
 
-    pub(super) fn view(&self, ask: LastAsk, instance: Option<&str>) -> LastView {
+    pub(super) fn view(&self, ask: CountWindowRequest, instance: Option<&str>) -> CountWindowView {
         let mut left = match self.place.checked_sub(ask.since.min(MAX_COUNT)) {
             Some(later) => later.min(self.kept),
             None => self.kept,
@@ -63,7 +63,7 @@ impl StoredCountWindow {
             left -= seen;
         }
         outcomes.reverse();
-        LastView {
+        CountWindowView {
             place: self.place,
             outcomes,
             failing: instance.map_or(Vec::new(), |own| self.failing.of_others(own).collect()),

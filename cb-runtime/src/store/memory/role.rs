@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::store::{MAX_ROLE_TERM_US, RoleView};
+use crate::store::{LeaderView, MAX_ROLE_TERM_US};
 
 #[derive(Default)]
 #[cfg_attr(test, derive(Clone))]
@@ -38,9 +38,9 @@ impl StoredLeader {
         self.token == token && self.holder(now).is_some_and(|holder| **holder == *instance)
     }
 
-    pub(super) fn view(&self, instance: &str, now: u64) -> RoleView {
+    pub(super) fn view(&self, instance: &str, now: u64) -> LeaderView {
         let holder = self.holder(now);
-        RoleView {
+        LeaderView {
             mine: holder.is_some_and(|holder| **holder == *instance),
             token: self.token,
             remaining_us: holder.map_or(0, |_| self.until - now),

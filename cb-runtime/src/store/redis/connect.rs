@@ -14,9 +14,6 @@ use crate::error::Error;
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
 use crate::error::ErrorKind;
 
-/// The limit of a connection attempt.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// The Redis to connect to.
 #[derive(Clone)]
 pub enum Target {
@@ -80,7 +77,8 @@ impl ConnectionLike for Link {
 /// Makes connections, one at a time.
 pub(super) struct Dialer {
     plan: Plan,
-    limit: Duration,
+    /// The limit of an attempt.
+    pub(super) limit: Duration,
     turn: tokio::sync::Mutex<()>,
     /// The number of failed attempts, and the error of the last one.
     failed: Mutex<(u64, Option<Error>)>,
@@ -99,22 +97,15 @@ enum Plan {
 }
 
 impl Dialer {
-    pub(super) fn new(target: Target) -> Result<Self, Error> {
+    pub(super) fn new(target: Target, limit: Duration) -> Result<Self, Error> {
         let plan = match target {
             Target::Single(url) => Plan::Single(address::check(&url)?),
             #[cfg(feature = "cluster")]
-            Target::Cluster(urls) => cluster(&urls)?,
+            Target::Cluster(urls) => cluster(&urls, limit)?,
             #[cfg(feature = "sentinel")]
             Target::Sentinel { urls, master } => Plan::Sentinel { sentinels: several(&urls)?, master },
         };
-        let limit = CONNECT_TIMEOUT;
         Ok(Dialer { plan, limit, turn: tokio::sync::Mutex::default(), failed: Mutex::default() })
-    }
-
-    /// Sets the limit of an attempt, for tests on a busy machine.
-    #[cfg(test)]
-    pub(super) fn wait_for(&mut self, limit: Duration) {
-        self.limit = limit;
     }
 
     /// Makes a connection, unless `ready` returns one when it is this caller's turn. If an attempt failed
@@ -202,7 +193,7 @@ pub(super) fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
 }
 
 #[cfg(feature = "cluster")]
-fn cluster(urls: &[String]) -> Result<Plan, Error> {
+fn cluster(urls: &[String], limit: Duration) -> Result<Plan, Error> {
     let nodes = several(urls)?;
     let addr = nodes[0].addr().clone();
     // The caller of a request limits its time; the watch needs a long limit.
@@ -216,7 +207,7 @@ fn cluster(urls: &[String]) -> Result<Plan, Error> {
         Err(problem) => return Err(Error::new(ErrorKind::Url { problem })),
     };
     builder
-        .connection_timeout(CONNECT_TIMEOUT)
+        .connection_timeout(limit)
         .response_timeout(hour)
         .overall_response_timeout(None)
         // redis-rs counts redirections as retries. More than three indicate an error.

@@ -23,7 +23,7 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::store::{LastAsk, Topic};
+use crate::store::{CountWindowRequest, Topic};
 
 /// The keys of one namespace.
 pub(super) struct Keys {
@@ -107,7 +107,7 @@ impl Keys {
         format!("{}quiet", self.shared)
     }
 
-    pub(super) fn last(&self, encoded: &str, ask: &LastAsk) -> String {
+    pub(super) fn last(&self, encoded: &str, ask: &CountWindowRequest) -> String {
         format!("{}n:{}:{encoded}", self.shared, ask.calls)
     }
 

@@ -43,19 +43,15 @@ use super::{
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::snapshot::State;
+use crate::timeouts::Timeouts;
 use connect::{Dialer, Link};
 use keys::{Keys, decode};
 use script::Scripts;
 use watch::Watching;
-use wire::{BatchOut, DecodeError, EntryOut, ReplyReader, report_arguments};
+use wire::{BatchMessage, DecodeError, EntryMessage, ReplyReader, report_arguments};
 
 pub use connect::Target;
 
-/// An answer that is not there by then is not waited for: the connection is dropped, what has become of
-/// the request is unknown.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// What a blocking read may take beyond its patience.
-const WATCH_MARGIN: Duration = Duration::from_secs(1);
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
 const ROWS_AT_ONCE: usize = 100;
 /// A century in milliseconds: more than that Redis may not take.
@@ -77,18 +73,26 @@ pub(crate) struct RedisStore {
     /// The address has proven right: somebody has answered who speaks our language.
     answered: AtomicBool,
     retention: Retention,
+    /// An answer that is not there by then is not waited for: the connection is dropped, what has become of
+    /// the request is unknown.
     response_timeout: Duration,
+    /// What a blocking read may take beyond its patience.
     watch_margin: Duration,
     #[cfg(test)]
     clock: Option<Clock>,
 }
 
 impl RedisStore {
-    /// Checks the addresses and connects to nothing.
+    #[cfg(test)]
     pub(crate) fn new(target: Target, namespace: &str) -> Result<Self, Error> {
+        RedisStore::with_timeouts(target, namespace, Timeouts::default())
+    }
+
+    /// Checks the addresses and connects to nothing.
+    pub(crate) fn with_timeouts(target: Target, namespace: &str, timeouts: Timeouts) -> Result<Self, Error> {
         let keys = Keys::new(namespace);
         Ok(RedisStore {
-            dialer: Dialer::new(target)?,
+            dialer: Dialer::new(target, timeouts.connection())?,
             breaker_prefix: keys.breaker_prefix(),
             window_prefix: keys.window_prefix(),
             keys,
@@ -99,8 +103,8 @@ impl RedisStore {
             moves: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             retention: Retention::default(),
-            response_timeout: RESPONSE_TIMEOUT,
-            watch_margin: WATCH_MARGIN,
+            response_timeout: timeouts.connection(),
+            watch_margin: timeouts.background(),
             #[cfg(test)]
             clock: None,
         })
@@ -121,7 +125,7 @@ impl RedisStore {
     #[cfg(test)]
     pub(crate) fn patient(mut self) -> Self {
         let limit = Duration::from_secs(30);
-        self.dialer.wait_for(limit);
+        self.dialer.limit = limit;
         RedisStore { response_timeout: limit, watch_margin: limit, ..self }
     }
 
@@ -180,7 +184,7 @@ impl RedisStore {
 
     async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
         let doing = "exchanging counts";
-        let mut out = BatchOut::new(
+        let mut message = BatchMessage::new(
             batch,
             fresh_incarnation(),
             &self.breaker_prefix,
@@ -199,14 +203,14 @@ impl RedisStore {
                 continue;
             }
             views.push(None);
-            let entry_out = EntryOut::new(entry);
-            invocation.key(self.keys.breaker(&entry_out.name)).key(self.keys.leases(&entry_out.name));
+            let sent = EntryMessage::new(entry);
+            invocation.key(self.keys.breaker(&sent.name)).key(self.keys.leases(&sent.name));
             if let Some(ask) = &entry.last {
-                invocation.key(self.keys.last(&entry_out.name, ask));
+                invocation.key(self.keys.last(&sent.name, ask));
             }
-            out.entries.push(entry_out);
+            message.entries.push(sent);
         }
-        let json = serde_json::to_string(&out).map_err(|problem| Error::store(doing, problem))?;
+        let json = serde_json::to_string(&message).map_err(|problem| Error::store(doing, problem))?;
         let mut answer = self.run(doing, invocation.arg(json)).await?;
         let decoded = (|| {
             let (now_us, position, warnings) =
@@ -214,7 +218,7 @@ impl RedisStore {
             let mut rows = answer.list()?;
             let views = views.into_iter().map(|view| match view {
                 Some(view) => Ok(view),
-                None => rows.view(now_us, &out.node),
+                None => rows.view(now_us, &message.node),
             });
             Ok(Answer { now_us, position, views: views.collect::<Result<_, DecodeError>>()?, warnings })
         })();

@@ -24,7 +24,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Answer, Batch, Counts, Delta, Entry, LeaseAsk, LeaseId, Position, Proposal, Record, Store, Streak,
+    Answer, Batch, Counts, Delta, Entry, LeaseId, LeaseRequest, Position, Proposal, Record, Store, Streak,
     StreamEvent, View,
 };
 
@@ -174,8 +174,8 @@ fn propose(name: &str, record: &Record, proposal: Proposal) -> Entry {
     Entry { known: Some(record.clone()), proposal: Some(proposal), ..about(name) }
 }
 
-fn want(ids: &[LeaseId], limit: u32) -> LeaseAsk {
-    LeaseAsk { want: ids.to_vec(), limit, term_us: 10 * SECOND, ..LeaseAsk::default() }
+fn want(ids: &[LeaseId], limit: u32) -> LeaseRequest {
+    LeaseRequest { want: ids.to_vec(), limit, term_us: 10 * SECOND, ..LeaseRequest::default() }
 }
 
 /// Instantiates each rule for both stores.

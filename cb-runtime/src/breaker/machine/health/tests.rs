@@ -72,10 +72,10 @@ impl World {
     }
 
     /// One exchange in which the store says which instance leads.
-    fn exchange(&mut self, mine: bool, token: u64) -> Option<RoleAsk> {
+    fn exchange(&mut self, mine: bool, token: u64) -> Option<LeaderRequest> {
         let asked = self.with(HealthChecks::encode);
         let mine = mine && asked.is_some_and(|ask| ask.want);
-        let view = asked.map(|_| RoleView { mine, token, remaining_us: 0 });
+        let view = asked.map(|_| LeaderView { mine, token, remaining_us: 0 });
         self.with(|health, context| health.receive(view, context));
         asked
     }

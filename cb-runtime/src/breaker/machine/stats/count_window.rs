@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::store::{Counts, LastAsk, LastView, OutcomeKind};
+use crate::store::{CountWindowRequest, CountWindowView, Counts, OutcomeKind};
 
 /// The latest outcomes, oldest first, run-length encoded; at most `most` of them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,7 +75,7 @@ pub(crate) fn latest<'a>(n: u64, parts: impl DoubleEndedIterator<Item = &'a Coun
 #[derive(Clone, Debug)]
 pub(crate) struct FleetCountWindow {
     pub(crate) outcomes: CountWindow,
-    /// The place of the latest of them; see [`LastView::place`].
+    /// The place of the latest of them; see [`CountWindowView::place`].
     pub(crate) place: u64,
     /// The places of other instances' latest failures.
     failing: Vec<u64>,
@@ -103,13 +103,13 @@ impl FleetCountWindow {
         };
     }
 
-    pub(crate) fn ask(&self) -> LastAsk {
+    pub(crate) fn ask(&self) -> CountWindowRequest {
         let calls = u32::try_from(self.outcomes.most).unwrap_or(u32::MAX);
-        LastAsk { calls, since: self.place }
+        CountWindowRequest { calls, since: self.place }
     }
 
     /// Adopts the answer. `sent`: the outcomes that this instance has reported in that exchange.
-    pub(crate) fn update(&mut self, view: &LastView, sent: &CountWindow) {
+    pub(crate) fn update(&mut self, view: &CountWindowView, sent: &CountWindow) {
         let new: u64 = view.outcomes.iter().map(|(_, n)| n).sum();
         if view.place.saturating_sub(new) != self.place {
             self.clear();
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn answer_continues_the_last_one_or_starts_over() {
         let mut last = FleetCountWindow::new(4);
-        let view = |place, outcomes: &[(u8, u64)]| LastView {
+        let view = |place, outcomes: &[(u8, u64)]| CountWindowView {
             place,
             outcomes: outcomes.iter().map(|&(number, n)| (kind(number), n)).collect(),
             failing: Vec::new(),
@@ -188,7 +188,7 @@ mod tests {
         last.update(&view(3, &[(1, 3)]), &CountWindow::default());
         last.update(&view(5, &[(0, 2)]), &CountWindow::default());
         assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 2, failures: 2, slow: 0 });
-        assert_eq!(last.ask(), LastAsk { calls: 4, since: 5 });
+        assert_eq!(last.ask(), CountWindowRequest { calls: 4, since: 5 });
         // More has happened than is kept, or the store has begun anew.
         last.update(&view(100, &[(0, 4)]), &CountWindow::default());
         assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 4, failures: 0, slow: 0 });
@@ -202,7 +202,10 @@ mod tests {
         let mut sent = CountWindow::new(10);
         sent.push(kind(1), 1);
         sent.push(kind(0), 2);
-        last.update(&LastView { place: 20, outcomes: vec![(kind(0), 10)], failing: vec![17, 11] }, &sent);
+        last.update(
+            &CountWindowView { place: 20, outcomes: vec![(kind(0), 10)], failing: vec![17, 11] },
+            &sent,
+        );
         // Its own is at place 18.
         assert_eq!(last.failing(0, false), 3);
         assert_eq!(last.failing(1, false), 2, "place 11 has been pushed out");

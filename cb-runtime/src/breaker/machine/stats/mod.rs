@@ -12,7 +12,7 @@ use super::Now;
 use super::policy::TripInput;
 use crate::clock::Moment;
 use crate::config::{Settings, WindowKind};
-use crate::store::{Counts, Delta, Entry, LastAsk, View, WindowAsk};
+use crate::store::{CountWindowRequest, Counts, Delta, Entry, View, WindowRequest};
 use crate::strategy::Bucket;
 use count_window::FleetCountWindow;
 use delta::{PendingDelta, Shape};
@@ -31,8 +31,8 @@ pub(crate) struct Successes {
 #[derive(Clone, Debug, Default)]
 pub(super) struct SentDelta {
     pub(super) delta: PendingDelta,
-    pub(super) window: Option<WindowAsk>,
-    last: Option<LastAsk>,
+    pub(super) window: Option<WindowRequest>,
+    last: Option<CountWindowRequest>,
 }
 
 pub(super) struct CallStats {

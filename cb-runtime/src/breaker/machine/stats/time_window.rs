@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::micros;
-use crate::store::{Counts, MAX_BUCKETS, WindowAsk, WindowView};
+use crate::store::{Counts, MAX_BUCKETS, WindowRequest, WindowView};
 
 /// A mirror of the store's buckets. All times here are the store's, in µs.
 #[derive(Clone, Debug)]
@@ -42,13 +42,13 @@ impl TimeWindow {
     }
 
     /// The next exchange's request. The exchange reports outcomes from `oldest` on.
-    pub(crate) fn ask(&self, oldest: Option<u64>) -> WindowAsk {
+    pub(crate) fn ask(&self, oldest: Option<u64>) -> WindowRequest {
         let oldest = oldest.map_or(u64::MAX, |at| (at / self.width).saturating_sub(1));
-        WindowAsk { length_us: self.length, width_us: self.width, since: self.since.min(oldest) }
+        WindowRequest { length_us: self.length, width_us: self.width, since: self.since.min(oldest) }
     }
 
     /// Adopts the answer to `ask`, at the store's time `now`.
-    pub(crate) fn update(&mut self, ask: WindowAsk, view: &WindowView, now: u64) {
+    pub(crate) fn update(&mut self, ask: WindowRequest, view: &WindowView, now: u64) {
         let _replaced = self.buckets.split_off(&ask.since);
         self.buckets.extend(view.buckets.iter().copied());
         let expired = now.saturating_sub(self.length) / self.width;

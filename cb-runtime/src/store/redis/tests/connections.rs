@@ -7,8 +7,9 @@ use cb_testkit::{PATIENCE, Proxy, RedisServer, Reply, wait_until};
 
 use super::{about, at, batch, counting, exchange, forcing, impatient, say, store};
 use crate::snapshot::State;
-use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore};
+use crate::store::redis::RedisStore;
 use crate::store::{Batch, Position, ResultStore, Store};
+use crate::timeouts::Timeouts;
 
 /// Repeats an exchange until it is answered: on a busy machine, a store with a short deadline may need
 /// several.
@@ -128,7 +129,7 @@ async fn frozen_server_is_an_error_in_time() {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
     assert!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
-    assert!(start.elapsed() >= RESPONSE_TIMEOUT);
+    assert!(start.elapsed() >= Timeouts::default().connection());
     assert!(start.elapsed() < PATIENCE);
     server.thaw();
     until_answered(&store).await;

@@ -8,11 +8,11 @@ use super::{SECOND, about, counting, exchange, forcing, say, store};
 use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::{
-    Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Position, Report, Reported, RoleAsk, Store, Streak,
-    StreamEvent, WindowAsk,
+    CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind, Position, Report,
+    Reported, Store, Streak, StreamEvent, WindowRequest,
 };
 
-const WINDOW: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
+const WINDOW: WindowRequest = WindowRequest { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
 const WINDOW_KEYS: &str = "cb1:{test}:w:10000000/5000000:*";
 const LAST_KEY: &str = "cb1:{test}:n:3:x";
 
@@ -21,16 +21,16 @@ pub(super) fn busy(name: &str) -> Entry {
     let counts = Counts { successes: 1, failures: 2, slow: 1 };
     let streak = Streak { success_age_us: Some(9), failures: vec![(5, 1), (2, 1)] };
     let leases =
-        LeaseAsk { want: vec![1], limit: 99, term_us: 60 * SECOND, renew: vec![2], release: vec![3] };
+        LeaseRequest { want: vec![1], limit: 99, term_us: 60 * SECOND, renew: vec![2], release: vec![3] };
     let failure = OutcomeKind { failed: true, slow: false };
     let delta = Delta { counts, streak, buckets: vec![(0, counts)], calls: vec![(failure, 2)] };
     Entry {
         delta,
         window: Some(WINDOW),
         failing: true,
-        last: Some(LastAsk { calls: 3, since: 0 }),
+        last: Some(CountWindowRequest { calls: 3, since: 0 }),
         leases,
-        role: Some(RoleAsk { want: true, term_us: 60 * SECOND }),
+        role: Some(LeaderRequest { want: true, term_us: 60 * SECOND }),
         settings: "failure_threshold 5".into(),
         ..about(name)
     }
@@ -337,7 +337,7 @@ async fn clock_that_was_set_back_stops_nothing() {
     let failing = format!("0| gone*{future}");
     server.cli(&["HSET", key, "failing", &failing, "leader", "gone", "leader_token", "7"]);
     server.cli(&["HSET", key, "leader_until_us", &future.to_string()]);
-    let role = Some(RoleAsk { want: true, term_us: SECOND });
+    let role = Some(LeaderRequest { want: true, term_us: SECOND });
     let view = say(&store, Entry { failing: true, role, ..about("x") }).await;
     assert_eq!(view.failing, [0]);
     assert!(view.role.unwrap().mine && view.role.unwrap().token > 7);

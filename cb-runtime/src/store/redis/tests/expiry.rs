@@ -8,10 +8,11 @@ use cb_testkit::{PATIENCE, RedisServer, Reply, wait_until};
 use super::{SECOND, Target, about, batch, counting, exchange, forcing, say, store};
 use crate::snapshot::State;
 use crate::store::{
-    Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Report, Reported, RoleAsk, Store, Streak, WindowAsk,
+    CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind, Report, Reported,
+    Store, Streak, WindowRequest,
 };
 
-const WINDOW: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
+const WINDOW: WindowRequest = WindowRequest { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
 
 fn ttl(server: &RedisServer, key: &str) -> i64 {
     match server.command(&["TTL", key]) {
@@ -46,7 +47,7 @@ async fn lease_lapses_by_the_servers_clock() {
     let store = store(&server);
     say(&store, forcing("x", State::HalfOpen)).await;
     let asking = |term_us| {
-        let leases = LeaseAsk { want: vec![1], limit: 1, term_us, ..LeaseAsk::default() };
+        let leases = LeaseRequest { want: vec![1], limit: 1, term_us, ..LeaseRequest::default() };
         Entry { leases, ..about("x") }
     };
     assert_eq!(say(&store, asking(50_000)).await.granted, [1]);
@@ -86,7 +87,12 @@ async fn closed_and_open_breakers_live_for_an_hour_and_overrides_until_they_are_
         say(
             &store,
             Entry {
-                leases: LeaseAsk { want: vec![1], limit: 1, term_us: 10 * SECOND, ..LeaseAsk::default() },
+                leases: LeaseRequest {
+                    want: vec![1],
+                    limit: 1,
+                    term_us: 10 * SECOND,
+                    ..LeaseRequest::default()
+                },
                 ..counting.clone()
             },
         )
@@ -124,7 +130,7 @@ async fn count_window_expires_an_hour_after_its_last_use() {
     let (clock, hands) = crate::clock::Clock::manual();
     let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
     let (key, hour) = ("cb1:{test}:n:10:x", 3590..=3600);
-    let asking = || Entry { last: Some(LastAsk { calls: 10, since: 0 }), ..about("x") };
+    let asking = || Entry { last: Some(CountWindowRequest { calls: 10, since: 0 }), ..about("x") };
     say(&store, asking()).await;
     assert_eq!(server.cli(&["KEYS", "*:n:*"]), "", "to ask after them does not make them");
     let calls = vec![(OutcomeKind { failed: true, slow: false }, 1)];
@@ -151,7 +157,7 @@ async fn role_keeps_its_breaker_as_long_as_it_is_renewed() {
     let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
     let key = "cb1:{test}:b:x";
     let ask = async |want| {
-        let entry = Entry { role: Some(RoleAsk { want, term_us: 60 * SECOND }), ..about("x") };
+        let entry = Entry { role: Some(LeaderRequest { want, term_us: 60 * SECOND }), ..about("x") };
         let batch = crate::store::Batch { instance: "a".into(), ..batch(vec![entry]) };
         Store::exchange(&store, batch).await.unwrap().views.remove(0).unwrap()
     };
@@ -233,13 +239,13 @@ async fn thousand_idle_breakers_leave_nothing_behind() {
 async fn exchange_of_successes_costs_few_commands_inside_the_script() {
     let server = RedisServer::start();
     let store = store(&server);
-    let many = |count: usize, window: Option<WindowAsk>| {
+    let many = |count: usize, window: Option<WindowRequest>| {
         let entry = |i| {
             let buckets = vec![(0, counting("", 3, 0).delta.counts)];
             let streak = Streak { success_age_us: Some(0), failures: vec![] };
             let delta = Delta { streak, buckets, ..counting("", 3, 0).delta };
             let since = if window.is_some() { u64::MAX } else { 0 };
-            let window = window.map(|ask| WindowAsk { since, ..ask });
+            let window = window.map(|ask| WindowRequest { since, ..ask });
             Entry { delta, window, ..about(&format!("x{i}")) }
         };
         batch((0..count).map(entry).collect())
@@ -250,7 +256,7 @@ async fn exchange_of_successes_costs_few_commands_inside_the_script() {
         Store::exchange(&store, batch).await.unwrap();
         server.commands_processed() - before - 2
     };
-    let steady = Some(WindowAsk { length_us: 10_000 * SECOND, width_us: 1_000 * SECOND, since: 0 });
+    let steady = Some(WindowRequest { length_us: 10_000 * SECOND, width_us: 1_000 * SECOND, since: 0 });
     for window in [None, steady] {
         cost(many(50, window)).await;
     }
@@ -267,7 +273,7 @@ async fn exchange_of_successes_costs_few_commands_inside_the_script() {
 async fn report_of_fifty_breakers_costs_as_many_commands_as_one() {
     let server = RedisServer::start();
     let store = store(&server);
-    let window = WindowAsk { length_us: 10_000 * SECOND, width_us: 1_000 * SECOND, since: 0 };
+    let window = WindowRequest { length_us: 10_000 * SECOND, width_us: 1_000 * SECOND, since: 0 };
     let mut seq = 0;
     let mut cost = async |count: usize| {
         seq += 1;

@@ -13,15 +13,15 @@ use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Batch, Counts, Delta, Entry, LastAsk, LeaseAsk, OutcomeKind, Proposal, Record, Report, Reported,
-    ResultStore, RoleAsk, Store, Streak, WindowAsk,
+    Batch, CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind, Proposal,
+    Record, Report, Reported, ResultStore, Store, Streak, WindowRequest,
 };
 
 fn counting(name: &str) -> Entry {
     let counts = Counts { successes: 7, failures: 3, slow: 1 };
     let streak = Streak { success_age_us: Some(2_500_000), failures: vec![(SECOND, 2), (1, 1)] };
     let buckets = vec![(SECOND, counts), (0, Counts { failures: 2, ..Counts::default() })];
-    let window = Some(WindowAsk { length_us: 60 * SECOND, width_us: SECOND, since: 0 });
+    let window = Some(WindowRequest { length_us: 60 * SECOND, width_us: SECOND, since: 0 });
     Entry { delta: Delta { counts, streak, buckets, calls: Vec::new() }, window, ..about(name) }
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
         ..to_open.clone()
     };
     let probing = Proposal { to: to_half_open, ..opening.clone() };
-    let leases = LeaseAsk { want: vec![1, 2], limit: 3, term_us: 10 * SECOND, ..LeaseAsk::default() };
+    let leases = LeaseRequest { want: vec![1, 2], limit: 3, term_us: 10 * SECOND, ..LeaseRequest::default() };
     say(Entry { leases, ..proposing(open, probing) }).await;
     say(counting("closed since ever")).await;
     say(Entry { proposal: Some(opening), ..counting("größe {x}") }).await;
@@ -79,8 +79,8 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
     let whole = Entry {
         delta: Delta { calls, ..counting("").delta },
         failing: true,
-        last: Some(LastAsk { calls: 7, since: 0 }),
-        role: Some(RoleAsk { want: true, term_us: 10 * SECOND }),
+        last: Some(CountWindowRequest { calls: 7, since: 0 }),
+        role: Some(LeaderRequest { want: true, term_us: 10 * SECOND }),
         settings: "failure_threshold 3".into(),
         notice: true,
         ..about("with all of it")
@@ -88,7 +88,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
     say(whole.clone()).await;
     hands.advance(Duration::from_secs(1));
     let later = Entry { settings: "failure_threshold 5".into(), delta: Delta::default(), ..whole };
-    say(Entry { role: Some(RoleAsk { want: false, term_us: 0 }), ..later.clone() }).await;
+    say(Entry { role: Some(LeaderRequest { want: false, term_us: 0 }), ..later.clone() }).await;
     say(Entry { settings: "".into(), name: "a role alone".into(), ..later }).await;
     let counts = Counts { successes: 40, failures: 2, slow: 1 };
     let reported = Reported {
@@ -96,7 +96,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
         counts,
         success_age_us: Some(1),
         failure_age_us: Some(SECOND),
-        window: Some(WindowAsk { length_us: 60 * SECOND, width_us: 6 * SECOND, since: 0 }),
+        window: Some(WindowRequest { length_us: 60 * SECOND, width_us: 6 * SECOND, since: 0 }),
         buckets: vec![(0, counts)],
         ..Reported::default()
     };

@@ -126,14 +126,14 @@ fn on_node(node: &str, instance: &str, entry: Entry) -> Batch {
 
 fn failed() -> Entry {
     let calls = vec![(crate::store::OutcomeKind { failed: true, slow: false }, 1)];
-    let last = Some(crate::store::LastAsk { calls: 10, since: 0 });
+    let last = Some(crate::store::CountWindowRequest { calls: 10, since: 0 });
     let delta = Delta { calls, ..streak(None, &[(0, 1)]) };
     Entry { delta, last, ..quorum("x") }
 }
 
 /// The nodes that have failed, besides the asking one: by time, and by place.
 async fn others(bench: &Bench<'_>, node: &str) -> (usize, usize) {
-    let last = Some(crate::store::LastAsk { calls: 10, since: 0 });
+    let last = Some(crate::store::CountWindowRequest { calls: 10, since: 0 });
     let batch = on_node(node, "reader", Entry { last, ..quorum("x") });
     let view = bench.store.exchange(batch).await.unwrap().views.remove(0).unwrap();
     (view.failing.len(), view.last.unwrap().failing.len())

@@ -3,7 +3,8 @@
 use super::{Bench, Entry, Instance, about, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
 use crate::store::{
-    Batch, Delta, IDLE, LastAsk, LastView, MAX_COUNT, MAX_FAILING, MAX_LAST, OutcomeKind, View,
+    Batch, CountWindowRequest, CountWindowView, Delta, IDLE, MAX_COUNT, MAX_FAILING, MAX_LAST, OutcomeKind,
+    View,
 };
 
 rules! {
@@ -28,21 +29,21 @@ const F: OutcomeKind = OutcomeKind { failed: true, slow: false };
 const SLOW: OutcomeKind = OutcomeKind { failed: false, slow: true };
 const SLOW_F: OutcomeKind = OutcomeKind { failed: true, slow: true };
 
-const NOTHING: LastView = LastView { place: 0, outcomes: vec![], failing: vec![] };
+const NOTHING: CountWindowView = CountWindowView { place: 0, outcomes: vec![], failing: vec![] };
 
 fn asking(calls: u32, since: u64) -> Entry {
-    Entry { failing: true, last: Some(LastAsk { calls, since }), ..about("x") }
+    Entry { failing: true, last: Some(CountWindowRequest { calls, since }), ..about("x") }
 }
 
 fn appending(calls: u32, outcomes: &[(OutcomeKind, u64)]) -> Entry {
     Entry { delta: Delta { calls: outcomes.to_vec(), ..Delta::default() }, ..asking(calls, 0) }
 }
 
-async fn append(instance: &mut Instance<'_>, calls: u32, outcomes: &[(OutcomeKind, u64)]) -> LastView {
+async fn append(instance: &mut Instance<'_>, calls: u32, outcomes: &[(OutcomeKind, u64)]) -> CountWindowView {
     last(&instance.say(appending(calls, outcomes)).await)
 }
 
-fn last(view: &View) -> LastView {
+fn last(view: &View) -> CountWindowView {
     view.last.clone().unwrap()
 }
 

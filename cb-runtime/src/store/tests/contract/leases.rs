@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Bench, Entry, SECOND, about, proposal, propose, rules, seconds, want};
 use crate::snapshot::State;
-use crate::store::{LeaseAsk, LeaseId, View};
+use crate::store::{LeaseId, LeaseRequest, View};
 
 rules! {
     leases_never_exceed_the_limit_fleet_wide
@@ -25,7 +25,7 @@ async fn half_open(bench: &Bench<'_>) {
     bench.instance("maker").force("x", State::HalfOpen, "test").await;
 }
 
-async fn ask(bench: &Bench<'_>, instance: &str, leases: LeaseAsk) -> View {
+async fn ask(bench: &Bench<'_>, instance: &str, leases: LeaseRequest) -> View {
     bench.instance(instance).say(Entry { leases, ..about("x") }).await
 }
 
@@ -60,16 +60,16 @@ async fn returned_lease_is_free_again(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1, 2], 2).await, [1, 2]);
     assert_eq!(granted(bench, "b", &[1], 2).await, NONE);
-    let view = ask(bench, "a", LeaseAsk { release: vec![2, 77], ..want(&[3], 2) }).await;
+    let view = ask(bench, "a", LeaseRequest { release: vec![2, 77], ..want(&[3], 2) }).await;
     assert_eq!(view.granted, [3], "a return and a request fit one exchange");
-    ask(bench, "a", LeaseAsk { release: vec![1, 2], ..LeaseAsk::default() }).await;
+    ask(bench, "a", LeaseRequest { release: vec![1, 2], ..LeaseRequest::default() }).await;
     assert_eq!(granted(bench, "b", &[1, 2], 2).await, [1]);
 }
 
 async fn lease_is_returned_only_by_its_holder(bench: &Bench<'_>) {
     half_open(bench).await;
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
-    ask(bench, "b", LeaseAsk { release: vec![1], ..LeaseAsk::default() }).await;
+    ask(bench, "b", LeaseRequest { release: vec![1], ..LeaseRequest::default() }).await;
     assert_eq!(granted(bench, "b", &[1], 1).await, NONE);
 }
 
@@ -79,11 +79,11 @@ async fn expired_lease_is_not_revived(bench: &Bench<'_>) {
     bench.pass(Duration::from_micros(10 * SECOND - 1));
     assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(1));
     bench.pass(Duration::from_micros(1));
-    let renewing = || LeaseAsk { renew: vec![1], term_us: 10 * SECOND, ..LeaseAsk::default() };
+    let renewing = || LeaseRequest { renew: vec![1], term_us: 10 * SECOND, ..LeaseRequest::default() };
     ask(bench, "a", renewing()).await;
     assert_eq!(granted(bench, "b", &[2], 1).await, [2]);
     // A late return or renewal does not affect the new holder.
-    ask(bench, "a", LeaseAsk { release: vec![1], ..renewing() }).await;
+    ask(bench, "a", LeaseRequest { release: vec![1], ..renewing() }).await;
     assert_eq!(granted(bench, "c", &[3], 1).await, NONE);
 }
 
@@ -92,10 +92,11 @@ async fn renewed_lease_stays(bench: &Bench<'_>) {
     assert_eq!(granted(bench, "a", &[1], 1).await, [1]);
     for _ in 0..3 {
         bench.pass(seconds(9));
-        ask(bench, "a", LeaseAsk { renew: vec![1, 2], term_us: 10 * SECOND, ..LeaseAsk::default() }).await;
+        ask(bench, "a", LeaseRequest { renew: vec![1, 2], term_us: 10 * SECOND, ..LeaseRequest::default() })
+            .await;
     }
     assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(10 * SECOND));
-    ask(bench, "a", LeaseAsk { renew: vec![1], term_us: SECOND, ..LeaseAsk::default() }).await;
+    ask(bench, "a", LeaseRequest { renew: vec![1], term_us: SECOND, ..LeaseRequest::default() }).await;
     assert_eq!(ask(bench, "b", want(&[1], 1)).await.lease_wait_us, Some(SECOND));
 }
 
@@ -130,7 +131,7 @@ async fn transition_ends_all_leases(bench: &Bench<'_>) {
     assert_eq!((open.won, open.granted), (true, vec![]));
     bench.pass(seconds(30));
     let probing = Entry {
-        leases: LeaseAsk { renew: vec![1], ..want(&[4, 5], 2) },
+        leases: LeaseRequest { renew: vec![1], ..want(&[4, 5], 2) },
         ..propose("x", &open.record, proposal(State::HalfOpen))
     };
     assert_eq!(a.say(probing).await.granted, [4, 5]);
@@ -144,6 +145,6 @@ async fn lease_ids_of_instances_do_not_collide(bench: &Bench<'_>) {
         assert_eq!(granted(bench, instance, &[id], 6).await, [id], "{instance} {id}");
     }
     assert_eq!(granted(bench, "b", &[1], 6).await, NONE);
-    ask(bench, "a", LeaseAsk { release: vec![u64::MAX], ..LeaseAsk::default() }).await;
+    ask(bench, "a", LeaseRequest { release: vec![u64::MAX], ..LeaseRequest::default() }).await;
     assert_eq!(granted(bench, "b", &[1, 2], 6).await, [1]);
 }

@@ -14,8 +14,8 @@ use proptest::sample::select;
 use super::{Bench, Entry, SECOND};
 use crate::snapshot::State;
 use crate::store::{
-    Answer, Batch, Counts, Delta, LastAsk, LeaseAsk, OutcomeKind, Position, Proposal, Record, Report,
-    Reported, RoleAsk, Streak, StreamEvent, View, WindowAsk,
+    Answer, Batch, CountWindowRequest, Counts, Delta, LeaderRequest, LeaseRequest, OutcomeKind, Position,
+    Proposal, Record, Report, Reported, Streak, StreamEvent, View, WindowRequest,
 };
 
 const INSTANCES: [&str; 3] = ["a", "b {odd}", "c/1"];
@@ -108,20 +108,20 @@ fn delta() -> impl Strategy<Value = Delta> {
     })
 }
 
-fn last() -> impl Strategy<Value = LastAsk> {
+fn last() -> impl Strategy<Value = CountWindowRequest> {
     let since = prop_oneof![2 => Just(0), 4 => 0..40_u64, 1 => Just(u64::MAX)];
-    (select(vec![1, 7, 7, 7, 30, 0]), since).prop_map(|(calls, since)| LastAsk { calls, since })
+    (select(vec![1, 7, 7, 7, 30, 0]), since).prop_map(|(calls, since)| CountWindowRequest { calls, since })
 }
 
-fn role() -> impl Strategy<Value = RoleAsk> {
-    (prop::bool::weighted(0.8), span()).prop_map(|(want, term_us)| RoleAsk { want, term_us })
+fn role() -> impl Strategy<Value = LeaderRequest> {
+    (prop::bool::weighted(0.8), span()).prop_map(|(want, term_us)| LeaderRequest { want, term_us })
 }
 
-fn window() -> impl Strategy<Value = WindowAsk> {
+fn window() -> impl Strategy<Value = WindowRequest> {
     let shape = select(vec![(10 * SECOND, SECOND), (64 * SECOND, SECOND), (SECOND * 7 / 2, SECOND), (3, 0)]);
     // A manual clock starts at a day.
     let since = prop_oneof![Just(0), 86_390..86_500_u64, Just(u64::MAX)];
-    (shape, since).prop_map(|((length_us, width_us), since)| WindowAsk { length_us, width_us, since })
+    (shape, since).prop_map(|((length_us, width_us), since)| WindowRequest { length_us, width_us, since })
 }
 
 fn proposal() -> impl Strategy<Value = Proposal> {
@@ -137,9 +137,9 @@ fn proposal() -> impl Strategy<Value = Proposal> {
     )
 }
 
-fn leases() -> impl Strategy<Value = LeaseAsk> {
+fn leases() -> impl Strategy<Value = LeaseRequest> {
     let ids = || prop::collection::vec(1..6_u64, 0..4);
-    (ids(), ids(), ids(), 0..5_u32, span()).prop_map(|(release, renew, want, limit, term_us)| LeaseAsk {
+    (ids(), ids(), ids(), 0..5_u32, span()).prop_map(|(release, renew, want, limit, term_us)| LeaseRequest {
         release,
         renew,
         want,
@@ -176,7 +176,7 @@ fn plan() -> impl Strategy<Value = EntryPlan> {
         prop::option::of(window()),
         prop::option::of(last()),
         prop::option::weighted(0.4, proposal()),
-        prop_oneof![Just(LeaseAsk::default()), leases()],
+        prop_oneof![Just(LeaseRequest::default()), leases()],
         prop::option::of(role()),
         select(vec!["", "limit 3", "limit 5 ß", "limit 7"]),
         (prop::bool::weighted(0.7), 0..4_usize),

@@ -4,7 +4,7 @@ use super::{
     Bench, Entry, Instance, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds, streak,
 };
 use crate::snapshot::State;
-use crate::store::{Acknowledged, Counts, MAX_COUNT, Report, Reported, WindowAsk};
+use crate::store::{Acknowledged, Counts, MAX_COUNT, Report, Reported, WindowRequest};
 
 rules! {
     reported_counts_add_up_with_exchanged_ones
@@ -57,7 +57,7 @@ async fn reported_counts_add_up_with_exchanged_ones(bench: &Bench<'_>) {
 
 async fn retried_report_counts_once_and_numbers_are_shared_with_batches(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
-    let window = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
+    let window = WindowRequest { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
     let entry = Reported { window: Some(window), buckets: vec![(0, counts(3, 1))], ..reported("x", 3, 1) };
     report(&mut a, vec![entry.clone()]).await;
     again(&a, vec![entry.clone()]).await;
@@ -111,14 +111,14 @@ async fn older_reported_success_leaves_later_failures(bench: &Bench<'_>) {
 }
 
 async fn reported_buckets_are_part_of_the_window(bench: &Bench<'_>) {
-    let window = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
+    let window = WindowRequest { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
     let mut a = bench.instance("a");
     let slow = Counts { successes: 2, failures: 1, slow: 3 };
     let buckets =
         vec![(10 * SECOND, counts(9, 9)), (9 * SECOND, counts(1, 0)), (SECOND, slow), (0, counts(4, 0))];
     let entry = Reported { window: Some(window), buckets, ..reported("x", 7, 1) };
     report(&mut a, vec![entry.clone(), reported("y", 1, 0)]).await;
-    let other = WindowAsk { width_us: 2 * SECOND, ..window };
+    let other = WindowRequest { width_us: 2 * SECOND, ..window };
     report(&mut a, vec![Reported { window: Some(other), ..entry.clone() }]).await;
     report(&mut a, vec![Reported { window: None, ..entry }]).await;
     let exchanged = crate::store::Delta { buckets: vec![(0, counts(1, 1))], ..delta(1, 1) };
@@ -128,7 +128,7 @@ async fn reported_buckets_are_part_of_the_window(bench: &Bench<'_>) {
 }
 
 async fn new_epoch_starts_without_earlier_reports(bench: &Bench<'_>) {
-    let window = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
+    let window = WindowRequest { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
     let mut a = bench.instance("a");
     let entry = Reported { window: Some(window), buckets: vec![(0, counts(3, 1))], ..reported("x", 3, 1) };
     report(&mut a, vec![entry.clone()]).await;

@@ -4,7 +4,7 @@ use super::{
     Bench, Entry, Instance, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds,
 };
 use crate::snapshot::State;
-use crate::store::{IDLE, MAX_ROLE_TERM_US, MAX_SPAN_US, Proposal, Record, RoleAsk, RoleView};
+use crate::store::{IDLE, LeaderRequest, LeaderView, MAX_ROLE_TERM_US, MAX_SPAN_US, Proposal, Record};
 
 rules! {
     one_instance_has_the_leader_lease
@@ -25,23 +25,23 @@ rules! {
 const TERM: u64 = 10 * SECOND;
 
 fn wanting(term_us: u64) -> Entry {
-    Entry { role: Some(RoleAsk { want: true, term_us }), ..about("x") }
+    Entry { role: Some(LeaderRequest { want: true, term_us }), ..about("x") }
 }
 
 fn giving_up() -> Entry {
-    Entry { role: Some(RoleAsk { want: false, term_us: 0 }), ..about("x") }
+    Entry { role: Some(LeaderRequest { want: false, term_us: 0 }), ..about("x") }
 }
 
-async fn say(instance: &mut Instance<'_>, entry: Entry) -> RoleView {
+async fn say(instance: &mut Instance<'_>, entry: Entry) -> LeaderView {
     instance.say(entry).await.role.unwrap()
 }
 
-fn theirs(token: u64, remaining_us: u64) -> RoleView {
-    RoleView { mine: false, token, remaining_us }
+fn theirs(token: u64, remaining_us: u64) -> LeaderView {
+    LeaderView { mine: false, token, remaining_us }
 }
 
-fn mine(token: u64, remaining_us: u64) -> RoleView {
-    RoleView { mine: true, token, remaining_us }
+fn mine(token: u64, remaining_us: u64) -> LeaderView {
+    LeaderView { mine: true, token, remaining_us }
 }
 
 async fn one_instance_has_the_leader_lease(bench: &Bench<'_>) {
@@ -60,7 +60,7 @@ async fn one_instance_has_the_leader_lease(bench: &Bench<'_>) {
 
 async fn renewal_keeps_the_token(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
-    let RoleView { token, .. } = say(&mut a, wanting(TERM)).await;
+    let LeaderView { token, .. } = say(&mut a, wanting(TERM)).await;
     for _ in 0..3 {
         bench.pass(seconds(9));
         assert_eq!(say(&mut a, wanting(TERM)).await, mine(token, TERM));
@@ -165,7 +165,10 @@ async fn tokens_grow_even_over_lost_data(bench: &Bench<'_>) {
     (bench.lose_everything)();
     let checked = Proposal { token: Some(before), ..proposal(State::Closed) };
     let view = a
-        .say(Entry { role: Some(RoleAsk { want: true, term_us: TERM }), ..propose("x", &known, checked) })
+        .say(Entry {
+            role: Some(LeaderRequest { want: true, term_us: TERM }),
+            ..propose("x", &known, checked)
+        })
         .await;
     assert!(!view.won && view.role.unwrap().mine && view.role.unwrap().token > before, "{view:?}");
     assert_eq!(view.record, known, "while the state is written back");

@@ -323,7 +323,7 @@ async fn use_prolongs_a_state(bench: &Bench<'_>) {
     a.force("leased", State::HalfOpen, "now").await;
     let open = a.force("led", State::Open, "now").await.record;
     a.force("asked after", State::HalfOpen, "now").await;
-    let role = Some(crate::store::RoleAsk { want: true, term_us: SECOND });
+    let role = Some(crate::store::LeaderRequest { want: true, term_us: SECOND });
     for _ in 0..4 {
         bench.pass(seconds(3000));
         a.say(Entry { leases: want(&[1], 1), ..about("leased") }).await;

@@ -2,7 +2,7 @@
 
 use super::{Bench, Entry, Instance, SECOND, about, counts, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
-use crate::store::{Counts, Delta, View, WindowAsk, WindowView};
+use crate::store::{Counts, Delta, View, WindowRequest, WindowView};
 
 rules! {
     buckets_of_all_instances_are_added
@@ -16,7 +16,7 @@ rules! {
     bucket_may_be_the_whole_window
 }
 
-const TEN: WindowAsk = WindowAsk { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
+const TEN: WindowRequest = WindowRequest { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
 
 fn calls(buckets: &[(u64, Counts)]) -> Delta {
     let mut all = Counts::default();
@@ -26,12 +26,12 @@ fn calls(buckets: &[(u64, Counts)]) -> Delta {
     Delta { counts: all, buckets: buckets.to_vec(), ..Delta::default() }
 }
 
-async fn say(instance: &mut Instance<'_>, ask: WindowAsk, delta: Delta) -> View {
+async fn say(instance: &mut Instance<'_>, ask: WindowRequest, delta: Delta) -> View {
     instance.say(Entry { window: Some(ask), delta, ..about("x") }).await
 }
 
 /// The window's buckets by their age in buckets.
-async fn seen(bench: &Bench<'_>, ask: WindowAsk) -> Vec<(u64, Counts)> {
+async fn seen(bench: &Bench<'_>, ask: WindowRequest) -> Vec<(u64, Counts)> {
     let mut reader = bench.instance("reader");
     let current = reader.exchange(vec![]).await.now_us / ask.width_us;
     let WindowView { buckets } = say(&mut reader, ask, Delta::default()).await.window.unwrap();
@@ -76,11 +76,12 @@ async fn only_requested_buckets_are_answered(bench: &Bench<'_>) {
     for (since, expected) in
         [(0, 3), (current - 4, 3), (current - 3, 2), (current, 1), (current + 1, 0), (u64::MAX, 0)]
     {
-        let view = say(&mut a, WindowAsk { since, ..TEN }, Delta::default()).await;
+        let view = say(&mut a, WindowRequest { since, ..TEN }, Delta::default()).await;
         assert_eq!(view.window.unwrap().buckets.len(), expected, "since {since}, now {current}");
     }
     // What is merged need not be what is asked for.
-    let view = say(&mut a, WindowAsk { since: current, ..TEN }, calls(&[(5 * SECOND, counts(5, 0))])).await;
+    let view =
+        say(&mut a, WindowRequest { since: current, ..TEN }, calls(&[(5 * SECOND, counts(5, 0))])).await;
     assert_eq!(view.window.unwrap().buckets, [(current, counts(9, 0))]);
     assert_eq!(seen(bench, TEN).await.len(), 4);
 }
@@ -104,8 +105,8 @@ async fn every_epoch_has_a_window_of_its_own(bench: &Bench<'_>) {
 }
 
 async fn windows_of_different_lengths_do_not_mix(bench: &Bench<'_>) {
-    let minute = WindowAsk { length_us: 60 * SECOND, width_us: SECOND, since: 0 };
-    let coarse = WindowAsk { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
+    let minute = WindowRequest { length_us: 60 * SECOND, width_us: SECOND, since: 0 };
+    let coarse = WindowRequest { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
     let mut a = bench.instance("a");
     say(&mut a, TEN, calls(&[(0, counts(1, 0))])).await;
     say(&mut a, minute, calls(&[(0, counts(2, 0))])).await;
@@ -127,7 +128,7 @@ async fn invalid_window_is_an_error_and_the_entry_has_no_effect(bench: &Bench<'_
     let mut a = bench.instance("a");
     for (length_us, width_us) in [(0, SECOND), (SECOND, 0), (65 * SECOND, SECOND), (64 * SECOND + 1, SECOND)]
     {
-        let ask = WindowAsk { length_us, width_us, since: 0 };
+        let ask = WindowRequest { length_us, width_us, since: 0 };
         let impossible = Entry { window: Some(ask), delta: delta(1, 1), ..about("x") };
         let possible = Entry { window: Some(TEN), delta: delta(1, 1), ..about("y") };
         let views = a.exchange(vec![possible.clone(), impossible, possible]).await.views;
@@ -140,8 +141,8 @@ async fn invalid_window_is_an_error_and_the_entry_has_no_effect(bench: &Bench<'_
 
 async fn bucket_may_be_the_whole_window(bench: &Bench<'_>) {
     for ask in [
-        WindowAsk { length_us: SECOND, width_us: SECOND, since: 0 },
-        WindowAsk { length_us: SECOND / 3, width_us: SECOND, since: 0 },
+        WindowRequest { length_us: SECOND, width_us: SECOND, since: 0 },
+        WindowRequest { length_us: SECOND / 3, width_us: SECOND, since: 0 },
     ] {
         let mut a = bench.instance(&format!("{}", ask.length_us));
         let view = say(&mut a, ask, calls(&[(0, counts(1, 0)), (SECOND, counts(2, 0))])).await;
