@@ -97,11 +97,12 @@ impl<E: Error> Error for CallError<E> {
     }
 }
 
-/// What [`Breaker::call`] can guard: a closure that returns a future of a `Result`, as an `async` closure does.
+/// What [`Breaker::call`] can guard: a closure that returns a future of a `Result`, as an `async` closure
+/// does.
 ///
-/// Implemented twice (`Guarding` tells which), the second time for nothing. Of two implementations the compiler
-/// takes neither where none fits. With a single one it would go on with that one's types, and report the same
-/// mistake again at the `.await`.
+/// There are two implementations (`Guarding` tells which), one of them for nothing. Where neither of two
+/// fits, the compiler has no type of the future and reports one error. With a single implementation it would
+/// go on with that one's types, and report the mistake again at the `.await`.
 #[diagnostic::on_unimplemented(
     message = "the closure of `Breaker::call` does not return a future of a `Result`",
     label = "write `async || …`, with a `Result` as its value"
@@ -114,7 +115,9 @@ pub trait GuardedBody<Guarding> {
     fn guarded_by(self, breaker: &Breaker) -> Self::Call<'_>;
 }
 
+/// The implementation for closures.
 pub enum ByCall {}
+/// The implementation for nothing.
 pub enum ByNothing {}
 
 /// Nothing implements it.
@@ -152,7 +155,8 @@ impl Breaker {
     ///
     /// ```
     /// # async fn fetch(id: u64) -> std::io::Result<u64> { Ok(id) }
-    /// # async fn example(breaker: cb_runtime::Breaker) -> Result<(), cb_runtime::CallError<std::io::Error>> {
+    /// # type Error = cb_runtime::CallError<std::io::Error>;
+    /// # async fn example(breaker: cb_runtime::Breaker) -> Result<(), Error> {
     /// let user = breaker.call(async || fetch(7).await).await?;
     /// # Ok(())
     /// # }
