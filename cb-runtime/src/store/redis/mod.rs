@@ -12,6 +12,7 @@ mod hint;
 pub(crate) mod inspect;
 mod keys;
 mod overview;
+mod plain_rows;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
