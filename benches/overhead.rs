@@ -194,8 +194,10 @@ struct Row {
     how: &'static str,
     ours: bool,
     over_bare_ns_one_thread: f64,
-    over_bare_ns_two_threads: f64,
-    two_to_one: f64,
+    /// `None`: there were too few rounds in which two threads ran at one time. A peer whose calls wait for
+    /// each other may have none.
+    over_bare_ns_two_threads: Option<f64>,
+    two_to_one: Option<f64>,
     #[serde(flatten)]
     memory: Memory,
 }
@@ -233,9 +235,13 @@ fn main() -> ExitCode {
     }
     drop(progress);
     for candidate in &candidates {
-        let fewest = candidate.over[0].len().min(candidate.over[1].len());
+        let [one, two] = [candidate.over[0].len(), candidate.over[1].len()];
+        let fewest = if candidate.guard.is_ours() { one.min(two) } else { one };
         if fewest < ROUNDS_AT_LEAST {
-            eprintln!("this machine is too busy: two threads hardly ever ran at one time ({fewest} rounds)");
+            let name = candidate.guard.name();
+            eprintln!(
+                "this machine is too busy: {name} was measured in {one} and, by two threads, {two} rounds"
+            );
             return ExitCode::FAILURE;
         }
     }
@@ -270,14 +276,15 @@ fn memory() -> BTreeMap<String, Memory> {
 }
 
 fn row(candidate: &Candidate, memory: &BTreeMap<String, Memory>) -> Row {
-    let [one, two] = [median(&candidate.over[0]), median(&candidate.over[1])];
+    let one = median(&candidate.over[0]);
+    let two = (candidate.over[1].len() >= ROUNDS_AT_LEAST).then(|| median(&candidate.over[1]));
     Row {
         name: candidate.guard.name(),
         how: candidate.guard.how(),
         ours: candidate.guard.is_ours(),
         over_bare_ns_one_thread: one,
         over_bare_ns_two_threads: two,
-        two_to_one: two / one,
+        two_to_one: two.map(|two| two / one),
         memory: memory[candidate.guard.name()],
     }
 }
@@ -295,7 +302,10 @@ fn show(candidates: &[Candidate], rows: &[Row], bare: &BTreeMap<&str, Candidate>
         "future's bytes",
     ]);
     for (candidate, row) in candidates.iter().zip(rows) {
-        let half = |over: &[f64]| format!("{:+.1} … {:+.1}", quantile(over, 0.25), quantile(over, 0.75));
+        let half = |over: &[f64]| match over {
+            [] => "–".to_owned(),
+            over => format!("{:+.1} … {:+.1}", quantile(over, 0.25), quantile(over, 0.75)),
+        };
         let style = if row.ours { Style::new().bold() } else { Style::new() };
         table.row(
             style,
@@ -303,9 +313,9 @@ fn show(candidates: &[Candidate], rows: &[Row], bare: &BTreeMap<&str, Candidate>
                 row.name.to_owned(),
                 format!("{:+.1}", row.over_bare_ns_one_thread),
                 half(&candidate.over[0]),
-                format!("{:+.1}", row.over_bare_ns_two_threads),
+                row.over_bare_ns_two_threads.map_or("–".to_owned(), |ns| format!("{ns:+.1}")),
                 half(&candidate.over[1]),
-                format!("{:.2}", row.two_to_one),
+                row.two_to_one.map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
                 format!("{:.0}", row.memory.allocations_per_call),
                 format!("+{}", row.memory.over_bare_bytes),
             ],
@@ -321,8 +331,10 @@ fn show(candidates: &[Candidate], rows: &[Row], bare: &BTreeMap<&str, Candidate>
         note(&format!("{name} takes {one:.1} ns at one thread, {two:.1} at two."));
     }
     note(&format!(
-        "Medians of {rounds} rounds; threads share one breaker, built before; its state was asserted before and          after. Of two threads only the rounds count in which they ran at one time: {} and more.",
-        candidates.iter().map(|candidate| candidate.over[1].len()).min().unwrap_or(0)
+        "Medians of {rounds} rounds; threads share one breaker, built before; its state was asserted before and \
+         after. Of two threads only the rounds count in which they ran at one time: {} and more of this \
+         crate's.",
+        candidates.iter().filter(|one| one.guard.is_ours()).map(|one| one.over[1].len()).min().unwrap_or(0)
     ));
 }
 
@@ -379,7 +391,8 @@ fn limits(rows: &[Row]) -> Vec<Limit> {
         let name = format!("circuit_breaker, {path}");
         let row = rows.iter().find(|row| row.name == name).expect("it has been measured");
         limits.push(at_most(format!("{path}, one thread"), ns, row.over_bare_ns_one_thread, " ns"));
-        limits.push(at_most(format!("{path}, two threads to one"), two_to_one, row.two_to_one, "×"));
+        let measured = row.two_to_one.expect("a row of this crate has its rounds");
+        limits.push(at_most(format!("{path}, two threads to one"), two_to_one, measured, "×"));
         #[expect(clippy::cast_precision_loss, reason = "hundreds")]
         limits.push(at_most(
             format!("{path}, future's bytes over the bare one's"),

@@ -25,6 +25,8 @@ pub(crate) struct Pattern {
     pub(crate) format: LitStr,
     /// What goes there, in this order.
     pub(crate) parts: Vec<TokenStream>,
+    /// All of it goes there as it is, without a format: the parts tell the name from others.
+    pub(crate) is_plain: bool,
 }
 
 impl Name {
@@ -49,10 +51,16 @@ pub(crate) fn parse(name: &Expr, function: &Function) -> Result<Name> {
     if !written.contains(['{', '}']) {
         return Ok(Name::Fixed(name.clone()));
     }
-    let mut reader =
-        Reader { text, function, fixed: String::new(), format: String::new(), parts: Vec::new() };
+    let mut reader = Reader {
+        text,
+        function,
+        fixed: String::new(),
+        format: String::new(),
+        parts: Vec::new(),
+        is_plain: true,
+    };
     reader.read(&written)?;
-    let Reader { fixed, format, parts, .. } = reader;
+    let Reader { fixed, format, parts, is_plain, .. } = reader;
     let literal = |value: &str| LitStr::new(value, text.span());
     if parts.is_empty() {
         let lit = Lit::Str(literal(&fixed));
@@ -60,7 +68,7 @@ pub(crate) fn parse(name: &Expr, function: &Function) -> Result<Name> {
     }
     // With a span of the expansion's, so that no lint on the user's code takes it for a forgotten `format!`.
     let written = LitStr::new(&written, Span::mixed_site());
-    Ok(Name::Pattern(Pattern { written, format: literal(&format), parts }))
+    Ok(Name::Pattern(Pattern { written, format: literal(&format), parts, is_plain }))
 }
 
 struct Reader<'a> {
@@ -70,6 +78,7 @@ struct Reader<'a> {
     fixed: String,
     format: String,
     parts: Vec<TokenStream>,
+    is_plain: bool,
 }
 
 impl Reader<'_> {
@@ -116,6 +125,7 @@ impl Reader<'_> {
             if format.contains('$') {
                 return self.wrong("a width or precision in the name is a number, not an argument");
             }
+            self.is_plain = false;
             self.format.push(':');
             self.format.push_str(format);
         }

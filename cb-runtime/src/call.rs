@@ -317,7 +317,36 @@ pub trait Judge<R> {
     fn judge(self, value: &R) -> Verdict;
 }
 
+/// When the result of a call is classified.
+pub trait Classify<R>: Copy {
+    #[doc(hidden)]
+    fn classify(self, permit: &mut CallPermit<'_>, value: &R);
+}
+
+/// As soon as it is there, by a judge that does not panic. [`CallPermit::has_ended`] is called then.
+#[derive(Clone, Copy)]
+pub struct AtOnce<J>(pub(crate) J);
+
+impl<R, J: Judge<R> + Copy> Classify<R> for AtOnce<J> {
+    #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+    #[inline(always)]
+    fn classify(self, permit: &mut CallPermit<'_>, value: &R) {
+        const { assert!(!J::MAY_PANIC, "the value would not be dropped") };
+        permit.record(outcome(self.0.judge(value)));
+    }
+}
+
+/// After the body has gone, by [`end`].
+#[derive(Clone, Copy)]
+pub struct Afterwards;
+
+impl<R> Classify<R> for Afterwards {
+    #[inline]
+    fn classify(self, _: &mut CallPermit<'_>, _: &R) {}
+}
+
 /// `Ok` is a success, `Err` a failure.
+#[derive(Clone, Copy)]
 struct ResultItself;
 
 impl<T, E> Judge<Result<T, E>> for ResultItself {
@@ -374,10 +403,11 @@ pin_project! {
     ///
     /// What costs time in a guarded call is its result on its way through memory: a word that is read while a
     /// part of it is still being written waits for that. So the body is in here by value, the result leaves
-    /// as what nobody drops (the compiler would keep a copy for the case of a panic), and nothing is written
-    /// on the way.
+    /// as what nobody drops (the compiler would keep a copy for the case of a panic), it is classified in here,
+    /// where it does not have to be in memory for that, and nothing is written on the way.
     #[must_use = "futures do nothing unless polled"]
-    pub struct Run<'a, 'p, F> {
+    pub struct Run<'a, 'p, F, C> {
+        classify: C,
         permit: &'p mut CallPermit<'a>,
         given_timeout: &'p Option<Duration>,
         watch: Stopwatch,
@@ -406,16 +436,17 @@ impl CallDeadline {
 #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
-pub(crate) fn run<'a, 'p, F: Future>(
+pub(crate) fn run<'a, 'p, F: Future, C: Classify<F::Output>>(
     permit: &'p mut CallPermit<'a>,
     given_timeout: &'p Option<Duration>,
     body: F,
-) -> Run<'a, 'p, F> {
+    classify: C,
+) -> Run<'a, 'p, F, C> {
     let watch = permit.stopwatch();
-    Run { permit, given_timeout, watch, deadline: None, body }
+    Run { classify, permit, given_timeout, watch, deadline: None, body }
 }
 
-impl<F: Future> Future for Run<'_, '_, F> {
+impl<F: Future, C: Classify<F::Output>> Future for Run<'_, '_, F, C> {
     type Output = Result<ManuallyDrop<F::Output>, Arc<CallDeadline>>;
 
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
@@ -424,8 +455,10 @@ impl<F: Future> Future for Run<'_, '_, F> {
         let this = self.project();
         let (body, permit) = (this.body, &mut **this.permit);
         if let Poll::Ready(value) = permit.guard(|| body.poll(cx)) {
+            let value = ManuallyDrop::new(value);
             permit.took(*this.watch);
-            return Poll::Ready(Ok(ManuallyDrop::new(value)));
+            this.classify.classify(permit, &value);
+            return Poll::Ready(Ok(value));
         }
         suspend(permit, **this.given_timeout, this.watch, this.deadline, cx).map(Err)
     }
@@ -461,10 +494,17 @@ pub(crate) fn end<R, J: Judge<R>>(mut permit: CallPermit<'_>, judge: J, value: &
     // A predicate is the user's code as much as the body is: a panic in it counts as one.
     let verdict = if J::MAY_PANIC { permit.guard(|| judge.judge(value)) } else { judge.judge(value) };
     match verdict {
-        Verdict::Success => permit.end(Outcome::Success),
-        Verdict::Failure => permit.end(Outcome::Failure),
-        Verdict::Ignored => permit.end(Outcome::Ignored),
         Verdict::Opening(span) => permit.end_opening(span),
+        verdict => permit.end(outcome(verdict)),
     }
     verdict
+}
+
+#[inline]
+fn outcome(verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Success => Outcome::Success,
+        Verdict::Ignored => Outcome::Ignored,
+        Verdict::Failure | Verdict::Opening(_) => Outcome::Failure,
+    }
 }

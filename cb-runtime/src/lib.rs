@@ -65,6 +65,8 @@ pub mod inspect {
 }
 #[doc(hidden)]
 mod __private;
+mod acquired;
+mod background;
 mod breaker;
 mod breakers;
 mod cache;
@@ -80,6 +82,8 @@ pub mod feature;
 mod health;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(test)]
+mod layers;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod name;
@@ -98,14 +102,14 @@ mod timeouts;
 #[cfg(feature = "tower")]
 pub mod tower;
 
-pub use breaker::{Breaker, Permit};
-pub use cache::CacheLimits;
+pub use acquired::Permit;
+pub use breaker::Breaker;
 pub use call::{CallError, GuardedCall};
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]
 #[doc(inline)]
 pub use cb_macros::circuit_breaker;
-pub use config::{Backoff, BreakerConfig, RegistryConfig};
+pub use config::{Backoff, BreakerConfig, CacheLimits, RegistryConfig};
 pub use error::{BreakerError, Error};
 pub use event::{CacheTier, Cursor, Event, Events, ParseCursorError, Transition};
 pub use health::Healthy;

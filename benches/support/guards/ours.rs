@@ -185,6 +185,30 @@ async fn hanging(id: u64) -> Answer {
     }
 }
 
+/// Their function without a guard.
+#[derive(Default)]
+pub struct HangingBare;
+
+impl Guard for HangingBare {
+    const NAME: &'static str = "the bare function, which may hang";
+    const HOW: &'static str = "";
+    const MEASURED: Circuit = Circuit::None;
+    type Returned = Answer;
+    type Bare = Self;
+    type Caller = ();
+
+    fn caller(&self) {}
+
+    #[inline]
+    fn call(&self, (): &mut (), id: u64) -> impl Future<Output = Answer> {
+        hanging(id)
+    }
+
+    fn circuit(&self) -> Circuit {
+        Circuit::None
+    }
+}
+
 /// Half-open with its only probe under way, which takes an hour.
 macro_rules! half_open {
     ($guard:ident($function:ident): $name:literal, $breaker:literal, $check:expr, $($attribute:tt)*) => {
@@ -227,7 +251,7 @@ macro_rules! half_open {
             const HOW: &'static str = "rejected, as the only probe is under way";
             const MEASURED: Circuit = Circuit::HalfOpen;
             type Returned = Answer;
-            type Bare = Bare<Answer>;
+            type Bare = HangingBare;
             type Caller = ();
 
             fn caller(&self) {}

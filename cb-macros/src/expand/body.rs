@@ -27,7 +27,15 @@ impl Guarded<'_> {
         // By value, because the future would hold a second body if this one were borrowed.
         let body = if self.is_body_first() { quote_spanned!(Span::mixed_site()=> body) } else { self.body() };
         let body = quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(#body););
-        let judge = self.judge();
+        let is_never = matches!(self.function.output(), Output::Never);
+        // By its type, a result is classified where it arises; a predicate may panic, and looks at it later.
+        let is_judged_later = is_never || self.has_predicate();
+        let judge = is_judged_later.then(|| self.judge());
+        let run = if is_judged_later {
+            quote_spanned!(Span::mixed_site()=> #rt::run_to_judge(#breaker, &mut permit, body))
+        } else {
+            quote_spanned!(Span::mixed_site()=> #rt::run(#breaker, &mut permit, body, kind))
+        };
         let unwrapped = self.unwrapped();
         // A predicate may panic: the value is dropped then.
         let unwrapped_first = self
@@ -35,7 +43,14 @@ impl Guarded<'_> {
             .then(|| quote_spanned!(Span::mixed_site()=> let value = #rt::ManuallyDrop::into_inner(value);));
         let Arms { ended, clones, failed, timed_out, rejected } = self.arms();
         let (verdict, result) = if keep.is_some() || failed.is_some() {
-            let verdict = quote_spanned!(Span::mixed_site()=> let verdict =);
+            let verdict = if is_judged_later {
+                quote_spanned!(Span::mixed_site()=> let verdict = #rt::end(permit, judge, &value);)
+            } else {
+                quote_spanned! {Span::mixed_site()=>
+                    #rt::has_ended(permit);
+                    let verdict = #rt::verdict(kind, &value);
+                }
+            };
             let return_ = match failed {
                 None => self.returned_value(),
                 Some(failed) => quote_spanned!(Span::mixed_site()=>
@@ -46,16 +61,21 @@ impl Guarded<'_> {
             };
             (verdict, return_)
         } else {
-            (TokenStream::new(), self.returned_value())
+            let end = if is_judged_later {
+                quote_spanned!(Span::mixed_site()=> #rt::end(permit, judge, &value);)
+            } else {
+                quote_spanned!(Span::mixed_site()=> #rt::has_ended(permit);)
+            };
+            (end, self.returned_value())
         };
-        let ok = if matches!(self.function.output(), Output::Never) {
+        let ok = if is_never {
             // Statements after the value would be unreachable.
             quote_spanned!(Span::mixed_site()=> match #rt::end_never(permit, judge, value) {})
         } else {
             quote_spanned! {Span::mixed_site()=>
                 {
                     #unwrapped_first
-                    #verdict #rt::end(permit, judge, &value);
+                    #verdict
                     #keep
                     #result
                 }
@@ -94,7 +114,7 @@ impl Guarded<'_> {
                 #inside
                 #can_fail
                 #judge
-                match #rt::run(#breaker, &mut permit, body).await {
+                match #run.await {
                     #rt::Result::Ok(value) => #ok,
                     #rt::Result::Err(deadline) => #timed_out,
                 }

@@ -43,7 +43,8 @@ impl Guarded<'_> {
             let (registry, name) = (&plan.registry, plan.name.parts());
             self.bindings_for(&quote!(#registry #name))
         };
-        let name = name.map(|name| quote_spanned!(Span::mixed_site()=> #name,));
+        let (bind_parts, name) = name.unzip();
+        let name = name.map(|name: TokenStream| quote_spanned!(Span::mixed_site()=> #name,));
         let find = if let Some(registry) = &plan.registry {
             // In a variable, as above.
             let (at, rt) = (ours_at(registry.span()), runtime(registry.span()));
@@ -62,6 +63,7 @@ impl Guarded<'_> {
                 static #site: #rt::#kind = #new;
                 let settings: #rt::MakeSettings = || #base #(#settings)*;
                 #bindings
+                #bind_parts
                 #find
             };
         }
@@ -88,10 +90,29 @@ impl Guarded<'_> {
     }
 }
 
-/// The name of this call's breaker.
-fn name_of_call(Pattern { format, parts, .. }: &Pattern) -> TokenStream {
+/// The name of this call's breaker: a binding of each part, so that the compiler reports a mistake in one
+/// only once; then what finds the breaker, and the text of its name, which is written only for a new breaker.
+fn name_of_call(Pattern { format, parts, is_plain, .. }: &Pattern) -> (TokenStream, TokenStream) {
     let rt = runtime(format.span());
-    quote_spanned!(ours_at(format.span())=> #rt::format_args!(#format, #(#parts),*))
+    let names: Vec<_> = parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| Ident::new(&format!("part_{index}"), ours_at(part.span())))
+        .collect();
+    let bind = quote_spanned!(Span::mixed_site()=> #(let #names = &#parts;)*);
+    let found_by = if *is_plain {
+        quote_spanned! {Span::mixed_site()=>
+            &{
+                #[allow(unused_imports)]
+                use #rt::OtherPart as _;
+                [#(#rt::PartOf(#names).circuit_breaker_name_part()),*]
+            }
+        }
+    } else {
+        quote_spanned!(Span::mixed_site()=> &[#rt::NamePart::Other])
+    };
+    let text = quote_spanned!(ours_at(format.span())=> #rt::format_args!(#format, #(#names),*));
+    (bind, quote!(#found_by, #text))
 }
 
 pub(super) fn value_tokens(value: &Value) -> TokenStream {

@@ -60,10 +60,10 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
             output.circuit_breaker_return_kind()
         };
         __circuit_breaker::CanFail::can_fail(output);
-        let judge = __circuit_breaker::by_type(kind);
-        match __circuit_breaker::run(breaker, &mut permit, body).await {
+        match __circuit_breaker::run(breaker, &mut permit, body, kind).await {
             __circuit_breaker::Result::Ok(value) => {
-                let verdict = __circuit_breaker::end(permit, judge, &value);
+                __circuit_breaker::has_ended(permit);
+                let verdict = __circuit_breaker::verdict(kind, &value);
                 __circuit_breaker::cache_success(
                     breaker,
                     function,

@@ -44,7 +44,7 @@ impl Directory {
                 kind,
                 |r| matches!(r, Err(e) if e.is_server_error()),
             );
-            match __circuit_breaker::run(breaker, &mut permit, body).await {
+            match __circuit_breaker::run_to_judge(breaker, &mut permit, body).await {
                 __circuit_breaker::Result::Ok(value) => {
                     let value = __circuit_breaker::ManuallyDrop::into_inner(value);
                     __circuit_breaker::end(permit, judge, &value);

@@ -98,11 +98,13 @@ pub fn key_of<Inside>(
     core.cache().key(core.name(), core.cache_scope(), function, arguments)
 }
 
-/// How to keep and to read back a `T`.
+/// How to keep and to read back a `T`. One word, because the function's future holds it.
 ///
 /// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one mistake
 /// three times, as the bound is part of the type of what is awaited.
-pub struct Codec<'a, T> {
+pub struct Codec<'a, T>(&'a CodecFunctions<'a, T>);
+
+struct CodecFunctions<'a, T> {
     keep: fn(&Core, Caller<'_>, CacheKey, Duration, &T),
     recall_here: fn(&Core, Caller<'_>, &CacheKey, Duration) -> Here<T>,
     recall_shared: fn(&'a Core, Caller<'a>, CacheKey, Duration) -> Recalling<'a, T>,
@@ -116,11 +118,11 @@ pub fn codec<'a, R, K: ReturnKind<R>>(_output: Output<R>, _kind: K) -> Codec<'a,
 where
     K::Value: Cacheable + 'a,
 {
-    Codec {
+    Codec(&CodecFunctions {
         keep: |core, caller, key, ttl, value| core.cache().keep(caller, key, ttl, value),
         recall_here: |core, caller, key, ttl| core.cache().recall_here(caller, key, ttl),
         recall_shared: |core, caller, key, ttl| Box::pin(core.cache().recall_shared(caller, key, ttl)),
-    }
+    })
 }
 
 impl<T> Clone for Codec<'_, T> {
@@ -148,7 +150,7 @@ pub fn cache_success<R, K: ReturnKind<R>, Inside>(
         && let Some(value) = K::cacheable(value)
         && !core.cache().is_fresh(key, ttl)
     {
-        (codec.keep)(core, function.caller(core), key.clone(), ttl, value);
+        (codec.0.keep)(core, function.caller(core), key.clone(), ttl, value);
     }
 }
 
@@ -262,7 +264,7 @@ where
     let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return CachedReply::Nothing(ended) };
     let core = breaker.core();
     let caller = function.caller(core);
-    let store = match (codec.recall_here)(core, caller, &key, ttl) {
+    let store = match (codec.0.recall_here)(core, caller, &key, ttl) {
         Here::Found(value) => {
             core.answered_from_cache();
             return CachedReply::Value(K::restore(value));
@@ -275,7 +277,7 @@ where
         Ok(held) => held,
         Err(ended) => return CachedReply::Nothing(ended),
     };
-    let recalling = (codec.recall_shared)(core, caller, key.with_store(store), ttl);
+    let recalling = (codec.0.recall_shared)(core, caller, key.with_store(store), ttl);
     CachedReply::InStore(async move {
         match recalling.await {
             Some(value) => {

@@ -9,6 +9,14 @@ use crate::call::{Judge, Verdict};
 /// Without `is_failure`: an error is a failure, anything else a success.
 pub struct ByType<K>(PhantomData<K>);
 
+impl<K> Clone for ByType<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for ByType<K> {}
+
 impl<R, K: ReturnKind<R>> Judge<R> for ByType<K> {
     const MAY_PANIC: bool = false;
 

@@ -5,6 +5,7 @@ mod cached;
 mod classify;
 mod fallback;
 mod into_return;
+mod name_part;
 mod pattern_site;
 mod reply;
 mod return_kind;
@@ -37,6 +38,7 @@ pub use fallback::*;
 pub use into_return::{
     Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
 };
+pub use name_part::{NamePart, OtherPart, PartOf};
 pub use pattern_site::PatternSite;
 pub use reply::{
     FallbackReply, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,
@@ -47,6 +49,6 @@ pub use return_kind::{
     ValueKind, boxed, never, returning, unnameable, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreakerRef, admitted, ask, end, end_never, must_wait, run, settings, time_out,
-    wait,
+    MakeSettings, Site, SiteBreakerRef, admitted, ask, end, end_never, has_ended, must_wait, run,
+    run_to_judge, settings, time_out, verdict, wait,
 };

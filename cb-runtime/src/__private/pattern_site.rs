@@ -7,6 +7,7 @@ use std::ptr::fn_addr_eq;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::name_part::NamePart;
 use super::site::MakeSettings;
 use super::thread_table;
 use crate::breakers::{KeyedSite, SiteBreaker};
@@ -43,21 +44,28 @@ impl PatternSite {
         }
     }
 
-    /// The breaker of that name in the global registry. `settings` is called once for each type of a generic
-    /// function.
-    #[inline]
-    pub fn global(&'static self, name: fmt::Arguments<'_>, settings: MakeSettings) -> Arc<SiteBreaker> {
+    /// The breaker of that name in the global registry. `parts` are the arguments in the name; `name` is
+    /// written only if this thread has not called the breaker before. `settings` is called once for each type
+    /// of a generic function.
+    pub fn global(
+        &'static self,
+        parts: &[NamePart<'_>],
+        name: fmt::Arguments<'_>,
+        settings: MakeSettings,
+    ) -> Arc<SiteBreaker> {
         #[cfg(feature = "test-util")]
         if let Some(registry) = crate::testing::scoped() {
-            return self.within(&registry, name, settings);
+            return self.within(&registry, parts, name, settings);
         }
-        self.within(Registry::global(), name, settings)
+        self.within(Registry::global(), parts, name, settings)
     }
 
     /// The breaker of that name in a registry that the attribute names.
+    #[inline]
     pub fn within(
         &'static self,
         registry: &Registry,
+        parts: &[NamePart<'_>],
         name: fmt::Arguments<'_>,
         settings: MakeSettings,
     ) -> Arc<SiteBreaker> {
@@ -65,13 +73,13 @@ impl PatternSite {
             Some(first) if fn_addr_eq(first.made_by, settings) => first,
             _ => self.make(registry, settings),
         };
-        let name = Name::of(name);
-        if let Some(short) = name.short()
-            && let Some(breaker) = thread_table::find(registry, settings, short)
-        {
-            return breaker;
+        match thread_table::find(registry.id(), settings, parts) {
+            Some(breaker) => {
+                registry.used(&breaker);
+                breaker
+            }
+            None => by_text(registry, settings, parts, name),
         }
-        look_up(registry, settings, &name)
     }
 
     #[cold]
@@ -91,12 +99,40 @@ impl PatternSite {
     }
 }
 
-/// For a name that this thread has not called yet, or that is long.
+/// For a name that this thread has not called yet, that is long, or whose parts do not tell it from others.
 #[cold]
-fn look_up(registry: &Registry, settings: &'static KeyedSettings, name: &Name) -> Arc<SiteBreaker> {
+#[inline(never)]
+fn by_text(
+    registry: &Registry,
+    settings: &'static KeyedSettings,
+    parts: &[NamePart<'_>],
+    name: fmt::Arguments<'_>,
+) -> Arc<SiteBreaker> {
+    let name = Name::of(name);
+    // Long names are not kept, so that the table stays small.
+    let Some(short) = name.short() else { return look_up(registry, settings, &name, None) };
+    if !parts.iter().any(|part| matches!(part, NamePart::Other)) {
+        return look_up(registry, settings, &name, Some(parts));
+    }
+    let whole = [NamePart::Text(short)];
+    match thread_table::find(registry.id(), settings, &whole) {
+        Some(breaker) => {
+            registry.used(&breaker);
+            breaker
+        }
+        None => look_up(registry, settings, &name, Some(&whole)),
+    }
+}
+
+fn look_up(
+    registry: &Registry,
+    settings: &'static KeyedSettings,
+    name: &Name,
+    kept_by: Option<&[NamePart<'_>]>,
+) -> Arc<SiteBreaker> {
     let breaker = name.with(|name| registry.keyed(name, &settings.config, settings.site));
-    if let (Ok(breaker), Some(short)) = (&breaker, name.short()) {
-        thread_table::keep(registry, settings, short, breaker);
+    if let (Ok(breaker), Some(parts)) = (&breaker, kept_by) {
+        thread_table::keep(registry.id(), settings, parts, breaker);
     }
     breaker.unwrap_or_else(|breaker| breaker)
 }
@@ -111,6 +147,11 @@ impl KeyedSettings {
             config: BreakerConfig::default(),
             site,
         }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn site(&self) -> KeyedSite {
+        self.site
     }
 
     fn new(site: &PatternSite, registry: &Registry, made_by: MakeSettings) -> Self {
@@ -146,15 +187,17 @@ impl Name {
 
     /// All of it, if it is short.
     #[inline]
-    fn short(&self) -> Option<&[u8]> {
-        self.long.is_empty().then(|| &self.bytes[..self.len])
+    fn short(&self) -> Option<&str> {
+        let text =
+            || std::str::from_utf8(&self.bytes[..self.len]).expect("whole texts have been put together");
+        self.long.is_empty().then(text)
     }
 
     /// Shortens a longer name to its beginning and a digest of the whole. The result is longer than any short
     /// name, so no argument can be chosen for which one name collides with another.
     fn with<T>(&self, then: impl FnOnce(&str) -> T) -> T {
         if let Some(short) = self.short() {
-            return then(std::str::from_utf8(short).expect("whole texts have been put together"));
+            return then(short);
         }
         let digest = blake3::hash(self.long.as_bytes()).to_hex();
         let end =
@@ -200,7 +243,12 @@ mod tests {
         let look_up = || {
             for turn in (0_u64..).take_while(|_| !over.load(Ordering::Relaxed)) {
                 let name = format!("tenant-{}", turn % NAMES);
-                let breaker = SITE.within(&registry, format_args!("{name}"), super::super::settings);
+                let breaker = SITE.within(
+                    &registry,
+                    &[NamePart::Text(&name)],
+                    format_args!("{name}"),
+                    super::super::settings,
+                );
                 let registered = registry.map().get(&name);
                 assert!(registered.is_some_and(|core| ptr::eq(Arc::as_ptr(&core), breaker.core())), "{name}");
             }

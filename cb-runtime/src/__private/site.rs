@@ -7,10 +7,11 @@ use std::panic::Location;
 use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::return_kind::{Ended, Output};
+use super::classify::{ByType, by_type};
+use super::return_kind::{Ended, Output, ReturnKind};
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::breakers::SiteBreaker;
-use crate::call::{self, Admit, CallDeadline, Judge, Run, Verdict};
+use crate::call::{self, Admit, Afterwards, AtOnce, CallDeadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
 use crate::name;
 use crate::registry::Registry;
@@ -185,15 +186,41 @@ pub fn admitted(asked: Asked<'_>) -> Result<CallPermit<'_>, Rejection<'_>> {
     asked.admitted()
 }
 
-/// Makes the call that the permit is for.
+/// Makes the call that the permit is for, and records what its result is by its type.
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
-pub fn run<'a, 'p, F: Future>(
+pub fn run<'a, 'p, F: Future, K: ReturnKind<F::Output>>(
     breaker: &'p SiteBreaker,
     permit: &'p mut CallPermit<'a>,
     body: F,
-) -> Run<'a, 'p, F> {
-    call::run(permit, breaker.call_timeout(), body)
+    kind: K,
+) -> Run<'a, 'p, F, AtOnce<ByType<K>>> {
+    call::run(permit, breaker.call_timeout(), body, AtOnce(by_type(kind)))
+}
+
+/// The outcome of the call has been recorded.
+#[expect(clippy::inline_always, reason = "see above")]
+#[inline(always)]
+pub fn has_ended(permit: CallPermit<'_>) {
+    permit.has_ended();
+}
+
+/// What a result is by its type.
+#[expect(clippy::inline_always, reason = "see above")]
+#[inline(always)]
+pub fn verdict<R, K: ReturnKind<R>>(kind: K, value: &R) -> Verdict {
+    by_type(kind).judge(value)
+}
+
+/// Makes the call that the permit is for. Its result is classified afterwards.
+#[expect(clippy::inline_always, reason = "a call would copy the body")]
+#[inline(always)]
+pub fn run_to_judge<'a, 'p, F: Future>(
+    breaker: &'p SiteBreaker,
+    permit: &'p mut CallPermit<'a>,
+    body: F,
+) -> Run<'a, 'p, F, Afterwards> {
+    call::run(permit, breaker.call_timeout(), body, Afterwards)
 }
 
 /// Classifies a result and gives the outcome back.

@@ -11,7 +11,7 @@ use super::gate::{Closed, GateWord};
 use super::machine::{CallResult, ProbeAdmission};
 use super::permit::{Admission, Asked, AtGate, CallPermit, Rejection, Waiting};
 use super::ramp::Ramped;
-use crate::clock::{Moment, TICK, micros};
+use crate::clock::{Moment, micros};
 use crate::error::{BreakerError, RefusalKind};
 use crate::snapshot::State;
 use crate::store::LeaseId;
@@ -41,18 +41,17 @@ impl Core {
     fn at_gate(&self, word: GateWord) -> (GateWord, AtGate) {
         let (rejected, outcome) = match word.state() {
             State::Closed => match self.ask_ramp(word) {
-                Ramped::Rejected => (word.rejected_at(None), Outcome::RampRejected),
+                Ramped::Rejected => (word.rejected_at(0), Outcome::RampRejected),
                 Ramped::Admitted | Ramped::Over => return (word, AtGate::Admitted),
             },
             State::Disabled | State::MetricsOnly => return (word, AtGate::Admitted),
-            State::ForcedOpen => (word.rejected_at(None), Outcome::Rejected),
+            State::ForcedOpen => (word.rejected_at(0), Outcome::Rejected),
             State::Open | State::HalfOpen => {
-                let now = self.context.clock.coarse_now();
-                let until = Moment(self.rejects_until.load(Ordering::Relaxed));
-                if now.after(TICK) >= until {
+                let now = self.context.clock.coarse();
+                if now >= self.rejects_until.load(Ordering::Relaxed) {
                     return (word, AtGate::Unknown);
                 }
-                (word.rejected_at(Some(now)), Outcome::Rejected)
+                (word.rejected_at(now), Outcome::Rejected)
             }
         };
         self.counters.add(outcome);
@@ -121,7 +120,7 @@ impl Core {
     /// Counts a rejected call.
     fn rejection(&self) -> Rejection<'_> {
         self.counters.add(Outcome::Rejected);
-        Rejection::new(self, self.gate.word().rejected_at(None))
+        Rejection::new(self, self.gate.word().rejected_at(0))
     }
 
     /// The error of a call that was rejected with this word.
@@ -141,7 +140,8 @@ impl Core {
     fn remaining_at_most(&self, word: GateWord) -> u64 {
         let due = self.due.load(Ordering::Relaxed);
         match word.rejection_time() {
-            Some(now) if !self.is_checked() && due != u64::MAX => {
+            Some(coarse) if !self.is_checked() && due != u64::MAX => {
+                let now = self.context.clock.of_coarse(coarse);
                 due.saturating_sub(now.0).min(self.due_after.load(Ordering::Relaxed))
             }
             _ => self.remaining_now(due, word.state()),

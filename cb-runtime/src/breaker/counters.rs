@@ -2,10 +2,11 @@
 //!
 //! Successes carry no time, because reading a clock would cost more than the rest of a call. Only the first
 //! success that a thread counts after a drain notes its time. The time of a single success is therefore
-//! exact, and of several, a lower bound of the latest one's time is known.
+//! exact, and of several, a lower bound of the latest one's time is known. Where no rule looks at failures in
+//! a row, which a success ends, a coarse clock's time serves as the lower bound: each failure drains.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use crossbeam_utils::CachePadded;
@@ -45,16 +46,18 @@ pub(crate) struct ShardedCounter {
     shared: Box<CachePadded<Line>>,
     /// Grows by one with every drain that has found a noted time. Read by all threads, rarely written.
     span: AtomicU64,
+    /// Notes of times are exact.
+    notes_exactly: AtomicBool,
 }
 
-/// A thread's two cache lines. A success touches only the first.
+/// A thread's two cache lines. A success touches only the first, as does a rejection.
 #[derive(Default)]
 #[repr(C)]
 struct Line {
-    counts: [AtomicU64; OUTCOMES],
     /// The span in which a time was noted last, and that time.
     noted_in: AtomicU64,
     noted: AtomicU64,
+    counts: [AtomicU64; OUTCOMES],
     /// See [`ShardedCounter::add_share`].
     shares: AtomicU64,
 }
@@ -125,7 +128,7 @@ fn take_number() -> usize {
 }
 
 impl ShardedCounter {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(notes_exactly: bool) -> Self {
         // Phases apart, so that threads do not admit their first call after a recovery at the same time.
         let line = |number| Line {
             shares: AtomicU64::new(PHASE.wrapping_mul(number) & (ONE - 1)),
@@ -137,7 +140,13 @@ impl ShardedCounter {
             shared: Box::new(CachePadded::new(line(threads))),
             // Differs from the initial span of the lines.
             span: AtomicU64::new(1),
+            notes_exactly: AtomicBool::new(notes_exactly),
         }
+    }
+
+    /// From now on, whether a rule needs the exact time of a success.
+    pub(crate) fn note_exactly(&self, exactly: bool) {
+        self.notes_exactly.store(exactly, Ordering::Relaxed);
     }
 
     /// Counts a success that has just ended.
@@ -167,7 +176,8 @@ impl ShardedCounter {
         let span = self.span.load(Ordering::Relaxed);
         let noted = line.noted_in.load(Ordering::Relaxed) != span;
         if noted {
-            line.note(span, clock.now());
+            let exactly = self.notes_exactly.load(Ordering::Relaxed);
+            line.note(span, if exactly { clock.now() } else { clock.coarse_before_now() });
         }
         self.add(Outcome::Success);
         // After it has been counted: a drain that this call leads to finds it.
@@ -179,9 +189,14 @@ impl ShardedCounter {
     /// Returns all successes so far, and starts a new span. One caller at a time.
     pub(crate) fn drain(&self) -> Successes {
         let span = self.span.load(Ordering::Relaxed);
-        let noted = self.all().filter(|line| line.noted_in.load(Ordering::Acquire) == span);
-        let latest = noted.map(|line| Moment(line.noted.load(Ordering::Relaxed))).max();
-        let count = self.sum(Outcome::Success);
+        let (mut count, mut latest) = (0, None);
+        for line in self.all() {
+            // The time first: it is noted before the success is counted.
+            if line.noted_in.load(Ordering::Acquire) == span {
+                latest = latest.max(Some(Moment(line.noted.load(Ordering::Relaxed))));
+            }
+            count += line.counts[Outcome::Success as usize].load(Ordering::Relaxed);
+        }
         if latest.is_some() {
             self.span.store(span + 1, Ordering::Relaxed);
         }
@@ -251,7 +266,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_between_threads_that_come_and_go() {
-        let counters = ShardedCounter::new();
+        let counters = ShardedCounter::new(true);
         // More threads than numbers, several times: numbers are shared, returned and reused.
         let crowd = 2 * numbered_threads() + 3;
         for _ in 0..20 {
@@ -268,7 +283,7 @@ mod tests {
     #[test]
     fn first_success_after_a_drain_notes_its_time() {
         let (clock, hands) = Clock::manual();
-        let counters = ShardedCounter::new();
+        let counters = ShardedCounter::new(true);
         let begin = clock.now();
         let pass = |seconds| hands.advance(std::time::Duration::from_secs(seconds));
         let at = |seconds| Some(begin.after(std::time::Duration::from_secs(seconds)));

@@ -16,18 +16,18 @@ impl Core {
     }
 
     /// Schedules the next review, unless an earlier one is scheduled. Returns whether it was scheduled.
-    pub(crate) fn look_at(&self, at: Moment) -> bool {
-        let before = self.look_at.load(Ordering::Relaxed);
+    pub(crate) fn schedule_review(&self, at: Moment) -> bool {
+        let before = self.review_at.load(Ordering::Relaxed);
         let earlier = before == 0 || at.0 < before;
         if earlier {
-            self.look_at.store(at.0, Ordering::Relaxed);
+            self.review_at.store(at.0, Ordering::Relaxed);
         }
         earlier
     }
 
     /// Begins the review that was scheduled for this time. Returns whether it is still the scheduled one.
-    pub(crate) fn take_look(&self, at: Moment) -> bool {
-        self.look_at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    pub(crate) fn take_scheduled_review(&self, at: Moment) -> bool {
+        self.review_at.compare_exchange(at.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// This breaker's part of a report; `None` if there are no counts, or the breaker must be exchanged.

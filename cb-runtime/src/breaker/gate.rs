@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::Moment;
 use crate::snapshot::State;
 use crate::store::LeaseId;
 
@@ -75,17 +74,17 @@ impl GateWord {
         (self.0 & 7 == HALF_OPEN).then_some((self.0 & !NOTES) >> 3)
     }
 
-    /// The word of a rejection: the moment stands in the place of the generation, so that an error does not
-    /// read the clock once more.
+    /// The word of a rejection: the coarse clock's time stands in the place of the generation, so that an
+    /// error does not read the clock once more. 0 = unknown.
     #[inline]
-    pub(crate) fn rejected_at(self, now: Option<Moment>) -> Self {
-        GateWord(now.map_or(0, |now| now.0) << 3 | self.0 & 7)
+    pub(crate) fn rejected_at(self, coarse: u64) -> Self {
+        GateWord(coarse & !7 | self.0 & 7)
     }
 
-    /// When the call was rejected, if its rejection took a look at the clock.
+    /// When the call was rejected, by the coarse clock, if its rejection took a look at it.
     #[inline]
-    pub(crate) fn rejection_time(self) -> Option<Moment> {
-        Some(Moment(self.0 >> 3)).filter(|now| now.0 > 0)
+    pub(crate) fn rejection_time(self) -> Option<u64> {
+        Some(self.0 & !7).filter(|coarse| *coarse > 0)
     }
 
     /// The call was slow.

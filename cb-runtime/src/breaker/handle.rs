@@ -44,7 +44,7 @@ impl Breaker {
         &self.core
     }
 
-    pub(super) fn shared(&self) -> Arc<Core> {
+    pub(crate) fn shared(&self) -> Arc<Core> {
         self.core.clone()
     }
 

@@ -6,7 +6,6 @@
 //! coordinator does with a breaker), and `machine`, which makes all decisions and has no clock, no atomics
 //! and no I/O.
 
-mod acquired;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
@@ -31,7 +30,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use acquired::Permit;
 pub(crate) use figures::Figures;
 pub use handle::Breaker;
 
@@ -56,7 +54,7 @@ use machine::state::DatedRecord;
 use machine::{OverrideId, StateMachine};
 use permit::Grant;
 use ramp::Ramp;
-use settings::SettingsLine;
+use settings::{SettingsLine, looks_at_streaks};
 use stopwatch::Stopwatch;
 
 /// What all handles on one breaker share.
@@ -69,7 +67,7 @@ pub(crate) struct Core {
     due: AtomicU64,
     /// How long after the beginning of the state that is, in µs.
     due_after: AtomicU64,
-    /// Until when the gate alone rejects calls, in the clock's µs: until an open circuit is due, or as long
+    /// Until when the gate alone rejects calls, by the coarse clock: until an open circuit is due, or as long
     /// as no probe can be had while it is half-open.
     rejects_until: AtomicU64,
     /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
@@ -96,7 +94,7 @@ pub(crate) struct Core {
     /// Already in the context's list of breakers that have counted successes.
     counted: AtomicBool,
     /// When the coordinator will look at it again, in the clock's µs; 0 = when it is dirty.
-    look_at: AtomicU64,
+    review_at: AtomicU64,
     /// Its exchange cannot wait: it goes before others.
     urgent: AtomicBool,
     /// Registered by a reader without settings: the first registration with settings decides them.
@@ -204,7 +202,7 @@ impl Core {
             gate: Gate::new(machine.state(), closed(&machine, &context, now)),
             due: AtomicU64::new(due(&machine)),
             due_after: AtomicU64::new(due(&machine).saturating_sub(now.0)),
-            rejects_until: AtomicU64::new(rejects_until(&machine, now)),
+            rejects_until: AtomicU64::new(rejects_until(&machine, &context.clock, now)),
             slow_us: AtomicU64::new(settings::slow_us(machine.settings(), &context)),
             ramp,
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
@@ -213,14 +211,14 @@ impl Core {
             cache_scope,
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
-            counters: ShardedCounter::new(),
+            counters: ShardedCounter::new(looks_at_streaks(machine.settings())),
             #[cfg(feature = "metrics")]
             durations: context.measures_calls.then(Mutex::default),
             context,
             me: me.clone(),
             dirty: AtomicBool::new(false),
             counted: AtomicBool::new(false),
-            look_at: AtomicU64::new(0),
+            review_at: AtomicU64::new(0),
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             is_keyed: AtomicBool::new(false),
@@ -313,7 +311,9 @@ impl Core {
         if urgent {
             self.urgent.store(true, Ordering::Release);
         }
-        let fresh = !self.dirty.swap(true, Ordering::AcqRel);
+        // A load finds no mark that has been cleared before the breaker's lock was taken last, and most
+        // failures find one.
+        let fresh = !self.dirty.load(Ordering::Acquire) && !self.dirty.swap(true, Ordering::AcqRel);
         if fresh {
             if let Some(me) = self.me.upgrade() {
                 self.context.mark_dirty(me, urgent);
@@ -432,13 +432,14 @@ fn closed(machine: &StateMachine, context: &RegistryContext, now: Moment) -> Clo
     }
 }
 
-/// Until when calls need not ask the machine for a probe.
-fn rejects_until(machine: &StateMachine, now: Moment) -> u64 {
-    match machine.state() {
-        State::Open => due(machine),
-        State::HalfOpen => machine.probes_denied_until(now).0,
-        _ => 0,
-    }
+/// Until when calls need not ask the machine for a probe, by the coarse clock; early enough for its error.
+fn rejects_until(machine: &StateMachine, clock: &Clock, now: Moment) -> u64 {
+    let until = match machine.state() {
+        State::Open => Moment(due(machine)),
+        State::HalfOpen => machine.probes_denied_until(now),
+        _ => return 0,
+    };
+    clock.coarse_before(until)
 }
 
 /// When callers may ask for a probe, or a manual override expires; `u64::MAX` = never.

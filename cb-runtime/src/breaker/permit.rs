@@ -173,6 +173,18 @@ impl<'a> CallPermit<'a> {
         permit.core.record(permit.word, outcome);
     }
 
+    /// Records the outcome. The permit is then to be told that it [has ended](Self::has_ended).
+    #[inline]
+    pub(crate) fn record(&mut self, outcome: Outcome) {
+        self.core.record(self.word, outcome);
+    }
+
+    /// Its outcome has been recorded.
+    #[inline]
+    pub(crate) fn has_ended(self) {
+        std::mem::forget(self);
+    }
+
     /// For an owned permit, which from now on gives the outcome back.
     pub(crate) fn into_word(self) -> GateWord {
         ManuallyDrop::new(self).word

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn exactly_the_share_is_admitted_and_the_first_call_is() {
-        let (ramp, counters) = (Ramp::default(), ShardedCounter::new());
+        let (ramp, counters) = (Ramp::default(), ShardedCounter::new(true));
         let begin = Moment(1_000_000);
         ramp.set(Some((begin, Duration::from_secs(10))));
         let ask = |now: Moment| ramp.ask(now, |share| counters.add_share(share));
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn several_threads_admit_the_share_together() {
-        let (ramp, counters) = (Ramp::default(), ShardedCounter::new());
+        let (ramp, counters) = (Ramp::default(), ShardedCounter::new(true));
         let begin = Moment(1_000_000);
         ramp.set(Some((begin, Duration::from_secs(3600))));
         let ask = || ramp.ask(begin, |share| counters.add_share(share)) == Ramped::Admitted;

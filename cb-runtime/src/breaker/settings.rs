@@ -119,6 +119,7 @@ impl Core {
         inner.line.replace(&settings);
         self.slow_us.store(slow_us(&settings, &self.context), Ordering::Relaxed);
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
+        self.counters.note_exactly(looks_at_streaks(&settings));
         inner.machine.configure(settings, now);
         self.ramp.set(inner.machine.ramp(now.at));
         // The generation stays, so that the outcomes of calls in flight are not late.
@@ -157,6 +158,11 @@ pub(super) fn slow_us(settings: &Settings, context: &RegistryContext) -> u64 {
     // A call that is only measured is never slow.
     let never = if context.measures_calls { u64::MAX - 1 } else { u64::MAX };
     settings.slow.map_or(never, |slow| micros(slow.duration))
+}
+
+/// Whether a rule looks at failures in a row.
+pub(super) fn looks_at_streaks(settings: &Settings) -> bool {
+    settings.failure_threshold.is_some() || settings.strategy.is_some()
 }
 
 pub(super) fn checked_every_us(settings: &Settings) -> u64 {

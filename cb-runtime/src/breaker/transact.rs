@@ -52,14 +52,23 @@ impl Core {
             inner.machine.detach();
         }
         inner.machine.absorb(self.counters.drain(), now);
-        // What `act` does may depend on the gate.
-        self.publish(&mut inner, now.at);
+        if inner.published != inner.machine.generation() {
+            // What `act` does may depend on the gate.
+            self.publish(&mut inner, now.at);
+        }
         let result = act(&mut inner, now);
         self.publish(&mut inner, now.at);
         let word = self.gate.word();
-        let deferred = self.defer(&mut inner, word, now);
+        let wake = inner.machine.take_wake();
+        let has_more = inner.machine.has_effects() || !inner.callers.is_empty();
+        let deferred = has_more.then(|| self.defer(&mut inner, word, now));
         drop(inner);
-        self.finish(deferred);
+        if let Some(deferred) = deferred {
+            self.finish(deferred);
+        }
+        if let Some(wake) = wake {
+            self.mark_dirty(wake == Wake::AtOnce);
+        }
         (result, word)
     }
 
@@ -71,7 +80,7 @@ impl Core {
             self.due.store(due, Ordering::Relaxed);
             self.due_after.store(due.saturating_sub(now.0), Ordering::Relaxed);
         }
-        set(&self.rejects_until, rejects_until(machine, now));
+        set(&self.rejects_until, rejects_until(machine, &self.context.clock, now));
         if machine.state() == State::Open {
             set(&self.opened_at, machine.record().since().0);
         }
@@ -84,6 +93,7 @@ impl Core {
         }
     }
 
+    #[cold]
     fn defer(&self, inner: &mut Inner, word: GateWord, now: Now) -> Deferred {
         let mut effects = inner.machine.take_effects();
         if effects.would_open.is_some() {
@@ -108,6 +118,7 @@ impl Core {
         Deferred { effects, grants, dismissed, applied }
     }
 
+    #[cold]
     fn finish(&self, deferred: Deferred) {
         let Deferred { effects, grants, dismissed, applied } = deferred;
         for change in effects.local_changes {
@@ -123,9 +134,6 @@ impl Core {
         }
         if let Some(applied) = applied {
             let _ = applied.send(Ok(()));
-        }
-        if let Some(wake) = effects.wake {
-            self.mark_dirty(wake == Wake::AtOnce);
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) struct FreshnessTable(Box<[AtomicU64]>);
 
 /// The place of a result's stamp, and the random bits that distinguish it from others of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(pub(super) u64);
+pub(super) struct FreshnessSlot(pub(super) u64);
 
 /// The time on the coarse clock, in 1024ths of a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,17 +71,17 @@ const HELD: u64 = 1 << 31;
 const SLOT: u64 = !(TIME | HELD);
 
 impl Stamp {
-    fn new(slot: Slot, at: Ticks, held: bool) -> Self {
+    fn new(slot: FreshnessSlot, at: Ticks, held: bool) -> Self {
         Stamp(slot.0 & SLOT | at.0 & TIME | if held { HELD } else { 0 })
     }
 
     #[inline]
-    fn is_of(self, slot: Slot) -> bool {
+    fn is_of(self, slot: FreshnessSlot) -> bool {
         self.0 != 0 && (self.0 ^ slot.0) & SLOT == 0
     }
 
     #[inline]
-    fn is_younger(self, slot: Slot, now: Ticks, interval: Interval) -> bool {
+    fn is_younger(self, slot: FreshnessSlot, now: Ticks, interval: Interval) -> bool {
         self.is_of(slot) && (now.0.wrapping_sub(self.0) & TIME) < interval.0 && interval.is_measurable()
     }
 }
@@ -95,29 +95,29 @@ impl FreshnessTable {
 
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "only the lowest bits choose the place")]
-    fn place(&self, slot: Slot) -> &AtomicU64 {
+    fn place(&self, slot: FreshnessSlot) -> &AtomicU64 {
         &self.0[slot.0 as usize & (self.0.len() - 1)]
     }
 
     #[inline]
-    pub(super) fn is_younger(&self, slot: Slot, now: Ticks, interval: Interval) -> bool {
+    pub(super) fn is_younger(&self, slot: FreshnessSlot, now: Ticks, interval: Interval) -> bool {
         Stamp(self.place(slot).load(Ordering::Relaxed)).is_younger(slot, now, interval)
     }
 
     /// Whether this process holds the result, at any age.
     #[inline]
-    pub(super) fn is_held(&self, slot: Slot) -> bool {
+    pub(super) fn is_held(&self, slot: FreshnessSlot) -> bool {
         let stamp = Stamp(self.place(slot).load(Ordering::Relaxed));
         stamp.is_of(slot) && stamp.0 & HELD != 0
     }
 
-    pub(super) fn set(&self, slot: Slot, at: Ticks, held: bool) {
+    pub(super) fn set(&self, slot: FreshnessSlot, at: Ticks, held: bool) {
         self.place(slot).store(Stamp::new(slot, at, held).0, Ordering::Relaxed);
     }
 
     /// Stamps the slot unless it has a stamp younger than the interval. Of several concurrent callers, one
     /// gets `true`.
-    pub(super) fn claim(&self, slot: Slot, now: Ticks, interval: Interval) -> bool {
+    pub(super) fn claim(&self, slot: FreshnessSlot, now: Ticks, interval: Interval) -> bool {
         let claim = |old| {
             let stamp = Stamp(old);
             let held = stamp.is_of(slot) && old & HELD != 0;
@@ -127,7 +127,7 @@ impl FreshnessTable {
     }
 
     /// Removes the stamp, if it still has its place.
-    pub(super) fn clear(&self, slot: Slot) {
+    pub(super) fn clear(&self, slot: FreshnessSlot) {
         let place = self.place(slot);
         let old = place.load(Ordering::Relaxed);
         if Stamp(old).is_of(slot) {
@@ -141,7 +141,7 @@ impl FreshnessTable {
 mod tests {
     use super::*;
 
-    const SLOT: Slot = Slot(0x1234_5678_0000_0005);
+    const SLOT: FreshnessSlot = FreshnessSlot(0x1234_5678_0000_0005);
     const SECOND: Interval = Interval::of(Duration::from_secs(1));
     const NOW: Ticks = Ticks(86_400 * 1024);
 
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn slots_of_one_place_are_distinguished() {
         let table = FreshnessTable::new(8);
-        let other = Slot(0x1234_5679_0000_0005);
+        let other = FreshnessSlot(0x1234_5679_0000_0005);
         table.set(SLOT, NOW, true);
         assert!(!table.is_younger(other, NOW, SECOND) && !table.is_held(other));
         table.clear(other);

@@ -12,7 +12,7 @@ use serde::Serialize;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::encoding::{Encoder, Sink, Unserializable};
-use super::freshness::Slot;
+use super::freshness::FreshnessSlot;
 use super::function::FunctionId;
 
 /// A result's key in this process: a keyed hash of the arguments, and the function and the breaker.
@@ -21,8 +21,8 @@ pub(crate) struct LocalKey(u64, u64);
 
 impl LocalKey {
     #[inline]
-    pub(super) fn slot(self) -> Slot {
-        Slot(self.1)
+    pub(super) fn slot(self) -> FreshnessSlot {
+        FreshnessSlot(self.1)
     }
 }
 

@@ -9,7 +9,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use super::entry::CachedEntry;
 use super::freshness::FreshnessTable;
 use super::key::LocalKey;
-use super::limits::CacheLimits;
+use crate::config::CacheLimits;
 
 pub(super) struct LocalTier {
     cache: Cache<LocalKey, Arc<CachedEntry>, AtLeast, Unhashed, Forgets>,

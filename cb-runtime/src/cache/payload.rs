@@ -16,6 +16,7 @@ use std::io::{self, ErrorKind, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::ser::Formatter;
+use smallvec::SmallVec;
 
 use super::encoding::{Encoder, Sink, is_not_finite, is_null, is_some};
 
@@ -23,8 +24,11 @@ use super::encoding::{Encoder, Sink, is_not_finite, is_null, is_some};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Payload {
     pub(super) format: Format,
-    pub(super) text: Box<[u8]>,
+    pub(super) text: Text,
 }
+
+/// A short text stands in the cached entry itself, which saves an allocation and a cache miss.
+type Text = SmallVec<[u8; 40]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -116,7 +120,7 @@ impl Payload {
     }
 
     pub(super) fn json(text: &[u8]) -> Self {
-        Payload { format: Format::Json, text: text.into() }
+        Payload { format: Format::Json, text: Text::from_slice(text) }
     }
 
     /// The result, as a `T`.

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::envelope;
-use super::freshness::{FreshnessTable, Interval, Slot, Ticks};
+use super::freshness::{FreshnessSlot, FreshnessTable, Interval, Ticks};
 use super::key::StoreKey;
 use super::payload::Payload;
 use super::reports::{Problem, Reports};
@@ -145,7 +145,7 @@ impl SharedTier {
         self: &Arc<Self>,
         breaker: &Arc<str>,
         key: StoreKey,
-        slot: Slot,
+        slot: FreshnessSlot,
     ) -> Option<Arc<Found>> {
         let answer = self.board(breaker, key, slot)?;
         answer.await.ok().flatten()
@@ -156,7 +156,7 @@ impl SharedTier {
         self: &Arc<Self>,
         breaker: &Arc<str>,
         key: StoreKey,
-        slot: Slot,
+        slot: FreshnessSlot,
     ) -> Option<oneshot::Receiver<Option<Arc<Found>>>> {
         const INTERVAL: Interval = Interval::of(ASK_INTERVAL);
         if self.pace.now() < Moment(self.quiet_until.load(Ordering::Relaxed))
@@ -193,7 +193,7 @@ impl SharedTier {
     }
 
     /// Notes a miss or an unusable answer: the store is not asked for this key for [`ASK_INTERVAL`].
-    pub(super) fn has_nothing_for(&self, slot: Slot) {
+    pub(super) fn has_nothing_for(&self, slot: FreshnessSlot) {
         self.asked.set(slot, Ticks::now(&self.pace), false);
     }
 

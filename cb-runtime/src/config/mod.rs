@@ -5,6 +5,7 @@
 //! environment).
 
 mod backoff;
+mod cache_limits;
 pub(crate) mod drift;
 pub(crate) mod environment;
 mod layers;
@@ -23,6 +24,7 @@ use crate::health::{HealthCheck, Healthy};
 use crate::store::{MAX_FAILING, MAX_LAST};
 use crate::strategy::{Strategy, TripStrategy};
 pub use backoff::Backoff;
+pub use cache_limits::CacheLimits;
 pub(crate) use layers::{Code, Layers};
 pub use registry::RegistryConfig;
 pub(crate) use settings::{Health, PerFunction, Settings, WindowKind};

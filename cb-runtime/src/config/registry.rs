@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::BreakerConfig;
-use crate::cache::CacheLimits;
+use super::CacheLimits;
 use crate::error::Error;
 
 /// An operator's settings of a registry and its breakers: readable by `serde` from any format, and by

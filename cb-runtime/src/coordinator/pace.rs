@@ -1,23 +1,25 @@
-//! How often to talk to the store: less often, the longer its answers take.
+//! How often to exchange and report: less often, the longer the store takes to answer.
 
 use std::time::Duration;
 
+use crate::breaker::machine::Cadence;
 use crate::clock::Moment;
 
-/// The bounds of the intervals.
+/// The shortest and the longest interval of exchanges.
 const EXCHANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Of quiet breakers with failures: no decision waits for them, because a notice comes before it.
+/// Of reports of breakers with failures. No decision waits for them, because a notice comes before it.
 const FAILURES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(3));
+/// Of reports of all breakers.
 const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-/// An instance that has nothing to tell asks this often whether the store still holds what it held: one that
-/// has lost its data is given back what this instance knows within a second.
+/// An instance without anything to report sends an empty report this often, to find out whether the store has
+/// lost data: lost states are written back within a second.
 const HEARTBEAT: Duration = Duration::from_millis(700);
-/// An instance asks at least this often, even while it exchanges: only the answer to a report names breakers
-/// that the store has lost.
+/// An instance that exchanges all the time sends a report at least this often: only the answer to a report
+/// names breakers that the store has lost.
 const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 
-/// When the next exchange, report and question are due. Times are counted from answers, so a store that is
-/// slow is asked less; they vary by a quarter, so that instances which began together do not go on together.
+/// When the next exchange and the next reports are due. Intervals begin with the latest answer, so a slow
+/// store has less to do. They vary by a quarter, so that instances that start together do not stay in step.
 pub(super) struct Pace {
     /// Mean of the answer times, of which the latest has a weight of a quarter.
     answer_time: Duration,
@@ -42,13 +44,13 @@ impl Pace {
         }
     }
 
-    /// One without variation, for a fleet in which all else is decided by a seed.
+    /// Without variation, for simulations.
     #[cfg(test)]
     pub(super) fn steady(now: Moment) -> Self {
         Pace { varies: false, ..Pace::new(now) }
     }
 
-    /// The store has answered at `now` what was asked at `asked_at`.
+    /// Takes the time of an answer into account: the request was sent at `asked_at`.
     pub(super) fn answered(&mut self, asked_at: Moment, now: Moment) {
         self.answer_time = (self.answer_time * 3 + now.since(asked_at)) / 4;
         self.ask_at = now.after(self.varied(HEARTBEAT));
@@ -58,28 +60,38 @@ impl Pace {
         self.exchange_at = now.after(self.varied(self.exchange_interval()));
     }
 
-    pub(super) fn reported(&mut self, now: Moment) {
-        self.report_at = now.after(self.varied(self.report_interval()));
+    /// Breakers of this cadence have been reported.
+    pub(super) fn reported(&mut self, cadence: Cadence, now: Moment) {
+        match cadence {
+            Cadence::Noticed => {}
+            Cadence::Failures => {
+                let interval = (self.answer_time * 30).clamp(FAILURES.0, FAILURES.1);
+                self.failures_at = now.after(self.varied(interval));
+            }
+            Cadence::Successes => self.report_at = now.after(self.varied(self.report_interval())),
+        }
     }
 
-    pub(super) fn failures_reported(&mut self, now: Moment) {
-        let interval = (self.answer_time * 30).clamp(FAILURES.0, FAILURES.1);
-        self.failures_at = now.after(self.varied(interval));
+    /// When breakers of this cadence are reported next.
+    pub(super) fn report_at(&self, cadence: Cadence) -> Moment {
+        match cadence {
+            Cadence::Noticed => Moment::default(),
+            Cadence::Failures => self.failures_at,
+            Cadence::Successes => self.report_at,
+        }
     }
 
-    pub(super) fn failures_at(&self) -> Moment {
-        self.failures_at
+    /// The slowest cadence that is due: a report includes all breakers of that and of faster ones.
+    pub(super) fn due(&self, now: Moment) -> Cadence {
+        let is_due = |cadence: &Cadence| now >= self.report_at(*cadence);
+        [Cadence::Successes, Cadence::Failures].into_iter().find(is_due).unwrap_or(Cadence::Noticed)
     }
 
     pub(super) fn exchange_at(&self) -> Moment {
         self.exchange_at
     }
 
-    pub(super) fn report_at(&self) -> Moment {
-        self.report_at
-    }
-
-    /// The store has answered a report, which may have been empty.
+    /// A report was answered; it may have been empty.
     pub(super) fn asked(&mut self, now: Moment) {
         self.ask_by = now.after(self.varied(LONGEST_SILENCE));
     }
@@ -132,7 +144,7 @@ mod tests {
             pace.answered(begin, begin.after(MS * 300));
         }
         assert_eq!(intervals(&pace), (EXCHANGE.1, REPORT.1));
-        // Eight quick answers, and it is over.
+        // After a few quick answers, the intervals are short again.
         for _ in 0..16 {
             pace.answered(begin, begin.after(MS));
         }
@@ -140,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn instances_that_begin_together_do_not_go_on_together() {
+    fn instances_that_start_together_do_not_stay_in_step() {
         let begin = Moment(1_000_000);
         let mut times: Vec<_> = (0..1000)
             .map(|_| {
                 let mut pace = Pace::new(begin);
-                pace.reported(begin);
-                pace.report_at().since(begin)
+                pace.reported(Cadence::Successes, begin);
+                pace.report_at(Cadence::Successes).since(begin)
             })
             .collect();
         times.sort_unstable();
@@ -155,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn instance_that_exchanges_all_the_time_asks_as_well() {
+    fn instance_that_exchanges_all_the_time_also_sends_reports() {
         let begin = Moment(1_000_000);
         let mut pace = Pace::steady(begin);
         pace.asked(begin);

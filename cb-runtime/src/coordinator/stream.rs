@@ -39,7 +39,7 @@ pub(super) enum Continuity {
 
 /// Events of which an answer has told, and which have not arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Missing {
+enum MissingEvents {
     #[default]
     None,
     /// They may be on their way. `number`: this instance's position, at which it has been since `since`.
@@ -58,7 +58,7 @@ pub(crate) struct Stream {
     continuity: Mutex<Continuity>,
     running: AtomicBool,
     lost: AtomicBool,
-    missing: Mutex<Missing>,
+    missing: Mutex<MissingEvents>,
     /// `running` or `position` has been set by the coordinator.
     changed: Notify,
     /// The problem that was reported last.
@@ -87,9 +87,9 @@ impl Stream {
     pub(crate) fn place(&self, now: &Position, before: &Position) {
         let mut position = lock(&self.position);
         let mut missing = lock(&self.missing);
-        let skips = *missing == Missing::Gone;
+        let skips = *missing == MissingEvents::Gone;
         if skips {
-            *missing = Missing::None;
+            *missing = MissingEvents::None;
         }
         let is_behind = skips || position.incarnation != now.incarnation || position.number > now.number;
         if is_behind && *position == *before {
@@ -113,30 +113,29 @@ impl Stream {
     pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
         let mut missing = lock(&self.missing);
-        *missing =
-            match *missing {
-                _ if answered.incarnation != position.incarnation || answered.number <= position.number => {
-                    Missing::None
-                }
-                Missing::Delayed { number, since } if number == position.number => {
-                    if now.since(since) >= LATE { Missing::Overdue } else { *missing }
-                }
-                Missing::None | Missing::Delayed { .. } => {
-                    Missing::Delayed { number: position.number, since: now }
-                }
-                known => known,
-            };
-        matches!(*missing, Missing::Overdue | Missing::Gone)
+        *missing = match *missing {
+            _ if answered.incarnation != position.incarnation || answered.number <= position.number => {
+                MissingEvents::None
+            }
+            MissingEvents::Delayed { number, since } if number == position.number => {
+                if now.since(since) >= LATE { MissingEvents::Overdue } else { *missing }
+            }
+            MissingEvents::None | MissingEvents::Delayed { .. } => {
+                MissingEvents::Delayed { number: position.number, since: now }
+            }
+            known => known,
+        };
+        matches!(*missing, MissingEvents::Overdue | MissingEvents::Gone)
     }
 
     /// The position after which the stream has to be asked for events that are overdue.
     pub(super) fn overdue_after(&self) -> Option<Position> {
-        (*lock(&self.missing) == Missing::Overdue).then(|| self.position())
+        (*lock(&self.missing) == MissingEvents::Overdue).then(|| self.position())
     }
 
     /// The store was asked for the overdue events. If they are gone, the next load continues at its position.
     pub(super) fn settle_overdue(&self, are_gone: bool) {
-        *lock(&self.missing) = if are_gone { Missing::Gone } else { Missing::None };
+        *lock(&self.missing) = if are_gone { MissingEvents::Gone } else { MissingEvents::None };
         if are_gone {
             self.is_broken(Continuity::Gap);
         }

@@ -14,6 +14,6 @@ mod thread;
 mod tests;
 
 pub(crate) use histogram::Histogram;
-pub(crate) use meter::{By, Fact, Facts, Meter, OTHERS, OUTCOMES, OutcomeCounts, calls};
-pub(crate) use reading::MeteredRegistry;
+pub(crate) use meter::{By, Fact, Facts, Meter, OTHERS, OUTCOMES, OutcomeCounts, add, calls};
+pub(crate) use reading::{MetricReading, MetricSource};
 pub(crate) use thread::{Enrolled, enroll};

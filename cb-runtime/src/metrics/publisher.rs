@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ::metrics::{Label, SharedString};
 
-use super::reading::{InstanceReading, Labels, MeteredRegistry, Reading, Row, StateReading};
+use super::reading::{InstanceReading, Labels, MetricReading, MetricRow, MetricSource, StateReading};
 use super::table::{self, Metric, MetricKind};
 use crate::metrics::{By, Fact, Histogram, OUTCOMES};
 use crate::snapshot::State;
@@ -14,22 +14,22 @@ use crate::snapshot::State;
 /// Publishes the metrics of all registries of a process.
 #[derive(Default)]
 pub(super) struct Publisher {
-    sources: Vec<Arc<MeteredRegistry>>,
+    sources: Vec<Arc<dyn MetricSource>>,
     /// The unpublished counts of registries that have left since the last round. Their namespaces are no
     /// longer degraded.
-    left: Reading,
+    left: MetricReading,
     /// The labels with non-zero gauges, and whether they have an epoch. Gauges of gone breakers are reset to
     /// zero.
     shown: HashMap<Labels, (bool, bool)>,
 }
 
 impl Publisher {
-    pub(super) fn enter(&mut self, source: Arc<MeteredRegistry>) {
+    pub(super) fn enter(&mut self, source: Arc<dyn MetricSource>) {
         self.sources.push(source);
     }
 
-    pub(super) fn leave(&mut self, source: &Arc<MeteredRegistry>) {
-        self.left.read(source);
+    pub(super) fn leave(&mut self, source: &Arc<dyn MetricSource>) {
+        source.read(&mut self.left);
         self.left.forget_standing();
         self.sources.retain(|other| !Arc::ptr_eq(other, source));
     }
@@ -39,7 +39,7 @@ impl Publisher {
     pub(super) fn round(&mut self) {
         let mut reading = std::mem::take(&mut self.left);
         for source in &self.sources {
-            reading.read(source);
+            source.read(&mut reading);
         }
         self.set_back(&mut reading);
         // Handles are not cached and descriptions are repeated, because the recorder may be installed at any
@@ -55,7 +55,7 @@ impl Publisher {
     }
 
     /// Resets the gauges of breakers that have gone since the last round.
-    fn set_back(&mut self, reading: &mut Reading) {
+    fn set_back(&mut self, reading: &mut MetricReading) {
         for (labels, (had_epoch, had_rate)) in self.shown.drain() {
             let gone = StateReading {
                 epoch: had_epoch.then_some(0),
@@ -75,9 +75,9 @@ impl Publisher {
     }
 }
 
-fn publish_row([namespace, breaker]: [&SharedString; 2], row: &Row) {
+fn publish_row([namespace, breaker]: [&SharedString; 2], row: &MetricRow) {
     let text = SharedString::const_str;
-    if row.standing.is_some() || row.calls != Row::default().calls {
+    if row.standing.is_some() || row.calls != MetricRow::default().calls {
         for (outcome, count) in OUTCOMES.into_iter().zip(row.calls) {
             counter(&table::CALLS, &[namespace, breaker, &text(outcome)], count);
         }

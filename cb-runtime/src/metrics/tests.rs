@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::MetricSource;
 use super::publisher::Publisher;
-use super::reading::MeteredRegistry;
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::Admission;
 use crate::breakers::{BreakerMap, KeyedSite, Place};
-use crate::cache::{Cache, CacheLimits};
+use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{BreakerConfig, PerFunction};
+use crate::config::{BreakerConfig, CacheLimits, PerFunction};
 use crate::event::{CacheTier, Event, EventBus, Transition};
+use crate::registry::MeteredRegistry;
 use crate::snapshot::State;
 use crate::store::Batch;
 use crate::store::memory::MemoryStore;
@@ -154,7 +155,7 @@ fn failure_rate_of_a_window_is_published_and_set_back() {
     recorded.round(&mut publisher);
     assert_eq!(recorded.gauge(of_orders), Some(0.25));
     assert_eq!(recorded.gauge("circuit_breaker_failure_rate breaker=no window namespace=test"), None);
-    publisher.leave(&here.source);
+    publisher.leave(&(here.source.clone() as Arc<dyn MetricSource>));
     recorded.round(&mut publisher);
     assert_eq!(recorded.gauge(of_orders), Some(0.0));
 }
@@ -309,7 +310,7 @@ fn ended_registry_is_published_completely() {
     assert_eq!(recorded.gauge("circuit_breaker_epoch breaker=users namespace=test"), Some(1.0));
 
     calls(&here.kept("orders"), Outcome::Success, 1);
-    publisher.leave(&here.source);
+    publisher.leave(&(here.source.clone() as Arc<dyn MetricSource>));
     recorded.round(&mut publisher);
     assert_eq!(recorded.calls("orders", "success"), 8);
     assert_eq!(recorded.states("orders"), [("closed", 1.0)]);
@@ -319,7 +320,7 @@ fn ended_registry_is_published_completely() {
 
     there.source.context.set_store_up(false);
     recorded.round(&mut publisher);
-    publisher.leave(&there.source);
+    publisher.leave(&(there.source.clone() as Arc<dyn MetricSource>));
     recorded.round(&mut publisher);
     assert_eq!(recorded.states("orders"), []);
     assert_eq!(recorded.gauge("circuit_breaker_store_degraded namespace=test"), Some(0.0));

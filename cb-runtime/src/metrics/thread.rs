@@ -8,29 +8,28 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::publisher::Publisher;
-use super::reading::MeteredRegistry;
-use crate::coordinator;
+use super::reading::MetricSource;
+use crate::background;
 
 /// The interval between rounds. Metrics are usually collected less often.
 const ROUND: Duration = Duration::from_secs(1);
 
 enum PublisherMessage {
-    Enter(Arc<MeteredRegistry>),
-    Leave(Arc<MeteredRegistry>),
+    Enter(Arc<dyn MetricSource>),
+    Leave(Arc<dyn MetricSource>),
     /// An additional round. Dropping the sender signals its end.
     Round(oneshot::Sender<()>),
 }
 
 /// Publishes a registry's metrics until it is dropped.
 pub(crate) struct Enrolled {
-    source: Arc<MeteredRegistry>,
+    source: Arc<dyn MetricSource>,
     thread: Sender<PublisherMessage>,
 }
 
 /// Starts to publish a registry's metrics, and the thread if this is the first registry.
-pub(crate) fn enroll(source: MeteredRegistry) -> io::Result<Enrolled> {
+pub(crate) fn enroll(source: Arc<dyn MetricSource>) -> io::Result<Enrolled> {
     let thread = thread()?.clone();
-    let source = Arc::new(source);
     // The thread lives as long as the process.
     let _ = thread.send(PublisherMessage::Enter(source.clone()));
     Ok(Enrolled { source, thread })
@@ -43,8 +42,8 @@ impl Enrolled {
         let (done, is_done) = oneshot::channel();
         let sent = self.thread.send(PublisherMessage::Round(done)).is_ok();
         // The caller may have no runtime, or one without a timer.
-        if let (true, Ok(background)) = (sent, coordinator::thread::runtime()) {
-            let _ = background.spawn(async move { tokio::time::timeout(limit, is_done).await }).await;
+        if let (true, Ok(runtime)) = (sent, background::runtime()) {
+            let _ = runtime.spawn(async move { tokio::time::timeout(limit, is_done).await }).await;
         }
     }
 }

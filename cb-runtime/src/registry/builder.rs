@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::Registry;
 use crate::breakers::MAX_KEYED;
-use crate::cache::CacheLimits;
 use crate::clock::Clock;
-use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
+use crate::config::{BreakerConfig, CacheLimits, Code, Layers, RegistryConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
 use crate::store::Retention;

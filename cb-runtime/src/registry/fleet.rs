@@ -29,7 +29,7 @@ impl Registry {
     pub async fn fleet(&self) -> Result<Vec<FleetBreaker>, Error> {
         let (sender, told) = oneshot::channel();
         let gone = || Error::new(ErrorKind::ShutDown);
-        self.shared.requests.send(Command::Tell(sender)).map_err(|_| gone())?;
+        self.shared.requests.send(Command::Flush(sender)).map_err(|_| gone())?;
         let Some(told) = within(ANSWER, told).await else {
             let problem = format!("the coordinator has not answered within {ANSWER:?}");
             return Err(Error::store("reading the fleet", problem));
@@ -101,7 +101,7 @@ impl Registry {
     async fn breakers_of(
         &self,
         reading: &Reading,
-        entries: impl IntoIterator<Item = &reading::Entry>,
+        entries: impl IntoIterator<Item = &reading::ListedBreaker>,
     ) -> Result<Vec<FleetBreaker>, Error> {
         let mut rows = Vec::new();
         let mut unread = Vec::new();

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::Registry;
+use crate::background;
 use crate::clock::micros;
-use crate::coordinator::{self, stream};
+use crate::coordinator::stream;
 use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cursor, Events, Transition};
@@ -135,8 +136,8 @@ impl Registry {
         if self.context.has_ended() {
             return Err(Error::new(ErrorKind::ShutDown));
         }
-        let background = coordinator::thread::runtime().map_err(super::no_thread)?;
-        let bounded = background.spawn(async move { tokio::time::timeout(patience, answer).await });
+        let thread = background::runtime().map_err(super::no_thread)?;
+        let bounded = thread.spawn(async move { tokio::time::timeout(patience, answer).await });
         // In a forked process the coordinator's thread does not exist.
         let limit = ANSWER.max(patience + Duration::from_secs(1));
         let Some(answer) = within(limit, bounded).await else {

@@ -5,6 +5,8 @@ mod control;
 mod fleet;
 mod history;
 mod instances;
+#[cfg(feature = "metrics")]
+mod metered;
 mod node;
 mod presence;
 mod unregistered;
@@ -22,13 +24,18 @@ use tokio::task::AbortHandle;
 
 pub use builder::RegistryBuilder;
 pub use control::Control;
+#[cfg(feature = "metrics")]
+pub(crate) use metered::MeteredRegistry;
 
+use crate::background;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
 use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
-use crate::cache::{Cache, CacheLimits};
+use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{BreakerConfig, Code, Layers, PerFunction, RegistryConfig, Settings, environment};
+use crate::config::{
+    BreakerConfig, CacheLimits, Code, Layers, PerFunction, RegistryConfig, Settings, environment,
+};
 use crate::coordinator::{self, Command};
 use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
@@ -182,14 +189,14 @@ impl Registry {
             Some(limit) => context.connection.wait_until_up(limit)?,
         }
         #[cfg(feature = "metrics")]
-        let published = metrics::enroll(metrics::MeteredRegistry {
+        let published = metrics::enroll(Arc::new(MeteredRegistry {
             namespace: address.namespace.as_str().into(),
             context: context.clone(),
             breakers: breakers.clone(),
-        })
+        }))
         .map_err(no_thread)?;
         let announcing = presence::announce(context.clone(), breakers.clone(), overview.clone());
-        let announcing = coordinator::thread::runtime().map_err(no_thread)?.spawn(announcing).abort_handle();
+        let announcing = background::runtime().map_err(no_thread)?.spawn(announcing).abort_handle();
         let shared = Shared {
             requests,
             store,
@@ -219,8 +226,8 @@ impl Registry {
         let events = events.clone();
         let cache = Cache::new(clock.clone(), limits, Arc::new(move |event| events.emit(event)));
         let Some(store) = store else { return Ok(cache) };
-        let background = coordinator::thread::runtime().map_err(no_thread)?;
-        Ok(cache.with_store(store, store_up.clone(), background.clone()))
+        let thread = background::runtime().map_err(no_thread)?;
+        Ok(cache.with_store(store, store_up.clone(), thread.clone()))
     }
 
     /// The breaker of that name, if it is registered here or the fleet has it in a state other than closed.

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use crate::background;
 use crate::breaker::context::RegistryContext;
 use crate::breakers::BreakerMap;
-use crate::coordinator;
 use crate::error::Error;
 use crate::sync::lock;
 
@@ -28,7 +28,7 @@ impl Unregistered {
             return;
         }
         // Without the thread, building the registry fails anyway.
-        let Ok(runtime) = coordinator::thread::runtime() else { return };
+        let Ok(runtime) = background::runtime() else { return };
         let (reported, context, breakers) = (self.clone(), Arc::downgrade(context), Arc::downgrade(breakers));
         runtime.spawn(async move {
             tokio::time::sleep(AFTER).await;

@@ -10,7 +10,6 @@ use super::policy;
 use super::{Now, StateMachine};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, NOTICE};
 
 /// Tense breakers are exchanged at this interval.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
@@ -27,12 +26,6 @@ const COMPARISON: Duration = Duration::from_secs(1);
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// It is asked for no longer once the failure is this old.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
-/// Fleet counts older than this are refreshed before a decision rests on them.
-const FRESH: Duration = Duration::from_millis(200);
-/// This long after a notice, all instances have reported what they had counted before it.
-const SETTLING: Duration = Duration::from_millis(130);
-/// A notice that was not given by then is not waited for.
-const NO_NOTICE: Duration = Duration::from_millis(250);
 /// Counters are read again this long after they held something: a success that was being counted meanwhile
 /// may have been missed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -41,26 +34,26 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Agenda {
     pub(crate) want: Want,
-    /// When to look at the breaker again, if nothing happens before.
-    pub(crate) again: Option<Moment>,
+    /// When to review the breaker again, if nothing happens before.
+    pub(crate) review_at: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
     Nothing,
-    Report { soon: Soon },
+    Report(Cadence),
     Exchange,
 }
 
-/// How soon a quiet breaker is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Soon {
-    /// With the next report of all.
-    WithAll,
-    /// With the next report of failures.
+/// How often a quiet breaker is reported, from most to least often. The coordinator's pace has the intervals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cadence {
+    /// With every review, for the time of a notice.
+    Noticed,
+    /// It has failures to report.
     Failures,
-    /// After a notice.
-    AtThisPace,
+    /// It has only successes to report.
+    Successes,
 }
 
 impl StateMachine {
@@ -69,7 +62,7 @@ impl StateMachine {
         self.judge(now);
         self.watch(None, now);
         self.check_lapse(now);
-        let agenda = Agenda { want: self.want(now), again: self.look_again(now) };
+        let agenda = Agenda { want: self.want(now), review_at: self.review_at(now) };
         if agenda.want != Want::Nothing {
             self.effects.wake = None;
         }
@@ -82,19 +75,19 @@ impl StateMachine {
         } else if !self.stats.has_news() {
             Want::Nothing
         } else if self.is_quiet(now) {
-            Want::Report { soon: self.report_soon(now.at) }
+            Want::Report(self.cadence(now.at))
         } else {
             Want::Exchange
         }
     }
 
-    fn report_soon(&self, now: Moment) -> Soon {
-        if self.is_noticed(now) {
-            Soon::AtThisPace
+    fn cadence(&self, now: Moment) -> Cadence {
+        if self.notice.is_on(now) {
+            Cadence::Noticed
         } else if self.stats.has_unsent_failures() {
-            Soon::Failures
+            Cadence::Failures
         } else {
-            Soon::WithAll
+            Cadence::Successes
         }
     }
 
@@ -148,64 +141,18 @@ impl StateMachine {
             || policy::nears_limit(&self.settings, self.trip_input(now).window)
     }
 
-    /// Whether the other instances' counts must come first: this instance's own are not enough for a
-    /// decision, and the others may have counted successes that they have not reported. They are given a
-    /// notice, and [`SETTLING`] to report. A notice that is not given is not waited for.
-    pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
-        if !now.store_up || !self.stats.has_time_window() || self.decides_alone(now) {
-            return false;
-        }
-        let since = *self.wants_reports_since.get_or_insert(now.at);
-        let received_after = |at: Moment| self.received_at.is_some_and(|received| received >= at);
-        let settled = self.noticed_at.is_some_and(|at| received_after(at.after(SETTLING)));
-        let is_fresh = self.received_at.is_some_and(|at| now.at.since(at) <= FRESH);
-        let given_up = now.at.since(since) >= NO_NOTICE && received_after(since);
-        !(settled && is_fresh || given_up)
-    }
-
-    /// This instance's own counts are enough for a decision, and hardly any others are known. (The edges of
-    /// the fleet's window and its own differ by a bucket.)
-    fn decides_alone(&self, now: Now) -> bool {
-        let Some(own) = self.own_trip_input(now) else { return false };
-        let total = |counts: Counts| counts.successes + counts.failures;
-        let others = total(self.trip_input(now).window).saturating_sub(total(own.window));
-        others <= total(own.window) / 8 && policy::trip(&self.settings, &own, 1).is_some()
-    }
-
-    /// All instances have been asked to report this breaker without delay.
-    pub(crate) fn take_notice(&mut self, now: Now) {
-        self.noticed_at = Some(now.at);
-    }
-
-    fn is_noticed(&self, now: Moment) -> bool {
-        self.noticed_at.is_some_and(|at| now.since(at) < NOTICE)
-    }
-
-    /// The fleet's counts are near a limit, and other instances may not know that.
-    pub(super) fn wants_notice(&self, now: Now) -> bool {
-        let recently = self.noticed_at.is_some_and(|at| now.at.since(at) < NOTICE / 2);
-        let input = || self.trip_input(now);
-        now.store_up
-            && !recently
-            && self.state() == State::Closed
-            && self.local.is_none()
-            && self.confirmed.is_some()
-            && (policy::nears_limit(&self.settings, input().window)
-                || policy::streak_nears_limit(&self.settings, input().streak))
-    }
-
     pub(crate) fn exchange_next(&mut self) {
         self.exchange_next = true;
     }
 
-    fn look_again(&self, now: Now) -> Option<Moment> {
+    fn review_at(&self, now: Now) -> Option<Moment> {
         let pace = now.at.after(PACE);
         let soon = self.local.is_some()
             || self.probes.are_held()
             || self.settings.health.is_some()
             || self.follow_up(now.at).is_some()
             || self.state() == State::MetricsOnly
-            || self.is_noticed(now.at)
+            || self.notice.is_on(now.at)
             || self.state() == State::Closed && self.nears_limit(now);
         let expiry = self.record().until().filter(|_| self.state().is_manual()).map(|until| until.max(pace));
         let counted = self.stats.has_news().then(|| now.at.after(AGAIN));

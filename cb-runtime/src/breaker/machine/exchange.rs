@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::health::HealthChecks;
+use super::notice::Notice;
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
 use super::stats::SentDelta;
 use super::{Now, Override, StateMachine, Wake, policy};
@@ -460,8 +461,7 @@ impl StateMachine {
 
     fn begin_epoch(&mut self, in_flight: &mut InFlight, now: Moment) {
         self.stats.begin_epoch();
-        self.noticed_at = None;
-        self.wants_reports_since = None;
+        self.notice = Notice::default();
         self.local_probes = Counts::default();
         self.last_failure = None;
         let may_have_probes = self.may_have_probes(now);

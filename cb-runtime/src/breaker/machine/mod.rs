@@ -12,6 +12,7 @@
 mod agenda;
 mod exchange;
 pub(crate) mod health;
+mod notice;
 pub(crate) mod policy;
 mod probes;
 pub(crate) mod state;
@@ -27,9 +28,10 @@ use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, Proposal, Record};
-pub(crate) use agenda::{Agenda, PACE, Soon, Want};
+pub(crate) use agenda::{Agenda, Cadence, PACE, Want};
 use exchange::InFlight;
 use health::HealthChecks;
+use notice::Notice;
 use policy::TripInput;
 use probes::Probes;
 use state::{DatedRecord, LocalChange, LocalState, Scope};
@@ -121,10 +123,7 @@ pub(crate) struct StateMachine {
     configured_at: Moment,
     /// As of when it has the fleet's counts.
     received_at: Option<Moment>,
-    /// When all instances were last asked to report this breaker without delay.
-    noticed_at: Option<Moment>,
-    /// Since when a decision waits for the other instances' reports.
-    wants_reports_since: Option<Moment>,
+    notice: Notice,
     /// A report is not enough: the store, or a decision here, needs the figures of both.
     exchange_next: bool,
     /// The highest epoch that an event has told the listeners of.
@@ -161,8 +160,7 @@ impl StateMachine {
             used_at: Moment::default(),
             configured_at: now,
             received_at: None,
-            noticed_at: None,
-            wants_reports_since: None,
+            notice: Notice::default(),
             exchange_next: false,
             announced: 0,
             would_open: false,
@@ -180,6 +178,16 @@ impl StateMachine {
         // A report carries no settings.
         self.exchange_next = true;
         self.with_health(now, HealthChecks::configured);
+    }
+
+    pub(crate) fn take_wake(&mut self) -> Option<Wake> {
+        self.effects.wake.take()
+    }
+
+    /// Whether there is more for the shell to do than to wake the coordinator.
+    pub(crate) fn has_effects(&self) -> bool {
+        let Effects { local_changes, would_open, granted, applied, wake: _ } = &self.effects;
+        !local_changes.is_empty() || would_open.is_some() || !granted.is_empty() || applied.is_some()
     }
 
     pub(crate) fn take_effects(&mut self) -> Effects {

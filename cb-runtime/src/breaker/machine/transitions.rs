@@ -206,7 +206,7 @@ impl StateMachine {
                     let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
                     self.open(reason, figures(&input), scope, now);
                 } else {
-                    self.wants_reports_since = None;
+                    self.notice.end_wait();
                 }
             }
             State::HalfOpen => {
@@ -247,7 +247,7 @@ impl StateMachine {
         if let Some(reason) = policy::trip(&self.settings, &input, quorum) {
             return Some((reason, input, false));
         }
-        let own = self.own_trip_input(now).filter(|_| quorum > 1)?;
+        let own = if quorum > 1 { self.own_trip_input(now)? } else { return None };
         let reason = policy::trip_alone(&self.settings, &own)?;
         Some((reason, own, true))
     }

@@ -25,9 +25,9 @@ use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::{Admission, CallPermit};
 use crate::breakers::{BreakerMap, Place};
-use crate::cache::{Cache, CacheLimits};
+use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{BreakerConfig, PerFunction};
+use crate::config::{BreakerConfig, CacheLimits, PerFunction};
 use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::{self, Stream};
 use crate::coordinator::{Command, Coordinator};
@@ -41,7 +41,7 @@ use crate::store::{
 use crate::sync::lock;
 
 /// One instance's way to the store.
-struct Wire {
+struct StoreLink {
     store: Arc<MemoryStore>,
     fate: AtomicU8,
     /// Hears of every batch before it is answered.
@@ -61,7 +61,7 @@ const CUT: u8 = 1;
 /// The next request arrives, its answer does not.
 const LOSE_ANSWER: u8 = 2;
 
-impl Wire {
+impl StoreLink {
     async fn through<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.hands.advance(Duration::from_millis(self.delay.load(Ordering::Relaxed)));
         match self.fate.load(Ordering::Relaxed) {
@@ -76,14 +76,14 @@ impl Wire {
     }
 }
 
-impl Wire {
+impl StoreLink {
     fn count(&self, entries: usize) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.entries.fetch_add(entries as u64, Ordering::Relaxed);
     }
 }
 
-impl Store for Wire {
+impl Store for StoreLink {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
         if let Some(listener) = &mut *lock(&self.listener) {
             listener(&batch);
@@ -110,7 +110,7 @@ impl Store for Wire {
 }
 
 struct Member {
-    wire: Arc<Wire>,
+    wire: Arc<StoreLink>,
     core: Arc<Core>,
     coordinator: Coordinator,
     asked: mpsc::UnboundedSender<Command>,
@@ -137,7 +137,7 @@ impl Fleet {
         let settings = config.resolve().unwrap();
         let instances = (0..size)
             .map(|number| {
-                let wire = Arc::new(Wire {
+                let wire = Arc::new(StoreLink {
                     store: store.clone(),
                     fate: AtomicU8::new(UP),
                     listener: Mutex::default(),

@@ -31,19 +31,19 @@ pub(super) struct Reading {
     begun: Instant,
     ended: Instant,
     /// The worst first.
-    entries: Vec<Entry>,
+    entries: Vec<ListedBreaker>,
     figures: HashMap<String, (Figures, Vec<String>)>,
 }
 
 /// A breaker in the order of pages.
-pub(super) struct Entry {
+pub(super) struct ListedBreaker {
     pub(super) state: State,
     pub(super) name: Arc<str>,
     /// What is known without another request.
     pub(super) row: Option<(FleetRow, Detail)>,
 }
 
-impl Entry {
+impl ListedBreaker {
     pub(super) fn compare(&self, other_rank: u8, name: &str) -> Ordering {
         (rank(self.state), &*self.name).cmp(&(other_rank, name))
     }
@@ -54,7 +54,7 @@ impl Entry {
 }
 
 impl Reading {
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[ListedBreaker] {
         &self.entries
     }
 
@@ -110,15 +110,16 @@ impl Registry {
         let (roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
         let held = held.into_iter().filter_map(|(row, detail)| match &row.view {
             Ok((record, ..)) => {
-                Some(Entry { state: record.state, name: row.name.clone(), row: Some((row, detail)) })
+                Some(ListedBreaker { state: record.state, name: row.name.clone(), row: Some((row, detail)) })
             }
             Err(problem) => {
                 self.report_unreadable(&row.name, problem.clone());
                 None
             }
         });
-        let closed = roll.closed.into_iter().map(|name| Entry { state: State::Closed, name, row: None });
-        let complete = roll.complete.into_iter().map(|(row, detail)| Entry {
+        let closed =
+            roll.closed.into_iter().map(|name| ListedBreaker { state: State::Closed, name, row: None });
+        let complete = roll.complete.into_iter().map(|(row, detail)| ListedBreaker {
             state: State::Closed,
             name: row.name.clone(),
             row: Some((row, detail)),

@@ -6,32 +6,16 @@ use std::time::Duration;
 #[cfg(feature = "cluster")]
 use redis::ConnectionAddr;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, Value};
+use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, Value};
 use tokio::time::timeout;
 
-use super::{address, hint};
-use crate::error::Error;
+use super::open::open;
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
+use super::open::several;
+use super::{Target, address, hint};
+use crate::error::Error;
+#[cfg(feature = "cluster")]
 use crate::error::ErrorKind;
-
-/// The Redis to connect to.
-#[derive(Clone)]
-pub enum Target {
-    /// One server: `redis://`, `rediss://` or `unix://`.
-    Single(String),
-    /// Some of a cluster's nodes.
-    #[cfg(feature = "cluster")]
-    Cluster(Vec<String>),
-    /// The master that these sentinels know under this name. The first address has the master's user,
-    /// password, database and TLS. A sentinel with a password gets the credentials of its own address.
-    #[cfg(feature = "sentinel")]
-    Sentinel {
-        /// The sentinels.
-        urls: Vec<String>,
-        /// The master's name.
-        master: String,
-    },
-}
 
 /// A connection to a server or a cluster. Clones share it.
 #[derive(Clone)]
@@ -168,28 +152,6 @@ impl Plan {
             }
         }
     }
-}
-
-/// Opens a connection to a server and logs in. Its requests have no time limit of their own.
-pub(super) async fn open(info: &ConnectionInfo, limit: Duration) -> Result<MultiplexedConnection, Error> {
-    let failed =
-        |problem: &dyn std::fmt::Display| Error::store("connecting", format!("{}: {problem}", info.addr()));
-    let client = Client::open(info.clone()).map_err(|error| failed(&error))?;
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    match timeout(limit, client.get_multiplexed_async_connection_with_config(&config)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(failed(&format!("{error}{}", hint::on_connecting(info.addr(), &error)))),
-        Err(_) => Err(failed(&format!("no answer within {limit:?}{}", hint::on_delay(info.addr())))),
-    }
-}
-
-/// Parses several addresses, at least one.
-#[cfg(any(feature = "cluster", feature = "sentinel"))]
-pub(super) fn several(urls: &[String]) -> Result<Vec<ConnectionInfo>, Error> {
-    if urls.is_empty() {
-        return Err(Error::new(ErrorKind::Url { problem: "no address; at least one is required".into() }));
-    }
-    urls.iter().map(|url| address::check(url)).collect()
 }
 
 #[cfg(feature = "cluster")]

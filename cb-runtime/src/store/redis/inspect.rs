@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo, RedisResult, Value};
 
-use super::connect::{Target, open, several};
-use super::{address, sentinel};
+use super::open::{open, several};
+use super::{Target, address, sentinel};
 use crate::error::Error;
 
 const ASKING: &str = "asking the cluster for its masters";

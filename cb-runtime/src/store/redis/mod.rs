@@ -11,11 +11,13 @@ mod hint;
 #[cfg(all(feature = "cluster", feature = "sentinel"))]
 pub(crate) mod inspect;
 mod keys;
+mod open;
 mod overview;
 mod plain_rows;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod target;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
@@ -51,7 +53,10 @@ use script::Scripts;
 use watch::Watching;
 use wire::{BatchMessage, DecodeError, EntryMessage, ReplyReader, report_arguments};
 
-pub use connect::Target;
+#[cfg(all(feature = "cluster", feature = "sentinel"))]
+pub use target::Target;
+#[cfg(not(all(feature = "cluster", feature = "sentinel")))]
+pub(crate) use target::Target;
 
 /// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
 const ROWS_AT_ONCE: usize = 100;

@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisResult, Value};
 use tokio::time::timeout;
 
-use super::connect::open;
+use super::open::open;
 use crate::error::Error;
 
 /// Asks the sentinels in turn, at every connect, because a failover changes the master.

@@ -70,8 +70,8 @@ impl Bench<'_> {
         Bench { store: Arc::new(store), hands, lose_everything: Box::new(lose_everything) }
     }
 
-    fn instance<'a>(&'a self, name: &str) -> Instance<'a> {
-        Instance { bench: self, name: name.into(), seq: 0 }
+    fn instance<'a>(&'a self, name: &str) -> StoreClient<'a> {
+        StoreClient { bench: self, name: name.into(), seq: 0 }
     }
 
     fn pass(&self, span: Duration) {
@@ -85,13 +85,13 @@ impl Bench<'_> {
 }
 
 /// Speaks to the store as one instance does, with ever higher numbers.
-struct Instance<'a> {
+struct StoreClient<'a> {
     bench: &'a Bench<'a>,
     name: Arc<str>,
     seq: u64,
 }
 
-impl Instance<'_> {
+impl StoreClient<'_> {
     fn batch(&mut self, entries: Vec<Entry>) -> Batch {
         self.seq += 1;
         Batch { instance: self.name.clone(), seq: self.seq, entries, ..Batch::default() }

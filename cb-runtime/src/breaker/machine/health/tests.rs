@@ -18,7 +18,7 @@ fn settings(idle: bool) -> Settings {
 }
 
 /// An instance and where it is.
-struct World {
+struct Checks {
     settings: Settings,
     record: DatedRecord,
     generation: u64,
@@ -28,10 +28,10 @@ struct World {
     health: HealthChecks,
 }
 
-impl World {
-    fn new(idle: bool) -> World {
+impl Checks {
+    fn new(idle: bool) -> Checks {
         let now = Moment(1_000_000_000);
-        World {
+        Checks {
             settings: settings(idle),
             record: DatedRecord::new(Record::closed(), now),
             generation: 0,
@@ -42,8 +42,8 @@ impl World {
         }
     }
 
-    fn open() -> World {
-        let mut world = World::new(false);
+    fn open() -> Checks {
+        let mut world = Checks::new(false);
         world.enter(State::Open);
         world
     }
@@ -108,13 +108,13 @@ impl World {
 
 #[test]
 fn first_check_comes_after_an_interval_and_the_next_back_off() {
-    let spans = World::open().spans_between_failing_checks(4);
+    let spans = Checks::open().spans_between_failing_checks(4);
     assert_eq!(spans, [INTERVAL, 2 * INTERVAL, 3 * INTERVAL, 3 * INTERVAL]);
 }
 
 #[test]
 fn only_the_leader_checks() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.exchange(false, 7);
     world.advance(INTERVAL);
     assert!(world.begin().is_none());
@@ -125,7 +125,7 @@ fn only_the_leader_checks() {
 
 #[test]
 fn unrenewed_lease_ends_with_its_term() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.exchange(true, 7);
     world.advance(TERM);
     assert!(world.begin().is_none());
@@ -133,7 +133,7 @@ fn unrenewed_lease_ends_with_its_term() {
 
 #[test]
 fn result_counts_only_under_its_own_lease() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.advance(INTERVAL);
     world.exchange(true, 7);
     let ticket = world.begin().unwrap();
@@ -151,7 +151,7 @@ fn result_counts_only_under_its_own_lease() {
 
 #[test]
 fn result_of_an_earlier_state_is_late() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.advance(INTERVAL);
     world.exchange(true, 7);
     let ticket = world.begin().unwrap();
@@ -167,7 +167,7 @@ fn result_of_an_earlier_state_is_late() {
 
 #[test]
 fn no_leader_where_nothing_is_checked() {
-    let mut world = World::new(false);
+    let mut world = Checks::new(false);
     assert_eq!(world.exchange(true, 7), None, "closed");
     world.enter(State::Open);
     assert!(world.exchange(true, 7).unwrap().want);
@@ -186,7 +186,7 @@ fn no_leader_where_nothing_is_checked() {
 
 #[test]
 fn failed_idle_check_opens() {
-    let mut world = World::new(true);
+    let mut world = Checks::new(true);
     world.exchange(true, 7);
     assert!(world.begin().is_none());
     world.advance(IDLE);
@@ -207,7 +207,7 @@ fn failed_idle_check_opens() {
 
 #[test]
 fn idle_leader_renews_and_others_request() {
-    let mut world = World::new(true);
+    let mut world = Checks::new(true);
     let mut asked = |mine| {
         world.exchange(mine, 7);
         let mut waited = Duration::ZERO;
@@ -223,7 +223,7 @@ fn idle_leader_renews_and_others_request() {
 #[test]
 fn reason_names_the_failures_before() {
     for (failures, expected) in [(0, ""), (1, " after 1 failure"), (2, " after 2 failures")] {
-        let mut world = World::open();
+        let mut world = Checks::open();
         world.spans_between_failing_checks(failures);
         world.advance(3 * INTERVAL);
         world.exchange(true, 7);
@@ -235,7 +235,7 @@ fn reason_names_the_failures_before() {
 
 #[test]
 fn without_the_store_each_instance_checks_for_itself() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.alone = true;
     world.health.store_lost();
     assert!(world.begin().is_none());
@@ -244,7 +244,7 @@ fn without_the_store_each_instance_checks_for_itself() {
     assert!(matches!(world.end(&ticket, Ok(())), CheckVerdict::Close { token: None, .. }));
 
     // What was found out alone is nothing to tell the fleet.
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.alone = true;
     assert!(world.begin().is_none());
     world.advance(INTERVAL);
@@ -256,7 +256,7 @@ fn without_the_store_each_instance_checks_for_itself() {
 
 #[test]
 fn short_loss_of_the_store_causes_no_check() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.exchange(false, 7);
     world.advance(3 * INTERVAL);
     assert!(world.begin().is_none(), "another one has the role");
@@ -274,7 +274,7 @@ fn short_loss_of_the_store_causes_no_check() {
 
 #[test]
 fn unfinished_checks_are_bounded_and_the_next_one_fails() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.alone = true;
     world.begin();
     for _ in 0..MAX_UNFINISHED {
@@ -295,7 +295,7 @@ fn unfinished_checks_are_bounded_and_the_next_one_fails() {
 
 #[test]
 fn shutdown_ends_checks_and_gives_the_lease_up() {
-    let mut world = World::open();
+    let mut world = Checks::open();
     world.advance(INTERVAL);
     world.exchange(true, 7);
     let ticket = world.begin().unwrap();
@@ -347,7 +347,7 @@ proptest! {
         idle in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..200),
     ) {
-        let mut world = World::new(idle);
+        let mut world = Checks::new(idle);
         // The role as it was answered last: its token, and when it was asked for.
         let mut role: Option<(u64, Moment)> = None;
         let mut token = 0;

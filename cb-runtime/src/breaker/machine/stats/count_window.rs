@@ -23,8 +23,10 @@ impl CountWindow {
 
     pub(crate) fn push(&mut self, kind: OutcomeKind, n: u64) {
         let n = n.min(self.most);
+        if n == 0 {
+            return;
+        }
         match self.runs.back_mut() {
-            _ if n == 0 => return,
             Some((last, sum)) if *last == kind => *sum += n,
             _ => self.runs.push_back((kind, n)),
         }

@@ -195,9 +195,9 @@ impl PendingDelta {
         if width == 0 {
             return None;
         }
-        let begin = Moment(now.0 / width * width);
-        if self.buckets.back().is_none_or(|(last, _)| *last < begin) {
-            self.buckets.push_back((begin, Counts::default()));
+        // Most outcomes fall into the latest bucket, and take no division.
+        if self.buckets.back().is_none_or(|(last, _)| now.0 >= last.0 + width) {
+            self.buckets.push_back((Moment(now.0 / width * width), Counts::default()));
             if self.buckets.len() as u64 > MAX_BUCKETS {
                 self.buckets.pop_front();
             }

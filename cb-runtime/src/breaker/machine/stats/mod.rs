@@ -184,7 +184,7 @@ impl CallStats {
     /// The input of a closed breaker's rules.
     pub(super) fn trip_input(&self, sent: Option<&PendingDelta>, now: Now, with_buckets: bool) -> TripInput {
         let streak = self.unconfirmed(sent).fold(self.streak, |before, delta| delta.streak_after(before));
-        let streak_instances = self.failing_in_streak(sent);
+        let streak_instances = if self.counts_instances { self.failing_in_streak(sent) } else { 0 };
         let mut input = TripInput { streak, streak_instances, ..TripInput::default() };
         if let Some(time) = &self.time {
             let start = Moment(now.at.0.saturating_sub(time.length()));
@@ -192,7 +192,9 @@ impl CallStats {
                 .unconfirmed(sent)
                 .fold(time.sum(now.store_time()), |sum, delta| sum.plus(delta.window_since(start)));
             input.window = input.window.plus(self.previous.window_since(start));
-            input.window_instances = self.failing_since(start);
+            if self.counts_instances {
+                input.window_instances = self.failing_since(start);
+            }
             if with_buckets {
                 input.buckets = self.buckets(time, sent, now);
             }
@@ -201,9 +203,11 @@ impl CallStats {
             let confirmed = self.previous.calls().chain([&last.outcomes]);
             let parts = confirmed.chain(self.unconfirmed(sent).map(PendingDelta::calls));
             input.window = count_window::latest(last.calls(), parts);
-            let more = self.unconfirmed(sent).map(|delta| delta.calls().len()).sum();
-            let fails = self.unconfirmed(sent).any(|delta| delta.calls().since_failure().is_some());
-            input.window_instances = last.failing(more, fails);
+            if self.counts_instances {
+                let more = self.unconfirmed(sent).map(|delta| delta.calls().len()).sum();
+                let fails = self.unconfirmed(sent).any(|delta| delta.calls().since_failure().is_some());
+                input.window_instances = last.failing(more, fails);
+            }
         }
         input
     }

@@ -1,6 +1,6 @@
 //! Count windows: the last N calls.
 
-use super::{Bench, Entry, Instance, about, delta, proposal, propose, rules, seconds};
+use super::{Bench, Entry, StoreClient, about, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
 use crate::store::{
     Batch, CountWindowRequest, CountWindowView, Delta, IDLE, MAX_COUNT, MAX_FAILING, MAX_LAST, OutcomeKind,
@@ -39,7 +39,11 @@ fn appending(calls: u32, outcomes: &[(OutcomeKind, u64)]) -> Entry {
     Entry { delta: Delta { calls: outcomes.to_vec(), ..Delta::default() }, ..asking(calls, 0) }
 }
 
-async fn append(instance: &mut Instance<'_>, calls: u32, outcomes: &[(OutcomeKind, u64)]) -> CountWindowView {
+async fn append(
+    instance: &mut StoreClient<'_>,
+    calls: u32,
+    outcomes: &[(OutcomeKind, u64)],
+) -> CountWindowView {
     last(&instance.say(appending(calls, outcomes)).await)
 }
 

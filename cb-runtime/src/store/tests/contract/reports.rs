@@ -1,7 +1,8 @@
 //! Reports: counts of closed breakers that are far from every limit.
 
 use super::{
-    Bench, Entry, Instance, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds, streak,
+    Bench, Entry, SECOND, StoreClient, about, counts, delta, forced, proposal, propose, rules, seconds,
+    streak,
 };
 use crate::snapshot::State;
 use crate::store::{Acknowledged, Counts, MAX_COUNT, Report, Reported, WindowRequest};
@@ -28,13 +29,13 @@ fn reported(name: &str, successes: u64, failures: u64) -> Reported {
     }
 }
 
-async fn report(instance: &mut Instance<'_>, entries: Vec<Reported>) -> Acknowledged {
+async fn report(instance: &mut StoreClient<'_>, entries: Vec<Reported>) -> Acknowledged {
     instance.seq += 1;
     again(instance, entries).await
 }
 
 /// Under the number that was used last.
-async fn again(instance: &Instance<'_>, entries: Vec<Reported>) -> Acknowledged {
+async fn again(instance: &StoreClient<'_>, entries: Vec<Reported>) -> Acknowledged {
     let report = Report { instance: instance.name.clone(), seq: instance.seq, as_of_us: None, entries };
     instance.bench.store.report(report).await.unwrap()
 }

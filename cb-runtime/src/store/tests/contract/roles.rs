@@ -1,7 +1,7 @@
 //! The role of the one instance that makes health checks.
 
 use super::{
-    Bench, Entry, Instance, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds,
+    Bench, Entry, SECOND, StoreClient, about, counts, delta, forced, proposal, propose, rules, seconds,
 };
 use crate::snapshot::State;
 use crate::store::{IDLE, LeaderRequest, LeaderView, MAX_ROLE_TERM_US, MAX_SPAN_US, Proposal, Record};
@@ -32,7 +32,7 @@ fn giving_up() -> Entry {
     Entry { role: Some(LeaderRequest { want: false, term_us: 0 }), ..about("x") }
 }
 
-async fn say(instance: &mut Instance<'_>, entry: Entry) -> LeaderView {
+async fn say(instance: &mut StoreClient<'_>, entry: Entry) -> LeaderView {
     instance.say(entry).await.role.unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, Entry, Instance, about, delta, forced, forced_by, rules};
+use super::{Bench, Entry, StoreClient, about, delta, forced, forced_by, rules};
 use crate::snapshot::State;
 use crate::store::{MAX_REASON, MAX_SETTINGS, Record, SAID_FOR};
 
@@ -22,7 +22,7 @@ fn saying(settings: &str) -> Entry {
     Entry { settings: settings.into(), ..about("x") }
 }
 
-async fn say(instance: &mut Instance<'_>, settings: &str) -> Option<String> {
+async fn say(instance: &mut StoreClient<'_>, settings: &str) -> Option<String> {
     instance.say(saying(settings)).await.other_settings
 }
 

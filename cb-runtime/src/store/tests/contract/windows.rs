@@ -1,6 +1,6 @@
 //! Time windows.
 
-use super::{Bench, Entry, Instance, SECOND, about, counts, delta, proposal, propose, rules, seconds};
+use super::{Bench, Entry, SECOND, StoreClient, about, counts, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, View, WindowRequest, WindowView};
 
@@ -26,7 +26,7 @@ fn calls(buckets: &[(u64, Counts)]) -> Delta {
     Delta { counts: all, buckets: buckets.to_vec(), ..Delta::default() }
 }
 
-async fn say(instance: &mut Instance<'_>, ask: WindowRequest, delta: Delta) -> View {
+async fn say(instance: &mut StoreClient<'_>, ask: WindowRequest, delta: Delta) -> View {
     instance.say(Entry { window: Some(ask), delta, ..about("x") }).await
 }
 

@@ -17,9 +17,9 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheLimits {
-    pub(super) entries: usize,
-    pub(super) bytes: usize,
-    pub(super) result_bytes: usize,
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
+    pub(crate) result_bytes: usize,
 }
 
 impl Default for CacheLimits {

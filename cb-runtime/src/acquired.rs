@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::counters::Outcome;
-use super::gate::GateWord;
-use super::stopwatch::Stopwatch;
-use super::{Breaker, Core};
+use crate::breaker::counters::Outcome;
+use crate::breaker::gate::GateWord;
+use crate::breaker::stopwatch::Stopwatch;
+use crate::breaker::{Breaker, Core};
 use crate::call::admitted;
 use crate::error::BreakerError;
 

@@ -1,0 +1,142 @@
+//! The parts of a keyed breaker's name, as the arguments of a call give them: a look-up compares them with
+//! those of earlier calls, and needs no text.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// A part of a name.
+#[derive(Clone, Copy, Debug)]
+pub enum NamePart<'a> {
+    /// The bits of a number, a `char` or a `bool`.
+    Number(u64),
+    /// A text.
+    Text(&'a str),
+    /// Of any other type, or with a format: only its text tells it from others.
+    Other,
+}
+
+/// An argument of which a part is made. The compiler chooses how by its type.
+pub struct PartOf<'a, T: ?Sized>(pub &'a T);
+
+/// The choice for types that have no method of their own.
+pub trait OtherPart<'a>: Sized {
+    /// See [`NamePart::Other`].
+    #[doc(hidden)]
+    #[inline]
+    fn circuit_breaker_name_part(self) -> NamePart<'a> {
+        NamePart::Other
+    }
+}
+
+impl<'a, T: ?Sized> OtherPart<'a> for PartOf<'a, T> {}
+
+macro_rules! numbers {
+    ($($type:ty: |$value:ident| $bits:expr;)*) => {$(
+        impl<'a> PartOf<'a, $type> {
+            #[doc(hidden)]
+            #[inline]
+            pub fn circuit_breaker_name_part(self) -> NamePart<'a> {
+                let $value = *self.0;
+                NamePart::Number($bits)
+            }
+        }
+
+        impl<'a> PartOf<'a, &$type> {
+            #[doc(hidden)]
+            #[inline]
+            pub fn circuit_breaker_name_part(self) -> NamePart<'a> {
+                PartOf::<$type>(*self.0).circuit_breaker_name_part()
+            }
+        }
+    )*};
+}
+
+// The arguments of one place of one name always have one type, so bits tell their values apart.
+numbers! {
+    u8: |value| value.into();
+    u16: |value| value.into();
+    u32: |value| value.into();
+    u64: |value| value;
+    usize: |value| value as u64;
+    i8: |value| i64::from(value).cast_unsigned();
+    i16: |value| i64::from(value).cast_unsigned();
+    i32: |value| i64::from(value).cast_unsigned();
+    i64: |value| value.cast_unsigned();
+    isize: |value| value.cast_unsigned() as u64;
+    bool: |value| value.into();
+    char: |value| u32::from(value).into();
+}
+
+macro_rules! texts {
+    ($($type:ty,)*) => {$(
+        impl<'a> PartOf<'a, $type> {
+            #[doc(hidden)]
+            #[inline]
+            pub fn circuit_breaker_name_part(self) -> NamePart<'a> {
+                NamePart::Text(self.0)
+            }
+        }
+    )*};
+}
+
+texts! { str, &str, String, &String, Box<str>, Arc<str>, &Arc<str>, Cow<'_, str>, }
+
+/// A part of a name that a thread has called.
+pub(super) enum KeptPart {
+    Number(u64),
+    Text(Box<str>),
+}
+
+impl KeptPart {
+    /// `None`: its text would have to be made.
+    pub(super) fn of(part: NamePart<'_>) -> Option<Self> {
+        match part {
+            NamePart::Number(number) => Some(KeptPart::Number(number)),
+            NamePart::Text(text) => Some(KeptPart::Text(text.into())),
+            NamePart::Other => None,
+        }
+    }
+
+    pub(super) fn as_part(&self) -> NamePart<'_> {
+        match self {
+            KeptPart::Number(number) => NamePart::Number(*number),
+            KeptPart::Text(text) => NamePart::Text(text),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is(&self, part: NamePart<'_>) -> bool {
+        match (self, part) {
+            (KeptPart::Number(kept), NamePart::Number(number)) => *kept == number,
+            (KeptPart::Text(kept), NamePart::Text(text)) => **kept == *text,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn part_is_chosen_by_the_type() {
+        fn generic<T: ?Sized>(value: &T) -> NamePart<'_> {
+            PartOf(value).circuit_breaker_name_part()
+        }
+        let (number, text, owned) = (&7_u16, "seven", String::from("seven"));
+        assert!(matches!(PartOf(number).circuit_breaker_name_part(), NamePart::Number(7)));
+        assert!(matches!(PartOf(&number).circuit_breaker_name_part(), NamePart::Number(7)));
+        assert!(matches!(PartOf(&-1_i8).circuit_breaker_name_part(), NamePart::Number(u64::MAX)));
+        assert!(matches!(PartOf(&'a').circuit_breaker_name_part(), NamePart::Number(97)));
+        assert!(matches!(PartOf(text).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!(PartOf(&text).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!(PartOf(&owned).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!(PartOf(&&owned).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!(PartOf(&1.5_f64).circuit_breaker_name_part(), NamePart::Other));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        assert!(matches!(PartOf(&address).circuit_breaker_name_part(), NamePart::Other));
+        assert!(matches!(generic(&7_u64), NamePart::Other), "a type parameter may be any type");
+    }
+}

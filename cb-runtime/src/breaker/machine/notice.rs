@@ -1,0 +1,90 @@
+//! Notices: before a decision rests on the fleet's counts, all instances report theirs.
+//!
+//! A rate near its limit may be above it only because other instances have not reported their latest
+//! successes. The first instance to see this asks the store for a notice, which all instances receive. They
+//! then report the breaker with every review, and a decision waits until they have.
+
+use std::time::Duration;
+
+use super::{Now, StateMachine, policy};
+use crate::clock::Moment;
+use crate::snapshot::State;
+use crate::store::{Counts, NOTICE};
+
+/// Fleet counts older than this are refreshed before a decision rests on them.
+const FRESH: Duration = Duration::from_millis(200);
+/// By this time after a notice, all instances have reported what they had counted before it.
+const SETTLING: Duration = Duration::from_millis(130);
+/// A decision waits no longer than this for a notice that the store does not give.
+const NO_NOTICE: Duration = Duration::from_millis(250);
+
+/// The latest notice of a breaker, as this instance knows it.
+#[derive(Debug, Default)]
+pub(super) struct Notice {
+    given_at: Option<Moment>,
+    /// Since when a decision waits for the other instances' reports.
+    awaited_since: Option<Moment>,
+}
+
+impl Notice {
+    /// All instances report the breaker with every review.
+    pub(super) fn is_on(&self, now: Moment) -> bool {
+        self.given_at.is_some_and(|at| now.since(at) < NOTICE)
+    }
+
+    /// It is too early for another one.
+    fn is_recent(&self, now: Moment) -> bool {
+        self.given_at.is_some_and(|at| now.since(at) < NOTICE / 2)
+    }
+
+    /// Whether the fleet's counts of `received_at` may lack reports that the notice has asked for.
+    fn awaits_reports(&mut self, received_at: Option<Moment>, now: Moment) -> bool {
+        let since = *self.awaited_since.get_or_insert(now);
+        let received_after = |at: Moment| received_at.is_some_and(|received| received >= at);
+        let settled = self.given_at.is_some_and(|at| received_after(at.after(SETTLING)));
+        let is_fresh = received_at.is_some_and(|at| now.since(at) <= FRESH);
+        let given_up = now.since(since) >= NO_NOTICE && received_after(since);
+        !(settled && is_fresh || given_up)
+    }
+
+    /// No decision waits any more.
+    pub(super) fn end_wait(&mut self) {
+        self.awaited_since = None;
+    }
+}
+
+impl StateMachine {
+    /// Handles a notice from the store.
+    pub(crate) fn take_notice(&mut self, now: Now) {
+        self.notice.given_at = Some(now.at);
+    }
+
+    /// Whether to request a notice: the fleet's counts are near a limit, and other instances may not know
+    /// that.
+    pub(super) fn wants_notice(&self, now: Now) -> bool {
+        let input = || self.trip_input(now);
+        now.store_up
+            && !self.notice.is_recent(now.at)
+            && self.state() == State::Closed
+            && self.local.is_none()
+            && self.confirmed.is_some()
+            && (policy::nears_limit(&self.settings, input().window)
+                || policy::streak_nears_limit(&self.settings, input().streak))
+    }
+
+    /// Whether a decision on a rate has to wait for the other instances' reports: this instance's own counts
+    /// are not enough for it.
+    pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
+        let rests_on_others = now.store_up && self.stats.has_time_window() && !self.decides_alone(now);
+        rests_on_others && self.notice.awaits_reports(self.received_at, now.at)
+    }
+
+    /// This instance's own counts are enough for a decision, and it knows of hardly any others. (The edges of
+    /// the fleet's window and of its own differ by a bucket.)
+    fn decides_alone(&self, now: Now) -> bool {
+        let Some(own) = self.own_trip_input(now) else { return false };
+        let total = |counts: Counts| counts.successes + counts.failures;
+        let others = total(self.trip_input(now).window).saturating_sub(total(own.window));
+        others <= total(own.window) / 8 && policy::trip(&self.settings, &own, 1).is_some()
+    }
+}

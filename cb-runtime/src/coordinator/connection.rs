@@ -1,0 +1,185 @@
+//! The first contact with the store, and every one after a loss.
+
+use std::sync::Arc;
+
+use super::pace::vary;
+use super::requests::{Sent, patiently};
+use super::stream::Continuity;
+use super::{Coordinator, RETRY};
+use crate::breaker::machine::Want;
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Record};
+
+impl Coordinator {
+    /// Loads the fleet's states, repeats the request whose fate is unknown, and exchanges what has been decided
+    /// and counted since.
+    pub(super) async fn connect(&mut self) {
+        self.context.sign_of_life();
+        if let Some(position) = self.stream.overdue_after() {
+            let next = self.store.history(EventsAt::After(position.id), 1);
+            if let Ok(events) =
+                patiently("reading the event stream", self.context.timeouts.background(), next).await
+            {
+                self.stream.settle_overdue(events.is_empty());
+            }
+        }
+        let sent_at = self.context.clock.now();
+        let before = self.stream.position();
+        let result = match patiently(
+            "reading the fleet's states",
+            self.context.timeouts.background(),
+            self.store.load(),
+        )
+        .await
+        {
+            Ok(load) => self.loaded(&load, &before, sent_at).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                self.continuity = Continuity::Unbroken;
+                self.retry_after = RETRY.0;
+                if !self.context.store_up() {
+                    self.context.set_store_up(true);
+                    if self.ever_up || self.stream.was_lost() {
+                        self.context.events.emit(Event::StoreRestored);
+                    }
+                    self.ever_up = true;
+                    self.stream.resume();
+                }
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    /// What has happened to the stream between these positions. Without a gap, the events themselves show
+    /// which states have ended.
+    pub(super) async fn continuity(&self, before: &Position, now: &Position) -> Result<Continuity, Error> {
+        let is_same = before.incarnation == now.incarnation && before.number == now.number;
+        let known = if is_same && before.id == now.id {
+            Continuity::Unbroken
+        } else if is_same {
+            Continuity::Lost
+        } else if before.followed_by(now) != Continuity::Gap {
+            before.followed_by(now)
+        } else {
+            let next = self.store.history(EventsAt::After(before.id.clone()), 1);
+            let next =
+                patiently("reading the event stream", self.context.timeouts.background(), next).await?;
+            next.first().map_or(Continuity::Gap, |event| before.followed_by(&event.position))
+        };
+        // A closed breaker's keys may have expired since.
+        let is_long_ago = self.context.clock.now().since(self.answered_at) > IDLE / 2;
+        Ok(if is_long_ago { known.max(Continuity::Gap) } else { known })
+    }
+
+    pub(super) async fn loaded(
+        &mut self,
+        load: &Load,
+        before: &Position,
+        sent_at: Moment,
+    ) -> Result<(), Error> {
+        let found = self.continuity(before, &load.position).await?;
+        self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
+        self.measure(load.now_us, sent_at);
+        self.stream.place(&load.position, before);
+        for problem in &load.warnings {
+            self.stream.trouble(&self.context, problem);
+        }
+        if self.continuity == Continuity::Gap {
+            self.breakers.doubt(&load.held, sent_at);
+        }
+        for (name, record) in &load.held {
+            match record {
+                Ok(record) if self.continuity == Continuity::Lost => {
+                    self.breakers.learn(name, record, self.context.clock.now());
+                }
+                Ok(record) => self.breakers.adopt(name, record, self.context.clock.now()),
+                Err(problem) => {
+                    self.missing.insert(name.clone());
+                    self.context.events.error(Error::new(ErrorKind::Data {
+                        what: format!("breaker \"{name}\""),
+                        problem: problem.clone(),
+                    }));
+                }
+            }
+        }
+        if let Some(unknown) = self.unknown.take() {
+            self.send(unknown, true).await?;
+        }
+        if self.continuity == Continuity::Lost {
+            self.write_back(|_| true).await?;
+        }
+        let mut all = self.breakers.all();
+        all.retain(|core| match core.review().want {
+            Want::Exchange => true,
+            _ if core.has_history() => true,
+            Want::Report(_) => {
+                core.mark_counted();
+                false
+            }
+            Want::Nothing => false,
+        });
+        while !all.is_empty() {
+            let batch = all.drain(..all.len().min(MAX_ENTRIES)).collect();
+            self.seq += 1;
+            self.send(Sent::Batch(batch), false).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes states back that the store has lost, of breakers that are not registered here. Those that are
+    /// registered are written back by their exchanges.
+    pub(super) async fn write_back(&mut self, wants: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for held in self.breakers.held(self.context.clock.now(), wants).chunks(MAX_ENTRIES) {
+            let sent_at = self.context.clock.now();
+            self.seq += 1;
+            let entry = |(name, record): &(Arc<str>, Record)| Entry {
+                name: name.clone(),
+                known: Some(record.clone()),
+                ..Entry::default()
+            };
+            let batch = Batch {
+                instance: self.context.instance.clone(),
+                seq: self.seq,
+                as_of_us: self.skew.estimate(sent_at),
+                entries: held.iter().map(entry).collect(),
+                ..Batch::default()
+            };
+            let answer = patiently(
+                "writing states back",
+                self.context.timeouts.response(),
+                self.store.exchange(batch),
+            )
+            .await?;
+            self.measure(answer.now_us, sent_at);
+            for ((name, _), view) in held.iter().zip(answer.views) {
+                if let Ok(view) = view {
+                    self.breakers.adopt(name, &view.record, self.context.clock.now());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The store has not answered: this instance acts locally from now on.
+    pub(super) fn lost(&mut self, error: &Error) {
+        self.retry_at = self.context.clock.now().after(vary(self.retry_after));
+        // All breakers are reviewed when the store is back.
+        self.tense.clear();
+        self.quiet.clear();
+        self.retry_after = (self.retry_after * 2).min(RETRY.1);
+        let was_up = self.context.store_up();
+        self.context.store_failed(error);
+        self.stream.pause();
+        for core in self.breakers.all() {
+            core.store_lost(error);
+        }
+        if was_up || !self.stream.was_lost() {
+            self.stream.set_lost();
+            self.context.events.emit(Event::StoreLost(error.clone()));
+        }
+    }
+}

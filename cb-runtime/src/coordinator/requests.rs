@@ -1,0 +1,188 @@
+//! Exchanges and reports: what is sent, and what is done with the answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Coordinator, MAX_REPORTED};
+use crate::breaker::Core;
+use crate::breaker::machine::Cadence;
+use crate::clock::Moment;
+use crate::error::Error;
+use crate::store::{Batch, MAX_ENTRIES, Position, Report};
+
+/// One request, by the breakers in it.
+pub(super) enum Sent {
+    Batch(Vec<Arc<Core>>),
+    Report(Vec<Arc<Core>>),
+}
+
+impl Coordinator {
+    /// One exchange for these breakers, in as many batches as it takes. Urgent ones come first, including
+    /// those that become urgent meanwhile: a trip must not wait behind thousands of new breakers.
+    pub(super) async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
+        let mut rest = urgent_first(cores);
+        loop {
+            let batch = rest.drain(..rest.len().min(MAX_ENTRIES)).collect();
+            self.seq += 1;
+            if let Err(error) = self.send(Sent::Batch(batch), false).await {
+                return self.lost(&error);
+            }
+            if rest.is_empty() {
+                return;
+            }
+            if self.context.take_urgent() {
+                self.review(self.context.clock.now(), Cadence::Noticed);
+                let mut late = std::mem::take(&mut self.tense);
+                late.append(&mut rest);
+                rest = urgent_first(late);
+            }
+        }
+    }
+
+    /// Reports what quiet breakers have counted. Without counts, an instance asks from time to time whether
+    /// the store still has its data.
+    pub(super) async fn report(&mut self, due: Cadence) {
+        let asks = self.context.clock.now() >= self.pace.ask_at();
+        if !self.context.store_up() || self.resync || self.quiet.is_empty() && !asks {
+            return;
+        }
+        loop {
+            let some = self.quiet.drain(..self.quiet.len().min(MAX_REPORTED)).collect();
+            self.seq += 1;
+            if let Err(error) = self.send(Sent::Report(some), false).await {
+                return self.lost(&error);
+            }
+            if self.quiet.is_empty() {
+                break;
+            }
+        }
+        self.pace.asked(self.context.clock.now());
+        if due == Cadence::Successes {
+            self.pace.reported(due, self.context.clock.now());
+        }
+    }
+
+    /// One request under the current number.
+    pub(super) async fn send(&mut self, sent: Sent, retry: bool) -> Result<(), Error> {
+        self.context.sign_of_life();
+        let result = match &sent {
+            Sent::Batch(cores) => self.send_batch(&once_each(cores), retry).await,
+            Sent::Report(cores) => self.send_report(&once_each(cores), retry).await,
+        };
+        self.unknown = result.is_err().then_some(sent);
+        result
+    }
+
+    pub(super) async fn send_batch(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
+        let sent_at = self.context.clock.now();
+        let before = self.stream.position();
+        let batch = Batch {
+            instance: self.context.instance.clone(),
+            node: self.context.node.clone(),
+            seq: self.seq,
+            as_of_us: self.skew.estimate(sent_at),
+            entries: cores.iter().map(|core| core.encode(retry)).collect(),
+        };
+        let answer =
+            patiently("exchanging counts", self.context.timeouts.response(), self.store.exchange(batch))
+                .await?;
+        self.measure(answer.now_us, sent_at);
+        for (core, view) in cores.iter().zip(&answer.views) {
+            match view {
+                Ok(view) => core.receive(view, answer.now_us),
+                Err(problem) => {
+                    core.receive_error(problem);
+                    self.stream.trouble(&self.context, problem);
+                }
+            }
+        }
+        self.note_answer(&answer.warnings, &answer.position, &before);
+        for core in cores {
+            self.review_one((*core).clone(), Cadence::Noticed);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn send_report(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
+        let sent_at = self.context.clock.now();
+        let before = self.stream.position();
+        let (mut reported, mut entries) = (Vec::new(), Vec::new());
+        for core in cores {
+            if let Some(entry) = core.encode_report(retry) {
+                reported.push(*core);
+                entries.push(entry);
+            }
+        }
+        let report = Report {
+            instance: self.context.instance.clone(),
+            seq: self.seq,
+            as_of_us: self.skew.estimate(sent_at),
+            entries,
+        };
+        let answer =
+            patiently("reporting counts", self.context.timeouts.response(), self.store.report(report))
+                .await?;
+        self.measure(answer.now_us, sent_at);
+        for core in &reported {
+            core.receive_report();
+        }
+        for core in answer.exchange.iter().filter_map(|at| reported.get(*at)) {
+            core.exchange_next();
+        }
+        for name in answer.suspects {
+            match self.breakers.get(&name) {
+                Some(core) => core.exchange_next(),
+                None => drop(self.missing.insert(name)),
+            }
+        }
+        self.note_answer(&answer.warnings, &answer.position, &before);
+        Ok(())
+    }
+
+    /// Handles what every answer contains. Another incarnation, or a stream that has gone back, shows that
+    /// the store has lost data.
+    pub(super) fn note_answer(&mut self, warnings: &[String], position: &Position, before: &Position) {
+        for problem in warnings {
+            self.stream.trouble(&self.context, problem);
+        }
+        let now = self.context.clock.now();
+        if self.stream.misses_events(position, now) || self.stream.is_another(position, before) {
+            self.resync = true;
+            self.context.wake();
+        }
+    }
+
+    pub(super) fn measure(&mut self, store_now: u64, sent_at: Moment) {
+        let now = self.context.clock.now();
+        self.answered_at = now;
+        self.pace.answered(sent_at, now);
+        let skew = self.skew.measure(store_now, sent_at, now);
+        self.context.set_skew(skew);
+    }
+}
+
+/// A breaker that is listed twice has one entry, because it has one entry in flight at a time.
+fn once_each(cores: &[Arc<Core>]) -> Vec<&Arc<Core>> {
+    let mut cores: Vec<_> = cores.iter().collect();
+    // By name, so that a simulation does not depend on addresses.
+    cores.sort_unstable_by(|a, b| (a.name(), Arc::as_ptr(a)).cmp(&(b.name(), Arc::as_ptr(b))));
+    cores.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    cores
+}
+
+fn urgent_first(mut cores: Vec<Arc<Core>>) -> Vec<Arc<Core>> {
+    cores.sort_by_cached_key(|core| !core.take_urgent());
+    cores
+}
+
+/// Limits the wait for an answer. The store's own limit is on its connection.
+pub(super) async fn patiently<T>(
+    doing: &'static str,
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::store(doing, format!("no answer within {limit:?}"))),
+    }
+}
