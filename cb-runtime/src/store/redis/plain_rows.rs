@@ -124,11 +124,11 @@ fn read(fields: &Fields, reported: Option<&[u8]>) -> Option<(Counts, u64, Detail
     Some((counts, streak, Detail { last_failure_at_us: failed_at_us, ..Detail::default() }))
 }
 
-/// The failures of a written streak: `<success>|<failure>*<count>;<failure>*<count>;…`.
+/// The failures of a written streak: `<success>|<failure>*<count>;<failure>*<count>;`.
 fn failures_in(run: &str) -> Option<u64> {
     let (_success, failures) = run.split_once('|')?;
-    failures.split_terminator(';').try_fold(0_u64, |sum, failure| {
-        let (_at, count) = failure.split_once('*')?;
+    failures.split_inclusive(';').try_fold(0_u64, |sum, failure| {
+        let (_at, count) = failure.strip_suffix(';')?.split_once('*')?;
         sum.checked_add(instant(count)?)
     })
 }
@@ -179,13 +179,13 @@ mod tests {
         ("counted", &["state", "closed", "epoch", "0", "successes", "7", "failures", "2", "run", "5|"], None),
         (
             "streak",
-            &["consecutive_failures", "3", "run", "5|6*1;7*2", "last_failure_at", "1700000000000"],
+            &["consecutive_failures", "3", "run", "5|6*1;7*2;", "last_failure_at", "1700000000000"],
             None,
         ),
         ("reported", &[], Some("0|0|5|1700000000000000|4,1")),
         ("both", &["successes", "7", "slow", "1"], Some("0|0|5||4,1,1")),
-        ("both-with-a-streak", &["consecutive_failures", "1", "run", "|6*1"], Some("0|1|9||4")),
-        ("streak-reported-on", &["consecutive_failures", "1", "run", "|6*1"], Some("0|1||8|0,1")),
+        ("both-with-a-streak", &["consecutive_failures", "1", "run", "|6*1;"], Some("0|1|9||4")),
+        ("streak-reported-on", &["consecutive_failures", "1", "run", "|6*1;"], Some("0|1||8|0,1")),
         (
             "recovered",
             &["state", "closed", "epoch", "4", "since_us", "5", "reason", "probes succeeded"],
@@ -194,7 +194,7 @@ mod tests {
         ("recovered-and-reported", &["state", "closed", "epoch", "4", "since_us", "5"], Some("4|0|5||3")),
         ("of-another-epoch", &["state", "closed", "epoch", "0", "successes", "2"], Some("4|0|5||3")),
         ("open", &["state", "open", "epoch", "1", "since_us", "5", "until_us", "9999999999999999"], None),
-        ("sum-is-wrong", &["consecutive_failures", "3", "run", "5|6*1"], None),
+        ("sum-is-wrong", &["consecutive_failures", "3", "run", "5|6*1;"], None),
         ("no-number", &["successes", "many"], None),
         ("report-is-damaged", &["successes", "2"], Some("0|0|5")),
     ];
