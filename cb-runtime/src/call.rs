@@ -403,8 +403,8 @@ pin_project! {
     ///
     /// What costs time in a guarded call is its result on its way through memory: a word that is read while a
     /// part of it is still being written waits for that. So the body is in here by value, the result leaves
-    /// as what nobody drops (the compiler would keep a copy for the case of a panic), it is classified in here,
-    /// where it does not have to be in memory for that, and nothing is written on the way.
+    /// as what nobody drops (the compiler would keep a copy for the case of a panic), it is classified in
+    /// here, where it does not have to be in memory for that, and nothing is written on the way.
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<'a, 'p, F, C> {
         classify: C,

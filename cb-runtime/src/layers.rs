@@ -54,7 +54,7 @@ fn check(module: &str, path: &Path, found: &mut Vec<String>) {
     if path.is_dir() {
         for entry in std::fs::read_dir(path).unwrap() {
             let path = entry.unwrap().path();
-            if !path.file_stem().is_some_and(|name| name == "tests") {
+            if path.file_stem().is_none_or(|name| name != "tests") {
                 check(module, &path, found);
             }
         }

@@ -13,8 +13,8 @@ use crate::event::Event;
 use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Record};
 
 impl Coordinator {
-    /// Loads the fleet's states, repeats the request whose fate is unknown, and exchanges what has been decided
-    /// and counted since.
+    /// Loads the fleet's states, repeats the request whose fate is unknown, and exchanges what has been
+    /// decided and counted since.
     pub(super) async fn connect(&mut self) {
         self.context.sign_of_life();
         if let Some(position) = self.stream.overdue_after() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::ConnectionAddr;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, Value};
+#[cfg(feature = "cluster")]
 use tokio::time::timeout;
 
 use super::open::open;
