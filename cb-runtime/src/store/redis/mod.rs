@@ -13,6 +13,7 @@ pub(crate) mod inspect;
 mod keys;
 mod open;
 mod overview;
+mod plain_rows;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
