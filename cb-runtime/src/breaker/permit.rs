@@ -41,6 +41,12 @@ impl<'a> Asked<'a> {
         Asked { core, word, answer }
     }
 
+    /// A call whose answer is still to be waited for.
+    #[inline]
+    pub(crate) fn unanswered(core: &'a Core) -> Self {
+        Asked { core, word: GateWord::default(), answer: AtGate::Unknown }
+    }
+
     pub(crate) fn granted(permit: CallPermit<'a>) -> Self {
         // Another permit of this word is made at once.
         let permit = ManuallyDrop::new(permit);
@@ -59,6 +65,10 @@ impl<'a> Asked<'a> {
     #[inline]
     pub(crate) fn must_wait(self) -> bool {
         self.answer == AtGate::Unknown
+    }
+
+    pub(crate) fn is_rejected(self) -> bool {
+        self.answer == AtGate::Rejected
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::outages::Outages;
 use super::pace::vary;
-use super::requests::{Sent, patiently};
+use super::requests::Sent;
 use super::stream::Continuity;
 use super::{Coordinator, RETRY};
 use crate::breaker::machine::Want;
@@ -20,21 +20,13 @@ impl Coordinator {
         self.context.sign_of_life();
         if let Some(position) = self.stream.overdue_after() {
             let next = self.store.history(EventsAt::After(position.id), 1);
-            if let Ok(events) =
-                patiently("reading the event stream", self.context.timeouts.background(), next).await
-            {
+            if let Ok(events) = self.wait_for("reading the event stream", next).await {
                 self.stream.settle_overdue(events.is_empty());
             }
         }
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
-        let result = match patiently(
-            "reading the fleet's states",
-            self.context.timeouts.background(),
-            self.store.load(),
-        )
-        .await
-        {
+        let result = match self.wait_for("reading the fleet's states", self.store.load()).await {
             Ok(load) => self.loaded(&load, &before, sent_at).await,
             Err(error) => Err(error),
         };
@@ -64,8 +56,7 @@ impl Coordinator {
             before.followed_by(now)
         } else {
             let next = self.store.history(EventsAt::After(before.id.clone()), 1);
-            let next =
-                patiently("reading the event stream", self.context.timeouts.background(), next).await?;
+            let next = self.wait_for("reading the event stream", next).await?;
             next.first().map_or(Continuity::Gap, |event| before.followed_by(&event.position))
         };
         // A closed breaker's keys may have expired since.
@@ -146,12 +137,7 @@ impl Coordinator {
                 entries: held.iter().map(entry).collect(),
                 ..Batch::default()
             };
-            let answer = patiently(
-                "writing states back",
-                self.context.timeouts.response(),
-                self.store.exchange(batch),
-            )
-            .await?;
+            let answer = self.wait_for("writing states back", self.store.exchange(batch)).await?;
             self.measure(answer.now_us, sent_at);
             for ((name, _), view) in held.iter().zip(answer.views) {
                 if let Ok(view) = view {

@@ -218,7 +218,7 @@ impl Coordinator {
         }
         if !self.context.store_up() {
             if now >= self.review_at() {
-                self.review(now, Cadence::Successes);
+                self.review(now, Cadence::Usual);
                 // All breakers are reviewed when the store is back.
                 self.tense.clear();
                 self.quiet.clear();
@@ -272,7 +272,7 @@ impl Coordinator {
             self.tense.clear();
             self.quiet.clear();
             for core in self.breakers.all() {
-                self.review_one(core, Cadence::Successes);
+                self.review_one(core, Cadence::Usual);
             }
             if self.tense.is_empty() && self.quiet.is_empty() {
                 return;
@@ -281,7 +281,7 @@ impl Coordinator {
             if !tense.is_empty() {
                 self.exchange(tense).await;
             }
-            self.report(Cadence::Successes).await;
+            self.report(Cadence::Usual).await;
         }
     }
 

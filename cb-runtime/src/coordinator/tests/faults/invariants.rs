@@ -95,8 +95,9 @@ impl Instance {
             let Some(before) = before.filter(|before| before.core.as_ptr() == Arc::as_ptr(&core)) else {
                 continue;
             };
-            // An instance that has missed events believes a store that does not know the state.
-            let has_ended = epoch == 0 && deleted.contains(&**core.name());
+            // An instance that has missed events believes a store that does not know the state. It may have
+            // tripped since.
+            let has_ended = epoch <= 1 && deleted.contains(&**core.name());
             assert!(
                 epoch >= before.epoch || has_ended,
                 "the epoch went back from {}: {}",
