@@ -41,7 +41,7 @@ use crate::store::{
 use crate::sync::lock;
 
 /// One instance's way to the store.
-struct StoreLink {
+struct SimulatedLink {
     store: Arc<MemoryStore>,
     fate: AtomicU8,
     /// Hears of every batch before it is answered.
@@ -61,7 +61,7 @@ const CUT: u8 = 1;
 /// The next request arrives, its answer does not.
 const LOSE_ANSWER: u8 = 2;
 
-impl StoreLink {
+impl SimulatedLink {
     async fn through<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.hands.advance(Duration::from_millis(self.delay.load(Ordering::Relaxed)));
         match self.fate.load(Ordering::Relaxed) {
@@ -76,14 +76,14 @@ impl StoreLink {
     }
 }
 
-impl StoreLink {
+impl SimulatedLink {
     fn count(&self, entries: usize) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.entries.fetch_add(entries as u64, Ordering::Relaxed);
     }
 }
 
-impl Store for StoreLink {
+impl Store for SimulatedLink {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
         if let Some(listener) = &mut *lock(&self.listener) {
             listener(&batch);
@@ -110,7 +110,7 @@ impl Store for StoreLink {
 }
 
 struct Member {
-    wire: Arc<StoreLink>,
+    wire: Arc<SimulatedLink>,
     core: Arc<Core>,
     coordinator: Coordinator,
     asked: mpsc::UnboundedSender<Command>,
@@ -137,7 +137,7 @@ impl Fleet {
         let settings = config.resolve().unwrap();
         let instances = (0..size)
             .map(|number| {
-                let wire = Arc::new(StoreLink {
+                let wire = Arc::new(SimulatedLink {
                     store: store.clone(),
                     fate: AtomicU8::new(UP),
                     listener: Mutex::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::RedisStore;
 use super::keys::{decode, encode};
-use super::plain_rows::Reported;
+use super::plain_rows::ReportedRow;
 use super::wire::{DecodeError, ReplyReader};
 use crate::error::Error;
 use crate::store::{BoxFuture, Detail, FleetRow, IDLE, MAX_COUNT, Overview, Record, Roll, Topic};
@@ -51,8 +51,8 @@ impl RedisStore {
         for (encoded, text) in pairs(quiet) {
             let Some(name) = name_of(&encoded).filter(|_| seen.insert(encoded)) else { continue };
             // With a streak, the breaker has a key that holds failures.
-            match Reported::parse(&text).filter(|reported| !reported.has_streak) {
-                Some(Reported { counts, failed_at_us, .. }) => {
+            match ReportedRow::parse(&text).filter(|reported| !reported.has_streak) {
+                Some(ReportedRow { counts, failed_at_us, .. }) => {
                     let view = Ok((Record::closed(), counts, 0));
                     let detail = Detail { last_failure_at_us: failed_at_us, ..Detail::default() };
                     roll.complete.push((FleetRow { name, view }, detail));

@@ -110,7 +110,7 @@ fn read(fields: &Fields, reported: Option<&[u8]>) -> Option<(Counts, u64, Detail
         failed_at_us = Some(instant(failed_at)?.saturating_mul(1000));
     }
     if let Some(reported) = reported {
-        let reported = Reported::parse(std::str::from_utf8(reported).ok()?)?;
+        let reported = ReportedRow::parse(std::str::from_utf8(reported).ok()?)?;
         // A success that was reported may end the streak.
         if streak > 0 && reported.has_success {
             return None;
@@ -134,7 +134,7 @@ fn failures_in(run: &str) -> Option<u64> {
 }
 
 /// What reports have told of a breaker in its first state: `0|<streak>|<success>|<failure>|<counts>`.
-pub(super) struct Reported {
+pub(super) struct ReportedRow {
     /// The breaker's hash holds failures after the latest success.
     pub(super) has_streak: bool,
     has_success: bool,
@@ -142,7 +142,7 @@ pub(super) struct Reported {
     pub(super) counts: Counts,
 }
 
-impl Reported {
+impl ReportedRow {
     /// `None` for a breaker in another state, or what this library has not written.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix("0|")?.split('|');
@@ -157,7 +157,7 @@ impl Reported {
         let (successes, failures, slow) = (counts.next()??, counts.next(), counts.next());
         let counts =
             Counts { successes, failures: failures.unwrap_or(Some(0))?, slow: slow.unwrap_or(Some(0))? };
-        Some(Reported {
+        Some(ReportedRow {
             has_streak,
             has_success: !success.is_empty(),
             failed_at_us: instant(failure),
