@@ -217,6 +217,8 @@ pub struct Outcomes {
     pub ramp_rejected: u64,
     /// Failed and rejected calls that a cached result answered.
     pub cached: u64,
+    /// Failed and rejected calls for which a fallback was called.
+    pub fallback: u64,
 }
 
 impl Outcomes {
@@ -231,6 +233,7 @@ impl Outcomes {
             rejected: self.rejected.saturating_add(other.rejected),
             ramp_rejected: self.ramp_rejected.saturating_add(other.ramp_rejected),
             cached: self.cached.saturating_add(other.cached),
+            fallback: self.fallback.saturating_add(other.fallback),
         }
     }
 }

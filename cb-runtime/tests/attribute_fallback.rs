@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::sync::Mutex;
 
-use cb_runtime::{BreakerError, CallError, circuit_breaker};
+use cb_runtime::{BreakerError, CallError, Registry, circuit_breaker};
 use common::{Broken, bounded};
 
 type Answer = Result<String, Broken>;
@@ -251,4 +251,44 @@ async fn arguments_are_cloned_before_the_body_gets_them() {
     }
     assert_eq!(call(("a".into(), "b".into()), [1, 2]).await, Ok(()));
     assert_eq!(SEEN.take(), ["ab 2", "a b 1"]);
+}
+
+#[tokio::test]
+async fn answers_of_fallbacks_are_counted() {
+    #[circuit_breaker(name = "counts-any", failure_threshold = 2, reset_timeout = "1h", fallback = |_| Ok(1))]
+    async fn any(fails: bool) -> Result<u64, Broken> {
+        if fails { Err(Broken::Down) } else { Ok(0) }
+    }
+    #[circuit_breaker(
+        name = "counts-open", failure_threshold = 2, reset_timeout = "1h", fallback = |_| Ok(1), fallback_on = "open"
+    )]
+    async fn open(fails: bool) -> Result<u64, Broken> {
+        if fails { Err(Broken::Down) } else { Ok(0) }
+    }
+    #[circuit_breaker(
+        name = "counts-error", failure_threshold = 2, reset_timeout = "1h", fallback = |_| Ok(1), fallback_on = "error"
+    )]
+    async fn error(fails: bool) -> Result<u64, Broken> {
+        if fails { Err(Broken::Down) } else { Ok(0) }
+    }
+    #[circuit_breaker(
+        name = "counts-uncached", failure_threshold = 2, reset_timeout = "1h", fallback = |_| Ok(1),
+        cache_ttl = "1h", cache_key = fails
+    )]
+    async fn cached(fails: bool) -> Result<u64, Broken> {
+        if fails { Err(Broken::Down) } else { Ok(0) }
+    }
+    // A success, two failures, which open the circuit, and five rejections. What `cached` knows the answer of
+    // is answered by the cache.
+    for fails in [false, true, true, true, true, true, false, false] {
+        let _ = (any(fails).await, open(fails).await, error(fails).await, cached(fails).await);
+    }
+    let counted = |name| {
+        let outcomes = Registry::global().breaker(name).unwrap().snapshot().outcomes;
+        (outcomes.success, outcomes.failure, outcomes.rejected, outcomes.cached, outcomes.fallback)
+    };
+    assert_eq!(counted("counts-any"), (1, 2, 5, 0, 7));
+    assert_eq!(counted("counts-open"), (1, 2, 5, 0, 5));
+    assert_eq!(counted("counts-error"), (1, 2, 5, 0, 2));
+    assert_eq!(counted("counts-uncached"), (1, 2, 5, 2, 5));
 }

@@ -279,3 +279,32 @@ async fn invalid_settings_of_a_keyed_function_are_reported_once() {
     let told = errors(&mut events);
     assert!(matches!(&told[..], [one] if one.contains("reset_timeout")), "{told:?}");
 }
+
+#[tokio::test]
+async fn calls_of_one_name_share_a_breaker_whatever_its_parts() {
+    struct Region(&'static str);
+    impl fmt::Display for Region {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+    #[circuit_breaker(name = "parts-{region}-{tenant}{id}", failure_threshold = 2)]
+    async fn call(region: Region, tenant: String, id: i32, good: bool) -> Result<u64, Broken> {
+        let _ = (region, tenant, id);
+        answer(good)
+    }
+    #[circuit_breaker(name = "parts-{region}-{tenant}{id}", failure_threshold = 2)]
+    async fn other(region: &str, tenant: &str, id: u64, good: bool) -> Result<u64, Broken> {
+        let _ = (region, tenant, id);
+        answer(good)
+    }
+    assert_eq!(call(Region("eu"), "a".into(), 12, false).await, Err(Broken::Down));
+    assert_eq!(other("eu", "a1", 2, false).await, Err(Broken::Down));
+    assert_eq!(call(Region("eu"), "a".into(), 12, true).await, Err(Broken::Open));
+    assert_eq!(other("eu", "a", 12, true).await, Err(Broken::Open));
+    assert_eq!(other("eu", "a", 13, true).await, Ok(1));
+    assert_eq!(call(Region("us"), "a".into(), 12, true).await, Ok(1));
+    assert_eq!(call(Region("eu"), "a".into(), -12, true).await, Ok(1));
+    assert_eq!(state("parts-eu-a12"), Some(State::Open));
+    assert_eq!(state("parts-eu-a-12"), Some(State::Closed));
+}

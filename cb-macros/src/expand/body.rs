@@ -8,7 +8,7 @@ use syn::spanned::Spanned;
 use super::{Guarded, allowed_for, call_at, call_with, ours_at, return_kind, runtime};
 use crate::signature::{Arg, Output, ReturnedFuture};
 use crate::tokens::mentions;
-use crate::validate::On;
+use crate::validate::{Fallback, On};
 
 impl Guarded<'_> {
     /// `let ended`, where the call has no good result: how it ended; for a fallback also `let args`, what it
@@ -101,11 +101,20 @@ impl Guarded<'_> {
         } else {
             quote_spanned!(Span::mixed_site()=> let output = #rt::Output::of_ended(&ended);)
         };
+        let (ask, wait) = if self.counts_rejections_as_answered() {
+            let wait = quote_spanned!(Span::mixed_site()=> #rt::waited_with_fallback(#rt::wait(asked).await));
+            (quote_spanned!(Span::mixed_site()=> #rt::ask_with_fallback), wait)
+        } else {
+            (
+                quote_spanned!(Span::mixed_site()=> #rt::ask),
+                quote_spanned!(Span::mixed_site()=> #rt::wait(asked).await),
+            )
+        };
         quote_spanned! {Span::mixed_site()=>
             #before
             let #ended = 'call: {
-                let asked = #rt::ask(#breaker);
-                let asked = if #rt::must_wait(asked) { #rt::wait(asked).await } else { asked };
+                let asked = #ask(#breaker);
+                let asked = if #rt::must_wait(asked) { #wait } else { asked };
                 let mut permit = match #rt::admitted(asked) {
                     #rt::Result::Ok(permit) => permit,
                     #rt::Result::Err(rejection) => break 'call #rejected,
@@ -122,6 +131,13 @@ impl Guarded<'_> {
             #output
             #kind
         }
+    }
+
+    /// Whether a rejection is counted together with the answer of the fallback, which follows: with a cache, a
+    /// cached result may answer instead.
+    pub(super) fn counts_rejections_as_answered(&self) -> bool {
+        let answers = |fallback: &Fallback| matches!(fallback.on, On::Any | On::Open);
+        self.plan.cache.is_none() && self.plan.fallback.as_ref().is_some_and(answers)
     }
 
     fn has_predicate(&self) -> bool {
@@ -148,9 +164,17 @@ impl Guarded<'_> {
         let value = self.unwrapped();
         let failed = quote_spanned!(Span::mixed_site()=> #rt::Ended::Failed(#value));
         let timed_out = quote_spanned!(Span::mixed_site()=> #rt::time_out(output, permit, deadline));
+        let count = self.counts_rejections_as_answered().then(|| {
+            let breaker = self.breaker_ref();
+            quote_spanned!(Span::mixed_site()=> #rt::answered_by_fallback(#breaker);)
+        });
         let rejected = quote_spanned!(Span::mixed_site()=> #rt::Ended::Rejected(rejection));
         let with =
             |ended: &TokenStream, args: &TokenStream| quote_spanned!(Span::mixed_site()=> (#ended, #args));
+        let counted = |ended: TokenStream| match &count {
+            Some(count) => quote_spanned!(Span::mixed_site()=> { #count #ended }),
+            None => ended,
+        };
         let none = quote_spanned!(Span::mixed_site()=> #rt::Option::None);
         let args = quote_spanned!(Span::mixed_site()=> args);
         let moved = quote_spanned!(Span::mixed_site()=> (#(#idents,)*));
@@ -180,16 +204,16 @@ impl Guarded<'_> {
             Some(On::Any | On::Error) if self.is_body_first() => Arms {
                 ended: both,
                 clones: None,
-                failed: Some(with(&failed, &args)),
-                timed_out: with(&timed_out, &args),
+                failed: Some(counted(with(&failed, &args))),
+                timed_out: counted(with(&timed_out, &args)),
                 rejected: with(&rejected, &args),
             },
             // Nothing is copied for a call that is not made.
             Some(On::Any | On::Error) => Arms {
                 ended: both,
                 clones: self.cloned_arguments(),
-                failed: Some(with(&failed, &args)),
-                timed_out: with(&timed_out, &args),
+                failed: Some(counted(with(&failed, &args))),
+                timed_out: counted(with(&timed_out, &args)),
                 rejected: quote_spanned! {Span::mixed_site()=>
                     {
                         #allowed

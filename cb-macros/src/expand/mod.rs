@@ -125,11 +125,16 @@ impl Guarded<'_> {
         let of_fallback = self.of_fallback(&fallback.function);
         // In a block, so that the call's result has gone before a fallback is awaited: the function's
         // future can then be sent even if the result cannot.
+        let count = (!self.counts_rejections_as_answered()).then(|| {
+            let (rt, breaker) = (runtime(Span::mixed_site()), self.breaker_ref());
+            quote_spanned!(Span::mixed_site()=> #rt::answered_by_fallback(#breaker);)
+        });
         quote_spanned! {Span::mixed_site()=>
             let (output, args, reason) = {
                 #ended
                 #answer
             };
+            #count
             #of_fallback
         }
     }

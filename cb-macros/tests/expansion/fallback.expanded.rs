@@ -9,9 +9,11 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
     };
     let (output, args, reason) = {
         let (ended, args) = 'call: {
-            let asked = __circuit_breaker::ask(breaker);
+            let asked = __circuit_breaker::ask_with_fallback(breaker);
             let asked = if __circuit_breaker::must_wait(asked) {
-                __circuit_breaker::wait(asked).await
+                __circuit_breaker::waited_with_fallback(
+                    __circuit_breaker::wait(asked).await,
+                )
             } else {
                 asked
             };
@@ -51,14 +53,18 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                     if __circuit_breaker::is_returned(verdict) {
                         return __circuit_breaker::ManuallyDrop::into_inner(value);
                     }
-                    (
-                        __circuit_breaker::Ended::Failed(
-                            __circuit_breaker::ManuallyDrop::into_inner(value),
-                        ),
-                        args,
-                    )
+                    {
+                        __circuit_breaker::answered_by_fallback(breaker);
+                        (
+                            __circuit_breaker::Ended::Failed(
+                                __circuit_breaker::ManuallyDrop::into_inner(value),
+                            ),
+                            args,
+                        )
+                    }
                 }
                 __circuit_breaker::Result::Err(deadline) => {
+                    __circuit_breaker::answered_by_fallback(breaker);
                     (__circuit_breaker::time_out(output, permit, deadline), args)
                 }
             }

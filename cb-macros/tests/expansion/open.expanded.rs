@@ -9,9 +9,11 @@ async fn send(upload: Upload) -> Result<(), SendError> {
     };
     let (output, args, reason) = {
         let (ended, args) = 'call: {
-            let asked = __circuit_breaker::ask(breaker);
+            let asked = __circuit_breaker::ask_with_fallback(breaker);
             let asked = if __circuit_breaker::must_wait(asked) {
-                __circuit_breaker::wait(asked).await
+                __circuit_breaker::waited_with_fallback(
+                    __circuit_breaker::wait(asked).await,
+                )
             } else {
                 asked
             };

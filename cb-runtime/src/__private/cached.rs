@@ -147,9 +147,23 @@ pub fn cache_success<R, K: ReturnKind<R>, Inside>(
     let core = breaker.core();
     if verdict == Verdict::Success
         && let (Some(key), Some(ttl)) = (key, breaker.cache_ttl())
-        && let Some(value) = K::cacheable(value)
         && !core.cache().is_fresh(key, ttl)
     {
+        keep(core, function, key, codec, ttl, K::cacheable(value));
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn keep<T, Inside>(
+    core: &Core,
+    function: CachedFunction<Inside>,
+    key: &CacheKey,
+    codec: Codec<'_, T>,
+    ttl: Duration,
+    value: Option<&T>,
+) {
+    if let Some(value) = value {
         (codec.0.keep)(core, function.caller(core), key.clone(), ttl, value);
     }
 }

@@ -51,6 +51,9 @@ pub trait IntoReason {
     type Reason;
     #[doc(hidden)]
     fn into_reason(self) -> Self::Reason;
+    /// Drops it; in place, where there is mostly nothing to drop.
+    #[doc(hidden)]
+    fn discard(self);
 }
 
 macro_rules! callable {
@@ -62,7 +65,8 @@ macro_rules! callable {
             type Output = Out;
 
             #[inline]
-            fn call(($($A,)*): ($($A,)*), _reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Out {
+            fn call(($($A,)*): ($($A,)*), reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Out {
+                reason.discard();
                 fallback($($A),*)
             }
         }

@@ -48,6 +48,15 @@ impl<E> IntoReason for Reason<'_, E> {
             Reason::Ended(reason) => reason,
         }
     }
+
+    #[inline]
+    fn discard(self) {
+        match self {
+            // Two words.
+            Reason::Rejected(_) => {}
+            Reason::Ended(reason) => drop(reason),
+        }
+    }
 }
 
 /// The return value, or what the fallback is called with.

@@ -49,6 +49,7 @@ pub use return_kind::{
     ValueKind, boxed, never, returning, unnameable, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreakerRef, admitted, ask, end, end_never, has_ended, must_wait, run,
-    run_to_judge, settings, time_out, verdict, wait,
+    MakeSettings, Site, SiteBreakerRef, admitted, answered_by_fallback, ask, ask_with_fallback, end,
+    end_never, has_ended, must_wait, run, run_to_judge, settings, time_out, verdict, wait,
+    waited_with_fallback,
 };

@@ -28,6 +28,8 @@ pub struct PatternSite {
 /// What the attribute says, for one of a generic function's types.
 pub(super) struct KeyedSettings {
     made_by: MakeSettings,
+    /// Tells it from others, by the order of their first calls.
+    number: u32,
     config: BreakerConfig,
     site: KeyedSite,
 }
@@ -144,9 +146,15 @@ impl KeyedSettings {
         let site = KeyedSite { bit: 1, pattern: "tenant-{id}", at: Location::caller() };
         Box::leak(Box::new(KeyedSettings {
             made_by: super::settings,
+            number: 0,
             config: BreakerConfig::default(),
             site,
         }))
+    }
+
+    #[inline]
+    pub(super) fn number(&self) -> u64 {
+        self.number.into()
     }
 
     #[cfg(test)]
@@ -160,8 +168,9 @@ impl KeyedSettings {
         for error in errors {
             registry.report(error);
         }
-        let bit = 1 << (SITES.fetch_add(1, Ordering::Relaxed) % 64);
-        KeyedSettings { made_by, config, site: KeyedSite { bit, pattern: site.pattern, at: site.at } }
+        let number = SITES.fetch_add(1, Ordering::Relaxed);
+        let bit = 1 << (number % 64);
+        KeyedSettings { made_by, number, config, site: KeyedSite { bit, pattern: site.pattern, at: site.at } }
     }
 }
 

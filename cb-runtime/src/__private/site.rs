@@ -167,6 +167,28 @@ pub fn ask(breaker: &SiteBreaker) -> Asked<'_> {
     breaker.core().ask()
 }
 
+/// Asks for leave to make a call that a fallback answers if it is rejected.
+#[expect(clippy::inline_always, reason = "see above")]
+#[inline(always)]
+pub fn ask_with_fallback(breaker: &SiteBreaker) -> Asked<'_> {
+    breaker.core().ask_with_fallback()
+}
+
+/// Counts the fallback's answer to a call that had to wait, and is rejected.
+#[cold]
+pub fn waited_with_fallback(asked: Asked<'_>) -> Asked<'_> {
+    if asked.is_rejected() {
+        asked.core().answered_by_fallback();
+    }
+    asked
+}
+
+/// Counts a fallback's answer.
+#[inline]
+pub fn answered_by_fallback(breaker: &SiteBreaker) {
+    breaker.core().answered_by_fallback();
+}
+
 /// Whether the answer takes a [`wait`].
 #[expect(clippy::inline_always, reason = "see above")]
 #[inline(always)]

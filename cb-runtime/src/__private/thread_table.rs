@@ -144,7 +144,7 @@ impl Table {
 /// in the registry, and do nothing else. `None`: only the text of the name would tell.
 #[inline]
 fn hash(settings: &'static KeyedSettings, parts: &[NamePart<'_>]) -> Option<u64> {
-    let mut hash = ptr::from_ref(settings).addr() as u64;
+    let mut hash = settings.number();
     for part in parts {
         hash = match part {
             NamePart::Number(number) => fold(hash, *number),

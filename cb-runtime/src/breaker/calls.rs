@@ -35,27 +35,63 @@ impl Core {
         }
     }
 
-    /// For what is not closed. One load of the coarse clock at most, and one addition in the thread's own
-    /// line. Returns the word of the call's permit, or of its rejection.
+    /// As [`ask`](Self::ask), where a fallback answers the call if it is rejected.
+    #[expect(clippy::inline_always, reason = "see above")]
+    #[inline(always)]
+    pub(crate) fn ask_with_fallback(&self) -> Asked<'_> {
+        let word = self.gate.word();
+        let (word, answer) = match word.admits_all() {
+            true => (word, AtGate::Admitted),
+            false => self.at_gate_with_fallback(word),
+        };
+        Asked::new(self, word, answer)
+    }
+
+    /// For what is not closed: returns the word of the call's permit, or of its rejection.
     #[inline(never)]
     fn at_gate(&self, word: GateWord) -> (GateWord, AtGate) {
-        let (rejected, outcome) = match word.state() {
-            State::Closed => match self.ask_ramp(word) {
-                Ramped::Rejected => (word.rejected_at(0), Outcome::RampRejected),
-                Ramped::Admitted | Ramped::Over => return (word, AtGate::Admitted),
-            },
-            State::Disabled | State::MetricsOnly => return (word, AtGate::Admitted),
-            State::ForcedOpen => (word.rejected_at(0), Outcome::Rejected),
-            State::Open | State::HalfOpen => {
-                let now = self.context.clock.coarse();
-                if now >= self.rejects_until.load(Ordering::Relaxed) {
-                    return (word, AtGate::Unknown);
-                }
-                (word.rejected_at(now), Outcome::Rejected)
-            }
+        self.reject_until_due(word, Outcome::Rejected, Outcome::RampRejected)
+    }
+
+    #[inline(never)]
+    fn at_gate_with_fallback(&self, word: GateWord) -> (GateWord, AtGate) {
+        self.reject_until_due(word, Outcome::RejectedToFallback, Outcome::RampRejectedToFallback)
+    }
+
+    /// One load of the coarse clock, and one addition in the thread's own line.
+    #[expect(clippy::inline_always, reason = "the outcomes are then constants")]
+    #[inline(always)]
+    fn reject_until_due(
+        &self,
+        word: GateWord,
+        rejected: Outcome,
+        ramp_rejected: Outcome,
+    ) -> (GateWord, AtGate) {
+        if !word.is_open_or_half_open() {
+            return self.in_another_state(word, rejected, ramp_rejected);
+        }
+        let now = self.context.clock.coarse();
+        if now >= self.rejects_until.load(Ordering::Relaxed) {
+            return (word, AtGate::Unknown);
+        }
+        self.counters.add(rejected);
+        (word.rejected_at(now), AtGate::Rejected)
+    }
+
+    #[inline(never)]
+    fn in_another_state(
+        &self,
+        word: GateWord,
+        rejected: Outcome,
+        ramp_rejected: Outcome,
+    ) -> (GateWord, AtGate) {
+        let outcome = match word.state() {
+            State::Closed if self.ask_ramp(word) == Ramped::Rejected => ramp_rejected,
+            State::ForcedOpen => rejected,
+            _ => return (word, AtGate::Admitted),
         };
         self.counters.add(outcome);
-        (rejected, AtGate::Rejected)
+        (word.rejected_at(0), AtGate::Rejected)
     }
 
     #[inline]
@@ -163,12 +199,29 @@ impl Core {
     #[expect(clippy::inline_always, reason = "it is the end of every call")]
     #[inline(always)]
     pub(crate) fn record(&self, word: GateWord, outcome: Outcome) {
-        // A word with a note in it is never the gate's.
-        if outcome == Outcome::Success && word.admits_all() && self.gate.is_unchanged(word) {
-            self.counters.success(&self.context.clock, || self.mark_counted());
-        } else {
-            self.record_slowly(word, outcome, None);
+        if outcome != Outcome::Success {
+            return self.record_slowly(word, outcome, None);
         }
+        // A word with a note in it is never the gate's.
+        if !self.gate.is_unchanged(word) || !word.admits_all() {
+            return self.record_slowly(word, Outcome::Success, None);
+        }
+        if !self.counters.later_success() {
+            self.first_success();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn first_success(&self) {
+        self.counters.first_success(&self.context.clock, || self.mark_counted());
+    }
+
+    /// Counts an answer of a fallback that has not been counted as a rejection.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn answered_by_fallback(&self) {
+        self.counters.add(Outcome::Fallback);
     }
 
     /// Records a failure that determines how long the circuit is open.
@@ -193,7 +246,9 @@ impl Core {
         if plain && lease.is_none() {
             match outcome {
                 Outcome::Success if self.gate.is_current(word) => {
-                    self.counters.success(&self.context.clock, || self.mark_counted());
+                    if !self.counters.later_success() {
+                        self.first_success();
+                    }
                 }
                 Outcome::Success => self.counters.add(Outcome::Late),
                 _ => self.counters.add(outcome),

@@ -30,9 +30,18 @@ pub(crate) enum Outcome {
     SlowFailure,
     /// A failed or rejected call that a cached result has answered; counted in addition to its outcome.
     Cached,
+    /// As [`Rejected`](Self::Rejected) and [`RampRejected`](Self::RampRejected), where the function's fallback
+    /// answers: so a rejection takes one addition.
+    RejectedToFallback,
+    RampRejectedToFallback,
+    /// A failed or rejected call that a fallback has been called for; counted in addition to its outcome.
+    Fallback,
 }
 
-const OUTCOMES: usize = 10;
+const OUTCOMES: usize = 13;
+
+// Two cache lines.
+const _: () = assert!(size_of::<Line>() == 128);
 
 /// The whole of which [`ShardedCounter::add_share`] adds parts.
 pub(crate) const ONE: u64 = 1 << 32;
@@ -149,27 +158,33 @@ impl ShardedCounter {
         self.notes_exactly.store(exactly, Ordering::Relaxed);
     }
 
-    /// Counts a success that has just ended.
-    ///
-    /// `first` is called for the first success that a thread counts after a drain, and not for the others.
+    /// Counts a success that has just ended. `false`: it is not counted, because it is the first that the
+    /// thread counts after a drain; it is a [`first_success`](Self::first_success).
     #[inline]
-    pub(crate) fn success(&self, clock: &Clock, first: impl FnOnce()) {
+    pub(crate) fn later_success(&self) -> bool {
         match self.lines.get(NUMBER.get()) {
             Some(line) if line.noted_in.load(Ordering::Relaxed) == self.span.load(Ordering::Relaxed) => {
                 line.add(Outcome::Success);
+                true
             }
-            _ => self.first_success(clock, first),
+            _ => false,
         }
     }
 
-    /// The first success of a thread after a drain, or any of a thread without a number.
+    /// Counts the first success of a thread after a drain, or any of a thread without a number. `first` is
+    /// called if it is the first.
     #[cold]
     #[inline(never)]
-    fn first_success(&self, clock: &Clock, first: impl FnOnce()) {
+    pub(crate) fn first_success(&self, clock: &Clock, first: impl FnOnce()) {
         let number = NUMBER.get();
         let line = match self.lines.get(number) {
             Some(line) => line,
-            None if number == NONE && take_number() != SHARED => return self.success(clock, first),
+            None if number == NONE && take_number() != SHARED => {
+                if !self.later_success() {
+                    self.first_success(clock, first);
+                }
+                return;
+            }
             // Several threads may note a time here: any of them is one at which a success had ended.
             None => &self.shared,
         };
@@ -253,9 +268,12 @@ impl ShardedCounter {
             ignored: self.sum(Outcome::Ignored),
             cancelled: self.sum(Outcome::Cancelled),
             late: self.sum(Outcome::Late),
-            rejected: self.sum(Outcome::Rejected),
-            ramp_rejected: self.sum(Outcome::RampRejected),
+            rejected: self.sum(Outcome::Rejected) + self.sum(Outcome::RejectedToFallback),
+            ramp_rejected: self.sum(Outcome::RampRejected) + self.sum(Outcome::RampRejectedToFallback),
             cached: self.sum(Outcome::Cached),
+            fallback: self.sum(Outcome::RejectedToFallback)
+                + self.sum(Outcome::RampRejectedToFallback)
+                + self.sum(Outcome::Fallback),
         }
     }
 }
@@ -263,6 +281,12 @@ impl ShardedCounter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn succeed(counters: &ShardedCounter, clock: &Clock) {
+        if !counters.later_success() {
+            counters.first_success(clock, || ());
+        }
+    }
 
     #[test]
     fn nothing_is_lost_between_threads_that_come_and_go() {
@@ -290,15 +314,15 @@ mod tests {
 
         assert_eq!(counters.drain(), Successes { count: 0, latest: None });
         pass(1);
-        counters.success(&clock, || ());
+        succeed(&counters, &clock);
         pass(1);
-        counters.success(&clock, || ());
+        succeed(&counters, &clock);
         assert_eq!(counters.drain(), Successes { count: 2, latest: at(1) });
         assert_eq!(counters.drain(), Successes { count: 2, latest: None });
         pass(1);
-        counters.success(&clock, || ());
+        succeed(&counters, &clock);
         pass(1);
-        std::thread::scope(|scope| scope.spawn(|| counters.success(&clock, || ())).join()).unwrap();
+        std::thread::scope(|scope| scope.spawn(|| succeed(&counters, &clock)).join()).unwrap();
         assert_eq!(counters.drain(), Successes { count: 4, latest: at(4) });
     }
 }

@@ -50,6 +50,12 @@ impl GateWord {
         }
     }
 
+    /// Calls are rejected until some moment.
+    #[inline]
+    pub(crate) fn is_open_or_half_open(self) -> bool {
+        matches!(self.0 & 7, OPEN | HALF_OPEN)
+    }
+
     /// Grows with every change of state.
     #[cfg(test)]
     pub(crate) fn generation(self) -> u64 {

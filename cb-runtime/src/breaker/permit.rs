@@ -67,6 +67,10 @@ impl<'a> Asked<'a> {
         self.answer == AtGate::Unknown
     }
 
+    pub(crate) fn is_rejected(self) -> bool {
+        self.answer == AtGate::Rejected
+    }
+
     #[inline]
     pub(crate) fn admitted(self) -> Result<CallPermit<'a>, Rejection<'a>> {
         let Asked { core, word, answer } = self;

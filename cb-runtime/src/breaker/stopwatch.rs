@@ -70,6 +70,11 @@ impl Stopwatch {
     /// Whether the call, which ends now, was slow.
     #[inline]
     pub(crate) fn is_slow(self, clock: &Clock, limit_us: u64) -> bool {
+        if self.0 & (EXACT | SUSPENDED) == 0 {
+            // Calls that are not measured do not ask.
+            debug_assert!(!self.is_off());
+            return clock.coarse().saturating_sub(self.0) >= limit_us.saturating_mul(COARSE);
+        }
         let begin = self.0 & !(EXACT | SUSPENDED);
         if self.0 & EXACT == 0 {
             begin != 0 && clock.coarse().saturating_sub(begin) >= limit_us.saturating_mul(COARSE)

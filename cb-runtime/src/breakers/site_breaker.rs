@@ -17,9 +17,11 @@ use crate::config::BreakerConfig;
 use crate::sync::lock;
 
 /// A breaker as one annotated function sees it: functions that share a breaker may differ in these durations.
+#[repr(C)]
 pub struct SiteBreaker {
-    core: Arc<Core>,
+    /// First, because a call refers to it: its address is then the breaker's.
     call_timeout: Option<Duration>,
+    core: Arc<Core>,
     cache_ttl: Option<Duration>,
     /// Of a keyed breaker: see [`BreakerMap::swept_at`](super::BreakerMap).
     used_at: AtomicU64,

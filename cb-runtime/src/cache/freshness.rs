@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::FRESH;
 use crate::clock::{COARSE, Clock};
 
 /// The time of each slot's last stamp. Two slots with one place overwrite each other's stamps.
@@ -49,9 +50,16 @@ impl Interval {
         )
     }
 
+    /// A tenth of a TTL, at most [`FRESH`].
     #[inline]
-    pub(super) const fn tenth(self) -> Self {
-        Interval(self.0 / 10)
+    pub(super) fn of_ttl(ttl: Duration) -> Self {
+        const LONGEST: Interval = Interval::of(FRESH);
+        if ttl.as_secs() >= 10 * FRESH.as_secs() { LONGEST } else { Interval::tenth_of(ttl) }
+    }
+
+    #[inline(never)]
+    fn tenth_of(ttl: Duration) -> Self {
+        Interval(Interval::of(ttl).0 / 10)
     }
 
     /// The coarse clock is some milliseconds behind, so a shorter interval is measured exactly instead.

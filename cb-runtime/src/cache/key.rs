@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::encoding::{Encoder, Sink, Unserializable};
@@ -118,6 +119,12 @@ impl KeyBuffer {
         KeyBuffer { bytes: [0; ROOM], len: 0, long: false }
     }
 
+    /// A buffer with one zero in it.
+    #[inline]
+    fn with_zero() -> Self {
+        KeyBuffer { len: 1, ..KeyBuffer::new() }
+    }
+
     fn is_long(&self) -> bool {
         self.long
     }
@@ -170,10 +177,11 @@ impl Arguments {
     /// `version`: the attribute's `cache_version`, which changes when the result's type does.
     #[inline]
     pub(crate) fn new(version: &str) -> Self {
-        let mut buffer = KeyBuffer::new();
-        if !version.is_empty() {
-            Encoder(&mut buffer).text(version);
+        if version.is_empty() {
+            return Arguments { buffer: KeyBuffer::with_zero(), problem: None };
         }
+        let mut buffer = KeyBuffer::new();
+        Encoder(&mut buffer).text(version);
         buffer.put(&[0]);
         Arguments { buffer, problem: None }
     }

@@ -163,8 +163,7 @@ impl Cache {
     /// replace it.
     #[inline]
     pub(crate) fn is_fresh(&self, key: &CacheKey, ttl: Duration) -> bool {
-        const LONGEST: Interval = Interval::of(FRESH);
-        let interval = Interval::of(ttl).tenth().min(LONGEST);
+        let interval = Interval::of_ttl(ttl);
         self.fresh.is_younger(key.local.slot(), Ticks::now(&self.clock), interval)
     }
 

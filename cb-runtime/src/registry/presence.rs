@@ -77,12 +77,22 @@ impl About {
 impl Figures {
     /// As numbers in a fixed order, without the zeros at the end.
     fn numbers(&self) -> Vec<u64> {
-        let Outcomes { success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, cached } =
-            self.outcomes;
+        let Outcomes {
+            success,
+            failure,
+            slow,
+            ignored,
+            cancelled,
+            late,
+            rejected,
+            ramp_rejected,
+            cached,
+            fallback,
+        } = self.outcomes;
         let window = self.window.map_or([0; 4], |w| [1, w.successes, w.failures, w.slow]);
         let mut all = vec![success, failure, slow, ignored, cancelled, late, rejected, ramp_rejected, cached];
         all.extend(window);
-        all.extend([self.would_have_opened, self.would_have_opened_us, self.is_isolated.into()]);
+        all.extend([self.would_have_opened, self.would_have_opened_us, self.is_isolated.into(), fallback]);
         while all.last() == Some(&0) {
             all.pop();
         }
@@ -101,6 +111,7 @@ impl Figures {
             rejected: at(6),
             ramp_rejected: at(7),
             cached: at(8),
+            fallback: at(16),
         };
         let window = Calls { successes: at(10), failures: at(11), slow: at(12) };
         Figures {

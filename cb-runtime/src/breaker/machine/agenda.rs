@@ -45,15 +45,14 @@ pub(crate) enum Want {
     Exchange,
 }
 
-/// How often a quiet breaker is reported, from most to least often. The coordinator's pace has the intervals.
+/// How often a quiet breaker is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cadence {
     /// With every review, for the time of a notice.
     Noticed,
-    /// It has failures to report.
-    Failures,
-    /// It has only successes to report.
-    Successes,
+    /// With the reports of all quiet breakers, even if it has failures: before the fleet's rate nears a
+    /// limit, that of some instance does, whose breaker is tense then.
+    Usual,
 }
 
 impl StateMachine {
@@ -75,19 +74,9 @@ impl StateMachine {
         } else if !self.stats.has_news() {
             Want::Nothing
         } else if self.is_quiet(now) {
-            Want::Report(self.cadence(now.at))
+            Want::Report(if self.notice.is_on(now.at) { Cadence::Noticed } else { Cadence::Usual })
         } else {
             Want::Exchange
-        }
-    }
-
-    fn cadence(&self, now: Moment) -> Cadence {
-        if self.notice.is_on(now) {
-            Cadence::Noticed
-        } else if self.stats.has_unsent_failures() {
-            Cadence::Failures
-        } else {
-            Cadence::Successes
         }
     }
 

@@ -79,11 +79,7 @@ pub(crate) struct RedisStore {
     /// The address has proven right: somebody has answered who speaks our language.
     answered: AtomicBool,
     retention: Retention,
-    /// An answer that is not there by then is not waited for: the connection is dropped, what has become of
-    /// the request is unknown.
-    response_timeout: Duration,
-    /// What a blocking read may take beyond its patience.
-    watch_margin: Duration,
+    timeouts: Timeouts,
     #[cfg(test)]
     clock: Option<Clock>,
 }
@@ -98,7 +94,7 @@ impl RedisStore {
     pub(crate) fn with_timeouts(target: Target, namespace: &str, timeouts: Timeouts) -> Result<Self, Error> {
         let keys = Keys::new(namespace);
         Ok(RedisStore {
-            dialer: Dialer::new(target, timeouts.connection())?,
+            dialer: Dialer::new(target, timeouts.clone())?,
             breaker_prefix: keys.breaker_prefix(),
             window_prefix: keys.window_prefix(),
             keys,
@@ -109,8 +105,7 @@ impl RedisStore {
             moves: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             retention: Retention::default(),
-            response_timeout: timeouts.connection(),
-            watch_margin: timeouts.background(),
+            timeouts,
             #[cfg(test)]
             clock: None,
         })
@@ -130,9 +125,9 @@ impl RedisStore {
     /// Waits longer for answers: tests on a busy machine must not fail because it is busy.
     #[cfg(test)]
     pub(crate) fn patient(mut self) -> Self {
-        let limit = Duration::from_secs(30);
-        self.dialer.limit = limit;
-        RedisStore { response_timeout: limit, watch_margin: limit, ..self }
+        self.timeouts = Timeouts::patient();
+        self.dialer.timeouts = self.timeouts.clone();
+        self
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<(u64, Link)>> {
@@ -152,7 +147,9 @@ impl RedisStore {
     /// that goes away early leaves the connection in order.
     async fn request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
         let (generation, mut link) = self.link().await?;
-        let problem = match timeout(self.response_timeout, request.send(&mut link)).await {
+        let limit = self.timeouts.loss();
+        // After it the connection is dropped, and what has become of the request is unknown.
+        let problem = match timeout(limit, request.send(&mut link)).await {
             Ok(Ok(answer)) => {
                 self.answered.store(true, Ordering::Relaxed);
                 return Ok(answer);
@@ -169,7 +166,7 @@ impl RedisStore {
                 let hint = if fresh { self.dialer.hint_on_silence(&error) } else { "" };
                 format!("{error}{hint}")
             }
-            Err(_) => format!("no answer within {:?}", self.response_timeout),
+            Err(_) => format!("no answer within {limit:?}"),
         };
         self.slot().take_if(|(current, _)| *current == generation);
         Err(Error::store(doing, problem))
