@@ -1,4 +1,4 @@
-//! What Redis has for people who look at the fleet. Plain commands: nothing here has to happen at one moment.
+//! The overview of the fleet, read with plain commands: it need not be a consistent snapshot.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -77,7 +77,7 @@ impl RedisStore {
                 continue;
             }
             for entry in stream.ids {
-                // What cannot be read is nobody's name, and the counts come a little later.
+                // An unreadable notice is skipped: instances then report a little later.
                 news.notices
                     .extend(entry.get::<String>("name").and_then(|name| decode(&name)).map(Arc::from));
                 news.notice = entry.id;

@@ -7,7 +7,7 @@ use crate::store::{
     CountWindowView, Counts, LeaderView, LeaseId, OutcomeKind, Position, Record, View, WindowView, cut,
 };
 
-/// An answer that is not of the form that the scripts give it. Only a script that is not ours could do that.
+/// An answer that does not have the form of the scripts' answers.
 #[derive(Debug)]
 pub(in crate::store::redis) struct DecodeError(pub(super) &'static str);
 
@@ -48,7 +48,7 @@ impl ReplyReader {
         }
     }
 
-    /// Bytes that are not UTF-8 are replaced: somebody else has written them.
+    /// Bytes that are not UTF-8 are replaced: another program has written them.
     pub(in crate::store::redis) fn text(&mut self) -> Result<String, DecodeError> {
         match self.next()? {
             Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
