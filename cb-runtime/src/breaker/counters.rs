@@ -30,8 +30,8 @@ pub(crate) enum Outcome {
     SlowFailure,
     /// A failed or rejected call that a cached result has answered; counted in addition to its outcome.
     Cached,
-    /// As [`Rejected`](Self::Rejected) and [`RampRejected`](Self::RampRejected), where the function's fallback
-    /// answers: so a rejection takes one addition.
+    /// As [`Rejected`](Self::Rejected) and [`RampRejected`](Self::RampRejected), where the function's
+    /// fallback answers: so a rejection takes one addition.
     RejectedToFallback,
     RampRejectedToFallback,
     /// A failed or rejected call that a fallback has been called for; counted in addition to its outcome.
