@@ -257,6 +257,81 @@ fn paused_clients_lose_no_count() {
     }
 }
 
+/// A replica becomes the master, and the old master goes on to run. A proxy that does not know yet leads the
+/// connection that reads the stream to the old one, and the connection for commands to the new one.
+#[test]
+fn watch_on_another_server_than_the_commands_misses_no_event() {
+    let (old, new) = (RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]), RedisServer::start());
+    let proxy = Proxy::start(old.port());
+    let a = Instance::on(&proxy.url());
+    a.assert_undisturbed();
+    let mut events = a.registry.subscribe();
+    let mut epochs = Vec::new();
+    let mut has_received = |count| {
+        while let Some(event) = events.try_recv() {
+            if let Event::Transition(transition) = event {
+                epochs.push(transition.epoch);
+            }
+        }
+        (epochs.len() >= count).then(|| epochs.clone())
+    };
+    block_on(a.breaker.force_open("before the failover")).expect("the store has the override");
+    wait_until(LIMIT, "the event arrives", || has_received(1).is_some());
+    wait_until(LIMIT, "it reads the stream", || old.info("clients", "blocked_clients") == "1");
+    new.cli(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]);
+    wait_until(LIMIT, "the replica follows", || new.info("replication", "master_link_status") == "up");
+    wait_until(LIMIT, "the replica has everything", || new.cli(&["DBSIZE"]) == old.cli(&["DBSIZE"]));
+
+    new.cli(&["REPLICAOF", "NO", "ONE"]);
+    let accepted = proxy.accepted();
+    // The connection for commands is made first.
+    proxy.redirect(&[new.port(), old.port()]);
+    old.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    wait_until(LIMIT, "both connections are made anew", || proxy.accepted() >= accepted + 2);
+    wait_until(LIMIT, "it reads the old stream", || old.info("clients", "blocked_clients") == "1");
+    proxy.redirect(&[new.port()]);
+    let b = Instance::on(&new.url());
+    block_on(b.breaker.release()).expect("the store has the release");
+    block_on(b.breaker.force_open("after the failover")).expect("the store has the override");
+
+    wait_until(LIMIT, "every event arrives", || has_received(3).is_some());
+    assert_eq!(has_received(3), Some(vec![1, 2, 3]));
+    wait_until(LIMIT, "the old server is left", || old.info("clients", "blocked_clients") == "0");
+}
+
+/// Where connections are dropped all the time, the first loss is reported, and then their number.
+#[test]
+fn losses_in_quick_succession_are_reported_with_a_summary() {
+    let redis = RedisServer::start();
+    let a = Instance::on(&redis.url());
+    a.assert_undisturbed();
+    let mut events = a.registry.subscribe();
+    let (mut lost, mut restored, mut summary) = (0, 0, None);
+    wait_until(LIMIT, "the losses are summed up", || {
+        if a.registry.store_status().is_up() {
+            redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+        while let Some(event) = events.try_recv() {
+            match event {
+                Event::StoreLost(_) => lost += 1,
+                Event::StoreRestored => restored += 1,
+                Event::Error(error) if error.to_string().contains("more, each time") => {
+                    summary = Some(error);
+                }
+                _ => {}
+            }
+        }
+        summary.is_some()
+    });
+    let summary = summary.expect("waited for");
+    assert!(summary.is_store(), "{summary}");
+    // On a machine that stalls, a loss may last.
+    assert!(
+        lost <= 4 && restored <= lost,
+        "{lost} losses and {restored} ends were reported, then: {summary}"
+    );
+}
+
 /// A fault of the network, and how it ends.
 fn survives(fault: impl Fn(&Proxy)) {
     let redis = RedisServer::start();

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use cb_runtime::{Breaker, BreakerConfig, Registry};
@@ -184,29 +184,59 @@ fn listen(address: &str) {
     writeln!(redis, "SUBSCRIBE {CHANNEL}\r").expect("it is listening");
     let mut lines = BufReader::new(redis).lines().map_while(Result::ok);
     lines.by_ref().find(|line| line == "subscribe").expect("it answers");
+    let heard = Arc::new(AtomicU64::new(0));
+    let counter = heard.clone();
+    std::thread::spawn(move || {
+        while lines.any(|line| line == "message") {
+            counter.fetch_add(1, Ordering::Release);
+        }
+    });
     say(&Word::Ready);
-    while lines.any(|line| line == "message") {
-        say(&Word::Rejected(now()));
+    let mut known = 0;
+    loop {
+        let count = heard.load(Ordering::Acquire);
+        if count == known {
+            std::hint::spin_loop();
+        } else {
+            known = count;
+            say(&Word::Rejected(now()));
+        }
     }
 }
 
 /// Publishes messages, for a comparison: the least that it takes to tell another process anything by Redis.
-pub struct Publisher(TcpStream);
+/// As a trip does, a message goes from the thread that has it to the one with the connection, and over there
+/// from the one with the connection to one that looks for it.
+pub struct Publisher {
+    orders: Sender<()>,
+    answers: Receiver<()>,
+}
 
 impl Publisher {
     pub fn new(url: &str) -> Self {
-        let redis = TcpStream::connect(address(url)).expect("the server is there");
+        let mut redis = TcpStream::connect(address(url)).expect("the server is there");
         redis.set_nodelay(true).expect("it is connected");
-        Publisher(redis)
+        let (orders, ordered) = channel();
+        let (answered, answers) = channel();
+        std::thread::spawn(move || {
+            let command = format!("PUBLISH {CHANNEL} x\r\n");
+            for () in ordered {
+                redis.write_all(command.as_bytes()).expect("it is listening");
+                let mut answer = [0; 64];
+                let _ = redis.read(&mut answer).expect("it answers");
+                if answered.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        Publisher { orders, answers }
     }
 
     /// When it began.
     pub fn publish(&mut self) -> u64 {
-        let command = format!("PUBLISH {CHANNEL} x\r\n");
         let began = now();
-        self.0.write_all(command.as_bytes()).expect("it is listening");
-        let mut answer = [0; 64];
-        let _ = self.0.read(&mut answer).expect("it answers");
+        self.orders.send(()).expect("the thread is there");
+        self.answers.recv().expect("it answers");
         began
     }
 }

@@ -227,8 +227,14 @@ fn text(field: &str, text: &str) -> Result<String, Refusal> {
     Ok(text.into())
 }
 
+/// The longest time of an override with an expiry.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
 fn span(text: &str) -> Result<Duration, Refusal> {
     match humantime::parse_duration(text.trim()) {
+        Ok(span) if span > LONGEST => Err(Refusal::Invalid(
+            "\"for\" must be at most 10 years; without it, an override stays until it is released".into(),
+        )),
         Ok(span) if span >= Duration::from_secs(1) => Ok(span),
         Ok(_) => Err(Refusal::Invalid("\"for\" must be at least 1s, as in \"30m\" or \"2h\"".into())),
         Err(error) => {

@@ -66,14 +66,14 @@ impl FleetSettings {
         }
         if let Some(rate) = setting("failure_rate_threshold") {
             let window = setting("window").or(setting("window_calls"));
-            let of = window.map_or_else(String::new, |window| match window.parse::<u32>() {
-                Ok(calls) => format!(" of the last {calls} calls"),
-                Err(_) => format!(" of the calls in {window}"),
+            let within = window.map_or_else(String::new, |window| match window.parse::<u32>() {
+                Ok(calls) => format!(" in the last {calls} calls"),
+                Err(_) => format!(" in {window}"),
             });
-            rules.push(format!("{}{of} failed", percent(rate)));
+            rules.push(format!("{} failures{within}", percent(rate)));
         }
         if let Some(rate) = setting("slow_call_rate_threshold") {
-            rules.push(format!("{} slow", percent(rate)));
+            rules.push(format!("{} slow calls", percent(rate)));
         }
         if setting("strategy").is_some() {
             rules.push("a strategy of its own".into());

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use cb_runtime::State;
+use cb_runtime::{BreakerConfig, State};
 use cb_testkit::Proxy;
 use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ async fn an_application_opens_its_circuit_when_its_calls_fail() {
         (Some(redis), url)
     };
     let registry = cb_runtime::Registry::builder().redis(url).namespace(common::NAMESPACE).build().unwrap();
-    let config = cb_runtime::BreakerConfig::default().failure_threshold(3);
+    let config = BreakerConfig::default().failure_threshold(3);
     let breaker = registry.get_or_create("payments", config);
     fail(&breaker, 1).await;
     let told = || std::io::stdin().read_line(&mut String::new()).unwrap();
@@ -236,6 +236,47 @@ async fn without_a_token_the_page_offers_no_action() {
     browser.open(&fleet, "#breaker=payments");
     browser.until("#detail", "read-only");
     assert_eq!(browser.order("count", json!({ "selector": "#detail [data-action]" })), json!(0));
+    browser.no_complaints();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn details_show_the_window_settings_with_their_origin_drift_and_the_timeline() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    let config = |limit| BreakerConfig::default().failure_rate_threshold(limit).minimum_calls(100);
+    let breaker = fleet.application.get_or_create("payments", config(0.5));
+    breaker.by("maria").force_open("migration of the ledger").await.unwrap();
+    fleet.control("payments").by("maria").because("the migration is done").release().await.unwrap();
+    succeed(&breaker, 6).await;
+    fail(&breaker, 2).await;
+    let other = common::registry(&fleet.redis);
+    succeed(&other.get_or_create("payments", config(0.25)), 1).await;
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "");
+    browser.until(&row("payments"), "settings differ");
+    browser.click(&row("payments"));
+    browser.until("#detail .meter", "2 of 9 calls failed (22 %)");
+    browser.until("#detail", "failures in 1m.");
+    browser.until("#detail .table tr", "failure_rate_threshold");
+    browser.until("#detail .table", "attribute");
+    browser.until("#detail .note", "differs: failure_rate_threshold 0.");
+    browser.until("#detail .timeline", "migration of the ledger");
+    browser.until("#detail .timeline", "the migration is done");
+    browser.until("#detail .timeline", "by maria");
+    browser.no_complaints();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn details_of_a_metrics_only_circuit_say_how_often_it_would_have_opened() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    let breaker = fleet.breaker("quotes");
+    breaker.by("maria").metrics_only("the limits are new").await.unwrap();
+    fail(&breaker, 3).await;
+    assert_eq!(breaker.state(), State::MetricsOnly);
+    let mut browser = Browser::start().await;
+    browser.open(&fleet, "#breaker=quotes");
+    browser.until(&row("quotes"), "would have opened 1×");
+    browser.until("#detail [data-figure=would-have-opened]", "1 time, last at");
+    browser.until("#detail", "the limits are new — maria");
     browser.no_complaints();
 }
 

@@ -86,6 +86,10 @@ fn exit_codes_tell_what_went_wrong() {
     assert_eq!(code(&["open", "orders"], "--reason"), 2);
     assert_eq!(code(&["open", "orders", "--reason", " ", "--yes"], "\"reason\" is missing"), 2);
     assert_eq!(code(&["open", "orders", "--reason", "r", "--for", "soon", "--yes"], "such as \"30m\""), 2);
+    assert_eq!(
+        code(&["open", "orders", "--reason", "r", "--for", "900years", "--yes"], "at most 10 years"),
+        2
+    );
     assert_eq!(code(&["list", "--state", "ajar"], "there are closed, open"), 2);
     assert_eq!(code(&["open", "orders", "--reason", "r"], "add --yes"), 5);
     let state = json_of(&run(&redis, &["show", "orders", "--json"]))["state"].clone();
@@ -341,6 +345,35 @@ fn errors_are_json_for_those_who_asked_for_json() {
     assert_eq!((failed.status.code(), &said["exit_code"]), (Some(3), &json!(3)));
     assert!(said["error"].as_str().unwrap().contains("did you mean"), "{said}");
     assert!(failed.stdout.is_empty());
+}
+
+#[test]
+fn invalid_arguments_are_json_for_those_who_asked_for_json() {
+    let redis = RedisServer::start();
+    for (arguments, said) in [
+        (&["--json", "list", "--state", "ajar"][..], "there are closed, open"),
+        (&["open", "orders", "--json"], "--reason"),
+        (&["--json", "frobnicate"], "unrecognized subcommand"),
+    ] {
+        let output = run(&redis, arguments);
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), &error["exit_code"]), (Some(2), &json!(2)));
+        assert!(error["error"].as_str().unwrap().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn doctor_tells_a_frozen_server_from_one_that_is_gone() {
+    let redis = RedisServer::start();
+    redis.freeze();
+    let frozen = run(&redis, &["doctor"]);
+    redis.thaw();
+    assert_eq!(frozen.status.code(), Some(1));
+    assert!(text(&frozen.stdout).contains("frozen or busy"), "{frozen:?}");
+    redis.stop();
+    let gone = run(&redis, &["doctor"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone.stdout).contains("is Redis running"), "{gone:?}");
 }
 
 #[test]

@@ -97,15 +97,52 @@ impl<E: Error> Error for CallError<E> {
     }
 }
 
-/// What the closure of [`Breaker::call`] returns. An `async` closure implements `FnOnce` with such a future.
+/// What [`Breaker::call`] can guard: a closure that returns a future of a `Result`, as an `async` closure
+/// does.
+///
+/// There are two implementations (`Guarding` tells which), one of them for nothing. Where neither of two
+/// fits, the compiler has no type of the future and reports one error. With a single implementation it would
+/// go on with that one's types, and report the mistake again at the `.await`.
 #[diagnostic::on_unimplemented(
-    message = "the closure of `Breaker::call` returns `{Self}`, which is not a future of a `Result`",
-    label = "write `async || …`"
+    message = "the closure of `Breaker::call` does not return a future of a `Result`",
+    label = "write `async || …`, with a `Result` as its value"
 )]
-pub trait ResultFuture<T, E>: Future<Output = Result<T, E>> {}
+pub trait GuardedBody<Guarding> {
+    /// The future of the guarded call.
+    type Call<'a>;
+
+    #[doc(hidden)]
+    fn guarded_by(self, breaker: &Breaker) -> Self::Call<'_>;
+}
+
+/// The implementation for closures.
+pub enum ByCall {}
+/// The implementation for nothing.
+pub enum ByNothing {}
+
+/// Nothing implements it.
+pub trait Nothing {}
 
 #[diagnostic::do_not_recommend]
-impl<T, E, F: Future<Output = Result<T, E>>> ResultFuture<T, E> for F {}
+impl<T, E, C, F> GuardedBody<ByCall> for C
+where
+    C: FnOnce() -> F,
+    F: Future<Output = Result<T, E>>,
+{
+    type Call<'a> = GuardedCall<'a, C, F>;
+
+    #[inline]
+    fn guarded_by(self, breaker: &Breaker) -> GuardedCall<'_, C, F> {
+        GuardedCall { breaker, call: Some(self), wait: None, body: None, suspended: None }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<C: Nothing> GuardedBody<ByNothing> for C {
+    type Call<'a> = ();
+
+    fn guarded_by(self, _: &Breaker) {}
+}
 
 impl Breaker {
     /// Makes a call under this breaker's guard: the same as the attribute does, without fallback and cache.
@@ -116,24 +153,105 @@ impl Breaker {
     /// the operator, else from the config that this handle was made with, else from the registry's
     /// defaults), a tokio runtime with a timer is needed.
     ///
+    /// ```
+    /// # async fn fetch(id: u64) -> std::io::Result<u64> { Ok(id) }
+    /// # type Error = cb_runtime::CallError<std::io::Error>;
+    /// # async fn example(breaker: cb_runtime::Breaker) -> Result<(), Error> {
+    /// let user = breaker.call(async || fetch(7).await).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`CallError::Rejected`] without having called `call`, [`CallError::TimedOut`] after dropping it,
     /// [`CallError::Failed`] with its own error.
-    pub async fn call<T, E, F: ResultFuture<T, E>>(
-        &self,
-        call: impl FnOnce() -> F,
-    ) -> Result<T, CallError<E>> {
-        let asked = self.core().ask();
-        let asked = if asked.must_wait() { wait(asked).await } else { asked };
-        let rejected = |rejection: Rejection<'_>| CallError::Rejected(rejection.into_error());
-        let mut permit = asked.admitted().map_err(rejected)?;
-        let body = async move { call().await };
-        match run(&mut permit, self.given_call_timeout(), body, AtOnce(ResultItself)).await {
-            Ok(result) => {
-                permit.has_ended();
-                ManuallyDrop::into_inner(result).map_err(CallError::Failed)
+    #[inline]
+    pub fn call<Guarding, C: GuardedBody<Guarding>>(&self, call: C) -> C::Call<'_> {
+        call.guarded_by(self)
+    }
+}
+
+pin_project! {
+    /// The future of [`Breaker::call`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct GuardedCall<'a, C, F> {
+        breaker: &'a Breaker,
+        call: Option<C>,
+        wait: Option<Admit<'a>>,
+        #[pin]
+        body: Option<F>,
+        suspended: Option<Suspended<'a>>,
+    }
+}
+
+impl<'a> Admit<'a> {
+    /// Polls the one that is kept, or a new one.
+    #[cold]
+    fn poll_kept(kept: &mut Option<Admit<'a>>, core: &'a Core, cx: &mut Context<'_>) -> Poll<Asked<'a>> {
+        Pin::new(kept.get_or_insert(Admit { core, waiting: None })).poll(cx)
+    }
+}
+
+/// What a suspended call keeps. During a poll it is on the stack, where a panic drops the permit.
+struct Suspended<'a> {
+    permit: CallPermit<'a>,
+    watch: Stopwatch,
+    deadline: Option<Arc<CallDeadline>>,
+}
+
+impl<T, E, C, F> Future for GuardedCall<'_, C, F>
+where
+    C: FnOnce() -> F,
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, CallError<E>>;
+
+    #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let mut running = if let Some(call) = this.call.take() {
+            let core = this.breaker.core();
+            let asked = if this.wait.is_none() { core.ask() } else { Asked::unanswered(core) };
+            let asked = if asked.must_wait() {
+                match Admit::poll_kept(this.wait, core, cx) {
+                    Poll::Ready(asked) => asked,
+                    Poll::Pending => {
+                        *this.call = Some(call);
+                        return Poll::Pending;
+                    }
+                }
+            } else {
+                asked
+            };
+            let mut permit = match asked.admitted() {
+                Ok(permit) => permit,
+                Err(rejection) => return Poll::Ready(Err(CallError::Rejected(rejection.into_error()))),
+            };
+            let watch = permit.stopwatch();
+            this.body.set(Some(permit.guard(call)));
+            Suspended { permit, watch, deadline: None }
+        } else {
+            this.suspended.take().expect("a call is polled until it has ended")
+        };
+        let Some(body) = this.body.as_mut().as_pin_mut() else { unreachable!("a suspended call has a body") };
+        if let Poll::Ready(result) = running.permit.guard(|| body.poll(cx)) {
+            let result = ManuallyDrop::new(result);
+            running.permit.took(running.watch);
+            this.body.set(None);
+            end(running.permit, ResultItself, &*result);
+            return Poll::Ready(ManuallyDrop::into_inner(result).map_err(CallError::Failed));
+        }
+        let Suspended { permit, watch, deadline } = &mut running;
+        match suspend(permit, *this.breaker.given_call_timeout(), watch, deadline, cx) {
+            Poll::Pending => {
+                *this.suspended = Some(running);
+                Poll::Pending
             }
-            Err(deadline) => Err(CallError::TimedOut(deadline.timed_out(permit))),
+            Poll::Ready(deadline) => {
+                this.body.set(None);
+                Poll::Ready(Err(CallError::TimedOut(deadline.timed_out(running.permit))))
+            }
         }
     }
 }

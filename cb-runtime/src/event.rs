@@ -63,7 +63,9 @@ pub enum Event {
         /// The rule, with its figures and the limit.
         reason: String,
     },
-    /// The store does not answer. From now on this instance decides locally.
+    /// The store does not answer. From now on this instance decides locally. Where connections are dropped
+    /// all the time, losses of less than a second in the ten seconds after such an event are not sent one by
+    /// one, nor are their ends: an [`Error`](Event::Error) tells their number.
     StoreLost(Error),
     /// The store answers again, and this instance has adopted the fleet's states.
     StoreRestored,

@@ -104,7 +104,7 @@ pub mod tower;
 
 pub use acquired::Permit;
 pub use breaker::Breaker;
-pub use call::CallError;
+pub use call::{CallError, GuardedCall};
 #[cfg(feature = "macros")]
 #[doc = include_str!("circuit_breaker.md")]
 #[doc(inline)]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-/// `"2026-03-01T12:30:00.250000Z"`: what browsers, databases and people read.
+/// As RFC 3339: `"2026-03-01T12:30:00.250000Z"`.
 pub(crate) fn time<S: Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
     option_time(&Some(*time), out)
 }

@@ -310,9 +310,9 @@ pub struct FleetBreaker {
     /// The window that the fleet judges by, as the instance that knows most of it sees it. See `outcomes` for
     /// when it is known.
     pub window: Option<WindowSnapshot>,
-    /// The calls of all living instances since each of them was started. Instances tell of their calls only
-    /// while somebody asks for them: the first answer may have this instance's alone, and from five seconds
-    /// later on they are a second old. An instance with more than 2,000 breakers tells of 2,000.
+    /// The calls of all living instances since their start. Instances publish their calls only while the
+    /// fleet is observed: the first answer may contain only this instance's, and from five seconds later on
+    /// they are at most a second old. An instance with more than 2,000 breakers publishes 2,000 of them.
     pub outcomes: Outcomes,
     /// The number of times that a metrics-only breaker would have opened, on all living instances since each
     /// was started. See `outcomes` for when it is known.

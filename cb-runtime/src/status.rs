@@ -14,6 +14,8 @@ pub(crate) struct Connection {
     status: Mutex<Option<StoreStatus>>,
     /// Notified at every change.
     changed: Condvar,
+    #[cfg(test)]
+    pub(crate) failures: std::sync::atomic::AtomicU64,
 }
 
 impl Connection {
@@ -29,6 +31,8 @@ impl Connection {
     /// The store has not answered. It is lost `since` then, unless it was before. `error` replaces the
     /// previous one.
     pub(crate) fn is_lost(&self, since: SystemTime, error: &Error) {
+        #[cfg(test)]
+        self.failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.change(|status| {
             let since = match status {
                 Some(StoreStatus::Lost { since, .. }) => *since,

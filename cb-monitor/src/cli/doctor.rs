@@ -15,6 +15,8 @@ use crate::fleet::Instances;
 
 /// Nothing may take longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A server that answers later to a PING is not looked at further.
+const ANSWER: Duration = Duration::from_secs(3);
 /// Scripts need what came with this version.
 const OLDEST: (u32, u32) = (6, 2);
 /// A clock that differs by more confuses people who read logs; the fleet itself compares Redis' clock only.
@@ -90,12 +92,14 @@ async fn look_at(servers: &mut [Server], namespace: &str, findings: &mut Finding
     permissions(servers, namespace, findings).await;
 }
 
-/// What a server says to a client that has not logged in.
+/// What a server says to a client that has not logged in; or that it says nothing.
 async fn refusal(servers: &mut [Server]) -> Option<String> {
-    for Server { connection, .. } in servers {
-        match cmd("PING").query_async::<()>(connection).await {
-            Err(error) if error.code() == Some("NOAUTH") => return Some(error.to_string()),
-            _ => {}
+    for Server { address, connection } in servers {
+        let ping = cmd("PING");
+        match tokio::time::timeout(ANSWER, ping.query_async::<()>(connection)).await {
+            Ok(Err(error)) if error.code() == Some("NOAUTH") => return Some(error.to_string()),
+            Ok(_) => {}
+            Err(_) => return Some(format!("{address} has not answered within {ANSWER:?}")),
         }
     }
     None
@@ -110,6 +114,8 @@ fn advice(error: &str) -> String {
         "check user and password in --redis"
     } else if error.contains("refused") {
         "is Redis running, and the port right?"
+    } else if ["not answered within", "no answer", "timed out"].iter().any(|said| error.contains(said)) {
+        "it accepts connections, so it is frozen or busy: look at its processor and its SLOWLOG"
     } else if error.contains("DB index") {
         "the database in the address does not exist"
     } else if error.contains("certificate") {

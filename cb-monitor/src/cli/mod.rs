@@ -44,10 +44,12 @@ const EXIT_CODES: &str = "Exit codes:
   5  not confirmed";
 
 impl Failure {
+    const USAGE: u8 = 2;
+
     fn code(&self) -> u8 {
         match self {
             Failure::Reported | Failure::Other(_) => 1,
-            Failure::Usage(_) => 2,
+            Failure::Usage(_) => Failure::USAGE,
             Failure::Unknown(_) => 3,
             Failure::Store(_) => 4,
             Failure::Unconfirmed(_) => 5,
@@ -74,7 +76,10 @@ impl From<std::io::Error> for Failure {
 
 /// Runs it.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return invalid(&error),
+    };
     let json = arguments.json;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -87,15 +92,28 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             match failure.message() {
-                Some(error) if json => {
-                    eprintln!("{}", serde_json::json!({ "error": error, "exit_code": failure.code() }));
-                }
+                Some(error) if json => print_json_error(error, failure.code()),
                 Some(error) => eprintln!("cbctl: {error}"),
                 None => {}
             }
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Answers arguments that cannot be read, and `--help`.
+fn invalid(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let message = error.render().to_string();
+        let message = message.trim().strip_prefix("error: ").unwrap_or_default();
+        print_json_error(message.split("\n\n").next().unwrap_or_default(), Failure::USAGE);
+        return ExitCode::from(Failure::USAGE);
+    }
+    error.exit()
+}
+
+fn print_json_error(error: &str, code: u8) {
+    eprintln!("{}", serde_json::json!({ "error": error, "exit_code": code }));
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {

@@ -70,7 +70,7 @@ function drawProblem(name, error) {
 export function drawDetail() {
   const box = $("detail"), row = known.detail;
   const shape = [row.name, row.state, row.epoch, row.reason, row.actor, row.timeline.length, row.can_act, row.local,
-    row.limits, row.instances, row.leader, row.isolated, !!row.window, row.would_have_opened > 0];
+    row.limits, row.instances, row.leader, row.isolated, !!row.window, row.would_have_opened > 0, row.openings > 0];
   const key = JSON.stringify(shape);
   if (box.hidden || drawn !== key || box.dataset.name !== row.name) {
     // Built anew only where its shape changes: focus stays where it is otherwise.
@@ -144,7 +144,8 @@ function build(box, row) {
     card("Failure rate", "rate"), card("Calls", "calls"), card("Failures in this state", "failures"), card("Failures in a row", "streak"),
     card("Rejected", "rejected"), card("Answered from cache", "cached"));
   if (row.per_second.fallback !== undefined) cards.append(card("Answered by fallback", "fallback"));
-  cards.append(row.state === "half-open" ? card("Probes under way", "probes") : card("Opened in a row", "openings"));
+  if (row.state === "half-open") cards.append(card("Probes under way", "probes"));
+  else if (row.openings > 0) cards.append(card("Opened in a row", "openings"));
   if (row.would_have_opened > 0) {
     const would = card("Would have opened", "would-have-opened");
     would.classList.add("wide", "metrics-only");

@@ -21,6 +21,7 @@ export function trend(svg, row) {
   const key = `${row.name} ${limit ?? ""} ${points.join()}`;
   if (svg.dataset.key === key) return;
   svg.dataset.key = key;
+  const isEmpty = points.every((value) => value === null);
   svg.classList.toggle("calm", points.every((value) => !value));
   const step = 100 / (POINTS - 1), left = 100 - (points.length - 1) * step;
   let line = "", area = "", start = null;
@@ -39,5 +40,5 @@ export function trend(svg, row) {
   const draw = (name, path) => svg.querySelector(`.${name}`).setAttribute("d", path);
   draw("area", area);
   draw("line", line);
-  draw("limit", limit ? `M0 ${height(limit)}H100` : "");
+  draw("limit", limit && !isEmpty ? `M0 ${height(limit)}H100` : "");
 }

@@ -60,8 +60,8 @@ export function reason(row) {
   return row.failure_rate > 0 ? "some calls fail" : "no trouble";
 }
 
-/** What became of calls that the function did not answer: "45 rejected, 12 from cache". */
+/** What became of calls that the function did not answer: "45 / s rejected, 12 / s cached". */
 export function instead({ rejected, cached, fallback }) {
   const parts = [[rejected, "rejected"], [cached, "cached"], [fallback, "fallback"]];
-  return parts.filter(([value]) => value > 0).map(([value, word]) => `${rate(value)} ${word}`).join(", ");
+  return parts.filter(([value]) => value > 0).map(([value, word]) => `${rate(value)} / s ${word}`).join(", ");
 }

@@ -131,6 +131,12 @@ impl Core {
         }
     }
 
+    /// The store takes long to answer: callers do not wait for probes any longer. A probe that is granted to
+    /// one of them is returned.
+    pub(crate) fn stop_waiting(&self) {
+        drop(self.transact(|inner, _| std::mem::take(&mut inner.callers)));
+    }
+
     /// Whether a store that has lost its data needs this breaker's state or counts.
     pub(crate) fn has_history(&self) -> bool {
         self.transact(|inner, _| inner.machine.epoch() > 0 || inner.machine.is_local())

@@ -15,7 +15,7 @@ pub(crate) struct Figures {
     pub(crate) would_have_opened: u64,
     /// When the latest of them would have been, in µs since 1970; 0 = never.
     pub(crate) would_have_opened_us: u64,
-    /// The instance has opened the circuit for itself only, as the others do not see its failures.
+    /// The instance has opened only locally, because the others do not see its failures.
     pub(crate) is_isolated: bool,
 }
 

@@ -8,7 +8,7 @@ use crate::store::LeaseId;
 /// A state and its generation, packed: bits 0–2 the state (and the mode of a closed one), the rest a number
 /// that grows with every transition that this instance makes or adopts. It is not the epoch: local states
 /// have no epoch, and must still make the outcomes of earlier calls late.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GateWord(u64);
 
 /// Flags of a call in the word of its permit. No word of the gate has them, so a permit with a flag never

@@ -41,6 +41,12 @@ impl<'a> Asked<'a> {
         Asked { core, word, answer }
     }
 
+    /// A call whose answer is still to be waited for.
+    #[inline]
+    pub(crate) fn unanswered(core: &'a Core) -> Self {
+        Asked { core, word: GateWord::default(), answer: AtGate::Unknown }
+    }
+
     pub(crate) fn granted(permit: CallPermit<'a>) -> Self {
         // Another permit of this word is made at once.
         let permit = ManuallyDrop::new(permit);

@@ -318,7 +318,7 @@ impl Drop for Steered {
                 steered.swap_remove(at);
             }
         }
-        // The event stream may tell of the change only later, and the breaker may be registered before.
+        // The event of the change may arrive later than the breaker is registered.
         if let Some(record) = self.core.synced_record() {
             self.map.learn(self.core.name(), &record, self.core.clock().now());
         }

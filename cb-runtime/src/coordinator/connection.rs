@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::outages::Outages;
 use super::pace::vary;
-use super::requests::{Sent, patiently};
+use super::requests::Sent;
 use super::stream::Continuity;
 use super::{Coordinator, RETRY};
 use crate::breaker::machine::Want;
@@ -19,21 +20,13 @@ impl Coordinator {
         self.context.sign_of_life();
         if let Some(position) = self.stream.overdue_after() {
             let next = self.store.history(EventsAt::After(position.id), 1);
-            if let Ok(events) =
-                patiently("reading the event stream", self.context.timeouts.background(), next).await
-            {
+            if let Ok(events) = self.wait_for("reading the event stream", next).await {
                 self.stream.settle_overdue(events.is_empty());
             }
         }
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
-        let result = match patiently(
-            "reading the fleet's states",
-            self.context.timeouts.background(),
-            self.store.load(),
-        )
-        .await
-        {
+        let result = match self.wait_for("reading the fleet's states", self.store.load()).await {
             Ok(load) => self.loaded(&load, &before, sent_at).await,
             Err(error) => Err(error),
         };
@@ -43,10 +36,7 @@ impl Coordinator {
                 self.retry_after = RETRY.0;
                 if !self.context.store_up() {
                     self.context.set_store_up(true);
-                    if self.ever_up || self.stream.was_lost() {
-                        self.context.events.emit(Event::StoreRestored);
-                    }
-                    self.ever_up = true;
+                    self.emit(Outages::restored);
                     self.stream.resume();
                 }
             }
@@ -66,8 +56,7 @@ impl Coordinator {
             before.followed_by(now)
         } else {
             let next = self.store.history(EventsAt::After(before.id.clone()), 1);
-            let next =
-                patiently("reading the event stream", self.context.timeouts.background(), next).await?;
+            let next = self.wait_for("reading the event stream", next).await?;
             next.first().map_or(Continuity::Gap, |event| before.followed_by(&event.position))
         };
         // A closed breaker's keys may have expired since.
@@ -148,12 +137,7 @@ impl Coordinator {
                 entries: held.iter().map(entry).collect(),
                 ..Batch::default()
             };
-            let answer = patiently(
-                "writing states back",
-                self.context.timeouts.response(),
-                self.store.exchange(batch),
-            )
-            .await?;
+            let answer = self.wait_for("writing states back", self.store.exchange(batch)).await?;
             self.measure(answer.now_us, sent_at);
             for ((name, _), view) in held.iter().zip(answer.views) {
                 if let Ok(view) = view {
@@ -177,9 +161,15 @@ impl Coordinator {
         for core in self.breakers.all() {
             core.store_lost(error);
         }
-        if was_up || !self.stream.was_lost() {
-            self.stream.set_lost();
-            self.context.events.emit(Event::StoreLost(error.clone()));
+        if was_up || !self.outages.is_lost() {
+            let now = self.context.clock.now();
+            self.emit(|outages| outages.lost(error.clone(), now));
+        }
+    }
+
+    pub(super) fn emit(&mut self, event: impl FnOnce(&mut Outages) -> Option<Event>) {
+        if let Some(event) = event(&mut self.outages) {
+            self.context.events.emit(event);
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod connection;
 mod health;
+mod outages;
 mod pace;
 mod requests;
 mod review;
@@ -31,6 +32,7 @@ use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::store::Store;
+use outages::Outages;
 use pace::Pace;
 use requests::Sent;
 use schedule::Schedule;
@@ -86,7 +88,7 @@ pub(crate) struct Coordinator {
     missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
-    ever_up: bool,
+    outages: Outages,
 }
 
 /// Starts the tasks. `ready` receives a message after the first attempt to reach the store, successful or
@@ -145,7 +147,7 @@ impl Coordinator {
             continuity: Continuity::default(),
             missing: BTreeSet::new(),
             answered_at: now,
-            ever_up: false,
+            outages: Outages::default(),
         }
     }
 
@@ -208,6 +210,7 @@ impl Coordinator {
 
     async fn turn(&mut self) {
         let now = self.context.clock.now();
+        self.emit(|outages| outages.take_due(now));
         let urgent = self.context.take_urgent();
         if now >= self.swept_at.after(self.sweep_interval()) {
             self.swept_at = now;
@@ -215,7 +218,7 @@ impl Coordinator {
         }
         if !self.context.store_up() {
             if now >= self.review_at() {
-                self.review(now, Cadence::Successes);
+                self.review(now, Cadence::Usual);
                 // All breakers are reviewed when the store is back.
                 self.tense.clear();
                 self.quiet.clear();
@@ -269,7 +272,7 @@ impl Coordinator {
             self.tense.clear();
             self.quiet.clear();
             for core in self.breakers.all() {
-                self.review_one(core, Cadence::Successes);
+                self.review_one(core, Cadence::Usual);
             }
             if self.tense.is_empty() && self.quiet.is_empty() {
                 return;
@@ -278,7 +281,7 @@ impl Coordinator {
             if !tense.is_empty() {
                 self.exchange(tense).await;
             }
-            self.report(Cadence::Successes).await;
+            self.report(Cadence::Usual).await;
         }
     }
 

@@ -7,9 +7,7 @@ use crate::clock::Moment;
 
 /// The shortest and the longest interval of exchanges.
 const EXCHANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Of reports of breakers with failures. No decision waits for them, because a notice comes before it.
-const FAILURES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(3));
-/// Of reports of all breakers.
+/// Of reports.
 const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// An instance without anything to report sends an empty report this often, to find out whether the store has
 /// lost data: lost states are written back within a second.
@@ -25,7 +23,6 @@ pub(super) struct Pace {
     answer_time: Duration,
     exchange_at: Moment,
     report_at: Moment,
-    failures_at: Moment,
     ask_at: Moment,
     ask_by: Moment,
     varies: bool,
@@ -37,7 +34,6 @@ impl Pace {
             answer_time: Duration::ZERO,
             exchange_at: now,
             report_at: now,
-            failures_at: now,
             ask_at: now,
             ask_by: now,
             varies: true,
@@ -60,31 +56,19 @@ impl Pace {
         self.exchange_at = now.after(self.varied(self.exchange_interval()));
     }
 
-    /// Breakers of this cadence have been reported.
-    pub(super) fn reported(&mut self, cadence: Cadence, now: Moment) {
-        match cadence {
-            Cadence::Noticed => {}
-            Cadence::Failures => {
-                let interval = (self.answer_time * 30).clamp(FAILURES.0, FAILURES.1);
-                self.failures_at = now.after(self.varied(interval));
-            }
-            Cadence::Successes => self.report_at = now.after(self.varied(self.report_interval())),
-        }
+    /// All quiet breakers have been reported.
+    pub(super) fn reported(&mut self, now: Moment) {
+        self.report_at = now.after(self.varied(self.report_interval()));
     }
 
-    /// When breakers of this cadence are reported next.
-    pub(super) fn report_at(&self, cadence: Cadence) -> Moment {
-        match cadence {
-            Cadence::Noticed => Moment::default(),
-            Cadence::Failures => self.failures_at,
-            Cadence::Successes => self.report_at,
-        }
+    /// When all quiet breakers are reported next.
+    pub(super) fn report_at(&self) -> Moment {
+        self.report_at
     }
 
     /// The slowest cadence that is due: a report includes all breakers of that and of faster ones.
     pub(super) fn due(&self, now: Moment) -> Cadence {
-        let is_due = |cadence: &Cadence| now >= self.report_at(*cadence);
-        [Cadence::Successes, Cadence::Failures].into_iter().find(is_due).unwrap_or(Cadence::Noticed)
+        if now >= self.report_at { Cadence::Usual } else { Cadence::Noticed }
     }
 
     pub(super) fn exchange_at(&self) -> Moment {
@@ -157,8 +141,8 @@ mod tests {
         let mut times: Vec<_> = (0..1000)
             .map(|_| {
                 let mut pace = Pace::new(begin);
-                pace.reported(Cadence::Successes, begin);
-                pace.report_at(Cadence::Successes).since(begin)
+                pace.reported(begin);
+                pace.report_at().since(begin)
             })
             .collect();
         times.sort_unstable();

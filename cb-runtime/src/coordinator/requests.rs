@@ -1,7 +1,7 @@
 //! Exchanges and reports: what is sent, and what is done with the answers.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Coordinator, MAX_REPORTED};
 use crate::breaker::Core;
@@ -57,8 +57,8 @@ impl Coordinator {
             }
         }
         self.pace.asked(self.context.clock.now());
-        if due == Cadence::Successes {
-            self.pace.reported(due, self.context.clock.now());
+        if due == Cadence::Usual {
+            self.pace.reported(self.context.clock.now());
         }
     }
 
@@ -83,9 +83,7 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.encode(retry)).collect(),
         };
-        let answer =
-            patiently("exchanging counts", self.context.timeouts.response(), self.store.exchange(batch))
-                .await?;
+        let answer = self.wait_for("exchanging counts", self.store.exchange(batch)).await?;
         self.measure(answer.now_us, sent_at);
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
@@ -119,9 +117,7 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries,
         };
-        let answer =
-            patiently("reporting counts", self.context.timeouts.response(), self.store.report(report))
-                .await?;
+        let answer = self.wait_for("reporting counts", self.store.report(report)).await?;
         self.measure(answer.now_us, sent_at);
         for core in &reported {
             core.receive_report();
@@ -152,10 +148,37 @@ impl Coordinator {
         }
     }
 
+    /// Waits for an answer. The store's own limits end a hanging connection; this one ends a hanging answer,
+    /// which may take several requests. No caller waits for it longer than the response timeout.
+    pub(super) async fn wait_for<T>(
+        &self,
+        doing: &'static str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let timeouts = &self.context.timeouts;
+        let limit = timeouts.loss() * 3;
+        let (mut answer, mut left) = (pin!(answer), limit);
+        loop {
+            let span = left.min(timeouts.response());
+            if let Ok(result) = tokio::time::timeout(span, answer.as_mut()).await {
+                return result;
+            }
+            left -= span;
+            if left.is_zero() {
+                return Err(Error::store(doing, format!("no answer within {limit:?}")));
+            }
+            self.context.sign_of_life();
+            for core in self.breakers.all() {
+                core.stop_waiting();
+            }
+        }
+    }
+
     pub(super) fn measure(&mut self, store_now: u64, sent_at: Moment) {
         let now = self.context.clock.now();
         self.answered_at = now;
         self.pace.answered(sent_at, now);
+        self.context.timeouts.answered(now.since(sent_at));
         let skew = self.skew.measure(store_now, sent_at, now);
         self.context.set_skew(skew);
     }
@@ -173,16 +196,4 @@ fn once_each(cores: &[Arc<Core>]) -> Vec<&Arc<Core>> {
 fn urgent_first(mut cores: Vec<Arc<Core>>) -> Vec<Arc<Core>> {
     cores.sort_by_cached_key(|core| !core.take_urgent());
     cores
-}
-
-/// Limits the wait for an answer. The store's own limit is on its connection.
-pub(super) async fn patiently<T>(
-    doing: &'static str,
-    limit: Duration,
-    answer: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(limit, answer).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::store(doing, format!("no answer within {limit:?}"))),
-    }
 }

@@ -23,13 +23,16 @@ impl Coordinator {
         }
         let review_at = self.review_at();
         if self.context.has_counted() {
-            by(self.pace.report_at(Cadence::Successes).max(review_at));
+            by(self.pace.report_at().max(review_at));
         }
         if self.context.has_dirty() {
             by(review_at);
         }
         if let Some(at) = self.schedule.next() {
             by(at.max(review_at));
+        }
+        if let Some(at) = self.outages.due() {
+            by(at);
         }
         next
     }
@@ -45,12 +48,12 @@ impl Coordinator {
     }
 
     /// Reviews the breakers on which something has happened, or whose scheduled review is due. Breakers that
-    /// have only counted successes are among them if reports at that cadence are due.
+    /// have counted since their last review are among them if the usual report is due.
     pub(super) fn review(&mut self, now: Moment, due: Cadence) {
         self.reviewed_at = now;
         let mut cores = self.context.take_dirty();
         cores.extend(self.schedule.take(now));
-        if due == Cadence::Successes {
+        if due == Cadence::Usual {
             cores.extend(self.context.take_counted());
         }
         for core in cores {
@@ -72,18 +75,8 @@ impl Coordinator {
         match agenda.want {
             Want::Nothing => {}
             Want::Exchange => self.tense.push(core),
-            Want::Report(cadence) if cadence <= due => {
-                if cadence == Cadence::Failures {
-                    self.pace.reported(cadence, self.reviewed_at);
-                }
-                self.quiet.push(core);
-            }
-            Want::Report(cadence) => {
-                if cadence == Cadence::Failures {
-                    self.schedule.add(&core, self.pace.report_at(cadence));
-                }
-                core.mark_counted();
-            }
+            Want::Report(cadence) if cadence <= due => self.quiet.push(core),
+            Want::Report(_) => core.mark_counted(),
         }
     }
 }

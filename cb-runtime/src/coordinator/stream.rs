@@ -22,8 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// meanwhile.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// An event that is part of an answered position, and has not arrived for this long, was trimmed away.
-const LATE: Duration = Duration::from_secs(2);
+/// An event that is part of an answered position, and has not arrived for this long, was trimmed away, or the
+/// reader is connected to another server.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What has happened to the stream since this instance read it last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,9 +58,9 @@ pub(crate) struct Stream {
     /// What the follower has found.
     continuity: Mutex<Continuity>,
     running: AtomicBool,
-    lost: AtomicBool,
     missing: Mutex<MissingEvents>,
-    /// `running` or `position` has been set by the coordinator.
+    /// `running` or `position` has been set by the coordinator, or the reader needs a new connection: it
+    /// drops the read that is under way, and its connection.
     changed: Notify,
     /// The problem that was reported last.
     trouble: Mutex<Option<String>>,
@@ -134,10 +135,14 @@ impl Stream {
     }
 
     /// The store was asked for the overdue events. If they are gone, the next load continues at its position.
+    /// If they are there, the reader's connection leads to another server than the one for commands: a
+    /// failover or a proxy has left it with the old one. A new connection then reads them.
     pub(super) fn settle_overdue(&self, are_gone: bool) {
         *lock(&self.missing) = if are_gone { MissingEvents::Gone } else { MissingEvents::None };
         if are_gone {
             self.is_broken(Continuity::Gap);
+        } else {
+            self.changed.notify_one();
         }
     }
 
@@ -162,14 +167,6 @@ impl Stream {
     pub(crate) fn resume(&self) {
         self.running.store(true, Ordering::Release);
         self.changed.notify_one();
-    }
-
-    pub(crate) fn set_lost(&self) {
-        self.lost.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn was_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
     }
 
     /// Reports damage to a key.

@@ -183,14 +183,15 @@ impl RegistryBuilder {
         self
     }
 
-    /// Sets the time after which a store that has not answered counts as lost, and this instance decides
-    /// locally until it answers again: from 20 ms to 2 s. Default: 0.4 s. A caller that asks the store for a
-    /// probe waits at most this long.
+    /// Sets how long a caller waits for the store's answer when it asks for a probe: from 20 ms to 2 s.
+    /// Default: 0.4 s. A store that has not answered for twice that counts as lost, and this instance decides
+    /// locally until it answers again. While answers take long, the limit of a loss grows to five times the
+    /// response timeout.
     ///
     /// It should be three times the longest usual round trip: with a store in another region, where a round
-    /// trip takes 0.45 s, instances share nothing by default, and everything with 1.5 s. The limits of
-    /// connection attempts and of the coordinator's silence grow with it. With slow round trips, rates trip
-    /// on counts of other instances that are as old as a round trip.
+    /// trip takes 0.45 s, callers get no probes by default, and all with 1.5 s. The limits of connection
+    /// attempts and of the coordinator's silence grow with it. With slow round trips, rates trip on counts of
+    /// other instances that are as old as a round trip.
     pub fn response_timeout(mut self, span: Duration) -> Self {
         self.response_timeout = Some(span);
         self
@@ -264,7 +265,7 @@ impl RegistryBuilder {
                 let store = crate::store::redis::RedisStore::with_timeouts(
                     target.clone(),
                     &self.namespace,
-                    timeouts,
+                    timeouts.clone(),
                 )?;
                 let store = Arc::new(store.retaining(self.retention));
                 Registry::start(self, layers, timeouts, store.clone(), store.clone(), Some(store))

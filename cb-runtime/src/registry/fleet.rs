@@ -96,7 +96,7 @@ impl Registry {
         Ok(FleetPage { breakers, next, total, by_state })
     }
 
-    /// These breakers with all that people want to know of them. One that cannot be read is reported and left
+    /// These breakers with all their details. One that cannot be read is reported and left
     /// out.
     async fn breakers_of(
         &self,

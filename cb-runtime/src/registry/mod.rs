@@ -9,13 +9,13 @@ mod instances;
 mod metered;
 mod node;
 mod presence;
+mod registration;
+mod start;
 mod unregistered;
 
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
@@ -27,25 +27,19 @@ pub use control::Control;
 #[cfg(feature = "metrics")]
 pub(crate) use metered::MeteredRegistry;
 
-use crate::background;
+use crate::breaker::Breaker;
 use crate::breaker::context::RegistryContext;
-use crate::breaker::{Breaker, Core};
-use crate::breakers::{BreakerMap, Held, KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
-use crate::cache::Cache;
-use crate::clock::Clock;
-use crate::config::{
-    BreakerConfig, CacheLimits, Code, Layers, PerFunction, RegistryConfig, Settings, environment,
-};
-use crate::coordinator::{self, Command};
+use crate::breakers::BreakerMap;
+use crate::config::{BreakerConfig, Code, Layers, RegistryConfig};
+use crate::coordinator::Command;
 use crate::deadline::{ANSWER, within};
-use crate::error::{Error, ErrorKind};
-use crate::event::{EventBus, Events};
+use crate::error::Error;
+use crate::event::Events;
 #[cfg(feature = "metrics")]
 use crate::metrics;
 use crate::report_limiter::ReportLimiter;
 use crate::snapshot::StoreStatus;
-use crate::store::{Overview, ResultStore, Retention, Store};
-use crate::timeouts::Timeouts;
+use crate::store::{Overview, Retention, Store};
 use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
@@ -109,125 +103,6 @@ impl Registry {
     /// invalid, that is reported too, and none of the environment's settings is used.
     pub fn global() -> &'static Registry {
         GLOBAL.get_or_init(Registry::from_environment)
-    }
-
-    fn from_environment() -> Registry {
-        environment::report_unknown();
-        let mut builder = Registry::builder();
-        if let Ok(namespace) = std::env::var("CB_NAMESPACE")
-            && !namespace.is_empty()
-        {
-            builder = builder.namespace(namespace);
-        }
-        #[cfg(feature = "config")]
-        match RegistryConfig::from_env()
-            .and_then(|config| Layers::new(&Code::default(), &config).map(|_| config))
-        {
-            Ok(config) => builder = builder.config(config),
-            Err(error) => {
-                tracing::error!(target: "cb_runtime", %error, "the environment's settings for circuit breakers are not used");
-                eprintln!("cb-runtime: the environment's settings are not used: {error}");
-            }
-        }
-        let url = std::env::var("CB_REDIS_URL").unwrap_or_default();
-        let attempt = match url.is_empty() {
-            true => builder.build(),
-            #[cfg(feature = "redis")]
-            false => builder.redis(url).build(),
-            #[cfg(not(feature = "redis"))]
-            false => Err(Error::config("CB_REDIS_URL", "needs the feature `redis` of cb-runtime")),
-        };
-        attempt.unwrap_or_else(|error| {
-            tracing::error!(target: "cb_runtime", %error, "CB_REDIS_URL is invalid; circuit breakers are not shared");
-            eprintln!("cb-runtime: CB_REDIS_URL is invalid, circuit breakers are not shared: {error}");
-            Registry::builder().build().expect("the memory store's defaults are valid")
-        })
-    }
-
-    fn start(
-        builder: RegistryBuilder,
-        layers: Layers,
-        timeouts: Timeouts,
-        store: Arc<dyn Store>,
-        overview: Arc<dyn Overview>,
-        results: Option<Arc<dyn ResultStore>>,
-    ) -> Result<Registry, Error> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let RegistryBuilder {
-            code,
-            config,
-            on_error,
-            clock,
-            max_breakers,
-            cache_limits,
-            connect_timeout,
-            retention,
-            ..
-        } = builder;
-        let address = Address { redis: config.redis, namespace: builder.namespace };
-        let instance = format!("{}-{:x}", std::process::id(), fastrand::u64(..)).into();
-        let store_up = Arc::new(AtomicBool::new(false));
-        let events = Arc::new(EventBus::new(on_error));
-        let cache = Registry::cache(&clock, cache_limits, &events, results.as_ref(), &store_up)?;
-        let context = RegistryContext::new(instance, clock, events, cache, store_up)
-            .with_node(node::name(config.node.or(builder.node)))
-            .with_shared_store(results.is_some())
-            .with_timeouts(timeouts);
-        #[cfg(feature = "metrics")]
-        let context = context.measuring_calls(builder.measures_calls);
-        let context = Arc::new(context);
-        *context.layers_mut() = layers;
-        let breakers = Arc::new(BreakerMap::new(max_breakers, context.clock.now()));
-        let (ready, first_contact) = sync_channel(1);
-        let requests =
-            coordinator::start(context.clone(), breakers.clone(), store.clone(), ready).map_err(no_thread)?;
-        match connect_timeout {
-            // Without the fleet's states, the registry decides locally.
-            None => drop(first_contact.recv_timeout(context.timeouts.connection())),
-            // If it fails, `requests` is dropped, which ends the coordinator.
-            Some(limit) => context.connection.wait_until_up(limit)?,
-        }
-        #[cfg(feature = "metrics")]
-        let published = metrics::enroll(Arc::new(MeteredRegistry {
-            namespace: address.namespace.as_str().into(),
-            context: context.clone(),
-            breakers: breakers.clone(),
-        }))
-        .map_err(no_thread)?;
-        let announcing = presence::announce(context.clone(), breakers.clone(), overview.clone());
-        let announcing = background::runtime().map_err(no_thread)?.spawn(announcing).abort_handle();
-        let shared = Shared {
-            requests,
-            store,
-            overview,
-            readings: fleet::Readings::default(),
-            announcing,
-            retention,
-            code,
-            address,
-            unguarded: ReportLimiter::new(1, UNGUARDED_PERIOD),
-            unregistered: Unregistered::default(),
-            #[cfg(feature = "metrics")]
-            published,
-        };
-        shared.unregistered.report_later(&context, &breakers);
-        Ok(Registry { id, context, breakers, shared: Arc::new(shared) })
-    }
-
-    /// The cache; without `store`, it has only the tier in this process.
-    fn cache(
-        clock: &Clock,
-        limits: CacheLimits,
-        events: &Arc<EventBus>,
-        store: Option<&Arc<dyn ResultStore>>,
-        store_up: &Arc<AtomicBool>,
-    ) -> Result<Cache, Error> {
-        let events = events.clone();
-        let cache = Cache::new(clock.clone(), limits, Arc::new(move |event| events.emit(event)));
-        let Some(store) = store else { return Ok(cache) };
-        let thread = background::runtime().map_err(no_thread)?;
-        Ok(cache.with_store(store, store_up.clone(), thread.clone()))
     }
 
     /// The breaker of that name, if it is registered here or the fleet has it in a state other than closed.
@@ -381,162 +256,14 @@ impl Registry {
         self.id
     }
 
-    /// The breaker of an annotated function, created with the attribute's `config` at the first call. It
-    /// never fails: an invalid setting is reported and ignored.
-    pub(crate) fn core(
-        &self,
-        name: &str,
-        config: &BreakerConfig,
-        at: &'static Location<'static>,
-    ) -> Arc<Core> {
-        if let Some(core) = self.breakers.pin(name) {
-            return self.registered_again(core, config, at);
-        }
-        let blueprint = self.blueprint(name, config);
-        let mut entry = self.breakers.entry(name);
-        match entry.pin() {
-            Some(core) => core,
-            None => entry.insert(Place::Pinned, |name, held| blueprint.core(name, held, at)),
-        }
-    }
-
-    /// The breaker of an annotated function whose name is made of its arguments, for calls of this thread.
-    /// `Err`: only for this one, as it is not registered.
-    #[cold]
-    pub(crate) fn keyed(
-        &self,
-        name: &str,
-        config: &BreakerConfig,
-        site: KeyedSite,
-    ) -> Result<Arc<SiteBreaker>, Arc<SiteBreaker>> {
-        if let Some(KeyedBreaker { breaker, core, first }) = self.breakers.get_keyed(name, config, site) {
-            if first {
-                self.registered_again(core, config, site.at);
-            }
-            return Ok(breaker);
-        }
-        let core = self.new_keyed(name, config, site);
-        // It is not evicted meanwhile, as `core` refers to it.
-        match self.breakers.get_keyed(name, config, site) {
-            Some(found) => Ok(found.breaker),
-            None => Err(Arc::new(SiteBreaker::of(core, config))),
-        }
-    }
-
     #[cfg(test)]
     pub(crate) fn map(&self) -> &BreakerMap {
         &self.breakers
     }
 
-    /// Notes that a call uses a keyed breaker.
-    #[inline]
-    pub(crate) fn used(&self, breaker: &SiteBreaker) {
-        self.breakers.used(breaker);
-    }
-
-    fn new_keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
-        let blueprint = self.blueprint(name, config);
-        if !name.is_empty() {
-            let entry = self.breakers.entry(name);
-            if let Some(core) = entry.get() {
-                return core;
-            }
-            if entry.has_room() {
-                return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held, site.at));
-            }
-        }
-        if self.shared.unguarded.take(self.context.clock.now()).is_some() {
-            let (breaker, places) = (name.into(), self.breakers.places());
-            self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
-        }
-        blueprint.detached(name.into())
-    }
-
-    /// The breaker of that name for a caller that only reads it.
-    fn observed(&self, name: &str) -> Arc<Core> {
-        let blueprint = self.blueprint(name, &BreakerConfig::default());
-        let entry = self.breakers.entry(name);
-        match entry.get() {
-            Some(core) => core,
-            None => entry.insert(Place::Observed, |name, held| blueprint.observed(name, held)),
-        }
-    }
-
-    /// The breaker of that name for an override, and a guard that keeps it in the map if it is not
-    /// registered here.
-    fn steered(&self, name: &str) -> (Breaker, Option<Steered>) {
-        if let Some(core) = self.breakers.get(name) {
-            return (Breaker::new(core), None);
-        }
-        let core = self.blueprint(name, &BreakerConfig::default()).observed(name.into(), None);
-        let steered = self.breakers.steer(core);
-        (Breaker::new(steered.core().clone()), Some(steered))
-    }
-
-    fn registered_again(
-        &self,
-        core: Arc<Core>,
-        config: &BreakerConfig,
-        at: &'static Location<'static>,
-    ) -> Arc<Core> {
-        core.registered();
-        if config.is_about_the_breaker() {
-            let layers = self.context.layers();
-            let (given, settings) = self.usable(&layers, core.name(), config);
-            core.registered_again(&given, &settings, at);
-        }
-        core
-    }
-
-    /// The parts of a new breaker of that name. While it exists, no reload can begin, so a reload either
-    /// finds the breaker in the map or has ended before.
-    fn blueprint(&self, name: &str, config: &BreakerConfig) -> Blueprint<'_> {
-        let layers = self.context.layers();
-        if let Err(error) = layers.claim(name) {
-            self.report(error);
-        }
-        let (given, settings) = self.usable(&layers, name, config);
-        let per_function = layers.per_function(name);
-        Blueprint { given, settings, per_function, context: &self.context, _layers: layers }
-    }
-
-    /// `config` without its invalid values, which are reported, and the resulting settings.
-    fn usable(&self, layers: &Layers, name: &str, config: &BreakerConfig) -> (BreakerConfig, Settings) {
-        let (config, settings, errors) = layers.resolve_leniently(name, config);
-        for error in errors {
-            self.report(error);
-        }
-        (config, settings)
-    }
-
     /// Sends an error to all subscribers.
     pub(crate) fn report(&self, error: Error) {
         self.context.events.error(error);
-    }
-}
-
-/// The parts of a new breaker.
-struct Blueprint<'a> {
-    given: BreakerConfig,
-    settings: Settings,
-    per_function: PerFunction,
-    context: &'a Arc<RegistryContext>,
-    _layers: std::sync::RwLockReadGuard<'a, Layers>,
-}
-
-impl Blueprint<'_> {
-    fn core(self, name: Arc<str>, held: Option<Held>, at: &'static Location<'static>) -> Arc<Core> {
-        let core = Core::new(name, self.given, self.settings, self.per_function, held, self.context.clone());
-        core.settings_are_from(at);
-        core
-    }
-
-    fn observed(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
-        Core::observed(name, self.settings, self.per_function, held, self.context.clone())
-    }
-
-    fn detached(self, name: Arc<str>) -> Arc<Core> {
-        Core::detached(name, self.given, self.settings, self.per_function, self.context.clone())
     }
 }
 

@@ -1,8 +1,7 @@
-//! What an instance tells the fleet of itself: that it is alive, what its breakers judge by, and what becomes
-//! of its calls.
+//! An instance's posts to the fleet: its sign of life, its breakers' settings, and figures about its calls.
 //!
-//! The first is one small field of a hash, written once in [`PACE`]. Settings are written when they have
-//! changed, figures only while somebody looks at the fleet: so nobody pays for a page that nobody has opened.
+//! The sign of life is a small field of a hash, written once in [`PACE`]. Settings are written when they have
+//! changed, figures only while the fleet is observed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,15 +23,15 @@ use crate::strategy::Calls;
 const PACE: Duration = Duration::from_secs(5);
 /// The interval of signs of life while the fleet is observed.
 const WATCHED_PACE: Duration = Duration::from_secs(1);
-/// How much an instance tells of its calls in a second, in bytes, while the fleet is observed.
+/// The bytes of figures that an instance posts per second while the fleet is observed.
 const BYTES_A_SECOND: usize = 20_000;
-/// How soon a store that is away is looked for again.
+/// The delay before an unreachable store is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
-/// An instance that has not been heard from for this long is gone, or on its own.
+/// An instance without a sign of life for this long is gone, or cut off.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(15);
-/// Settings are told again after this many signs of life, as the store may have lost them.
+/// Settings are posted again after this many signs of life, because the store may have lost them.
 const REPEATED_AFTER: u32 = 60;
-/// Breakers whose figures and settings an instance tells of at most. Pinned ones come first.
+/// The largest number of breakers in an instance's posts. Pinned ones come first.
 const MOST_BREAKERS: usize = 2000;
 
 /// Who an instance is; what stands in the store for it.

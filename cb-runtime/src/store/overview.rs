@@ -1,4 +1,4 @@
-//! What a store has for people who look at the whole fleet. No decision rests on it.
+//! The overview of the whole fleet, for display. No decision depends on it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,34 +9,34 @@ use crate::error::Error;
 /// All breakers of the namespace, each in one of the three lists.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Roll {
-    /// Those that may be in a state other than closed.
+    /// Breakers that may not be closed.
     pub(crate) held: Vec<Arc<str>>,
     /// Closed ones that have to be [read](Overview::read).
     pub(crate) closed: Vec<Arc<str>>,
-    /// Closed ones of which reports have told all that there is. A fleet's many keyed breakers are among
-    /// them, which is why its overview need not read each.
+    /// Closed breakers whose reports contain all there is to read. Most keyed breakers are among them, so
+    /// that an overview of many breakers needs few requests.
     pub(crate) complete: Vec<(FleetRow, Detail)>,
 }
 
-/// What is kept of a breaker beside its state and its counts. All instants are the store's.
+/// More about a breaker than its record and its counts. Times are the store's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Detail {
     pub(crate) opened_at_us: Option<u64>,
     pub(crate) last_failure_at_us: Option<u64>,
-    /// Leases that are out.
+    /// The number of held leases.
     pub(crate) probes: u32,
     /// The instance that makes the health checks.
     pub(crate) leader: Option<String>,
 }
 
-/// What an instance tells of itself: one text for each topic, the latest.
+/// A topic of an instance's posts. The store keeps the latest post of each instance and topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Topic {
-    /// Who it is, and when it was alive.
+    /// The instance: host, process, version, and its latest sign of life.
     About,
-    /// Its calls, while somebody looks.
+    /// Its calls; posted while the fleet is observed.
     Figures,
-    /// What its breakers judge by.
+    /// Its breakers' settings.
     Settings,
 }
 
@@ -48,22 +48,22 @@ impl Topic {
 pub(crate) type Posts = Vec<(Arc<str>, String)>;
 
 pub(crate) trait Overview: Send + Sync + 'static {
-    /// Which breakers there are. A breaker that is there all the while is in the answer, once.
+    /// Lists all breakers. One that exists during the whole request is listed exactly once.
     fn roll(&self) -> BoxFuture<'_, Result<Roll, Error>>;
 
-    /// These breakers with their counts, by name; without those that are not there. Some at a time, so that
-    /// other clients of the store are served in between.
+    /// Reads these breakers and their counts, by name, and leaves missing ones out. Large requests are made
+    /// in parts, so that the store serves other clients in between.
     fn read(&self, names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<(FleetRow, Detail)>, Error>>;
 
-    /// Puts up what an instance tells of itself, and answers whether somebody looks at the fleet.
+    /// Stores an instance's posts. Returns whether the fleet is observed.
     fn post(&self, instance: Arc<str>, posts: Vec<(Topic, String)>) -> BoxFuture<'_, Result<bool, Error>>;
 
-    /// What all instances have told about this topic.
+    /// All instances' posts on this topic.
     fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Posts, Error>>;
 
-    /// Removes what these instances have told.
+    /// Removes these instances' posts.
     fn forget(&self, instances: Vec<Arc<str>>) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Somebody looks at the fleet, for this long.
+    /// Marks the fleet as observed for this duration.
     fn watch_fleet(&self, span: Duration) -> BoxFuture<'_, Result<(), Error>>;
 }

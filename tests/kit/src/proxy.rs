@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,6 @@ use crate::{PATIENCE, wait_until};
 /// A TCP proxy on a port of its own that injects network faults.
 pub struct Proxy {
     port: u16,
-    target: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -35,10 +35,23 @@ struct Shared {
 
 struct Inner {
     traffic: Traffic,
+    /// Where new connections lead, one after another; the last one is for all that follow.
+    targets: VecDeque<SocketAddr>,
     open: Vec<TcpStream>,
     accepted: u64,
     /// The additional latency of each answer.
     delay: Duration,
+}
+
+impl Inner {
+    /// `None` while the proxy is cut.
+    fn next_target(&mut self) -> Option<SocketAddr> {
+        match (self.traffic, self.targets.len()) {
+            (Traffic::Cut, _) => None,
+            (_, 2..) => self.targets.pop_front(),
+            _ => self.targets.front().copied(),
+        }
+    }
 }
 
 impl Shared {
@@ -52,10 +65,11 @@ impl Proxy {
     pub fn start(target_port: u16) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound listener has an address").port();
-        let inner = Inner { traffic: Traffic::Flows, open: Vec::new(), accepted: 0, delay: Duration::ZERO };
+        let targets = [(Ipv4Addr::LOCALHOST, target_port).into()].into();
+        let inner =
+            Inner { traffic: Traffic::Flows, targets, open: Vec::new(), accepted: 0, delay: Duration::ZERO };
         let proxy = Proxy {
             port,
-            target: (Ipv4Addr::LOCALHOST, target_port).into(),
             shared: Arc::new(Shared { inner: Mutex::new(inner), changed: Condvar::new() }),
             acceptor: Mutex::new(None),
         };
@@ -129,6 +143,13 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// Leads new connections to these servers, one after another, and all that follow to the last one. Those
+    /// that are open stay where they are, as they do after a change of a name's address.
+    pub fn redirect(&self, ports: &[u16]) {
+        let address = |port: &u16| SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+        self.shared.lock().targets = ports.iter().map(address).collect();
+    }
+
     /// Ends all faults: held bytes are passed on, and clients can connect again.
     pub fn heal(&self) {
         if self.shared.lock().traffic != Traffic::Cut {
@@ -150,12 +171,10 @@ impl Proxy {
     }
 
     fn accept_on(&self, listener: TcpListener) {
-        let (shared, target) = (self.shared.clone(), self.target);
+        let shared = self.shared.clone();
         let acceptor = std::thread::spawn(move || {
             for client in listener.incoming() {
-                if shared.lock().traffic == Traffic::Cut {
-                    return;
-                }
+                let Some(target) = shared.lock().next_target() else { return };
                 if let Ok(client) = client {
                     // If the target is down, the client's connection closes, as it would without the proxy.
                     let _ = connect_through(&shared, client, target);

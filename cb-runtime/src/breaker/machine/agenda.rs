@@ -1,8 +1,8 @@
-//! What there is to do with the store about a breaker, and when to look at it again.
+//! Whether to exchange or report a breaker, and when to review it again.
 //!
-//! A breaker is **quiet** while it is closed and far from every limit: its counts travel in reports, which
-//! cost the store a tenth of an exchange. It is **tense** while it may be near one: then each exchange also
-//! brings the fleet's counts.
+//! A breaker is *quiet* while it is closed and far from every limit. Its counts are sent in reports, which
+//! cost the store a tenth of an exchange. Otherwise it is *tense*: it is exchanged, and each answer contains
+//! the fleet's counts.
 
 use std::time::Duration;
 
@@ -13,21 +13,20 @@ use crate::snapshot::State;
 
 /// Tense breakers are exchanged at this interval.
 pub(crate) const PACE: Duration = Duration::from_millis(100);
-/// Leases are renewed at this interval, a fifth of their term. A state that only this instance is in is
-/// compared with the fleet's as often, and where it is metrics-only the fleet's counts are asked for.
+/// The interval in which leases are renewed, a fifth of their term. Also that of exchanges in a local state
+/// and while metrics-only.
 const RENEWAL: Duration = Duration::from_millis(400);
-/// A quiet breaker that is in use is exchanged this often: its keys live on, and differing settings are
+/// A quiet breaker in use is exchanged this often, so that its keys do not expire and differing settings are
 /// noticed.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// New settings are compared with other instances' more often: after each half of their age, and this at
-/// first. So a deploy is noticed while it runs, and a fleet that starts does not exchange all the time.
+/// New settings are exchanged more often: first after this time, then after half of their age. Differences
+/// are noticed during a deploy, and a starting fleet does not exchange all the time.
 const COMPARISON: Duration = Duration::from_secs(1);
-/// After a failure the fleet's streak is asked for again at growing intervals up to this one.
+/// After a failure, the fleet's streak is requested at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
-/// It is asked for no longer once the failure is this old.
+/// It is not requested any more once the failure is this old.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
-/// Counters are read again this long after they held something: a success that was being counted meanwhile
-/// may have been missed.
+/// Counters are read again this long after they were not empty: a concurrent success may have been missed.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the coordinator has to do.
@@ -45,19 +44,18 @@ pub(crate) enum Want {
     Exchange,
 }
 
-/// How often a quiet breaker is reported, from most to least often. The coordinator's pace has the intervals.
+/// How often a quiet breaker is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cadence {
     /// With every review, for the time of a notice.
     Noticed,
-    /// It has failures to report.
-    Failures,
-    /// It has only successes to report.
-    Successes,
+    /// With the reports of all quiet breakers, even if it has failures: before the fleet's rate nears a
+    /// limit, that of some instance does, whose breaker is tense then.
+    Usual,
 }
 
 impl StateMachine {
-    /// Judges what has been counted: successes alone can complete a rate's minimum of calls.
+    /// Evaluates the rules: successes alone can complete a rate's minimum of calls.
     pub(crate) fn review(&mut self, now: Now) -> Agenda {
         self.judge(now);
         self.watch(None, now);
@@ -75,26 +73,16 @@ impl StateMachine {
         } else if !self.stats.has_news() {
             Want::Nothing
         } else if self.is_quiet(now) {
-            Want::Report(self.cadence(now.at))
+            Want::Report(if self.notice.is_on(now.at) { Cadence::Noticed } else { Cadence::Usual })
         } else {
             Want::Exchange
         }
     }
 
-    fn cadence(&self, now: Moment) -> Cadence {
-        if self.notice.is_on(now) {
-            Cadence::Noticed
-        } else if self.stats.has_unsent_failures() {
-            Cadence::Failures
-        } else {
-            Cadence::Successes
-        }
-    }
-
-    /// Whether there is something that a report cannot tell or ask.
+    /// Whether there is something that a report cannot contain.
     fn must_exchange(&self, now: Now) -> bool {
         let Some(silent_for) = self.silent_for(now.at) else { return true };
-        // Proposed until the store's clock agrees.
+        // Proposed until it has elapsed by the store's clock, too.
         let expired = self.local.is_none() && self.record().has_expired(now.at) && silent_for >= PACE;
         let renews = self.probes.hold_leases() || self.local.is_some() || self.state() == State::MetricsOnly;
         self.proposes()
@@ -111,8 +99,8 @@ impl StateMachine {
         self.exchanged_at.map(|at| now.since(at))
     }
 
-    /// Another instance's success may have ended the streak that this instance's next failure would continue.
-    /// How often to ask.
+    /// The interval in which to request the fleet's streak: another instance's success may have ended it, and
+    /// this instance's next failure would continue it.
     fn follow_up(&self, now: Moment) -> Option<Duration> {
         let age = now.since(self.last_failure.filter(|_| self.stats.has_streak())?);
         (self.state() == State::Closed && age < FOLLOW_UP_ENDS).then(|| (age / 2).min(FOLLOW_UP))
@@ -134,7 +122,7 @@ impl StateMachine {
         (now.since(self.configured_at) / 2).clamp(COMPARISON, CONFIRMATION)
     }
 
-    /// Half of a limit has been reached. Where only the rates of a fleet reach it, those of some instance do.
+    /// Half of a limit has been reached, by the fleet's counts or by this instance's own.
     fn nears_limit(&self, now: Now) -> bool {
         let own = self.own_trip_input(now);
         own.is_some_and(|own| policy::nears_limit(&self.settings, own.window))

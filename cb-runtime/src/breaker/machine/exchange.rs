@@ -11,28 +11,29 @@ use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, Entry, IDLE, LeaseId, LeaseRequest, Proposal, Record, Reported, View};
 
-/// Why a state has ended that has lapsed, or whose end this instance has missed.
+/// The reason for the end of a state that has lapsed, or whose end this instance has missed.
 const ENDED_UNNOTICED: &str = "the store no longer holds the previous state";
-/// A state that the store has just confirmed can be proposed to be left within this time.
+/// A confirmed state is considered used for at least this long, so that a transition out of it can be
+/// proposed.
 const ANSWERED: Duration = Duration::from_secs(5);
-/// No answer travels for longer.
+/// The longest delay of an answer.
 const TRAVEL: Duration = Duration::from_secs(1);
 
-/// An entry between its encoding and its answer. If no answer comes, its fate is unknown, and the outcomes in
-/// it are sent once more under the same number.
+/// An entry between its encoding and its answer. Without an answer, its fate is unknown, and its outcomes are
+/// sent again under the same sequence number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
     pub(super) sent: SentDelta,
     sent_at: Moment,
-    /// The epoch that it does not claim to know, because it is doubted.
+    /// The doubted epoch, which the entry does not claim to know.
     doubted: Option<u64>,
-    /// The state that it proposes, or may have proposed if its fate is unknown.
+    /// The proposed state, or the one that an entry with an unknown fate may have proposed.
     proposed: Option<State>,
-    /// The state in which the leases are requested, if the proposal wins.
+    /// The state to which the requested leases apply, if the proposal wins.
     requested_in: Option<State>,
     pub(super) leases: Vec<LeaseId>,
     manual: Option<Override>,
-    /// The override is a release, and found no manual override to end.
+    /// The override is a release, and there was no manual override to end.
     is_moot: bool,
 }
 
@@ -45,7 +46,7 @@ impl StateMachine {
         let before = self.in_flight.take().filter(|_| retry);
         let mut entry = Entry::default();
         let maybe_proposed = before.as_ref().and_then(|before| before.proposed);
-        // Outcomes of calls that were admitted say nothing about a state that admits none.
+        // Outcomes of admitted calls do not belong to a state that admits none.
         let of_epoch = self
             .confirmed
             .as_ref()
@@ -53,7 +54,7 @@ impl StateMachine {
         let retry_of = if retry {
             Some(before.map(|before| before.sent).unwrap_or_default())
         } else {
-            // Outcomes of a doubted state stay here until the store has confirmed it.
+            // Outcomes of a doubted state are kept until the store has confirmed it.
             (self.doubted && !self.confirmed_state().admits()).then(SentDelta::default)
         };
         let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
@@ -88,13 +89,13 @@ impl StateMachine {
             manual,
             is_moot,
         });
-        // All there is to exchange is in the entry.
+        // The entry contains everything.
         self.effects.wake = None;
         entry
     }
 
-    /// What a report tells; `None` if there is nothing, or a report is not enough. With `retry`, the outcomes
-    /// of the report whose fate is unknown.
+    /// The next report of this breaker; `None` if there are no counts, or an exchange is needed. With
+    /// `retry`, it has the outcomes of the report whose fate is unknown.
     pub(crate) fn encode_report(&mut self, retry: bool, now: Now) -> Option<Reported> {
         let sent = if retry {
             self.in_flight.take().map(|before| before.sent).unwrap_or_default()
@@ -118,24 +119,24 @@ impl StateMachine {
         Some(reported)
     }
 
-    /// The store has taken the report.
+    /// Handles the merge of the report.
     pub(crate) fn receive_report(&mut self, now: Now) {
         let in_flight = self.in_flight.take().unwrap_or_default();
         self.stats.receive_report(&in_flight.sent, now);
     }
 
-    /// Its own state is on its way to the store.
+    /// Its local state is proposed to the store.
     pub(super) fn proposes(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope == Scope::Pending)
     }
 
-    /// It has decided to close, and the store has not confirmed that.
+    /// It has closed locally, and the store has not confirmed that yet.
     fn is_closing(&self) -> bool {
         self.proposes() && self.state() == State::Closed
     }
 
     fn proposal(&self, now: Moment) -> Option<Proposal> {
-        // Without a known epoch there is nothing to compare: the answer to this exchange will bring one.
+        // A proposal needs a known epoch, which the answer to this exchange contains.
         self.claimed()?;
         let (to, evidence, token) = match &self.local {
             Some(LocalState { record, evidence, scope: Scope::Pending, token, .. }) => {
@@ -152,14 +153,14 @@ impl StateMachine {
         Some(Proposal { to, force: false, token, evidence })
     }
 
-    /// What this instance tells the store of the breaker's state, so that a store which has lost it takes it
-    /// back.
+    /// The record that this instance claims to know, so that a store that has lost it can restore it.
     fn claimed(&self) -> Option<&DatedRecord> {
         self.confirmed.as_ref().filter(|_| !self.doubted)
     }
 
-    /// A store that has lost no data has no such state, and this instance has missed events: an override that
-    /// was released meanwhile, for example, must not be written back. `as_of`: when the store was asked.
+    /// Doubts the confirmed state: the store has lost no data, does not have this state, and this instance
+    /// has missed events. For example, an override that was released meanwhile must not be written back.
+    /// `as_of`: the time of the store's answer.
     pub(crate) fn doubt(&mut self, as_of: Moment) {
         if self.confirmed_state() != State::Closed
             && self.confirmed.as_ref().is_some_and(|confirmed| confirmed.as_of < as_of)
@@ -169,13 +170,13 @@ impl StateMachine {
         }
     }
 
-    /// When the store lets the confirmed state lapse if nobody uses it after `used_at`.
+    /// When the confirmed state lapses, if it is not used after `used_at`.
     pub(super) fn lapses_at(&self, used_at: Moment) -> Option<Moment> {
         let due = self.confirmed.as_ref()?.lapses_after()?;
         Some(due.max(used_at).after(IDLE))
     }
 
-    /// Asks the store whether the state still stands that, as far as this instance knows, has lapsed.
+    /// Requests the store's state if the confirmed one should have lapsed.
     pub(super) fn check_lapse(&mut self, now: Now) {
         let heard_at = self.used_at.max(self.received_at.unwrap_or_default());
         if now.store_up && self.lapses_at(heard_at).is_some_and(|at| now.at >= at) {
@@ -188,7 +189,7 @@ impl StateMachine {
         self.probes.are_waited_for()
     }
 
-    /// The store's answer to the latest entry.
+    /// Handles the store's answer to the latest entry.
     pub(crate) fn receive(&mut self, view: &View, store_now: u64, now: Now) {
         let mut in_flight = self.in_flight.take().unwrap_or_default();
         let is_answered = in_flight.doubted == Some(self.epoch());
@@ -205,7 +206,7 @@ impl StateMachine {
         }
         self.with_health(now, |health, context| health.receive(view.role, context));
         match in_flight.manual {
-            // Meanwhile this instance has learned that there is something to release.
+            // Meanwhile a manual override was found, and the release applies to it.
             Some(manual) if in_flight.is_moot && self.state().is_manual() => {
                 self.overrides.push_front(manual);
             }
@@ -225,11 +226,11 @@ impl StateMachine {
         let proposed = in_flight.proposed.is_some();
         match self.local.as_ref().map(|local| local.scope) {
             None => self.judge(Now { store_up: true, ..now }),
-            // The epoch is the same, and yet the store has refused: this instance is not the leader any more.
+            // The store has refused it in the same epoch: this instance is not the leader any more.
             Some(Scope::Pending) if proposed && !view.won && self.is_fenced() => self.give_up_local(now.at),
             Some(Scope::Pending) => {}
-            // The outcomes have been merged: do the fleet's counts support this state, or does it not rest on
-            // counts?
+            // The outcomes have been merged. The state is proposed if the fleet's counts support it, or if it
+            // does not depend on counts.
             Some(_)
                 if self.fleet_would_open(now)
                     || self.left_by_expiry(now.at)
@@ -243,7 +244,7 @@ impl StateMachine {
             }
             Some(Scope::StoreDown) => self.give_up_local(now.at),
         }
-        // Requested before the store knew of the opening, while its time had elapsed already: no denial yet.
+        // Requested before the store knew of the opening, whose timeout has already elapsed: not a denial.
         let too_early = in_flight.requested_in != Some(State::HalfOpen)
             && !leases.is_empty()
             && self.may_have_probes(now.at);
@@ -259,7 +260,7 @@ impl StateMachine {
         }
     }
 
-    /// A health check has led to its local state.
+    /// Its local state results from a leader's health check.
     fn is_fenced(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.token.is_some())
     }
@@ -278,21 +279,21 @@ impl StateMachine {
         }
     }
 
-    /// Open on its own, while the fleet is closed and counts enough to open as well.
+    /// Open locally, and the closed fleet's counts support it.
     fn fleet_would_open(&self, now: Now) -> bool {
         let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
         open && policy::trip(&self.settings, &self.trip_input(now), self.settings.min_failing_instances)
             .is_some()
     }
 
-    /// Closed on its own, because a manual override has expired.
+    /// Closed locally, because a manual override has expired.
     fn left_by_expiry(&self, now: Moment) -> bool {
         let expired = self.confirmed.as_ref().is_some_and(|confirmed| confirmed.has_expired(now));
         expired && self.state() == State::Closed
     }
 
-    /// Open on its own because of what no count can show, while the fleet is closed. Under a health check's
-    /// token the store refuses it if another instance leads by now.
+    /// Open locally for a reason that is not in the counts, while the fleet is closed. With a leader's token,
+    /// the store refuses it if another instance leads meanwhile.
     fn stays_proposed(&self, now: Moment) -> bool {
         self.confirmed_state() == State::Closed
             && !self.record().is_due(now)
@@ -301,7 +302,7 @@ impl StateMachine {
             })
     }
 
-    /// Open on its own, and the others do not see what this instance sees.
+    /// Open locally, and the other instances do not see its failures.
     fn stays_isolated(&self, now: Now) -> bool {
         let own = self.own_trip_input(now).filter(|_| self.settings.min_failing_instances > 1);
         self.state() == State::Open
@@ -309,7 +310,7 @@ impl StateMachine {
             && own.is_some_and(|own| policy::trip_alone(&self.settings, &own).is_some())
     }
 
-    /// The store has refused the entry: its outcomes stay here, and what was requested is given up.
+    /// Handles a refused entry: its outcomes are kept, its requests are given up.
     pub(crate) fn receive_error(&mut self) {
         if let Some(in_flight) = self.in_flight.take() {
             self.stats.restore(in_flight.sent);
@@ -318,7 +319,7 @@ impl StateMachine {
         self.overrides.clear();
     }
 
-    /// The store is away: what was requested of it is given up.
+    /// Handles the loss of the store: requests are given up.
     pub(crate) fn store_lost(&mut self) {
         self.detach();
         self.overrides.clear();
@@ -327,8 +328,7 @@ impl StateMachine {
         }
     }
 
-    /// No exchange takes place. Probes that were requested are denied; what was proposed is meant for this
-    /// instance alone from now on.
+    /// Continues without exchanges. Requested probes are denied, and a proposed state becomes local.
     pub(crate) fn detach(&mut self) {
         self.probes.store_lost();
         self.health.store_lost();
@@ -338,13 +338,13 @@ impl StateMachine {
         let from = self.confirmed_state();
         if let Some(local) = self.local.as_mut().filter(|local| local.scope == Scope::Pending) {
             local.scope = Scope::StoreDown;
-            // What rests on counts is judged by counts when the store is back, and not by a leader's word.
+            // When the store is back, a state that depends on counts is judged by counts, without a token.
             local.token = local.token.filter(|_| local.uncounted);
             self.report_local_change(from);
         }
     }
 
-    /// After half of [`IDLE`] the store may have forgotten a closed breaker, and started its epochs anew.
+    /// After half of [`IDLE`], the store may have expired a closed breaker and restarted its epochs.
     fn forget_if_idle(&mut self, now: Moment) {
         let idle = self.exchanged_at.is_none_or(|at| now.since(at) > IDLE / 2);
         if idle && self.local.is_none() && self.confirmed.is_some() && self.confirmed_state() == State::Closed
@@ -355,7 +355,7 @@ impl StateMachine {
         }
     }
 
-    /// Takes over a state that the store has confirmed.
+    /// Adopts a record that the store has confirmed.
     pub(crate) fn adopt(&mut self, record: &Record, now: Now) {
         match self.in_flight.take() {
             None => self.adopt_answer(record, &mut InFlight::default(), now.at),
@@ -372,9 +372,9 @@ impl StateMachine {
         match &mut self.confirmed {
             Some(known) if known.record.epoch > record.epoch => return,
             Some(known) if known.record.epoch == record.epoch && known.state() == record.state => {
-                // An answer that has travelled for longer puts the same end later: the earliest is the most
-                // exact. One that is much earlier comes of a clock that was set, and what this instance has
-                // measured itself stands.
+                // Answers with a longer delay imply a later end, so the earliest end is the most exact. A
+                // much earlier one comes from a clock that was set; then this instance's own measurement
+                // stays.
                 if let (Some(end), Some(told)) = (known.until(), adopted.until())
                     && told < end
                     && end.since(told) <= TRAVEL
@@ -387,19 +387,19 @@ impl StateMachine {
         }
         let first = self.confirmed.is_none();
         let before = self.state();
-        // A failover that has lost writes has begun this epoch twice, in different states.
+        // After a failover that lost writes, this epoch has begun twice, in different states.
         let is_divergent = self.epoch() == record.epoch && self.announced >= record.epoch;
         let own = record.originator == self.instance;
         self.confirmed = Some(adopted);
         self.doubted = false;
         match &self.local {
-            // The store has carried out this instance's proposal; calls have been meeting that state since.
+            // This instance's proposal was accepted, and its calls are in that state already.
             Some(local) if own && local.record.state() == record.state => {
                 self.local = None;
                 self.begin_epoch(in_flight, now);
                 return;
             }
-            // It has carried out the close, and this instance has tripped again since.
+            // The proposed close was accepted, and this instance has tripped again since.
             Some(_)
                 if own
                     && in_flight.proposed == Some(State::Closed)
@@ -409,7 +409,7 @@ impl StateMachine {
                 self.begin_epoch(in_flight, now);
                 return;
             }
-            // The store has been closed all the time: the first contact changes nothing.
+            // The first contact with a closed breaker changes nothing.
             _ if first && record.state == State::Closed && before == State::Closed => {
                 if self.ramp(now).is_some() {
                     self.generation += 1;
@@ -435,7 +435,7 @@ impl StateMachine {
         }
     }
 
-    /// The store does not hold the confirmed state any more, and no event has told of its end.
+    /// Ends the confirmed state, which the store does not have any more, and whose end no event reported.
     fn forget_confirmed(&mut self, in_flight: &mut InFlight, now: Moment) {
         let (from, epoch) = (self.state(), self.epoch());
         let to = Record { reason: ENDED_UNNOTICED.into(), ..Record::closed() };
@@ -452,7 +452,7 @@ impl StateMachine {
         }
     }
 
-    /// An event of the store tells of this epoch. Returns whether the listeners have not heard of it yet.
+    /// Notes an event of this epoch. Returns whether it is the first.
     pub(crate) fn announce(&mut self, epoch: u64) -> bool {
         let is_news = epoch > self.announced;
         self.announced = self.announced.max(epoch);
@@ -466,14 +466,14 @@ impl StateMachine {
         self.last_failure = None;
         let may_have_probes = self.may_have_probes(now);
         self.probes.begin_epoch(may_have_probes);
-        // The outcomes in it are of an epoch that has ended.
+        // Its outcomes belong to an epoch that has ended.
         in_flight.sent = SentDelta::default();
         if !may_have_probes {
             in_flight.leases.clear();
         }
     }
 
-    /// The outcomes in the entry under way are not to be counted any more.
+    /// Drops the outcomes of the entry in flight.
     pub(super) fn forget_sent(&mut self) {
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.sent = SentDelta::default();

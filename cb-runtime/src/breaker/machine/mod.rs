@@ -1,12 +1,11 @@
-//! What a breaker knows and decides: its state machine, without clock, atomics, randomness or I/O.
+//! The state machine of a breaker, without clock, atomics, randomness or I/O.
 //!
-//! The machine keeps three things apart. What the **store has confirmed**: an epoch and its state. What the
-//! **fleet had counted** at the last exchange. What **this instance** has counted and decided since: outcomes
-//! that the store does not have yet, and a state of its own that is either proposed to the store or meant for
-//! this instance alone. When the store comes back after a loss, counts are merged and the store's state is
-//! adopted.
+//! The machine distinguishes three things. The *confirmed* record: the state and epoch of the store. The
+//! *fleet's* counts at the last exchange. And this instance's own part since: outcomes that are not reported
+//! yet, and a local state, which is proposed to the store or valid for this instance only. When the store is
+//! reachable again after a loss, counts are merged and the store's state is adopted.
 //!
-//! Every method takes the moment as a [`Now`]. What the shell around it has to do is collected as
+//! Every method takes the time as a [`Now`]. What the shell around the machine has to do is collected in
 //! [`Effects`].
 
 mod agenda;
@@ -65,7 +64,7 @@ pub(crate) struct Effects {
     pub(crate) would_open: Option<String>,
     /// Probes that the store has granted.
     pub(crate) granted: Vec<LeaseId>,
-    /// The override that the store has taken.
+    /// The override that the store has accepted.
     pub(crate) applied: Option<OverrideId>,
     pub(crate) wake: Option<Wake>,
 }
@@ -92,45 +91,45 @@ struct Override {
 pub(crate) struct StateMachine {
     settings: Settings,
     instance: String,
-    /// Grows whenever calls meet another state.
+    /// Grows with each change of the state that calls see.
     generation: u64,
-    /// What the store has reported last; `None` = it has not been asked yet.
+    /// The record that the store has confirmed last; `None` before the first answer.
     confirmed: Option<DatedRecord>,
-    /// The confirmed state may have ended without this instance noticing: the next entry asks the store for
-    /// its state, and does not claim to know it.
+    /// The confirmed state may have ended unnoticed: the next entry requests the store's state and claims no
+    /// known record.
     doubted: bool,
     /// The registry shuts down.
     leaves: bool,
-    /// Stands in for `confirmed` as long as there is none.
+    /// The record in place of `confirmed` while that is `None`.
     initial: DatedRecord,
     local: Option<LocalState>,
     stats: CallStats,
-    /// Probes of a half-open state that is this instance's own.
+    /// The probes of a local half-open state.
     local_probes: Counts,
     in_flight: Option<InFlight>,
     overrides: VecDeque<Override>,
     last_override: OverrideId,
-    /// How many of the counters' successes have been absorbed, and until when.
+    /// The number of the counters' successes that have been absorbed, and until when.
     absorbed: u64,
     absorbed_at: Moment,
     last_failure: Option<Moment>,
     probes: Probes,
     health: HealthChecks,
     exchanged_at: Option<Moment>,
-    /// When an entry of this instance used the confirmed state last: by a lease, a leader, or an outcome.
+    /// When an entry of this instance last used the confirmed state: by a lease, a leader, or an outcome.
     used_at: Moment,
-    /// Since when it has had these settings.
+    /// When it got these settings.
     configured_at: Moment,
-    /// As of when it has the fleet's counts.
+    /// The time of the fleet's counts.
     received_at: Option<Moment>,
     notice: Notice,
-    /// A report is not enough: the store, or a decision here, needs the figures of both.
+    /// A report is not enough: the store or this instance needs an exchange.
     exchange_next: bool,
-    /// The highest epoch that an event has told the listeners of.
+    /// The highest epoch whose event was sent to subscribers.
     announced: u64,
-    /// Metrics-only, and the rules have been in favour of opening.
+    /// Metrics-only, and the rules would have opened the circuit.
     would_open: bool,
-    /// Until when a call has asked for that.
+    /// The end of an opening that a call has requested (`open_for`) while metrics-only.
     would_open_until: Moment,
     effects: Effects,
 }
@@ -169,7 +168,7 @@ impl StateMachine {
         }
     }
 
-    /// Goes on under other settings, with the state and the counts that it has.
+    /// Applies other settings. State and counts stay.
     pub(crate) fn configure(&mut self, settings: Settings, now: Now) {
         let sent = self.in_flight.as_mut().map(|in_flight| &mut in_flight.sent);
         self.stats.configure(&self.settings, &settings, sent, now);
@@ -198,7 +197,7 @@ impl StateMachine {
         self.effects.wake = self.effects.wake.max(Some(wake));
     }
 
-    // ---- what it knows
+    // ---- its state and its counts
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
@@ -220,7 +219,7 @@ impl StateMachine {
         self.record().state()
     }
 
-    /// Of the state that the store has confirmed last.
+    /// The epoch of the confirmed record.
     pub(crate) fn epoch(&self) -> u64 {
         self.confirmed.as_ref().map_or(0, |confirmed| confirmed.record.epoch)
     }
@@ -229,9 +228,9 @@ impl StateMachine {
         self.local.is_some()
     }
 
-    /// Its state, if it is fully synced and no health check depends on this instance: the breaker can be
-    /// dropped and recreated from that. The counts that only this instance judges by (under a quorum) are
-    /// lost then, as for a new instance.
+    /// The record from which the breaker can be recreated after it was dropped: only if it is fully synced
+    /// and no health check depends on this instance. Under a quorum, this instance's own counts are then
+    /// lost, as for a new instance.
     pub(crate) fn synced_record(&self, now: Moment) -> Option<Record> {
         let is_closed = self.state() == State::Closed;
         let is_checked = |health: &Health| !is_closed || health.idle_interval.is_some();
@@ -247,13 +246,12 @@ impl StateMachine {
         known.filter(|_| is_synced).map(|known| known.at(now))
     }
 
-    /// Totals of the epoch: the fleet's, and this instance's since. Of a half-open state that is this
-    /// instance's own: its own probes.
+    /// Totals of the epoch: the fleet's, and this instance's since. In a local half-open state: its probes.
     pub(crate) fn counts(&self) -> Counts {
         if self.probes_are_local() { self.local_probes } else { self.stats.totals(self.sent()) }
     }
 
-    /// The counts that a closed breaker is judged by.
+    /// The counts that trip rules evaluate.
     pub(crate) fn trip_input(&self, now: Now) -> TripInput {
         self.stats.trip_input(self.sent(), now, self.settings.strategy.is_some())
     }
@@ -263,7 +261,7 @@ impl StateMachine {
         self.stats.own_trip_input(now, self.settings.strategy.is_some())
     }
 
-    /// The outcomes in the entry under way.
+    /// The outcomes in the entry in flight.
     fn sent(&self) -> Option<&stats::delta::PendingDelta> {
         self.in_flight.as_ref().map(|in_flight| &in_flight.sent.delta)
     }
@@ -272,24 +270,22 @@ impl StateMachine {
         self.is_alone() && self.state() == State::HalfOpen
     }
 
-    /// In a state that only this instance is in: the store is away, or the others do not see the failures it
-    /// sees.
+    /// In a state of this instance only: the store is unreachable, or the other instances see no failures.
     fn is_alone(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope != Scope::Pending)
     }
 
-    /// In a state that only this instance is in although the store is there.
+    /// In a state of this instance only, although the store is reachable.
     pub(crate) fn is_isolated(&self) -> bool {
         self.local.as_ref().is_some_and(|local| local.scope == Scope::Isolated)
     }
 
-    /// Half-open is the fleet's state: leases decide who probes.
+    /// Probes need leases, because half-open is the fleet's state.
     fn is_leased(&self, now: Now) -> bool {
         now.store_up && !self.is_alone()
     }
 
-    /// Closed, and admitting only a share of the calls since it has just recovered: since when, and for how
-    /// long in all.
+    /// Closed, and ramping up after a recovery: the beginning and the duration of the ramp-up.
     pub(crate) fn ramp(&self, now: Moment) -> Option<(Moment, Duration)> {
         let record = self.record();
         let ramp_up = self.settings.ramp_up?;
@@ -297,9 +293,9 @@ impl StateMachine {
         (ramping && now < record.since().after(ramp_up)).then_some((record.since(), ramp_up))
     }
 
-    // ---- what is asked of it
+    // ---- requests
 
-    /// Puts an override into the next exchange; with `release`, only if it finds a manual override to end.
+    /// Puts an override into the next exchange; with `release`, only if there is a manual override to end.
     pub(crate) fn override_state(&mut self, proposal: Proposal, release: bool) -> OverrideId {
         self.last_override += 1;
         let id = self.last_override;
@@ -308,14 +304,14 @@ impl StateMachine {
         id
     }
 
-    /// A caller still waits for an answer to its request for this probe.
+    /// Whether a caller still waits for this probe.
     pub(crate) fn awaits_probe(&self, id: LeaseId) -> bool {
         let requested = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.leases.contains(&id));
         requested || self.probes.awaits(id)
     }
 
-    /// The registry shuts down: held probes go back with the next exchange, and health checks are others'
-    /// business.
+    /// The registry shuts down: the next exchange returns held probes, and other instances make the health
+    /// checks.
     pub(crate) fn step_down(&mut self) {
         self.probes.release_all();
         self.leaves = true;

@@ -1,6 +1,6 @@
-//! The rules: pure decisions, from counts and settings to verdicts.
+//! The rules: decisions from counts and settings.
 //!
-//! No other place decides what counts mean. Stores merge counts, compare epochs and hand out leases.
+//! Counts are judged nowhere else. Stores merge counts, compare epochs and grant leases.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn streak(settings: &Settings, input: &TripInput, instances: u32) -> Option<Stri
     consecutive(settings, input).filter(|_| instances <= 1 || input.streak_instances >= instances)
 }
 
-/// Why an instance that alone sees failures opens only locally, if it does.
+/// The reason for which an instance that alone sees failures opens locally, if there is one.
 pub(crate) fn trip_alone(settings: &Settings, input: &TripInput) -> Option<String> {
     let reason = trip(settings, input, 1)?;
     Some(format!(
@@ -65,7 +65,7 @@ pub(crate) fn streak_nears_limit(settings: &Settings, streak: u64) -> bool {
     streak > 0 && settings.failure_threshold.is_some_and(|limit| streak * 2 >= limit)
 }
 
-/// How many failures in a row this instance tells apart. Where none of its rules looks at them, one is
+/// The number of failures of a streak that this instance keeps apart. Without a rule for streaks, one is
 /// enough to show their sum.
 pub(crate) fn streak_pairs(settings: &Settings) -> usize {
     if settings.strategy.is_some() {
@@ -88,7 +88,7 @@ fn rates(settings: &Settings, input: &TripInput) -> Option<String> {
     let window = settings.window?;
     let rate = calls.failure_rate();
     let failed = settings.failure_rate.filter(|limit| rate >= *limit);
-    // Every failure comes here, and few of them trip: nothing is written down before one does.
+    // Every failure is judged here, and few trip: no text is formatted before one does.
     let of = || match window {
         WindowKind::Time(span) => format!("{total} calls in {}", humantime::format_duration(span)),
         WindowKind::Calls(_) => format!("the last {total} calls"),

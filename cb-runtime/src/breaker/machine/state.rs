@@ -1,4 +1,4 @@
-//! A state as this instance knows it: confirmed by the store, or decided here.
+//! States as this instance knows them: confirmed by the store, or local.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ pub(crate) struct DatedRecord {
 }
 
 impl DatedRecord {
-    /// An end that lies further ahead than the state's whole span comes of a clock that was set back. It is
-    /// moved to that span.
+    /// Limits the remaining time to `reset_timeout_us`: a longer one comes from a clock that was set back.
     pub(crate) fn new(mut record: Record, as_of: Moment) -> Self {
         if record.reset_timeout_us > 0 {
             record.remaining_us = record.remaining_us.map(|left| left.min(record.reset_timeout_us));
@@ -50,8 +49,8 @@ impl DatedRecord {
         self.state().is_manual() && self.until().is_some_and(|until| until <= now)
     }
 
-    /// When the state was due last, if the store forgets it some time after that. `None`: it is durable, a
-    /// manual override without an expiry, or closed.
+    /// When the state was last due, if it lapses some time after that. `None` for a closed state, and for a
+    /// manual override without an expiry.
     pub(crate) fn lapses_after(&self) -> Option<Moment> {
         let lapses = match self.state() {
             State::Closed => false,
@@ -67,7 +66,7 @@ impl DatedRecord {
     }
 }
 
-/// This instance's own state, where it differs from the confirmed one.
+/// A state of this instance that differs from the confirmed one.
 #[derive(Clone, Debug)]
 pub(super) struct LocalState {
     pub(super) record: DatedRecord,
@@ -77,23 +76,23 @@ pub(super) struct LocalState {
     /// The fencing token of the health check that led to it: the store refuses the change unless this
     /// instance is still the leader under that token.
     pub(super) token: Option<u64>,
-    /// It is open for a reason that no count shows: a call's `open_for`, or a health check.
+    /// It is open for a reason that is not in the counts: a call's `open_for`, or a health check.
     pub(super) uncounted: bool,
 }
 
-/// For whom a local state is meant.
+/// Why a state is local.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// For the fleet: it is proposed to the store.
+    /// It is proposed to the store, and not confirmed yet.
     Pending,
-    /// For this instance while the store is away. Given up when the store is back, unless the fleet's counts
+    /// The store is unreachable. The state is given up when the store is back, unless the fleet's counts
     /// support it.
     StoreDown,
-    /// For this instance only, because the others do not see the failures it sees (`min_failing_instances`).
+    /// The other instances do not see the failures that this one sees (`min_failing_instances`).
     Isolated,
 }
 
-/// A change of state that this instance makes and that no event of the store will report.
+/// A local change of state, which no event of the store reports.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LocalChange {
     pub(crate) from: State,

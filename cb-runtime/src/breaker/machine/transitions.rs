@@ -1,4 +1,4 @@
-//! What happens at this instance, and the changes of state that it leads to.
+//! Outcomes and probes of this instance, and the transitions that they lead to.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, MAX_SPAN_US, Record};
 
-/// Why a manual override has ended by itself.
+/// The reason of a transition.
 const EXPIRED: &str = "expired";
 const DUE: &str = "reset timeout has elapsed";
 
 /// Whether a caller gets a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeAdmission {
-    /// The state admits all calls by now.
+    /// The state admits all calls meanwhile.
     Admitted,
-    /// It may make this probe at once.
+    /// The call is this probe.
     Granted(LeaseId),
-    /// The store is asked for this probe.
+    /// The probe was requested from the store.
     Requested(LeaseId),
     Denied,
 }
@@ -33,7 +33,7 @@ pub(crate) enum CallResult {
         slow: bool,
     },
     SlowSuccess,
-    /// A failure that says for how long the circuit is to be open.
+    /// A failure that requests to open the circuit for this duration.
     OpenFor(Duration),
 }
 
@@ -42,10 +42,9 @@ fn open_for_reason(span: Duration) -> String {
 }
 
 impl StateMachine {
-    /// Takes over the successes that the breaker's counters hold. The latest of the new ones ended between
-    /// the moment that the counters have noted and now. It is dated to the beginning of that span, so that it
-    /// never erases another instance's failure that came after it. Also takes overdue probes from their
-    /// calls.
+    /// Absorbs the successes of the breaker's counters, and counts overdue probes as failed. The latest
+    /// success ended between the time that the counters have noted and now. The earliest possible time is
+    /// used, so that the success never erases a later failure of another instance.
     pub(crate) fn absorb(&mut self, successes: Successes, now: Now) {
         // Strictly increasing, so that a success and a failure of this instance keep their order.
         let earliest = Moment(self.absorbed_at.0 + 1);
@@ -64,7 +63,7 @@ impl StateMachine {
         matches!(self.state(), State::Closed | State::MetricsOnly)
     }
 
-    /// A call has ended while closed or metrics-only. The successes before it have been absorbed.
+    /// Records a call that ended while closed or metrics-only. The successes before it have been absorbed.
     pub(crate) fn record_call(&mut self, result: CallResult, now: Now) {
         let at = self.absorbed_at;
         match result {
@@ -94,8 +93,9 @@ impl StateMachine {
         }
     }
 
-    /// A probe has ended. `result`: whether it succeeded, and whether it was slow; `None` = it says nothing.
-    /// Returns whether the outcome counts: it does not if the probe's lease has lapsed, or was taken from it.
+    /// Records the end of a probe. `result`: whether it succeeded, and whether it was slow; `None` for
+    /// outcomes that do not count. Returns whether the lease was still valid: otherwise the outcome does not
+    /// count.
     pub(crate) fn record_probe(
         &mut self,
         id: LeaseId,
@@ -108,7 +108,7 @@ impl StateMachine {
             self.wake(Wake::AtOnce);
         }
         if let Some((success, slow)) = result.filter(|_| valid) {
-            // The counters hold it as well, from where it must not be absorbed as a call's success.
+            // The counters have it as well, and it must not be absorbed again as a call's success.
             self.absorbed = self.absorbed.wrapping_add(u64::from(success && !slow));
             self.count_probe(success, slow);
             match open_for {
@@ -127,7 +127,7 @@ impl StateMachine {
         *sum = sum.plus(probe);
     }
 
-    /// A probe that goes on for too long counts as failed, whether or not its call ever ends.
+    /// Counts overdue probes as failed, whether or not their calls end.
     fn expire_probes(&mut self, now: Now) {
         let overdue = self.probes.expire(self.is_leased(now), now.at);
         for _ in 0..overdue {
@@ -139,18 +139,18 @@ impl StateMachine {
         }
     }
 
-    /// A probe was granted to a caller that has gone.
+    /// Returns a probe that was granted to a caller that has gone.
     pub(crate) fn release_probe(&mut self, id: LeaseId, now: Now) {
         self.probes.end(id, self.is_leased(now), now.at);
         self.wake(Wake::AtOnce);
     }
 
-    /// The call that makes this probe may take `limit`, and no longer.
+    /// Sets the call timeout of a probe.
     pub(crate) fn limit_probe(&mut self, id: LeaseId, limit: Duration) {
         self.probes.limit(id, limit.saturating_add(policy::PROBE_GRACE));
     }
 
-    /// A caller wants a probe.
+    /// Admits a call as a probe, requests a probe from the store, or denies it.
     pub(crate) fn admit_probe(&mut self, now: Now) -> ProbeAdmission {
         let state = self.state();
         if state.admits() {
@@ -176,14 +176,14 @@ impl StateMachine {
         id.map_or(ProbeAdmission::Denied, ProbeAdmission::Granted)
     }
 
-    /// While half-open, until when no caller can get a probe. What else changes that is a transaction of its
-    /// own.
+    /// While half-open, the time until which no probe is available, unless an outcome or an answer changes
+    /// that.
     pub(crate) fn probes_denied_until(&self, now: Moment) -> Moment {
         let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
         self.probes.denied_until(self.settings.half_open_max_calls, requested, now)
     }
 
-    /// A call has asked to open the circuit for this span.
+    /// Opens the circuit for the duration that a call has requested.
     fn open_on_request(&mut self, span: Duration, now: Now) {
         let evidence = Counts { failures: 1, ..Counts::default() };
         let scope = self.scope(now.store_up);
@@ -193,7 +193,7 @@ impl StateMachine {
         }
     }
 
-    /// Evaluates everything that is known, and changes the state if the rules say so.
+    /// Evaluates the rules, and changes the state accordingly.
     pub(crate) fn judge(&mut self, now: Now) {
         match self.state() {
             State::Closed => {
@@ -218,7 +218,7 @@ impl StateMachine {
                     ProbeVerdict::Close(reason) => self.close(reason, probes, scope, now.at),
                 }
             }
-            // With a store, the fleet leaves it together; see `proposal`.
+            // With a store, the fleet leaves the state together; see `proposal`.
             _ if !now.store_up && self.record().has_expired(now.at) => {
                 self.change(self.expired_record(now.at), Counts::default(), Scope::StoreDown);
             }
@@ -226,8 +226,8 @@ impl StateMachine {
         }
     }
 
-    /// Metrics-only: reports the opening that there would have been, once. `requested`: why a call has asked
-    /// for it.
+    /// While metrics-only: reports once that the breaker would have opened. `requested`: the reason, if a
+    /// call has requested it (`open_for`).
     pub(super) fn watch(&mut self, requested: Option<String>, now: Now) {
         let watching = self.state() == State::MetricsOnly;
         let verdict = || self.verdict(now).filter(|_| watching).map(|(reason, ..)| reason);
@@ -239,10 +239,10 @@ impl StateMachine {
         }
     }
 
-    /// Why the breaker should open, if it should; `true`: this instance only.
+    /// The reason to open, if there is one, and the counts; `true` if only this instance is to open.
     fn verdict(&self, now: Now) -> Option<(String, TripInput, bool)> {
         let input = self.trip_input(now);
-        // An instance that is cut off cannot know what others see, and protects itself.
+        // Without the store, the other instances' failures are unknown, and no quorum is needed.
         let quorum = if now.store_up { self.settings.min_failing_instances } else { 1 };
         if let Some(reason) = policy::trip(&self.settings, &input, quorum) {
             return Some((reason, input, false));
@@ -261,7 +261,7 @@ impl StateMachine {
         }
     }
 
-    /// How many openings in a row the next one makes.
+    /// The number of consecutive openings, including the next one.
     fn next_attempt(&self, now: Moment) -> u32 {
         match self.state() {
             State::Closed if self.ramp(now).is_none() => 1,
@@ -269,26 +269,26 @@ impl StateMachine {
         }
     }
 
-    /// A health check has passed while open. `token`: of the leader that made it, if one did.
+    /// Closes after a passed health check. `token`: the leader's token, if a leader made the check.
     pub(super) fn close_after_check(&mut self, reason: String, token: Option<u64>, now: Now) {
         let scope = self.scope(now.store_up);
         self.close(reason, Counts::default(), scope, now.at);
         self.fence(token);
     }
 
-    /// A health check has failed while closed. `token`: of the leader that made it, if one did.
+    /// Opens after a failed health check. `token`: the leader's token, if a leader made the check.
     pub(super) fn open_after_check(&mut self, reason: String, token: Option<u64>, now: Now) {
         let scope = self.scope(now.store_up);
         self.open(reason, self.counts(), scope, now);
         self.fence(token);
         if let Some(local) = &mut self.local {
-            // A check that this instance has made for itself says nothing about the others.
+            // Without a leader lease, the check is valid for this instance only.
             local.uncounted = token.is_some();
         }
     }
 
-    /// A health check of this instance has failed while closed, under a quorum, and no other instance has
-    /// seen failures. The others learn of it as of a failed call; the next leader's check confirms it or not.
+    /// Opens this instance only: its health check has failed under a quorum, and no other instance has seen
+    /// failures. The failed check is reported like a failed call; the next leader's check may confirm it.
     pub(super) fn open_unconfirmed(&mut self, reason: &str, now: Now) {
         self.stats.failure(false, self.absorbed_at);
         let reason = format!("{reason}, on this instance only (the fleet opens if another one confirms it)");
@@ -347,12 +347,12 @@ impl StateMachine {
         self.decided(Record { reason: EXPIRED.into(), ..Record::closed() }, now)
     }
 
-    /// A state that this instance decides on now.
+    /// A record of this instance's own decision.
     fn decided(&self, record: Record, now: Moment) -> DatedRecord {
         DatedRecord::new(Record { originator: self.instance.clone(), ..record }, now)
     }
 
-    /// Enters a state of its own.
+    /// Enters a local state.
     fn change(&mut self, to: DatedRecord, evidence: Counts, scope: Scope) {
         let (from, state) = (self.state(), to.state());
         self.local_probes = Counts::default();
@@ -377,13 +377,13 @@ impl StateMachine {
         } else {
             self.report_local_change(from);
         }
-        // An instance that has recovered by itself is where the fleet is.
+        // After an isolated recovery, the fleet's state applies again.
         if scope == Scope::Isolated && state == State::Closed {
             self.local = None;
         }
     }
 
-    /// No event of the store will report this instance's own state.
+    /// Reports a local state to subscribers, because no event of the store will.
     pub(super) fn report_local_change(&mut self, from: State) {
         if let Some(local) = &self.local {
             let (to, evidence) = (local.record.record.clone(), local.evidence);
@@ -392,7 +392,7 @@ impl StateMachine {
     }
 }
 
-/// The counts that led to a decision, for the listeners.
+/// The counts that led to a decision, for events.
 fn figures(input: &TripInput) -> Counts {
     if input.window == Counts::default() {
         Counts { failures: input.streak, ..Counts::default() }

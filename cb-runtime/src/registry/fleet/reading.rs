@@ -1,4 +1,4 @@
-//! One pass over the fleet: its names, the states of those that are not closed, and what instances tell.
+//! One reading of the fleet: names, the states of breakers that are not closed, and instances' posts.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -14,19 +14,19 @@ use crate::registry::presence::read_figures;
 use crate::snapshot::State;
 use crate::store::{Detail, FleetRow, Topic};
 
-/// After a look at the fleet, instances tell of their calls for this long.
+/// After a reading of the fleet, instances publish their calls for this long.
 const WATCHED_FOR: Duration = Duration::from_secs(10);
-/// How long the pages of one walk go by the names of its first.
+/// Pages that are requested within this time use the names of the first page's reading.
 const KEPT_FOR: Duration = Duration::from_secs(30);
-/// What a pass may take in all: it is made of many small requests, so that others are served in between.
+/// The time limit of a reading, which consists of many small requests.
 const PATIENCE: Duration = Duration::from_secs(20);
 const DOING: &str = "reading the fleet";
 
-/// The latest pass of this process, for the readers that come while it is made and for the pages that follow.
+/// The latest reading of this process, for concurrent requests and for later pages.
 #[derive(Default)]
 pub(in crate::registry) struct Readings(tokio::sync::Mutex<Option<Arc<Reading>>>);
 
-/// What one pass has found.
+/// The result of one reading.
 pub(super) struct Reading {
     begun: Instant,
     ended: Instant,
@@ -39,7 +39,7 @@ pub(super) struct Reading {
 pub(super) struct ListedBreaker {
     pub(super) state: State,
     pub(super) name: Arc<str>,
-    /// What is known without another request.
+    /// The row, if it is known without another request.
     pub(super) row: Option<(FleetRow, Detail)>,
 }
 
@@ -58,7 +58,7 @@ impl Reading {
         &self.entries
     }
 
-    /// The sum of all instances' figures, and the ids of those that have opened the circuit for themselves.
+    /// The sum of all instances' figures, and the ids of instances that have opened locally.
     pub(super) fn figures(&self, name: &str) -> (Figures, Vec<String>) {
         self.figures.get(name).cloned().unwrap_or_default()
     }

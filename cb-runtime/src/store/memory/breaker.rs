@@ -1,4 +1,4 @@
-//! One breaker, as the memory store keeps it. The Redis store's `exchange.lua` does the same, step by step.
+//! A breaker in the memory store: the reference for `exchange.lua`, step by step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,13 +36,13 @@ pub(super) struct StoredBreaker {
     success_at: Option<u64>,
     /// (instant, count), oldest first.
     failures: Vec<(u64, u64)>,
-    /// By the instant of each one's latest failure.
+    /// The time of each failing node's latest failure.
     failing: Failing,
     /// By (length, width).
     windows: BTreeMap<(u64, u64), StoredWindow>,
-    /// By how many they are.
+    /// By their length in calls.
     lasts: BTreeMap<u32, StoredCountWindow>,
-    /// Until when.
+    /// Their expiry times.
     leases: BTreeMap<(Arc<str>, LeaseId), u64>,
     role: StoredLeader,
     opened_at: Option<u64>,
@@ -92,7 +92,7 @@ impl StoredBreaker {
         self.failures.iter().fold(0, |sum: u64, &(_, count)| sum.saturating_add(count)).min(MAX_COUNT)
     }
 
-    /// Something has been written to it, so it must not be dropped.
+    /// It has been written to, so it must not be dropped.
     pub(super) fn is_kept(&self) -> bool {
         self.kept
     }
@@ -152,8 +152,8 @@ impl StoredBreaker {
         } else if self.since.is_some_and(|since| since > now)
             && (known.epoch, known.state) == (self.epoch, self.state())
         {
-            // The clock was set back after this state came to be. The instance has measured its age on a
-            // clock of its own.
+            // The clock was set back after this state began. The instance has measured its age on its own
+            // clock.
             let remaining = known.state.remaining(known.remaining_us, self.reset_timeout_us);
             self.since = Some(now.saturating_sub(known.since_us));
             self.until = remaining.map(|span| now.saturating_add(span));
@@ -161,8 +161,7 @@ impl StoredBreaker {
         lost
     }
 
-    /// Takes a state over, with nothing counted in it yet. Who has the role, and what is said of settings,
-    /// are not the epoch's.
+    /// Begins a state, without counts. The leader and the settings do not belong to an epoch and stay.
     fn begin(&mut self, record: &Record, now: u64) {
         let reset_timeout_us = record.reset_timeout_us.min(MAX_SPAN_US);
         let remaining = record.state.remaining(record.remaining_us, reset_timeout_us);
@@ -247,7 +246,7 @@ impl StoredBreaker {
         self.streak_seen && entry.by_streak
     }
 
-    /// Asks all instances to report it, unless they have been asked recently.
+    /// Gives a notice of this breaker, unless there was one recently.
     pub(super) fn notify(&mut self, name: &Arc<str>, notices: &mut Notices, now: u64) {
         let recent = |at: u64| at <= now && now - at < micros(NOTICE) / 2;
         if self.kept
@@ -259,7 +258,7 @@ impl StoredBreaker {
         }
     }
 
-    /// At the end of an exchange: those who report from now on are told that there is a streak to end.
+    /// At the end of an exchange: notes whether there is a streak, which the answers to reports then show.
     pub(super) fn note_streak(&mut self) {
         self.streak_seen = self.state() == State::Closed && !self.failures.is_empty();
     }
@@ -268,7 +267,7 @@ impl StoredBreaker {
         self.success_at.map(|at| now.saturating_sub(at))
     }
 
-    /// This node is not to be counted any more: its instance shuts down.
+    /// Removes a node from the failing ones, because its instance shuts down.
     pub(super) fn forget_failing(&mut self, node: &str, entry: &Entry) {
         if entry.failing {
             self.failing.forget(node);
@@ -292,7 +291,7 @@ impl StoredBreaker {
         if let Some(asked) = self.lasts.get_mut(&ask.calls) {
             asked.asked_at = now;
         }
-        // A number of calls that nobody asks for any more.
+        // Windows that no instance requests any more.
         self.lasts.retain(|_, last| now.saturating_sub(last.asked_at) < micros(IDLE));
         match self.lasts.get(&ask.calls) {
             Some(last) => last.view(ask, instance),
@@ -370,7 +369,7 @@ impl StoredBreaker {
         }
     }
 
-    /// The ids that were given, and how long until the first of those that are out lapses if some were not.
+    /// The granted ids; and if some were denied, the time until the first held lease expires.
     pub(super) fn hand_out(
         &mut self,
         instance: &Arc<str>,
@@ -402,7 +401,7 @@ impl StoredBreaker {
         &mut self.role
     }
 
-    /// Keeps what is said, if the breaker is kept.
+    /// Keeps the reported settings, if the breaker is kept. Returns others that were reported before.
     pub(super) fn settle_settings(&mut self, said: &str, now: u64) -> Option<String> {
         if said.is_empty() || !self.kept {
             return None;
@@ -457,7 +456,7 @@ impl StoredBreaker {
     }
 }
 
-/// What a window is kept for beyond its length, as its key in Redis is.
+/// The time for which a window is kept in addition to its length, as in Redis.
 const MARGIN: Duration = Duration::from_secs(600);
 
 /// The oldest bucket that is in the window now.
@@ -474,10 +473,10 @@ mod tests {
     use crate::store::{MAX_STREAK, Streak};
 
     proptest! {
-        /// A streak that keeps only as many failures apart as a limit needs reaches the limit exactly when
-        /// the whole streak does, in whatever order failures and successes become known.
+        /// A streak with as many pairs as the limit reaches the limit exactly when the whole streak does, in
+        /// any order of failures and successes.
         #[test]
-        fn a_bounded_streak_decides_as_the_whole_one(
+        fn bounded_streak_decides_like_the_whole_one(
             limit in 1..6_usize,
             steps in prop::collection::vec((prop::option::of(0..60_u64), prop::collection::vec(0..60_u64, 0..4)), 1..20),
         ) {

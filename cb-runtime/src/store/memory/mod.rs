@@ -1,8 +1,7 @@
 //! The store inside one process.
 //!
-//! Several registries may share one (through an `Arc`): they are then the instances of a fleet that
-//! lives in one process. Time is the clock's, so a test may move it by hand; only `watch` waits in
-//! real time.
+//! Registries that share one (through an `Arc`) are the instances of a fleet within one process. Times are
+//! those of its clock, which a test may advance; only `watch` waits in real time.
 
 mod breaker;
 mod count_window;
@@ -63,7 +62,7 @@ struct Space {
     swept_at: u64,
 }
 
-/// How often what has lain idle is looked for.
+/// The interval in which idle breakers are removed.
 const SWEEP: Duration = Duration::from_secs(300);
 
 impl MemoryStore {
@@ -90,7 +89,7 @@ impl MemoryStore {
         self
     }
 
-    /// [`Store::exchange`] without a future, for what is simulated step by step.
+    /// [`Store::exchange`] without a future, for simulations.
     pub(crate) fn exchange_now(&self, batch: &Batch) -> Answer {
         let (answer, heard) = {
             let mut space = self.lock();

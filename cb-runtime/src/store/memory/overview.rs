@@ -1,4 +1,4 @@
-//! What the memory store has for people who look at the fleet.
+//! The overview of the fleet.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::{BoxFuture, Detail, FleetRow, Overview, Roll, Topic};
 
-/// What instances have told of themselves, and until when somebody looks at it.
+/// Instances' posts, and the time until which the fleet is observed.
 #[derive(Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Board {

@@ -17,6 +17,7 @@ use super::{Target, address, hint};
 use crate::error::Error;
 #[cfg(feature = "cluster")]
 use crate::error::ErrorKind;
+use crate::timeouts::Timeouts;
 
 /// A connection to a server or a cluster. Clones share it.
 #[derive(Clone)]
@@ -62,8 +63,7 @@ impl ConnectionLike for Link {
 /// Makes connections, one at a time.
 pub(super) struct Dialer {
     plan: Plan,
-    /// The limit of an attempt.
-    pub(super) limit: Duration,
+    pub(super) timeouts: Timeouts,
     turn: tokio::sync::Mutex<()>,
     /// The number of failed attempts, and the error of the last one.
     failed: Mutex<(u64, Option<Error>)>,
@@ -82,15 +82,15 @@ enum Plan {
 }
 
 impl Dialer {
-    pub(super) fn new(target: Target, limit: Duration) -> Result<Self, Error> {
+    pub(super) fn new(target: Target, timeouts: Timeouts) -> Result<Self, Error> {
         let plan = match target {
             Target::Single(url) => Plan::Single(address::check(&url)?),
             #[cfg(feature = "cluster")]
-            Target::Cluster(urls) => cluster(&urls, limit)?,
+            Target::Cluster(urls) => cluster(&urls, timeouts.loss())?,
             #[cfg(feature = "sentinel")]
             Target::Sentinel { urls, master } => Plan::Sentinel { sentinels: several(&urls)?, master },
         };
-        Ok(Dialer { plan, limit, turn: tokio::sync::Mutex::default(), failed: Mutex::default() })
+        Ok(Dialer { plan, timeouts, turn: tokio::sync::Mutex::default(), failed: Mutex::default() })
     }
 
     /// Makes a connection, unless `ready` returns one when it is this caller's turn. If an attempt failed
@@ -109,7 +109,7 @@ impl Dialer {
                 return Err(error.clone());
             }
         }
-        let result = self.plan.connect(self.limit).await;
+        let result = self.plan.connect(self.timeouts.loss()).await;
         if let Err(error) = &result {
             let mut failed = self.failed();
             *failed = (failed.0 + 1, Some(error.clone()));

@@ -46,7 +46,7 @@ async fn server(info: &ConnectionInfo, limit: Duration) -> Result<Server, Error>
     Ok(Server { address: info.addr().to_string(), connection: open(info, limit).await? })
 }
 
-/// The first node that answers tells of all masters.
+/// The first node that answers knows all masters.
 async fn masters(nodes: &[ConnectionInfo], limit: Duration) -> Result<Vec<ConnectionAddr>, Error> {
     let mut last = Error::store("connecting to the cluster", "no node is known");
     for node in nodes {

@@ -62,7 +62,7 @@ impl Keys {
         format!("{}names", self.shared)
     }
 
-    /// What instances tell of themselves.
+    /// Instances' posts.
     pub(super) fn board(&self, topic: Topic) -> String {
         let topic = match topic {
             Topic::About => "instances",

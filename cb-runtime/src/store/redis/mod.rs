@@ -1,9 +1,8 @@
-//! The store that a fleet shares: Redis 6.2 or later, or what speaks like it.
+//! The store that a fleet shares: Redis 6.2 or later, or a compatible server.
 //!
-//! One connection for commands, shared by all that is asked; one for the blocking read of the event
-//! stream. Both are made when they are first needed, dropped when they fail, and made again at the
-//! next use. Nothing is tried twice here: the coordinator knows when that is due. A connection lives on
-//! the runtime that it was first used from, which should therefore be one that lasts.
+//! All commands share one connection; the blocking read of the event stream has its own. Connections are made
+//! at their first use, dropped when they fail, and made again at the next use. Nothing is retried here: the
+//! coordinator decides when. A connection belongs to the runtime of its first use, which should outlive it.
 
 mod address;
 mod connect;
@@ -13,6 +12,7 @@ pub(crate) mod inspect;
 mod keys;
 mod open;
 mod overview;
+mod plain_rows;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
@@ -57,9 +57,10 @@ pub use target::Target;
 #[cfg(not(all(feature = "cluster", feature = "sentinel")))]
 pub(crate) use target::Target;
 
-/// Breakers that one script call reads, so that a large fleet's overview does not stop the server.
+/// The number of breakers per call of the script `read`, so that the overview of a large fleet does not block
+/// the server.
 const ROWS_AT_ONCE: usize = 100;
-/// A century in milliseconds: more than that Redis may not take.
+/// A century in milliseconds. Redis may reject longer durations.
 const LONGEST_TTL: u64 = super::MAX_SPAN_US / 1000;
 
 pub(crate) struct RedisStore {
@@ -68,21 +69,18 @@ pub(crate) struct RedisStore {
     breaker_prefix: String,
     window_prefix: String,
     scripts: Scripts,
-    /// With a number that tells one connection from the next.
+    /// The connection and its generation.
     commands: Mutex<Option<(u64, Link)>>,
     watching: tokio::sync::Mutex<Watching>,
     /// Counts connections for commands.
     generation: AtomicU64,
-    /// Grows when the server has turned out not to be the master any more: what watches must move, too.
+    /// Grows when the server is found not to be the master any more: the watching connection has to move,
+    /// too.
     moves: AtomicU64,
-    /// The address has proven right: somebody has answered who speaks our language.
+    /// A server has answered, so the address is right.
     answered: AtomicBool,
     retention: Retention,
-    /// An answer that is not there by then is not waited for: the connection is dropped, what has become of
-    /// the request is unknown.
-    response_timeout: Duration,
-    /// What a blocking read may take beyond its patience.
-    watch_margin: Duration,
+    timeouts: Timeouts,
     #[cfg(test)]
     clock: Option<Clock>,
 }
@@ -97,7 +95,7 @@ impl RedisStore {
     pub(crate) fn with_timeouts(target: Target, namespace: &str, timeouts: Timeouts) -> Result<Self, Error> {
         let keys = Keys::new(namespace);
         Ok(RedisStore {
-            dialer: Dialer::new(target, timeouts.connection())?,
+            dialer: Dialer::new(target, timeouts.clone())?,
             breaker_prefix: keys.breaker_prefix(),
             window_prefix: keys.window_prefix(),
             keys,
@@ -108,8 +106,7 @@ impl RedisStore {
             moves: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             retention: Retention::default(),
-            response_timeout: timeouts.connection(),
-            watch_margin: timeouts.background(),
+            timeouts,
             #[cfg(test)]
             clock: None,
         })
@@ -119,7 +116,7 @@ impl RedisStore {
         RedisStore { retention, ..self }
     }
 
-    /// Reads `clock` wherever the scripts read TIME, so that time can be moved by hand.
+    /// Gives the scripts the time of `clock` in place of TIME.
     #[cfg(test)]
     pub(crate) fn on_clock(target: Target, namespace: &str, clock: Clock) -> Self {
         let store = RedisStore::new(target, namespace).expect("a right address");
@@ -129,9 +126,9 @@ impl RedisStore {
     /// Waits longer for answers: tests on a busy machine must not fail because it is busy.
     #[cfg(test)]
     pub(crate) fn patient(mut self) -> Self {
-        let limit = Duration::from_secs(30);
-        self.dialer.limit = limit;
-        RedisStore { response_timeout: limit, watch_margin: limit, ..self }
+        self.timeouts = Timeouts::patient();
+        self.dialer.timeouts = self.timeouts.clone();
+        self
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<(u64, Link)>> {
@@ -147,11 +144,13 @@ impl RedisStore {
         Ok(slot.get_or_insert_with(|| (self.generation.fetch_add(1, Ordering::Relaxed), link)).clone())
     }
 
-    /// Sends one request on the connection for commands; one that fails is not used again. A caller
-    /// that goes away early leaves the connection in order.
+    /// Sends one request on the connection for commands, which is dropped if it fails. Cancelling leaves the
+    /// connection intact.
     async fn request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
         let (generation, mut link) = self.link().await?;
-        let problem = match timeout(self.response_timeout, request.send(&mut link)).await {
+        let limit = self.timeouts.loss();
+        // After it the connection is dropped, and what has become of the request is unknown.
+        let problem = match timeout(limit, request.send(&mut link)).await {
             Ok(Ok(answer)) => {
                 self.answered.store(true, Ordering::Relaxed);
                 return Ok(answer);
@@ -168,7 +167,7 @@ impl RedisStore {
                 let hint = if fresh { self.dialer.hint_on_silence(&error) } else { "" };
                 format!("{error}{hint}")
             }
-            Err(_) => format!("no answer within {:?}", self.response_timeout),
+            Err(_) => format!("no answer within {limit:?}"),
         };
         self.slot().take_if(|(current, _)| *current == generation);
         Err(Error::store(doing, problem))
@@ -200,7 +199,7 @@ impl RedisStore {
         let mut invocation = self.scripts.exchange.prepare_invoke();
         self.shared_keys(&mut invocation);
         invocation.key(self.keys.sequence(&batch.instance)).key(self.keys.quiet());
-        // What cannot be sent has its answer already.
+        // The views of invalid entries, which are not sent.
         let mut views = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
             if let Err(problem) = entry.check() {
@@ -268,7 +267,7 @@ impl RedisStore {
         invocation.key(keys.meta()).key(keys.events()).key(keys.held()).key(keys.names());
     }
 
-    /// Where the stream stands, and then the names (as they are in keys) that were asked for.
+    /// The position of the stream, and the requested names as they are in keys.
     async fn roll(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
         let mut invocation = self.scripts.load.prepare_invoke();
         self.shared_keys(&mut invocation);
@@ -283,7 +282,7 @@ impl RedisStore {
         decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
     }
 
-    /// Breakers by name; those that are gone by now are left out. Not at one moment of time.
+    /// Reads breakers by name, without those that are gone. The result is not a consistent snapshot.
     async fn rows(
         &self,
         doing: &'static str,
@@ -367,7 +366,7 @@ impl RedisStore {
     }
 }
 
-/// Something that is sent on a connection and answered.
+/// A command, a pipeline or a script call.
 trait Request<T> {
     fn send(&self, link: &mut Link) -> impl Future<Output = RedisResult<T>> + Send;
 }
@@ -390,7 +389,7 @@ impl<T: FromRedisValue + Send> Request<T> for &redis::Pipeline {
     }
 }
 
-/// The server has understood and says no; the connection is in order.
+/// The server has refused the request; the connection is intact.
 fn is_an_answer(error: &RedisError) -> bool {
     let is_server = matches!(error.kind(), RedisErrorKind::Server(_) | RedisErrorKind::Extension);
     is_server && !is_not_master(error)
@@ -449,7 +448,7 @@ impl ResultStore for RedisStore {
             let both = redis::pipe().get(&key).pttl(&key).to_owned();
             let (value, left): (Option<Vec<u8>>, i64) =
                 self.request("reading a cached result", &both).await?;
-            // -1: it never expires. -2: it has expired since the first of the two commands.
+            // -1: it never expires. -2: it has expired since the GET.
             let remaining = u64::try_from(left).ok().map(Duration::from_millis);
             Ok(value.filter(|_| left != -2).map(|value| Cached { value, remaining }))
         })

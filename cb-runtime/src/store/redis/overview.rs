@@ -1,4 +1,4 @@
-//! What Redis has for people who look at the fleet. Plain commands: nothing here has to happen at one moment.
+//! The overview of the fleet, read with plain commands: it need not be a consistent snapshot.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::RedisStore;
 use super::keys::{decode, encode};
+use super::plain_rows::Reported;
 use super::wire::{DecodeError, ReplyReader};
 use crate::error::Error;
-use crate::store::{BoxFuture, Counts, Detail, FleetRow, IDLE, MAX_COUNT, Overview, Record, Roll, Topic};
+use crate::store::{BoxFuture, Detail, FleetRow, IDLE, MAX_COUNT, Overview, Record, Roll, Topic};
 
 /// Members of a sorted set or a hash that one command is to look at.
 const SCANNED_AT_ONCE: usize = 500;
@@ -49,9 +50,11 @@ impl RedisStore {
         }
         for (encoded, text) in pairs(quiet) {
             let Some(name) = name_of(&encoded).filter(|_| seen.insert(encoded)) else { continue };
-            match reported(&text) {
-                Some((counts, detail)) => {
+            // With a streak, the breaker has a key that holds failures.
+            match Reported::parse(&text).filter(|reported| !reported.has_streak) {
+                Some(Reported { counts, failed_at_us, .. }) => {
                     let view = Ok((Record::closed(), counts, 0));
+                    let detail = Detail { last_failure_at_us: failed_at_us, ..Detail::default() };
                     roll.complete.push((FleetRow { name, view }, detail));
                 }
                 None => roll.closed.push(name),
@@ -66,21 +69,8 @@ fn pairs(flat: Vec<String>) -> impl Iterator<Item = (String, String)> {
     std::iter::from_fn(move || Some((flat.next()?, flat.next()?)))
 }
 
-fn instant(text: &str) -> Option<u64> {
+pub(super) fn instant(text: &str) -> Option<u64> {
     text.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT)
-}
-
-/// What reports have told of a breaker that has never left its first state, and so has no key of its own:
-/// `0|<streak>|<latest success>|<latest failure>|<counts>`. `None` for any other one.
-fn reported(text: &str) -> Option<(Counts, Detail)> {
-    // With a streak, the breaker has a key that holds failures.
-    let mut parts = text.strip_prefix("0|0|")?.split('|');
-    let (_success, failure, counts) = (parts.next()?, parts.next()?, parts.next()?);
-    // Zeros behind the successes are left out.
-    let mut counts = counts.split(',').map(instant);
-    let (successes, failures, slow) = (counts.next()??, counts.next(), counts.next());
-    let counts = Counts { successes, failures: failures.unwrap_or(Some(0))?, slow: slow.unwrap_or(Some(0))? };
-    Some((counts, Detail { last_failure_at_us: instant(failure), ..Detail::default() }))
 }
 
 /// The end of a row of the script `read`.
@@ -115,8 +105,11 @@ impl Overview for RedisStore {
     }
 
     fn read(&self, names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<(FleetRow, Detail)>, Error>> {
-        let encoded = names.iter().map(|name| encode(name)).collect();
-        Box::pin(self.rows(READING, encoded))
+        Box::pin(async move {
+            let (mut rows, others) = self.plain_rows(READING, names).await?;
+            rows.extend(self.rows(READING, others.iter().map(|name| encode(name)).collect()).await?);
+            Ok(rows)
+        })
     }
 
     fn post(&self, instance: Arc<str>, posts: Vec<(Topic, String)>) -> BoxFuture<'_, Result<bool, Error>> {

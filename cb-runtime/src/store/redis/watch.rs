@@ -58,7 +58,7 @@ impl RedisStore {
         }
         let notices_after = if notice.is_empty() { "$" } else { &notice };
         command.arg("STREAMS").arg(&key).arg(&notices_key).arg(start).arg(notices_after);
-        let limit = patience.saturating_add(self.watch_margin);
+        let limit = patience.saturating_add(self.timeouts.loss());
         let reply: Option<StreamReadReply> = match timeout(limit, command.query_async(&mut link)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
@@ -77,7 +77,7 @@ impl RedisStore {
                 continue;
             }
             for entry in stream.ids {
-                // What cannot be read is nobody's name, and the counts come a little later.
+                // An unreadable notice is skipped: instances then report a little later.
                 news.notices
                     .extend(entry.get::<String>("name").and_then(|name| decode(&name)).map(Arc::from));
                 news.notice = entry.id;
@@ -88,10 +88,11 @@ impl RedisStore {
         {
             // A new stream may never reach the id of the unreadable entries.
             let newest = redis::cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg(1).to_owned();
+            let limit = self.timeouts.loss();
             let newest: RedisResult<StreamRangeReply> =
-                timeout(self.response_timeout, newest.query_async(&mut link)).await.map_err(|_| {
-                    Error::store(doing, format!("{key}: no answer within {:?}", self.response_timeout))
-                })?;
+                timeout(limit, newest.query_async(&mut link))
+                    .await
+                    .map_err(|_| Error::store(doing, format!("{key}: no answer within {limit:?}")))?;
             if newest.is_ok_and(|newest| newest.ids.first().is_some_and(|entry| entry.id == skip.1)) {
                 watching.skip = Some(skip);
             }

@@ -44,6 +44,8 @@ pub(super) struct Instance {
 pub(super) struct Before {
     /// Since when it has been connected without a break.
     pub(super) connected_since: Option<Moment>,
+    /// How often a request had failed.
+    pub(super) failures: u64,
     pub(super) seen: HashMap<Arc<str>, Seen>,
     /// By breaker: the epoch of the latest transition that a subscriber was told of, and when.
     pub(super) announced: HashMap<Arc<str>, (u64, Moment)>,

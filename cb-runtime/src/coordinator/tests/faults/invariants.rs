@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::instance::{Instance, Seen};
@@ -71,15 +72,13 @@ impl World {
 impl Instance {
     /// `disturbed_at`: when the store last lost data.
     fn assert_invariants(&mut self, deleted: &BTreeSet<&str>, disturbed_at: Moment, now: Moment) {
-        let mut lost = !self.context.store_up() || self.is_paused();
+        let failures = self.context.connection.failures.load(Ordering::Relaxed);
+        // It may have been restored since the previous step.
+        let was_lost = std::mem::replace(&mut self.before.failures, failures) != failures;
+        let lost = was_lost || !self.context.store_up() || self.is_paused();
         while let Some(event) = self.events.try_recv() {
-            match event {
-                Event::Transition(transition) => {
-                    self.assert_announced_once(&transition, deleted, disturbed_at, now);
-                }
-                // It may have been restored since.
-                Event::StoreLost(_) => lost = true,
-                _ => {}
+            if let Event::Transition(transition) = event {
+                self.assert_announced_once(&transition, deleted, disturbed_at, now);
             }
         }
         if lost {
@@ -96,8 +95,9 @@ impl Instance {
             let Some(before) = before.filter(|before| before.core.as_ptr() == Arc::as_ptr(&core)) else {
                 continue;
             };
-            // An instance that has missed events believes a store that does not know the state.
-            let has_ended = epoch == 0 && deleted.contains(&**core.name());
+            // An instance that has missed events believes a store that does not know the state. It may have
+            // tripped since.
+            let has_ended = epoch <= 1 && deleted.contains(&**core.name());
             assert!(
                 epoch >= before.epoch || has_ended,
                 "the epoch went back from {}: {}",

@@ -36,6 +36,8 @@ pub(super) struct Wire {
     pub(super) cut: AtomicBool,
     /// Of the next request.
     pub(super) fate: Mutex<Fate>,
+    /// The stream's reader is connected to another server, until it makes a new connection.
+    pub(super) deaf: AtomicBool,
     /// How long events are on their way, in microseconds.
     pub(super) event_delay: AtomicU64,
 }
@@ -48,6 +50,7 @@ impl Wire {
             clock,
             cut: AtomicBool::new(false),
             fate: Mutex::new(Fate::Arrives),
+            deaf: AtomicBool::new(false),
             event_delay: AtomicU64::new(0),
         }
     }
@@ -98,6 +101,26 @@ impl Wire {
     }
 }
 
+/// A read that is dropped takes its connection with it.
+struct ReaderConnection<'a> {
+    wire: &'a Wire,
+    is_kept: bool,
+}
+
+impl ReaderConnection<'_> {
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for ReaderConnection<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.wire.deaf.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Store for Wire {
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
         Box::pin(self.through(async move { Ok(self.exchange_now(&batch)) }))
@@ -113,7 +136,12 @@ impl Store for Wire {
             if self.cut.load(Ordering::Relaxed) {
                 return Err(Error::store("simulating", "the stream is cut"));
             }
+            let connection = ReaderConnection { wire: self, is_kept: false };
             let events = self.store.watch(from, patience).await?;
+            if self.deaf.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            connection.keep();
             self.sleep(Duration::from_micros(self.event_delay.load(Ordering::Relaxed))).await;
             if self.cut.load(Ordering::Relaxed) {
                 return Err(Error::store("simulating", "the stream is cut"));

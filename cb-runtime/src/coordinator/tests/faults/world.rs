@@ -225,7 +225,8 @@ impl World {
                 self.instances[number].wire.event_delay.store(delay, Ordering::Relaxed);
             }
             83..86 => self.instances[number].wire.cut.store(true, Ordering::Relaxed),
-            86..90 => self.instances[number].wire.cut.store(false, Ordering::Relaxed),
+            86 => self.instances[number].wire.deaf.store(true, Ordering::Relaxed),
+            87..90 => self.instances[number].wire.cut.store(false, Ordering::Relaxed),
             90 => self.instances[number].pause(),
             91..93 => self.instances[number].resume(),
             93 => self.kill(number),

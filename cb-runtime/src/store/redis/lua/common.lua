@@ -3,6 +3,10 @@
 -- Numbers: instants are microseconds since 1970 and need 16 digits, more than tostring() gives; so
 -- they are written by whole(). All that is read is checked: anybody can write to a Redis.
 
+-- Library functions as locals: a look-up in a global table costs as much as a call.
+local format, sub, match, find = string.format, string.sub, string.match, string.find
+local abs, floor, max, min = math.abs, math.floor, math.max, math.min
+
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
@@ -28,7 +32,12 @@ local STATES = {
 }
 
 local function whole(number)
-  return string.format('%.0f', number)
+  return format('%.0f', number)
+end
+
+-- A count as a text; quicker for those that are not huge.
+local function count_text(number)
+  return number < 1e14 and number .. '' or whole(number)
 end
 
 local function failure(reply)
@@ -43,7 +52,7 @@ end
 local function use(key, reply)
   local err = failure(reply)
   if err then
-    if string.find(err, '^WRONGTYPE') then
+    if find(err, '^WRONGTYPE') then
       damaged(key .. ' holds a value of another type, which is lost')
     end
     error({ text = key .. ' cannot be used: ' .. err }, 0)
@@ -52,7 +61,7 @@ local function use(key, reply)
 end
 
 local function shown(text)
-  return string.format('%q', string.sub(text, 1, 40))
+  return format('%q', sub(text, 1, 40))
 end
 
 local function odd(key, field, text, right)
@@ -82,14 +91,14 @@ local function span(key, field, text)
   if not value or not (value >= 0 and value * 1000 <= MAX_SPAN) then
     odd(key, field, text, 'a number of milliseconds up to ' .. whole(MAX_SPAN / 1000))
   end
-  return math.floor(value * 1000 + 0.5)
+  return floor(value * 1000 + 0.5)
 end
 
 local function milliseconds(us)
   if us % 1000 == 0 then
     return whole(us / 1000)
   end
-  return string.format('%.3f', us / 1000)
+  return format('%.3f', us / 1000)
 end
 
 -- A run: "<success>|<failure>*<count>;<failure>*<count>;…", instants ascending. A clock that was set
@@ -102,19 +111,19 @@ local function read_run(key, text, sum)
       return run
     end
   end
-  local success, rest = string.match(text, '^(%d*)|([%d*;]*)$')
+  local success, rest = match(text, '^(%d*)|([%d*;]*)$')
   if not success or #text > 5000 then
     odd(key, 'run', text, 'what this library writes there')
   end
   success = number(key, 'run', success, MAX_COUNT)
-  run.success = success and math.min(success, now)
+  run.success = success and min(success, now)
   local length = 0
   for at, count in string.gmatch(rest, '(%d+)%*(%d+);') do
     length = length + #at + #count + 2
-    at = math.min(number(key, 'run', at, MAX_COUNT), now)
+    at = min(number(key, 'run', at, MAX_COUNT), now)
     count = number(key, 'run', count, MAX_COUNT)
     run.failures[#run.failures + 1] = { at, count }
-    run.sum = math.min(run.sum + count, MAX_COUNT)
+    run.sum = min(run.sum + count, MAX_COUNT)
   end
   if length ~= #rest or run.sum ~= sum then
     odd(key, 'run', text, 'complete: its sum and consecutive_failures differ')
@@ -130,41 +139,47 @@ local function written_run(run)
   return table.concat(parts)
 end
 
-local function by_instant(one, other)
-  return one[1] < other[1]
-end
-
 -- Merges in what came later or earlier; both as instants. At most `pairs_kept` pairs stay.
 local function merge_run(run, success, failures, pairs_kept)
   if success then
-    run.success = math.max(run.success or success, success)
+    run.success = max(run.success or success, success)
   end
   local all = run.failures
-  if #failures > 0 then
-    for _, pair in ipairs(failures) do
-      all[#all + 1] = pair
+  local count = #all
+  for i = 1, #failures do
+    local at, more = failures[i][1], failures[i][2]
+    local place = count
+    while place > 0 and all[place][1] > at do
+      place = place - 1
     end
-    table.sort(all, by_instant)
-  end
-  local kept = {}
-  for _, pair in ipairs(all) do
-    local newest = kept[#kept]
-    if run.success and pair[1] < run.success then
-      -- before the latest success
-    elseif newest and newest[1] == pair[1] then
-      newest[2] = math.min(newest[2] + pair[2], MAX_COUNT)
+    if place > 0 and all[place][1] == at then
+      all[place] = { at, min(all[place][2] + more, MAX_COUNT) }
     else
-      kept[#kept + 1] = pair
+      table.insert(all, place + 1, { at, more })
+      count = count + 1
     end
   end
-  while #kept > pairs_kept do
-    kept[2][2] = math.min(kept[2][2] + kept[1][2], MAX_COUNT)
-    table.remove(kept, 1)
+  -- Those before the latest success go, and the oldest of too many become one.
+  local first = 1
+  while run.success and first <= count and all[first][1] < run.success do
+    first = first + 1
   end
-  run.failures, run.sum = kept, 0
-  for _, pair in ipairs(kept) do
-    run.sum = math.min(run.sum + pair[2], MAX_COUNT)
+  local older = 0
+  while count - first + 1 > pairs_kept do
+    older = min(older + all[first][2], MAX_COUNT)
+    first = first + 1
   end
+  local kept, sum = {}, 0
+  for i = first, count do
+    local pair = all[i]
+    if older > 0 then
+      pair = { pair[1], min(pair[2] + older, MAX_COUNT) }
+      older = 0
+    end
+    kept[#kept + 1] = pair
+    sum = min(sum + pair[2], MAX_COUNT)
+  end
+  run.failures, run.sum = kept, sum
 end
 
 local FIELDS = {
@@ -188,7 +203,7 @@ local function of_epoch(key, field, text, epoch)
   if not text or text == '' then
     return ''
   end
-  local written, rest = string.match(text, '^(%d+)|(.*)$')
+  local written, rest = match(text, '^(%d+)|(.*)$')
   if not written then
     odd(key, field, text, 'what this library writes there')
   end
@@ -210,7 +225,7 @@ local function lapse_of(b)
   if b.state == 'closed' or is_durable then
     return nil
   end
-  return math.max(b.ends or 0, b.touched, b.since or 0) + IDLE * 1000000
+  return max(b.ends or 0, b.touched, b.since or 0) + IDLE * 1000000
 end
 
 -- A breaker of which nothing is known.
@@ -238,8 +253,8 @@ local function read_breaker(key, fields)
     exists = exists and true or false,
     state = state,
     epoch = epoch,
-    reason = string.sub(f[3] or '', 1, MAX_REASON),
-    by = string.sub(f[4] or '', 1, 1000),
+    reason = sub(f[3] or '', 1, MAX_REASON),
+    by = sub(f[4] or '', 1, 1000),
     attempt = number(key, 'attempt', f[5], 4294967295) or 0,
     reset = span(key, 'reset_timeout_ms', f[6]) or 0,
     since = number(key, 'since_us', f[7], MAX_COUNT),
@@ -271,19 +286,19 @@ local function fitted(state, remaining, reset)
   if state == 'closed' or state == 'half-open' then
     return nil
   elseif state == 'open' then
-    return math.min(remaining or 0, reset > 0 and reset or MAX_SPAN)
+    return min(remaining or 0, reset > 0 and reset or MAX_SPAN)
   end
-  return remaining and math.min(remaining, MAX_SPAN)
+  return remaining and min(remaining, MAX_SPAN)
 end
 
 local function remaining(b)
-  return fitted(b.state, b.ends and math.max(b.ends - now, 0), b.reset)
+  return fitted(b.state, b.ends and max(b.ends - now, 0), b.reset)
 end
 
 -- A breaker's record as it is answered. What Rust decodes by position.
 local function record_of(b)
   return b.epoch, b.state, b.reason, b.by, b.actor, remaining(b) or -1,
-    b.since and math.max(now - b.since, 0) or 0, b.reset, b.attempt
+    b.since and max(now - b.since, 0) or 0, b.reset, b.attempt
 end
 
 -- Keys that all breakers share hold nothing that could not be found again. One that somebody else has
@@ -293,8 +308,8 @@ local warnings = {}
 local function mended(key, doing, mend)
   local reply = doing()
   local err = failure(reply)
-  if err and (string.find(err, '^WRONGTYPE') or string.find(err, '^ERR The ID specified in XADD')
-    or string.find(err, '^ERR The stream has exhausted')) then
+  if err and (find(err, '^WRONGTYPE') or find(err, '^ERR The ID specified in XADD')
+    or find(err, '^ERR The stream has exhausted')) then
     warnings[#warnings + 1] = key .. ' could not be used (' .. err .. ') and has been made anew'
     redis.pcall('DEL', key)
     if mend then
@@ -336,7 +351,7 @@ local function stand(meta, events, fresh)
     }
   end)
   if not ok or not place.incarnation or not place.number or #place.incarnation > 100
-    or not place.id or #place.id > 50 or not string.find(place.id, '^%d+%-%d+$') then
+    or not place.id or #place.id > 50 or not find(place.id, '^%d+%-%d+$') then
     return begin(not ok and place.text or 'an incarnation, a number or a last_id is missing or odd')
   end
   place.due = math.abs(now - place.touched) > RENEW
@@ -406,8 +421,8 @@ local function keep(meta, held, names, prefix)
   end
   local last = redis.pcall('ZRANGE', held, -1, -1, 'WITHSCORES')
   local ends = not failure(last) and last[2] and tonumber(last[2]) or 0
-  local left = math.ceil(math.max(ends / 1000 - now / 1000000, 0))
-  for key, life in pairs({ [meta] = math.max(IDLE, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
+  local left = math.ceil(max(ends / 1000 - now / 1000000, 0))
+  for key, life in pairs({ [meta] = max(IDLE, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
     if left > MAX_SPAN then
       redis.pcall('PERSIST', key)
     else
@@ -425,7 +440,7 @@ local function settle_sequence(sequence, seq)
   end
   local last = remember(seq)
   if failure(last) then
-    if not string.find(last.err, '^WRONGTYPE') then
+    if not find(last.err, '^WRONGTYPE') then
       return false, last
     end
     warnings[#warnings + 1] = sequence .. ' could not be used (' .. last.err .. ') and has been made anew'

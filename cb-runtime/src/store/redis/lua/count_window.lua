@@ -9,9 +9,9 @@ local function read_last(key, ask, epoch)
   end
   l.place = number(key, 'place', f[2], MAX_COUNT) or 0
   l.outcomes = f[3] or ''
-  if not string.find(l.outcomes, '^[sfSF]*$') then
+  if not find(l.outcomes, '^[sfSF]*$') then
     odd(key, 'outcomes', l.outcomes, 'a row of the letters s, f, S and F')
-  elseif #l.outcomes ~= math.min(l.place, l.calls) then
+  elseif #l.outcomes ~= min(l.place, l.calls) then
     odd(key, 'outcomes', l.outcomes, 'as long as place says')
   end
   l.failing = check_failing(key, 'failing', f[4] or '')
@@ -23,7 +23,7 @@ end
 local function append_calls(l, calls, noted)
   local failed
   for _, run in ipairs(calls) do
-    l.place = math.min(l.place + run[2], MAX_COUNT)
+    l.place = min(l.place + run[2], MAX_COUNT)
     if run[1] == 'f' or run[1] == 'F' then
       failed = l.place
     end
@@ -31,11 +31,11 @@ local function append_calls(l, calls, noted)
   local parts, first, room = {}, #calls + 1, l.calls
   while first > 1 and room > 0 do
     first = first - 1
-    local count = math.min(calls[first][2], room)
+    local count = min(calls[first][2], room)
     parts[first] = string.rep(calls[first][1], count)
     room = room - count
   end
-  l.outcomes = (room > 0 and string.sub(l.outcomes, -room) or '') .. table.concat(parts, '', first, #calls)
+  l.outcomes = (room > 0 and sub(l.outcomes, -room) or '') .. table.concat(parts, '', first, #calls)
   if failed and noted then
     l.failing = note_failing(l.failing, noted, failed, l.place)
   end
@@ -69,7 +69,7 @@ end
 local function seen_calls(l, failing)
   local count = #l.outcomes
   if l.since <= l.place then
-    count = math.min(l.place - l.since, count)
+    count = min(l.place - l.since, count)
   end
-  return { l.place, string.sub(l.outcomes, #l.outcomes - count + 1), failing and l.failing or false }
+  return { l.place, sub(l.outcomes, #l.outcomes - count + 1), failing and l.failing or false }
 end

@@ -33,13 +33,13 @@ for i, e in ipairs(batch.entries) do
   all[i] = e.name
   if e.window then
     e.of_epoch = e.known and e.known.epoch or 0
-    local w, field = shape_of(e.window), whole(e.of_epoch) .. ':' .. e.name
+    local w, field = shape_of(e.window), count_text(e.of_epoch) .. ':' .. e.name
     e.shape, e.field = w, field
-    for bucket = math.max(w.first, e.window.since), w.current do
+    for bucket = max(w.first, e.window.since), w.current do
       want_bucket(w, bucket, field)
     end
     for _, bucket in ipairs(e.buckets or NONE) do
-      bucket[1] = math.floor(math.max(base - bucket[1], 0) / w.width)
+      bucket[1] = floor(max(base - bucket[1], 0) / w.width)
       if bucket[1] >= w.first and bucket[1] < e.window.since then
         want_bucket(w, bucket[1], field)
       end
@@ -50,16 +50,16 @@ parse_all_quiet(quiet, all)
 fetch_buckets()
 
 local function instant(age)
-  return math.max(base - age, 0)
+  return max(base - age, 0)
 end
 
 -- Takes a state over, with nothing counted in it yet.
 local function begin(b, record)
-  local reset = math.min(record.reset, MAX_SPAN)
+  local reset = min(record.reset, MAX_SPAN)
   local left = fitted(record.state, record.remaining, reset)
   b.leases_end = b.leases_end or b.state == 'half-open' or record.state == 'half-open'
   b.epoch, b.state, b.reason, b.by = record.epoch, record.state, record.reason, record.by
-  b.since, b.ends, b.reset = math.max(now - record.since, 0), left and now + left, reset
+  b.since, b.ends, b.reset = max(now - record.since, 0), left and now + left, reset
   b.attempt, b.actor = record.attempt, record.actor or ''
   b.successes, b.failures, b.slow = 0, 0, 0
   b.failing = b.failing and ''
@@ -72,7 +72,7 @@ end
 -- After a loss of data. A closed state that is older than one that has begun since must not end that one: its
 -- epoch goes on from there.
 local function write_back(b, known)
-  local age = b.since and math.max(now - b.since, 0) or 0
+  local age = b.since and max(now - b.since, 0) or 0
   if known.state == 'closed' and b.state ~= 'closed' and age < known.since then
     begin(b, {
       epoch = known.epoch + 1, state = b.state, reason = b.reason, by = b.by, remaining = remaining(b),
@@ -92,7 +92,7 @@ local function wins(b, e)
   if p.force then
     local nothing_counted = b.successes + b.failures + b.slow == 0 and #b.run.failures == 0
     return b.state ~= p.state or b.reason ~= p.reason or left ~= nil
-      or fitted(p.state, p.remaining, math.min(p.reset, MAX_SPAN)) ~= nil
+      or fitted(p.state, p.remaining, min(p.reset, MAX_SPAN)) ~= nil
       or (b.state == 'closed' and not nothing_counted)
   end
   local bound = b.state == 'forced-open' or b.state == 'disabled' or b.state == 'metrics-only'
@@ -150,7 +150,7 @@ local function settle_quiet(b, merged, kept)
     merged.failures = merged.failures or q.failures > 0
     merged.slow = merged.slow or q.slow > 0
     merged.run = merged.run or q.success ~= nil
-    b.last_failure = q.failure and math.max(b.last_failure or q.failure, q.failure) or b.last_failure
+    b.last_failure = q.failure and max(b.last_failure or q.failure, q.failure) or b.last_failure
   end
   if told or (q and q.streak or false) ~= streak then
     local fresh = new_quiet(b.epoch)
@@ -306,9 +306,9 @@ local function exchange(e, key, leases_key, last_key)
   local q = quiet_fields[e.name]
   if q and q.epoch == b.epoch and b.state == 'closed' then
     b.reported = q
-    b.successes = math.min(b.successes + q.successes, MAX_COUNT)
-    b.failures = math.min(b.failures + q.failures, MAX_COUNT)
-    b.slow = math.min(b.slow + q.slow, MAX_COUNT)
+    b.successes = min(b.successes + q.successes, MAX_COUNT)
+    b.failures = min(b.failures + q.failures, MAX_COUNT)
+    b.slow = min(b.slow + q.slow, MAX_COUNT)
     if q.success then
       merge_run(b.run, q.success, NONE, MAX_STREAK)
     end
@@ -329,7 +329,7 @@ local function exchange(e, key, leases_key, last_key)
   elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
     -- The clock was set back after this state began. The instance has measured the age on its own clock.
     local left = fitted(b.state, e.known.remaining, b.reset)
-    b.since, b.ends = math.max(now - e.known.since, 0), left and now + left
+    b.since, b.ends = max(now - e.known.since, 0), left and now + left
     b.retimed = true
   end
   local failed, buckets, asks = e.failures or NONE, e.buckets or NONE, e.leases
@@ -357,9 +357,9 @@ local function exchange(e, key, leases_key, last_key)
       successes = successes > 0, failures = failures > 0, slow = slow > 0,
       run = e.success ~= nil or #failed > 0, failed = failures > 0 or #failed > 0, counts = counts,
     }
-    b.successes = math.min(b.successes + successes, MAX_COUNT)
-    b.failures = math.min(b.failures + failures, MAX_COUNT)
-    b.slow = math.min(b.slow + slow, MAX_COUNT)
+    b.successes = min(b.successes + successes, MAX_COUNT)
+    b.failures = min(b.failures + failures, MAX_COUNT)
+    b.slow = min(b.slow + slow, MAX_COUNT)
     if merged.run then
       merge_run(b.run, e.success and instant(e.success), failed, e.keep or MAX_STREAK)
     end
@@ -371,7 +371,7 @@ local function exchange(e, key, leases_key, last_key)
     if b.failing and b.last_failure then
       local at = b.last_failure
       for _, pair in ipairs(failed) do
-        at = math.max(at, pair[1])
+        at = max(at, pair[1])
       end
       b.failing = note_failing(b.failing, batch.node, at, now)
       b.noted = true
@@ -438,7 +438,7 @@ local function exchange(e, key, leases_key, last_key)
 
   return {
     won and 1 or 0, table.concat(granted, ','), wait,
-    b.run.success and math.max(now - b.run.success, 0) or -1,
+    b.run.success and max(now - b.run.success, 0) or -1,
     window and seen_buckets(window, e.window.since, field_of(e, b)) or false,
     b.failing or false,
     last and seen_calls(last, e.failing) or false,
@@ -447,6 +447,145 @@ local function exchange(e, key, leases_key, last_key)
     b.successes, b.failures, b.slow, b.run.sum,
     record_of(b)
   }
+end
+
+-- Fields of a closed breaker that an exchange of counts alone needs, and those of its record, which says
+-- something unless the breaker has never left its first state.
+local COUNTED = { 'state', 'epoch', 'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at' }
+local RECORDED = joined(COUNTED, { 'since_us', 'attempt', 'reset_timeout_ms', 'reason', 'by', 'actor' })
+
+local function is_count(text)
+  local count = tonumber(text or 0)
+  return count and count >= 0 and count <= MAX_COUNT and count % 1 == 0 and count
+end
+
+-- The streak as it stands in Redis; nil if it has to be looked at more closely.
+local function simple_run(text, sum)
+  if not text or text == '|' then
+    return sum == 0 and { failures = {}, sum = 0 }
+  end
+  local success, at, count = match(text, '^(%d*)|(%d*)%*?(%d*);?$')
+  success, at, count = tonumber(success), tonumber(at), tonumber(count)
+  if (success or 0) > now or (at or 0) > now or (count or 0) ~= sum or (at == nil) ~= (count == nil) then
+    return nil
+  end
+  return success and { success = success, failures = at and { { at, count } } or {}, sum = sum }
+end
+
+-- The record of a closed state, from RECORDED; nil if it has to be looked at more closely.
+local function closed_record(f, epoch)
+  local since, attempt, reset = is_count(f[9]), is_count(f[10]), tonumber(f[11] or 0)
+  local actor = f[14] or ''
+  if actor ~= '' then
+    local written, rest = match(actor, '^(%d+)|(.*)$')
+    actor = tonumber(written) == epoch and #rest <= MAX_REASON and rest or nil
+  end
+  if not (since and attempt and reset and actor) or since > now or attempt > 4294967295
+    or not (reset >= 0 and reset * 1000 <= MAX_SPAN) then
+    return nil
+  end
+  return {
+    epoch, 'closed', sub(f[12] or '', 1, MAX_REASON), sub(f[13] or '', 1, 1000), actor, -1,
+    f[9] and now - since or 0, floor(reset * 1000 + 0.5), attempt,
+  }
+end
+
+-- An entry that only tells counts, of a breaker that is closed in the epoch that the instance knows: most are
+-- so. Reads no more than that takes. Answers nil, before anything is written, if the entry is not so simple.
+local function exchange_counts(e, key)
+  local epoch = e.known.epoch
+  local f = redis.pcall('HMGET', key, unpack(epoch == 0 and COUNTED or RECORDED))
+  if f.err or f[1] ~= 'closed' or tonumber(f[2]) ~= epoch then
+    return nil
+  end
+  local successes, failures, slow, sum = is_count(f[3]), is_count(f[4]), is_count(f[5]), is_count(f[6])
+  local touched = is_count(f[8])
+  if not (successes and failures and slow and sum and touched) or abs(now - touched * 1000) > RENEW then
+    return nil
+  end
+  local record = epoch > 0 and closed_record(f, epoch) or nil
+  if epoch > 0 and not record then
+    return nil
+  end
+  local run = simple_run(f[7], sum)
+  if not run then
+    local ok, read = pcall(read_run, key, f[7], sum)
+    if not ok then
+      return nil
+    end
+    run = read
+  end
+  local q = quiet_fields[e.name]
+  if q and q.epoch ~= epoch then
+    q = nil
+  end
+  local failed = e.failures or NONE
+  for i = 1, #failed do
+    failed[i][1] = instant(failed[i][1])
+  end
+  local told = e.something and not retry
+  if told and (e.success or #failed > 0) then
+    merge_run(run, e.success and instant(e.success), failed, e.keep or MAX_STREAK)
+  end
+  if q and q.success then
+    merge_run(run, q.success, NONE, MAX_STREAK)
+  end
+  if told then
+    local set, count = {}, 0
+    local counts = e.counts
+    if counts then
+      if counts[1] > 0 then
+        successes = min(successes + counts[1], MAX_COUNT)
+        set[1], set[2], count = 'successes', count_text(successes), 2
+      end
+      if counts[2] > 0 then
+        failures = min(failures + counts[2], MAX_COUNT)
+        set[count + 1], set[count + 2], count = 'failures', count_text(failures), count + 2
+      end
+      if counts[3] > 0 then
+        slow = min(slow + counts[3], MAX_COUNT)
+        set[count + 1], set[count + 2], count = 'slow', count_text(slow), count + 2
+      end
+    end
+    if e.success or #failed > 0 then
+      set[count + 1], set[count + 2] = 'consecutive_failures', count_text(run.sum)
+      set[count + 3], set[count + 4] = 'run', written_run(run)
+      count = count + 4
+    end
+    local failed_at = #failed > 0 and failed[#failed][1] or counts and counts[2] > 0 and base
+    if failed_at then
+      set[count + 1], set[count + 2] = 'last_failure_at', count_text(floor(failed_at / 1000 + 0.5))
+      count = count + 2
+    end
+    if count > 0 then
+      redis.call('HSET', key, unpack(set))
+    end
+    local window, of_window = e.shape, e.buckets
+    if window and of_window then
+      for i = 1, #of_window do
+        local bucket = of_window[i]
+        add_to_bucket(window, bucket[1], e.field, bucket[2], bucket[3], bucket[4])
+      end
+    end
+  end
+  local streak = #run.failures > 0
+  if (q and q.streak or false) ~= streak then
+    q = q or new_quiet(epoch)
+    q.success, q.streak, q.changed = run.success, streak, true
+    quiet_fields[e.name] = q
+  end
+  if q then
+    successes = min(successes + q.successes, MAX_COUNT)
+    failures = min(failures + q.failures, MAX_COUNT)
+    slow = min(slow + q.slow, MAX_COUNT)
+  end
+  return run.success and max(now - run.success, 0) or -1,
+    e.shape and seen_buckets(e.shape, e.window.since, e.field) or false, successes, failures, slow, run.sum, record
+end
+
+local function tells_counts_only(e)
+  return e.known and not (e.proposal or e.leases or e.role or e.settings or e.failing or e.leaves or e.last
+    or e.notice)
 end
 
 -- One list for all: each table in an answer costs Redis as much as a dozen numbers.
@@ -460,9 +599,24 @@ for _, e in ipairs(batch.entries) do
     last_key = KEYS[at]
     at = at + 1
   end
-  local ok, result = pcall(exchange, e, key, leases_key, last_key)
   count = count + 1
-  if ok then
+  local age, window, successes, failures, slow, sum, record
+  if tells_counts_only(e) then
+    age, window, successes, failures, slow, sum, record = exchange_counts(e, key)
+  end
+  local ok, result = true, nil
+  if not age then
+    ok, result = pcall(exchange, e, key, leases_key, last_key)
+  end
+  if age then
+    views[count], views[count + 1], views[count + 2] = record and 3 or 2, age, window
+    views[count + 3], views[count + 4], views[count + 5], views[count + 6] = successes, failures, slow, sum
+    count = count + 6
+    for i = 1, record and #record or 0 do
+      views[count + i] = record[i]
+    end
+    count = count + (record and #record or 0)
+  elseif ok then
     views[count] = 1
     for place_of, value in ipairs(result) do
       views[count + place_of] = value

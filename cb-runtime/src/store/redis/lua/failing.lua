@@ -15,21 +15,21 @@ local function check_failing(key, field, text)
 end
 
 local function without_failing(text, node)
-  local from, to = string.find(text, ' ' .. node .. '*', 1, true)
+  local from, to = find(text, ' ' .. node .. '*', 1, true)
   if not from then
     return text
   end
-  local past = string.match(text, '^%d+()', to + 1)
-  return string.sub(text, 1, from - 1) .. string.sub(text, past)
+  local past = match(text, '^%d+()', to + 1)
+  return sub(text, 1, from - 1) .. sub(text, past)
 end
 
 -- A time after `latest` was noted before the clock was set back.
 local function note_failing(text, node, at, latest)
-  local from, to = string.find(text, ' ' .. node .. '*', 1, true)
+  local from, to = find(text, ' ' .. node .. '*', 1, true)
   if from then
-    local before, past = string.match(text, '^(%d+)()', to + 1)
-    at = math.max(at, math.min(tonumber(before), latest))
-    text = string.sub(text, 1, from - 1) .. string.sub(text, past)
+    local before, past = match(text, '^(%d+)()', to + 1)
+    at = max(at, min(tonumber(before), latest))
+    text = sub(text, 1, from - 1) .. sub(text, past)
   end
   local place = #text + 1
   for start, other in string.gmatch(text, '() [^ *]*%*(%d+)') do
@@ -38,10 +38,10 @@ local function note_failing(text, node, at, latest)
       break
     end
   end
-  text = string.sub(text, 1, place - 1) .. ' ' .. node .. '*' .. whole(at) .. string.sub(text, place)
+  text = sub(text, 1, place - 1) .. ' ' .. node .. '*' .. whole(at) .. sub(text, place)
   local _, count = string.gsub(text, ' ', ' ')
   if count > MAX_FAILING then
-    text = string.match(text, '^(.*) ')
+    text = match(text, '^(.*) ')
   end
   return text
 end

@@ -3,7 +3,7 @@
 -- Splits a call into pieces, because Lua passes only some thousand arguments.
 local function in_pieces(list, call)
   for start = 1, #list, 1000 do
-    call(unpack(list, start, math.min(start + 999, #list)))
+    call(unpack(list, start, min(start + 999, #list)))
   end
 end
 
@@ -61,13 +61,13 @@ local function hand_out(key, instance, ask)
     in_pieces(added, function(...) redis.call('ZADD', key, ...) end)
     if #granted < #ask.want then
       local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
-      wait = first and math.min(math.max(tonumber(first) - now, 0), MAX_SPAN) or -1
+      wait = first and min(max(tonumber(first) - now, 0), MAX_SPAN) or -1
     end
   end
   if #ask.want > 0 or #ask.renew > 0 then
     local latest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
     if latest then
-      local left = math.min(math.max(tonumber(latest) - now, 0), MAX_SPAN)
+      local left = min(max(tonumber(latest) - now, 0), MAX_SPAN)
       redis.call('PEXPIRE', key, whole(left / 1000 + 1000))
     end
   end

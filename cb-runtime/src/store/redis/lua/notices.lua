@@ -5,8 +5,8 @@ local KEPT_NOTICES = 100
 
 local function may_notify(meta)
   local text = redis.pcall('HGET', meta, 'noticed')
-  local second, given = string.match(type(text) == 'string' and text or '', '^(%d+)|(%d+)$')
-  local this = whole(math.floor(now / 1000000))
+  local second, given = match(type(text) == 'string' and text or '', '^(%d+)|(%d+)$')
+  local this = whole(floor(now / 1000000))
   given = second == this and tonumber(given) or 0
   if given >= MAX_NOTICES then
     return false

@@ -10,12 +10,11 @@ local MAX_QUIET = 20000
 local quiet_fields = {}
 
 local function split_quiet(text)
-  return string.match(text, '^(%d+)|([01])|(%d*)|(%d*)|([%d,]+)$')
+  return match(text, '^(%d+)|([01])|(%d*)|(%d*)|([%d,]+)$')
 end
 
 local function quiet_text(epoch, streak, success, failed, counts)
-  return epoch .. '|' .. streak .. '|' .. success .. '|' .. failed .. '|' ..
-    (tonumber(counts) and whole(counts) or counts)
+  return epoch .. '|' .. streak .. '|' .. success .. '|' .. failed .. '|' .. counts
 end
 
 local function parse_quiet(text)
@@ -29,8 +28,8 @@ local function parse_quiet(text)
   end
   local q = { epoch = epoch, streak = streak == '1' }
   q.successes, q.failures, q.slow = counts_of(counts)
-  q.success = success ~= '' and math.min(tonumber(success), now) or nil
-  q.failure = failed ~= '' and math.min(tonumber(failed), now) or nil
+  q.success = success ~= '' and min(tonumber(success), now) or nil
+  q.failure = failed ~= '' and min(tonumber(failed), now) or nil
   return q
 end
 
@@ -53,10 +52,10 @@ local function parse_all_quiet(key, names)
 end
 
 local function add_quiet(q, successes, failures, slow, success)
-  q.successes = math.min(q.successes + successes, MAX_COUNT)
-  q.failures = math.min(q.failures + failures, MAX_COUNT)
-  q.slow = math.min(q.slow + slow, MAX_COUNT)
-  q.success = success and math.max(q.success or success, success) or q.success
+  q.successes = min(q.successes + successes, MAX_COUNT)
+  q.failures = min(q.failures + failures, MAX_COUNT)
+  q.slow = min(q.slow + slow, MAX_COUNT)
+  q.success = success and max(q.success or success, success) or q.success
   q.changed = true
 end
 

@@ -26,9 +26,9 @@ for i = 2, #KEYS do
     local failed_at = ''
     if q and q.epoch == b.epoch and b.state == 'closed' then
       b.exists = true
-      b.successes = math.min(b.successes + q.successes, MAX_COUNT)
-      b.failures = math.min(b.failures + q.failures, MAX_COUNT)
-      b.slow = math.min(b.slow + q.slow, MAX_COUNT)
+      b.successes = min(b.successes + q.successes, MAX_COUNT)
+      b.failures = min(b.failures + q.failures, MAX_COUNT)
+      b.slow = min(b.slow + q.slow, MAX_COUNT)
       failed_at = q.failure and whole(q.failure) or ''
       if q.success then
         merge_run(b.run, q.success, {}, MAX_STREAK)
@@ -39,7 +39,7 @@ for i = 2, #KEYS do
       row[#row + 1] = probes(b, name)
       row[#row + 1] = failed_at
       for _, field in ipairs(BESIDE) do
-        row[#row + 1] = string.sub(b[field] or '', 1, 1000)
+        row[#row + 1] = sub(b[field] or '', 1, 1000)
       end
     end
     rows[i - 1] = row

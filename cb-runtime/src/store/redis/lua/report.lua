@@ -27,14 +27,17 @@ local function each_group(visit)
   end
 end
 
-local all, texts, changed, answered = {}, {}, {}, {}
+local names_told, texts, changed, answered = {}, {}, {}, {}
 each_group(function(_, first, last)
+  local count = #names_told
   for a = first, last, ENTRY do
-    all[#all + 1] = ARGV[a]
+    count = count + 1
+    names_told[count] = ARGV[a]
   end
 end)
-for i, text in ipairs(fetch_quiet(quiet, all)) do
-  texts[all[i]] = text
+local found = fetch_quiet(quiet, names_told)
+for i = 1, #found do
+  texts[names_told[i]] = found[i]
 end
 
 -- A breaker of which nothing is known here is looked up: only a closed one of this very epoch is reported.
@@ -51,19 +54,59 @@ local function latest(age, before)
   if age == '' then
     return before
   end
-  local at = math.max(base - age, 0)
+  local at = max(base - age, 0)
   if before ~= '' then
-    at = math.max(at, math.min(tonumber(before), now))
+    at = max(at, min(tonumber(before), now))
   end
   return whole(at)
 end
 
-local function note(w, age, field, counts)
-  local bucket = math.floor(math.max(base - age, 0) / w.width)
-  if bucket >= w.first and bucket <= w.current then
-    local b = bucket_of(w, bucket)
-    b.wanted[#b.wanted + 1] = field
-    b.changed[#b.wanted] = counts
+-- What stands before the latest success in the field of a breaker without a streak, by epoch.
+local heads = {}
+local now_text = whole(now)
+
+-- The text of a breaker of which only successes are told and known, as most are: without taking it to pieces.
+-- nil if it is not so simple.
+local function more_successes(text, epoch, counts, age)
+  local head = heads[epoch]
+  if not head then
+    head = epoch .. '|0|'
+    heads[epoch] = head
+  end
+  local length = #head
+  if sub(text, 1, length) ~= head or sub(text, length + 17, length + 18) ~= '||' then
+    return nil
+  end
+  local before, sum = sub(text, length + 1, length + 16), (tonumber(sub(text, length + 19)) or -1) + counts
+  local success = format('%.0f', base - age)
+  -- Instants have 16 digits, so their texts compare as they do.
+  if #success ~= 16 or not (sum >= counts and sum < 1e14 and sum % 1 == 0) then
+    return nil
+  elseif before > success and before <= now_text then
+    success = before
+  end
+  return head .. success .. '||' .. sum
+end
+
+-- The bucket of an age; false if the window has none. Most entries of a group have one age.
+local function bucket_at(w, age)
+  local bucket = w.ages[age]
+  if bucket == nil then
+    local number_of = floor(max(base - age, 0) / w.width)
+    bucket = number_of >= w.first and number_of <= w.current and bucket_of(w, number_of)
+    if bucket and not bucket.count then
+      bucket.count, bucket.successes, bucket.failures, bucket.slow = 0, {}, {}, {}
+    end
+    w.ages[age] = bucket
+  end
+  return bucket
+end
+
+local function note(b, field, successes, failures, slow)
+  if b then
+    local count = b.count + 1
+    b.count = count
+    b.wanted[count], b.successes[count], b.failures[count], b.slow[count] = field, successes, failures, slow
   end
 end
 
@@ -71,8 +114,13 @@ end
 local shapes = {}
 local function shape_of(length, width)
   local shape = length .. '/' .. width .. ':'
-  shapes[shape] = shapes[shape] or window_of(tonumber(length), tonumber(width), windows .. shape)
-  return shapes[shape]
+  local w = shapes[shape]
+  if not w then
+    w = window_of(tonumber(length), tonumber(width), windows .. shape)
+    w.ages = {}
+    shapes[shape] = w
+  end
+  return w
 end
 
 local count = 0
@@ -80,31 +128,45 @@ each_group(function(head, first, last)
   local length, width, by_streak = ARGV[head], ARGV[head + 1], ARGV[head + 2] == '1'
   local w = length ~= '' and shape_of(length, width)
   for a = first, last, ENTRY do
-    local name, epoch, counts = ARGV[a], ARGV[a + 1], ARGV[a + 2]
-    local told, streak, success, failed, before
+    local name, epoch, counts, success, failed = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+    local text, added = texts[name], not retry
     count = count + 1
-    if texts[name] then
-      told, streak, success, failed, before = split_quiet(texts[name])
+    local successes, failures, slow = tonumber(counts), 0, 0
+    local simple = successes and added and text and failed == '' and success ~= ''
+      and more_successes(text, epoch, successes, success)
+    if not successes then
+      successes, failures, slow = counts_of(counts)
     end
-    if not told and is_closed_in(name, epoch) then
-      told, streak, success, failed, before = epoch, '0', '', '', 0
+    if simple then
+      texts[name] = simple
+    else
+      local told, streak, success_at, failed_at, before
+      if text then
+        told, streak, success_at, failed_at, before = split_quiet(text)
+      end
+      if not told and is_closed_in(name, epoch) then
+        told, streak, success_at, failed_at, before = epoch, '0', '', '', 0
+      end
+      if told ~= epoch or (by_streak and streak == '1') then
+        answered[#answered + 1] = count
+      end
+      added = added and told == epoch
+      if added then
+        texts[name] = quiet_text(epoch, streak, latest(success, success_at), latest(failed, failed_at),
+          sum_of(before, successes, failures, slow))
+      end
     end
-    if told ~= epoch or (by_streak and streak == '1') then
-      answered[#answered + 1] = count
-    end
-    if told == epoch and not retry then
+    if added then
       changed[#changed + 1] = name
-      texts[name] = quiet_text(epoch, streak, latest(ARGV[a + 3], success), latest(ARGV[a + 4], failed),
-        sum_of(before, counts))
       local fallen = ARGV[a + 5]
       if w and fallen ~= '' then
         local field = epoch .. ':' .. name
-        if tonumber(fallen) then
-          note(w, fallen, field, counts)
-        else
+        if find(fallen, ':', 1, true) then
           for age, some in string.gmatch(fallen, '(%d+):([%d,]+);') do
-            note(w, age, field, some)
+            note(bucket_at(w, age), field, counts_of(some))
           end
+        else
+          note(bucket_at(w, fallen), field, successes, failures, slow)
         end
       end
     end
@@ -113,14 +175,17 @@ end)
 
 fetch_buckets()
 for _, b in ipairs(buckets) do
-  for i, field in ipairs(b.wanted) do
-    b.values[field] = sum_of(b.values[field] or 0, b.changed[i])
+  local values, wanted, successes, failures, slow = b.values, b.wanted, b.successes, b.failures, b.slow
+  for i = 1, #wanted do
+    local field = wanted[i]
+    values[field] = sum_of(values[field] or 0, successes[i], failures[i], slow[i])
   end
-  b.changed = b.wanted
+  b.changed = wanted
 end
 write_buckets()
 local set = {}
-for i, name in ipairs(changed) do
+for i = 1, #changed do
+  local name = changed[i]
   set[2 * i - 1], set[2 * i] = name, texts[name]
 end
 if #set > 0 then

@@ -29,9 +29,9 @@ local function take_role(role, instance, term)
       return
     end
   else
-    role.token = math.max(role.token + 1, now)
+    role.token = max(role.token + 1, now)
   end
-  role.holder, role.ends = instance, now + math.min(term, MAX_ROLE_TERM)
+  role.holder, role.ends = instance, now + min(term, MAX_ROLE_TERM)
   role.taken, role.changed = true, true
 end
 

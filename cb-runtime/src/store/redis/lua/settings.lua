@@ -7,7 +7,7 @@ local function read_settings(key, b)
     odd(key, 'settings', s.latest, 'at most ' .. MAX_SETTINGS .. ' bytes long')
   end
   if s.before ~= '' then
-    local ends, text = string.match(s.before, '^(%d+)|(.*)$')
+    local ends, text = match(s.before, '^(%d+)|(.*)$')
     if not ends or #text > MAX_SETTINGS then
       odd(key, 'settings_before', s.before, 'what this library writes there')
     end

@@ -11,39 +11,40 @@ local function counts_of(text)
   if successes and successes >= 0 and successes <= MAX_COUNT then
     return successes, 0, 0
   end
-  local all, failures, slow = string.match(text, '^(%d+),(%d+),(%d+)$')
+  local all, failures, slow = match(text, '^(%d+),(%d+),(%d+)$')
   if not all then
     return 0, 0, 0
   end
-  return math.min(tonumber(all), MAX_COUNT), math.min(tonumber(failures), MAX_COUNT),
-    math.min(tonumber(slow), MAX_COUNT)
+  return min(tonumber(all), MAX_COUNT), min(tonumber(failures), MAX_COUNT),
+    min(tonumber(slow), MAX_COUNT)
 end
 
 -- Redis writes a number with 17 digits, which is exact for counts.
 local function counts_text(successes, failures, slow)
   if failures == 0 and slow == 0 then
-    return successes
+    return count_text(successes)
+  elseif successes + failures + slow < 1e14 then
+    return successes .. ',' .. failures .. ',' .. slow
   end
-  return string.format('%.0f,%.0f,%.0f', successes, failures, slow)
+  return format('%.0f,%.0f,%.0f', successes, failures, slow)
 end
 
--- Two counts as they stand in Redis, added.
-local function sum_of(one, other)
-  local sum, more = tonumber(one), tonumber(other)
-  if sum and more and sum >= 0 and sum <= MAX_COUNT and more >= 0 then
-    return math.min(sum + more, MAX_COUNT)
+-- Counts as they stand in Redis, and more of them.
+local function sum_of(text, successes, failures, slow)
+  local plain = tonumber(text)
+  if plain and failures == 0 and slow == 0 and plain >= 0 then
+    local sum = plain + successes
+    return count_text(min(sum, MAX_COUNT))
   end
-  local successes, failures, slow = counts_of(one)
-  local s, f, l = counts_of(other)
-  return counts_text(math.min(successes + s, MAX_COUNT), math.min(failures + f, MAX_COUNT),
-    math.min(slow + l, MAX_COUNT))
+  local s, f, l = counts_of(text)
+  return counts_text(min(s + successes, MAX_COUNT), min(f + failures, MAX_COUNT), min(l + slow, MAX_COUNT))
 end
 
 local function window_of(length, width, prefix)
   local w = { length = length, width = width, prefix = prefix }
   w.count = math.ceil(length / width)
-  w.current = math.floor(now / width)
-  w.first = math.max(w.current + 1 - w.count, 0)
+  w.current = floor(now / width)
+  w.first = max(w.current + 1 - w.count, 0)
   w.keys = {}
   return w
 end
@@ -56,7 +57,7 @@ local function bucket_of(w, bucket)
   if not b then
     b = { key = w.prefix .. whole(bucket), wanted = {}, values = {}, changed = {} }
     -- Kept for a minute beyond its use: clocks may be set back a little.
-    b.life = math.min(math.max((bucket + 1) * w.width + w.length - now, 0) / 1000 + 60000, MAX_SPAN / 1000)
+    b.life = min(max((bucket + 1) * w.width + w.length - now, 0) / 1000 + 60000, MAX_SPAN / 1000)
     w.keys[bucket] = b
     buckets[#buckets + 1] = b
   end
@@ -71,8 +72,9 @@ end
 
 local function fetch(b, fields)
   local found = mended(b.key, function() return redis.pcall('HMGET', b.key, unpack(fields)) end) or {}
-  for i, field in ipairs(fields) do
-    b.values[field] = found[i] or false
+  local values = b.values
+  for i = 1, #fields do
+    values[fields[i]] = found[i] or false
   end
 end
 
@@ -98,15 +100,16 @@ local function add_to_bucket(w, bucket, field, successes, failures, slow)
     return
   end
   local b = bucket_of(w, bucket)
-  b.values[field] = sum_of(bucket_counts(w, bucket, field) or 0, counts_text(successes, failures, slow))
+  b.values[field] = sum_of(bucket_counts(w, bucket, field) or 0, successes, failures, slow)
   b.changed[#b.changed + 1] = field
 end
 
 local function write_buckets()
   for _, b in ipairs(buckets) do
-    local set = {}
-    for i, field in ipairs(b.changed) do
-      set[2 * i - 1], set[2 * i] = field, b.values[field]
+    local set, changed, values = {}, b.changed, b.values
+    for i = 1, #changed do
+      local field = changed[i]
+      set[2 * i - 1], set[2 * i] = field, values[field]
     end
     if #set > 0 then
       redis.pcall('HSET', b.key, unpack(set))
@@ -115,14 +118,14 @@ local function write_buckets()
   end
 end
 
--- "<bucket>:<successes>,<failures>,<slow>;" for each that holds something.
+-- "<bucket>:<counts>;" for each that holds something.
 local function seen_buckets(w, since, field)
-  local parts = {}
-  for bucket = math.max(w.first, since), w.current do
+  local text = ''
+  for bucket = max(w.first, since), w.current do
     local counts = bucket_counts(w, bucket, field)
     if counts then
-      parts[#parts + 1] = string.format('%.0f:%.0f,%.0f,%.0f;', bucket, counts_of(counts))
+      text = text .. bucket .. ':' .. counts_text(counts_of(counts)) .. ';'
     end
   end
-  return table.concat(parts)
+  return text
 end

@@ -129,7 +129,7 @@ async fn frozen_server_is_an_error_in_time() {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
     assert!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
-    assert!(start.elapsed() >= Timeouts::default().connection());
+    assert!(start.elapsed() >= Timeouts::default().loss());
     assert!(start.elapsed() < PATIENCE);
     server.thaw();
     until_answered(&store).await;

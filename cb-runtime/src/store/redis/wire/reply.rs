@@ -7,7 +7,7 @@ use crate::store::{
     CountWindowView, Counts, LeaderView, LeaseId, OutcomeKind, Position, Record, View, WindowView, cut,
 };
 
-/// An answer that is not of the form that the scripts give it. Only a script that is not ours could do that.
+/// An answer that does not have the form of the scripts' answers.
 #[derive(Debug)]
 pub(in crate::store::redis) struct DecodeError(pub(super) &'static str);
 
@@ -48,7 +48,7 @@ impl ReplyReader {
         }
     }
 
-    /// Bytes that are not UTF-8 are replaced: somebody else has written them.
+    /// Bytes that are not UTF-8 are replaced: another program has written them.
     pub(in crate::store::redis) fn text(&mut self) -> Result<String, DecodeError> {
         match self.next()? {
             Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -110,16 +110,33 @@ impl ReplyReader {
         })
     }
 
-    /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded.
+    /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded. An entry
+    /// that only told counts has a shorter part (2), and one with its record if it has ever been open (3).
     pub(in crate::store::redis) fn view(
         &mut self,
         now_us: u64,
         own: &str,
     ) -> Result<Result<View, String>, DecodeError> {
-        match self.next()? {
-            Value::Int(1) => {}
+        let kind = match self.next()? {
+            Value::Int(kind @ 1..=3) => kind,
             Value::BulkString(text) => return Ok(Err(String::from_utf8_lossy(&text).into_owned())),
             _ => return Err(DecodeError("view")),
+        };
+        if kind > 1 {
+            return Ok(Ok(View {
+                won: false,
+                granted: Vec::new(),
+                lease_wait_us: None,
+                success_age_us: self.signed()?,
+                window: self.optional_text()?.map(|buckets| window(&buckets)).transpose()?,
+                failing: Vec::new(),
+                last: None,
+                role: None,
+                other_settings: None,
+                counts: self.counts()?,
+                streak: self.number()?,
+                record: if kind == 2 { Record::closed() } else { self.record()? },
+            }));
         }
         // In the order in which they come.
         Ok(Ok(View {
@@ -180,13 +197,17 @@ impl ReplyReader {
     }
 }
 
-/// "<bucket>:<successes>,<failures>,<slow>;" for each.
+/// `<bucket>:<counts>;` for each. Counts are `<successes>,<failures>,<slow>`, or `<successes>` alone.
 fn window(text: &str) -> Result<WindowView, DecodeError> {
     let bucket = |text: &str| {
         let (number, counts) = text.split_once(':')?;
         let mut counts = counts.split(',').map(|count| count.parse().ok());
-        let counts = Counts { successes: counts.next()??, failures: counts.next()??, slow: counts.next()?? };
-        Some((number.parse().ok()?, counts))
+        let successes = counts.next()??;
+        let (failures, slow) = match counts.next() {
+            Some(failures) => (failures?, counts.next()??),
+            None => (0, 0),
+        };
+        Some((number.parse().ok()?, Counts { successes, failures, slow }))
     };
     let buckets = text.split_terminator(';').map(|text| bucket(text).ok_or(DecodeError("bucket")));
     Ok(WindowView { buckets: buckets.collect::<Result<_, _>>()? })

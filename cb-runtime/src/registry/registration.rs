@@ -1,0 +1,161 @@
+//! Finds a breaker by its name, or registers it.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::Registry;
+use crate::breaker::context::RegistryContext;
+use crate::breaker::{Breaker, Core};
+use crate::breakers::{Held, KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
+use crate::config::{BreakerConfig, Layers, PerFunction, Settings};
+use crate::error::{Error, ErrorKind};
+
+impl Registry {
+    /// The breaker of an annotated function, created with the attribute's `config` at the first call. It
+    /// never fails: an invalid setting is reported and ignored.
+    pub(crate) fn core(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        at: &'static Location<'static>,
+    ) -> Arc<Core> {
+        if let Some(core) = self.breakers.pin(name) {
+            return self.registered_again(core, config, at);
+        }
+        let blueprint = self.blueprint(name, config);
+        let mut entry = self.breakers.entry(name);
+        match entry.pin() {
+            Some(core) => core,
+            None => entry.insert(Place::Pinned, |name, held| blueprint.core(name, held, at)),
+        }
+    }
+
+    /// The breaker of an annotated function whose name is made of its arguments, for calls of this thread.
+    /// `Err`: only for this one, as it is not registered.
+    #[cold]
+    pub(crate) fn keyed(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        site: KeyedSite,
+    ) -> Result<Arc<SiteBreaker>, Arc<SiteBreaker>> {
+        if let Some(KeyedBreaker { breaker, core, first }) = self.breakers.get_keyed(name, config, site) {
+            if first {
+                self.registered_again(core, config, site.at);
+            }
+            return Ok(breaker);
+        }
+        let core = self.new_keyed(name, config, site);
+        // It is not evicted meanwhile, as `core` refers to it.
+        match self.breakers.get_keyed(name, config, site) {
+            Some(found) => Ok(found.breaker),
+            None => Err(Arc::new(SiteBreaker::of(core, config))),
+        }
+    }
+
+    /// Notes that a call uses a keyed breaker.
+    #[inline]
+    pub(crate) fn used(&self, breaker: &SiteBreaker) {
+        self.breakers.used(breaker);
+    }
+
+    fn new_keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
+        let blueprint = self.blueprint(name, config);
+        if !name.is_empty() {
+            let entry = self.breakers.entry(name);
+            if let Some(core) = entry.get() {
+                return core;
+            }
+            if entry.has_room() {
+                return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held, site.at));
+            }
+        }
+        if self.shared.unguarded.take(self.context.clock.now()).is_some() {
+            let (breaker, places) = (name.into(), self.breakers.places());
+            self.report(Error::new(ErrorKind::Unguarded { breaker, places }));
+        }
+        blueprint.detached(name.into())
+    }
+
+    /// The breaker of that name for a caller that only reads it.
+    pub(super) fn observed(&self, name: &str) -> Arc<Core> {
+        let blueprint = self.blueprint(name, &BreakerConfig::default());
+        let entry = self.breakers.entry(name);
+        match entry.get() {
+            Some(core) => core,
+            None => entry.insert(Place::Observed, |name, held| blueprint.observed(name, held)),
+        }
+    }
+
+    /// The breaker of that name for an override, and a guard that keeps it in the map if it is not
+    /// registered here.
+    pub(super) fn steered(&self, name: &str) -> (Breaker, Option<Steered>) {
+        if let Some(core) = self.breakers.get(name) {
+            return (Breaker::new(core), None);
+        }
+        let core = self.blueprint(name, &BreakerConfig::default()).observed(name.into(), None);
+        let steered = self.breakers.steer(core);
+        (Breaker::new(steered.core().clone()), Some(steered))
+    }
+
+    fn registered_again(
+        &self,
+        core: Arc<Core>,
+        config: &BreakerConfig,
+        at: &'static Location<'static>,
+    ) -> Arc<Core> {
+        core.registered();
+        if config.is_about_the_breaker() {
+            let layers = self.context.layers();
+            let (given, settings) = self.usable(&layers, core.name(), config);
+            core.registered_again(&given, &settings, at);
+        }
+        core
+    }
+
+    /// The parts of a new breaker of that name. While it exists, no reload can begin, so a reload either
+    /// finds the breaker in the map or has ended before.
+    fn blueprint(&self, name: &str, config: &BreakerConfig) -> Blueprint<'_> {
+        let layers = self.context.layers();
+        if let Err(error) = layers.claim(name) {
+            self.report(error);
+        }
+        let (given, settings) = self.usable(&layers, name, config);
+        let per_function = layers.per_function(name);
+        Blueprint { given, settings, per_function, context: &self.context, _layers: layers }
+    }
+
+    /// `config` without its invalid values, which are reported, and the resulting settings.
+    fn usable(&self, layers: &Layers, name: &str, config: &BreakerConfig) -> (BreakerConfig, Settings) {
+        let (config, settings, errors) = layers.resolve_leniently(name, config);
+        for error in errors {
+            self.report(error);
+        }
+        (config, settings)
+    }
+}
+
+/// The parts of a new breaker.
+struct Blueprint<'a> {
+    given: BreakerConfig,
+    settings: Settings,
+    per_function: PerFunction,
+    context: &'a Arc<RegistryContext>,
+    _layers: std::sync::RwLockReadGuard<'a, Layers>,
+}
+
+impl Blueprint<'_> {
+    fn core(self, name: Arc<str>, held: Option<Held>, at: &'static Location<'static>) -> Arc<Core> {
+        let core = Core::new(name, self.given, self.settings, self.per_function, held, self.context.clone());
+        core.settings_are_from(at);
+        core
+    }
+
+    fn observed(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
+        Core::observed(name, self.settings, self.per_function, held, self.context.clone())
+    }
+
+    fn detached(self, name: Arc<str>) -> Arc<Core> {
+        Core::detached(name, self.given, self.settings, self.per_function, self.context.clone())
+    }
+}
