@@ -104,8 +104,8 @@ fn name_of_call(Pattern { format, parts, is_plain, .. }: &Pattern) -> (TokenStre
         quote_spanned! {Span::mixed_site()=>
             &{
                 #[allow(unused_imports)]
-                use #rt::OtherPart as _;
-                [#(#rt::PartOf(#names).circuit_breaker_name_part()),*]
+                use #rt::{IsKnownPart as _, IsOtherPart as _};
+                [#((&#rt::PartOf(#names)).circuit_breaker_name_part()),*]
             }
         }
     } else {
