@@ -111,7 +111,7 @@ fn name_of_call(Pattern { format, parts, is_plain, .. }: &Pattern) -> (TokenStre
     } else {
         quote_spanned!(Span::mixed_site()=> &[#rt::NamePart::Other])
     };
-    let text = quote_spanned!(ours_at(format.span())=> #rt::format_args!(#format, #(#names),*));
+    let text = quote_spanned!(ours_at(format.span())=> #rt::format_args!(#format, #(*#names),*));
     (bind, quote!(#found_by, #text))
 }
 
