@@ -1,4 +1,4 @@
-//! Who may do what, and how often.
+//! Authentication and rate limits.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use crate::problem::Problem;
 use crate::sync::lock;
 
-/// A shorter token could be guessed.
+/// Shorter tokens can be guessed.
 pub(crate) const MIN_TOKEN: usize = 16;
 
 /// Tokens, of which only digests are kept. Digests are compared in constant time.
@@ -16,19 +16,19 @@ pub(crate) const MIN_TOKEN: usize = 16;
 pub(crate) struct Access {
     act: Option<blake3::Hash>,
     read: Option<blake3::Hash>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RateLimits,
 }
 
-/// How often requests may come; across all clients, as an address says little behind a proxy.
-pub(crate) struct Limits {
+/// Rate limits across all clients: behind a proxy, addresses do not identify them.
+pub(crate) struct RateLimits {
     wrong_tokens: Bucket,
     actions: Bucket,
     reads: Bucket,
 }
 
-impl Default for Limits {
+impl Default for RateLimits {
     fn default() -> Self {
-        Limits {
+        RateLimits {
             wrong_tokens: Bucket::new(10.0, 1.0),
             actions: Bucket::new(20.0, 2.0),
             reads: Bucket::new(400.0, 200.0),
@@ -76,13 +76,13 @@ impl Access {
             return Err(unauthorized("the header Authorization must be \"Bearer <token>\""));
         };
         let token = blake3::hash(token.as_bytes());
-        // No early end: how long it takes does not tell which one matched.
+        // Both are compared, so that the duration does not reveal which one matched.
         let matches: u8 = accepted.iter().flatten().map(|hash| u8::from(*hash == token)).sum();
         if matches > 0 {
             return Ok(());
         }
-        // Bounds the noise, not the guessing, which the token's length does: to refuse the right token,
-        // too, would let an attacker lock the operators out.
+        // Limits log noise. The token's length prevents guessing: rejecting the right token, too, would let
+        // an attacker lock the operators out.
         self.limits.wrong_tokens.take("attempts with a wrong token")?;
         if self.act == Some(token) || self.read == Some(token) {
             return Err(Problem::forbidden("this token may read, but not act; use the one that may"));
@@ -91,8 +91,8 @@ impl Access {
     }
 }
 
-/// Warns of a token that could be guessed rather than refusing it: a panic over a secret from the environment
-/// would take the service down with the page.
+/// Warns of a token that can be guessed, and accepts it: a panic would stop the whole service because of a
+/// secret in its environment.
 fn digest(token: &str) -> blake3::Hash {
     if token.is_empty() {
         tracing::error!(
@@ -112,8 +112,8 @@ fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// A page of another origin must not act through its visitor's browser. The token is no cookie, so a
-/// browser adds it to nothing by itself; this is the second lock on that door.
+/// Rejects actions from pages of other origins. A second protection against forged requests: browsers do not
+/// add the token by themselves, as they would a cookie.
 fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let foreign = || {
         Problem::forbidden(

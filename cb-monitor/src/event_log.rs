@@ -1,4 +1,4 @@
-//! The latest events, numbered, so that a reader that was away goes on where it was.
+//! The latest events with numbers, from which a reader can continue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ pub(crate) struct Logged {
 
 /// The latest events.
 pub(crate) struct EventLog {
-    /// Tells the numbers of one process from those of another.
+    /// Distinguishes the numbers of processes.
     origin: String,
     events: VecDeque<Logged>,
     next: u64,
 }
 
-/// Where a reader goes on.
+/// Where a reader continues.
 pub(crate) enum Resumption {
     /// The events from this number on.
     From(u64),
@@ -46,7 +46,7 @@ impl EventLog {
     /// Adds an event; `place` is a transition's in the fleet's history.
     pub(crate) fn push(&mut self, kind: &'static str, data: Value, place: Option<Cursor>) {
         if place.is_some() && self.events.iter().any(|event| event.kind == kind && event.place == place) {
-            // The history that was read at the start had it already.
+            // The history already contained it.
             return;
         }
         if self.events.len() == CAPACITY {
@@ -66,15 +66,15 @@ impl EventLog {
         self.events.front().map_or(self.next, |event| event.number)
     }
 
-    /// What `Last-Event-ID` says about an event: its number here, and its place in the fleet's history,
-    /// which another process knows, too.
+    /// The event's id for `Last-Event-ID`: its number in this process, and its place in the fleet's history,
+    /// which other processes know, too.
     pub(crate) fn id(&self, number: u64) -> String {
         let place = self.get(number).and_then(|event| event.place.as_ref());
         let place = place.map_or_else(String::new, Cursor::to_string);
         format!("{}/{number}/{place}", self.origin)
     }
 
-    /// Where a reader goes on that has last seen the event of this id.
+    /// Where a reader continues after the event of this id.
     pub(crate) fn resume(&self, id: &str) -> Resumption {
         let mut parts = id.splitn(3, '/');
         let (origin, number) =
@@ -114,7 +114,7 @@ impl EventLog {
     }
 }
 
-/// An event's name and its fields; `None` for those that would drown the others.
+/// An event's name and its fields; `None` for events that are too frequent to send.
 pub(crate) fn describe(event: &Event, at: SystemTime) -> Option<(&'static str, Value)> {
     let at = seconds(at);
     Some(match event {

@@ -1,4 +1,5 @@
-//! What all readers share: one reading of the fleet, one log of events. Nothing is read while nobody asks.
+//! The shared part of all requests: one reading of the fleet, one log of events. Without requests, nothing is
+//! read.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,13 +17,12 @@ use crate::sync::lock;
 const PACE: Duration = Duration::from_secs(1);
 /// this many times as old as reading them took: a large namespace costs Redis a twentieth of a core at most.
 const SHARE: u32 = 20;
-/// Of the latest readings, the quickest tells what a reading costs; the others may have waited for a busy
+/// The cost of a reading is that of the quickest of the latest ones; the others may have waited for a busy
 /// machine.
 const LATEST: usize = 3;
-/// They are never older than this while somebody looks.
+/// The largest age of figures while there are requests.
 const SLOWEST: Duration = Duration::from_secs(15);
-/// What reading the history or the instances may take. The breakers' pages are bounded by the runtime, one
-/// by one.
+/// The time limit for reading the history or the instances. The runtime limits each page of breakers.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// A request waits this long for new figures; if there are older ones, it gets them then, with their time.
 const WAIT: Duration = Duration::from_secs(1);
@@ -51,18 +51,18 @@ pub(crate) struct Hub {
 /// The latest reading, successful or not.
 struct Attempt {
     ended: Instant,
-    /// How long it and those before it took, latest last.
+    /// The durations of the latest readings, latest last.
     took: Vec<Duration>,
-    problem: Option<Problem>,
+    problem: Option<ReadFailure>,
 }
 
 #[derive(Clone)]
-struct Problem {
+struct ReadFailure {
     text: String,
     since: SystemTime,
 }
 
-/// What the page's header shows.
+/// The contents of the page's header.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overview {
     pub(crate) namespace: String,
@@ -76,14 +76,14 @@ pub(crate) struct Overview {
     pub(crate) per_second: Rates,
     pub(crate) store: StoreView,
     pub(crate) instances: Option<Instances>,
-    /// Instances that have opened some circuit for themselves only.
+    /// Instances that have opened a circuit only locally.
     pub(crate) isolated: usize,
 }
 
 /// Whether the store answers.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StoreView {
-    /// `false` where state lives in this process alone.
+    /// `false` if the state is in this process only.
     pub(crate) shared: bool,
     pub(crate) up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,18 +110,18 @@ impl Hub {
         }
     }
 
-    /// Reads the fleet's figures, unless they are fresh, and does not wait long where there are older ones.
+    /// Reads the fleet's figures, unless they are fresh. The wait is short if there are older ones.
     pub(crate) async fn refresh(self: &Arc<Self>) {
         if lock(&self.figures).as_of().is_none() {
             return self.refresh_fully().await;
         }
-        // A task of its own: it goes on where this request stops waiting.
+        // A task of its own, which continues after this request has stopped waiting.
         let hub = self.clone();
         let reading = tokio::spawn(async move { hub.refresh_fully().await });
         let _ = tokio::time::timeout(WAIT, reading).await;
     }
 
-    /// Reads the fleet's figures, unless they are fresh. Of many that ask at once, one reads.
+    /// Reads the fleet's figures, unless they are fresh. Concurrent requests share one reading.
     pub(crate) async fn refresh_fully(self: &Arc<Self>) {
         self.listen().await;
         if self.is_fresh() {
@@ -138,7 +138,7 @@ impl Hub {
         if lock(&self.instances).as_ref().is_some_and(|(counted, _)| counted.elapsed() < INSTANCES_PACE) {
             return;
         }
-        // Where that fails, the store is away, which is shown; the old number is not.
+        // If that fails, the store is unreachable, which is shown instead of the old number.
         let counted = tokio::time::timeout(READ_LIMIT, self.source.instances()).await;
         let instances = counted.ok().and_then(Result::ok);
         if let Some(instances) = &instances {
@@ -163,8 +163,7 @@ impl Hub {
             }
             Err(error) => Some(error.to_string()),
         };
-        // A reading that takes too long is old, not false; the registry knows whether the store answers at
-        // all.
+        // A slow reading is old, but right. The registry knows whether the store answers.
         let problem = match (problem, self.source.store_status()) {
             (Some(_), StoreStatus::Lost { error, .. }) => Some(error.to_string()),
             (problem @ Some(_), _) if self.is_outdated() => problem,
@@ -176,7 +175,7 @@ impl Hub {
         let spans = spans[spans.len().saturating_sub(LATEST)..].to_vec();
         let problem = problem.map(|text| {
             let since = last.as_ref().and_then(|last| last.problem.as_ref()).map(|problem| problem.since);
-            Problem { text, since: since.unwrap_or_else(SystemTime::now) }
+            ReadFailure { text, since: since.unwrap_or_else(SystemTime::now) }
         });
         if problem.is_some() {
             let mut figures = lock(&self.figures);
@@ -197,7 +196,7 @@ impl Hub {
         last.as_ref().is_some_and(|last| last.ended.elapsed() < pace(&last.took))
     }
 
-    /// Reads at the next request, however fresh the figures are: something was just changed.
+    /// The next request reads the fleet, because something was changed.
     pub(crate) fn expire(&self) {
         let mut last = lock(&self.last);
         if last.as_ref().is_some_and(|last| last.problem.is_none()) {
@@ -205,7 +204,7 @@ impl Hub {
         }
     }
 
-    /// Why the store cannot be read, if so.
+    /// The reason for which the store cannot be read, if there is one.
     pub(crate) fn problem(&self) -> Option<String> {
         lock(&self.last).as_ref()?.problem.as_ref().map(|problem| problem.text.clone())
     }
@@ -242,11 +241,10 @@ impl Hub {
         self.news.subscribe()
     }
 
-    /// Takes down the registry's events from the first request on: they come from this process' memory.
-    /// What happened before is read once.
+    /// Records the registry's events from the first request on. Earlier events are read from the store once.
     async fn listen(self: &Arc<Self>) {
         let begin = async {
-            // First, so that nothing is missed between what is read and what is heard.
+            // Subscribed before the history is read, so that no event is missed in between.
             let mut events = self.source.subscribe();
             if let Ok(Ok(past)) = tokio::time::timeout(READ_LIMIT, self.source.history(HISTORY)).await {
                 let mut log = lock(&self.log);

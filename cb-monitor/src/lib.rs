@@ -24,7 +24,7 @@
 //! | `GET /circuits/events` | server-sent events, resumable by `Last-Event-ID` |
 //! | `POST /circuits/breakers/{name}/{action}` | `open`, `disable`, `metrics-only`, `release`, `reset` |
 //!
-//! Nothing is read from Redis while nobody asks. However many readers there are, the fleet's figures are
+//! Nothing is read from Redis without requests. However many readers there are, the fleet's figures are
 //! read at most once a second, and less often where reading them takes long.
 //!
 //! docs/monitor.md has the details: every field, every status, every limit.

@@ -1,4 +1,4 @@
-//! How a monitor is set up.
+//! The set-up of a monitor.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -14,9 +14,9 @@ use crate::routes;
 
 /// Routes that show a registry's whole namespace, and a page; see the [crate's documentation](crate).
 ///
-/// It starts read-only: nobody can change anything until there is a [`token`](Self::token). It asks nobody
-/// who may read, unless there is a [`read_token`](Self::read_token): bind it to loopback, or nest it behind
-/// the service's own authentication.
+/// A monitor is read-only until it has a [`token`](Self::token). Reading needs no authentication unless there
+/// is a [`read_token`](Self::read_token): bind it to loopback, or nest it behind the service's own
+/// authentication.
 #[must_use = "a monitor does nothing until its router is served"]
 pub struct Monitor {
     registry: Registry,
@@ -30,7 +30,7 @@ impl Monitor {
         Monitor { registry: registry.borrow().clone(), prefix: "/circuits".into(), access: Access::default() }
     }
 
-    /// Nobody may act. This is the default; it takes an earlier [`token`](Self::token) back.
+    /// Permits no actions, which is the default. An earlier [`token`](Self::token) is removed.
     pub fn read_only(mut self) -> Monitor {
         self.access.set_act(None);
         self
@@ -45,8 +45,8 @@ impl Monitor {
         self
     }
 
-    /// Reading needs this token, or the one that may act. Without it, everybody who reaches the routes may
-    /// read. The page itself, which contains no figures, and `/live` stay open. Short and empty
+    /// Requires this token, or the one for actions, for reading. Without it, all clients that reach the
+    /// routes may read. The page itself, which contains no figures, and `/live` stay open. Short and empty
     /// tokens are reported as by [`token`](Self::token).
     pub fn read_token(mut self, secret: impl AsRef<str>) -> Monitor {
         self.access.set_read(secret.as_ref());
@@ -80,7 +80,7 @@ impl Monitor {
 
 impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the tokens, nor their digests.
+        // Neither the tokens nor their digests are shown.
         f.debug_struct("Monitor")
             .field("prefix", &self.prefix)
             .field("read_only", &self.access.is_read_only())

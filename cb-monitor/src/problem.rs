@@ -1,4 +1,4 @@
-//! What a request gets that cannot be answered: a status, and a message that says what to do.
+//! Errors of requests: a status, and a message with a remedy.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

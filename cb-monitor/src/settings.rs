@@ -1,15 +1,15 @@
-//! What the fleet's instances judge by: one breaker's settings, its limits, and who differs.
+//! The settings of the fleet's instances: a breaker's limits, and the instances that differ.
 
 use std::collections::BTreeMap;
 
 use cb_runtime::InstanceSettings;
 use serde::Serialize;
 
-/// The built-in values of settings that instances tell only where they differ from them.
+/// Built-in values, which instances leave out of their settings.
 const FAILURE_THRESHOLD: &str = "5";
 const HALF_OPEN_MAX_CALLS: u32 = 3;
 
-/// All breakers' settings, as all instances have told them.
+/// All breakers' settings in all instances.
 #[derive(Debug, Default)]
 pub(crate) struct FleetSettings {
     by_breaker: BTreeMap<String, Vec<InstanceSettings>>,
@@ -17,13 +17,13 @@ pub(crate) struct FleetSettings {
     patterns: Vec<(Vec<String>, String)>,
 }
 
-/// What a breaker trips at, by the settings that most instances have.
+/// A breaker's limits in most instances.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Limits {
-    /// The rules that are on, in one line.
+    /// The active rules, in one line.
     pub(crate) text: String,
     pub(crate) failure_rate: Option<f64>,
-    /// Probes that may be under way at a time.
+    /// The number of concurrent probes.
     pub(crate) probes: u32,
 }
 
@@ -45,7 +45,7 @@ impl FleetSettings {
         &self.by_breaker
     }
 
-    /// A breaker's settings by instance; those of a keyed one are told under the name in its attribute.
+    /// A breaker's settings by instance. Those of a keyed breaker have the name in its attribute.
     pub(crate) fn of(&self, name: &str) -> &[InstanceSettings] {
         let label = match self.by_breaker.get(name) {
             Some(instances) => return instances,
@@ -54,7 +54,7 @@ impl FleetSettings {
         label.and_then(|label| self.by_breaker.get(label)).map_or(&[], Vec::as_slice)
     }
 
-    /// `None` if no instance has told what it judges the breaker by.
+    /// `None` if no instance has published its settings.
     pub(crate) fn limits(&self, name: &str) -> Option<Limits> {
         let usual = self.of(name).iter().find(|instance| !instance.drift)?;
         let setting =

@@ -1,4 +1,4 @@
-//! Steering: an order by POST.
+//! Overrides and resets by POST.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -25,8 +25,8 @@ struct Body {
     expires_in: Option<String>,
 }
 
-/// Carries an action out, or says why not. Everything that can be checked is checked before the store is
-/// asked.
+/// Performs an action, or returns the reason for which it was not performed. Arguments are checked before the
+/// store is used.
 pub(super) async fn act(
     State(Context { hub, access }): State<Context>,
     path: Result<Path<(String, String)>, PathRejection>,

@@ -1,4 +1,4 @@
-//! One breaker, with everything that is known of it.
+//! One breaker with all its details.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::sync::lock;
 
-/// Changes in a breaker's timeline.
+/// The number of transitions in a breaker's timeline.
 const TIMELINE: usize = 50;
 
 pub(super) async fn breaker(
@@ -32,12 +32,12 @@ pub(super) async fn breaker(
     answer["can_act"] = json!(!access.is_read_only());
     answer["instances"] = json!(instances.settings.of(&name));
     answer["concerns"] = json!(BlastRadius::of(&row, &instances));
-    // What this process alone knows, where it has the breaker registered.
+    // Known only if the breaker is registered in this process.
     answer["here"] = json!(hub.source.snapshot(&name));
     Ok(Json(answer))
 }
 
-/// What to say of a name that the fleet does not know.
+/// The error for a name that the fleet does not know.
 pub(super) fn unknown(hub: &Hub, name: &str) -> Problem {
     let figures = lock(&hub.figures);
     let advice = match figures.similar(name) {

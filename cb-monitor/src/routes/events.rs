@@ -1,4 +1,4 @@
-//! What happens, as it happens: server-sent events.
+//! Events as they happen: server-sent events.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::hub::{Hub, MAX_STREAMS};
 use crate::problem::Problem;
 use crate::sync::lock;
 
-/// How often the overview is sent, where it is asked for.
+/// The interval of the overview, if it is requested.
 const EVERY: Duration = Duration::from_secs(1);
-/// Events that are made ready at once.
+/// The number of events that are prepared at a time.
 const CHUNK: usize = 64;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct EventsQuery {
     /// The overview, once a second: the page's header.
     #[serde(default)]
     overview: bool,
@@ -39,7 +39,7 @@ pub(super) struct Asked {
 
 pub(super) async fn events(
     State(Context { hub, .. }): State<Context>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    asked: Result<Query<EventsQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
     let Query(asked) = asked.map_err(|rejection| {
@@ -57,7 +57,7 @@ pub(super) async fn events(
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(event), reader))
     });
-    // For proxies that would hold events back until a buffer is full.
+    // Prevents proxies from buffering events.
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((unbuffered, Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(10)))))
 }
@@ -112,7 +112,7 @@ impl Reader {
                 None => log.next(),
             }
         };
-        // Sent at once, so that the reader knows that it is connected, and where it stands.
+        // Sent at once, so that the reader knows its position and that it is connected.
         ready.push_back(Event::default().id(lock(&hub.log).id(next - 1)).event("hello").data("{}"));
         let overview = overview.then(|| {
             let mut interval = tokio::time::interval(EVERY);

@@ -24,7 +24,7 @@ pub(super) async fn health(State(Context { hub, .. }): State<Context>) -> (Statu
     if !open.is_empty() {
         body["open_circuits"] = json!(open);
     }
-    // Without the store, it is what was last read, and what this process has decided alone.
+    // Without the store, the latest reading and this process' local states count.
     if let Some(problem) = problem {
         body["store"] = json!(problem);
         body["as_of"] = json!(figures.as_of().map(seconds));

@@ -11,8 +11,8 @@ use crate::figures::{Row, seconds};
 use crate::hub::Overview;
 use crate::sync::lock;
 
-/// Breakers that have series of their own: a Prometheus pays for every one. Those that are not closed come
-/// first.
+/// The number of breakers with time series of their own, which cost memory in Prometheus. Breakers that are
+/// not closed come first.
 const MAX_BREAKERS: usize = 2000;
 
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -111,7 +111,7 @@ impl Text {
     }
 }
 
-/// A name may have anything in it, quotes and line breaks included.
+/// A name may contain any character, including quotes and line breaks.
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

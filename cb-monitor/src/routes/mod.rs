@@ -1,4 +1,4 @@
-//! The routes: what each answers, and what holds for all of them.
+//! The routes, and the headers and limits that apply to all of them.
 
 mod actions;
 mod breakers;
@@ -24,7 +24,7 @@ use crate::problem::Problem;
 /// An action's body is a few hundred bytes.
 pub(crate) const MAX_BODY: usize = 4096;
 
-/// What every route has at hand.
+/// The state that all routes share.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) hub: Arc<Hub>,
@@ -46,11 +46,11 @@ pub(crate) fn router(prefix: &str, hub: Arc<Hub>, access: Access) -> Router {
         .layer(middleware::from_fn_with_state(context.clone(), readers_only));
     let mut open = page::add(Router::new(), prefix)
         .route(&format!("{prefix}/live"), get(health::live))
-        // Has its own check of who may act.
+        // Checks for itself whether the request may act.
         .route(&format!("{prefix}/breakers/{{name}}/{{action}}"), post(actions::act))
         .route(&format!("{prefix}/{{*rest}}"), any(unknown));
     if let Some((_, last)) = prefix.rsplit_once('/') {
-        // Relative, so that it holds wherever the router is nested.
+        // Relative, so that it works wherever the router is nested.
         let target = HeaderValue::from_str(&format!("{last}/")).expect("a prefix has plain characters only");
         let redirect = move || async move { (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, target)]) };
         open = open.route(prefix, get(redirect));
@@ -84,7 +84,7 @@ async fn wrong_method() -> Problem {
     )
 }
 
-/// No answer is kept by anybody, taken for another type, or shown within another page.
+/// Answers must not be cached, interpreted as another type, or shown within another page.
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [

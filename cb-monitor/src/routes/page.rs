@@ -5,7 +5,7 @@ use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-/// Only what comes from here, and nothing inline.
+/// The page loads only its own files and has no inline scripts or styles.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -16,7 +16,7 @@ async fn html() -> impl IntoResponse {
     (headers, include_str!("../page/page.html"))
 }
 
-/// What the page loads, by name.
+/// The page's files by name.
 const FILES: [(&str, &str, &str); 13] = [
     ("page.css", CSS, include_str!("../page/page.css")),
     ("icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
@@ -36,7 +36,7 @@ const FILES: [(&str, &str, &str); 13] = [
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Adds the page and what it loads.
+/// Adds the routes of the page and of its files.
 pub(super) fn add<S: Clone + Send + Sync + 'static>(router: Router<S>, prefix: &str) -> Router<S> {
     let page = router.route(&format!("{prefix}/"), get(html));
     FILES.into_iter().fold(page, |router, (name, mime, content)| {

@@ -16,13 +16,13 @@ use crate::hub::Overview;
 use crate::problem::Problem;
 use crate::sync::lock;
 
-/// Rows in one answer, unless `limit` says otherwise, and at most.
+/// The default and the largest number of rows in an answer.
 const LIMIT: usize = 1000;
 const MAX_LIMIT: usize = 10_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct StatsQuery {
     state: Option<String>,
     search: Option<String>,
     sort: Option<String>,
@@ -31,10 +31,10 @@ pub(super) struct Asked {
     trend: Option<bool>,
 }
 
-/// The rows; how many there are in all is in `X-Total-Count`.
+/// The requested rows. `X-Total-Count` has the number of all rows.
 pub(super) async fn stats(
     State(Context { hub, .. }): State<Context>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    asked: Result<Query<StatsQuery>, QueryRejection>,
 ) -> Result<(HeaderMap, Json<Vec<Row>>), Problem> {
     let Query(asked) = asked.map_err(|rejection| {
         Problem::bad_request(format!(
@@ -60,13 +60,13 @@ pub(super) async fn stats(
         say("x-as-of", seconds(as_of).to_string());
     }
     if let Some(problem) = hub.problem() {
-        // Figures from before the store was lost must not pass for new ones.
+        // Figures from before the loss of the store must not look current.
         say("x-store", problem.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect());
     }
     Ok((headers, Json(rows)))
 }
 
-/// Counts by state, what the fleet does, and whether the store answers.
+/// Counts by state, the fleet's rates, and the status of the store.
 pub(super) async fn overview(State(Context { hub, .. }): State<Context>) -> Json<Overview> {
     hub.refresh().await;
     Json(hub.overview())
@@ -86,7 +86,7 @@ pub(super) struct AskedSettings {
     drift: bool,
 }
 
-/// What each instance judges each breaker by.
+/// The settings of each breaker in each instance.
 pub(super) async fn settings(
     State(Context { hub, .. }): State<Context>,
     asked: Result<Query<AskedSettings>, QueryRejection>,
@@ -100,7 +100,7 @@ pub(super) async fn settings(
     Ok(Json(shown.map(|(name, told)| (name.clone(), json!(told))).collect()))
 }
 
-impl Asked {
+impl StatsQuery {
     fn filter(self) -> Result<Filter, Problem> {
         let states = self.state.unwrap_or_default();
         let states = states.split(',').map(str::trim).filter(|state| !state.is_empty());

@@ -198,7 +198,9 @@ mod tests {
             (0..10_000).map(|number| of(NamePart::Number(number))).collect(),
             (0..10_000).map(|number| of(NamePart::Number(number << 40))).collect(),
         ] {
-            hashes.iter_mut().for_each(|hash| *hash &= 0xFFFF_FFFF);
+            for hash in &mut hashes {
+                *hash &= 0xFFFF_FFFF;
+            }
             hashes.sort_unstable();
             hashes.dedup();
             assert!(hashes.len() > 9_990, "{}", hashes.len());
