@@ -47,13 +47,16 @@ struct Entry {
 pub(crate) struct Rates {
     pub(crate) calls: f64,
     pub(crate) failures: f64,
-    /// Calls that were not made. This rate and the next are unknown in the first seconds after the first
+    /// Calls that were not made. This rate and the next two are unknown in the first seconds after the first
     /// reader connects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rejected: Option<f64>,
     /// Failed and rejected calls that a cached result has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cached: Option<f64>,
+    /// Failed and rejected calls for which a fallback was called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback: Option<f64>,
 }
 
 /// One breaker in an answer.
@@ -171,12 +174,14 @@ impl Figures {
         let entry = self.entries.entry(transition.breaker.clone());
         let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
         if entry.reading.epoch <= transition.epoch {
-            let Reading { rejected, cached, would_have_opened, would_have_opened_at, .. } = entry.reading;
+            let Reading { rejected, cached, fallback, would_have_opened, would_have_opened_at, .. } =
+                entry.reading;
             entry.reading = Reading {
                 since: Some(transition.at),
                 local,
                 rejected,
                 cached,
+                fallback,
                 would_have_opened,
                 would_have_opened_at,
                 ..Reading::of(transition)
@@ -215,8 +220,9 @@ impl Figures {
         self.entries.values().fold(Rates::default(), |mut sum, Entry { rates, .. }| {
             sum.calls += rates.calls;
             sum.failures += rates.failures;
-            let Rates { rejected, cached, .. } = *rates;
-            let sums = [(&mut sum.rejected, rejected), (&mut sum.cached, cached)];
+            let Rates { rejected, cached, fallback, .. } = *rates;
+            let sums =
+                [(&mut sum.rejected, rejected), (&mut sum.cached, cached), (&mut sum.fallback, fallback)];
             for (sum, rate) in sums {
                 if let Some(rate) = rate {
                     *sum.get_or_insert_default() += rate;
@@ -316,6 +322,7 @@ impl Entry {
                 failures: failures / seconds,
                 rejected: told(reading.rejected, old.rejected),
                 cached: told(reading.cached, old.cached),
+                fallback: told(reading.fallback, old.fallback),
             };
             if self.trend.len() == TREND {
                 self.trend.pop_front();
@@ -394,6 +401,7 @@ impl Reading {
             slow: 0,
             rejected: 0,
             cached: 0,
+            fallback: 0,
             would_have_opened: 0,
             would_have_opened_at: None,
             isolated: Vec::new(),

@@ -45,6 +45,8 @@ pub(crate) struct Reading {
     pub(crate) rejected: u64,
     /// Failed and rejected calls that a cached result has answered; known as `rejected` is.
     pub(crate) cached: u64,
+    /// Failed and rejected calls for which a fallback was called; known as `rejected` is.
+    pub(crate) fallback: u64,
     /// Trips that a metrics-only breaker would have made; known as `rejected` is.
     pub(crate) would_have_opened: u64,
     pub(crate) would_have_opened_at: Option<SystemTime>,
@@ -370,6 +372,7 @@ impl From<FleetBreaker> for Reading {
             slow: breaker.slow,
             rejected: breaker.outcomes.rejected + breaker.outcomes.ramp_rejected,
             cached: breaker.outcomes.cached,
+            fallback: breaker.outcomes.fallback,
             would_have_opened: breaker.would_have_opened,
             would_have_opened_at: breaker.would_have_opened_at,
             isolated: breaker.isolated,
@@ -400,6 +403,7 @@ impl From<Snapshot> for Reading {
             slow: 0,
             rejected: snapshot.outcomes.rejected + snapshot.outcomes.ramp_rejected,
             cached: snapshot.outcomes.cached,
+            fallback: snapshot.outcomes.fallback,
             would_have_opened: 0,
             would_have_opened_at: None,
             isolated: Vec::new(),

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cb_runtime::{BreakerConfig, State};
 use cb_testkit::Proxy;
@@ -242,7 +242,10 @@ async fn without_a_token_the_page_offers_no_action() {
 #[tokio::test(flavor = "multi_thread")]
 async fn details_show_the_window_settings_with_their_origin_drift_and_the_timeline() {
     let fleet = Fleet::start(|monitor| monitor).await;
-    let config = |limit| BreakerConfig::default().failure_rate_threshold(limit).minimum_calls(100);
+    // The calls are in the window for as long as the browser may take.
+    let hour = Duration::from_secs(3600);
+    let config =
+        |limit| BreakerConfig::default().failure_rate_threshold(limit).window(hour).minimum_calls(100);
     let breaker = fleet.application.get_or_create("payments", config(0.5));
     breaker.by("maria").force_open("migration of the ledger").await.unwrap();
     fleet.control("payments").by("maria").because("the migration is done").release().await.unwrap();
@@ -255,7 +258,7 @@ async fn details_show_the_window_settings_with_their_origin_drift_and_the_timeli
     browser.until(&row("payments"), "settings differ");
     browser.click(&row("payments"));
     browser.until("#detail .meter", "2 of 9 calls failed (22 %)");
-    browser.until("#detail", "failures in 1m.");
+    browser.until("#detail", "failures in 1h.");
     browser.until("#detail .table tr", "failure_rate_threshold");
     browser.until("#detail .table", "attribute");
     browser.until("#detail .note", "differs: failure_rate_threshold 0.");
@@ -372,7 +375,7 @@ async fn old_figures_never_look_new() {
     let mut fleet = Fleet::start(|monitor| monitor).await;
     let to_the_monitor = Proxy::start(fleet.address.rsplit_once(':').unwrap().1.parse().unwrap());
     fleet.address = format!("127.0.0.1:{}", to_the_monitor.port());
-    let an_hour = std::time::Duration::from_secs(3600);
+    let an_hour = Duration::from_secs(3600);
     fleet.breaker("payments").expires_in(an_hour).force_open("a migration").await.unwrap();
     let mut browser = Browser::start().await;
     browser.open(&fleet, "");

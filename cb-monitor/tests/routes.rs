@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::sync::OnceLock;
+use std::time::Duration;
+
 use cb_monitor::Monitor;
+use cb_runtime::{Registry, circuit_breaker};
 use cb_testkit::RedisServer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use common::{Fleet, TOKEN, answer, fail, serve, succeed};
 
@@ -207,4 +211,32 @@ async fn without_the_store_the_last_figures_are_marked_and_this_process_still_sa
     assert!(refused.error().contains("nothing was changed"), "{}", refused.error());
     fleet.redis.restart();
     fleet.until("/overview", |answer| answer.json()["store"]["up"] == true).await;
+}
+
+static APPLICATION: OnceLock<Registry> = OnceLock::new();
+
+#[circuit_breaker(
+    name = "payments",
+    registry = APPLICATION.get().expect("the test has set it"),
+    failure_threshold = 3,
+    fallback = |_| Ok(0)
+)]
+async fn pay(amount: u64) -> Result<u64, &'static str> {
+    if amount > 0 { Err("down") } else { Ok(amount) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_a_fallback_answers_are_told_per_second() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    APPLICATION.set(fleet.application.clone()).expect("it is set once");
+    let calls = tokio::spawn(async {
+        loop {
+            assert_eq!(pay(7).await, Ok(0));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let is_told = |rates: &Value| rates["fallback"].as_f64().is_some_and(|rate| rate > 0.0);
+    fleet.until("/stats", |answer| is_told(&answer.json()[0]["per_second"])).await;
+    fleet.until("/overview", |answer| is_told(&answer.json()["per_second"])).await;
+    calls.abort();
 }

@@ -13,6 +13,7 @@ use crate::validate::{Fallback, On};
 impl Guarded<'_> {
     /// `let ended`, where the call has no good result: how it ended; for a fallback also `let args`, what it
     /// is called with. A result that nothing else is to be done with is returned from in here.
+    #[expect(clippy::too_many_lines, reason = "one quotation and its parts, in the order of a call")]
     pub(super) fn ended(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();

@@ -9,7 +9,7 @@ use super::Failure;
 use super::args::Which;
 use super::client::Client;
 use super::text;
-use crate::figures::{Figures, Filter, Row, seconds};
+use crate::figures::{Figures, Filter, Rates, Row, seconds};
 
 /// How often `watch` reads.
 const PACE: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ fn table(rows: &[Row], with_rates: bool) -> String {
     let now = seconds(SystemTime::now());
     let mut header = vec!["state", "name", "since", "next", "failures"];
     if with_rates {
-        header.extend(["calls/s", "failed"]);
+        header.extend(["calls/s", "failed", "rejected/s", "fallback/s"]);
     }
     header.push("reason");
     let mut table = text::table(&header);
@@ -105,8 +105,10 @@ fn table(rows: &[Row], with_rates: bool) -> String {
         ];
         if with_rates {
             let failed = row.failure_rate.map_or_else(String::new, |rate| format!("{:.0} %", rate * 100.0));
-            cells.push(Cell::new(format!("{:.1}", row.per_second.calls)).set_alignment(CellAlignment::Right));
-            cells.push(Cell::new(failed).set_alignment(CellAlignment::Right));
+            let told = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!("{rate:.1}"));
+            let Rates { calls, rejected, fallback, .. } = row.per_second;
+            let rates = [format!("{calls:.1}"), failed, told(rejected), told(fallback)];
+            cells.extend(rates.map(|rate| Cell::new(rate).set_alignment(CellAlignment::Right)));
         }
         cells.push(Cell::new(text::reason(row)));
         table.add_row(cells);

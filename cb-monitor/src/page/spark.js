@@ -22,6 +22,7 @@ export function trend(svg, row) {
   if (svg.dataset.key === key) return;
   svg.dataset.key = key;
   const isEmpty = points.every((value) => value === null);
+  svg.classList.toggle("none", isEmpty);
   svg.classList.toggle("calm", points.every((value) => !value));
   const step = 100 / (POINTS - 1), left = 100 - (points.length - 1) * step;
   let line = "", area = "", start = null;

@@ -40,10 +40,8 @@ impl Core {
     #[inline(always)]
     pub(crate) fn ask_with_fallback(&self) -> Asked<'_> {
         let word = self.gate.word();
-        let (word, answer) = match word.admits_all() {
-            true => (word, AtGate::Admitted),
-            false => self.at_gate_with_fallback(word),
-        };
+        let (word, answer) =
+            if word.admits_all() { (word, AtGate::Admitted) } else { self.at_gate_with_fallback(word) };
         Asked::new(self, word, answer)
     }
 

@@ -182,10 +182,10 @@ mod tests {
             &["consecutive_failures", "3", "run", "5|6*1;7*2;", "last_failure_at", "1700000000000"],
             None,
         ),
-        ("reported", &[], Some("0|0|5|1700000000000000|4,1")),
+        ("reported", &[], Some("0|0|5|1700000000000000|4,1,0")),
         ("both", &["successes", "7", "slow", "1"], Some("0|0|5||4,1,1")),
         ("both-with-a-streak", &["consecutive_failures", "1", "run", "|6*1;"], Some("0|1|9||4")),
-        ("streak-reported-on", &["consecutive_failures", "1", "run", "|6*1;"], Some("0|1||8|0,1")),
+        ("streak-reported-on", &["consecutive_failures", "1", "run", "|6*1;"], Some("0|1||8|0,1,0")),
         (
             "recovered",
             &["state", "closed", "epoch", "4", "since_us", "5", "reason", "probes succeeded"],
