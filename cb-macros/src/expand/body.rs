@@ -134,8 +134,8 @@ impl Guarded<'_> {
         }
     }
 
-    /// Whether a rejection is counted together with the answer of the fallback, which follows: with a cache,
-    /// a cached result may answer instead.
+    /// Whether a rejection is counted together with the answer of the fallback, which follows. With a
+    /// cache, a cached result may answer instead.
     pub(super) fn counts_rejections_as_answered(&self) -> bool {
         let answers = |fallback: &Fallback| matches!(fallback.on, On::Any | On::Open);
         self.plan.cache.is_none() && self.plan.fallback.as_ref().is_some_and(answers)

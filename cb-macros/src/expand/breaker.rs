@@ -104,14 +104,14 @@ fn name_of_call(Pattern { format, parts, is_plain, .. }: &Pattern) -> (TokenStre
         quote_spanned! {Span::mixed_site()=>
             &{
                 #[allow(unused_imports)]
-                use #rt::OtherPart as _;
-                [#(#rt::PartOf(#names).circuit_breaker_name_part()),*]
+                use #rt::{IsKnownPart as _, IsOtherPart as _};
+                [#((&#rt::PartOf(#names)).circuit_breaker_name_part()),*]
             }
         }
     } else {
         quote_spanned!(Span::mixed_site()=> &[#rt::NamePart::Other])
     };
-    let text = quote_spanned!(ours_at(format.span())=> #rt::format_args!(#format, #(#names),*));
+    let text = quote_spanned!(ours_at(format.span())=> #rt::format_args!(#format, #(*#names),*));
     (bind, quote!(#found_by, #text))
 }
 

@@ -38,7 +38,7 @@ pub use fallback::*;
 pub use into_return::{
     Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
 };
-pub use name_part::{NamePart, OtherPart, PartOf};
+pub use name_part::{IsKnownPart, IsOtherPart, KnownPart, NamePart, PartOf};
 pub use pattern_site::PatternSite;
 pub use reply::{
     FallbackReply, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,

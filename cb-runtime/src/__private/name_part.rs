@@ -18,34 +18,50 @@ pub enum NamePart<'a> {
 /// An argument of which a part is made. The compiler chooses how by its type.
 pub struct PartOf<'a, T: ?Sized>(pub &'a T);
 
-/// The choice for types that have no method of their own.
-pub trait OtherPart<'a>: Sized {
-    /// See [`NamePart::Other`].
+/// A type whose values tell names apart without their text.
+pub trait KnownPart {
+    #[doc(hidden)]
+    fn part(&self) -> NamePart<'_>;
+}
+
+impl<T: KnownPart + ?Sized> KnownPart for &T {
+    #[inline]
+    fn part(&self) -> NamePart<'_> {
+        (**self).part()
+    }
+}
+
+/// Chooses [`KnownPart`]. A call on `&PartOf(…)` finds this method first.
+pub trait IsKnownPart<'a> {
+    #[doc(hidden)]
+    fn circuit_breaker_name_part(&self) -> NamePart<'a>;
+}
+
+impl<'a, T: KnownPart + ?Sized> IsKnownPart<'a> for PartOf<'a, T> {
+    #[inline]
+    fn circuit_breaker_name_part(&self) -> NamePart<'a> {
+        self.0.part()
+    }
+}
+
+/// Chooses [`NamePart::Other`], for all other types and for type parameters.
+pub trait IsOtherPart<'a> {
     #[doc(hidden)]
     #[inline]
-    fn circuit_breaker_name_part(self) -> NamePart<'a> {
+    fn circuit_breaker_name_part(&self) -> NamePart<'a> {
         NamePart::Other
     }
 }
 
-impl<'a, T: ?Sized> OtherPart<'a> for PartOf<'a, T> {}
+impl<'a, T: ?Sized> IsOtherPart<'a> for &PartOf<'a, T> {}
 
 macro_rules! numbers {
     ($($type:ty: |$value:ident| $bits:expr;)*) => {$(
-        impl<'a> PartOf<'a, $type> {
-            #[doc(hidden)]
+        impl KnownPart for $type {
             #[inline]
-            pub fn circuit_breaker_name_part(self) -> NamePart<'a> {
-                let $value = *self.0;
+            fn part(&self) -> NamePart<'_> {
+                let $value = *self;
                 NamePart::Number($bits)
-            }
-        }
-
-        impl<'a> PartOf<'a, &$type> {
-            #[doc(hidden)]
-            #[inline]
-            pub fn circuit_breaker_name_part(self) -> NamePart<'a> {
-                PartOf::<$type>(*self.0).circuit_breaker_name_part()
             }
         }
     )*};
@@ -68,18 +84,17 @@ numbers! {
 }
 
 macro_rules! texts {
-    ($($type:ty,)*) => {$(
-        impl<'a> PartOf<'a, $type> {
-            #[doc(hidden)]
+    ($($type:ty)*) => {$(
+        impl KnownPart for $type {
             #[inline]
-            pub fn circuit_breaker_name_part(self) -> NamePart<'a> {
-                NamePart::Text(self.0)
+            fn part(&self) -> NamePart<'_> {
+                NamePart::Text(self)
             }
         }
     )*};
 }
 
-texts! { str, &str, String, &String, Box<str>, Arc<str>, &Arc<str>, Cow<'_, str>, }
+texts! { str String Box<str> Arc<str> Cow<'_, str> }
 
 /// A part of a name that a thread has called.
 pub(super) enum KeptPart {
@@ -123,20 +138,20 @@ mod tests {
     #[test]
     fn part_is_chosen_by_the_type() {
         fn generic<T: ?Sized>(value: &T) -> NamePart<'_> {
-            PartOf(value).circuit_breaker_name_part()
+            (&PartOf(value)).circuit_breaker_name_part()
         }
         let (number, text, owned) = (&7_u16, "seven", String::from("seven"));
-        assert!(matches!(PartOf(number).circuit_breaker_name_part(), NamePart::Number(7)));
-        assert!(matches!(PartOf(&number).circuit_breaker_name_part(), NamePart::Number(7)));
-        assert!(matches!(PartOf(&-1_i8).circuit_breaker_name_part(), NamePart::Number(u64::MAX)));
-        assert!(matches!(PartOf(&'a').circuit_breaker_name_part(), NamePart::Number(97)));
-        assert!(matches!(PartOf(text).circuit_breaker_name_part(), NamePart::Text("seven")));
-        assert!(matches!(PartOf(&text).circuit_breaker_name_part(), NamePart::Text("seven")));
-        assert!(matches!(PartOf(&owned).circuit_breaker_name_part(), NamePart::Text("seven")));
-        assert!(matches!(PartOf(&&owned).circuit_breaker_name_part(), NamePart::Text("seven")));
-        assert!(matches!(PartOf(&1.5_f64).circuit_breaker_name_part(), NamePart::Other));
+        assert!(matches!((&PartOf(number)).circuit_breaker_name_part(), NamePart::Number(7)));
+        assert!(matches!((&PartOf(&number)).circuit_breaker_name_part(), NamePart::Number(7)));
+        assert!(matches!((&PartOf(&-1_i8)).circuit_breaker_name_part(), NamePart::Number(u64::MAX)));
+        assert!(matches!((&PartOf(&'a')).circuit_breaker_name_part(), NamePart::Number(97)));
+        assert!(matches!((&PartOf(text)).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!((&PartOf(&text)).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!((&PartOf(&owned)).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!((&PartOf(&&owned)).circuit_breaker_name_part(), NamePart::Text("seven")));
+        assert!(matches!((&PartOf(&1.5_f64)).circuit_breaker_name_part(), NamePart::Other));
         let address = IpAddr::from([127, 0, 0, 1]);
-        assert!(matches!(PartOf(&address).circuit_breaker_name_part(), NamePart::Other));
+        assert!(matches!((&PartOf(&address)).circuit_breaker_name_part(), NamePart::Other));
         assert!(matches!(generic(&7_u64), NamePart::Other), "a type parameter may be any type");
     }
 }
