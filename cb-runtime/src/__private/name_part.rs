@@ -130,6 +130,7 @@ impl KeptPart {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_borrow, reason = "the expansion borrows, too: that is what chooses the trait")]
 mod tests {
     use std::net::IpAddr;
 
