@@ -13,7 +13,7 @@ use fastrand::Rng;
 use super::instance::Instance;
 use super::invariants::{assert_outcome, shown};
 use super::network::{Fate, Missing, Wire};
-use super::{INSTANCES, KEYED, PINNED, RESET};
+use super::{INSTANCES, KEYED, PINNED, PROBE_LIMIT, RESET};
 use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
 use crate::breaker::gate::GateWord;
@@ -24,6 +24,8 @@ use crate::store::memory::{Backup, MemoryStore};
 use crate::store::{Retention, Store};
 use crate::sync::lock;
 
+/// Without another transition for this long, all instances know the last one.
+const CALM: Duration = Duration::from_secs(3);
 const BREAKERS: usize = PINNED.len() + KEYED.len();
 
 /// A call that has begun and has not ended.
@@ -306,10 +308,7 @@ impl World {
             instance.wire.mend();
             instance.resume();
         }
-        for _ in 0..25 {
-            self.advance(Duration::from_millis(200)).await;
-            self.assert_invariants();
-        }
+        self.settle(Duration::from_secs(5)).await;
         self.assert_agreed().await;
         for round in 0.. {
             assert!(round < 60, "a healthy dependency does not lead back to closed: {}", self.states());
@@ -328,8 +327,24 @@ impl World {
                 break;
             }
         }
-        self.advance(Duration::from_secs(2)).await;
+        self.settle(CALM).await;
         self.assert_agreed().await;
+    }
+
+    /// Time passes: this long, and until the last transition is some time ago. A probe that hangs counts as
+    /// failed long after every fault has ended, and the transition that follows takes its time: an event that
+    /// does not arrive is looked for after a second.
+    async fn settle(&mut self, span: Duration) {
+        let step = Duration::from_millis(200);
+        let (mut passed, mut calm, mut before) = (Duration::ZERO, Duration::ZERO, self.states());
+        while passed < span || calm < CALM && passed < span + PROBE_LIMIT {
+            self.advance(step).await;
+            self.assert_invariants();
+            let states = self.states();
+            calm = if states == before { calm + step } else { Duration::ZERO };
+            before = states;
+            passed += step;
+        }
     }
 
     pub(super) fn snapshots(&self) -> impl Iterator<Item = Snapshot> {
