@@ -71,6 +71,7 @@ impl Coordinator {
         sent_at: Moment,
     ) -> Result<(), Error> {
         let found = self.continuity(before, &load.position).await?;
+        self.stream.goes_back_to(&load.position);
         self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
         self.measure(load.now_us, sent_at);
         self.stream.place(&load.position, before);
@@ -82,10 +83,8 @@ impl Coordinator {
         }
         for (name, record) in &load.held {
             match record {
-                Ok(record) if self.continuity == Continuity::Lost => {
-                    self.breakers.learn(name, record, self.context.clock.now());
-                }
-                Ok(record) => self.breakers.adopt(name, record, self.context.clock.now()),
+                // The reader may have read on since the store was asked.
+                Ok(record) => self.breakers.learn(name, record, self.context.clock.now()),
                 Err(problem) => {
                     self.missing.insert(name.clone());
                     self.context.events.error(Error::new(ErrorKind::Data {

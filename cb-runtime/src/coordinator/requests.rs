@@ -142,7 +142,8 @@ impl Coordinator {
             self.stream.trouble(&self.context, problem);
         }
         let now = self.context.clock.now();
-        if self.stream.misses_events(position, now) || self.stream.is_another(position, before) {
+        let goes_back = self.stream.goes_back_to(position);
+        if self.stream.misses_events(position, now) || self.stream.is_another(position, before) || goes_back {
             self.resync = true;
             self.context.wake();
         }

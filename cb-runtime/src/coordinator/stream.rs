@@ -59,6 +59,8 @@ pub(crate) struct Stream {
     continuity: Mutex<Continuity>,
     running: AtomicBool,
     missing: Mutex<MissingEvents>,
+    /// The position in the latest answer.
+    answered: Mutex<Position>,
     /// `running` or `position` has been set by the coordinator, or the reader needs a new connection: it
     /// drops the read that is under way, and its connection.
     changed: Notify,
@@ -108,6 +110,17 @@ impl Stream {
             return answered.number < before.number;
         }
         answered.incarnation != lock(&self.position).incarnation
+    }
+
+    /// Notes the position in an answer. Returns whether the stream has fewer events than the answer before
+    /// told of: the store has lost data, although the reader may not have read those events.
+    pub(super) fn goes_back_to(&self, answered: &Position) -> bool {
+        let before = std::mem::replace(&mut *lock(&self.answered), answered.clone());
+        let goes_back = answered.incarnation == before.incarnation && answered.number < before.number;
+        if goes_back {
+            self.is_broken(Continuity::Lost);
+        }
+        goes_back
     }
 
     /// Whether an event of the answered position is overdue.
@@ -298,6 +311,22 @@ pub(crate) fn transition(context: &RegistryContext, event: &StreamEvent, from: S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answer_with_fewer_events_than_the_one_before_shows_a_loss_of_data() {
+        let at = |incarnation: &str, number: u64| Position {
+            incarnation: incarnation.into(),
+            id: format!("{number}-0"),
+            number,
+        };
+        let stream = Stream::default();
+        let is_lost = |answered: &Position| (stream.goes_back_to(answered), stream.take_continuity());
+        for position in [at("one", 5), at("one", 5), at("one", 6), at("two", 1)] {
+            assert_eq!(is_lost(&position), (false, Continuity::Unbroken));
+        }
+        assert_eq!(is_lost(&at("two", 0)), (true, Continuity::Lost));
+        assert_eq!(is_lost(&at("two", 0)), (false, Continuity::Unbroken));
+    }
 
     #[test]
     fn load_does_not_set_a_reader_back_that_has_read_on() {

@@ -119,6 +119,43 @@ fn unregistered_override_survives_an_emptied_store() {
 }
 
 #[test]
+fn opening_whose_event_was_not_read_survives_a_restored_store() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        let backup = fleet.store.back_up();
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.turn(0).await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.store.restore(&backup);
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.assert_agreed().await;
+    });
+}
+
+#[test]
+fn load_that_was_overtaken_by_an_event_does_not_set_an_unregistered_breaker_back() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 1, &config());
+        fleet.settle().await;
+        fleet.force(UNREGISTERED, State::ForcedOpen);
+        fleet.settle().await;
+        let before = fleet.instances[0].coordinator.stream.position();
+        let load = fleet.store.load().await.unwrap();
+        let sent_at = fleet.instances[0].coordinator.context.clock.now();
+        fleet.force(UNREGISTERED, State::Disabled);
+        fleet.follow(0).await;
+        fleet.instances[0].coordinator.loaded(&load, &before, sent_at).await.unwrap();
+        let registered = fleet.register(0, UNREGISTERED).snapshot();
+        assert_eq!((registered.state, registered.epoch), (State::Disabled, 2));
+    });
+}
+
+#[test]
 fn state_that_nobody_uses_lapses_for_the_fleet() {
     in_simulation(0..2, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &config());
