@@ -136,7 +136,7 @@ function build(box, row) {
   const badge = element("span", `badge ${row.state}`);
   badge.append(mark(row.state), element("span", "", word));
   const lead = element("p", "lead");
-  lead.append(badge, " ", element("span", "", row.reason || (row.failure_rate > 0 ? "Some calls fail." : "No failures have been reported.")));
+  lead.append(badge, " ", element("span", "", row.reason || (row.failure_rate > 0 ? "Some calls fail." : "No calls fail at the moment.")));
   if (row.actor) lead.append(element("span", "muted", ` — ${row.actor}`));
   if (row.local) lead.append(element("span", "tag", "this instance only"));
   const cards = element("dl", "cards");

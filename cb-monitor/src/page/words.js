@@ -57,7 +57,7 @@ export function reason(row) {
     return `${percent(row.window.failure_rate)} of ${number(row.window.calls)} calls failed, opens at ${percent(limit)}`;
   }
   if (row.consecutive_failures > 0) return `${count(row.consecutive_failures, "failure", "failures")} in a row`;
-  return row.failure_rate > 0 ? "some calls fail" : "no failures";
+  return row.failure_rate > 0 ? "some calls fail" : "no calls fail";
 }
 
 /** The rates of calls that the function did not answer: "45 / s rejected, 12 / s cached". */
