@@ -49,11 +49,8 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
     } else {
         println!("{address}  ({role})");
     }
-    tokio::select! {
-        served = axum::serve(listener, router) => Ok(served?),
-        // Streams would go on for ever; their readers come back by themselves.
-        _ = tokio::signal::ctrl_c() => Ok(()),
-    }
+    // Ctrl-C ends open streams, too, which are endless; their readers reconnect.
+    Ok(axum::serve(listener, router).await?)
 }
 
 /// A page elsewhere whose name was made to lead to this address (DNS rebinding) could read everything: its
