@@ -149,9 +149,7 @@ impl StoredBreaker {
             self.begin(&stands, now);
         } else if lost {
             self.begin(known, now);
-        } else if self.since.is_some_and(|since| since > now)
-            && (known.epoch, known.state) == (self.epoch, self.state())
-        {
+        } else if self.is_ahead(now) && (known.epoch, known.state) == (self.epoch, self.state()) {
             // The clock was set back after this state began. The instance has measured its age on its own
             // clock.
             let remaining = known.state.remaining(known.remaining_us, self.reset_timeout_us);
@@ -159,6 +157,14 @@ impl StoredBreaker {
             self.until = remaining.map(|span| now.saturating_add(span));
         }
         lost
+    }
+
+    /// It begins in the future, or is open beyond its reset timeout: a state that is written back may begin
+    /// in the past and end ahead.
+    fn is_ahead(&self, now: u64) -> bool {
+        let (span, is_open) = (self.reset_timeout_us, self.state() == State::Open);
+        let ends_late = self.until.is_some_and(|until| until > now.saturating_add(span));
+        self.since.is_some_and(|since| since > now) || is_open && span > 0 && ends_late
     }
 
     /// Begins a state, without counts. The leader and the settings do not belong to an epoch and stay.

@@ -83,6 +83,13 @@ local function write_back(b, known)
   end
 end
 
+-- It begins in the future, or is open beyond its reset timeout: a state that is written back may begin in the
+-- past and end ahead.
+local function is_ahead(b)
+  local ends_late = b.state == 'open' and b.reset > 0 and b.ends and b.ends > now + b.reset
+  return b.since and b.since > now or ends_late
+end
+
 local function wins(b, e)
   local p = e.proposal
   if p.token and not (has_role(b.role, batch.instance) and b.role.token == p.token) then
@@ -326,7 +333,7 @@ local function exchange(e, key, leases_key, last_key)
     elseif lost or b.state ~= 'closed' then
       restored = ''
     end
-  elseif b.since and b.since > now and e.known and e.known.epoch == b.epoch and e.known.state == b.state then
+  elseif e.known and e.known.epoch == b.epoch and e.known.state == b.state and is_ahead(b) then
     -- The clock was set back after this state began. The instance has measured the age on its own clock.
     local left = fitted(b.state, e.known.remaining, b.reset)
     b.since, b.ends = max(now - e.known.since, 0), left and now + left

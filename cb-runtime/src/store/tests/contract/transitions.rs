@@ -22,6 +22,8 @@ rules! {
     implausible_record_is_ignored
     closed_state_does_not_end_a_younger_open_one
     open_state_that_a_written_back_closed_one_ends_is_announced
+    open_state_that_begins_in_the_future_is_timed_anew
+    open_state_beyond_its_reset_timeout_is_timed_anew
     unused_state_lapses_an_hour_after_it_was_due
     use_prolongs_a_state
     override_without_an_expiry_is_durable
@@ -290,6 +292,32 @@ async fn closed_state_does_not_end_a_younger_open_one(bench: &Bench<'_>) {
     b.say(propose("x", &unknown, proposal(State::Open))).await;
     bench.pass(seconds(5));
     assert_eq!(bench.instance("c").say(idle(4)).await.record.state, State::Closed);
+}
+
+async fn open_state_that_begins_in_the_future_is_timed_anew(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let open = a.force("x", State::Open, "test").await.record;
+    bench.hands.set_back(seconds(600));
+    let known = open.aged(10 * SECOND);
+    let view = a.say(Entry { known: Some(known.clone()), ..about("x") }).await;
+    assert_eq!(view.record, known);
+    bench.pass(seconds(20));
+    assert!(a.say(propose("x", &known, proposal(State::HalfOpen))).await.won);
+}
+
+async fn open_state_beyond_its_reset_timeout_is_timed_anew(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let open = a.force("x", State::Open, "test").await.record;
+    (bench.lose_everything)();
+    // After a clock has been set ahead, its age is greater than what of its time has passed.
+    let known = Record { since_us: 1200 * SECOND, ..open };
+    let told = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
+    assert_eq!(a.say(told(&known)).await.record, known);
+    bench.hands.set_back(seconds(600));
+    let known = known.aged(10 * SECOND);
+    assert_eq!(a.say(told(&known)).await.record, known);
+    bench.pass(seconds(20));
+    assert!(a.say(propose("x", &known, proposal(State::HalfOpen))).await.won);
 }
 
 async fn unused_state_lapses_an_hour_after_it_was_due(bench: &Bench<'_>) {
