@@ -77,20 +77,20 @@ impl Instance {
         let failures = self.context.connection.failures.load(Ordering::Relaxed);
         // It may have been restored since the previous step.
         let was_lost = std::mem::replace(&mut self.before.failures, failures) != failures;
-        let lost = was_lost || !self.context.store_up() || self.is_paused();
+        let is_away = was_lost || !self.context.store_up() || self.is_paused();
         while let Some(event) = self.events.try_recv() {
             if let Event::Transition(transition) = event {
                 self.assert_announced_once(&transition, deleted, loss);
             }
         }
-        if lost {
+        if is_away {
             self.before.connected_since = None;
         } else {
             self.before.connected_since.get_or_insert(now);
         }
         for core in self.registered() {
             let after = core.snapshot();
-            let is_shared = !lost;
+            let is_shared = !is_away;
             let Snapshot { state, epoch, since, .. } = after;
             let seen = Seen { core: Arc::downgrade(&core), state, epoch, since, is_shared };
             let before = self.before.seen.insert(core.name().clone(), seen);
