@@ -1,5 +1,5 @@
-//! Calls under contention: with more threads than cores, on one breaker and on one each; and the slowest of a
-//! thousand calls while their breaker trips, is reloaded, or is read.
+//! Calls under contention: with more threads than cores, on one breaker or on one breaker per thread; and the
+//! slowest of a thousand calls while their breaker trips, is reloaded, or is read.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -19,10 +19,10 @@ use support::guards::answers::{Answer, Returned};
 use support::guards::{BROKEN, bare, runtime};
 use support::screen::{Options, Progress, Table, median, note, quantile, title};
 
-/// How long each number of threads is measured, per round.
+/// The duration of a measurement, for each number of threads and round.
 const SPAN: Duration = Duration::from_millis(20);
 const THREADS: [usize; 4] = [1, 2, 4, 8];
-/// Calls of which each is timed, while something else happens to their breaker.
+/// The number of calls that are timed one by one while another thread acts on their breaker.
 const TIMED: usize = if cfg!(debug_assertions) { 1_000 } else { 500_000 };
 
 #[circuit_breaker(name = "shared", failure_threshold = 5, reset_timeout = "1h")]
@@ -35,7 +35,7 @@ async fn own(thread: usize, id: u64) -> Answer {
     if id == BROKEN { Returned::bad() } else { Returned::good(black_box(id ^ thread as u64)) }
 }
 
-/// Polls what is ready at once.
+/// Polls a future that is ready at once.
 fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
@@ -43,7 +43,7 @@ fn ready<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// A call on the thread of that number.
+/// A call on the thread with that number.
 type Call = dyn Fn(usize) + Sync;
 
 /// Calls on `threads` threads for a [`SPAN`]; nanoseconds of a core per call.
@@ -107,7 +107,7 @@ fn crowds(rounds: usize, progress: &Progress) -> Vec<Crowd> {
 #[derive(Serialize)]
 struct Disturbed {
     what: &'static str,
-    /// How often it happened while the calls were made.
+    /// How often the other thread acted while the calls were made.
     times: u64,
     median_ns: f64,
     p99_ns: f64,
@@ -115,7 +115,7 @@ struct Disturbed {
     max_ns: f64,
 }
 
-/// Times calls one by one while another thread does something, over and over.
+/// Times calls one by one while another thread repeats an action.
 fn disturbed(what: &'static str, mut disturb: impl FnMut() + Send) -> Disturbed {
     let over = AtomicBool::new(false);
     let (count, mut timed) = std::thread::scope(|scope| {
@@ -142,7 +142,7 @@ fn disturbed(what: &'static str, mut disturb: impl FnMut() + Send) -> Disturbed 
     Disturbed { what, times: count, median_ns, p99_ns, p99_9_ns, max_ns }
 }
 
-/// Everything that may happen to a breaker while calls are made.
+/// The actions of another thread on the breaker while calls are made.
 fn disturbances(breaker: &Breaker, progress: &Progress) -> Vec<Disturbed> {
     progress.say("calls while something happens to their breaker");
     let registry = Registry::global();

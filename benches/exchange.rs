@@ -1,5 +1,5 @@
-//! What sharing costs: commands per second that an instance sends to a real Redis, the connections it
-//! holds, and how long after a tripping call on one process the first call on another is rejected.
+//! The cost of sharing: the commands per second that an instance sends to a real Redis, its connections, and
+//! the time from a tripping call in one process to the first rejected call in another.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -13,18 +13,18 @@ use serde::Serialize;
 use support::instance::{Instance, Order, Publisher, Word, be_one_if_told};
 use support::screen::{Limit, Options, Progress, Table, exit_code, judge, note, quantile, title};
 
-/// How long commands are counted.
+/// The time for which commands are counted.
 const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 5 });
-/// What every instance does in its first moments is not counted.
+/// The time before that. The commands of an instance's start are not counted.
 const SETTLING: Duration = Duration::from_secs(1);
-/// A trip that has not been seen by then has been lost.
+/// A trip that has not arrived after this time counts as lost.
 const LOST: Duration = Duration::from_secs(2);
 
 /// One way to use an instance.
 struct Load {
     name: &'static str,
     breakers: usize,
-    /// `None`: as many as it can.
+    /// `None`: as many as possible.
     per_second: Option<u64>,
     failing: u64,
 }
@@ -49,7 +49,7 @@ struct Cost {
 
 #[derive(Serialize)]
 struct Propagation {
-    /// A PUBLISH, sent by one process and received by another, from thread to thread as a trip goes.
+    /// A PUBLISH from one process to another, between the same threads as a trip.
     publish_median_ms: f64,
     publish_p99_ms: f64,
     trips: usize,
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     judge(&limits)
 }
 
-/// Commands as clients send them, counted by the server; what a script calls is not among them.
+/// Commands that clients send, counted by the server. Commands inside scripts are not included.
 fn cost(server: &RedisServer, load: &Load) -> Cost {
     server.cli(&["FLUSHALL"]);
     let before = server.connected_clients();
@@ -124,7 +124,7 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
     let mut spans = Vec::new();
     for trip in 0..trips {
         progress.say(&format!("trip {} of {trips}, {} seen", trip + 1, spans.len()));
-        // At another phase of the other's pace each time.
+        // Each trip comes at another phase of the other instance's exchanges.
         std::thread::sleep(Duration::from_millis(20 + trip as u64 * 37 % 120));
         tripping.order(&Order::Trip);
         let Some(Word::Tripped(began)) = tripping.word(LOST) else { panic!("the circuit does not trip") };
@@ -142,7 +142,7 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
         if seen {
             assert!(matches!(watching.word(LOST), Some(Word::Accepted)), "the close is not seen");
         } else {
-            // What comes now comes too late.
+            // Ignore an answer that arrives now.
             while watching.word(Duration::from_millis(500)).is_some() {}
         }
     }
@@ -159,7 +159,7 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
     }
 }
 
-/// How long a message takes on this machine if there is nothing to it.
+/// The time of a bare message on this machine, for comparison.
 fn published(server: &RedisServer, watching: &mut Instance, times: usize, progress: &Progress) -> (f64, f64) {
     watching.order(&Order::Listen);
     assert!(matches!(watching.word(LOST), Some(Word::Ready)));

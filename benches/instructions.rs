@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use support::guards::{Guard, Visit, call_often, prepare, visit_all};
 use support::screen::{judge_lines, line};
 
-/// Enough that what happens ten times a second does not show.
+/// The number of calls. It is large enough that work done ten times a second does not affect the result.
 const CALLS: u64 = 10_000;
-/// The factor by which a path may grow over what is recorded.
+/// The factor by which a path's count may exceed the recorded one.
 const GROWTH: f64 = 1.05;
 
 /// The file.
@@ -39,9 +39,9 @@ struct Record {
 /// A path's line in the file.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Recorded {
-    /// What the path must not take more than, as decided.
+    /// The decided maximum for the path.
     target: u64,
-    /// What the gate lets it take: the target, or where that is missed, a twentieth more than is recorded.
+    /// The maximum that the gate accepts: the target or, if that is missed, 5 % above the recorded count.
     limit: u64,
     instructions: f64,
 }
@@ -93,7 +93,7 @@ impl Run<'_> {
         }
         self.found = true;
         prepare(guard);
-        // What happens once on a path (a thread's first rejection, a result that is kept) has happened then.
+        // The first calls include work that happens once: a thread's first rejection, a first cached result.
         drive(guard, 2_000);
         counted_by_callgrind(guard, self.calls);
         assert_eq!(guard.circuit(), G::MEASURED, "{}", G::NAME);
@@ -106,8 +106,8 @@ fn drive<G: Guard>(guard: &G, calls: u64) {
     assert!(done.is_ready(), "{} does not wait", G::NAME);
 }
 
-/// Callgrind counts only while a thread is inside this function. The preparations and the coordinator's
-/// thread are not counted.
+/// Callgrind counts only while a thread is inside this function, so neither the preparations nor the
+/// coordinator's thread are counted.
 #[inline(never)]
 fn counted_by_callgrind<G: Guard>(guard: &G, calls: u64) {
     drive(black_box(guard), calls);
@@ -120,7 +120,7 @@ fn run(path: &str, calls: u64) -> ExitCode {
     if run.found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The names of this project's paths, and of the bare functions that they are compared with.
+/// The names of this project's paths, and of their bare functions.
 #[derive(Default)]
 struct Names(Vec<(&'static str, &'static str)>);
 
@@ -138,15 +138,15 @@ impl Names {
     }
 }
 
-/// Instructions per call, by path: all, and the bare function's.
+/// Instructions per call, by path: in total, and those of the bare function.
 type Counted = BTreeMap<&'static str, (f64, f64)>;
 
-/// What a path adds.
+/// The instructions that a path adds to the bare function.
 fn over((all, bare): (f64, f64)) -> f64 {
     ((all - bare) * 10.0).round() / 10.0
 }
 
-/// What another thread does meanwhile can only add to a count, so the lowest of three is a path's.
+/// Other threads can only increase a count, so the lowest of three counts is used.
 fn count_again_what_is_wrong(mut counted: Counted, record: &Record) -> Counted {
     for _ in 0..2 {
         for (path, (all, bare)) in &mut counted {
@@ -219,7 +219,7 @@ fn compiler() -> String {
 fn record(counted: &Counted, before: &Record) -> ExitCode {
     let paths = counted.iter().map(|(path, counts)| {
         let instructions = over(*counts);
-        // A path without a decision about it may keep what it takes.
+        // For a path without a target, the recorded count is the target.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "thousands")]
         let reached = (instructions * GROWTH).ceil() as u64;
         let target = before.paths.get(*path).map_or(reached, |before| before.target);
@@ -232,7 +232,7 @@ fn record(counted: &Counted, before: &Record) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What is wrong with a path's count, if something is.
+/// The reason for which a path's count is rejected.
 fn problem(counted: f64, recorded: Option<&Recorded>) -> Option<String> {
     let Some(Recorded { limit, instructions, .. }) = recorded else {
         return Some("not recorded yet".into());
@@ -263,7 +263,7 @@ fn check(counted: &Counted, record: &Record) -> ExitCode {
         (problem.is_none(), problem.map_or(text.clone(), |problem| format!("{text}: {problem}")))
     });
     let gone = record.paths.keys().filter(|path| !counted.contains_key(path.as_str()));
-    let gone = gone.map(|path| (false, format!("{path}: recorded, and not counted any more")));
+    let gone = gone.map(|path| (false, format!("{path}: recorded, but no longer counted")));
     let code = judge_lines(judged.chain(gone));
     line("  Recorded in benches/instructions.json; scripts/count-instructions record writes it anew.");
     let here = (compiler(), std::env::consts::ARCH);

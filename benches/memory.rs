@@ -1,5 +1,6 @@
-//! Counts the allocations of a thousand calls, and what each call's future takes: printed by guard as one
-//! JSON object. A program of its own for `overhead`, because a counting allocator takes time.
+//! Counts the allocations of a thousand calls, and the size of a call's future, and prints both for each
+//! guard as one JSON object. `overhead` runs this as a separate program, because a counting allocator takes
+//! time.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -29,8 +30,7 @@ impl Visit for ByName {
             let counted = allocation_counter::measure(|| runtime.block_on(call_often(&guard, calls)));
             counted.count_total
         };
-        // What happens once (a thread's first call, a key's first call, a result that is cached) is no
-        // call's.
+        // The first calls allocate once, for the thread, the key, and the cached result.
         count(2 * CALLS);
         let (some, more) = (count(10), count(10 + CALLS));
         #[expect(clippy::cast_precision_loss, reason = "thousands")]

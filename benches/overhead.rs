@@ -1,8 +1,8 @@
-//! What a guard adds to a call: nanoseconds over the bare async function, ours beside the peers', at one
-//! thread and at two that share a breaker.
+//! The cost of a guard: nanoseconds over the bare async function, for this crate and for others, with one
+//! thread and with two threads that share a breaker.
 //!
-//! All are measured in turn, round after round, and each is compared with the bare function of its own
-//! round; the medians stand. So a noisy neighbour hits all alike, and mostly none that counts.
+//! Every round measures all guards in turn and compares each with the bare function of that round. The
+//! results are medians, so other programs on the machine affect all guards alike, and rarely the median.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -20,24 +20,24 @@ use support::screen::{
     Limit, Options, Progress, Table, exit_code, judge, line, median, note, quantile, title,
 };
 
-/// How long one measurement takes, more or less.
+/// The approximate duration of one measurement.
 const SPAN: Duration = Duration::from_micros(250);
 const THREADS: [usize; 2] = [1, 2];
-/// Two threads count as having run at one time if that is true of so much of the longer one's time.
+/// Two threads ran at the same time if they did for this share of the longer one's duration.
 const TOGETHER: f64 = 0.8;
-/// Fewer rounds than that in which they did are no measurement.
+/// With fewer such rounds, there is no result.
 const ROUNDS_AT_LEAST: usize = if cfg!(debug_assertions) { 1 } else { 25 };
 
-/// A guard whose type does not matter any more.
+/// A guard, as a trait object.
 trait Measured {
     fn name(&self) -> &'static str;
     fn how(&self) -> &'static str;
     fn is_ours(&self) -> bool;
-    /// Nanoseconds per call, as the threads saw them; `None` if they did not run at one time.
+    /// Nanoseconds per call, measured by the threads; `None` if they did not run at the same time.
     fn measure(&self, threads: usize, calls: u64) -> Option<f64>;
-    /// Its circuit does what it is to be measured at.
+    /// Whether the circuit is in the state that is measured.
     fn assert_circuit(&self);
-    /// It has been a guard all the while: a closed one still opens.
+    /// Checks that it is a working guard: a closed one still opens.
     fn assert_guarding(&self);
 }
 
@@ -81,14 +81,14 @@ impl<G: Guard> Measured for G {
 /// When a thread began and ended.
 type Span = (Instant, Instant);
 
-/// The calls of N threads at one time.
+/// Concurrent calls of N threads.
 fn run_together<G: Guard>(guard: &G, threads: usize, calls: u64) -> Vec<Span> {
     let ready = AtomicUsize::new(0);
     let one = || {
         let runtime = runtime();
         runtime.block_on(call_often(guard, 100));
         ready.fetch_add(1, Ordering::AcqRel);
-        // Not a barrier: a thread that sleeps at one starts later than the other, by the time of a wake-up.
+        // Not a barrier: a thread that sleeps at a barrier starts later than the other, by a wake-up.
         while ready.load(Ordering::Acquire) < threads {
             std::hint::spin_loop();
         }
@@ -104,8 +104,8 @@ fn run_together<G: Guard>(guard: &G, threads: usize, calls: u64) -> Vec<Span> {
     })
 }
 
-/// The part of the longest span in which all were running. On a busy machine threads come after each
-/// other instead, and never meet.
+/// The share of the longest duration in which all threads were running. On a busy machine, they may run one
+/// after the other instead.
 fn overlap(spans: &[Span]) -> f64 {
     let (Some(begin), Some(end)) =
         (spans.iter().map(|(begin, _)| *begin).max(), spans.iter().map(|(_, end)| *end).min())
@@ -119,9 +119,9 @@ fn overlap(spans: &[Span]) -> f64 {
 /// One guard's measurements.
 struct Candidate {
     guard: Box<dyn Measured>,
-    /// The name of the bare function that it is compared with.
+    /// The name of its bare function.
     bare: &'static str,
-    /// By number of threads: how many calls take about the [`SPAN`], and the nanoseconds by round.
+    /// By number of threads: the number of calls that take about a [`SPAN`], and the nanoseconds by round.
     calls: [u64; 2],
     ns: [Vec<f64>; 2],
     /// The nanoseconds over the bare function's, by round.
@@ -147,7 +147,7 @@ impl Candidate {
     }
 }
 
-/// All that is measured: the bare functions, by name, and what is compared with them.
+/// The bare functions, by name, and the guards that are compared with them.
 #[derive(Default)]
 struct Candidates {
     bare: BTreeMap<&'static str, Candidate>,
@@ -167,7 +167,7 @@ impl Candidates {
         self.bare.entry(G::Bare::NAME).or_insert_with(|| Candidate::new(G::Bare::default()));
     }
 
-    /// Measures everything once, at one of the numbers of threads.
+    /// Measures everything once, with one number of threads.
     fn round(&mut self, index: usize) {
         let threads = THREADS[index];
         let mut before = BTreeMap::new();
@@ -177,7 +177,7 @@ impl Candidates {
                 bare.ns[index].push(ns);
             }
         }
-        // The order rotates each round, so that no candidate always profits from its predecessor.
+        // The order rotates each round, because a candidate may profit from its predecessor.
         self.guarded.rotate_left(1);
         for candidate in &mut self.guarded {
             let Some(before) = before.get(candidate.bare) else { continue };
@@ -194,15 +194,15 @@ struct Row {
     how: &'static str,
     ours: bool,
     over_bare_ns_one_thread: f64,
-    /// `None`: there were too few rounds in which two threads ran at one time. A peer whose calls wait for
-    /// each other may have none.
+    /// `None`: there were too few rounds in which two threads ran at the same time. A crate whose calls wait
+    /// for each other may have none.
     over_bare_ns_two_threads: Option<f64>,
     two_to_one: Option<f64>,
     #[serde(flatten)]
     memory: Memory,
 }
 
-/// As `cb-memory` prints it.
+/// The output of `cb-memory`.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Memory {
     allocations_per_call: f64,
@@ -268,7 +268,7 @@ fn main() -> ExitCode {
     judge(&limits)
 }
 
-/// Counted by a program of its own; see there.
+/// Counts allocations in a separate program, `cb-memory`.
 fn memory() -> BTreeMap<String, Memory> {
     let output = Command::new(env!("CARGO_BIN_EXE_cb-memory")).output().expect("cargo has built it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -328,7 +328,7 @@ fn show(candidates: &[Candidate], rows: &[Row], bare: &BTreeMap<&str, Candidate>
     }
     for (name, bare) in bare {
         let [one, two] = [median(&bare.ns[0]), median(&bare.ns[1])];
-        note(&format!("{name} takes {one:.1} ns at one thread, {two:.1} at two."));
+        note(&format!("{name} takes {one:.1} ns with one thread, {two:.1} ns with two."));
     }
     note(&format!(
         "Medians of {rounds} rounds; threads share one breaker, built before; its state was asserted before and \
@@ -372,7 +372,7 @@ const BUDGETS: [Budget; 20] = [
     budget("half-open, error", 30.0, 1.2, PLAIN),
     budget("ramping up, fallback", 20.0, 1.2, WITH_ARGUMENTS),
     budget("ramping up, error", 30.0, 1.2, PLAIN),
-    // 30 ns a call is 100 ns a failure.
+    // Three of ten calls fail, so 30 ns a call are 100 ns a failure.
     budget("30 % failures", 30.0, 2.0, PLAIN),
     budget("cache_ttl, fresh", 60.0, 1.1, WITH_ARGUMENTS),
     budget("cache_ttl, new key", 450.0, 1.5, WITH_ARGUMENTS),
@@ -380,7 +380,7 @@ const BUDGETS: [Budget; 20] = [
     budget("keyed, 1,000 keys", 80.0, 1.2, WITH_ARGUMENTS),
 ];
 
-/// The only path that may allocate: what is kept has to be somewhere.
+/// The only path that may allocate: it caches a new result.
 const ALLOCATES: &str = "cache_ttl, new key";
 
 fn limits(rows: &[Row]) -> Vec<Limit> {

@@ -1,9 +1,9 @@
-//! What a fleet costs its Redis: the share of a core that the server works for it, the commands that each
-//! instance sends, and how long after a trip on one instance all others know it. Instances are registries
-//! with coordinators of their own in a few processes; the server is a real one.
+//! The cost of a fleet for its Redis: the server's share of a core, the commands of each instance, and the
+//! time from a trip on one instance until all instances have it. Instances are registries with their own
+//! coordinators in a few processes, and the server is a real one.
 //!
-//! The server's share is the processor time that it says it has used, which other programs on the machine
-//! change little. How long something takes, they do change.
+//! The server's share is the processor time that the server reports. Other programs on the machine change it
+//! little, but they do change durations.
 
 mod naive;
 mod process;
@@ -29,7 +29,7 @@ struct Arguments {
     only: Option<String>,
 }
 
-/// What the program has measured; a part that was not asked for is left out.
+/// The measurements. Parts that were not requested are missing.
 #[derive(Debug, Default, Serialize)]
 struct Results {
     idle_percent: f64,
@@ -95,8 +95,9 @@ fn read(given: Vec<String>) -> Option<Arguments> {
 fn show(results: &Results) {
     let span = |span: Option<f64>| span.map_or("–".to_owned(), |span| format!("{span:.1} ms"));
     if !results.fleet.is_empty() {
-        title("What a fleet costs Redis");
-        let head = ["", "Redis", "commands/s each", "instances", "trip, all after: median", "p99", "wrong"];
+        title("The cost of a fleet for Redis");
+        let head =
+            ["", "Redis", "commands/s each", "instances", "a trip reaches all: median", "p99", "wrong"];
         let mut table = Table::new(&head);
         for row in &results.fleet {
             let Measured { instances, breakers, rule, per_second, failing_percent: failing, open, .. } = *row;
@@ -115,7 +116,10 @@ fn show(results: &Results) {
             );
         }
         table.print();
-        note(&format!("shares of one core, Redis' over an idle server's {:.2} %", results.idle_percent));
+        note(&format!(
+            "shares of one core; Redis' share less that of an idle server, {:.2} %",
+            results.idle_percent
+        ));
     }
     if let Some(storm) = &results.storm {
         title("Breakers that become half-open at once");
@@ -130,7 +134,7 @@ fn show(results: &Results) {
         ));
     }
     if let Some(overload) = &results.overload {
-        title("A server that is held to a tenth of its time");
+        title("A server with a tenth of its processor time");
         note(&format!(
             "script calls per second and instance {:.1}, before {:.1}; store lost {} times; {} of {} trips reached \
              all, median {}, at most {}; after the release {}",
@@ -145,8 +149,9 @@ fn show(results: &Results) {
         ));
     }
     if !results.per_call.is_empty() {
-        title("Redis' time for one call, beside a breaker that asks Redis at every call");
-        let mut table = Table::new(&["calls per second and instance", "per call", "ours"]);
+        title("Redis' time for one call, compared with a breaker that uses Redis at every call");
+        let mut table =
+            Table::new(&["calls per second and instance", "uses Redis at every call", "this crate"]);
         for row in &results.per_call {
             table.row(
                 Style::new(),

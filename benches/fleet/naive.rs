@@ -1,4 +1,5 @@
-//! A breaker as it is often written: each call reads the state, then writes the counters and an event.
+//! A common design of a breaker, for comparison: each call reads the state, then writes counters and an
+//! event.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -18,7 +19,7 @@ const INSTANCES: usize = 10;
 #[derive(Debug, Serialize)]
 pub(crate) struct Compared {
     pub(crate) calls_per_second_and_instance: u64,
-    /// Redis' processor time for each call, over the idle server's, in microseconds.
+    /// Redis' processor time per call, less that of an idle server, in microseconds.
     pub(crate) naive_us_per_call: f64,
     pub(crate) ours_us_per_call: f64,
 }
@@ -36,7 +37,7 @@ pub(crate) fn compare(idle: f64, progress: &Progress) -> Vec<Compared> {
         .into()
 }
 
-/// Microseconds of the server per call, over a window.
+/// Microseconds of the server per call, during a window of time.
 #[expect(clippy::cast_precision_loss, reason = "millions at most")]
 fn per_call(server: &RedisServer, idle: f64, calls: impl Fn() -> u64) -> f64 {
     std::thread::sleep(Duration::from_secs(2));
@@ -60,7 +61,7 @@ fn ours(per_second: u64, idle: f64) -> f64 {
     let mut fleet = Fleet::start(&server, &row);
     fleet.order(&Order::Call { per_second, failing: 0 });
     let begun = Instant::now();
-    // It keeps to its rate, or the machine could not call as often.
+    // The rate must be reached, or the machine is too slow for the measurement.
     per_call(&server, idle, || {
         u64::try_from(begun.elapsed().as_millis()).expect("minutes") * per_second * INSTANCES as u64 / 1000
     })

@@ -1,4 +1,5 @@
-//! The fleet: processes of instances, steered over stdin, answering on stdout in lines of JSON.
+//! The fleet: processes that contain instances. They read orders from stdin and answer on stdout, as lines of
+//! JSON.
 
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{Row, Rule};
 
-/// The first argument of a process that holds instances.
+/// The first argument of a process that contains instances.
 pub(crate) const ROLE: &str = "--fleet-process";
-/// What does not happen within this does not happen.
+/// The longest wait for an answer.
 pub(crate) const LOST: Duration = Duration::from_secs(20);
-/// The open state of breakers that are to become half-open together.
+/// The duration of the open state before the breakers become half-open together.
 pub(crate) const OPEN_FOR: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,19 +28,19 @@ pub(crate) enum Order {
         per_second: u64,
         failing: u64,
     },
-    /// Has the breakers, and does not call them.
+    /// Registers the breakers, and does not call them.
     Register,
-    /// Opens every breaker on the first instance; for good, or for [`OPEN_FOR`].
+    /// Opens every breaker on the first instance, without an end or for [`OPEN_FOR`].
     OpenAll {
         briefly: bool,
     },
-    /// Each instance calls this often in a second, its breakers in turn. A call that is made does not end.
+    /// Each instance makes this many calls a second, on its breakers in turn. An admitted call does not end.
     Storm {
         per_second: u64,
     },
-    /// Says how many calls have been made in the storm.
+    /// Asks for the number of admitted calls in the storm.
     Count,
-    /// One failing call, on the first instance, of a breaker that trips at the first.
+    /// Makes one failing call on the first instance, of a breaker that trips at its first failure.
     Trip,
     Reset,
 }
@@ -49,21 +50,21 @@ pub(crate) enum Word {
     Ready,
     /// When the tripping call began, in nanoseconds of the machine's clock.
     Tripped(u64),
-    /// When one instance had the transition.
+    /// When one instance received the transition.
     Open(u64),
     Closed,
     AllOpen,
     Registered,
-    /// An instance has lost the store.
+    /// The store counts as lost on an instance.
     Lost,
     Counted(u64),
 }
 
-/// The processes that hold the fleet's instances.
+/// The processes that contain the fleet's instances.
 pub(crate) struct Fleet {
     processes: Vec<Process>,
     words: Receiver<Word>,
-    /// How often instances have lost the store.
+    /// How often the store counted as lost on an instance.
     pub(crate) lost: u64,
 }
 
@@ -97,12 +98,12 @@ impl Fleet {
         }
     }
 
-    /// Gives an order to the first process, which has the first instance.
+    /// Sends an order to the first process, which has the first instance.
     pub(crate) fn order_first(&mut self, order: &Order) {
         self.processes[0].order(order);
     }
 
-    /// The answers of that many processes or instances.
+    /// Waits for the answers of that many processes or instances.
     pub(crate) fn hear(&mut self, count: usize, mut wanted: impl FnMut(Word) -> bool) -> Option<()> {
         let mut heard = 0;
         while heard < count {
@@ -120,12 +121,12 @@ impl Fleet {
         self.processes.len()
     }
 
-    /// Seconds of processor time that all processes have used.
+    /// The processor time of all processes, in seconds.
     pub(crate) fn used(&self) -> f64 {
         self.processes.iter().map(|process| seconds_used(process.child.id())).sum()
     }
 
-    /// In milliseconds, until all instances had it; `None` if some never had.
+    /// The milliseconds until all instances had the transition; `None` if one never received it.
     pub(crate) fn trip(&mut self, instances: usize) -> Option<f64> {
         self.order_first(&Order::Trip);
         let (mut began, mut last) = (0, 0);
@@ -147,7 +148,7 @@ impl Fleet {
     }
 }
 
-/// From the kernel's account of a process: clock ticks, a hundred of them a second.
+/// The processor time of a process from the kernel, in clock ticks: a hundred per second.
 fn seconds_used(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let Some((_, rest)) = text.rsplit_once(')') else { return 0.0 };
@@ -192,7 +193,7 @@ impl Drop for Process {
     }
 }
 
-// ---- a process that holds instances
+// ---- a process that contains instances
 
 fn now() -> u64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().expect("the clock stands after 1970");
@@ -276,7 +277,7 @@ pub(crate) fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, fir
                 let _ = runtime.block_on(tripped[0].call(async || Err::<(), _>("down")));
                 say(&Word::Tripped(began));
             }
-            // A server that is asked for too much may be lost for a moment.
+            // An overloaded server may count as lost for a moment.
             Order::Reset => while runtime.block_on(tripped[0].reset()).is_err() {},
         }
     }
@@ -284,10 +285,10 @@ pub(crate) fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, fir
     std::process::exit(0);
 }
 
-/// Calls the breakers in turn, in slices of some milliseconds.
+/// Calls the breakers in turn, in bursts every few milliseconds.
 fn call(instances: &[Vec<Breaker>], per_second: u64, failing: u64, go_on: &AtomicBool) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    // One breaker of every instance after the other, so that no instance is idle for a part of each round.
+    // The instances take turns, so that none is idle for a part of each round.
     let most = instances.iter().map(Vec::len).max().unwrap_or(0);
     let all: Vec<&Breaker> =
         (0..most).flat_map(|at| instances.iter().filter_map(move |breakers| breakers.get(at))).collect();
@@ -310,7 +311,7 @@ fn call(instances: &[Vec<Breaker>], per_second: u64, failing: u64, go_on: &Atomi
     });
 }
 
-/// Callers come to breakers that are due for a probe. A probe that is made goes on.
+/// Calls breakers whose probes are due. An admitted probe does not end.
 fn storm(instances: &[Vec<Breaker>], per_second: u64, made: &Arc<AtomicU64>, go_on: &AtomicBool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! Fleets that are healthy, or fail a little, or are open: one row each.
+//! Fleets in which all calls succeed, some fail, or all breakers are open: one row each.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::process::{Fleet, Order, Word};
 use super::support::screen::{Progress, quantile};
 
-/// A fleet is in step some seconds after its start; it compares settings less and less often.
+/// The time from a fleet's start to the measurement. At the start, it exchanges more, for example settings.
 const SETTLING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 30 });
 pub(crate) const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Rule {
-    /// Half of the calls of a minute.
+    /// A failure rate of one half over a minute.
     Rate,
     /// Five failures in a row.
     Consecutive,
@@ -26,11 +26,11 @@ pub(crate) struct Row {
     pub(crate) instances: usize,
     pub(crate) breakers: usize,
     pub(crate) rule: Rule,
-    /// Calls of every breaker of every instance.
+    /// Calls per second of every breaker on every instance.
     pub(crate) per_second: u64,
-    /// In percent.
+    /// The share of failing calls, in percent.
     pub(crate) failing: u64,
-    /// All breakers are open, and nobody calls.
+    /// All breakers are open, and there are no calls.
     pub(crate) open: bool,
     pub(crate) trips: usize,
 }
@@ -43,23 +43,23 @@ pub(crate) struct Measured {
     pub(crate) per_second: u64,
     pub(crate) failing_percent: u64,
     pub(crate) open: bool,
-    /// Of one core, over the idle server's.
+    /// The share of one core, less that of an idle server.
     pub(crate) redis_percent: f64,
     pub(crate) commands_per_second_and_instance: f64,
-    /// Of one core, all instances together: their calls, their coordinators.
+    /// The share of one core of all instances together: calls and coordinators.
     pub(crate) instances_percent: f64,
     pub(crate) trips: usize,
-    /// From the tripping call to the last instance that has the transition.
+    /// The time from the tripping call until the last instance has the transition.
     pub(crate) all_after_median_ms: Option<f64>,
     pub(crate) all_after_p99_ms: Option<f64>,
-    /// Breakers that opened though their rate was below the limit.
+    /// Breakers that opened although their rate was below the limit.
     pub(crate) opened_wrongly: usize,
 }
 
-/// How often breakers of a busy fleet are called.
+/// The calls per second of each breaker in a busy fleet.
 const BUSY: u64 = 40;
 
-/// The rows of issue and documentation, from small to large.
+/// The rows of docs/scale.md, from small to large.
 pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
     let healthy = Row {
         instances: 1,
@@ -102,7 +102,7 @@ impl Row {
     }
 }
 
-/// Seconds of processor time that the server has used.
+/// The server's processor time, in seconds.
 pub(crate) fn used(server: &RedisServer) -> f64 {
     ["used_cpu_user", "used_cpu_sys"]
         .iter()
@@ -173,7 +173,7 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     }
 }
 
-/// Commands that scripts have called, which the server counts among all others.
+/// The number of commands that scripts have called. The server includes them in its total.
 fn script_calls(server: &RedisServer) -> f64 {
     let all = server.cli(&["INFO", "commandstats"]);
     let calls = |line: &str| -> Option<(String, f64)> {

@@ -1,4 +1,4 @@
-//! A storm of callers on breakers that are due together, and a server that is held to a tenth of its time.
+//! Many callers of breakers whose probes are due at once, and a server with a tenth of its processor time.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,12 +33,12 @@ pub(crate) struct Storm {
     pub(crate) breakers: usize,
     pub(crate) callers_per_second: u64,
     pub(crate) redis_percent: f64,
-    /// Probes that were made, and that the budgets allow.
+    /// The number of probes, and the sum of the budgets.
     pub(crate) probes: u64,
     pub(crate) budgets: u64,
 }
 
-/// All breakers become half-open at once, and a thousand callers a second want to probe.
+/// All breakers become half-open at once, while there are a thousand calls a second.
 pub(crate) fn storm(idle: f64, progress: &Progress) -> Storm {
     progress.say("half-open storm");
     let server = RedisServer::start_with(&["--maxclients", "10000"]);
@@ -72,9 +72,9 @@ pub(crate) fn storm(idle: f64, progress: &Progress) -> Storm {
 pub(crate) struct Overload {
     pub(crate) instances: usize,
     pub(crate) breakers: usize,
-    /// Of the server's time.
+    /// The server's share of its processor time.
     pub(crate) held_to_percent: u64,
-    /// How often instances have taken the store for lost.
+    /// How often the store counted as lost on an instance.
     pub(crate) lost: u64,
     pub(crate) commands_per_second_and_instance: f64,
     pub(crate) commands_before: f64,
@@ -82,11 +82,11 @@ pub(crate) struct Overload {
     pub(crate) all_after_max_ms: Option<f64>,
     pub(crate) trips_seen: usize,
     pub(crate) trips: usize,
-    /// A trip two seconds after the release.
+    /// The time of a trip two seconds after the server has its whole processor time again.
     pub(crate) afterwards_ms: Option<f64>,
 }
 
-/// A busy fleet on a server that sleeps for nine tenths of the time.
+/// A busy fleet on a server that sleeps nine tenths of the time.
 pub(crate) fn overload(progress: &Progress) -> Overload {
     const TRIPS: usize = 10;
     progress.say("overload");

@@ -1,5 +1,5 @@
-//! One instance of a fleet as a process of its own: this program once more, steered over stdin, answering on
-//! stdout in lines of JSON.
+//! One instance of a fleet in a process of its own. The process is this program again; it reads orders from
+//! stdin and answers on stdout, as lines of JSON.
 
 use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
 use std::net::TcpStream;
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant, SystemTime};
 use cb_runtime::{Breaker, BreakerConfig, Registry};
 use serde::{Deserialize, Serialize};
 
-/// The first argument of a process that is to be an instance.
+/// The first argument of a process that runs an instance.
 const ROLE: &str = "--instance";
 
-/// What an instance is told.
+/// An order to an instance.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Call `breakers` breakers in turn, `per_second` times in all (`None`: as often as possible), until the
     /// next order. Every `failing`-th call fails (0: none).
     Call { breakers: usize, per_second: Option<u64>, failing: u64 },
-    /// Stop calling, and say how often it was.
+    /// Stop calling, and answer the number of calls.
     Count,
-    /// Call one breaker as often as possible, and tell of every change from success to rejection and back.
+    /// Call one breaker as often as possible, and report every change from success to rejection and back.
     Watch,
-    /// Tell of every message that is published on a channel, by a connection that does nothing else.
+    /// Report every message that is published on a channel, over a connection for this purpose only.
     Listen,
     /// Make one call that fails.
     Trip,
@@ -33,7 +33,7 @@ pub enum Order {
     Reset,
 }
 
-/// What an instance says.
+/// An answer of an instance.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Word {
     Ready,
@@ -43,7 +43,7 @@ pub enum Word {
     },
     /// When the tripping call began, in nanoseconds of the machine's clock, which all processes share.
     Tripped(u64),
-    /// When the first call was rejected, or a message came.
+    /// When the first call was rejected, or a message arrived.
     Rejected(u64),
     Accepted,
     Reset,
@@ -54,7 +54,7 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).expect("and before 2554")
 }
 
-/// A process that is an instance; killed when it is dropped.
+/// A process that runs an instance. It is killed on drop.
 pub struct Instance {
     process: Child,
     orders: ChildStdin,
@@ -62,7 +62,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts one that is connected to the store when this returns.
+    /// Starts an instance, and returns once it is connected to the store.
     pub fn start(url: &str, namespace: &str) -> Self {
         let program = std::env::current_exe().expect("this program is a file");
         let mut process = Command::new(program)
@@ -92,7 +92,7 @@ impl Instance {
         writeln!(self.orders, "{line}").and_then(|()| self.orders.flush()).expect("it is listening");
     }
 
-    /// The next that it says, if it says anything within `limit`.
+    /// Its next answer, if there is one within `limit`.
     pub fn word(&self, limit: Duration) -> Option<Word> {
         self.words.recv_timeout(limit).ok()
     }
@@ -111,7 +111,7 @@ fn say(word: &Word) {
     writeln!(out, "{line}").and_then(|()| out.flush()).expect("someone is listening");
 }
 
-/// If this process is to be an instance, it is one until stdin ends, and then exits.
+/// If this process was started to run an instance, runs it until stdin ends, and exits.
 pub fn be_one_if_told() {
     let args: Vec<String> = std::env::args().collect();
     let [_, role, url, namespace] = &args[..] else { return };
@@ -155,7 +155,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
-/// One failure trips it: with successes elsewhere all the while, no run of several would be whole.
+/// One failure trips it, because constant successes elsewhere would end a streak of several.
 fn one(registry: &Registry) -> Breaker {
     let config = BreakerConfig::default().failure_threshold(1).reset_timeout(Duration::from_secs(3600));
     registry.get_or_create("tripped", config)
@@ -204,9 +204,9 @@ fn listen(address: &str) {
     }
 }
 
-/// Publishes messages, for a comparison: the least that it takes to tell another process anything by Redis.
-/// As a trip does, a message goes from the thread that has it to the one with the connection, and over there
-/// from the one with the connection to one that looks for it.
+/// Publishes messages, for comparison: the minimum time to reach another process through Redis. Like a trip,
+/// a message goes from its thread to the thread with the connection, and in the other process from the thread
+/// with the connection to a thread that waits for it.
 pub struct Publisher {
     orders: Sender<()>,
     answers: Receiver<()>,
@@ -241,7 +241,7 @@ impl Publisher {
     }
 }
 
-/// Threads that call.
+/// Threads that make calls.
 struct Calling {
     go_on: Arc<AtomicBool>,
     calls: Arc<AtomicU64>,
@@ -279,7 +279,7 @@ impl Calling {
     }
 }
 
-/// Calls in slices of a millisecond, as finely as a timer goes.
+/// Makes calls in bursts every millisecond, the resolution of timers.
 async fn call(
     breakers: &[Breaker],
     per_second: Option<u64>,

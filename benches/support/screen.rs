@@ -5,10 +5,10 @@ use std::io::{IsTerminal, Write as _, stderr};
 
 use owo_colors::{OwoColorize, Style};
 
-/// What the command line asks for.
+/// The command line's options.
 pub struct Options {
     pub json: bool,
-    /// How often everything is measured.
+    /// The number of rounds.
     pub rounds: usize,
 }
 
@@ -41,7 +41,7 @@ fn usage(problem: &str) -> ! {
     std::process::exit(if problem.is_empty() { 0 } else { 2 });
 }
 
-/// One line on stderr that is written over; nothing where stderr is not a terminal.
+/// A line of progress on stderr that is overwritten. Nothing if stderr is not a terminal.
 pub struct Progress {
     shown: bool,
 }
@@ -67,7 +67,7 @@ impl Drop for Progress {
     }
 }
 
-/// Columns of text: the first to the left, all others to the right.
+/// Columns of text: the first is aligned left, all others right.
 pub struct Table {
     head: Vec<String>,
     rows: Vec<(Style, Vec<String>)>,
@@ -104,8 +104,7 @@ impl Table {
     }
 }
 
-/// One line on stdout, with colour if that is a terminal. A reader that stops after the first lines is not an
-/// error.
+/// Prints a line on stdout, with colour if that is a terminal. It is no error if the reader stops early.
 pub fn line(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
@@ -118,14 +117,14 @@ pub fn note(text: &str) {
     line(&format!("  {}", text.dimmed()));
 }
 
-/// A limit, and what was measured against it.
+/// A limit, and the measured value.
 #[derive(serde::Serialize)]
 pub struct Limit {
     pub what: String,
     pub value: f64,
     pub measured: f64,
     pub unit: &'static str,
-    /// The measured value must be that much or more, instead of that much or less.
+    /// Whether the limit is a minimum instead of a maximum.
     pub at_least: bool,
 }
 
@@ -135,7 +134,7 @@ impl Limit {
     }
 }
 
-/// Prints what holds and what does not; the program's exit code.
+/// Prints which limits hold, and returns the program's exit code.
 pub fn judge(limits: &[Limit]) -> std::process::ExitCode {
     judge_lines(limits.iter().map(|limit| {
         let Limit { what, value, measured, unit, at_least } = limit;
@@ -144,7 +143,7 @@ pub fn judge(limits: &[Limit]) -> std::process::ExitCode {
     }))
 }
 
-/// Prints a line for each, with whether it holds; the program's exit code.
+/// Prints a line per limit, and returns the program's exit code.
 pub fn judge_lines(lines: impl Iterator<Item = (bool, String)>) -> std::process::ExitCode {
     line("");
     let mut all = true;
@@ -168,7 +167,7 @@ pub fn exit_code(limits: &[Limit]) -> std::process::ExitCode {
     }
 }
 
-/// The value in the middle, or wherever `part` (of 1) says.
+/// The value at the share `part` of the sorted values; 0.5 is the median.
 pub fn quantile(values: &[f64], part: f64) -> f64 {
     assert!(!values.is_empty());
     let mut sorted = values.to_vec();

@@ -1,4 +1,4 @@
-//! The fleet's figures as they were last read, and what follows from two readings: rates and trends.
+//! The fleet's figures from the latest reading, and the rates and trends computed from successive readings.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -11,13 +11,13 @@ use serde::Serialize;
 use crate::fleet::{Instances, Reading};
 use crate::settings::{FleetSettings, Limits};
 
-/// A trend has this many points, one per reading.
+/// The number of points of a trend, one per reading.
 const TREND: usize = 40;
 
-/// Instances tell of rejected calls only while the fleet is looked at, and not all of them at once: what
-/// they had counted before must not look like the calls of one second.
+/// Instances report rejected calls only while a reader is connected, and start to do so at different moments.
+/// Until all have started, a first report with older calls in it would look like the calls of one second.
 const UNSETTLED: Duration = Duration::from_secs(8);
-/// After a pause between readings, instances have stopped telling.
+/// After a pause of this length between readings, instances have stopped reporting them.
 const PAUSE: Duration = Duration::from_secs(9);
 
 /// All breakers of the namespace.
@@ -26,35 +26,37 @@ pub(crate) struct Figures {
     entries: BTreeMap<Arc<str>, Entry>,
     /// When the store was last read successfully, on both clocks.
     taken: Option<(Instant, SystemTime)>,
-    /// Since when the store has been read without a pause.
+    /// The beginning of the readings without a pause.
     watched: Option<Instant>,
-    /// What instances judge by, and the nodes that they run on.
+    /// The settings of all instances.
     settings: Arc<FleetSettings>,
+    /// Breakers whose settings differ between instances.
     drifting: HashSet<String>,
+    /// Each instance's node.
     nodes: HashMap<String, String>,
 }
 
 struct Entry {
     reading: Reading,
-    /// When `retry_after` was true.
+    /// The moment to which the reading's `retry_after` refers.
     read_at: Instant,
     rates: Rates,
     trend: VecDeque<Option<f32>>,
 }
 
-/// What happened between the last two readings, per second.
+/// Calls per second between the last two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Rates {
     pub(crate) calls: f64,
     pub(crate) failures: f64,
-    /// Calls that were not made. This rate and the next two are unknown in the first seconds after the first
-    /// reader connects.
+    /// Calls that were rejected. This rate and the next two are unknown in the first seconds after the first
+    /// reader has connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rejected: Option<f64>,
-    /// Failed and rejected calls that a cached result has answered.
+    /// Failed and rejected calls that were answered by a cached result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cached: Option<f64>,
-    /// Failed and rejected calls for which a fallback was called.
+    /// Failed and rejected calls that were answered by a fallback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fallback: Option<f64>,
 }
@@ -68,50 +70,50 @@ pub(crate) struct Row {
     pub(crate) failure_count: u64,
     pub(crate) success_count: u64,
     pub(crate) consecutive_failures: u64,
-    /// Seconds since 1970, as are all moments.
+    /// Seconds since 1970, like all other times.
     pub(crate) last_failure_time: Option<f64>,
     pub(crate) last_state_change: Option<f64>,
     pub(crate) reason: String,
     pub(crate) actor: String,
     pub(crate) originator: String,
-    /// Seconds until a probe may be made, or until a manual override expires.
+    /// Seconds until a probe is due, or until a manual override expires.
     pub(crate) retry_after: Option<f64>,
-    /// Of the calls between the last two readings.
+    /// The share of failures among the calls between the last two readings.
     pub(crate) failure_rate: Option<f64>,
     pub(crate) per_second: Rates,
-    /// Calls of this state that took longer than `slow_call_duration`.
+    /// Calls since the last change of state that took longer than `slow_call_duration`.
     pub(crate) slow_count: u64,
-    /// Of the window that the fleet judges by.
+    /// The fleet's window.
     pub(crate) window: Option<WindowSnapshot>,
     /// Probes that are under way.
     pub(crate) probes: u32,
-    /// How often the circuit has opened in a row.
+    /// The number of consecutive openings without a close.
     pub(crate) openings: u32,
-    /// The instance that makes the health checks.
+    /// The instance that runs the health checks.
     pub(crate) leader: Option<String>,
-    /// How often a metrics-only breaker would have opened, and when the latest was.
+    /// How often a metrics-only breaker would have opened, and when it last would have.
     pub(crate) would_have_opened: u64,
     pub(crate) would_have_opened_at: Option<f64>,
-    /// Instances that have opened the circuit for themselves only.
+    /// Instances that have opened the circuit locally only.
     pub(crate) isolated: Vec<String>,
-    /// Not all instances judge by the same settings.
+    /// Whether instances have different settings for this breaker.
     pub(crate) drift: bool,
-    /// This process alone has decided on this state, as the store is away.
+    /// Whether this process has decided on this state locally, because the store does not answer.
     pub(crate) local: bool,
     /// The failure rates of the latest readings, oldest first; `null` where there was no call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) trend: Vec<Option<f32>>,
-    /// What the breaker trips at, as far as instances have told it.
+    /// The limits at which the breaker trips, as far as instances have reported them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<Limits>,
 }
 
-/// Which rows, and in which order.
+/// Selects and sorts rows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
-    /// All of them, if empty.
+    /// Empty: all states.
     pub(crate) states: Vec<State>,
-    /// A part of the name, in any case.
+    /// A part of the name; case does not matter.
     pub(crate) search: String,
     pub(crate) sort: Sort,
     pub(crate) offset: usize,
@@ -122,7 +124,7 @@ pub(crate) struct Filter {
 /// The order of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
-    /// What needs attention first.
+    /// Breakers that need attention first.
     #[default]
     Worst,
     Name,
@@ -136,7 +138,7 @@ impl Sort {
 }
 
 impl Figures {
-    /// Puts a reading of the whole namespace in the place of the one before.
+    /// Replaces the figures by a reading of the whole namespace.
     pub(crate) fn update(&mut self, readings: Vec<Reading>, now: Instant, wall: SystemTime) {
         let span = self.taken.map(|(taken, _)| now.duration_since(taken));
         let names: HashSet<_> = readings.iter().map(|reading| reading.name.clone()).collect();
@@ -158,7 +160,7 @@ impl Figures {
         self.taken = Some((now, wall));
     }
 
-    /// What this process alone has decided, while the store is away.
+    /// Replaces single figures by this process' local states, while the store does not answer.
     pub(crate) fn overlay(&mut self, readings: Vec<Reading>, now: Instant) {
         for reading in readings {
             let name = reading.name.clone();
@@ -169,7 +171,7 @@ impl Figures {
         }
     }
 
-    /// A change of state that was heard of before the next reading.
+    /// Applies a transition that arrived between two readings.
     pub(crate) fn apply(&mut self, transition: &Transition, local: bool, now: Instant) {
         let entry = self.entries.entry(transition.breaker.clone());
         let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
@@ -190,7 +192,7 @@ impl Figures {
         }
     }
 
-    /// What instances have told of themselves.
+    /// Takes the settings and nodes that instances have reported.
     pub(crate) fn set_instances(&mut self, instances: &Instances) {
         self.settings = instances.settings.clone();
         self.drifting = instances.drifting.iter().cloned().collect();
@@ -206,7 +208,7 @@ impl Figures {
         self.entries.len()
     }
 
-    /// How many breakers are in each state.
+    /// The number of breakers in each state.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts: BTreeMap<_, _> = State::ALL.iter().map(|state| (state.as_str(), 0)).collect();
         for entry in self.entries.values() {
@@ -215,7 +217,7 @@ impl Figures {
         counts
     }
 
-    /// What all breakers together do, per second.
+    /// The sum of all breakers' rates.
     pub(crate) fn rates(&self) -> Rates {
         self.entries.values().fold(Rates::default(), |mut sum, Entry { rates, .. }| {
             sum.calls += rates.calls;
@@ -232,13 +234,13 @@ impl Figures {
         })
     }
 
-    /// How many instances have opened some circuit for themselves only.
+    /// The number of instances that have opened a circuit locally only.
     pub(crate) fn isolated(&self) -> usize {
         let isolated = self.entries.values().flat_map(|entry| &entry.reading.isolated);
         isolated.collect::<HashSet<_>>().len()
     }
 
-    /// The names of those that reject calls: open, or forced open.
+    /// The names of breakers that are open or forced open.
     pub(crate) fn open(&self) -> Vec<Arc<str>> {
         let open = |entry: &&Entry| matches!(entry.reading.state, State::Open | State::ForcedOpen);
         self.entries.values().filter(open).map(|entry| entry.reading.name.clone()).collect()
@@ -253,7 +255,7 @@ impl Figures {
         self.entries.get(name).map(|entry| self.marked(entry.row(now, true)))
     }
 
-    /// With what instances have told of themselves.
+    /// Adds to a row what instances have reported of their settings and nodes.
     fn marked(&self, mut row: Row) -> Row {
         row.drift = self.drifting.contains(&*row.name);
         row.limits = self.settings.limits(&row.name);
@@ -269,7 +271,7 @@ impl Figures {
         self.entries.values().map(move |entry| entry.row(now, false))
     }
 
-    /// The rows that the filter asks for, and how many there are without `offset` and `limit`.
+    /// The rows that match the filter, and their number without `offset` and `limit`.
     pub(crate) fn page(&self, filter: &Filter, now: Instant) -> (Vec<Row>, usize) {
         let search = filter.search.to_lowercase();
         let mut found: Vec<&Entry> = self
@@ -278,7 +280,7 @@ impl Figures {
             .filter(|entry| filter.states.is_empty() || filter.states.contains(&entry.reading.state))
             .filter(|entry| search.is_empty() || entry.reading.name.to_lowercase().contains(&search))
             .collect();
-        // By name already; every other order keeps that among equals.
+        // The rows are sorted by name, and each sort below is stable.
         match filter.sort {
             Sort::Name => {}
             Sort::Worst => found.sort_by_cached_key(|entry| entry.urgency()),
@@ -291,7 +293,7 @@ impl Figures {
         (page.map(row).collect(), total)
     }
 
-    /// The known name that is most like this one, if any is.
+    /// The most similar known name, if any is similar.
     pub(crate) fn similar(&self, name: &str) -> Option<Arc<str>> {
         let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
         let known = self.entries.keys().map(|known| (likeness(known), known));
@@ -308,21 +310,21 @@ impl Entry {
     fn update(&mut self, reading: Reading, now: Instant, span: Option<Duration>, settled: bool) {
         if let Some(seconds) = span.map(|span| span.as_secs_f64()).filter(|seconds| *seconds > 0.0) {
             let old = &self.reading;
-            // Counts begin anew with every epoch, and where the store has lost them.
+            // Counts restart at zero with every epoch, and after the store has lost them.
             let continues = old.epoch == reading.epoch && !old.local;
             let more = |new: u64, old: u64| {
-                let gone = if continues && new >= old { old } else { 0 };
-                (new - gone) as f64
+                let before = if continues && new >= old { old } else { 0 };
+                (new - before) as f64
             };
             let failures = more(reading.failures, old.failures);
             let calls = failures + more(reading.successes, old.successes);
-            let told = |new: u64, old: u64| settled.then(|| new.saturating_sub(old) as f64 / seconds);
+            let reported = |new: u64, old: u64| settled.then(|| new.saturating_sub(old) as f64 / seconds);
             self.rates = Rates {
                 calls: calls / seconds,
                 failures: failures / seconds,
-                rejected: told(reading.rejected, old.rejected),
-                cached: told(reading.cached, old.cached),
-                fallback: told(reading.fallback, old.fallback),
+                rejected: reported(reading.rejected, old.rejected),
+                cached: reported(reading.cached, old.cached),
+                fallback: reported(reading.fallback, old.fallback),
             };
             if self.trend.len() == TREND {
                 self.trend.pop_front();
@@ -337,7 +339,8 @@ impl Entry {
         (self.rates.calls > 0.0).then(|| self.rates.failures / self.rates.calls)
     }
 
-    /// Less is worse. Failure rates only in steps, so that rows do not change places all the time.
+    /// The sort key of [`Sort::Worst`]: the smallest comes first. Failure rates count in steps of a tenth, so
+    /// that rows do not swap places at every reading.
     fn urgency(&self) -> (u8, Reverse<u64>, Reverse<bool>) {
         let rank = match self.reading.state {
             State::Open => 0,

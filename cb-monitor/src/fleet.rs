@@ -1,6 +1,5 @@
-//! What the runtime says, in the monitor's own shapes. The only module that asks a registry anything.
+//! Reads the fleet from a registry, and carries orders out. No other module of the monitor reads a registry.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,17 +9,15 @@ use cb_runtime::{
 };
 use serde::Serialize;
 
-use crate::figures::{Rates, Row};
+use crate::order::{Action, Order, Refusal};
 use crate::settings::FleetSettings;
 
-/// An operator's order takes longer than this only where the store does not answer.
+/// An order is in doubt if the store has not answered after this time.
 const ORDER_LIMIT: Duration = Duration::from_secs(5);
-/// Breakers that are read at once.
+/// The number of breakers in one request.
 const PAGE: usize = 1000;
-/// A longer reason or actor would be cut by the store.
-const MAX_TEXT: usize = 200;
 
-/// A registry, asked for what the monitor shows.
+/// The registry whose fleet the monitor shows.
 #[derive(Clone)]
 pub(crate) struct Source {
     registry: Registry,
@@ -40,39 +37,38 @@ pub(crate) struct Reading {
     pub(crate) successes: u64,
     pub(crate) consecutive_failures: u64,
     pub(crate) slow: u64,
-    /// Calls that were not made, by all instances since their start. Known some seconds after the first
-    /// reading.
+    /// Rejected calls of all instances since their start. Zero until some seconds after the first reading.
     pub(crate) rejected: u64,
-    /// Failed and rejected calls that a cached result has answered; known as `rejected` is.
+    /// Failed and rejected calls that were answered by a cached result; available when `rejected` is.
     pub(crate) cached: u64,
-    /// Failed and rejected calls for which a fallback was called; known as `rejected` is.
+    /// Failed and rejected calls that were answered by a fallback; available when `rejected` is.
     pub(crate) fallback: u64,
-    /// Trips that a metrics-only breaker would have made; known as `rejected` is.
+    /// Trips that a metrics-only breaker would have made; available when `rejected` is.
     pub(crate) would_have_opened: u64,
     pub(crate) would_have_opened_at: Option<SystemTime>,
-    /// The ids of instances that have opened the circuit for themselves only.
+    /// The ids of instances that have opened the circuit locally only.
     pub(crate) isolated: Vec<String>,
     pub(crate) window: Option<WindowSnapshot>,
     /// Probes that are under way.
     pub(crate) probes: u32,
-    /// How often the circuit has opened in a row.
+    /// The number of consecutive openings without a close.
     pub(crate) openings: u32,
-    /// The instance that makes the health checks.
+    /// The instance that runs the health checks.
     pub(crate) leader: Option<String>,
     pub(crate) since: Option<SystemTime>,
     pub(crate) last_failure_at: Option<SystemTime>,
-    /// What this process alone has decided, while the store is away.
+    /// Whether this process has decided on this state locally, because the store does not answer.
     pub(crate) local: bool,
 }
 
-/// Instances of the fleet, by their signs of life, and what they disagree on.
+/// The fleet's instances, and the breakers whose settings differ between them.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Instances {
     /// The id of this process.
     pub(crate) own: String,
-    /// How many give signs of life.
+    /// The number of instances that have reported within the last 15 seconds.
     pub(crate) alive: usize,
-    /// How many have been silent for 15 seconds: gone, or cut off and deciding by themselves.
+    /// The number of instances that have not: they have ended, or have lost the store and decide locally.
     pub(crate) silent: usize,
     /// Breakers whose settings differ between instances.
     pub(crate) drifting: Vec<String>,
@@ -80,169 +76,6 @@ pub(crate) struct Instances {
     pub(crate) list: Vec<InstanceInfo>,
     #[serde(skip)]
     pub(crate) settings: Arc<FleetSettings>,
-}
-
-/// What an order concerns.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct BlastRadius {
-    /// How many instances have the breaker; all that are alive, if none has told.
-    pub(crate) instances: usize,
-    /// Calls that are made, and that are not.
-    pub(crate) calls_per_second: f64,
-}
-
-impl BlastRadius {
-    pub(crate) fn of(row: &Row, instances: &Instances) -> BlastRadius {
-        let silent = |id: &str| instances.list.iter().any(|known| known.degraded && *known.id == *id);
-        let told = instances.settings.of(&row.name).iter();
-        let told = told.filter(|settings| !silent(&settings.instance)).count();
-        let Rates { calls, rejected, .. } = row.per_second;
-        BlastRadius {
-            instances: if told > 0 { told } else { instances.alive },
-            calls_per_second: calls + rejected.unwrap_or(0.0),
-        }
-    }
-}
-
-impl fmt::Display for BlastRadius {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let instances = if self.instances == 1 { "instance" } else { "instances" };
-        let calls = match self.calls_per_second {
-            0.0 => "no calls at the moment".to_owned(),
-            few if few < 1.0 => "less than 1 call a second".to_owned(),
-            calls if calls < 1.5 => "1 call a second".to_owned(),
-            calls => format!("{calls:.0} calls a second"),
-        };
-        write!(f, "{} {instances}, {calls}", self.instances)
-    }
-}
-
-/// What an operator can order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Open,
-    Disable,
-    MetricsOnly,
-    Release,
-    Reset,
-}
-
-impl Action {
-    pub(crate) const ALL: [Action; 5] =
-        [Action::Open, Action::Disable, Action::MetricsOnly, Action::Release, Action::Reset];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Action::Open => "open",
-            Action::Disable => "disable",
-            Action::MetricsOnly => "metrics-only",
-            Action::Release => "release",
-            Action::Reset => "reset",
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<Action> {
-        Action::ALL.into_iter().find(|action| action.as_str() == text)
-    }
-
-    /// The state that it leads to.
-    pub(crate) fn leads_to(self) -> State {
-        match self {
-            Action::Open => State::ForcedOpen,
-            Action::Disable => State::Disabled,
-            Action::MetricsOnly => State::MetricsOnly,
-            Action::Release | Action::Reset => State::Closed,
-        }
-    }
-
-    /// Only a manual override has an expiry.
-    pub(crate) fn takes_an_expiry(self) -> bool {
-        self.leads_to().is_manual()
-    }
-}
-
-/// An action with everything that is recorded of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Order {
-    pub(crate) action: Action,
-    pub(crate) reason: String,
-    pub(crate) actor: String,
-    pub(crate) expires_in: Option<Duration>,
-}
-
-/// Why an order was not carried out.
-#[derive(Clone, Debug)]
-pub(crate) enum Refusal {
-    /// What is asked for is invalid.
-    Invalid(String),
-    /// The store does not answer; nothing was changed.
-    StoreAway(String),
-    /// The store's answer did not come; the order may have been carried out.
-    InDoubt(String),
-}
-
-impl Refusal {
-    pub(crate) fn message(&self) -> &str {
-        let (Refusal::Invalid(message) | Refusal::StoreAway(message) | Refusal::InDoubt(message)) = self;
-        message
-    }
-}
-
-impl Order {
-    /// Checks everything that can be checked before the store is asked.
-    ///
-    /// # Errors
-    /// Says which part is invalid, and what would be valid.
-    pub(crate) fn new(
-        action: Action,
-        reason: &str,
-        actor: &str,
-        expires_in: Option<&str>,
-    ) -> Result<Order, Refusal> {
-        let reason = text("reason", reason)?;
-        let actor = text("actor", actor)?;
-        if reason.is_empty() {
-            return Err(Refusal::Invalid(
-                "\"reason\" is missing; say in a few words why, for those who will read it at night".into(),
-            ));
-        }
-        let expires_in = expires_in.map(span).transpose()?;
-        if expires_in.is_some() && !action.takes_an_expiry() {
-            return Err(Refusal::Invalid(format!(
-                "\"for\" is invalid with {}: only open, disable and metrics-only have an expiry",
-                action.as_str()
-            )));
-        }
-        Ok(Order { action, reason, actor, expires_in })
-    }
-}
-
-fn text(field: &str, text: &str) -> Result<String, Refusal> {
-    let text = text.trim();
-    if text.len() > MAX_TEXT {
-        let error = format!("\"{field}\" has {} bytes; at most {MAX_TEXT} are kept", text.len());
-        return Err(Refusal::Invalid(error));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Refusal::Invalid(format!("\"{field}\" has control characters; write it in one line")));
-    }
-    Ok(text.into())
-}
-
-/// The longest time of an override with an expiry.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
-
-fn span(text: &str) -> Result<Duration, Refusal> {
-    match humantime::parse_duration(text.trim()) {
-        Ok(span) if span > LONGEST => Err(Refusal::Invalid(
-            "\"for\" must be at most 10 years; without it, an override stays until it is released".into(),
-        )),
-        Ok(span) if span >= Duration::from_secs(1) => Ok(span),
-        Ok(_) => Err(Refusal::Invalid("\"for\" must be at least 1s, as in \"30m\" or \"2h\"".into())),
-        Err(error) => {
-            Err(Refusal::Invalid(format!("\"for\" must be a span such as \"30m\" or \"2h\": {error}")))
-        }
-    }
 }
 
 impl Source {
@@ -273,8 +106,8 @@ impl Source {
 
     /// Every breaker of the namespace, as the store has it.
     ///
-    /// By pages, as one reading of ten thousand would keep this process' own exchanges waiting. A breaker
-    /// that changes its state meanwhile may be on two pages, or on none until the next reading.
+    /// Reads by pages, because one request for ten thousand breakers would delay this process' own exchanges.
+    /// A breaker whose state changes between two pages may be read twice, or not until the next reading.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -291,15 +124,15 @@ impl Source {
         }
     }
 
-    /// Breakers whose state here is not the one that the fleet has as far as `known`; none but while the
-    /// store is away.
+    /// This process' breakers whose state differs from the fleet's, which `known` gives. There are some only
+    /// while the store does not answer.
     pub(crate) fn local_readings(&self, known: impl Fn(&str) -> Option<State>) -> Vec<Reading> {
         let differs = |breaker: &Breaker| known(breaker.name()) != Some(breaker.state());
         let local = self.registry.breakers().into_iter().filter(differs);
         local.map(|breaker| Reading::from(breaker.snapshot())).collect()
     }
 
-    /// What this process knows of a breaker, if it has it registered.
+    /// The snapshot of a breaker that this process has registered.
     pub(crate) fn snapshot(&self, name: &str) -> Option<Snapshot> {
         self.registry.breaker(name).map(|breaker| breaker.snapshot())
     }
@@ -322,7 +155,7 @@ impl Source {
         self.registry.namespace()
     }
 
-    /// Carries an order out.
+    /// Carries out an order.
     ///
     /// # Errors
     /// Says whether anything may have changed.

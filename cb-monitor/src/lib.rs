@@ -1,4 +1,4 @@
-//! See a fleet's circuit breakers, and steer them: HTTP routes and a page, to nest in a service or to run
+//! Shows and controls a fleet's circuit breakers: HTTP routes and a page, to nest in a service or to run
 //! alone.
 //!
 //! ```no_run
@@ -27,7 +27,7 @@
 //! Nothing is read from Redis without requests. However many readers there are, the fleet's figures are
 //! read at most once a second, and less often where reading them takes long.
 //!
-//! docs/monitor.md has the details: every field, every status, every limit.
+//! docs/monitor.md documents every field, status and limit.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -37,6 +37,7 @@
 )]
 
 mod access;
+mod blast_radius;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -45,6 +46,7 @@ mod figures;
 mod fleet;
 mod hub;
 mod monitor;
+mod order;
 mod problem;
 mod routes;
 mod settings;

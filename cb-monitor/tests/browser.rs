@@ -202,7 +202,7 @@ async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
     browser.click("#detail button[data-action=open]");
     browser.until("#order-radius", "This concerns ");
     browser.click("#order-go");
-    browser.until("#order-error", "Say why");
+    browser.until("#order-error", "Give a reason");
     browser.fill("#order-reason", "a migration");
     browser.click("#order-go");
     browser.until("#order-error", "needs the token");

@@ -95,7 +95,7 @@ fn exit_codes_tell_what_went_wrong() {
     let state = json_of(&run(&redis, &["show", "orders", "--json"]))["state"].clone();
     assert_eq!(state, "closed", "nothing was changed by any of these");
     redis.stop();
-    assert_eq!(code(&["list"], "`cbctl doctor` says more"), 4);
+    assert_eq!(code(&["list"], "`cbctl doctor` shows why"), 4);
     assert_eq!(code(&["doctor"], ""), 1);
 }
 

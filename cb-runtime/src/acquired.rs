@@ -30,7 +30,7 @@ pub struct Permit {
 
 impl Breaker {
     /// Waits for a permit to make one call, whose outcome is reported to the permit. Returns at once, unless
-    /// a probe is due: then it waits for the store's answer, two seconds at most.
+    /// a probe is due: then it waits for the store's answer, for the `response_timeout` (0.4 s) at most.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

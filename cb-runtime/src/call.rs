@@ -87,7 +87,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
 }
 
 impl<E: Error> Error for CallError<E> {
-    // Display is the inner error's own, so the chain goes on behind it.
+    // `Display` shows the inner error, so the source is that error's source.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             CallError::Rejected(error) | CallError::TimedOut(error) => error.source(),
@@ -100,9 +100,9 @@ impl<E: Error> Error for CallError<E> {
 /// What [`Breaker::call`] can guard: a closure that returns a future of a `Result`, as an `async` closure
 /// does.
 ///
-/// There are two implementations (`Guarding` tells which), one of them for nothing. Where neither of two
-/// fits, the compiler has no type of the future and reports one error. With a single implementation it would
-/// go on with that one's types, and report the mistake again at the `.await`.
+/// There are two implementations, which `Guarding` distinguishes, and one of them is for no type at all. If
+/// none of two implementations fits, the compiler does not infer the future's type and reports one error.
+/// With a single implementation it would infer that one's type and report the mistake again at the `.await`.
 #[diagnostic::on_unimplemented(
     message = "the closure of `Breaker::call` does not return a future of a `Result`",
     label = "write `async || …`, with a `Result` as its value"
@@ -117,10 +117,10 @@ pub trait GuardedBody<Guarding> {
 
 /// The implementation for closures.
 pub enum ByCall {}
-/// The implementation for nothing.
+/// The implementation for no type.
 pub enum ByNothing {}
 
-/// Nothing implements it.
+/// No type implements it.
 pub trait Nothing {}
 
 #[diagnostic::do_not_recommend]
@@ -145,7 +145,7 @@ impl<C: Nothing> GuardedBody<ByNothing> for C {
 }
 
 impl Breaker {
-    /// Makes a call under this breaker's guard: the same as the attribute does, without fallback and cache.
+    /// Makes a call under this breaker's guard, as the attribute does, but without a fallback and a cache.
     /// `Ok` counts as a success, `Err` as a failure.
     ///
     /// Dropping the future drops the call, which then counts as cancelled: neither success nor failure. A
@@ -185,14 +185,14 @@ pin_project! {
 }
 
 impl<'a> Admit<'a> {
-    /// Polls the one that is kept, or a new one.
+    /// Polls the kept request for a permit, or a new one.
     #[cold]
     fn poll_kept(kept: &mut Option<Admit<'a>>, core: &'a Core, cx: &mut Context<'_>) -> Poll<Asked<'a>> {
         Pin::new(kept.get_or_insert(Admit { core, waiting: None })).poll(cx)
     }
 }
 
-/// What a suspended call keeps. During a poll it is on the stack, where a panic drops the permit.
+/// The state of a call between two polls. During a poll it is on the stack, so that a panic drops the permit.
 struct Suspended<'a> {
     permit: CallPermit<'a>,
     watch: Stopwatch,
@@ -260,9 +260,9 @@ impl Breaker {
     /// Makes a blocking call under this breaker's guard, on this thread and without a runtime. `Ok` counts
     /// as a success, `Err` as a failure, a panic as a failure that goes on to the caller.
     ///
-    /// Blocks for the call itself; beyond that only if a probe is due, for the store's answer, two seconds
-    /// at most. A `call_timeout` cannot interrupt it; a probe that takes longer counts as failed
-    /// nevertheless.
+    /// Blocks for the call itself, and before it only if a probe is due: then for the store's answer, for the
+    /// `response_timeout` (0.4 s) at most. A `call_timeout` cannot interrupt the call, but a probe that takes
+    /// longer counts as failed.
     ///
     /// ```
     /// use cb_runtime::{BreakerConfig, CallError, Registry};
@@ -318,16 +318,17 @@ pub trait Judge<R> {
 }
 
 /// When the result of a call is classified.
-pub trait Classify<R>: Copy {
+pub trait ClassificationTime<R>: Copy {
     #[doc(hidden)]
     fn classify(self, permit: &mut CallPermit<'_>, value: &R);
 }
 
-/// As soon as it is there, by a judge that does not panic. [`CallPermit::has_ended`] is called then.
+/// At once, while the body is polled, by a judge that does not panic. [`CallPermit::has_ended`] ends the
+/// permit.
 #[derive(Clone, Copy)]
 pub struct AtOnce<J>(pub(crate) J);
 
-impl<R, J: Judge<R> + Copy> Classify<R> for AtOnce<J> {
+impl<R, J: Judge<R> + Copy> ClassificationTime<R> for AtOnce<J> {
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
     #[inline(always)]
     fn classify(self, permit: &mut CallPermit<'_>, value: &R) {
@@ -336,11 +337,11 @@ impl<R, J: Judge<R> + Copy> Classify<R> for AtOnce<J> {
     }
 }
 
-/// After the body has gone, by [`end`].
+/// By [`end`], after the body has been dropped.
 #[derive(Clone, Copy)]
 pub struct Afterwards;
 
-impl<R> Classify<R> for Afterwards {
+impl<R> ClassificationTime<R> for Afterwards {
     #[inline]
     fn classify(self, _: &mut CallPermit<'_>, _: &R) {}
 }
@@ -357,19 +358,19 @@ impl<T, E> Judge<Result<T, E>> for ResultItself {
     }
 }
 
-/// Asks for a permit; waits for the store's answer where a probe is due.
+/// Requests a permit. Waits for the store's answer if a probe is due.
 pub(crate) async fn admitted(core: &Core) -> Result<CallPermit<'_>, BreakerError> {
     let asked = core.ask();
     let asked = if asked.must_wait() { wait(asked).await } else { asked };
     asked.admitted().map_err(Rejection::into_error)
 }
 
-/// Asks the machine to admit a call; waits for the store's answer where a probe is due.
+/// Waits for the store's answer, because a probe is due.
 pub(crate) fn wait(asked: Asked<'_>) -> Admit<'_> {
     Admit { core: asked.core(), waiting: None }
 }
 
-/// The future of [`wait`]. Two words, because every guarded function's future has room for it.
+/// The future of [`wait`]. It has only two words, because it is a part of every guarded function's future.
 #[must_use = "futures do nothing unless polled"]
 pub struct Admit<'a> {
     core: &'a Core,
@@ -399,12 +400,12 @@ impl<'a> Future for Admit<'a> {
 }
 
 pin_project! {
-    /// The body of a call, while it runs; `Err` = its time is up.
+    /// The running body of a call. `Err`: the call has timed out.
     ///
-    /// What costs time in a guarded call is its result on its way through memory: a word that is read while a
-    /// part of it is still being written waits for that. So the body is in here by value, the result leaves
-    /// as what nobody drops (the compiler would keep a copy for the case of a panic), it is classified in
-    /// here, where it does not have to be in memory for that, and nothing is written on the way.
+    /// The main cost of a guarded call is to pass its result through memory: a load that overlaps a recent
+    /// store has to wait for it. Three things avoid that. The body is held by value. The result is classified
+    /// here, while it may still be in registers. It is returned as a `ManuallyDrop`, because the compiler
+    /// would keep a copy of a value that it may have to drop in a panic.
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<'a, 'p, F, C> {
         classify: C,
@@ -417,26 +418,26 @@ pin_project! {
     }
 }
 
-/// The end of the time that a call may take. On the heap, so that a function without a timeout does not carry
-/// a timer in its future. In an `Arc`, though nothing shares it: every call drops an `Option` of it, and that
-/// of a `Box` with a timer in it would be a function call, where this is a null check.
+/// The timer of a `call_timeout`. It is on the heap, so that the future of a function without a timeout does
+/// not contain a timer. It is in an `Arc` although it is not shared: every call drops an `Option` of it,
+/// which for an `Arc` is a null check, but for a `Box` with a timer in it a function call.
 pub struct CallDeadline {
     limit: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl CallDeadline {
-    /// Ends the call as failed. It has been dropped.
+    /// Records the failure. The body has been dropped before.
     pub(crate) fn timed_out(&self, permit: CallPermit<'_>) -> BreakerError {
         permit.timed_out(self.limit)
     }
 }
 
-/// Makes the call that the permit is for. `given_timeout` is the function's own.
+/// Makes the permitted call. `given_timeout`: the function's `call_timeout`.
 #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
-pub(crate) fn run<'a, 'p, F: Future, C: Classify<F::Output>>(
+pub(crate) fn run<'a, 'p, F: Future, C: ClassificationTime<F::Output>>(
     permit: &'p mut CallPermit<'a>,
     given_timeout: &'p Option<Duration>,
     body: F,
@@ -446,7 +447,7 @@ pub(crate) fn run<'a, 'p, F: Future, C: Classify<F::Output>>(
     Run { classify, permit, given_timeout, watch, deadline: None, body }
 }
 
-impl<F: Future, C: Classify<F::Output>> Future for Run<'_, '_, F, C> {
+impl<F: Future, C: ClassificationTime<F::Output>> Future for Run<'_, '_, F, C> {
     type Output = Result<ManuallyDrop<F::Output>, Arc<CallDeadline>>;
 
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
@@ -464,7 +465,7 @@ impl<F: Future, C: Classify<F::Output>> Future for Run<'_, '_, F, C> {
     }
 }
 
-/// Ready when the call's time is up.
+/// Ready once the call has timed out.
 #[cold]
 #[inline(never)]
 fn suspend(
@@ -487,11 +488,11 @@ fn suspend(
     deadline.take().map_or(Poll::Pending, Poll::Ready)
 }
 
-/// Classifies the result of a call, and gives its outcome back.
+/// Classifies the result of a call and records its outcome.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
 #[inline(always)]
 pub(crate) fn end<R, J: Judge<R>>(mut permit: CallPermit<'_>, judge: J, value: &R) -> Verdict {
-    // A predicate is the user's code as much as the body is: a panic in it counts as one.
+    // A predicate is user code, like the body, so its panic counts as a failure of the call.
     let verdict = if J::MAY_PANIC { permit.guard(|| judge.judge(value)) } else { judge.judge(value) };
     match verdict {
         Verdict::Opening(span) => permit.end_opening(span),

@@ -8,16 +8,16 @@ use cb_runtime::BreakerError;
 
 /// A type that the function returns.
 pub trait Returned: Sized + 'static {
-    /// What the function is called that returns it without a guard.
+    /// The name of the bare function that returns it.
     const BARE: &'static str;
 
     fn good(id: u64) -> Self;
     fn bad() -> Self;
-    /// The call was rejected by one of our breakers.
+    /// The call was rejected by this project's breaker.
     fn is_rejected(&self) -> bool;
 }
 
-/// An error as services have them: one of several, with its cause.
+/// A typical error of a service: one of several, with its cause.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("the dependency cannot be reached")]
@@ -28,7 +28,7 @@ pub enum Failure {
     Rejected,
 }
 
-/// Most rows' type.
+/// The type of most rows.
 pub type Answer = Result<u64, Failure>;
 
 impl Returned for Answer {
@@ -111,7 +111,7 @@ impl Returned for Text {
 
     #[inline]
     fn good(id: u64) -> Self {
-        // It allocates nothing, and the compiler does not know.
+        // The compiler does not know that this allocates nothing.
         Ok(if id == 0 { "zero".to_owned() } else { String::new() })
     }
 

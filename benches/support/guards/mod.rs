@@ -1,5 +1,5 @@
 //! One function, bare and under the guard of each crate. Every target includes this module, so that the
-//! compiler can inline all guards alike.
+//! compiler can inline all guards equally.
 
 pub mod answers;
 pub mod ours;
@@ -16,23 +16,23 @@ use std::time::{Duration, Instant};
 
 use answers::{Answer, Returned};
 
-/// For an hour, so that no breaker changes its state by itself while it is measured.
+/// An hour, so that no breaker changes its state during a measurement.
 pub const OPEN_FOR: Duration = Duration::from_secs(3600);
 pub const FAILURES: u32 = 5;
 
 /// The argument for which the function fails.
 pub const BROKEN: u64 = u64::MAX;
 
-/// The function. It never waits: what is measured is the guard.
+/// The function. It never waits, because the guard is measured.
 #[inline]
 pub async fn bare<R: Returned>(id: u64) -> R {
     if id == BROKEN { R::bad() } else { R::good(black_box(id)) }
 }
 
-/// What a guard's circuit is doing.
+/// The state of a guard's circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Circuit {
-    /// There is none: the function is bare, or cached.
+    /// There is no circuit: the function is bare, or cached.
     None,
     Closed,
     Open,
@@ -43,22 +43,22 @@ pub enum Circuit {
 /// One way to call the function.
 pub trait Guard: Sync {
     const NAME: &'static str;
-    /// How the guard is used, for the legend.
+    /// A description of the guard, for the legend.
     const HOW: &'static str;
-    /// One of this project's.
+    /// Whether it is one of this project's guards.
     const OURS: bool = false;
-    /// What its circuit is doing while it is measured. An open one is tripped before, a closed one after.
+    /// The state of its circuit during the measurement. An open one is tripped before, a closed one after it.
     const MEASURED: Circuit = Circuit::Closed;
     type Returned: Returned;
     /// The function without a guard.
     type Bare: Guard + Default + 'static;
-    /// What a caller holds; made outside of the loop, one per thread.
+    /// The value that a caller holds; created outside of the loop, one per thread.
     type Caller;
 
     fn caller(&self) -> Self::Caller;
     fn call(&self, caller: &mut Self::Caller, id: u64) -> impl Future<Output = Self::Returned>;
     fn circuit(&self) -> Circuit;
-    /// More to be true of the calls that have been made; panics if it is not.
+    /// Checks the calls that were made; panics if they were not as intended.
     fn check(&self) {}
 }
 
@@ -91,7 +91,7 @@ impl<R: Returned> Guard for Bare<R> {
     }
 }
 
-/// The function without a guard, of whose calls three of ten fail.
+/// The function without a guard. Three of ten calls fail.
 #[derive(Default)]
 pub struct FailingBare;
 
@@ -124,13 +124,13 @@ pub fn sometimes_broken(turn: &mut u64, id: u64) -> u64 {
     if matches!(*turn, 3 | 6 | 9) { BROKEN } else { id }
 }
 
-/// A number that no other caller begins to count at.
+/// A first number for a caller, different from those of all other callers.
 pub fn own_numbers() -> u64 {
     static CALLERS: AtomicU64 = AtomicU64::new(1);
     CALLERS.fetch_add(1, Ordering::Relaxed) << 32
 }
 
-/// Does something with every guard; the bare functions are not among them.
+/// Visits every guard, but not the bare functions.
 pub trait Visit {
     fn visit(&mut self, guard: impl Guard + 'static);
 }
@@ -141,14 +141,13 @@ pub fn visit_all(visitor: &mut impl Visit) {
     peers::visit_all(visitor);
 }
 
-/// A runtime for one thread: some guards wait for a tokio lock.
+/// A runtime for one thread, because some guards wait for a tokio lock.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built")
 }
 
-/// Polls a future, and is never inlined. A function that is worth a guard is not a part of its caller's loop
-/// either; were the bare one (which does next to nothing) to dissolve in it, the guards would be charged
-/// with the cost of calling a function at all.
+/// Polls a future, and is never inlined. A function that needs a guard is not inlined into its caller's loop
+/// either. If the bare function were, the cost of a function call would count as a cost of the guards.
 #[inline(never)]
 fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     future.poll(cx)
@@ -164,7 +163,7 @@ pub async fn call_often<G: Guard>(guard: &G, calls: u64) {
     }
 }
 
-/// Makes some calls, so that the breaker exists, and brings it into the state that it is measured in.
+/// Makes some calls, so that the breaker exists, and brings it into the measured state.
 pub fn prepare<G: Guard>(guard: &G) {
     runtime().block_on(call_often(guard, 10));
     if G::MEASURED == Circuit::Open {
@@ -172,10 +171,10 @@ pub fn prepare<G: Guard>(guard: &G) {
     }
 }
 
-/// Lets the function fail until the circuit is open.
+/// Makes failing calls until the circuit is open.
 ///
 /// # Panics
-/// If it is not after half a minute: a rate over a minute takes as many failures as there were calls.
+/// If it is not open after half a minute. A rate over a minute needs as many failures as there were calls.
 pub fn trip<G: Guard>(guard: &G) {
     let until = Instant::now() + Duration::from_secs(30);
     runtime().block_on(async {

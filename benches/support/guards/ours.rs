@@ -33,7 +33,7 @@ pub fn visit_all(visitor: &mut impl Visit) {
     visitor.visit(KeyedThousand);
 }
 
-/// What a breaker's circuit is doing, as the breaker says.
+/// The state of a breaker's circuit.
 fn circuit(breaker: &str) -> Circuit {
     match Registry::global().breaker(breaker).expect("it has been called").state() {
         State::Closed => Circuit::Closed,
@@ -138,7 +138,7 @@ fn instead(id: u64) -> u64 {
 }
 
 ours! {
-    Fallback(fallback) -> Answer: "closed, with a fallback", "closed; a fallback stands ready",
+    Fallback(fallback) -> Answer: "closed, with a fallback", "closed; the function has a fallback",
     attribute("fallback", failure_threshold = 5, reset_timeout = "1h", fallback = instead)
 }
 
@@ -155,7 +155,7 @@ fn rejects<G: Guard>(guard: &G) {
 }
 
 ours! {
-    OpenFallback(open_fallback) -> Answer: "open, fallback", "rejected; a fallback of the same arguments answers",
+    OpenFallback(open_fallback) -> Answer: "open, fallback", "rejected; a fallback with the same arguments answers",
     measured = Open,
     check = |guard| Fallback::answers(guard),
     attribute("open-fallback", failure_threshold = 5, reset_timeout = "1h", fallback = instead)
@@ -171,7 +171,7 @@ ours! {
 /// The argument of a call that never ends.
 const HANGS: u64 = u64::MAX - 1;
 
-/// How many such calls have begun.
+/// The number of such calls that have begun.
 static HANGING: AtomicUsize = AtomicUsize::new(0);
 
 async fn hanging(id: u64) -> Answer {
@@ -185,7 +185,7 @@ async fn hanging(id: u64) -> Answer {
     }
 }
 
-/// Their function without a guard.
+/// The function of these calls, without a guard.
 #[derive(Default)]
 pub struct HangingBare;
 
@@ -209,7 +209,7 @@ impl Guard for HangingBare {
     }
 }
 
-/// Half-open with its only probe under way, which takes an hour.
+/// Half-open; its only probe is under way and takes an hour.
 macro_rules! half_open {
     ($guard:ident($function:ident): $name:literal, $breaker:literal, $check:expr, $($attribute:tt)*) => {
         #[circuit_breaker(
@@ -225,13 +225,13 @@ macro_rules! half_open {
         impl $guard {
             pub fn new() -> Self {
                 let _ = runtime().block_on($function(BROKEN));
-                // The probe's timer belongs to a runtime that is there for as long as the probe.
+                // The probe's timer belongs to a runtime that exists as long as the probe.
                 let runtime = Box::leak(Box::new(runtime()));
                 let _entered = runtime.enter();
                 let (hanging, until) = (HANGING.load(Ordering::Relaxed), Instant::now() + Duration::from_secs(60));
                 while Instant::now() < until {
                     let mut probe = Box::pin($function(HANGS));
-                    // The first poll may ask for leave, which the coordinator gives.
+                    // The first poll may request a lease from the coordinator.
                     while probe.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                         if HANGING.load(Ordering::Relaxed) > hanging {
                             Box::leak(Box::new(probe));
@@ -248,7 +248,7 @@ macro_rules! half_open {
         impl Guard for $guard {
             const OURS: bool = true;
             const NAME: &'static str = concat!("circuit_breaker, half-open, ", $name);
-            const HOW: &'static str = "rejected, as the only probe is under way";
+            const HOW: &'static str = "rejected, because the only probe is under way";
             const MEASURED: Circuit = Circuit::HalfOpen;
             type Returned = Answer;
             type Bare = HangingBare;
@@ -282,7 +282,7 @@ half_open!(
     fallback = instead
 );
 
-/// Whether a breaker rejects some of the calls though it is closed.
+/// Whether a closed breaker is ramping up, and so rejects some calls.
 fn ramping<G: Guard>(guard: &G, breaker: &str) -> Circuit {
     let before = ramp_rejected(breaker);
     runtime().block_on(super::call_often(guard, 30));
@@ -379,7 +379,7 @@ async fn cached_new_key(id: u64) -> Answer {
     if id == BROKEN { Returned::bad() } else { Returned::good(black_box(id)) }
 }
 
-/// Every call's result is kept.
+/// Every call's result is cached.
 pub struct CachedNewKey;
 
 impl Guard for CachedNewKey {

@@ -1,4 +1,4 @@
-//! Other crates: closed, open, and with failures below their limit; and two that only cache.
+//! Other crates: breakers that are closed, open, or see failures below their limit, and two caches.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -20,12 +20,12 @@ use super::{
     BROKEN, Bare, Circuit, FAILURES, FailingBare, Guard, OPEN_FOR, Visit, bare, own_numbers, sometimes_broken,
 };
 
-/// What a peer is measured at: `CLOSED`, `OPEN`, or closed while three of ten calls fail.
+/// The measured case: `CLOSED`, `OPEN`, or closed while three of ten calls fail.
 pub const CLOSED: u8 = 0;
 pub const OPEN: u8 = 1;
 pub const FAILING: u8 = 2;
 
-/// Its rate follows the time, not the calls: over a minute, it would take a minute to trip at the end.
+/// Its rate decays with time, not with calls. Over a minute, the final trip would take a minute.
 const SECOND: Duration = Duration::from_secs(1);
 const AT_LEAST: u32 = 10;
 
@@ -48,7 +48,7 @@ pub fn visit_all(visitor: &mut impl Visit) {
     visitor.visit(Memoized::<true>);
 }
 
-/// What all peers that are circuit breakers share.
+/// The common part of all other circuit breakers.
 macro_rules! peer {
     ($name:literal, $how:literal, $rate:literal) => {
         const NAME: &'static str = match CASE {
@@ -163,7 +163,7 @@ impl<const CASE: u8> Guard for Reclosed<CASE> {
         })
     }
 
-    /// It has no method that tells its state, so a call does.
+    /// It has no method for its state, so a call shows it.
     fn circuit(&self) -> Circuit {
         let asked = pin!(self.0.call(bare::<Answer>(1))).poll(&mut Context::from_waker(Waker::noop()));
         closed_if(matches!(asked, Poll::Ready(Ok(_))))
@@ -258,7 +258,7 @@ where
     }
 }
 
-/// As many results as ours keeps in a process.
+/// The number of results that this project's cache has in a process.
 const CAPACITY: u64 = 10_000;
 
 #[inline]

@@ -1,4 +1,4 @@
-//! What `cbctl` can be asked for.
+//! The arguments of `cbctl`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use super::EXIT_CODES;
 
-/// See a fleet's circuit breakers, and steer them.
+/// Show and control a fleet's circuit breakers.
 #[derive(Debug, Parser)]
 #[command(name = "cbctl", version, after_help = EXIT_CODES, max_term_width = 110)]
 pub(super) struct Arguments {
@@ -21,10 +21,10 @@ pub(super) struct Arguments {
     pub(super) command: Command,
 }
 
-/// Where the fleet's state lives.
+/// The Redis and the namespace of a fleet.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Connection {
-    /// The fleet's Redis; several, with commas, for a cluster or Sentinels.
+    /// The fleet's Redis; several addresses, separated by commas, for a cluster or Sentinels.
     #[arg(
         long,
         global = true,
@@ -40,7 +40,7 @@ pub(super) struct Connection {
     /// The addresses are nodes of a Redis Cluster.
     #[arg(long, global = true)]
     pub(super) cluster: bool,
-    /// The addresses are Sentinels, which know the master by this name.
+    /// The addresses are Sentinels, and the master has this name.
     #[arg(long, global = true, value_name = "MASTER", conflicts_with = "cluster")]
     pub(super) sentinel: Option<String>,
 }
@@ -51,31 +51,31 @@ pub(super) enum Command {
     List(Which),
     /// Show the list live, until Ctrl-C.
     Watch(Which),
-    /// Show everything that is known of one breaker.
+    /// Show the details of one breaker.
     Show {
         /// The breaker's name.
         name: String,
     },
-    /// Force a circuit open: all calls are rejected, fleet-wide.
+    /// Force a circuit open: all calls are rejected, on every instance.
     Open(Override),
     /// Disable a breaker: all calls are made, nothing is counted.
     Disable(Override),
-    /// Let a breaker only watch: all calls are made and counted.
+    /// Only count: all calls are made and counted, and none is rejected.
     MetricsOnly(Override),
     /// End a manual override.
-    Release(Order),
-    /// Close a circuit, whatever its state, and count from nothing.
-    Reset(Order),
+    Release(OrderArgs),
+    /// Close a circuit in any state, and reset its counts.
+    Reset(OrderArgs),
     /// Print changes of state.
     Events {
-        /// Go on with those that happen from now on, until Ctrl-C.
+        /// Continue with new changes, until Ctrl-C.
         #[arg(long, short)]
         follow: bool,
-        /// How many past changes.
+        /// The number of past changes.
         #[arg(long, short, default_value_t = 20)]
         number: usize,
     },
-    /// Check whether Redis, its settings and the fleet fit together, and what it costs.
+    /// Check Redis, its settings, the permissions and the fleet.
     Doctor,
     /// Serve the page and the routes.
     Serve(Serve),
@@ -86,18 +86,18 @@ pub(super) enum Command {
     },
     /// Print the manual page, in the format of man.
     Man {
-        /// That of one command, such as "open".
+        /// The page of one command, such as "open".
         command: Option<String>,
     },
 }
 
-/// Which breakers, and in which order.
+/// The breakers to show, and their order.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// Only those in these states, with commas.
+    /// Only breakers in these states, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub(super) state: Vec<cb_runtime::State>,
-    /// Only those with this in their name.
+    /// Only breakers whose name contains this.
     #[arg(long, default_value = "")]
     pub(super) search: String,
     /// worst, name, failures or calls.
@@ -117,13 +117,13 @@ fn sort(name: &str) -> Result<crate::figures::Sort, String> {
 
 /// An order without an expiry.
 #[derive(Debug, Args)]
-pub(super) struct Order {
+pub(super) struct OrderArgs {
     /// The breaker's name.
     name: String,
-    /// Why, in a few words.
+    /// The reason, in a few words.
     #[arg(long)]
     reason: String,
-    /// Who orders it; by default the user of this machine.
+    /// Your name, for the history; default: the user of this machine.
     #[arg(long, env = "CB_ACTOR")]
     actor: Option<String>,
     /// Do not ask for confirmation.
@@ -135,13 +135,13 @@ pub(super) struct Order {
 #[derive(Debug, Args)]
 pub(super) struct Override {
     #[command(flatten)]
-    order: Order,
-    /// End it by itself after this time: 30m, 2h, 1d.
+    order: OrderArgs,
+    /// End the override after this time: 30m, 2h, 1d.
     #[arg(long = "for", value_name = "SPAN")]
     expires_in: Option<String>,
 }
 
-/// What [`Order`] and [`Override`] have in common.
+/// The arguments of any order.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) name: String,
@@ -151,9 +151,9 @@ pub(super) struct Asked {
     pub(super) yes: bool,
 }
 
-impl From<Order> for Asked {
-    fn from(order: Order) -> Asked {
-        let Order { name, reason, actor, yes } = order;
+impl From<OrderArgs> for Asked {
+    fn from(order: OrderArgs) -> Asked {
+        let OrderArgs { name, reason, actor, yes } = order;
         let user = || ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
         let actor = actor.or_else(user).filter(|actor| !actor.is_empty());
         Asked { name, reason, actor: actor.unwrap_or_else(|| "cbctl".into()), expires_in: None, yes }
@@ -172,20 +172,20 @@ pub(super) struct Serve {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:7433")]
     pub(super) listen: SocketAddr,
-    /// Where the routes are.
+    /// The path under which the routes are.
     #[arg(long, default_value = "/circuits")]
     pub(super) prefix: String,
-    /// A file with the token that may act; or CB_MONITOR_TOKEN. Without any, nobody may.
+    /// A file with the token that actions need; or CB_MONITOR_TOKEN. Without a token, the page is read-only.
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
-    /// A file with the token that reading needs; or CB_MONITOR_READ_TOKEN. Without any, everybody who
+    /// A file with the token that reading needs; or CB_MONITOR_READ_TOKEN. Without a token, everybody who
     /// reaches the address may read.
     #[arg(long, value_name = "FILE")]
     pub(super) read_token_file: Option<PathBuf>,
-    /// Listen beyond this machine without a token for reading.
+    /// Listen on an address that other machines can reach, without a token for reading.
     #[arg(long)]
     pub(super) open_to_all: bool,
-    /// Another name that this is reached by, as behind a proxy; may be given more than once.
+    /// A further host name of this address, such as that of a proxy; may be given more than once.
     #[arg(long, value_name = "HOST")]
     pub(super) allow_host: Vec<String>,
 }

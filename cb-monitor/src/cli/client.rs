@@ -1,4 +1,4 @@
-//! A registry that only watches, for the time of one command.
+//! The registry of one command. It only reads, and registers no breaker.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,18 +12,18 @@ use crate::figures::Figures;
 use crate::fleet::Source;
 use crate::sync::lock;
 
-/// A store that has not answered by then is away.
+/// The longest wait for the store's answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Client {
     pub(super) registry: Registry,
     pub(super) source: Source,
-    /// The latest error in the background, which says more than "no answer".
+    /// The latest background error: more specific than "no answer".
     error: Arc<Mutex<Option<String>>>,
 }
 
 impl Connection {
-    /// Which Redis the options name.
+    /// The Redis that the options name.
     pub(super) fn target(&self) -> Result<Target, Failure> {
         match (&self.sentinel, &*self.redis) {
             (Some(master), urls) => Ok(Target::Sentinel { urls: urls.to_vec(), master: master.clone() }),
@@ -64,10 +64,10 @@ impl Client {
         }
     }
 
-    /// Says why the store could not be asked.
+    /// The failure to read the store, with its cause.
     pub(super) fn away(&self, problem: &str) -> Failure {
         let cause = lock(&self.error).clone().unwrap_or_else(|| problem.into());
-        Failure::Store(format!("the fleet's Redis cannot be read: {cause}; `cbctl doctor` says more"))
+        Failure::Store(format!("the fleet's Redis cannot be read: {cause}; `cbctl doctor` shows why"))
     }
 
     pub(super) async fn close(&self) {

@@ -1,4 +1,4 @@
-//! `cbctl doctor`: whether Redis, its settings and the fleet fit together, and what it costs.
+//! `cbctl doctor`: checks Redis, its settings, the permissions and the fleet.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,16 +13,17 @@ use super::{Failure, text};
 use crate::figures::Figures;
 use crate::fleet::Instances;
 
-/// Nothing may take longer.
+/// The timeout of a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A server that answers later to a PING is not looked at further.
+/// The timeout of the first PING. A slower server is not examined further.
 const ANSWER: Duration = Duration::from_secs(3);
-/// Scripts need what came with this version.
+/// The oldest version that has all commands of the scripts.
 const OLDEST: (u32, u32) = (6, 2);
-/// A clock that differs by more confuses people who read logs; the fleet itself compares Redis' clock only.
+/// The difference between clocks, in seconds, that makes logs hard to compare. The fleet itself compares only
+/// Redis' clock.
 const SKEW: f64 = 2.0;
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,
@@ -34,7 +35,7 @@ struct Finding {
 #[serde(rename_all = "kebab-case")]
 enum Verdict {
     Fine,
-    /// Works, but is worth a look.
+    /// It works, but may need attention.
     Notice,
     Problem,
 }
@@ -42,7 +43,7 @@ enum Verdict {
 #[derive(Default)]
 struct Findings {
     list: Vec<Finding>,
-    /// Before each message: the server that it is about, if there are several.
+    /// The prefix of messages: the server that they concern, if there are several.
     place: String,
 }
 
@@ -92,7 +93,7 @@ async fn look_at(servers: &mut [Server], namespace: &str, findings: &mut Finding
     permissions(servers, namespace, findings).await;
 }
 
-/// What a server says to a client that has not logged in; or that it says nothing.
+/// The error of a server that requires a login or does not answer.
 async fn refusal(servers: &mut [Server]) -> Option<String> {
     for Server { address, connection } in servers {
         let ping = cmd("PING");
@@ -105,7 +106,7 @@ async fn refusal(servers: &mut [Server]) -> Option<String> {
     None
 }
 
-/// What to do about an error at the connection.
+/// A connection error with its likely remedy.
 fn advice(error: &str) -> String {
     let todo = if error.contains("WRONGPASS")
         || error.contains("AuthenticationFailed")
@@ -115,7 +116,7 @@ fn advice(error: &str) -> String {
     } else if error.contains("refused") {
         "is Redis running, and the port right?"
     } else if ["not answered within", "no answer", "timed out"].iter().any(|said| error.contains(said)) {
-        "it accepts connections, so it is frozen or busy: look at its processor and its SLOWLOG"
+        "it accepts connections, so it is frozen or busy; check its CPU usage and its SLOWLOG"
     } else if error.contains("DB index") {
         "the database in the address does not exist"
     } else if error.contains("certificate") {
@@ -123,7 +124,7 @@ fn advice(error: &str) -> String {
     } else if error.contains("no master with the name") {
         "check --sentinel"
     } else if error.contains("cluster support disabled") {
-        "this server is no part of a cluster; leave --cluster out"
+        "this server is not part of a cluster; omit --cluster"
     } else {
         "check --redis (CB_REDIS_URL)"
     };
@@ -218,20 +219,21 @@ async fn clock(redis: &mut MultiplexedConnection, findings: &mut Findings) {
     let (median, slowest) = (spans[2], spans[4]);
     let message = format!("a round trip takes {median:.1?} (slowest of five: {slowest:.1?})");
     if slowest > Duration::from_millis(100) {
-        findings.notice("latency", format!("{message}; instances are slow to agree"));
+        findings.notice("latency", format!("{message}; transitions reach instances late"));
     } else {
         findings.fine("latency", message);
     }
     if skew.abs() > SKEW {
-        let message =
-            format!("Redis' clock differs from this machine's by {skew:.1} s; times in logs do not compare");
+        let message = format!(
+            "Redis' clock differs from this machine's by {skew:.1} s; times in logs cannot be compared"
+        );
         findings.notice("clock", message);
     } else {
         findings.fine("clock", format!("Redis' clock differs by {skew:.3} s"));
     }
 }
 
-/// Tries the kinds of command that the fleet needs, on a key of its own.
+/// Tries the kinds of command that the fleet needs, on a key that no instance uses.
 async fn permissions(servers: &mut [Server], namespace: &str, findings: &mut Findings) {
     let key = format!("cb1:{{{namespace}}}:doctor");
     let script = "redis.call('SET', KEYS[1], '1', 'PX', 1000) return redis.call('DEL', KEYS[1])";
@@ -244,7 +246,7 @@ async fn permissions(servers: &mut [Server], namespace: &str, findings: &mut Fin
             Ok::<_, RedisError>(written)
         }
         .await;
-        // One of a cluster's masters has the namespace.
+        // In a cluster, one master has the namespace's keys; the others answer MOVED.
         if !tried.as_ref().is_err_and(|error| error.code() == Some("MOVED")) {
             break;
         }
@@ -280,7 +282,7 @@ async fn fleet(connection: &Connection, findings: &mut Findings) -> Result<(), F
             if !open.is_empty() {
                 findings.notice(
                     "circuits",
-                    format!("{} reject calls; `cbctl list --state open,forced-open` names them", open.len()),
+                    format!("{} reject calls; `cbctl list --state open,forced-open` lists them", open.len()),
                 );
             }
         }
@@ -294,17 +296,17 @@ async fn fleet(connection: &Connection, findings: &mut Findings) -> Result<(), F
 }
 
 fn instances_and_drift(instances: &Instances, findings: &mut Findings) {
-    // Not this command itself.
+    // This command is an instance, too.
     let others: Vec<_> = instances.list.iter().filter(|instance| !instance.own).collect();
     let alive = others.iter().filter(|instance| !instance.degraded).count();
     let silent: Vec<_> =
         others.iter().filter(|instance| instance.degraded).map(|instance| &*instance.node).collect();
     if others.is_empty() {
-        findings.notice("instances", "none has given a sign of life within the hour");
+        findings.notice("instances", "no instance has reported within the last hour");
     } else if silent.is_empty() {
-        findings.fine("instances", format!("{alive} give signs of life"));
+        findings.fine("instances", format!("{alive} are alive"));
     } else {
-        findings.notice("instances", format!("{alive} give signs of life, silent are {}", silent.join(", ")));
+        findings.notice("instances", format!("{alive} are alive; silent: {}", silent.join(", ")));
     }
     let versions: std::collections::BTreeSet<_> = others.iter().map(|instance| &*instance.version).collect();
     if versions.len() > 1 {
@@ -312,12 +314,12 @@ fn instances_and_drift(instances: &Instances, findings: &mut Findings) {
         findings.notice("versions", format!("instances run different versions: {versions}"));
     }
     if instances.drifting.is_empty() {
-        findings.fine("settings", "all instances judge by the same settings");
+        findings.fine("settings", "all instances have the same settings");
     } else {
         let names = instances.drifting.join(", ");
         findings.notice(
             "settings",
-            format!("instances disagree on the settings of {names}; `cbctl show` says which"),
+            format!("instances have different settings for {names}; `cbctl show` lists them"),
         );
     }
 }

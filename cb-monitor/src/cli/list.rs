@@ -11,7 +11,7 @@ use super::client::Client;
 use super::text;
 use crate::figures::{Figures, Filter, Rates, Row, seconds};
 
-/// How often `watch` reads.
+/// The interval between two readings of `watch`.
 const PACE: Duration = Duration::from_secs(1);
 
 pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(), Failure> {
@@ -24,7 +24,7 @@ pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(
     }
     print!("{}", table(&rows, false));
     if rows.len() < total {
-        eprintln!("{} of {total}; --limit shows more", rows.len());
+        eprintln!("{} of {total}; a higher --limit shows more", rows.len());
     }
     if total == 0 {
         eprintln!("no breaker of this namespace matches; is --namespace right?");
@@ -38,7 +38,7 @@ pub(super) async fn watch(client: &Client, which: &Which, json: bool) -> Result<
     loop {
         let error = match client.read(&mut figures).await {
             Ok(()) => None,
-            // The first reading says whether there is anything to watch; later on, a Redis may come back.
+            // If the first reading fails, the command ends. After that, Redis may return.
             Err(failure) if figures.as_of().is_none() => return Err(failure),
             Err(failure) => failure.message().map(str::to_owned),
         };
@@ -46,7 +46,7 @@ pub(super) async fn watch(client: &Client, which: &Which, json: bool) -> Result<
         let next = async {
             tokio::select! {
                 () = tokio::time::sleep(PACE) => {}
-                // A change is shown at once.
+                // Show a change at once.
                 _ = events.recv() => {}
             }
         };
@@ -65,7 +65,7 @@ fn draw(figures: &Figures, filter: &Filter, error: Option<&str>, json: bool) -> 
         return Ok(out.flush()?);
     }
     if text::is_terminal() {
-        // Home, draw, clear the rest: clearing first would flicker.
+        // Move home, draw over the old text, clear the rest. Clearing first would flicker.
         write!(out, "\x1b[H")?;
     }
     let line = |out: &mut std::io::StdoutLock<'_>, text: &str| writeln!(out, "{text}\x1b[K");
@@ -81,7 +81,7 @@ fn draw(figures: &Figures, filter: &Filter, error: Option<&str>, json: bool) -> 
         line(&mut out, row)?;
     }
     if rows.len() < total || rows.len() + 1 > height {
-        line(&mut out, &format!("… {total} in all"))?;
+        line(&mut out, &format!("… {total} in total"))?;
     }
     write!(out, "\x1b[J")?;
     Ok(out.flush()?)
@@ -105,9 +105,9 @@ fn table(rows: &[Row], with_rates: bool) -> String {
         ];
         if with_rates {
             let failed = row.failure_rate.map_or_else(String::new, |rate| format!("{:.0} %", rate * 100.0));
-            let told = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!("{rate:.1}"));
+            let shown = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!("{rate:.1}"));
             let Rates { calls, rejected, fallback, .. } = row.per_second;
-            let rates = [format!("{calls:.1}"), failed, told(rejected), told(fallback)];
+            let rates = [format!("{calls:.1}"), failed, shown(rejected), shown(fallback)];
             cells.extend(rates.map(|rate| Cell::new(rate).set_alignment(CellAlignment::Right)));
         }
         cells.push(Cell::new(text::reason(row)));

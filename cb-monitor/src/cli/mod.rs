@@ -17,18 +17,20 @@ use clap::{CommandFactory, Parser};
 use args::{Arguments, Command};
 use client::Client;
 
-/// Why a command ended without having done what it was asked for.
+use crate::order::Action;
+
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
-    /// Something is wrong, and has been said.
+    /// A problem was found and printed.
     Reported,
     /// The namespace has no such breaker.
     Unknown(String),
-    /// The store does not answer, or not to these credentials.
+    /// The store does not answer, or refuses the credentials.
     Store(String),
-    /// The answer to a confirmation was no, or nobody could be asked.
+    /// The order was not confirmed, or there is no terminal to ask on.
     Unconfirmed(String),
-    /// What was asked for is invalid.
+    /// The arguments are invalid.
     Usage(String),
     /// Anything else.
     Other(String),
@@ -74,7 +76,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Runs it.
+/// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -101,7 +103,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Answers arguments that cannot be read, and `--help`.
+/// Ends the program for invalid arguments and for `--help`.
 fn invalid(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let message = error.render().to_string();
@@ -135,19 +137,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::List(which) => list::list(&client, &which, json).await,
         Command::Watch(which) => list::watch(&client, &which, json).await,
         Command::Show { name } => show::show(&client, &name, json).await,
-        Command::Open(order) => steer::steer(&client, crate::fleet::Action::Open, &order.into(), json).await,
-        Command::Disable(order) => {
-            steer::steer(&client, crate::fleet::Action::Disable, &order.into(), json).await
-        }
-        Command::MetricsOnly(order) => {
-            steer::steer(&client, crate::fleet::Action::MetricsOnly, &order.into(), json).await
-        }
-        Command::Release(order) => {
-            steer::steer(&client, crate::fleet::Action::Release, &order.into(), json).await
-        }
-        Command::Reset(order) => {
-            steer::steer(&client, crate::fleet::Action::Reset, &order.into(), json).await
-        }
+        Command::Open(order) => steer::steer(&client, Action::Open, &order.into(), json).await,
+        Command::Disable(order) => steer::steer(&client, Action::Disable, &order.into(), json).await,
+        Command::MetricsOnly(order) => steer::steer(&client, Action::MetricsOnly, &order.into(), json).await,
+        Command::Release(order) => steer::steer(&client, Action::Release, &order.into(), json).await,
+        Command::Reset(order) => steer::steer(&client, Action::Reset, &order.into(), json).await,
         Command::Events { follow, number } => events::events(&client, follow, number, json).await,
         Command::Serve(options) => serve::serve(&client, &options, json).await,
         Command::Doctor | Command::Completions { .. } | Command::Man { .. } => Ok(()),
@@ -156,7 +150,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     outcome
 }
 
-/// What a manual page is about: all of it, or one command.
+/// The command that a manual page describes: `cbctl`, or one of its commands.
 fn manual(command: Option<&str>) -> Result<clap::Command, Failure> {
     let mut all = Arguments::command();
     let Some(name) = command else { return Ok(all) };
@@ -164,7 +158,7 @@ fn manual(command: Option<&str>) -> Result<clap::Command, Failure> {
     let known: Vec<_> = all.get_subcommands().map(|known| known.get_name().to_owned()).collect();
     let found = all.find_subcommand(name).ok_or_else(|| {
         Failure::Usage(format!(
-            "there is no command \"{}\"; there are {}",
+            "there is no command \"{}\"; the commands are {}",
             text::plain(name),
             known.join(", ")
         ))

@@ -1,4 +1,4 @@
-//! `cbctl serve`: the page alone.
+//! `cbctl serve`: the page and the routes, without a service around them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
     let loopback = options.listen.ip().is_loopback();
     if !loopback && read.is_none() && !options.open_to_all {
         return Err(Failure::Usage(format!(
-            "{} can be reached from other machines, where everybody could read: give a --read-token-file, or say \
-             --open-to-all if something else keeps them out",
+            "other machines can reach {}, and everybody there could read: add --read-token-file, or --open-to-all if \
+             something else restricts access",
             options.listen
         )));
     }
@@ -51,13 +51,13 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
     }
     tokio::select! {
         served = axum::serve(listener, router) => Ok(served?),
-        // Streams would go on for ever; their readers come back by themselves.
+        // No graceful shutdown: open streams would prevent it, and their readers reconnect.
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
 
-/// A page elsewhere whose name was made to lead to this address (DNS rebinding) could read everything: its
-/// requests tell another host.
+/// Refuses requests for an unknown host. In DNS rebinding, an attacker's host name resolves to this address,
+/// and a page of that host could read everything. Its requests name that host.
 async fn known_hosts(allowed: Arc<Vec<String>>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| {
@@ -69,11 +69,12 @@ async fn known_hosts(allowed: Arc<Vec<String>>, request: Request, next: Next) ->
     if local || allowed.iter().any(|known| known == name) {
         return next.run(request).await;
     }
-    let error = "this address is for this machine only; name the host with --allow-host if it is right";
+    let error = "unknown host; if it is yours, add it with --allow-host";
     Problem::new(StatusCode::FORBIDDEN, error).into_response()
 }
 
-/// A token from a file, or from the environment: on the command line, everybody on the machine could read it.
+/// A token from a file or from the environment. It is not an argument, because every user of the machine can
+/// read the arguments of a process.
 fn token(file: Option<&Path>, variable: &str) -> Result<Option<String>, Failure> {
     let token = match file {
         Some(file) => Some(

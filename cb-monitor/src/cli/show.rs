@@ -75,16 +75,16 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
     Ok(())
 }
 
-/// The row of one breaker, or what to say where there is none.
+/// The row of a breaker. For an unknown name, the error suggests a similar one.
 pub(super) async fn find(client: &Client, name: &str, figures: &mut Figures) -> Result<Row, Failure> {
     client.read(figures).await?;
     figures.row(name, Instant::now()).ok_or_else(|| {
         let advice = match figures.similar(name) {
             Some(similar) => format!("did you mean \"{}\"?", text::plain(&similar)),
-            None => format!("`cbctl list` shows the {} that there are", figures.len()),
+            None => format!("`cbctl list` shows all {}", figures.len()),
         };
         Failure::Unknown(format!(
-            "no breaker of this namespace is called \"{}\": {advice}",
+            "no breaker of this namespace has the name \"{}\": {advice}",
             text::plain(name)
         ))
     })

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::args::Asked;
 use super::client::Client;
 use super::{Failure, show, text};
+use crate::blast_radius::BlastRadius;
 use crate::figures::{Figures, Row};
-use crate::fleet::{Action, BlastRadius, Order, Refusal};
+use crate::order::{Action, Order, Refusal};
 
 pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: bool) -> Result<(), Failure> {
     let order =
@@ -16,14 +17,14 @@ pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: 
     let row = show::find(client, &asked.name, &mut figures).await?;
     if !asked.yes {
         if !std::io::stdin().is_terminal() {
-            let error = "nobody can be asked for confirmation here; add --yes if you are sure";
+            let error = "this needs confirmation, and there is no terminal to ask on; add --yes to skip it";
             return Err(Failure::Unconfirmed(error.into()));
         }
-        // Rates follow from two readings.
+        // Rates need two readings.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let row = show::find(client, &asked.name, &mut figures).await.unwrap_or(row);
         let mut instances = client.source.instances().await.unwrap_or_default();
-        // Not this command itself.
+        // This command is an instance, too.
         instances.alive = instances.alive.saturating_sub(1);
         confirm(action, &row, &order, BlastRadius::of(&row, &instances))?;
     }
@@ -39,14 +40,14 @@ pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: 
     Ok(())
 }
 
-/// Says what the order would do, and waits for a yes.
+/// Shows what the order would do, and asks for confirmation.
 fn confirm(action: Action, row: &Row, order: &Order, radius: BlastRadius) -> Result<(), Failure> {
     let effect = match action {
         Action::Open => "all calls will be rejected",
         Action::Disable => "all calls will be made, and nothing counted",
         Action::MetricsOnly => "all calls will be made and counted, and none rejected",
         Action::Release => "the manual override will end",
-        Action::Reset => "the circuit will close, and count from nothing",
+        Action::Reset => "the circuit will close, and its counts restart at zero",
     };
     let until = match order.expires_in {
         Some(span) => format!(", for {}", humantime::format_duration(span)),

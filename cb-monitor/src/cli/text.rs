@@ -7,8 +7,8 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
 use crate::figures::Row;
 
-/// Names and reasons come from anywhere: control characters, and those that turn the direction of writing,
-/// are shown, not sent to the terminal.
+/// Escapes control characters, and characters that change the direction of writing: anybody who can write to
+/// Redis chooses names and reasons.
 pub(super) fn plain(text: &str) -> String {
     let dangerous = |c: char| {
         c.is_control()
@@ -21,7 +21,7 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
-/// "5m 3s": at most two units.
+/// A duration with at most two units: "5m 3s".
 pub(super) fn span(seconds: f64) -> String {
     let text =
         humantime::format_duration(std::time::Duration::from_secs(seconds.max(0.0) as u64)).to_string();
@@ -47,13 +47,13 @@ pub(super) fn state(state: State) -> Cell {
     Cell::new(state).fg(color(state))
 }
 
-/// Columns and lines of the terminal; of a piece of paper, where there is none or it does not tell.
+/// The columns and lines of the terminal, or 160 × 60 if there is no terminal or its size is unknown.
 pub(super) fn terminal_size() -> (u16, u16) {
     let size = if is_terminal() { crossterm::terminal::size().ok() } else { None };
     size.filter(|(columns, lines)| *columns > 0 && *lines > 0).unwrap_or((160, 60))
 }
 
-/// An empty table in the style of all of them.
+/// An empty table in the common style.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     if is_terminal() {
@@ -67,7 +67,7 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// What happens next to a breaker, if time decides it.
+/// The breaker's next timed event: a probe, or the end of an override.
 pub(super) fn next(row: &Row) -> String {
     match (row.state, row.retry_after) {
         (_, None) => String::new(),
@@ -84,7 +84,7 @@ pub(super) fn since(row: &Row, now: f64) -> String {
     }
 }
 
-/// Why it is in its state, and who ordered it.
+/// The reason of the state, with the actor of an override.
 pub(super) fn reason(row: &Row) -> String {
     let reason = plain(&row.reason);
     if row.actor.is_empty() { reason } else { format!("{reason} ({})", plain(&row.actor)) }

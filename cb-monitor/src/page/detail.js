@@ -1,4 +1,4 @@
-// The details of one circuit: why, since when, against which limits, judged by what, and how to steer it.
+// The details of one circuit: reason, figures, limits, settings, timeline, and the actions.
 
 import { $, element, mark, say } from "./dom.js";
 import { headers, isStale, known, nodeOf, serverNow } from "./known.js";
@@ -9,10 +9,10 @@ import { spark, trend } from "./spark.js";
 import { change } from "./timeline.js";
 import { ACTIONS, MANUAL, WORDS, clock, count, nextStep, number, percent, rate, span } from "./words.js";
 
-/** More probes than these are a number, not dots. */
+/** More probes than this are shown as a number instead of dots. */
 const MAX_DOTS = 12;
 
-let opener = null;      // what had the focus before the details
+let opener = null;      // the element that had the focus before the details
 let drawn = "";
 
 export function select(name, focus = true) {
@@ -48,7 +48,7 @@ export async function readDetail() {
     } else {
       drawProblem(name, answer.error);
     }
-  } catch { /* the stream says that the monitor is away */ }
+  } catch { /* the stream shows that the monitor does not answer */ }
 }
 
 function head(name) {
@@ -73,7 +73,7 @@ export function drawDetail() {
     row.limits, row.instances, row.leader, row.isolated, !!row.window, row.would_have_opened > 0, row.openings > 0];
   const key = JSON.stringify(shape);
   if (box.hidden || drawn !== key || box.dataset.name !== row.name) {
-    // Built anew only where its shape changes: focus stays where it is otherwise.
+    // Rebuilt only if its structure changes, so that the focus stays.
     const inside = box.contains(document.activeElement) ? document.activeElement.dataset.action ?? "close" : null;
     drawn = key;
     box.dataset.name = row.name;
@@ -106,7 +106,7 @@ function figures(box, row, stale) {
   trend(box.querySelector(".spark"), row);
 }
 
-/** Slots of probes: those that are taken are full. */
+/** The probes under way as full dots, free slots as empty ones. */
 function probes(node, row) {
   const slots = row.limits?.probes ?? row.probes;
   say(node, slots > MAX_DOTS ? `${row.probes} of ${slots}` : `${"●".repeat(Math.min(row.probes, slots))}${"○".repeat(Math.max(0, slots - row.probes))} ${row.probes} of ${slots}`);
@@ -136,7 +136,7 @@ function build(box, row) {
   const badge = element("span", `badge ${row.state}`);
   badge.append(mark(row.state), element("span", "", word));
   const lead = element("p", "lead");
-  lead.append(badge, " ", element("span", "", row.reason || (row.failure_rate > 0 ? "Some calls fail." : "No trouble has been reported.")));
+  lead.append(badge, " ", element("span", "", row.reason || (row.failure_rate > 0 ? "Some calls fail." : "No calls fail at the moment.")));
   if (row.actor) lead.append(element("span", "muted", ` — ${row.actor}`));
   if (row.local) lead.append(element("span", "tag", "this instance only"));
   const cards = element("dl", "cards");
@@ -162,20 +162,20 @@ function build(box, row) {
   }
   if (row.limits?.text) parts.push(element("p", "muted", `Opens at ${row.limits.text}.`));
   if (row.isolated.length) {
-    parts.push(element("p", "note", `Open for themselves only, as others do not see their failures: ${row.isolated.join(", ")}.`));
+    parts.push(element("p", "note", `Open locally only, because other instances see no failures: ${row.isolated.join(", ")}.`));
   }
-  parts.push(element("h3", "", "Steer"), row.can_act ? actions(row, manual)
-    : element("p", "muted", "This monitor is read-only. Started with a token, it can force open, disable, release and reset."));
+  parts.push(element("h3", "", "Actions"), row.can_act ? actions(row, manual)
+    : element("p", "muted", "This monitor is read-only. If it is started with a token, you can force open, disable, release and reset here."));
   parts.push(element("h3", "", "Timeline"));
   if (row.timeline.length) {
     const list = element("ol", "timeline");
     for (const event of row.timeline) list.append(change(event, false));
     parts.push(list);
   } else {
-    parts.push(element("p", "muted", "No change has been seen yet."));
+    parts.push(element("p", "muted", "No changes yet."));
   }
   parts.push(...settings(row));
-  if (row.leader) parts.push(element("p", "muted", `Health checks are made by ${nodeOf(row.leader)}.`));
+  if (row.leader) parts.push(element("p", "muted", `${nodeOf(row.leader)} runs the health checks.`));
   box.replaceChildren(...parts);
 }
 
@@ -192,7 +192,7 @@ function actions(row, manual) {
   return box;
 }
 
-/** Settings with their origin; those of instances that differ stand beside. */
+/** Settings with their origins, and the instances whose settings differ. */
 function settings(row) {
   const parts = [];
   const usual = row.instances.find((instance) => !instance.drift);
@@ -201,18 +201,18 @@ function settings(row) {
     .map(([name, value]) => ({ name, value, origin: usual.origins[name] ?? "" }));
   if (!here && !usual) return parts;
   parts.push(element("h3", "", here ? "Settings of this instance" : "Settings"));
-  if (shown.length) parts.push(table(shown.map(({ name, value, origin }) => [name, value, origin.replace("-", " ")]), "Settings, and where each comes from"));
+  if (shown.length) parts.push(table(shown.map(({ name, value, origin }) => [name, value, origin.replace("-", " ")]), "Settings and their origins"));
   const differ = row.instances.filter((instance) => instance.drift);
   const same = row.instances.length - differ.length;
   if (row.instances.length) {
-    const rest = here ? "" : shown.length ? " All others are built in." : " They are all built in.";
-    parts.push(element("p", "muted", differ.length ? `${same} of ${count(row.instances.length, "instance", "instances")} judge by these.${rest}` : `${count(same, "instance judges", "instances judge")} by these.${rest}`));
+    const rest = here ? "" : shown.length ? " All other settings have their default." : " All settings have their default.";
+    parts.push(element("p", "muted", differ.length ? `${same} of ${count(row.instances.length, "instance", "instances")} have these settings.${rest}` : `${count(same, "instance has", "instances have")} these settings.${rest}`));
   }
   for (const { node, instance, settings: own } of differ) {
     const note = element("p", "note", `${node} differs: `);
     const names = new Set([...Object.keys(own), ...Object.keys(usual?.settings ?? {})]);
     const odd = [...names].filter((name) => own[name] !== usual?.settings[name]);
-    note.append(element("b", "", odd.map((name) => `${name} ${own[name] ?? "built in"}`).join(", ")));
+    note.append(element("b", "", odd.map((name) => `${name} ${own[name] ?? "default"}`).join(", ")));
     note.title = instance;
     parts.push(note);
   }

@@ -1,4 +1,4 @@
-// What the page knows, shared by all its parts.
+// The page's data, shared by all modules.
 
 export const known = {
   /** The header's figures, from the stream. */
@@ -8,12 +8,12 @@ export const known = {
   readAt: 0,
   /** The server's clock minus this one, in seconds. */
   offset: 0,
-  /** How many rows match, and the rows by place, as far as they were asked for. */
+  /** The number of matching rows, and the rows by place, as far as they were requested. */
   total: 0,
   rows: new Map(),
-  /** The place of the row that the keyboard is on. */
+  /** The place of the row that has the focus. */
   cursor: 0,
-  /** The name that the details show, and what is known of it. */
+  /** The name that the details show, and its figures. */
   selected: null,
   detail: null,
   /** Names whose state has just changed. */
@@ -30,11 +30,11 @@ export const headers = (more) => (known.token ? { ...more, Authorization: `Beare
 /** An instance by its node's name, where that is known. */
 export const nodeOf = (instance) => known.nodes.get(instance) ?? instance;
 
-/** When both the overview and the rows were new. */
+/** The time at which both the overview and the rows were current. */
 export const freshUntil = () => Math.min(known.heard, known.readAt || known.heard);
 
-/** Nothing was heard of the monitor for a while, or its rows could not be read. */
+/** Whether the monitor has not answered for four seconds. */
 export const isSilent = () => !known.overview || performance.now() - freshUntil() > 4000;
 
-/** What cannot be new must not look new. */
+/** Whether the figures may be outdated, and must be shown as such. */
 export const isStale = () => isSilent() || !known.overview.store.up;

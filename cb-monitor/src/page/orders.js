@@ -1,4 +1,4 @@
-// Steering a circuit, and the token that it needs.
+// The dialog of an action, and the token that actions need.
 
 import { $, say } from "./dom.js";
 import { headers, known } from "./known.js";
@@ -7,9 +7,9 @@ import { stream } from "./stream.js";
 import { ACTIONS, count, rate } from "./words.js";
 
 let order = null;
-let told = false;       // that a token is needed
+let asked = false;      // whether the dialog for the token has been shown
 
-/** Shows what an action does and whom it concerns, and asks for what it needs. */
+/** Shows what an action does and how many instances and calls it concerns, and asks for the reason. */
 export function ask(action, { name, concerns }) {
   const about = ACTIONS[action];
   order = { action, name };
@@ -43,8 +43,8 @@ async function submit(event) {
   const reason = $("order-reason").value.trim();
   const actor = $("order-actor").value.trim();
   const given = $("order-token").value.trim();
-  if (!reason) return refuse("Say why, for those who read it at night.", $("order-reason"));
-  if (!given) { $("order-token").parentElement.hidden = false; return refuse("Acting needs the token of this monitor.", $("order-token")); }
+  if (!reason) return refuse("Give a reason: it is shown to everybody who looks at this circuit.", $("order-reason"));
+  if (!given) { $("order-token").parentElement.hidden = false; return refuse("An action needs the token of this monitor.", $("order-token")); }
   const body = { reason, actor };
   if (ACTIONS[order.action].expires && $("order-for").value) body.for = $("order-for").value;
   $("order-go").disabled = true;
@@ -65,7 +65,7 @@ async function submit(event) {
     $("order").close();
     soon(0);
   } catch {
-    refuse("The monitor does not answer. Look at the circuit before you try again: the order may have arrived.");
+    refuse("The monitor does not answer. The order may have arrived: check the circuit before you try again.");
   } finally {
     $("order-go").disabled = false;
   }
@@ -78,9 +78,9 @@ export function keep(value) {
 }
 
 export function needToken() {
-  if (told || $("token").open) return;
-  told = true;
-  say($("headline"), "This monitor shows its figures to those who have its token");
+  if (asked || $("token").open) return;
+  asked = true;
+  say($("headline"), "This monitor needs a token to show its figures");
   $("token").showModal();
 }
 
@@ -89,7 +89,7 @@ $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   keep($("token-value").value.trim());
   $("token").close();
-  told = false;
+  asked = false;
   stream();
   soon(0);
 });

@@ -1,4 +1,4 @@
-// The header: counts by state, Redis' health, the instances; and whether all of it is new.
+// The header: counts by state, Redis' health, the instances, and whether the figures are current.
 
 import { $, element, mark, say } from "./dom.js";
 import { freshUntil, headers, isSilent, isStale, known, serverNow } from "./known.js";
@@ -6,7 +6,7 @@ import { filtered } from "./page.js";
 import { readChanges } from "./timeline.js";
 import { STATES, WORDS, clock, count, number, rate, span } from "./words.js";
 
-/** Instances give a sign of life every five seconds. */
+/** Instances report every five seconds. */
 const INSTANCES_PACE = 5000;
 const MAX_INSTANCES = 200;
 
@@ -20,12 +20,12 @@ export function freshness() {
   if (overview && silent) {
     say(live.lastChild, "Not connected");
     const since = clock(serverNow() - (performance.now() - freshUntil()) / 1000);
-    say(banner, `No connection to the monitor since ${since}. What you see is from then; trying again.`);
+    say(banner, `No connection to the monitor since ${since}. The figures below are from that time. Reconnecting.`);
     banner.className = "banner";
   } else if (overview && !overview.store.up) {
-    say(live.lastChild, "Redis is away");
-    const since = overview.as_of ? `Fleet figures are from ${clock(overview.as_of)}` : "There are no fleet figures";
-    say(banner, `Redis does not answer (${overview.store.problem}). ${since}; every instance decides by itself.`);
+    say(live.lastChild, "Redis is down");
+    const since = overview.as_of ? `The fleet's figures are from ${clock(overview.as_of)}` : "There are no figures of the fleet";
+    say(banner, `Redis does not answer (${overview.store.problem}). ${since}; each instance decides locally.`);
     banner.className = "banner warn";
   } else if (overview) {
     const age = overview.as_of ? Math.max(0, serverNow() - overview.as_of) : 0;
@@ -33,12 +33,12 @@ export function freshness() {
   }
   banner.hidden = !overview || !(silent || !overview.store.up);
   document.body.classList.toggle("stale", isStale());
-  say($("as-of"), overview?.as_of ? `Read ${clock(overview.as_of)}, every ${overview.pace.toFixed(0)} s while somebody looks` : "");
+  say($("as-of"), overview?.as_of ? `Read ${clock(overview.as_of)}, every ${overview.pace.toFixed(0)} s while a page is open` : "");
 }
 
 function headlineOf({ total, states }, open) {
   if (open) return count(open, "circuit is open", "circuits are open");
-  if (total === 0) return "No circuit is known yet";
+  if (total === 0) return "No circuits yet";
   if (total === 1) return "The circuit is not open";
   return states.closed === total ? `All ${number(total)} circuits are closed` : "No circuit is open";
 }
@@ -53,7 +53,7 @@ export function drawOverview() {
   document.title = open ? `(${open} open) Circuits` : "Circuits";
   say($("namespace"), overview.namespace);
   if (!store.shared) fact("fact-store", "none", "(in memory)");
-  else fact("fact-store", store.up ? `${Math.max(1, Math.round(store.took_ms))}` : "away", store.up ? "ms" : "");
+  else fact("fact-store", store.up ? `${Math.max(1, Math.round(store.took_ms))}` : "down", store.up ? "ms" : "");
   instancesFact(overview);
   fact("fact-calls", rate(flow.calls), "/ s");
   fact("fact-failures", rate(flow.failures), "/ s");
@@ -79,11 +79,11 @@ function instancesFact({ instances, isolated }) {
   if (!instances) return;
   const trouble = [];
   if (instances.silent) trouble.push(`${instances.silent} silent`);
-  if (isolated) trouble.push(`${isolated} on ${isolated === 1 ? "its" : "their"} own`);
+  if (isolated) trouble.push(`${isolated} locally open`);
   fact("fact-instances", `${instances.alive}`, ["alive", ...trouble].join(", "));
 }
 
-/** The list beside the rows. */
+/** Fills the list of instances. */
 async function readInstances() {
   if (performance.now() - instancesRead < INSTANCES_PACE) return;
   instancesRead = performance.now();
@@ -92,7 +92,7 @@ async function readInstances() {
     if (!response.ok) return;
     const list = await response.json();
     const strangers = list.some(({ id }) => !known.nodes.has(id));
-    // Those that are gone are still in the timelines.
+    // Names of ended instances are kept, because timelines show them.
     for (const { id, node } of list) known.nodes.set(id, node);
     if (strangers) readChanges();
     $("instances-title").hidden = list.length === 0;
@@ -106,7 +106,7 @@ async function readInstances() {
       item.append(element("span", "muted", instance.degraded ? "silent" : `version ${instance.version}`));
       return item;
     }));
-  } catch { /* the stream says that the monitor is away */ }
+  } catch { /* the stream shows that the monitor does not answer */ }
 }
 
 export function chips(states) {

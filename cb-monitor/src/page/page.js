@@ -1,4 +1,4 @@
-// The page of cb-monitor: what the reader does, and the beginning.
+// The entry point of the page: starts it, and handles the user's input.
 
 import { closeDetail, drawDetail, select } from "./detail.js";
 import { $ } from "./dom.js";
@@ -9,11 +9,12 @@ import { draw, move, pageSize, readRows, soon } from "./rows.js";
 import { stream } from "./stream.js";
 import { STATES } from "./words.js";
 
-/** Figures age: countdowns, and whether they are still new. */
+/** The interval, in milliseconds, at which countdowns are redrawn. */
 const TICK = 500;
+/** The pause in typing, in milliseconds, after which the search starts. */
 const TYPING = 120;
 
-/** The reader wants to see other rows. */
+/** Applies a changed filter. */
 export function filtered() {
   known.cursor = 0;
   $("rows").scrollTop = 0;
@@ -24,7 +25,7 @@ export function filtered() {
   soon(0);
 }
 
-/** What is looked at is in the address, so that it can be sent to someone. */
+/** Puts the filter and the selection into the address, so that it can be shared. */
 export function remember() {
   const { filter, selected } = known;
   const part = new URLSearchParams();

@@ -1,4 +1,4 @@
-// The rows: only those in view are in the document, however many there are.
+// The list. The document contains only the rows in view, so ten thousand breakers cost no more than ten.
 
 import { $, element, mark, remark, say } from "./dom.js";
 import { readDetail, select } from "./detail.js";
@@ -7,7 +7,7 @@ import { needToken } from "./orders.js";
 import { spark, trend } from "./spark.js";
 import { WORDS, count, instead, nextStep, number, percent, rate, reason, span } from "./words.js";
 
-/** Rows that are asked for beyond those in view. */
+/** The number of rows requested above and below those in view. */
 const OVERSCAN = 12;
 
 const pool = [];
@@ -48,13 +48,13 @@ export async function readRows() {
     known.rows.clear();
     list.forEach((row, place) => known.rows.set(offset + place, row));
     known.readAt = performance.now();
-    // Fewer rows than before: what was in view may be beyond the end.
+    // With fewer rows than before, the view may be beyond the end.
     if (known.total < before && first >= known.total) $("rows").scrollTop = 0;
     draw();
-  } catch { /* the stream notices that the monitor is away, and says so */ }
+  } catch { /* the stream shows that the monitor does not answer */ }
 }
 
-/** Reads what is in view soon: several reasons at once lead to one request. */
+/** Requests the rows in view soon, so that several causes lead to one request. */
 export function soon(delay = 40) {
   if (wanted) return;
   wanted = setTimeout(() => {
@@ -64,7 +64,7 @@ export function soon(delay = 40) {
   }, delay);
 }
 
-/** Draws at the next frame, once, however often it is asked for. */
+/** Draws once at the next frame, however often it is called before. */
 export function draw() {
   if (drawing) return;
   drawing = true;
@@ -101,7 +101,7 @@ function drawRows() {
   say($("found"), total === all ? count(total, "circuit", "circuits") : `${number(total)} of ${count(all, "circuit", "circuits")}`);
   const empty = $("empty");
   empty.hidden = total > 0 || !known.readAt;
-  say(empty, filter.search || filter.states.size ? "No circuit matches. Clear the search or the states." : "No circuit is known in this namespace yet. One appears with its first call.");
+  say(empty, filter.search || filter.states.size ? "No circuit matches. Clear the search or the states." : "This namespace has no circuits yet. A circuit appears with its first call.");
   if (missing) soon(60);
 }
 
@@ -142,8 +142,9 @@ function tagsOf(row) {
   ].filter(Boolean);
 }
 
+/** How long the breaker has been in its state. A breaker that never left closed has been there since its start. */
 export function sinceOf(row) {
-  if (row.last_state_change === null) return row.epoch ? "earlier" : "always";
+  if (row.last_state_change === null) return row.epoch ? "unknown" : "start";
   return span(Math.max(0, serverNow() - row.last_state_change));
 }
 
@@ -173,7 +174,7 @@ function fill(node, row, age, stale) {
   say(calls.children[1], stale ? "" : instead(row.per_second));
 }
 
-/** Puts the keyboard on another row. */
+/** Moves the focus to another row. */
 export function move(place) {
   known.cursor = Math.min(Math.max(place, 0), Math.max(known.total - 1, 0));
   const view = $("rows"), size = height(), top = known.cursor * size;
@@ -183,5 +184,5 @@ export function move(place) {
   pool.find((row) => !row.hidden && Number(row.dataset.place) === known.cursor)?.focus({ preventScroll: true });
 }
 
-/** How many rows a page of the keyboard is. */
+/** The number of rows that Page Up and Page Down move. */
 export const pageSize = () => Math.max(1, visible()[1] - visible()[0] - 2);

@@ -1,4 +1,4 @@
-// The stream of events: server-sent events, read by fetch, as an EventSource cannot send a token.
+// The stream of server-sent events. It is read by fetch, because an EventSource cannot send a token.
 
 import { headers, known } from "./known.js";
 import { freshness, drawOverview } from "./overview.js";
@@ -38,7 +38,7 @@ async function read() {
   reading = null;
   freshness();
   if (document.hidden) return;
-  // Jitter: pages that lost the same monitor do not come back at the same moment.
+  // Jitter, so that pages that lost the same monitor do not reconnect at the same moment.
   setTimeout(() => { if (!reading) read(); }, wait * (0.7 + 0.6 * Math.random()));
   wait = Math.min(wait * 1.6, LONGEST_WAIT);
 }
@@ -68,13 +68,13 @@ function receive(text) {
   }
 }
 
-/** Begins, or begins again at once where it is being waited. */
+/** Connects at once, unless the stream is connected. */
 export function stream() {
   wait = SHORTEST_WAIT;
   if (!reading) read();
 }
 
-// Nobody looks: the stream ends, and with it all that this page costs.
+// A hidden page closes its stream, and then costs nothing.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) reading?.abort(); else stream();
 });

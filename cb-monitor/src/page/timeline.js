@@ -12,7 +12,7 @@ const TURNED = 1600;
 
 const isShown = (event) => event.event !== "health-check" && event.event !== "problem";
 
-/** What happened before this page was opened, or while it was not connected. */
+/** Reads the changes from before this page was opened, or while it was not connected. */
 export async function readChanges() {
   try {
     const response = await fetch(`history?limit=${SHOWN}`, { headers: headers() });
@@ -20,7 +20,7 @@ export async function readChanges() {
     const shown = (await response.json()).filter(isShown);
     $("changes").replaceChildren(...shown.map((event) => change(event, true)));
     $("no-changes").hidden = shown.length > 0;
-  } catch { /* the stream says that the monitor is away */ }
+  } catch { /* the stream shows that the monitor does not answer */ }
 }
 
 export function happened(event) {

@@ -9,9 +9,9 @@ export const MANUAL = ["forced-open", "disabled", "metrics-only"];
 export const ACTIONS = {
   "open": { title: "Force open", text: "All calls are rejected, on every instance, until the override ends.", danger: true, expires: true },
   "disable": { title: "Disable", text: "All calls are made and nothing is counted, until the override ends.", danger: true, expires: true },
-  "metrics-only": { title: "Metrics only", text: "All calls are made and counted; the circuit never opens, until the override ends.", expires: true },
-  "release": { title: "Release", text: "The manual override ends; the circuit is closed and counts from nothing.", manual: true },
-  "reset": { title: "Reset", text: "The circuit is closed, whatever its state, and counts from nothing.", danger: true },
+  "metrics-only": { title: "Metrics only", text: "All calls are made and counted, and none is rejected, until the override ends.", expires: true },
+  "release": { title: "Release", text: "The manual override ends. The circuit closes, and its counts restart at zero.", manual: true },
+  "reset": { title: "Reset", text: "The circuit closes, whatever its state, and its counts restart at zero.", danger: true },
 };
 
 export const number = (n) => n.toLocaleString("en-US").replaceAll(",", "\u202f");
@@ -38,7 +38,7 @@ export function clock(at) {
   return new Date(at * 1000).toLocaleTimeString([], time);
 }
 
-/** What happens next to a breaker, if time decides it; `age`: of the figures, in seconds. */
+/** The breaker's next timed event: a probe, or the end of an override. `age`: of the figures, in seconds. */
 export function nextStep(row, age) {
   if (row.retry_after === null) return "";
   const left = row.retry_after - age;
@@ -48,7 +48,7 @@ export function nextStep(row, age) {
   return left > 0 ? `ends in ${shown}` : "ending";
 }
 
-/** Why a breaker is in its state; of a closed one, how far from a limit it is. */
+/** The reason of the state. For a closed breaker, its failures against the limit. */
 export function reason(row) {
   if (row.reason) return row.actor ? `${row.reason} — ${row.actor}` : row.reason;
   if (row.actor) return row.actor;
@@ -57,10 +57,10 @@ export function reason(row) {
     return `${percent(row.window.failure_rate)} of ${number(row.window.calls)} calls failed, opens at ${percent(limit)}`;
   }
   if (row.consecutive_failures > 0) return `${count(row.consecutive_failures, "failure", "failures")} in a row`;
-  return row.failure_rate > 0 ? "some calls fail" : "no trouble";
+  return row.failure_rate > 0 ? "some calls fail" : "no calls fail";
 }
 
-/** What became of calls that the function did not answer: "45 / s rejected, 12 / s cached". */
+/** The rates of calls that the function did not answer: "45 / s rejected, 12 / s cached". */
 export function instead({ rejected, cached, fallback }) {
   const parts = [[rejected, "rejected"], [cached, "cached"], [fallback, "fallback"]];
   return parts.filter(([value]) => value > 0).map(([value, word]) => `${rate(value)} / s ${word}`).join(", ");

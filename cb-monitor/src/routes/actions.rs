@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::breakers::unknown;
 use super::{Context, MAX_BODY};
-use crate::fleet::{Action, Order, Refusal};
+use crate::order::{Action, Order, Refusal};
 use crate::problem::Problem;
 use crate::sync::lock;
 

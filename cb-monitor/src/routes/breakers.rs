@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::fleet::BlastRadius;
+use crate::blast_radius::BlastRadius;
 use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::sync::lock;
@@ -47,6 +47,6 @@ pub(super) fn unknown(hub: &Hub, name: &str) -> Problem {
     let shown: String = name.chars().take(100).collect();
     Problem::new(
         StatusCode::NOT_FOUND,
-        format!("no breaker of this namespace is called \"{shown}\": {advice}"),
+        format!("no breaker of this namespace has the name \"{shown}\": {advice}"),
     )
 }

@@ -49,8 +49,8 @@ impl<T: Serialize + ?Sized> KeyPart for T {
     }
 }
 
-/// The function that a cached result is of. `Inside` is the type of a closure in the function: no two
-/// functions, and no two instances of a generic function, have the same.
+/// The function that returned a cached result. `Inside` is the type of a closure in the function: each
+/// function, and each instance of a generic function, has its own.
 pub struct CachedFunction<Inside> {
     site: &'static CacheSite,
     inside: PhantomData<fn() -> Inside>,
@@ -64,7 +64,7 @@ impl<Inside> Clone for CachedFunction<Inside> {
 
 impl<Inside> Copy for CachedFunction<Inside> {}
 
-/// The function in which the closure stands.
+/// The function that contains the closure.
 #[inline]
 pub fn cached_function<Inside>(site: &'static CacheSite, _inside: Inside) -> CachedFunction<Inside> {
     CachedFunction { site, inside: PhantomData }
@@ -76,7 +76,7 @@ impl<Inside> CachedFunction<Inside> {
     }
 }
 
-/// The key of one call while its arguments are added.
+/// The key of one call, to which its arguments are added.
 pub struct Key(Option<Arguments>);
 
 /// Begins a call's key, if results of this function are cached.
@@ -85,7 +85,7 @@ pub fn key(breaker: &SiteBreaker, version: &str) -> Key {
     Key(breaker.cache_ttl().map(|_| Arguments::new(version)))
 }
 
-/// Ends a call's key. `None`: the call does without a cache.
+/// Completes a call's key. `None`: the call does not use the cache.
 #[inline]
 pub fn key_of<Inside>(
     breaker: &SiteBreaker,
@@ -98,10 +98,10 @@ pub fn key_of<Inside>(
     core.cache().key(core.name(), core.cache_scope(), function, arguments)
 }
 
-/// How to keep and to read back a `T`. One word, because the function's future holds it.
+/// The functions that write and read a `T`. It has one word, because the function's future holds it.
 ///
-/// Made where the type is checked: with the bound on [`cached`] itself, the compiler would report one mistake
-/// three times, as the bound is part of the type of what is awaited.
+/// The expansion creates it where the type is checked. With the bound on [`cached`] itself, the bound would
+/// be part of the type of the awaited future, and the compiler would report one mistake three times.
 pub struct Codec<'a, T>(&'a CodecFunctions<'a, T>);
 
 struct CodecFunctions<'a, T> {
@@ -112,7 +112,7 @@ struct CodecFunctions<'a, T> {
 
 type Recalling<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
 
-/// The codec of what a function returns.
+/// The codec of a function's return value.
 #[inline]
 pub fn codec<'a, R, K: ReturnKind<R>>(_output: Output<R>, _kind: K) -> Codec<'a, K::Value>
 where
@@ -168,9 +168,9 @@ fn keep<T, Inside>(
     }
 }
 
-/// What a failed call's future holds while the store is asked.
+/// The part of a failed call that its future holds while the store is read.
 pub trait Hold<'a, R> {
-    /// What is held: a part of the annotated function's future, which may have to be `Send`.
+    /// The held value. It is part of the annotated function's future, which may have to be `Send`.
     type Held;
     /// `Err`: it cannot be held.
     #[doc(hidden)]
@@ -179,7 +179,7 @@ pub trait Hold<'a, R> {
     fn release(held: Self::Held) -> Ended<'a, R>;
 }
 
-/// All of it, since `R` is `Send`.
+/// Holds everything, because `R` is `Send`.
 #[derive(Clone, Copy)]
 pub struct HoldAll;
 
@@ -197,11 +197,11 @@ impl<'a, R> Hold<'a, R> for HoldAll {
     }
 }
 
-/// The breaker's own errors, but no value of `R`.
+/// Holds the breaker's errors, but no value of `R`.
 #[derive(Clone, Copy)]
 pub struct HoldErrors;
 
-/// How a call ended that returned nothing.
+/// The end of a call that returned no value.
 pub enum Unanswered<'a> {
     /// See [`Ended::Rejected`].
     Rejected(Rejection<'a>),
@@ -250,14 +250,14 @@ pub trait IsNotSend {
 
 impl<R> IsNotSend for &Output<R> {}
 
-/// What this process has cached.
+/// The answer of this process' cache.
 pub enum CachedReply<'a, R, Later> {
     /// The cached result.
     Value(R),
-    /// There is none, in the store neither.
+    /// There is none, and the store has none.
     Nothing(Ended<'a, R>),
-    /// The store has to be asked: a future that does not have `Ended` for an argument, as it could not be
-    /// sent if `R` cannot.
+    /// The store may have one: a future. It does not take an `Ended`, because it could then not be sent to
+    /// another thread if `R` cannot.
     InStore(Later),
 }
 
@@ -283,7 +283,7 @@ where
             core.answered_from_cache();
             return CachedReply::Value(K::restore(value));
         }
-        // The store would have the same.
+        // The store has the same result.
         Here::Undecodable | Here::Nothing(None) => return CachedReply::Nothing(ended),
         Here::Nothing(store) => store,
     };

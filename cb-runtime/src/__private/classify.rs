@@ -1,4 +1,4 @@
-//! What a returned value counts as.
+//! Classifies returned values.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -32,12 +32,12 @@ pub fn by_type<K>(_kind: K) -> ByType<K> {
     ByType(PhantomData)
 }
 
-/// With `is_failure`: what the predicate accepts is a failure, an error that it does not accept is ignored,
-/// and anything else is a success.
+/// With `is_failure`: a value that the predicate accepts is a failure, an error that it does not accept is
+/// ignored, and any other value is a success.
 pub struct ByPredicate<R, K, P> {
     predicate: P,
-    // With a bound on P instead, the compiler would report one mistake in it twice, because the bound would
-    // be a part of the type of what is awaited.
+    // With a bound on P instead, the bound would be part of the type of the awaited future, and the compiler
+    // would report a mistake in the predicate twice.
     apply: fn(P, &R) -> bool,
     kind: PhantomData<K>,
 }

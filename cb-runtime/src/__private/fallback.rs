@@ -1,9 +1,9 @@
-//! Calling a fallback, with or without the reason as its last argument. The compiler finds out which by the
-//! function's own type.
+//! Calls a fallback, with or without the reason as its last argument. The compiler chooses by the function's
+//! type.
 
 use super::return_kind::Output;
 
-/// An argument that both the body and the fallback can have.
+/// An argument that both the body and the fallback take.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cloned, so the body and the fallback cannot both have it",
     label = "is not `Clone`",
@@ -29,7 +29,7 @@ pub struct Plain;
 /// The fallback takes the arguments and the reason.
 pub struct WithReason;
 
-/// A function that can be called with the arguments, with or without the reason after them.
+/// A function that takes the arguments, with or without the reason after them.
 #[diagnostic::on_unimplemented(
     message = "this fallback does not take the function's arguments",
     label = "cannot be called with `{Args}`",
@@ -37,7 +37,7 @@ pub struct WithReason;
             one more, the reason: `{Reason}`"
 )]
 pub trait Callable<Args, Reason, Takes> {
-    /// What it returns.
+    /// The type that it returns.
     type Output;
     /// Calls it. The arguments come first, so that the compiler knows their types when it checks the
     /// fallback.
@@ -45,13 +45,13 @@ pub trait Callable<Args, Reason, Takes> {
     fn call(args: Args, reason: impl IntoReason<Reason = Reason>, fallback: Self) -> Self::Output;
 }
 
-/// Makes the reason, for a fallback that takes it.
+/// Creates the reason, for a fallback that takes it.
 pub trait IntoReason {
-    /// What the fallback takes.
+    /// The type of the reason.
     type Reason;
     #[doc(hidden)]
     fn into_reason(self) -> Self::Reason;
-    /// Drops it; in place, where there is mostly nothing to drop.
+    /// Drops it in place; in most cases there is nothing to drop.
     #[doc(hidden)]
     fn discard(self);
 }
@@ -85,8 +85,8 @@ macro_rules! callable {
     )*};
 }
 
-/// Calls of closures, one function for each number of arguments. The closure's parameters get their types
-/// from there, so none need be written.
+/// Calls of closures, one function for each number of arguments. They determine the types of the closure's
+/// parameters, so the user need not write them.
 macro_rules! call_closures {
     ($($call:ident $with_reason:ident $forever:ident $with_reason_forever:ident ($($A:ident)*))*) => {$(
         /// Without the reason.

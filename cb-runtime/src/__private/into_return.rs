@@ -1,4 +1,4 @@
-//! The return value of an annotated function whose call has no good result. `reject` turns a rejection into
+//! The return value of an annotated function whose call has not succeeded. `reject` converts a rejection to
 //! the argument of [`ReturnKind::reject`].
 
 use super::CallError;
@@ -8,7 +8,7 @@ use crate::breaker::permit::Rejection;
 use crate::call::Verdict;
 use crate::error::BreakerError;
 
-/// Whether the function returns a result as it is, though a fallback stands ready.
+/// Whether the function returns a result unchanged although it has a fallback.
 #[inline]
 pub fn is_returned(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Success | Verdict::Ignored)
@@ -34,7 +34,7 @@ pub fn into_return<R, K: ReturnKind<R>, U>(
 pub enum Reason<'a, E> {
     /// The call was not made.
     Rejected(Rejection<'a>),
-    /// It was made.
+    /// The call was made and failed.
     Ended(CallError<E>),
 }
 
@@ -59,7 +59,7 @@ impl<E> IntoReason for Reason<'_, E> {
     }
 }
 
-/// The return value, or what the fallback is called with.
+/// The return value, or the fallback's arguments.
 pub type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind<R>>::Error>)>;
 
 /// `fallback_on = "any"`
@@ -92,7 +92,7 @@ pub fn into_return_or_error<R, K: ReturnKind<R>, Args, U>(
     }
 }
 
-/// `fallback_on = "open"`: the arguments are still there only if the body did not get them.
+/// `fallback_on = "open"`: only a rejected call still has its arguments, because the body takes them.
 #[inline]
 pub fn into_return_or_open<R, K: ReturnKind<R>, Args, U>(
     kind: K,

@@ -5,6 +5,7 @@ mod cached;
 mod classify;
 mod fallback;
 mod into_return;
+mod keyed_settings;
 mod name_part;
 mod pattern_site;
 mod reply;

@@ -1,5 +1,5 @@
-//! The parts of a keyed breaker's name, as the arguments of a call give them: a look-up compares them with
-//! those of earlier calls, and needs no text.
+//! The arguments in a keyed breaker's name. A look-up compares them with those of earlier calls, so it need
+//! not write the name.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ pub enum NamePart<'a> {
     Number(u64),
     /// A text.
     Text(&'a str),
-    /// Of any other type, or with a format: only its text tells it from others.
+    /// A value of another type, or with a format: it can be compared only as text.
     Other,
 }
 
-/// An argument of which a part is made. The compiler chooses how by its type.
+/// An argument in a name. The compiler chooses its [`NamePart`] by its type.
 pub struct PartOf<'a, T: ?Sized>(pub &'a T);
 
-/// A type whose values tell names apart without their text.
+/// A type whose values can be compared without their text.
 pub trait KnownPart {
     #[doc(hidden)]
     fn part(&self) -> NamePart<'_>;
@@ -67,7 +67,7 @@ macro_rules! numbers {
     )*};
 }
 
-// The arguments of one place of one name always have one type, so bits tell their values apart.
+// Arguments at one place of one name have one type, so their bits distinguish their values.
 numbers! {
     u8: |value| value.into();
     u16: |value| value.into();
@@ -96,14 +96,14 @@ macro_rules! texts {
 
 texts! { str String Box<str> Arc<str> Cow<'_, str> }
 
-/// A part of a name that a thread has called.
+/// A part of a name in a thread's table.
 pub(super) enum KeptPart {
     Number(u64),
     Text(Box<str>),
 }
 
 impl KeptPart {
-    /// `None`: its text would have to be made.
+    /// `None`: the part can be compared only as text.
     pub(super) fn of(part: NamePart<'_>) -> Option<Self> {
         match part {
             NamePart::Number(number) => Some(KeptPart::Number(number)),

@@ -1,21 +1,19 @@
-//! What an annotated function keeps whose breaker's name is made of its arguments: everything but the
-//! breaker.
+//! The static of an annotated function whose breaker's name contains arguments. It holds the settings; the
+//! breaker is looked up at each call.
 
 use std::fmt::{self, Write};
 use std::panic::Location;
 use std::ptr::fn_addr_eq;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::keyed_settings::KeyedSettings;
 use super::name_part::NamePart;
 use super::site::MakeSettings;
 use super::thread_table;
-use crate::breakers::{KeyedSite, SiteBreaker};
-use crate::config::BreakerConfig;
+use crate::breakers::SiteBreaker;
 use crate::registry::Registry;
 
-/// The static beside an annotated function whose breaker's name is made of its arguments. The breaker is
-/// looked up at every call.
+/// The static in an annotated function whose breaker's name contains arguments.
 pub struct PatternSite {
     /// The name as it stands in the attribute.
     pattern: &'static str,
@@ -23,15 +21,6 @@ pub struct PatternSite {
     first: OnceLock<KeyedSettings>,
     /// The settings of a generic function's other types; see `Site::others`.
     others: Mutex<Vec<&'static KeyedSettings>>,
-}
-
-/// What the attribute says, for one of a generic function's types.
-pub(super) struct KeyedSettings {
-    made_by: MakeSettings,
-    /// Tells it from others, by the order of their first calls.
-    number: u32,
-    config: BreakerConfig,
-    site: KeyedSite,
 }
 
 impl PatternSite {
@@ -86,7 +75,7 @@ impl PatternSite {
 
     #[cold]
     fn make(&'static self, registry: &Registry, settings: MakeSettings) -> &'static KeyedSettings {
-        let new = || KeyedSettings::new(self, registry, settings);
+        let new = || KeyedSettings::new(self.pattern, self.at, registry, settings);
         let first = self.first.get_or_init(new);
         if fn_addr_eq(first.made_by, settings) {
             return first;
@@ -101,7 +90,8 @@ impl PatternSite {
     }
 }
 
-/// For a name that this thread has not called yet, that is long, or whose parts do not tell it from others.
+/// Looks a breaker up by the text of its name: this thread has not called it yet, the name is long, or a part
+/// has a type that can only be compared as text.
 #[cold]
 #[inline(never)]
 fn by_text(
@@ -111,7 +101,7 @@ fn by_text(
     name: fmt::Arguments<'_>,
 ) -> Arc<SiteBreaker> {
     let name = Name::of(name);
-    // Long names are not kept, so that the table stays small.
+    // The table does not keep long names, so that it stays small.
     let Some(short) = name.short() else { return look_up(registry, settings, &name, None) };
     if !parts.iter().any(|part| matches!(part, NamePart::Other)) {
         return look_up(registry, settings, &name, Some(parts));
@@ -139,49 +129,14 @@ fn look_up(
     breaker.unwrap_or_else(|breaker| breaker)
 }
 
-impl KeyedSettings {
-    #[cfg(test)]
-    #[track_caller]
-    pub(super) fn of_test() -> &'static Self {
-        let site = KeyedSite { bit: 1, pattern: "tenant-{id}", at: Location::caller() };
-        Box::leak(Box::new(KeyedSettings {
-            made_by: super::settings,
-            number: 0,
-            config: BreakerConfig::default(),
-            site,
-        }))
-    }
-
-    #[inline]
-    pub(super) fn number(&self) -> u64 {
-        self.number.into()
-    }
-
-    #[cfg(test)]
-    pub(super) fn site(&self) -> KeyedSite {
-        self.site
-    }
-
-    fn new(site: &PatternSite, registry: &Registry, made_by: MakeSettings) -> Self {
-        static SITES: AtomicU32 = AtomicU32::new(0);
-        let (config, errors) = made_by().valid_part();
-        for error in errors {
-            registry.report(error);
-        }
-        let number = SITES.fetch_add(1, Ordering::Relaxed);
-        let bit = 1 << (number % 64);
-        KeyedSettings { made_by, number, config, site: KeyedSite { bit, pattern: site.pattern, at: site.at } }
-    }
-}
-
-/// Names up to this length are made on the stack and used unchanged.
+/// Names of up to this many bytes are written on the stack and used unchanged.
 const SHORT: usize = 200;
 
-/// A name while it is made: on the stack as long as it is short.
+/// A name that is being written: on the stack while it is short.
 struct Name {
     bytes: [u8; SHORT],
     len: usize,
-    /// All of it, once it is longer.
+    /// The whole name, once it is longer than [`SHORT`].
     long: String,
 }
 
@@ -189,12 +144,12 @@ impl Name {
     #[inline]
     fn of(text: fmt::Arguments<'_>) -> Self {
         let mut name = Name { bytes: [0; SHORT], len: 0, long: String::new() };
-        // An argument whose `Display` fails ends the name: a call must not fail for it.
+        // If an argument's `Display` fails, the name ends there: that must not fail the call.
         let _ = name.write_fmt(text);
         name
     }
 
-    /// All of it, if it is short.
+    /// The whole name, if it is short.
     #[inline]
     fn short(&self) -> Option<&str> {
         let text =
@@ -203,7 +158,7 @@ impl Name {
     }
 
     /// Shortens a longer name to its beginning and a digest of the whole. The result is longer than any short
-    /// name, so no argument can be chosen for which one name collides with another.
+    /// name, so a caller cannot choose arguments that make two names collide.
     fn with<T>(&self, then: impl FnOnce(&str) -> T) -> T {
         if let Some(short) = self.short() {
             return then(short);
@@ -235,15 +190,15 @@ impl Write for Name {
 #[cfg(test)]
 mod tests {
     use std::ptr;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::clock::Clock;
 
-    /// Threads look breakers up while all that are free are evicted, over and over.
+    /// Threads look breakers up while another thread evicts all unused breakers, over and over.
     #[test]
-    fn what_a_call_holds_is_not_evicted_and_what_was_evicted_is_not_found() {
+    fn breaker_in_use_is_not_evicted_and_an_evicted_one_is_not_found() {
         static SITE: PatternSite = PatternSite::new("tenant-{id}");
         const NAMES: u64 = 3;
         let (clock, time) = Clock::manual();
@@ -281,7 +236,7 @@ mod tests {
             }
             assert!(evicted >= 100, "{evicted}");
         });
-        // The coordinator may be looking at a breaker, which is not evicted then.
+        // The coordinator may hold a breaker for a moment, and a held breaker is not evicted.
         let begin = Instant::now();
         while !registry.map().registered().is_empty() {
             assert!(begin.elapsed() < Duration::from_secs(60), "threads that have ended hold nothing");
@@ -290,21 +245,21 @@ mod tests {
     }
 
     fn name(text: &str) -> String {
-        // In pieces, as it comes from arguments.
+        // In two pieces, as a name with arguments is written in pieces.
         let middle = (text.len() / 2..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap();
         let (first, second) = text.split_at(middle);
         Name::of(format_args!("{first}{second}")).with(ToOwned::to_owned)
     }
 
     #[test]
-    fn a_name_is_what_format_makes() {
+    fn short_name_equals_the_formatted_text() {
         for text in ["", "tenant-1", "größe", &"x".repeat(SHORT)] {
             assert_eq!(name(text), text);
         }
     }
 
     #[test]
-    fn a_long_name_is_bounded_and_still_its_own() {
+    fn long_name_is_shortened_and_stays_distinct() {
         for filling in ["x", "ß", "🦀"] {
             let long = filling.repeat(100_000);
             let [one, other] = [format!("{long}1"), format!("{long}2")].map(|text| name(&text));

@@ -32,7 +32,7 @@ pub struct Whole;
 pub struct OkValueLater;
 /// A future of what the function returns.
 pub struct WholeLater;
-/// None of them.
+/// A type that fits none of the shapes.
 pub struct Mismatch;
 
 macro_rules! shapes {
@@ -74,8 +74,8 @@ shapes! {
 pub trait FallbackReply<R, Shape> {
     #[doc(hidden)]
     type Future: Future<Output = R>;
-    /// The return value, or a future of it. A value is never wrapped in a ready future: awaiting that would
-    /// keep the value in the function's future, which then could not be sent if the value cannot.
+    /// The return value, or a future of it. A value is not wrapped in a ready future: while that is awaited,
+    /// the function's future would contain the value, and could not be sent if the value cannot.
     #[doc(hidden)]
     fn answer(reply: Self, output: Output<R>, shape: Shape) -> Result<R, Self::Future>;
 }
@@ -132,8 +132,8 @@ impl<F: Future, E> Future for InOk<F, E> {
     }
 }
 
-/// Calls a fallback that never returns, as its function does not. In two steps, its result would be kept in
-/// a variable in between, which before edition 2024 the compiler takes for a `()`.
+/// Calls a fallback that never returns, for a function that never returns. The call and the conversion are
+/// one step, because a variable between them would have the type `()` before edition 2024.
 pub async fn call_forever<Args, Reason: IntoReason, R, F, Takes, Shape>(
     args: Args,
     reason: Reason,
@@ -146,7 +146,7 @@ where
     F::call(args, reason, fallback).forever().await
 }
 
-/// A value of a type that has none, or a future of it.
+/// A value of a type without values, or a future of it.
 #[diagnostic::on_unimplemented(
     message = "this fallback does not return what the function returns",
     label = "returns `{Self}`, not `{R}`",

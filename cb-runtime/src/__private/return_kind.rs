@@ -1,5 +1,5 @@
-//! What an annotated function returns: a `Result` or a plain value. The macro sees only tokens and cannot
-//! see through an alias, so the expansion lets the compiler choose by the type.
+//! The kind of an annotated function's return value: a `Result` or any other value. The macro sees only
+//! tokens and cannot resolve an alias, so the expansion lets the compiler choose by the type.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,22 +35,22 @@ impl<R> Output<R> {
         Output(PhantomData)
     }
 
-    /// The output of a call that has ended, without a reference to it: what has been borrowed once, the
-    /// compiler keeps in the function's future even after it has been moved.
+    /// The output of a call that has ended. It takes the value instead of a reference, because the compiler
+    /// keeps a value that was once borrowed in the function's future even after a move.
     #[inline]
     pub fn with_ended(ended: Ended<'_, R>) -> (Self, Ended<'_, R>) {
         (Output(PhantomData), ended)
     }
 }
 
-/// A body, and the output that it has.
+/// A body, and its output.
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
 pub fn with_output<F: Future>(body: F) -> (Output<F::Output>, F) {
     (Output(PhantomData), body)
 }
 
-/// The end of a call without a good result.
+/// The end of a call that has not succeeded.
 pub enum Ended<'a, R> {
     /// The call returned a failure.
     Failed(R),
@@ -82,7 +82,7 @@ pub trait BoxedFuture {
     /// The future in the box.
     type Future: Future<Output = Self::Output> + ?Sized;
 
-    /// The future, where the compiler would otherwise report once more that this is none.
+    /// The future itself. Without this method, the compiler would report a second time that it is none.
     #[doc(hidden)]
     fn into_pinned(self) -> Pin<Box<Self::Future>>;
     #[doc(hidden)]
@@ -105,13 +105,13 @@ impl<F: Future + ?Sized> BoxedFuture for Pin<Box<F>> {
     }
 }
 
-/// `Box::pin` under a name that is not in the user's scope: a lint could find the path to that one too long.
+/// `Box::pin`. A lint may report the full path to the standard library's function as too long.
 #[inline]
 pub fn boxed<F: Future>(future: F) -> Pin<Box<F>> {
     Box::pin(future)
 }
 
-/// Tells the compiler what a body returns.
+/// Determines the type that a body returns.
 pub fn returning<R, F: Future<Output = R>>(body: F) -> F {
     body
 }
@@ -123,22 +123,22 @@ pub fn never<R>() -> R {
 
 /// How to read a value of type `R`.
 pub trait ReturnKind<R>: Copy {
-    /// What is cached.
+    /// The type that is cached.
     type Value;
-    /// What a failure carries.
+    /// The error of a failure.
     type Error;
     /// The type that a rejection is turned into: the error of a `Result`, else the value itself.
     type Rejected;
 
     /// Whether the value is an error by its type.
     fn is_error(value: &R) -> bool;
-    /// What to cache of the value.
+    /// The part of the value that is cached.
     fn cacheable(value: &R) -> Option<&Self::Value>;
-    /// Makes a return value of a cached one.
+    /// Creates the return value from a cached value.
     fn restore(value: Self::Value) -> R;
     /// The reason that a fallback receives for a failure.
     fn reason(failure: R) -> CallError<Self::Error>;
-    /// Makes a return value of a rejection.
+    /// Creates the return value from a rejection.
     fn reject(rejected: Self::Rejected) -> R;
 }
 
@@ -209,8 +209,8 @@ impl<R> ReturnKind<R> for ValueKind {
     }
 }
 
-// Method resolution prefers this inherent method to that of `OtherOutput`. The name is long so that no
-// trait of the user's has a method of that name.
+// Method resolution prefers this inherent method to that of `OtherOutput`. The name is long, so that no
+// user's trait has a method of the same name.
 impl<T, E> Output<Result<T, E>> {
     #[inline]
     #[doc(hidden)]
@@ -230,8 +230,8 @@ pub trait OtherOutput: Sized {
 
 impl<R> OtherOutput for Output<R> {}
 
-// The expansion calls the following traits' own functions: a bound of a function in between would be named
-// in the messages.
+// The expansion calls the functions of the following traits directly: the compiler's messages would name the
+// bound of a function in between.
 
 /// A return type in which a failure can be told from a success.
 #[diagnostic::on_unimplemented(
@@ -252,8 +252,8 @@ impl<T, E> CanFail for Result<T, E> {}
 /// A type with a conversion from [`BreakerError`]: the error of a `Result`, or the type that a function
 /// returns instead of one.
 ///
-/// `Unnameable` keeps the compiler from suggesting this trait as a bound: it suggests none that it cannot
-/// write.
+/// `Unnameable` prevents the compiler from suggesting this trait as a bound: it suggests only bounds that it
+/// can write.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that the circuit is open",
     label = "does not implement `From<cb_runtime::BreakerError>`",

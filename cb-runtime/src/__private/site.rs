@@ -1,4 +1,4 @@
-//! What an annotated function keeps: its breaker, looked up once.
+//! The static of an annotated function: its breaker, looked up once.
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -23,19 +23,18 @@ pub type MakeSettings = fn() -> BreakerConfig;
 /// Where an attribute stands.
 type AttributePlace = &'static Location<'static>;
 
-/// The static beside an annotated function whose breaker has a fixed name.
+/// The static in an annotated function whose breaker has a fixed name.
 pub struct Site {
     name: &'static str,
     at: AttributePlace,
-    /// The breaker of the first call. Mostly there is no other.
+    /// The breaker of the first call. Most sites have no other.
     first: OnceLock<SiteEntry>,
-    /// The breakers of a generic function's other types, in the registry of the first call. They are never
-    /// dropped, as the static is not, and there are no more of them than types that the program is compiled
-    /// for.
+    /// The breakers of a generic function's other types, in the registry of the first call. Like the static,
+    /// they are never dropped. Their number is limited by the types that the program is compiled for.
     others: Mutex<Vec<&'static SiteEntry>>,
 }
 
-/// A breaker, with what it has been looked up by.
+/// A breaker, with the registry and the settings that it was looked up by.
 struct SiteEntry {
     registry: u64,
     settings: MakeSettings,
@@ -70,7 +69,7 @@ impl Site {
     }
 
     /// This function's breaker in the global registry, where the settings may depend on the types that the
-    /// function is called with. `settings` is called once for each.
+    /// function is called with. `settings` is called once for each type.
     #[inline]
     pub fn global_by_type(&'static self, settings: MakeSettings) -> &'static SiteBreaker {
         #[cfg(feature = "test-util")]
@@ -83,8 +82,7 @@ impl Site {
         }
     }
 
-    /// This function's breaker in a registry that its attribute names and that is another one at each call,
-    /// if need be.
+    /// This function's breaker in a registry that its attribute names. Each call may name another registry.
     #[inline]
     pub fn within(&'static self, registry: &Registry, settings: MakeSettings) -> SiteBreakerRef {
         let entry = match self.first.get() {
@@ -114,7 +112,7 @@ impl Site {
         self.find_or_leak(registry, settings)
     }
 
-    /// This function's breaker in the registry of the test that it is called in.
+    /// This function's breaker in the registry of the current test.
     #[cfg(feature = "test-util")]
     fn scoped(&'static self, settings: MakeSettings) -> Option<&'static SiteBreaker> {
         crate::testing::scoped().map(|registry| self.find_or_leak(&registry, settings))
@@ -148,33 +146,32 @@ fn site_breaker(
     settings: MakeSettings,
     at: AttributePlace,
 ) -> SiteBreaker {
-    // Before the core takes its name for the errors of rejected calls.
+    // This comes first, because the core takes its name for the errors of rejected calls.
     name::keep(name);
     let settings = settings();
     let core = registry.core(name, &settings, at);
-    // The registry has reported invalid settings, and left them out.
+    // The registry has reported and dropped invalid settings.
     let (valid, _) = settings.valid_part();
     SiteBreaker::of(core, &valid)
 }
 
-// Functions rather than methods, so that a trait of the user's with a method of that name cannot be taken
-// for them.
+// These are functions rather than methods, because a user's trait may have a method of the same name.
 
-/// Asks for leave to make a call.
+/// Requests a permit for a call.
 #[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
 #[inline(always)]
 pub fn ask(breaker: &SiteBreaker) -> Asked<'_> {
     breaker.core().ask()
 }
 
-/// Asks for leave to make a call that a fallback answers if it is rejected.
+/// Requests a permit for a call of a function with a fallback, which answers a rejected call.
 #[expect(clippy::inline_always, reason = "see above")]
 #[inline(always)]
 pub fn ask_with_fallback(breaker: &SiteBreaker) -> Asked<'_> {
     breaker.core().ask_with_fallback()
 }
 
-/// Counts the fallback's answer to a call that had to wait, and is rejected.
+/// Counts the fallback's answer if a call is rejected after it had to wait.
 #[cold]
 pub fn waited_with_fallback(asked: Asked<'_>) -> Asked<'_> {
     if asked.is_rejected() {
@@ -189,26 +186,26 @@ pub fn answered_by_fallback(breaker: &SiteBreaker) {
     breaker.core().answered_by_fallback();
 }
 
-/// Whether the answer takes a [`wait`].
+/// Whether the answer needs a [`wait`].
 #[expect(clippy::inline_always, reason = "see above")]
 #[inline(always)]
 pub fn must_wait(asked: Asked<'_>) -> bool {
     asked.must_wait()
 }
 
-/// Waits for leave to make a call.
+/// Waits for the permit.
 pub fn wait(asked: Asked<'_>) -> Admit<'_> {
     call::wait(asked)
 }
 
-/// The answer.
+/// The permit, or the rejection.
 #[expect(clippy::inline_always, reason = "see above")]
 #[inline(always)]
 pub fn admitted(asked: Asked<'_>) -> Result<CallPermit<'_>, Rejection<'_>> {
     asked.admitted()
 }
 
-/// Makes the call that the permit is for, and records what its result is by its type.
+/// Makes the permitted call, classifies its result by its type, and records the outcome.
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
 pub fn run<'a, 'p, F: Future, K: ReturnKind<F::Output>>(
@@ -220,21 +217,21 @@ pub fn run<'a, 'p, F: Future, K: ReturnKind<F::Output>>(
     call::run(permit, breaker.call_timeout(), body, AtOnce(by_type(kind)))
 }
 
-/// The outcome of the call has been recorded.
+/// Ends a permit whose outcome has been recorded.
 #[expect(clippy::inline_always, reason = "see above")]
 #[inline(always)]
 pub fn has_ended(permit: CallPermit<'_>) {
     permit.has_ended();
 }
 
-/// What a result is by its type.
+/// The classification of a result by its type.
 #[expect(clippy::inline_always, reason = "see above")]
 #[inline(always)]
 pub fn verdict<R, K: ReturnKind<R>>(kind: K, value: &R) -> Verdict {
     by_type(kind).judge(value)
 }
 
-/// Makes the call that the permit is for. Its result is classified afterwards.
+/// Makes the permitted call. Its result is classified afterwards, by [`end`].
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
 pub fn run_to_judge<'a, 'p, F: Future>(
@@ -245,20 +242,20 @@ pub fn run_to_judge<'a, 'p, F: Future>(
     call::run(permit, breaker.call_timeout(), body, Afterwards)
 }
 
-/// Classifies a result and gives the outcome back.
+/// Classifies a result and records the outcome.
 #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
 #[inline(always)]
 pub fn end<R>(permit: CallPermit<'_>, judge: impl Judge<R>, value: &R) -> Verdict {
     call::end(permit, judge, value)
 }
 
-/// For a function that never returns.
+/// [`end`] for a function that never returns.
 pub fn end_never<R>(permit: CallPermit<'_>, judge: impl Judge<R>, value: ManuallyDrop<R>) -> R {
     call::end(permit, judge, &*value);
     ManuallyDrop::into_inner(value)
 }
 
-/// Gives the outcome of a call back whose time was up.
+/// Records the failure of a call that has timed out.
 #[cold]
 pub fn time_out<'a, R>(
     _output: Output<R>,
@@ -268,9 +265,9 @@ pub fn time_out<'a, R>(
     Ended::TimedOut(deadline.timed_out(permit))
 }
 
-/// A breaker in the registry that was asked for.
+/// A breaker in the requested registry.
 pub enum SiteBreakerRef {
-    /// The one that the site keeps.
+    /// The breaker that the site keeps.
     Static(&'static SiteBreaker),
     /// Looked up for this call.
     Owned(Box<SiteBreaker>),

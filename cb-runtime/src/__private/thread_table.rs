@@ -1,20 +1,20 @@
-//! The keyed breakers that a thread has called: its own table, so that a call finds its breaker without a
-//! lock, without a memory line that other threads write to, without an allocation, and without the text of
-//! its name.
+//! A thread's own table of the keyed breakers that it has called. With it, a call finds its breaker without a
+//! lock, without a cache line that other threads write to, without an allocation, and without writing the
+//! name.
 //!
-//! A slot only says where a breaker may be found: a breaker that has been evicted is not.
+//! A slot has a weak reference: an evicted breaker is not found.
 
 use std::cell::RefCell;
 use std::ptr;
 use std::sync::{Arc, Weak};
 
+use super::keyed_settings::KeyedSettings;
 use super::name_part::{KeptPart, NamePart};
-use super::pattern_site::KeyedSettings;
 use crate::breakers::SiteBreaker;
 
-/// A slot is one of this many after the place that its hash says. If all of them are taken, the table grows.
+/// A slot is among this many after the place of its hash. If all of them are taken, the table grows.
 const WINDOW: usize = 8;
-/// The slots of the largest table, 512 KB. In a thread that calls more breakers, they replace each other.
+/// The maximum number of slots, 512 KB. In a thread that calls more breakers, they replace each other.
 const MOST: usize = 8192;
 
 thread_local!(static TABLE: RefCell<Table> = const { RefCell::new(Table { slots: Vec::new() }) });
@@ -45,7 +45,7 @@ pub(super) fn find(
     parts: &[NamePart<'_>],
 ) -> Option<Arc<SiteBreaker>> {
     let hash = hash(settings, parts)?;
-    // There is no table any more if a thread that ends makes calls in its destructors.
+    // A thread that is ending and makes calls in destructors has no table any more.
     TABLE.try_with(|table| table.borrow().find(hash, registry, settings, parts)).ok()?
 }
 
@@ -140,8 +140,8 @@ impl Table {
     }
 }
 
-/// A fast hash without a secret: names that are chosen to have one hash make their calls look the breakers up
-/// in the registry, and do nothing else. `None`: only the text of the name would tell.
+/// A fast hash without a secret. If an attacker chooses names with equal hashes, their calls look the
+/// breakers up in the registry, and nothing else is affected. `None`: a part can be compared only as text.
 #[inline]
 fn hash(settings: &'static KeyedSettings, parts: &[NamePart<'_>]) -> Option<u64> {
     let mut hash = settings.number();

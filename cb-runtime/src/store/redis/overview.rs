@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::RedisStore;
 use super::keys::{decode, encode};
-use super::plain_rows::ReportedRow;
+use super::plain_rows::{ReportedRow, stored_number};
 use super::wire::{DecodeError, ReplyReader};
 use crate::error::Error;
-use crate::store::{BoxFuture, Detail, FleetRow, IDLE, MAX_COUNT, Overview, Record, Roll, Topic};
+use crate::store::{BoxFuture, Detail, FleetRow, IDLE, Overview, Record, Roll, Topic};
 
 /// Members of a sorted set or a hash that one command is to look at.
 const SCANNED_AT_ONCE: usize = 500;
@@ -69,19 +69,15 @@ fn pairs(flat: Vec<String>) -> impl Iterator<Item = (String, String)> {
     std::iter::from_fn(move || Some((flat.next()?, flat.next()?)))
 }
 
-pub(super) fn instant(text: &str) -> Option<u64> {
-    text.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT)
-}
-
 /// The end of a row of the script `read`.
 pub(super) fn detail(row: &mut ReplyReader, now_us: u64) -> Result<Detail, DecodeError> {
     let probes = u32::try_from(row.number()?).unwrap_or(u32::MAX);
     // What reports have told, and no exchange has moved to the breaker's hash yet.
-    let reported = instant(&row.text()?);
+    let reported = stored_number(&row.text()?);
     let (opened_at, last_failure_at) = (row.text()?, row.text()?);
     let (leader, leader_until_us) = (row.text()?, row.text()?);
-    let milliseconds = |text: &str| instant(text).map(|ms| ms.saturating_mul(1000));
-    let leads = instant(&leader_until_us).is_some_and(|until| until > now_us);
+    let milliseconds = |text: &str| stored_number(text).map(|ms| ms.saturating_mul(1000));
+    let leads = stored_number(&leader_until_us).is_some_and(|until| until > now_us);
     Ok(Detail {
         opened_at_us: milliseconds(&opened_at),
         last_failure_at_us: milliseconds(&last_failure_at).max(reported),

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::overview::instant;
 use super::{ROWS_AT_ONCE, RedisStore, keys::encode};
 use crate::error::Error;
 use crate::store::{Counts, Detail, FleetRow, MAX_COUNT, Record};
@@ -24,8 +23,8 @@ const FIELDS: [&str; 12] = [
     "leader",
 ];
 
-/// One answer to HMGET.
-type Fields = Vec<Option<Vec<u8>>>;
+/// The values of [`FIELDS`], as HMGET answers them.
+type FieldValues = Vec<Option<Vec<u8>>>;
 
 /// Rows with their details, and the names that the script must read.
 pub(super) type PlainRows = (Vec<(FleetRow, Detail)>, Vec<Arc<str>>);
@@ -45,7 +44,7 @@ impl RedisStore {
             for name in &encoded {
                 pipe.cmd("HMGET").arg(self.keys.breaker(name)).arg(&FIELDS[..]);
             }
-            let mut answers: Vec<Fields> = match self.request(doing, &pipe).await {
+            let mut answers: Vec<FieldValues> = match self.request(doing, &pipe).await {
                 Ok(answers) => answers,
                 // The script tells which key it is, and reads the others.
                 Err(error) if error.to_string().contains("WRONGTYPE") => {
@@ -58,12 +57,12 @@ impl RedisStore {
             let reported = answers.pop().unwrap_or_default();
             for ((name, fields), reported) in some.iter().zip(hashes).zip(reported) {
                 match plain_row(&fields, reported.as_deref()) {
-                    Plain::Row(counts, streak, detail) => {
+                    PlainRow::Row(counts, streak, detail) => {
                         let view = Ok((Record::closed(), counts, streak));
                         rows.push((FleetRow { name: name.clone(), view }, detail));
                     }
-                    Plain::Absent => {}
-                    Plain::Other => others.push(name.clone()),
+                    PlainRow::Absent => {}
+                    PlainRow::Other => others.push(name.clone()),
                 }
             }
         }
@@ -71,7 +70,7 @@ impl RedisStore {
     }
 }
 
-enum Plain {
+enum PlainRow {
     /// A closed breaker of epoch 0.
     Row(Counts, u64, Detail),
     /// Nothing is stored.
@@ -80,15 +79,16 @@ enum Plain {
     Other,
 }
 
-fn plain_row(fields: &Fields, reported: Option<&[u8]>) -> Plain {
+fn plain_row(fields: &FieldValues, reported: Option<&[u8]>) -> PlainRow {
     if reported.is_none() && fields.iter().all(Option::is_none) {
-        return Plain::Absent;
+        return PlainRow::Absent;
     }
-    read(fields, reported).map_or(Plain::Other, |(counts, streak, detail)| Plain::Row(counts, streak, detail))
+    read(fields, reported)
+        .map_or(PlainRow::Other, |(counts, streak, detail)| PlainRow::Row(counts, streak, detail))
 }
 
 /// `None` if this is for the script.
-fn read(fields: &Fields, reported: Option<&[u8]>) -> Option<(Counts, u64, Detail)> {
+fn read(fields: &FieldValues, reported: Option<&[u8]>) -> Option<(Counts, u64, Detail)> {
     let mut texts = [None; FIELDS.len()];
     for (text, field) in texts.iter_mut().zip(fields) {
         *text = field.as_deref().map(std::str::from_utf8).transpose().ok()?;
@@ -98,7 +98,7 @@ fn read(fields: &Fields, reported: Option<&[u8]>) -> Option<(Counts, u64, Detail
     if !never_opened || rest.iter().any(Option::is_some) {
         return None;
     }
-    let number = |text: Option<&str>| text.map_or(Some(0), instant);
+    let number = |text: Option<&str>| text.map_or(Some(0), stored_number);
     let mut counts =
         Counts { successes: number(successes)?, failures: number(failures)?, slow: number(slow)? };
     let streak = number(streak)?;
@@ -107,7 +107,7 @@ fn read(fields: &Fields, reported: Option<&[u8]>) -> Option<(Counts, u64, Detail
     }
     let mut failed_at_us = None;
     if let Some(failed_at) = failed_at {
-        failed_at_us = Some(instant(failed_at)?.saturating_mul(1000));
+        failed_at_us = Some(stored_number(failed_at)?.saturating_mul(1000));
     }
     if let Some(reported) = reported {
         let reported = ReportedRow::parse(std::str::from_utf8(reported).ok()?)?;
@@ -124,12 +124,17 @@ fn read(fields: &Fields, reported: Option<&[u8]>) -> Option<(Counts, u64, Detail
     Some((counts, streak, Detail { last_failure_at_us: failed_at_us, ..Detail::default() }))
 }
 
+/// A number that this library can have written.
+pub(super) fn stored_number(text: &str) -> Option<u64> {
+    text.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT)
+}
+
 /// The failures of a written streak: `<success>|<failure>*<count>;<failure>*<count>;`.
 fn failures_in(run: &str) -> Option<u64> {
     let (_success, failures) = run.split_once('|')?;
     failures.split_inclusive(';').try_fold(0_u64, |sum, failure| {
         let (_at, count) = failure.strip_suffix(';')?.split_once('*')?;
-        sum.checked_add(instant(count)?)
+        sum.checked_add(stored_number(count)?)
     })
 }
 
@@ -153,14 +158,14 @@ impl ReportedRow {
         };
         let (success, failure, counts) = (parts.next()?, parts.next()?, parts.next()?);
         // Zeros behind the successes are left out.
-        let mut counts = counts.split(',').map(instant);
+        let mut counts = counts.split(',').map(stored_number);
         let (successes, failures, slow) = (counts.next()??, counts.next(), counts.next());
         let counts =
             Counts { successes, failures: failures.unwrap_or(Some(0))?, slow: slow.unwrap_or(Some(0))? };
         Some(ReportedRow {
             has_streak,
             has_success: !success.is_empty(),
-            failed_at_us: instant(failure),
+            failed_at_us: stored_number(failure),
             counts,
         })
     }
