@@ -20,12 +20,7 @@ pub(super) async fn events(client: &Client, follow: bool, number: usize, json: b
     if !follow {
         return Ok(());
     }
-    loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        };
-        let Some(event) = event else { return Ok(()) };
+    while let Some(event) = events.recv().await {
         if matches!(&event, Event::Transition(change) if past.iter().any(|known| known.cursor == change.cursor))
         {
             continue;
@@ -34,6 +29,7 @@ pub(super) async fn events(client: &Client, follow: bool, number: usize, json: b
             print(&event, json)?;
         }
     }
+    Ok(())
 }
 
 fn print(event: &Value, json: bool) -> Result<(), Failure> {

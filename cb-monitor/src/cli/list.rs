@@ -43,16 +43,10 @@ pub(super) async fn watch(client: &Client, which: &Which, json: bool) -> Result<
             Err(failure) => failure.message().map(str::to_owned),
         };
         draw(&figures, &which.filter(), error.as_deref(), json)?;
-        let next = async {
-            tokio::select! {
-                () = tokio::time::sleep(PACE) => {}
-                // Show a change at once.
-                _ = events.recv() => {}
-            }
-        };
         tokio::select! {
-            () = next => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = tokio::time::sleep(PACE) => {}
+            // Show a change at once.
+            _ = events.recv() => {}
         }
     }
 }

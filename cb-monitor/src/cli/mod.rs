@@ -118,6 +118,17 @@ fn print_json_error(error: &str, code: u8) {
     eprintln!("{}", serde_json::json!({ "error": error, "exit_code": code }));
 }
 
+/// Runs a command that has no end of its own until it fails or Ctrl-C is pressed.
+///
+/// One listener serves the whole run: a signal that arrives while nobody listens would be lost.
+async fn until_interrupted(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        outcome = command => outcome,
+    }
+}
+
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { connection, json, command } = arguments;
     match command {
@@ -135,15 +146,17 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let client = Client::connect(&connection)?;
     let outcome = match command {
         Command::List(which) => list::list(&client, &which, json).await,
-        Command::Watch(which) => list::watch(&client, &which, json).await,
+        Command::Watch(which) => until_interrupted(list::watch(&client, &which, json)).await,
         Command::Show { name } => show::show(&client, &name, json).await,
         Command::Open(order) => steer::steer(&client, Action::Open, &order.into(), json).await,
         Command::Disable(order) => steer::steer(&client, Action::Disable, &order.into(), json).await,
         Command::MetricsOnly(order) => steer::steer(&client, Action::MetricsOnly, &order.into(), json).await,
         Command::Release(order) => steer::steer(&client, Action::Release, &order.into(), json).await,
         Command::Reset(order) => steer::steer(&client, Action::Reset, &order.into(), json).await,
-        Command::Events { follow, number } => events::events(&client, follow, number, json).await,
-        Command::Serve(options) => serve::serve(&client, &options, json).await,
+        Command::Events { follow, number } => {
+            until_interrupted(events::events(&client, follow, number, json)).await
+        }
+        Command::Serve(options) => until_interrupted(serve::serve(&client, &options, json)).await,
         Command::Doctor | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     };
     client.close().await;

@@ -49,11 +49,8 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
     } else {
         println!("{address}  ({role})");
     }
-    tokio::select! {
-        served = axum::serve(listener, router) => Ok(served?),
-        // No graceful shutdown: open streams would prevent it, and their readers reconnect.
-        _ = tokio::signal::ctrl_c() => Ok(()),
-    }
+    // No graceful shutdown on Ctrl-C: open streams would prevent it, and their readers reconnect.
+    Ok(axum::serve(listener, router).await?)
 }
 
 /// Refuses requests for an unknown host. In DNS rebinding, an attacker's host name resolves to this address,

@@ -99,6 +99,8 @@ pub(super) fn whole_millis(span: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TTL: Duration = Duration::from_secs(300);
@@ -165,5 +167,29 @@ mod tests {
         assert_eq!(whole_millis(Duration::from_micros(1)), Duration::from_millis(1));
         assert_eq!(whole_millis(Duration::from_millis(7)), Duration::from_millis(7));
         assert_eq!(whole_millis(Duration::MAX), Duration::from_millis(u64::MAX));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_opened_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..80),
+            changes in prop::collection::vec((0..80_usize, any::<u8>()), 0..4),
+            end in 0..80_usize,
+        ) {
+            let mut spoilt = br#"{"v":1,"stored_at_ms":1000,"ttl_ms":300000,"ron":"[Some(\"a\"),None]"}"#.to_vec();
+            for (at, byte) in changes {
+                if let Some(changed) = spoilt.get_mut(at) {
+                    *changed = byte;
+                }
+            }
+            let cut = spoilt[..end.min(spoilt.len())].to_vec();
+            for bytes in [bytes, spoilt, cut] {
+                if let Ok((payload, _)) = open(&bytes) {
+                    let _ = payload.read::<Vec<Option<String>>>();
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::{BreakerConfig, Code, Layers};
 use crate::snapshot::Origin;
@@ -344,4 +346,40 @@ fn the_operator_wins_over_the_attribute_and_that_over_the_defaults() {
     names.sort_unstable();
     all.sort_unstable();
     assert_eq!(names, all, "every setting is shown once");
+}
+
+/// Values of settings, as a user may write them.
+fn setting() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| number.to_string()),
+        "[0-9]{0,21}(ns|ms|s|m|h|days|y|)".prop_map(|span| format!("\"{span}\"")),
+        "[a-z\"'\\[\\]{},:= 0-9.-]{0,30}",
+        ".{0,30}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_file_is_read_or_refused(text in "(?s).{0,200}") {
+        let _ = toml(&text, &[]);
+        let _ = read(Some(("cb.yaml", &text, FileFormat::Yaml)), Vec::new());
+    }
+
+    #[test]
+    fn any_value_of_a_setting_is_read_or_refused(
+        name in prop::sample::select(BreakerConfig::NAMES.to_vec()),
+        value in setting(),
+    ) {
+        let _ = toml(&format!("[defaults]\n{name} = {value}\n"), &[]);
+        let _ = read(Some(("cb.yaml", &format!("defaults:\n  {name}: {value}\n"), FileFormat::Yaml)), Vec::new());
+        let _ = toml("", &[(&format!("CB_DEFAULTS__{}", name.to_uppercase()), &value)]);
+    }
+
+    #[test]
+    fn any_variable_is_read_or_refused(name in "CB_[A-Z_]{0,30}", value in setting()) {
+        let _ = toml(FILE, &[(&name, &value)]);
+    }
 }

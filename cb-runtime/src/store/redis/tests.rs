@@ -5,6 +5,7 @@ mod cluster;
 mod connections;
 mod corruption;
 mod corruption_fuzz;
+mod decoders;
 mod expiry;
 mod layout;
 mod protocol;
