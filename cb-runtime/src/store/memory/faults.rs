@@ -26,6 +26,11 @@ impl MemoryStore {
         self.lock().breakers.remove(breaker);
     }
 
+    /// The part of the latest event's id that grows whatever happens to the data.
+    pub(crate) fn latest_serial(&self) -> u64 {
+        self.lock().serial
+    }
+
     pub(crate) fn back_up(&self) -> Backup {
         Backup(self.lock().clone())
     }

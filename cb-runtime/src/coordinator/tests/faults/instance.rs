@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -47,8 +48,8 @@ pub(super) struct Before {
     /// How often a request had failed.
     pub(super) failures: u64,
     pub(super) seen: HashMap<Arc<str>, Seen>,
-    /// By breaker: the epoch of the latest transition that a subscriber was told of, and when.
-    pub(super) announced: HashMap<Arc<str>, (u64, Moment)>,
+    /// By breaker: the epoch of the latest transition that a subscriber was told of, and its event's serial.
+    pub(super) announced: HashMap<Arc<str>, (u64, u64)>,
 }
 
 /// What was seen of a breaker.
@@ -57,6 +58,7 @@ pub(super) struct Seen {
     pub(super) core: Weak<Core>,
     pub(super) state: State,
     pub(super) epoch: u64,
+    pub(super) since: Option<SystemTime>,
     /// The store answered, and the breaker's keys could be read.
     pub(super) is_shared: bool,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::instance::{Instance, Seen};
-use super::world::World;
+use super::world::{Loss, World};
 use super::{BUDGET, KEYED, PROBE_LIMIT};
 use crate::breaker::counters::Outcome;
 use crate::clock::Moment;
@@ -22,14 +22,16 @@ pub(super) fn shown(s: &Snapshot) -> String {
 }
 
 /// A call of this epoch has ended: a late outcome changes nothing, and one of an earlier epoch is late.
-pub(super) fn assert_outcome(epoch: u64, outcome: Outcome, before: &Snapshot, after: &Snapshot) {
+/// `epoch`: `None` if the store had not confirmed the state in which the call began.
+pub(super) fn assert_outcome(epoch: Option<u64>, outcome: Outcome, before: &Snapshot, after: &Snapshot) {
     let is_late = after.outcomes.late > before.outcomes.late;
     if is_late {
         let judged = |s: &Snapshot| (s.state, s.epoch, s.failures, s.successes, s.consecutive_failures);
         assert_eq!(judged(before), judged(after), "a late outcome changes nothing");
     }
     // Before the first contact with the store, the epoch is not known.
-    if epoch > 0 && before.epoch != epoch && !before.local && !after.local {
+    let is_earlier = |epoch: &u64| *epoch > 0 && before.epoch != *epoch && !before.local && !after.local;
+    if let Some(epoch) = epoch.filter(is_earlier) {
         let says_nothing = outcome == Outcome::Cancelled;
         assert!(is_late || says_nothing, "an outcome of epoch {epoch} is late: {}", shown(before));
     }
@@ -39,7 +41,7 @@ impl World {
     pub(super) fn assert_invariants(&mut self) {
         let now = self.clock.now();
         for instance in &mut self.instances {
-            instance.assert_invariants(&self.deleted, self.disturbed_at, now);
+            instance.assert_invariants(&self.deleted, self.is_trimmed, self.loss, now);
         }
         self.assert_budgets(now);
         for caller in &self.waiting {
@@ -48,7 +50,8 @@ impl World {
     }
 
     /// Among instances that have been connected all the while, the probes of one epoch that are under way
-    /// never exceed the budget.
+    /// never exceed the budget. The leases of probes that were asked for before the store lost its data are
+    /// lost with it.
     fn assert_budgets(&self, now: Moment) {
         let mut probes: HashMap<(Arc<str>, u64), u32> = HashMap::new();
         for call in self.calls.iter().filter(|call| call.is_probe) {
@@ -56,7 +59,7 @@ impl World {
             let connected_since = self.instances[call.instance].before.connected_since;
             let is_counted = connected_since.is_some_and(|since| since < call.begun)
                 && !snapshot.local
-                && self.disturbed_at < call.begun
+                && self.disturbed_at < call.asked
                 && now.since(call.begun) < PROBE_LIMIT
                 && (snapshot.state, snapshot.epoch) == (State::HalfOpen, call.epoch);
             if is_counted {
@@ -70,34 +73,33 @@ impl World {
 }
 
 impl Instance {
-    /// `disturbed_at`: when the store last lost data.
-    fn assert_invariants(&mut self, deleted: &BTreeSet<&str>, disturbed_at: Moment, now: Moment) {
+    fn assert_invariants(&mut self, deleted: &BTreeSet<&str>, is_trimmed: bool, loss: Loss, now: Moment) {
         let failures = self.context.connection.failures.load(Ordering::Relaxed);
         // It may have been restored since the previous step.
         let was_lost = std::mem::replace(&mut self.before.failures, failures) != failures;
-        let lost = was_lost || !self.context.store_up() || self.is_paused();
+        let is_away = was_lost || !self.context.store_up() || self.is_paused();
         while let Some(event) = self.events.try_recv() {
             if let Event::Transition(transition) = event {
-                self.assert_announced_once(&transition, deleted, disturbed_at, now);
+                self.assert_announced_once(&transition, deleted, loss);
             }
         }
-        if lost {
+        if is_away {
             self.before.connected_since = None;
         } else {
             self.before.connected_since.get_or_insert(now);
         }
         for core in self.registered() {
             let after = core.snapshot();
-            let is_shared = !lost;
-            let Snapshot { state, epoch, .. } = after;
-            let seen = Seen { core: Arc::downgrade(&core), state, epoch, is_shared };
+            let is_shared = !is_away;
+            let Snapshot { state, epoch, since, .. } = after;
+            let seen = Seen { core: Arc::downgrade(&core), state, epoch, since, is_shared };
             let before = self.before.seen.insert(core.name().clone(), seen);
             let Some(before) = before.filter(|before| before.core.as_ptr() == Arc::as_ptr(&core)) else {
                 continue;
             };
             // An instance that has missed events believes a store that does not know the state. It may have
-            // tripped since.
-            let has_ended = epoch <= 1 && deleted.contains(&**core.name());
+            // tripped since. If the stream is trimmed, instances that know less may have gone on meanwhile.
+            let has_ended = (epoch <= 1 || is_trimmed) && deleted.contains(&**core.name());
             assert!(
                 epoch >= before.epoch || has_ended,
                 "the epoch went back from {}: {}",
@@ -106,24 +108,28 @@ impl Instance {
             );
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
             let is_alone = !is_shared || !before.is_shared || after.local;
-            assert!(!is_undone || is_alone, "a trip was undone within its epoch: {}", shown(&after));
+            // A store that has lost the trip gives its number a second time. Its state stands.
+            let is_given_twice = before.since.is_some_and(|since| since <= self.context.wall(loss.at));
+            assert!(
+                !is_undone || is_alone || is_given_twice,
+                "a trip was undone within its epoch: {}",
+                shown(&after)
+            );
         }
     }
 
     /// A subscriber hears of every epoch once, in order.
-    fn assert_announced_once(
-        &mut self,
-        transition: &Transition,
-        deleted: &BTreeSet<&str>,
-        disturbed_at: Moment,
-        now: Moment,
-    ) {
+    fn assert_announced_once(&mut self, transition: &Transition, deleted: &BTreeSet<&str>, loss: Loss) {
         let name: Arc<str> = transition.breaker.clone();
         let is_forgotten = KEYED.contains(&&*name) || deleted.contains(&*name);
-        let Some((last, at)) = self.before.announced.insert(name, (transition.epoch, now)) else { return };
-        // A store that has lost data may give a number twice. What was announced of a breaker is forgotten
-        // when the breaker is evicted, and when the store holds it no longer.
-        let may_repeat = is_forgotten && at <= disturbed_at;
+        let id = transition.cursor.as_ref().map_or("", |cursor| &*cursor.id);
+        let serial = id.split('-').next().and_then(|serial| serial.parse().ok()).unwrap_or(u64::MAX);
+        let announced = &mut self.before.announced;
+        let Some((last, written)) = announced.insert(name, (transition.epoch, serial)) else { return };
+        // A store that has lost data may give a number twice, also one of an event that arrives later. What
+        // was announced of a breaker is forgotten when the breaker is evicted, and when the store holds it no
+        // longer.
+        let may_repeat = is_forgotten && written <= loss.serial;
         let Transition { breaker, epoch, .. } = transition;
         assert!(last < *epoch || may_repeat, "epoch {epoch} of {breaker} was announced after {last}");
     }

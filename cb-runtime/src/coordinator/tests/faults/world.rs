@@ -36,6 +36,10 @@ pub(super) struct Call {
     word: GateWord,
     pub(super) is_probe: bool,
     pub(super) epoch: u64,
+    /// It has begun in a state that the store had not confirmed.
+    is_local: bool,
+    /// When its caller asked for admission. Its lease, if it has one, was granted after that.
+    pub(super) asked: Moment,
     pub(super) begun: Moment,
     /// It never ends.
     hangs: bool,
@@ -45,9 +49,18 @@ pub(super) struct Call {
 pub(super) struct WaitingCaller {
     pub(super) instance: usize,
     core: Arc<Core>,
+    asked: Moment,
     answer: Pin<Box<dyn Future<Output = Option<GateWord>>>>,
     /// For this long while its instance ran.
     pub(super) waited: Duration,
+}
+
+/// The store's latest loss of data.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Loss {
+    pub(super) at: Moment,
+    /// The serial of the latest event before it.
+    pub(super) serial: u64,
 }
 
 pub(super) struct World {
@@ -60,7 +73,7 @@ pub(super) struct World {
     pub(super) store: Arc<MemoryStore>,
     missing: Missing,
     backup: Backup,
-    is_trimmed: bool,
+    pub(super) is_trimmed: bool,
     /// Breakers whose keys alone have been deleted.
     pub(super) deleted: BTreeSet<&'static str>,
     pub(super) instances: Vec<Instance>,
@@ -70,6 +83,7 @@ pub(super) struct World {
     pub(super) waiting: Vec<WaitingCaller>,
     /// When the store last lost data, or its clock jumped: leases may have been granted twice.
     pub(super) disturbed_at: Moment,
+    pub(super) loss: Loss,
 }
 
 impl World {
@@ -99,6 +113,7 @@ impl World {
             calls: Vec::new(),
             waiting: Vec::new(),
             disturbed_at: Moment(0),
+            loss: Loss::default(),
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
         world
@@ -158,21 +173,23 @@ impl World {
                 Poll::Ready(answer) => {
                     let caller = self.waiting.swap_remove(at);
                     if let Some(word) = answer {
-                        self.begin(caller.instance, caller.core, word);
+                        self.begin(caller.instance, caller.core, word, caller.asked);
                     }
                 }
             }
         }
     }
 
-    fn begin(&mut self, instance: usize, core: Arc<Core>, word: GateWord) {
-        let Snapshot { state, epoch, .. } = core.snapshot();
+    fn begin(&mut self, instance: usize, core: Arc<Core>, word: GateWord, asked: Moment) {
+        let Snapshot { state, epoch, local, .. } = core.snapshot();
         self.calls.push(Call {
             instance,
             core,
             word,
             is_probe: state == State::HalfOpen,
             epoch,
+            is_local: local,
+            asked,
             begun: self.clock.now(),
             hangs: self.random.u8(..20) == 0,
         });
@@ -181,7 +198,7 @@ impl World {
     /// Begins a call, or makes its caller wait for a probe.
     fn call(&mut self, instance: usize, breaker: usize) {
         let Some(core) = self.instances[instance].breaker(breaker) else { return };
-        let owned = core.clone();
+        let (owned, asked) = (core.clone(), self.clock.now());
         let mut answer: Pin<Box<dyn Future<Output = Option<GateWord>>>> = Box::pin(async move {
             match owned.admit() {
                 Admission::Go(permit) => Some(permit.into_word()),
@@ -190,18 +207,21 @@ impl World {
             }
         });
         match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(word)) => self.begin(instance, core, word),
+            Poll::Ready(Some(word)) => self.begin(instance, core, word, asked),
             Poll::Ready(None) => {}
             Poll::Pending => {
-                self.waiting.push(WaitingCaller { instance, core, answer, waited: Duration::ZERO });
+                let waited = Duration::ZERO;
+                self.waiting.push(WaitingCaller { instance, core, asked, answer, waited });
             }
         }
     }
 
     fn end_call(&mut self, index: usize, outcome: Outcome) {
-        let Call { core, word, epoch, .. } = self.calls.swap_remove(index);
+        let Call { core, word, epoch, is_local, .. } = self.calls.swap_remove(index);
         let before = core.snapshot();
         core.record(word, outcome);
+        // A state that the store has not confirmed gets its epoch with the confirmation.
+        let epoch = (!is_local).then_some(epoch);
         assert_outcome(epoch, outcome, &before, &core.snapshot());
     }
 
@@ -274,6 +294,7 @@ impl World {
     /// Something happens to the store.
     fn step_store(&mut self, breaker: usize) {
         let name = PINNED.into_iter().chain(KEYED).nth(breaker).expect("a breaker");
+        let loss = Loss { at: self.clock.now(), serial: self.store.latest_serial() };
         match self.random.u8(..8) {
             0 => self.store.forget_everything(),
             1 if self.is_trimmed => return self.store.forget_events(),
@@ -287,10 +308,13 @@ impl World {
                 self.deleted.insert(name);
                 lock(&self.missing).insert(name.into());
             }
-            5 | 6 => self.set_store_clock(),
+            5 | 6 => {
+                self.disturbed_at = loss.at;
+                return self.set_store_clock();
+            }
             _ => return,
         }
-        self.disturbed_at = self.clock.now();
+        (self.loss, self.disturbed_at) = (loss, loss.at);
     }
 
     /// The store's clock jumps ahead or back. Never by half an hour: states that nobody uses lapse then.
