@@ -397,7 +397,7 @@ fn documented_file_and_variables_are_valid() {
             (format!("CB_{name}"), value.replace("127.0.0.1:6379", "localhost:1").replace("prod", "tests"))
         })
         .collect();
-    assert_eq!(variables.len(), 6, "{variables:?}");
+    assert_eq!(variables.len(), 7, "{variables:?}");
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     std::fs::write(file.path(), yaml).unwrap();
     let variables: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();

@@ -157,6 +157,7 @@ pub(crate) enum ErrorKind {
     /// Invalid values from a file or the environment.
     Outside(Vec<Misread>),
     /// The address of the store cannot be used.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only the Redis store has an address"))]
     Url { problem: String },
     /// A global registry is there already.
     Installed,

@@ -74,8 +74,9 @@ impl Core {
     /// Handles the result of a health check.
     pub(crate) fn end_check(&self, check: &Check, result: Result<(), String>, took: Duration) {
         let error = result.as_ref().err().cloned();
-        self.context.events.emit(Event::HealthCheck { breaker: self.name.clone(), result, took });
         self.transact(|inner, now| inner.machine.end_check(&check.ticket, error.as_deref(), now));
+        // A listener that moves the clock then does not affect the decision.
+        self.context.events.emit(Event::HealthCheck { breaker: self.name.clone(), result, took });
     }
 
     /// Prepares for the shutdown: the next exchange returns probes and the leader lease.

@@ -41,6 +41,7 @@ pub(crate) enum Topic {
 }
 
 impl Topic {
+    #[cfg(feature = "redis")]
     pub(crate) const ALL: [Topic; 3] = [Topic::About, Topic::Figures, Topic::Settings];
 }
 
