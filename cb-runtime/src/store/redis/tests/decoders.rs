@@ -19,6 +19,15 @@ fn text(text: impl AsRef<[u8]>) -> Value {
     Value::BulkString(text.as_ref().to_vec())
 }
 
+/// A number as text, often one just within or just beyond a limit.
+fn number() -> impl Strategy<Value = String> {
+    let limits = [MAX_EPOCH, MAX_SPAN_US, MAX_COUNT].into_iter().flat_map(|limit| [limit, limit + 1]);
+    prop_oneof![
+        select(limits.collect::<Vec<_>>()).prop_map(|number| number.to_string()),
+        any::<i64>().prop_map(|number| number.to_string()),
+    ]
+}
+
 /// A value of any kind. Many are of a form that some element of an answer has.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -28,7 +37,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::Double),
         any::<i64>().prop_map(Value::Int),
         (-1..5_i64).prop_map(Value::Int),
-        any::<i64>().prop_map(|number| text(number.to_string())),
+        number().prop_map(text),
         select(vec!["open", "closed", "half_open", "forced_open", ""]).prop_map(text),
         "[0-9|*;:,. sfSF-]{0,30}".prop_map(text),
         prop::collection::vec(any::<u8>(), 0..30).prop_map(text),
@@ -111,6 +120,12 @@ fn entry() -> HashMap<String, Value> {
     fields.map(|(field, content)| (field.to_owned(), text(content))).into()
 }
 
+/// Another value for a field of an entry; `None` removes the field.
+fn change() -> impl Strategy<Value = (String, Option<Value>)> {
+    let field = select(entry().into_keys().collect::<Vec<_>>());
+    (field, prop::option::of(prop_oneof![value(), number().prop_map(text)]))
+}
+
 #[test]
 fn whole_answers_and_entries_are_accepted() {
     let view = reader(view()).view(NOW, "b").unwrap().unwrap();
@@ -138,7 +153,7 @@ proptest! {
 
     #[test]
     fn spoilt_events_are_refused_or_within_their_limits(
-        changes in prop::collection::vec((select(entry().into_keys().collect::<Vec<_>>()), prop::option::of(value())), 0..4),
+        changes in prop::collection::vec(change(), 0..4),
         id in ".{0,20}",
     ) {
         let mut fields = entry();
@@ -156,9 +171,15 @@ proptest! {
     }
 
     #[test]
-    fn any_report_of_a_closed_breaker_is_accepted_or_refused(text in "(0\\|)?[01]?\\|?[0-9|,x-]{0,60}") {
-        if let Some(row) = ReportedRow::parse(&text) {
-            prop_assert!(row.counts.failures <= MAX_COUNT);
+    fn any_report_of_a_closed_breaker_is_refused_or_within_its_limits(
+        parts in prop::collection::vec(number(), 3),
+        other in "(0\\|)?[01]?\\|?[0-9|,x-]{0,60}",
+    ) {
+        let whole = format!("0|1||5|{}", parts.join(","));
+        for text in [whole, other] {
+            if let Some(row) = ReportedRow::parse(&text) {
+                prop_assert!(row.counts.failures <= MAX_COUNT);
+            }
         }
     }
 
