@@ -18,7 +18,7 @@ pub(super) fn check(url: &str) -> Result<ConnectionInfo, Error> {
 fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
     let wrong = |problem: String| Error::new(ErrorKind::Url { problem });
     let shown = shown(url);
-    let Some((scheme, _)) = url.split_once("://") else {
+    let Some((scheme, _)) = split_scheme(url) else {
         let scheme = url.split(':').next().unwrap_or_default();
         if url.contains(":/") && SCHEMES.contains(&scheme) {
             return Err(wrong(format!("\"{shown}\" needs `//` after `{scheme}:`; {RIGHT}")));
@@ -52,10 +52,17 @@ fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
     Ok(info)
 }
 
+/// Splits `url` at the first `://`. Text before it that cannot be a scheme may hold a password.
+fn split_scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let valid = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    valid.then_some((scheme, rest))
+}
+
 /// The address without credentials. All text before the last `@` is removed, because a password may not be
 /// percent-encoded.
 pub(super) fn shown(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (scheme, rest) = split_scheme(url).unwrap_or(("", url));
     let host = rest.rsplit_once('@').map_or(rest.to_owned(), |(_, host)| format!("…@{host}"));
     let host = host.split(['?', '#']).next().unwrap_or_default();
     let shown = if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") };
@@ -110,6 +117,8 @@ mod tests {
             "redis://user:x@hunter2@host:99999",
             "redis://:/hunter2@host",
             "user:hunter2@host",
+            "user:hunter2@host://",
+            "redis:/user:hunter2@host://",
             "http://user:hunter2@host/?password=hunter2",
             "redis://host:99999/?password=hunter2",
         ] {
