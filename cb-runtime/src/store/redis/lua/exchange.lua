@@ -530,12 +530,13 @@ local function exchange_counts(e, key)
   for i = 1, #failed do
     failed[i][1] = instant(failed[i][1])
   end
+  -- The reported success comes first: pairs are joined only after those before it have gone.
+  if q and q.success then
+    merge_run(run, q.success, NONE, MAX_STREAK)
+  end
   local told = e.something and not retry
   if told and (e.success or #failed > 0) then
     merge_run(run, e.success and instant(e.success), failed, e.keep or MAX_STREAK)
-  end
-  if q and q.success then
-    merge_run(run, q.success, NONE, MAX_STREAK)
   end
   if told then
     local set, count = {}, 0
