@@ -231,12 +231,18 @@ impl StateMachine {
             Some(Scope::Pending) => {}
             // The outcomes have been merged. The state is proposed if the fleet's counts support it, or if it
             // does not depend on counts.
-            Some(_)
-                if self.fleet_would_open(now)
+            Some(scope)
+                if self.fleets_reason(now).is_some()
                     || self.left_by_expiry(now.at)
                     || self.stays_proposed(now.at) =>
             {
-                self.local.as_mut().expect("just seen").scope = Scope::Pending;
+                // An isolated state's reason says that no other instance sees the failures.
+                let reason = self.fleets_reason(now).filter(|_| scope == Scope::Isolated);
+                let local = self.local.as_mut().expect("just seen");
+                local.scope = Scope::Pending;
+                if let Some(reason) = reason {
+                    local.record.record.reason = reason;
+                }
             }
             Some(Scope::Isolated) => {}
             Some(Scope::StoreDown) if self.stays_isolated(now) => {
@@ -279,11 +285,13 @@ impl StateMachine {
         }
     }
 
-    /// Open locally, and the closed fleet's counts support it.
-    fn fleet_would_open(&self, now: Now) -> bool {
-        let open = self.state() == State::Open && self.confirmed_state() == State::Closed;
-        open && policy::trip(&self.settings, &self.trip_input(now), self.settings.min_failing_instances)
-            .is_some()
+    /// The reason for which the closed fleet would open, if this instance is open and the fleet's counts
+    /// support it.
+    fn fleets_reason(&self, now: Now) -> Option<String> {
+        if self.state() != State::Open || self.confirmed_state() != State::Closed {
+            return None;
+        }
+        policy::trip(&self.settings, &self.trip_input(now), self.settings.min_failing_instances)
     }
 
     /// Closed locally, because a manual override has expired.
