@@ -108,7 +108,7 @@ impl StateMachine {
         let reported = Reported {
             epoch: self.epoch(),
             counts,
-            success_age_us: streak.success_age_us,
+            success_age_us: streak.success,
             by_streak: self.settings.failure_threshold.is_some(),
             failure_age_us: streak.failures.last().map(|(age, _)| *age),
             window: sent.window,

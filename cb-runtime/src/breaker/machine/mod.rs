@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
-use crate::store::{Counts, LeaseId, Proposal, Record};
+use crate::store::{Counts, Delta, LeaseId, Proposal, Record};
 pub(crate) use agenda::{Agenda, Cadence, PACE, Want};
 use exchange::InFlight;
 use health::HealthChecks;
@@ -262,7 +262,7 @@ impl StateMachine {
     }
 
     /// The outcomes in the entry in flight.
-    fn sent(&self) -> Option<&stats::delta::PendingDelta> {
+    fn sent(&self) -> Option<&Delta<Moment>> {
         self.in_flight.as_ref().map(|in_flight| &in_flight.sent.delta)
     }
 

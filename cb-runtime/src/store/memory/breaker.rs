@@ -10,7 +10,7 @@ use super::failing::Failing;
 use super::notices::Notices;
 use super::role::StoredLeader;
 use super::settings::StoredSettings;
-use crate::clock::micros;
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{
     CountWindowRequest, CountWindowView, Counts, Detail, Entry, FleetRow, IDLE, LeaseId, LeaseRequest,
@@ -33,9 +33,7 @@ pub(super) struct StoredBreaker {
     reset_timeout_us: u64,
     attempt: u32,
     counts: Counts,
-    success_at: Option<u64>,
-    /// (instant, count), oldest first.
-    failures: Vec<(u64, u64)>,
+    streak: Streak<Moment>,
     /// The time of each failing node's latest failure.
     failing: Failing,
     /// By (length, width).
@@ -89,7 +87,7 @@ impl StoredBreaker {
     }
 
     pub(super) fn streak(&self) -> u64 {
-        self.failures.iter().fold(0, |sum: u64, &(_, count)| sum.saturating_add(count)).min(MAX_COUNT)
+        self.streak.len()
     }
 
     /// It has been written to, so it must not be dropped.
@@ -209,7 +207,7 @@ impl StoredBreaker {
             return false;
         }
         self.kept = true;
-        self.counts.add(&entry.delta.counts);
+        self.counts = self.counts.plus(entry.delta.counts);
         let failed_at = entry.delta.failure_age_us().map(|age| when.base.saturating_sub(age));
         self.last_failure_at = self.last_failure_at.max(failed_at);
         if let Some(age) = entry.delta.failure_age_us().filter(|_| entry.failing) {
@@ -217,15 +215,15 @@ impl StoredBreaker {
         }
         let has_failures = entry.delta.streak.failures.iter().any(|&(_, count)| count > 0);
         let pairs = if has_failures { entry.streak_pairs() } else { MAX_STREAK };
-        self.merge_run(&entry.delta.streak, pairs, when.base);
+        self.merge_streak(&entry.delta.streak, pairs, when.base);
         if let Some(ask) = entry.window {
             self.merge_buckets(ask, &entry.delta.buckets, when);
         }
         if let Some(ask) = entry.last
-            && entry.delta.calls.iter().any(|&(_, count)| count > 0)
+            && entry.delta.calls.len() > 0
         {
-            let last = self.lasts.entry(ask.calls).or_default();
-            let failed_at = last.append(&entry.delta.calls, u64::from(ask.calls));
+            let last = self.lasts.entry(ask.calls).or_insert_with(|| StoredCountWindow::new(ask.calls));
+            let failed_at = last.append(&entry.delta.calls);
             if let Some(place) = failed_at.filter(|_| entry.failing) {
                 last.failing.note(instance, place);
             }
@@ -240,11 +238,11 @@ impl StoredBreaker {
         }
         if !when.retry {
             self.kept = true;
-            self.counts.add(&entry.counts);
+            self.counts = self.counts.plus(entry.counts);
             let failed_at = entry.failure_age_us.map(|age| when.base.saturating_sub(age));
             self.last_failure_at = self.last_failure_at.max(failed_at);
-            let streak = Streak { success_age_us: entry.success_age_us, failures: Vec::new() };
-            self.merge_run(&streak, MAX_STREAK, when.base);
+            let streak = Streak { success: entry.success_age_us, failures: Vec::new() };
+            self.merge_streak(&streak, MAX_STREAK, when.base);
             if let Some(ask) = entry.window {
                 self.merge_buckets(ask, &entry.buckets, when);
             }
@@ -266,11 +264,11 @@ impl StoredBreaker {
 
     /// At the end of an exchange: notes whether there is a streak, which the answers to reports then show.
     pub(super) fn note_streak(&mut self) {
-        self.streak_seen = self.state() == State::Closed && !self.failures.is_empty();
+        self.streak_seen = self.state() == State::Closed && !self.streak.failures.is_empty();
     }
 
     pub(super) fn success_age_us(&self, now: u64) -> Option<u64> {
-        self.success_at.map(|at| now.saturating_sub(at))
+        self.streak.success.map(|at| now.saturating_sub(at.0))
     }
 
     /// Removes a node from the failing ones, because its instance shuts down.
@@ -305,25 +303,22 @@ impl StoredBreaker {
         }
     }
 
-    fn merge_run(&mut self, streak: &Streak, pairs: usize, base: u64) {
-        let success_at = streak.success_age_us.map(|age| base.saturating_sub(age));
-        self.success_at = self.success_at.max(success_at);
-        let more = streak.failures.iter().filter(|&&(_, count)| count > 0);
-        self.failures.extend(more.map(|&(age, count)| (base.saturating_sub(age), count)));
-        self.failures.retain(|&(at, _)| Some(at) >= self.success_at);
-        self.failures.sort_by_key(|&(at, _)| at);
-        self.failures.dedup_by(|later, earlier| {
+    fn merge_streak(&mut self, more: &Streak, pairs: usize, base: u64) {
+        let at = |age: u64| Moment(base.saturating_sub(age));
+        let streak = &mut self.streak;
+        streak.success = streak.success.max(more.success.map(at));
+        let failures = more.failures.iter().filter(|&&(_, count)| count > 0);
+        streak.failures.extend(failures.map(|&(age, count)| (at(age), count)));
+        streak.failures.retain(|&(at, _)| Some(at) >= streak.success);
+        streak.failures.sort_by_key(|&(at, _)| at);
+        streak.failures.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
             if same {
                 earlier.1 = earlier.1.saturating_add(later.1).min(MAX_COUNT);
             }
             same
         });
-        let beyond = self.failures.len().saturating_sub(pairs);
-        let older: u64 = self.failures.drain(..beyond).map(|(_, count)| count).sum();
-        if let Some(oldest) = self.failures.first_mut() {
-            oldest.1 = oldest.1.saturating_add(older).min(MAX_COUNT);
-        }
+        streak.bound(pairs);
     }
 
     fn merge_buckets(&mut self, ask: WindowRequest, buckets: &[(u64, Counts)], when: When) {
@@ -338,7 +333,8 @@ impl StoredBreaker {
             let window = self.windows.entry((ask.length_us, ask.width_us)).or_default();
             window.merged_at = when.now;
             window.buckets.retain(|&bucket, _| bucket >= first);
-            window.buckets.entry(bucket).or_default().add(counts);
+            let sum = window.buckets.entry(bucket).or_default();
+            *sum = sum.plus(*counts);
         }
     }
 
@@ -431,7 +427,7 @@ impl StoredBreaker {
         let reason = cut(&to.reason);
         let remaining_us = to.state.remaining(to.remaining_us, reset_timeout_us);
         let wins = if proposal.force {
-            let nothing_counted = self.counts.is_nothing() && self.failures.is_empty();
+            let nothing_counted = self.counts.is_nothing() && self.streak.failures.is_empty();
             let changes_nothing = current.state == to.state
                 && current.reason == reason
                 && current.remaining_us.is_none()
@@ -487,12 +483,12 @@ mod tests {
             steps in prop::collection::vec((prop::option::of(0..60_u64), prop::collection::vec(0..60_u64, 0..4)), 1..20),
         ) {
             let (mut whole, mut bounded) = (StoredBreaker::default(), StoredBreaker::default());
-            for (success_age_us, mut ages) in steps {
+            for (success, mut ages) in steps {
                 ages.sort_unstable_by(|one, other| other.cmp(one));
-                ages.retain(|age| success_age_us.is_none_or(|success| *age <= success));
-                let streak = Streak { success_age_us, failures: ages.iter().map(|age| (*age, 1)).collect() };
-                whole.merge_run(&streak, MAX_STREAK, 100);
-                bounded.merge_run(&streak, limit, 100);
+                ages.retain(|age| success.is_none_or(|success| *age <= success));
+                let streak = Streak { success, failures: ages.iter().map(|age| (*age, 1)).collect() };
+                whole.merge_streak(&streak, MAX_STREAK, 100);
+                bounded.merge_streak(&streak, limit, 100);
                 let reached = |breaker: &StoredBreaker| breaker.streak() >= limit as u64;
                 prop_assert_eq!(reached(&bounded), reached(&whole));
             }
