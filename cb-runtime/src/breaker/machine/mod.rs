@@ -8,9 +8,12 @@
 //! Every method takes the time as a [`Now`]. What the shell around the machine has to do is collected in
 //! [`Effects`].
 
+mod adoption;
 mod agenda;
-mod exchange;
+mod answer;
+mod entry;
 pub(crate) mod health;
+mod lapse;
 mod notice;
 pub(crate) mod policy;
 mod probes;
@@ -28,7 +31,7 @@ use crate::config::{Health, Settings};
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, LeaseId, Proposal, Record};
 pub(crate) use agenda::{Agenda, Cadence, PACE, Want};
-use exchange::InFlight;
+use entry::InFlight;
 use health::HealthChecks;
 use notice::Notice;
 use policy::TripInput;
@@ -222,6 +225,10 @@ impl StateMachine {
     /// The epoch of the confirmed record.
     pub(crate) fn epoch(&self) -> u64 {
         self.confirmed.as_ref().map_or(0, |confirmed| confirmed.record.epoch)
+    }
+
+    fn confirmed_state(&self) -> State {
+        self.confirmed.as_ref().map_or(State::Closed, DatedRecord::state)
     }
 
     pub(crate) fn is_local(&self) -> bool {
