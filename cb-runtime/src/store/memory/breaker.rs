@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::When;
 use super::count_window::StoredCountWindow;
 use super::failing::Failing;
+use super::leases::StoredLeases;
 use super::notices::Notices;
 use super::role::StoredLeader;
 use super::settings::StoredSettings;
+use super::time_window::StoredTimeWindows;
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{
@@ -36,12 +37,10 @@ pub(super) struct StoredBreaker {
     streak: Streak<Moment>,
     /// The time of each failing node's latest failure.
     failing: Failing,
-    /// By (length, width).
-    windows: BTreeMap<(u64, u64), StoredWindow>,
+    windows: StoredTimeWindows,
     /// By their length in calls.
     lasts: BTreeMap<u32, StoredCountWindow>,
-    /// Their expiry times.
-    leases: BTreeMap<(Arc<str>, LeaseId), u64>,
+    leases: StoredLeases,
     role: StoredLeader,
     opened_at: Option<u64>,
     last_failure_at: Option<u64>,
@@ -56,13 +55,6 @@ pub(super) struct StoredBreaker {
     used_at: u64,
 }
 
-#[derive(Default)]
-#[cfg_attr(test, derive(Clone))]
-struct StoredWindow {
-    buckets: BTreeMap<u64, Counts>,
-    merged_at: u64,
-}
-
 impl StoredBreaker {
     pub(super) fn state(&self) -> State {
         self.state.unwrap_or(State::Closed)
@@ -73,11 +65,10 @@ impl StoredBreaker {
     }
 
     pub(super) fn detail(&self, now: u64) -> Detail {
-        let leases = self.leases.values().filter(|until| **until > now).count();
         Detail {
             opened_at_us: self.opened_at,
             last_failure_at_us: self.last_failure_at,
-            probes: u32::try_from(leases).unwrap_or(u32::MAX),
+            probes: self.leases.held(now),
             leader: self.role.holder(now).map(ToString::to_string),
         }
     }
@@ -217,7 +208,7 @@ impl StoredBreaker {
         let pairs = if has_failures { entry.streak_pairs() } else { MAX_STREAK };
         self.merge_streak(&entry.delta.streak, pairs, when.base);
         if let Some(ask) = entry.window {
-            self.merge_buckets(ask, &entry.delta.buckets, when);
+            self.windows.merge(ask, &entry.delta.buckets, when);
         }
         if let Some(ask) = entry.last
             && entry.delta.calls.len() > 0
@@ -244,7 +235,7 @@ impl StoredBreaker {
             let streak = Streak { success: entry.success_age_us, failures: Vec::new() };
             self.merge_streak(&streak, MAX_STREAK, when.base);
             if let Some(ask) = entry.window {
-                self.merge_buckets(ask, &entry.buckets, when);
+                self.windows.merge(ask, &entry.buckets, when);
             }
         }
         self.streak_seen && entry.by_streak
@@ -321,54 +312,13 @@ impl StoredBreaker {
         streak.bound(pairs);
     }
 
-    fn merge_buckets(&mut self, ask: WindowRequest, buckets: &[(u64, Counts)], when: When) {
-        let first = first_bucket(ask, when.now);
-        // Longer than its length: what is in it is of no use any more.
-        self.windows.retain(|&(length, _), window| when.now - window.merged_at <= length + micros(MARGIN));
-        for (age, counts) in buckets {
-            let bucket = when.base.saturating_sub(*age) / ask.width_us;
-            if bucket < first || counts.is_nothing() {
-                continue;
-            }
-            let window = self.windows.entry((ask.length_us, ask.width_us)).or_default();
-            window.merged_at = when.now;
-            window.buckets.retain(|&bucket, _| bucket >= first);
-            let sum = window.buckets.entry(bucket).or_default();
-            *sum = sum.plus(*counts);
-        }
-    }
-
     pub(super) fn window(&self, ask: WindowRequest, now: u64) -> WindowView {
-        let first = first_bucket(ask, now).max(ask.since);
-        match self.windows.get(&(ask.length_us, ask.width_us)) {
-            None => WindowView::default(),
-            Some(window) => WindowView {
-                buckets: window.buckets.range(first..).map(|(&bucket, &counts)| (bucket, counts)).collect(),
-            },
-        }
+        self.windows.view(ask, now)
     }
 
     /// Removes lapsed leases, and releases and renews this instance's.
     pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseRequest, now: u64) {
-        self.leases.retain(|_, until| *until > now);
-        if ask.is_nothing() {
-            return;
-        }
-        // A lease that ends so far ahead was taken before the clock was set back: it ends after one more
-        // term.
-        let term = ask.term_us.min(MAX_SPAN_US);
-        let far = now.saturating_add(2 * term);
-        for until in self.leases.values_mut().filter(|until| term > 0 && **until > far) {
-            *until = now + term;
-        }
-        for &id in &ask.release {
-            self.leases.remove(&(instance.clone(), id));
-        }
-        for &id in &ask.renew {
-            if let Some(until) = self.leases.get_mut(&(instance.clone(), id)) {
-                *until = now + ask.term_us.min(MAX_SPAN_US);
-            }
-        }
+        self.leases.settle(instance, ask, now);
     }
 
     /// The granted ids; and if some were denied, the time until the first held lease expires.
@@ -378,21 +328,10 @@ impl StoredBreaker {
         ask: &LeaseRequest,
         now: u64,
     ) -> (Vec<LeaseId>, Option<u64>) {
-        if self.state() != State::HalfOpen {
-            return (Vec::new(), None);
+        match self.state() {
+            State::HalfOpen => self.leases.hand_out(instance, ask, now),
+            _ => (Vec::new(), None),
         }
-        let mut granted = Vec::new();
-        for &id in &ask.want {
-            let lease = (instance.clone(), id);
-            if self.leases.contains_key(&lease) || self.leases.len() < ask.limit as usize {
-                self.leases.insert(lease, now + ask.term_us.min(MAX_SPAN_US));
-                granted.push(id);
-            }
-        }
-        let denied = granted.len() < ask.want.len();
-        let first = self.leases.values().min().filter(|_| denied);
-        let wait = first.map(|until| until.saturating_sub(now));
-        (granted, wait)
     }
 
     pub(super) fn take_role(&mut self, instance: &Arc<str>, term_us: u64, now: u64) {
@@ -456,15 +395,6 @@ impl StoredBreaker {
         }
         wins
     }
-}
-
-/// The time for which a window is kept in addition to its length, as in Redis.
-const MARGIN: Duration = Duration::from_secs(600);
-
-/// The oldest bucket that is in the window now.
-fn first_bucket(ask: WindowRequest, now: u64) -> u64 {
-    let buckets = ask.length_us.div_ceil(ask.width_us);
-    (now / ask.width_us + 1).saturating_sub(buckets)
 }
 
 #[cfg(test)]

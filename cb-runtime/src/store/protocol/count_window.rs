@@ -80,6 +80,7 @@ impl CountWindow {
 impl FromIterator<(OutcomeKind, u64)> for CountWindow {
     fn from_iter<T: IntoIterator<Item = (OutcomeKind, u64)>>(runs: T) -> Self {
         let runs: VecDeque<_> = runs.into_iter().collect();
-        CountWindow { len: runs.iter().map(|(_, n)| n).sum(), runs, most: u64::MAX }
+        let len = runs.iter().fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
+        CountWindow { runs, len, most: u64::MAX }
     }
 }
