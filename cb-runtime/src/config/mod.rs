@@ -128,8 +128,8 @@ settings! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub struct BreakerConfig {
-        /// Opens after this many consecutive failures, counted fleet-wide. Default: 5, or off if only a rate or a
-        /// strategy is set.
+        /// Opens after this many consecutive failures, counted fleet-wide. Default: 5, or off if only a rate
+        /// or a strategy is set.
         failure_threshold: u32,
         /// Opens when at least this share, in (0, 1], of the calls in the window failed. Default: off.
         failure_rate_threshold: f64,
@@ -141,22 +141,22 @@ settings! {
         /// time window. The order of calls is exact within an instance; calls of several instances are in the
         /// order in which they were reported.
         window_calls: u32,
-        /// Rates are evaluated only once the window holds this many calls. Default: 10, or `window_calls` if that
-        /// is less. A lower layer's value is limited to an upper layer's `window_calls`, too.
+        /// Rates are evaluated only once the window holds this many calls. Default: 10, or `window_calls` if
+        /// that is less. A lower layer's value is limited to an upper layer's `window_calls`, too.
         minimum_calls: u32,
-        /// Calls that take longer are slow, whether they succeed or fail. Default: off. Durations are measured
-        /// only if this is set.
+        /// Calls that take longer are slow, whether they succeed or fail. Default: off. Durations are
+        /// measured only if this is set.
         #[serde(default, deserialize_with = "span")]
         slow_call_duration: Duration,
-        /// Opens when at least this share, in (0, 1], of the calls in the window was slow. It also applies to the
-        /// probes of a half-open circuit. Needs `slow_call_duration`. Default: off.
+        /// Opens when at least this share, in (0, 1], of the calls in the window was slow. It also applies to
+        /// the probes of a half-open circuit. Needs `slow_call_duration`. Default: off.
         slow_call_rate_threshold: f64,
         #[serde(skip)]
         strategy: Strategy,
         /// The fleet opens only if failures come from at least this many nodes (see
         /// [`node`](crate::RegistryBuilder::node)). An instance that alone sees failures opens only its own
-        /// breaker. Slow successes do not count toward the quorum; each instance opens on them locally. Default:
-        /// 1; at most 32.
+        /// breaker. Slow successes do not count toward the quorum; each instance opens on them locally.
+        /// Default: 1; at most 32.
         min_failing_instances: u32,
         /// The time from open to half-open. Default: 30 s.
         #[serde(default, deserialize_with = "span")]
@@ -168,21 +168,22 @@ settings! {
         /// The number of successful probes that close the circuit. Default: 3.
         success_threshold: u32,
         /// Closes the circuit if at least this share, in (0, 1], of its probes succeeds, and opens it again
-        /// otherwise. The share is evaluated once `success_threshold` probes have ended (`half_open_max_calls` if
-        /// that is not set). Default: off; the first failed probe opens the circuit.
+        /// otherwise. The share is evaluated once `success_threshold` probes have ended
+        /// (`half_open_max_calls` if that is not set). Default: off; the first failed probe opens the
+        /// circuit.
         recovery_rate: f64,
-        /// The time after a recovery in which the closed circuit admits a share of the calls that grows evenly
-        /// from a tenth to all. A trip in that time uses the next step of the `backoff`. Default: off.
+        /// The time after a recovery in which the closed circuit admits a share of the calls that grows
+        /// evenly from a tenth to all. A trip in that time uses the next step of the `backoff`. Default: off.
         #[serde(default, deserialize_with = "span")]
         ramp_up: Duration,
         #[serde(skip)]
         health_check: HealthCheck,
-        /// The time from the opening to the first health check, and between checks. Default: 5 s. It grows over
-        /// consecutive failed checks by the [`backoff`](Self::backoff).
+        /// The time from the opening to the first health check, and between checks. Default: 5 s. It grows
+        /// over consecutive failed checks by the [`backoff`](Self::backoff).
         #[serde(default, deserialize_with = "span")]
         health_check_interval: Duration,
-        /// The interval of health checks while the circuit is closed. A failed one opens the circuit. Default:
-        /// off.
+        /// The interval of health checks while the circuit is closed. A failed one opens the circuit.
+        /// Default: off.
         ///
         /// With it, every instance asks for the leader lease about once a second, even without calls.
         #[serde(default, deserialize_with = "span")]

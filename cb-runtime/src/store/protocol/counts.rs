@@ -73,7 +73,8 @@ pub(crate) struct Delta<At = u64> {
     /// or dropped if it is older than the window.
     #[serde(serialize_with = "json::buckets", skip_serializing_if = "json::no_buckets")]
     pub(crate) buckets: Vec<(At, Counts)>,
-    /// For the count window: outcomes in the order in which calls ended. Those beyond [`CountWindowRequest::calls`](super::CountWindowRequest::calls) may be left out.
+    /// For the count window: outcomes in the order in which calls ended. Those beyond
+    /// [`CountWindowRequest::calls`](super::CountWindowRequest::calls) may be left out.
     #[serde(serialize_with = "json::calls", skip_serializing_if = "json::no_calls")]
     pub(crate) calls: CountWindow,
 }

@@ -11,7 +11,7 @@ use crate::store::{Detail, FleetRow, Load};
 
 /// The number of breakers per call of the script `read`, so that the overview of a large fleet does not block
 /// the server.
-const ROWS_AT_ONCE: usize = 100;
+pub(super) const ROWS_AT_ONCE: usize = 100;
 
 impl RedisStore {
     /// The position of the stream, and the requested names as they are in keys.
