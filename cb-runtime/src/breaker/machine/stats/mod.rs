@@ -289,13 +289,11 @@ impl CallStats {
 
     /// Begins a new epoch. Outcomes since this instance's own decision for that state stay.
     pub(super) fn begin_epoch(&mut self) {
-        self.unsent = match self.next.take() {
-            Some(next) => next,
-            None => {
-                self.forget_own();
-                self.empty()
-            }
-        };
+        let next = self.next.take();
+        if next.is_none() {
+            self.forget_own();
+        }
+        self.unsent = next.unwrap_or_else(|| self.empty());
         self.fleet = Counts::default();
         self.streak = 0;
         self.success_at = None;
