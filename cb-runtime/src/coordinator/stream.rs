@@ -71,8 +71,7 @@ pub(crate) struct Stream {
 impl Position {
     /// Whether another event has this number: the store was restored, and has gone on since.
     fn is_replaced_by(&self, other: &Position) -> bool {
-        let place = |position: &Position| (position.incarnation.clone(), position.number);
-        place(self) == place(other) && self.id != other.id
+        self.incarnation == other.incarnation && self.number == other.number && self.id != other.id
     }
 
     /// What it means that the next event to be read has this position.
