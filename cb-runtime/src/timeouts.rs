@@ -48,12 +48,16 @@ impl Timeouts {
         self.longest_us.store(micros(span).max(before - before / 8), Ordering::Relaxed);
     }
 
+    /// The longest of the latest answer times.
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
+    }
+
     /// For an answer, or a connection attempt: the store counts as lost after it. A store that is slow is not
     /// one that is lost: the limit leaves room for a first slow answer, and grows with the answer times, to
     /// five times the response timeout. 0.8 s to 2 s by default.
     pub(crate) fn loss(&self) -> Duration {
-        let longest = Duration::from_micros(self.longest_us.load(Ordering::Relaxed));
-        (longest * 4).clamp(self.response * 2, self.response * 5)
+        (self.longest() * 4).clamp(self.response * 2, self.response * 5)
     }
 
     /// For the fleet's states, while a new registry is built: 0.5 s by default.

@@ -48,6 +48,8 @@ pub(crate) struct Now {
     pub(crate) skew: u64,
     /// The store answers, and this breaker's keys in it can be used.
     pub(crate) store_up: bool,
+    /// The longest of the store's latest answer times.
+    pub(crate) answer_time: Duration,
     /// A random number in [0, 1), for jitter.
     pub(crate) random: f64,
 }

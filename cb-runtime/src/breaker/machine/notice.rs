@@ -13,9 +13,10 @@ use crate::store::{Counts, NOTICE};
 
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
-/// By this time after a notice, all instances have reported what they had counted before it.
+/// By this time and an answer time after a notice, all instances have reported what they had counted before
+/// it: they review the breaker every [`PACE`](super::PACE).
 const SETTLING: Duration = Duration::from_millis(130);
-/// A decision waits no longer than this for a notice that the store does not give.
+/// A decision waits no longer than this and two answer times for a notice that the store does not give.
 const NO_NOTICE: Duration = Duration::from_millis(250);
 
 /// The latest notice of a breaker, as this instance knows it.
@@ -38,12 +39,13 @@ impl Notice {
     }
 
     /// Whether the fleet's counts of `received_at` may lack reports that the notice has asked for.
-    fn awaits_reports(&mut self, received_at: Option<Moment>, now: Moment) -> bool {
+    fn awaits_reports(&mut self, received_at: Option<Moment>, now: Now) -> bool {
+        let Now { at: now, answer_time, .. } = now;
         let since = *self.awaited_since.get_or_insert(now);
         let received_after = |at: Moment| received_at.is_some_and(|received| received >= at);
-        let settled = self.given_at.is_some_and(|at| received_after(at.after(SETTLING)));
+        let settled = self.given_at.is_some_and(|at| received_after(at.after(SETTLING + answer_time)));
         let is_fresh = received_at.is_some_and(|at| now.since(at) <= FRESH);
-        let given_up = now.since(since) >= NO_NOTICE && received_after(since);
+        let given_up = now.since(since) >= NO_NOTICE + 2 * answer_time && received_after(since);
         !(settled && is_fresh || given_up)
     }
 
@@ -76,7 +78,7 @@ impl StateMachine {
     /// are not enough for it.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
         let rests_on_others = now.store_up && self.stats.has_time_window() && !self.decides_alone(now);
-        rests_on_others && self.notice.awaits_reports(self.received_at, now.at)
+        rests_on_others && self.notice.awaits_reports(self.received_at, now)
     }
 
     /// This instance's own counts are enough for a decision, and it knows of hardly any others. (The edges of
@@ -86,5 +88,44 @@ impl StateMachine {
         let total = |counts: Counts| counts.successes + counts.failures;
         let others = total(self.trip_input(now).window).saturating_sub(total(own.window));
         others <= total(own.window) / 8 && policy::trip(&self.settings, &own, 1).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn now(millis: u32, answer_time: Duration) -> Now {
+        let at = Moment(1_000_000).after(MS * millis);
+        Now { at, skew: 0, store_up: true, answer_time, random: 0.0 }
+    }
+
+    /// The first moments, in milliseconds after a decision began to wait, at which it waits no longer: with
+    /// a notice at once, and without one. Counts are received all the time.
+    fn waits(answer_time: Duration) -> [u32; 2] {
+        [Some(now(0, answer_time).at), None].map(|given_at| {
+            let mut notice = Notice { given_at, ..Notice::default() };
+            let is_over = |millis: &u32| {
+                let now = now(*millis, answer_time);
+                !notice.awaits_reports(Some(now.at), now)
+            };
+            (0..10_000).find(is_over).expect("every wait ends")
+        })
+    }
+
+    #[test]
+    fn waits_for_reports_follow_the_answer_times() {
+        assert_eq!(waits(Duration::ZERO), [130, 250]);
+        assert_eq!(waits(MS * 450), [580, 1150]);
+    }
+
+    #[test]
+    fn counts_from_before_the_reports_are_not_enough() {
+        let mut notice = Notice { given_at: Some(now(0, MS).at), ..Notice::default() };
+        assert!(notice.awaits_reports(Some(now(100, MS).at), now(140, MS)));
+        assert!(!notice.awaits_reports(Some(now(135, MS).at), now(140, MS)));
+        assert!(notice.awaits_reports(Some(now(135, MS).at), now(400, MS)), "they are older than FRESH");
     }
 }

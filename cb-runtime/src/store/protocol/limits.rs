@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// An unused breaker is forgotten after this time; see "What a store lets go".
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
+/// A store that nobody uses knows for this long which events it has had: an instance that was away can then
+/// tell what has expired from what was lost.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest reason, in bytes. A longer one is cut between two characters.
 pub(crate) const MAX_REASON: usize = 200;
 /// The limit of sums: the largest integer that a Lua number represents exactly.

@@ -21,6 +21,9 @@ local MAX_FAILING = 32
 local MAX_ROLE_TERM = 300000000
 local MAX_SETTINGS = 600
 local IDLE = 3600
+-- `meta` lives for this long after its last use, so that an instance that was away can tell what has expired
+-- from what was lost.
+local REMEMBERED = 604800
 local SAID_FOR = 180
 local NOTICE = 10
 local MAX_NOTICES = 5
@@ -410,8 +413,8 @@ local function forget_lapsed(held, names, prefix)
   end
 end
 
--- The shared keys expire an hour after the last breaker has left `held`. `meta` holds the position of the
--- stream, and expires with it.
+-- The shared keys expire an hour after the last breaker has left `held`; `meta`, which holds the position of the
+-- stream, a week after.
 local function keep(meta, held, names, prefix)
   forget_lapsed(held, names, prefix)
   local count = mended(held, function() return redis.pcall('ZCARD', held) end,
@@ -424,7 +427,7 @@ local function keep(meta, held, names, prefix)
   local last = redis.pcall('ZRANGE', held, -1, -1, 'WITHSCORES')
   local ends = not failure(last) and last[2] and tonumber(last[2]) or 0
   local left = math.ceil(max(ends / 1000 - now / 1000000, 0))
-  for key, life in pairs({ [meta] = max(IDLE, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
+  for key, life in pairs({ [meta] = max(REMEMBERED, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
     if left > MAX_SPAN then
       redis.pcall('PERSIST', key)
     else
