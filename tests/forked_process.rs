@@ -42,6 +42,8 @@ fn caller_in_a_forked_process_does_not_wait_for_ever() {
         || breaker.state() == State::Open && !breaker.snapshot().local && breaker.snapshot().epoch == 1;
     wait_until(PATIENCE, "the store knows that it is open", is_shared);
 
+    // The coordinator has nothing to do until its heartbeat, and holds no lock that the child would inherit.
+    std::thread::sleep(Duration::from_millis(200));
     let child = match fork().expect("a process can be forked") {
         Fork::Child => {
             let result = catch_unwind(AssertUnwindSafe(|| probe_in_child(&breaker)));
