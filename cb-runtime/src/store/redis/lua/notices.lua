@@ -1,5 +1,5 @@
 -- Notices: a stream of the names of breakers of which all instances are to report without delay. A breaker's
--- hash holds noticed_us, when that was last asked for; meta holds noticed, "<second>|<notices in it>".
+-- hash holds noticed_us, the time of its latest notice; meta holds noticed, "<second>|<notices in it>".
 local NOTICE_FIELDS = { 'noticed_us' }
 local KEPT_NOTICES = 100
 

@@ -70,7 +70,7 @@ async fn closed_and_open_breakers_live_for_an_hour_and_overrides_until_they_are_
     let store = store(&server);
     let counting = Entry { window: Some(WINDOW), ..counting("x", 1, 1) };
     let buckets = vec![(0, counting.delta.counts)];
-    let streak = Streak { success_age_us: None, failures: vec![(0, 1)] };
+    let streak = Streak { success: None, failures: vec![(0, 1)] };
     let counting = Entry { delta: Delta { streak, buckets, ..counting.delta }, ..counting };
     say(&store, counting.clone()).await;
     let (hour, week) = (3590..=3600, 604_790..=604_800);
@@ -136,7 +136,7 @@ async fn count_window_expires_an_hour_after_its_last_use() {
     let asking = || Entry { last: Some(CountWindowRequest { calls: 10, since: 0 }), ..about("x") };
     say(&store, asking()).await;
     assert_eq!(server.cli(&["KEYS", "*:n:*"]), "", "to ask after them does not make them");
-    let calls = vec![(OutcomeKind { failed: true, slow: false }, 1)];
+    let calls = [(OutcomeKind { failed: true, slow: false }, 1)].into_iter().collect();
     let delta = Delta { calls, ..Delta::default() };
     say(&store, Entry { delta, ..asking() }).await;
     assert!(hour.contains(&ttl(&server, key)));
@@ -245,7 +245,7 @@ async fn exchange_of_successes_costs_few_commands_inside_the_script() {
     let many = |count: usize, window: Option<WindowRequest>| {
         let entry = |i| {
             let buckets = vec![(0, counting("", 3, 0).delta.counts)];
-            let streak = Streak { success_age_us: Some(0), failures: vec![] };
+            let streak = Streak { success: Some(0), failures: vec![] };
             let delta = Delta { streak, buckets, ..counting("", 3, 0).delta };
             let since = if window.is_some() { u64::MAX } else { 0 };
             let window = window.map(|ask| WindowRequest { since, ..ask });

@@ -37,7 +37,10 @@ fn asking(calls: u32, since: u64) -> Entry {
 }
 
 fn appending(calls: u32, outcomes: &[(OutcomeKind, u64)]) -> Entry {
-    Entry { delta: Delta { calls: outcomes.to_vec(), ..Delta::default() }, ..asking(calls, 0) }
+    Entry {
+        delta: Delta { calls: outcomes.iter().copied().collect(), ..Delta::default() },
+        ..asking(calls, 0)
+    }
 }
 
 async fn append(
