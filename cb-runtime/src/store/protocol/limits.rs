@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// An unused breaker is forgotten after this time; see "What a store lets go".
+/// An unused breaker expires after this time; see "Expiry" in `store`.
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
-/// A store that nobody uses knows for this long which events it has had: an instance that was away can then
-/// tell what has expired from what was lost.
+/// An unused store remembers for this time which events it has had. An instance that was away can then tell
+/// expired states from lost ones.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest reason, in bytes. A longer one is cut between two characters.
 pub(crate) const MAX_REASON: usize = 200;

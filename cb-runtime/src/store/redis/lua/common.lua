@@ -413,8 +413,8 @@ local function forget_lapsed(held, names, prefix)
   end
 end
 
--- The shared keys expire an hour after the last breaker has left `held`; `meta`, which holds the position of the
--- stream, a week after.
+-- The shared keys expire an hour after the last breaker has left `held`; `meta`, which holds the position
+-- of the stream, a week after.
 local function keep(meta, held, names, prefix)
   forget_lapsed(held, names, prefix)
   local count = mended(held, function() return redis.pcall('ZCARD', held) end,
