@@ -331,7 +331,7 @@ async fn thousand_names_with_count_windows_that_only_succeed_leave_no_key_of_the
     let server = RedisServer::start();
     let store = store(&server);
     let once = |i: usize, failed: bool| {
-        let calls = vec![(OutcomeKind { failed, slow: false }, 1)];
+        let calls = std::iter::once((OutcomeKind { failed, slow: false }, 1)).collect();
         let entry = counting(&format!("tenant-{i}"), u64::from(!failed), u64::from(failed));
         let last = Some(CountWindowRequest { calls: 10, since: 0 });
         Entry { delta: Delta { calls, ..entry.delta }, last, ..entry }
