@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -94,6 +94,11 @@ impl RegistryContext {
 
     pub(crate) fn with_shared_store(self, has_shared_store: bool) -> Self {
         RegistryContext { has_shared_store, ..self }
+    }
+
+    /// See [`Now::reports_within`](super::machine::Now::reports_within).
+    pub(crate) fn reports_within(&self) -> Option<Duration> {
+        self.has_shared_store.then(|| self.timeouts.reports())
     }
 
     /// The estimated time of the store's clock.

@@ -9,7 +9,9 @@ use super::stats::SentDelta;
 use super::{Now, Override, StateMachine, Wake, policy};
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::{Counts, Delta, Entry, IDLE, LeaseId, LeaseRequest, Proposal, Record, Reported, View};
+use crate::store::{
+    Counts, Delta, Entry, IDLE, LeaseId, LeaseRequest, NOTICE, Proposal, Record, Reported, View,
+};
 
 /// The reason for the end of a state that has lapsed, or whose end this instance has missed.
 const ENDED_UNNOTICED: &str = "the store no longer holds the previous state";
@@ -223,6 +225,9 @@ impl StateMachine {
         self.adopt_answer(&view.record, in_flight, now.at);
         self.stats.receive(&in_flight.sent, view, store_now, now.at);
         self.received_at = Some(now.at);
+        if let Some(age) = view.notice_age_us.filter(|age| *age < micros(NOTICE)) {
+            self.take_notice(Moment(now.at.0.saturating_sub(age)));
+        }
         let proposed = in_flight.proposed.is_some();
         match self.local.as_ref().map(|local| local.scope) {
             None => self.judge(Now { store_up: true, ..now }),

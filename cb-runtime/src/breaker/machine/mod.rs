@@ -45,6 +45,9 @@ pub(crate) struct Now {
     pub(crate) skew: u64,
     /// The store answers, and this breaker's keys in it can be used.
     pub(crate) store_up: bool,
+    /// The time in which all instances report a breaker after a notice; `None` if no other instance uses the
+    /// store.
+    pub(crate) reports_within: Option<Duration>,
     /// A random number in [0, 1), for jitter.
     pub(crate) random: f64,
 }

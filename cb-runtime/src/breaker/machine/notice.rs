@@ -9,14 +9,12 @@ use std::time::Duration;
 use super::{Now, StateMachine, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, NOTICE};
+use crate::store::NOTICE;
 
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
-/// By this time after a notice, all instances have reported what they had counted before it.
-const SETTLING: Duration = Duration::from_millis(130);
-/// A decision waits no longer than this for a notice that the store does not give.
-const NO_NOTICE: Duration = Duration::from_millis(250);
+/// A decision waits this much longer for a notice that the store does not give.
+const NO_NOTICE: Duration = Duration::from_millis(400);
 
 /// The latest notice of a breaker, as this instance knows it.
 #[derive(Debug, Default)]
@@ -37,14 +35,16 @@ impl Notice {
         self.given_at.is_some_and(|at| now.since(at) < NOTICE / 2)
     }
 
-    /// Whether the fleet's counts of `received_at` may lack reports that the notice has asked for.
-    fn awaits_reports(&mut self, received_at: Option<Moment>, now: Moment) -> bool {
+    /// Whether the fleet's counts of `received_at` may lack reports that the notice has asked for, which
+    /// arrive within `reports`.
+    fn awaits_reports(&mut self, received_at: Option<Moment>, reports: Duration, now: Moment) -> bool {
         let since = *self.awaited_since.get_or_insert(now);
         let received_after = |at: Moment| received_at.is_some_and(|received| received >= at);
-        let settled = self.given_at.is_some_and(|at| received_after(at.after(SETTLING)));
         let is_fresh = received_at.is_some_and(|at| now.since(at) <= FRESH);
-        let given_up = now.since(since) >= NO_NOTICE && received_after(since);
-        !(settled && is_fresh || given_up)
+        match self.given_at {
+            Some(at) if self.is_on(now) => !(received_after(at.after(reports)) && is_fresh),
+            _ => now.since(since) < NO_NOTICE + reports || !received_after(since),
+        }
     }
 
     /// No decision waits any more.
@@ -54,9 +54,9 @@ impl Notice {
 }
 
 impl StateMachine {
-    /// Handles a notice from the store.
-    pub(crate) fn take_notice(&mut self, now: Now) {
-        self.notice.given_at = Some(now.at);
+    /// Handles a notice, which the store has given at this time.
+    pub(crate) fn take_notice(&mut self, given_at: Moment) {
+        self.notice.given_at = self.notice.given_at.max(Some(given_at));
     }
 
     /// Whether to request a notice: the fleet's counts are near a limit, and other instances may not know
@@ -72,19 +72,13 @@ impl StateMachine {
                 || policy::streak_nears_limit(&self.settings, input().streak))
     }
 
-    /// Whether a decision on a rate has to wait for the other instances' reports: this instance's own counts
-    /// are not enough for it.
+    /// Whether a decision on a rate has to wait for the other instances' reports. An instance that has heard
+    /// of no others has to wait, too: at the start of a fleet, nobody has reported yet.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
-        let rests_on_others = now.store_up && self.stats.has_time_window() && !self.decides_alone(now);
-        rests_on_others && self.notice.awaits_reports(self.received_at, now.at)
-    }
-
-    /// This instance's own counts are enough for a decision, and it knows of hardly any others. (The edges of
-    /// the fleet's window and of its own differ by a bucket.)
-    fn decides_alone(&self, now: Now) -> bool {
-        let Some(own) = self.own_trip_input(now) else { return false };
-        let total = |counts: Counts| counts.successes + counts.failures;
-        let others = total(self.trip_input(now).window).saturating_sub(total(own.window));
-        others <= total(own.window) / 8 && policy::trip(&self.settings, &own, 1).is_some()
+        let Some(reports) = now.reports_within.filter(|_| now.store_up && self.stats.has_time_window())
+        else {
+            return false;
+        };
+        self.notice.awaits_reports(self.received_at, reports, now.at)
     }
 }
