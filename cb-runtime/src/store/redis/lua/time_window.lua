@@ -6,9 +6,13 @@
 
 -- Counts are "<successes>,<failures>,<slow>", or "<successes>" where the others are 0: most counts are, and
 -- reading and writing one number costs half as much.
+local function is_count(number)
+  return number and number >= 0 and number <= MAX_COUNT and number % 1 == 0
+end
+
 local function counts_of(text)
   local successes = tonumber(text)
-  if successes and successes >= 0 and successes <= MAX_COUNT then
+  if is_count(successes) then
     return successes, 0, 0
   end
   local all, failures, slow = match(text, '^(%d+),(%d+),(%d+)$')
@@ -32,7 +36,7 @@ end
 -- Counts as they stand in Redis, and more of them.
 local function sum_of(text, successes, failures, slow)
   local plain = tonumber(text)
-  if plain and failures == 0 and slow == 0 and plain >= 0 then
+  if failures == 0 and slow == 0 and is_count(plain) then
     local sum = plain + successes
     return count_text(min(sum, MAX_COUNT))
   end
