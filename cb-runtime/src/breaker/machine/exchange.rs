@@ -225,6 +225,7 @@ impl StateMachine {
         self.adopt_answer(&view.record, in_flight, now.at);
         self.stats.receive(&in_flight.sent, view, store_now, now.at);
         self.received_at = Some(now.at);
+        self.answered = true;
         if let Some(age) = view.notice_age_us.filter(|age| *age < micros(NOTICE)) {
             self.take_notice(Moment(now.at.0.saturating_sub(age)));
         }
@@ -335,6 +336,7 @@ impl StateMachine {
 
     /// Continues without exchanges. Requested probes are denied, and a proposed state becomes local.
     pub(crate) fn detach(&mut self) {
+        self.answered = false;
         self.probes.store_lost();
         self.health.store_lost();
         if let Some(in_flight) = &mut self.in_flight {

@@ -125,6 +125,9 @@ pub(crate) struct StateMachine {
     configured_at: Moment,
     /// The time of the fleet's counts.
     received_at: Option<Moment>,
+    /// The store has answered since it was lost last. A breaker's answer comes before the store counts as
+    /// restored.
+    answered: bool,
     notice: Notice,
     /// A report is not enough: the store or this instance needs an exchange.
     exchange_next: bool,
@@ -162,6 +165,7 @@ impl StateMachine {
             used_at: Moment::default(),
             configured_at: now,
             received_at: None,
+            answered: false,
             notice: Notice::default(),
             exchange_next: false,
             announced: 0,

@@ -75,10 +75,8 @@ impl StateMachine {
     /// Whether a decision on a rate has to wait for the other instances' reports. An instance that has heard
     /// of no others has to wait, too: at the start of a fleet, nobody has reported yet.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
-        let Some(reports) = now.reports_within.filter(|_| now.store_up && self.stats.has_time_window())
-        else {
-            return false;
-        };
+        let rests_on_others = (now.store_up || self.answered) && self.stats.has_time_window();
+        let Some(reports) = now.reports_within.filter(|_| rests_on_others) else { return false };
         self.notice.awaits_reports(self.received_at, reports, now.at)
     }
 }

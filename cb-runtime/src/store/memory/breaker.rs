@@ -188,6 +188,7 @@ impl StoredBreaker {
                 _ => self.opened_at,
             },
             last_failure_at: self.last_failure_at,
+            noticed_at: self.noticed_at,
             kept: true,
             touched_at: now,
             used_at: now,
