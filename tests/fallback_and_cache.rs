@@ -1,15 +1,18 @@
-//! What a caller gets in place of a result, written with the attribute.
+//! What a caller gets in place of a result, across processes.
+//!
+//! TTLs, damaged entries, `None` as a result, an absent or frozen store, and the number of writes are tested
+//! in `cache` and in `cb-runtime/tests/cache_on_redis.rs`.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
 use cb_runtime::State;
-use cb_testkit::{RedisServer, Reply};
+use cb_testkit::RedisServer;
 use serde_json::json;
 
 use common::protocol::{Act, Calls, Ended, Event, Function, Request, Target};
-use common::{Instance, T, within, within_t};
+use common::{Instance, within_t};
 
 fn good(text: &str) -> Act {
     Act::Succeed(Some(text.into()))
@@ -17,14 +20,10 @@ fn good(text: &str) -> Act {
 
 /// Two instances that have this function, with this threshold.
 fn two(redis: &RedisServer, function: Function, threshold: u32) -> [Instance; 2] {
-    two_for(redis, function, threshold, Duration::from_secs(600))
-}
-
-fn two_for(redis: &RedisServer, function: Function, threshold: u32, cache_ttl: Duration) -> [Instance; 2] {
     [(); 2].map(|()| {
         let instance = Instance::on(&redis.url());
         let config = json!({"failure_threshold": threshold, "reset_timeout": "1h"});
-        instance.configure_cached(function, config, cache_ttl);
+        instance.configure_cached(function, config, Duration::from_secs(600));
         instance
     })
 }
@@ -150,34 +149,6 @@ fn cached_result_answers_rejected_calls_everywhere() {
 }
 
 #[test]
-fn after_its_ttl_a_cached_result_answers_no_more_and_failures_do_not_renew_it() {
-    let redis = RedisServer::start();
-    let ttl = Duration::from_secs(6);
-    let [a, b] = two_for(&redis, Function::Cached, 100_000, ttl);
-
-    let stored = Instant::now();
-    assert_eq!(a.run(Function::Cached, 1, good("one")), Ended::value("one"));
-    written(&redis, 1);
-    for instance in [&a, &b] {
-        assert_eq!(instance.run(Function::Cached, 1, Act::Fail), Ended::value("one"));
-    }
-    let fallback = |instance: &Instance| Ended::value(&format!("fallback of {}", instance.pid()));
-    for instance in [&a, &b] {
-        within(ttl + T, "the fallback answers", || match instance.run(Function::Cached, 1, Act::Fail) {
-            ended if ended == fallback(instance) => true,
-            ended => {
-                assert_eq!(ended, Ended::value("one"));
-                false
-            }
-        });
-        // Redis keeps whole milliseconds.
-        assert!(stored.elapsed() + Duration::from_millis(2) >= ttl, "{:?}", stored.elapsed());
-        assert_eq!(instance.run(Function::Cached, 1, Act::Fail), fallback(instance), "and stays gone");
-    }
-    written(&redis, 0);
-}
-
-#[test]
 fn arguments_functions_and_receivers_do_not_share_results() {
     let redis = RedisServer::start();
     let [a, b] = two(&redis, Function::Cached, 100);
@@ -208,16 +179,6 @@ fn namespaces_do_not_share_results() {
 }
 
 #[test]
-fn cached_none_is_a_hit() {
-    let redis = RedisServer::start();
-    let [a, b] = two(&redis, Function::Cached, 100);
-    assert_eq!(a.run(Function::Cached, 1, Act::Succeed(None)), Ended::Value(None));
-    written(&redis, 1);
-    assert_eq!(a.run(Function::Cached, 1, Act::Fail), Ended::Value(None));
-    assert_eq!(b.run(Function::Cached, 1, Act::Fail), Ended::Value(None));
-}
-
-#[test]
 fn errors_and_fallback_values_are_never_cached() {
     let redis = RedisServer::start();
     let [a, b] = two(&redis, Function::Cached, 3);
@@ -232,103 +193,4 @@ fn errors_and_fallback_values_are_never_cached() {
     written(&redis, 1);
     b.falls_back(Function::Cached, 1, Act::Fail);
     a.falls_back(Function::Cached, 1, Act::Fail);
-}
-
-#[test]
-fn undecodable_entry_leads_to_the_fallback_and_is_reported() {
-    let redis = RedisServer::start();
-    let [a, b] = two(&redis, Function::Cached, 100_000);
-    a.run(Function::Cached, 1, good("one"));
-    written(&redis, 1);
-    let key = cache_keys(&redis).remove(0);
-    let Reply::Bytes(whole) = redis.command(&["GET", &key]) else { panic!("a string") };
-
-    let damages: Vec<Vec<u8>> = vec![
-        b"garbage".to_vec(),
-        Vec::new(),
-        whole[..whole.len() / 2].to_vec(),
-        vec![0xff; 64],
-        b"{}".to_vec(),
-        b"null".to_vec(),
-        String::from_utf8_lossy(&whole).replace("one", "two").replace('1', "9").into_bytes(),
-        [&b"["[..]; 1].concat().repeat(100_000),
-    ];
-    for (case, damage) in damages.iter().enumerate() {
-        redis.cli(&[b"SET", key.as_bytes(), damage]);
-        let c = Instance::on(&redis.url());
-        let ended = c.run(Function::Cached, 1, Act::Fail);
-        let shown = String::from_utf8_lossy(&damage[..damage.len().min(80)]).into_owned();
-        if case == 6 {
-            // Well-formed, with other contents: whatever becomes of it is no error and no panic.
-            assert!(matches!(ended, Ended::Value(Some(_))), "{ended:?}");
-            continue;
-        }
-        assert_eq!(ended, Ended::value(&format!("fallback of {}", c.pid())), "{shown}");
-        within_t(&format!("{shown} is reported"), || c.errors().iter().any(|trouble| trouble.is_cache));
-    }
-    redis.cli(&["DEL", &key]);
-    redis.cli(&["RPUSH", &key, "a list"]);
-    b.falls_back(Function::Cached, 1, Act::Fail);
-    within_t("a key of another type is reported", || !b.errors().is_empty());
-    // Not for ever: a success puts a good one in its place, and breakers were not concerned.
-    assert_eq!(b.run(Function::Cached, 1, good("two")), Ended::value("two"));
-    assert_eq!(b.run(Function::Cached, 1, Act::Fail), Ended::value("two"));
-    within_t("the entry is whole again", || {
-        let d = Instance::on(&redis.url());
-        d.run(Function::Cached, 1, Act::Fail) == Ended::value("two")
-    });
-}
-
-#[test]
-fn with_redis_down_and_the_dependency_down_the_last_success_answers() {
-    let redis = RedisServer::start();
-    let [a, b] = two(&redis, Function::Cached, 3);
-    a.run(Function::Cached, 1, good("one"));
-    written(&redis, 1);
-    redis.stop();
-
-    let target = || Target::Function(Function::Cached, 1);
-    let calls: Calls = a.ask(&Request::Call { target: target(), act: Act::Fail, times: 500 });
-    assert_eq!(calls.ended, vec![Ended::value("one"); 500]);
-    assert_eq!(calls.ran, 3);
-    assert_eq!(a.state("cached"), State::Open);
-    assert!(calls.took_us < 20_000_000, "{} µs", calls.took_us);
-
-    // Who has not seen it has the fallback, and does not wait for Redis at every call.
-    let calls: Calls = b.ask(&Request::Call { target: target(), act: Act::Fail, times: 500 });
-    assert!(calls.ended.iter().all(|e| *e == Ended::value(&format!("fallback of {}", b.pid()))));
-    assert!(calls.took_us < 20_000_000, "{} µs", calls.took_us);
-}
-
-#[test]
-fn frozen_redis_does_not_keep_a_fallback_waiting() {
-    let redis = RedisServer::start();
-    let [a, _b] = two(&redis, Function::Cached, 3);
-    a.run(Function::Cached, 1, good("one"));
-    written(&redis, 1);
-    redis.freeze();
-    let target = |id| Target::Function(Function::Cached, id);
-    let calls: Calls = a.ask(&Request::Call { target: target(1), act: Act::Fail, times: 200 });
-    assert_eq!(calls.ended, vec![Ended::value("one"); 200]);
-    assert!(calls.took_us < 20_000_000, "{} µs", calls.took_us);
-    let calls: Calls = a.ask(&Request::Call { target: target(2), act: Act::Fail, times: 200 });
-    assert!(calls.ended.iter().all(|e| *e == Ended::value(&format!("fallback of {}", a.pid()))));
-    assert!(calls.took_us < 20_000_000, "{} µs", calls.took_us);
-    redis.thaw();
-}
-
-#[test]
-fn hot_key_costs_one_write_per_interval() {
-    let redis = RedisServer::start();
-    let [a, _b] = two(&redis, Function::Cached, 3);
-    let target = || Target::Function(Function::Cached, 1);
-    let (calls, commands) = redis.client_commands(|| {
-        let calls: Calls = a.ask(&Request::Call { target: target(), act: good("hot"), times: 10_000 });
-        written(&redis, 1);
-        calls
-    });
-    assert_eq!(calls.ran, 10_000);
-    // Ten exchanges a second at most, one write, two instances' heartbeats.
-    let seconds = usize::try_from(calls.took_us / 1_000_000).unwrap() + 2;
-    assert!(commands <= 15 * 2 * seconds, "{commands} commands in {} µs", calls.took_us);
 }

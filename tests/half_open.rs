@@ -69,27 +69,6 @@ fn probe(instance: &Instance) {
 }
 
 #[test]
-fn concurrent_callers_run_exactly_the_probe_budget() {
-    let redis = RedisServer::start();
-    let fleet: [Instance; 1] = instances(&redis, NAME, &config(5, 10));
-    let a = &fleet[0];
-    open_until_due(&fleet);
-
-    let group = a.hold(NAME, 25);
-    within_t("every call runs or is rejected", || {
-        let calls = a.progress(group);
-        calls.ran + calls.ended.len() == 25
-    });
-    let calls = a.progress(group);
-    assert_eq!((calls.ran, calls.rejected()), (5, 20));
-    assert!(a.call(NAME, good(), 1).all_rejected(), "the budget is used up");
-
-    a.finish(group, good());
-    within_t("five successes are counted", || a.fleet(NAME).successes == 5);
-    assert_eq!(a.state(NAME), State::HalfOpen);
-}
-
-#[test]
 fn thousand_callers_run_exactly_the_budget_with_few_commands() {
     let redis = RedisServer::start();
     let fleet: [Instance; 1] = instances(&redis, NAME, &config(3, 10));

@@ -251,20 +251,6 @@ fn without_a_store_every_instance_checks_and_the_fleet_converges_later() {
 }
 
 #[test]
-fn new_instance_becomes_leader_where_there_is_none() {
-    let redis = RedisServer::start();
-    let checks = Checks::scripted(&[down()]);
-    let [a] = instances(&redis, &config("200ms"), &checks);
-    open(&a);
-    wait_for_checks(&checks, 1);
-    a.kill();
-    checks.set_script(&[CheckStep::Pass]);
-    let [b] = instances(&redis, &config("200ms"), &checks);
-    assert_eq!(b.state(NAME), State::Open);
-    within(LEASE + T, "the new instance's check passes", || b.is(NAME, State::Closed));
-}
-
-#[test]
 fn reload_applies_shorter_check_intervals_at_once() {
     let redis = RedisServer::start();
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();

@@ -57,14 +57,14 @@ fn backoff_grows_fleet_wide_to_its_cap_and_restarts_after_a_close() {
     for _ in 0..2 {
         // The instances take turns to fail.
         for expected in [100, 300, 500, 500] {
-            fleet[openings % 2].fail(NAME, 1);
+            fleet[openings % 2].probe(NAME, &Act::Fail, 1);
             openings += 1;
             for instance in &fleet {
                 assert_eq!(open_for(instance, openings), expected);
             }
             due(&fleet);
         }
-        assert_eq!(fleet[1].succeed(NAME, 1).rejected(), 0);
+        fleet[1].probe(NAME, &Act::Succeed(None), 1);
         all(NAME, &fleet, State::Closed);
     }
 }
@@ -98,18 +98,18 @@ fn recovery_rate_decides_after_the_sample() {
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
     due(&fleet);
-    assert_eq!(fleet[0].fail(NAME, 1).failed(), 1);
+    fleet[0].probe(NAME, &Act::Fail, 1);
     all(NAME, &fleet, State::HalfOpen);
-    fleet[1].succeed(NAME, 1);
-    assert_eq!(fleet[0].fail(NAME, 1).failed(), 1);
+    fleet[1].probe(NAME, &Act::Succeed(None), 1);
+    fleet[0].probe(NAME, &Act::Fail, 1);
     all(NAME, &fleet, State::HalfOpen);
-    fleet[1].succeed(NAME, 1);
+    fleet[1].probe(NAME, &Act::Succeed(None), 1);
     all(NAME, &fleet, State::Closed);
 
     fleet[0].fail(NAME, 1);
     due(&fleet);
-    fleet[0].succeed(NAME, 1);
-    assert_eq!(fleet[1].fail(NAME, 3).failed(), 3);
+    fleet[0].probe(NAME, &Act::Succeed(None), 1);
+    fleet[1].probe(NAME, &Act::Fail, 3);
     all(NAME, &fleet, State::Open);
     assert_eq!(fleet[0].look(NAME).reason, "25.0 % of 4 probes succeeded (needed 50.0 %)");
 }
@@ -129,7 +129,7 @@ fn ramping() -> Value {
 fn recover(fleet: &[Instance]) {
     fleet[0].fail(NAME, 1);
     due(fleet);
-    assert_eq!(fleet[0].succeed(NAME, 1).rejected(), 0);
+    fleet[0].probe(NAME, &Act::Succeed(None), 1);
     all(NAME, fleet, State::Closed);
 }
 
@@ -220,7 +220,7 @@ fn slow_probes_reopen() {
     assert_eq!(open_for(&fleet[1], 1), 100);
     due(&fleet);
     for instance in &fleet {
-        assert_eq!(instance.call(NAME, slow(), 1).ran, 1);
+        instance.probe(NAME, &slow(), 1);
     }
     assert_eq!(open_for(&fleet[0], 2), 300);
     assert_eq!(fleet[1].look(NAME).reason, "100.0 % of 2 probes took longer than 500ms (limit 50.0 %)");

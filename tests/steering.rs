@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use cb_runtime::State;
-use cb_testkit::{Proxy, RedisServer};
+use cb_testkit::RedisServer;
 use serde_json::json;
 
 use common::protocol::{Act, Ended, Event, Function, Override, Request};
@@ -194,45 +194,6 @@ fn new_instance_after_the_expiry_finds_it_closed() {
     within(T + Duration::from_millis(300), "the override has expired", || b.is(NAME, State::Closed));
     assert_eq!(b.fleet(NAME).state, State::Closed);
     assert_eq!(b.succeed(NAME, 1).rejected(), 0);
-}
-
-#[test]
-fn isolated_instance_leaves_an_expired_override_and_stays_closed() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::start(redis.port());
-    let a = Instance::on(&proxy.url());
-    a.create(NAME, json!({"failure_threshold": 3}));
-    steer_as(&a, &force("for now"), "alice", Some(Duration::from_secs(2)));
-    assert!(a.call(NAME, good(), 1).all_rejected());
-    proxy.cut();
-    within_t("A notices the loss", || a.events().contains(&Event::StoreLost));
-    within(3 * T, "A has left it locally", || a.is(NAME, State::Closed));
-    let seen = a.look(NAME);
-    assert_eq!((seen.local, seen.epoch, &*seen.reason), (true, 1, "expired"));
-    proxy.heal();
-    within(2 * T, "the fleet has left it, too", || a.fleet(NAME).epoch == 2);
-    assert_eq!(a.state(NAME), State::Closed);
-    within_t("A has observed it", || a.transitions(NAME).len() >= 2);
-    let changes: Vec<_> = a.transitions(NAME).into_iter().map(|change| change.to).collect();
-    assert_eq!(changes, [State::ForcedOpen, State::Closed], "no further transitions");
-}
-
-#[test]
-fn release_ends_an_override_not_yet_observed() {
-    let redis = RedisServer::start();
-    let [a, b] = pair(&redis);
-    for turn in 0..20_u64 {
-        a.steer(NAME, &force("x"));
-        b.steer(NAME, &Override::Release);
-        assert_eq!(b.look(NAME).epoch, 2 * turn + 2, "both overrides were applied");
-        assert_eq!(b.state(NAME), State::Closed);
-    }
-    // A release has no effect without an override.
-    all_are(&[&a, &b], State::Closed);
-    a.fail(NAME, 3);
-    all_are(&[&a, &b], State::Open);
-    b.steer(NAME, &Override::Release);
-    assert_eq!(b.state(NAME), State::Open);
 }
 
 #[test]

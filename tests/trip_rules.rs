@@ -8,7 +8,7 @@ use cb_runtime::State;
 use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Event};
+use common::protocol::Event;
 use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
@@ -40,21 +40,6 @@ fn count_window_rate_trips_from_minimum_calls_on() {
 }
 
 #[test]
-fn count_window_forgets_a_million_earlier_successes() {
-    let redis = RedisServer::start();
-    let [a, b, c] = instances(&redis, NAME, &last_ten());
-    a.succeed(NAME, 1_000_000);
-    wait_for_calls(&a, 1_000_000);
-    a.fail(NAME, 2);
-    wait_for_calls(&a, 1_000_002);
-    b.fail(NAME, 2);
-    wait_for_calls(&a, 1_000_004);
-    assert_eq!(a.state(NAME), State::Closed);
-    a.fail(NAME, 1);
-    all(NAME, &[a, b, c], State::Open);
-}
-
-#[test]
 fn outcomes_expire_from_the_count_window() {
     let redis = RedisServer::start();
     let [a, b] = instances(&redis, NAME, &last_ten());
@@ -70,44 +55,8 @@ fn outcomes_expire_from_the_count_window() {
     all(NAME, &[a, b], State::Open);
 }
 
-#[test]
-fn slow_call_rate_trips_over_two_instances() {
-    let redis = RedisServer::start();
-    let config = json!({"slow_call_duration": "500ms", "slow_call_rate_threshold": 0.5, "minimum_calls": 4});
-    let [a, b] = instances(&redis, NAME, &config);
-    let slow = Act::After(550, Box::new(Act::Succeed(None)));
-    a.call(NAME, slow.clone(), 1);
-    a.succeed(NAME, 1);
-    b.succeed(NAME, 1);
-    wait_for_calls(&a, 3);
-    assert_eq!(a.state(NAME), State::Closed);
-    b.call(NAME, slow, 1);
-    assert_eq!([a.look(NAME).slow, b.look(NAME).slow], [1, 1]);
-    within_t("all are open", || a.is(NAME, State::Open) && b.is(NAME, State::Open));
-    let reason = "50.0 % of 4 calls in 1m took longer than 500ms (limit 50.0 %)";
-    assert_eq!(a.look(NAME).reason, reason);
-}
-
-#[test]
-fn slow_failure_counts_as_slow_and_as_a_failure() {
-    let redis = RedisServer::start();
-    let config = json!({
-        "failure_rate_threshold": 0.9,
-        "slow_call_duration": "500ms",
-        "slow_call_rate_threshold": 0.25,
-        "minimum_calls": 4,
-    });
-    let [a] = instances(&redis, NAME, &config);
-    a.succeed(NAME, 3);
-    a.call(NAME, Act::After(550, Box::new(Act::Fail)), 1);
-    within_t("it is open", || a.is(NAME, State::Open));
-    let seen = a.look(NAME);
-    assert_eq!(seen.slow, 1);
-    assert!(seen.reason.contains("took longer than 500ms"), "{}", seen.reason);
-}
-
 fn quorum() -> Value {
-    json!({"failure_threshold": 3, "min_failing_instances": 2, "reset_timeout": "500ms", "success_threshold": 1})
+    json!({"failure_threshold": 3, "min_failing_instances": 2, "reset_timeout": "2s", "success_threshold": 1})
 }
 
 #[test]
@@ -127,8 +76,8 @@ fn instance_below_the_quorum_opens_and_recovers_locally() {
     let is_local = |event: &Event| matches!(event, Event::Local(change) if change.to == State::Open);
     assert_eq!(a.events().iter().filter(|event| is_local(event)).count(), 1);
 
-    within(Duration::from_millis(500) + T, "a probe is due", || a.look(NAME).retry_after_us == Some(0));
-    assert_eq!(a.succeed(NAME, 1).rejected(), 0);
+    within(Duration::from_secs(2) + T, "a probe is due", || a.look(NAME).retry_after_us == Some(0));
+    a.probe(NAME, &Act::Succeed(None), 1);
     let seen = a.look(NAME);
     assert_eq!((seen.state, seen.local), (State::Closed, false));
     assert_eq!([b.state(NAME), c.state(NAME), b.fleet(NAME).state], [State::Closed; 3]);
@@ -146,24 +95,6 @@ fn quorum_of_two_failing_instances_opens_the_fleet() {
     within_t("the state is the fleet's", || fleet.iter().all(|instance| !instance.look(NAME).local));
     let reason = fleet[2].look(NAME).reason;
     assert_eq!(reason, "3 consecutive failures (limit 3), on at least 2 instances");
-}
-
-#[test]
-fn fleet_opens_when_a_second_instance_fails() {
-    let redis = RedisServer::start();
-    let [a, b, c] = instances(&redis, NAME, &json!({"failure_threshold": 3, "min_failing_instances": 2}));
-    a.fail(NAME, 3);
-    wait_for_calls(&a, 3);
-    assert_eq!([a.state(NAME), b.state(NAME)], [State::Open, State::Closed]);
-    b.fail(NAME, 1);
-    let fleet = [a, b, c];
-    all(NAME, &fleet, State::Open);
-    within_t("all share one epoch", || {
-        fleet.iter().all(|instance| {
-            let seen = instance.look(NAME);
-            seen.epoch == 1 && !seen.local
-        })
-    });
 }
 
 /// An instance on this node that has failed and reported it, so that the store has counted `failures`; with

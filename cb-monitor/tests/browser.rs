@@ -3,116 +3,14 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::LazyLock;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use cb_runtime::{BreakerConfig, State};
-use cb_testkit::Proxy;
-use serde_json::{Value, json};
+use cb_testkit::{Browser, Proxy};
+use serde_json::json;
 
 use common::{Fleet, TOKEN, fail, succeed};
-
-/// One browser with one page. Tests take turns: two browsers at once would be slow, not parallel, on a
-/// small machine.
-struct Browser {
-    process: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    _turn: tokio::sync::MutexGuard<'static, ()>,
-}
-
-static TURN: LazyLock<tokio::sync::Mutex<()>> = LazyLock::new(tokio::sync::Mutex::default);
-
-impl Browser {
-    async fn start() -> Browser {
-        let turn = TURN.lock().await;
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-        let found = ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| {
-            let path = Path::new("/usr/bin").join(name);
-            path.exists().then_some(path)
-        });
-        let chromium = found.expect("chromium is missing: apt-get install chromium, or run scripts/test");
-        assert!(
-            folder.join("node_modules/playwright-core").exists()
-                && folder.join("node_modules/axe-core").exists(),
-            "playwright-core and axe-core are missing: npm install --prefix cb-monitor/tests/browser, or run scripts/test"
-        );
-        let mut process = Command::new("node")
-            .arg(folder.join("drive.mjs"))
-            .env("CHROMIUM", chromium)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("node is missing: apt-get install nodejs, or run scripts/test");
-        let orders = process.stdin.take().unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap());
-        let mut browser = Browser { process, orders, answers, _turn: turn };
-        browser.answer("the browser starts");
-        browser
-    }
-
-    #[track_caller]
-    fn answer(&mut self, what: &str) -> Value {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let answer: Value =
-            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{what}: {error}: {line}"));
-        assert!(answer.get("error").is_none(), "{what}: {}", answer["error"]);
-        answer["ok"].clone()
-    }
-
-    #[track_caller]
-    fn order(&mut self, order: &str, mut fields: Value) -> Value {
-        fields["order"] = json!(order);
-        writeln!(self.orders, "{fields}").unwrap();
-        self.answer(&fields.to_string())
-    }
-
-    #[track_caller]
-    fn open(&mut self, fleet: &Fleet, hash: &str) {
-        self.order("open", json!({ "url": fleet.url(&format!("/{hash}")) }));
-    }
-
-    /// Waits until what is selected has this text; for how many milliseconds.
-    #[track_caller]
-    fn until(&mut self, selector: &str, text: &str) -> f64 {
-        self.order("until", json!({ "selector": selector, "text": text })).as_f64().unwrap()
-    }
-
-    #[track_caller]
-    fn click(&mut self, selector: &str) {
-        self.order("click", json!({ "selector": selector }));
-    }
-
-    #[track_caller]
-    fn fill(&mut self, selector: &str, text: &str) {
-        self.order("fill", json!({ "selector": selector, "text": text }));
-    }
-
-    #[track_caller]
-    fn press(&mut self, key: &str) {
-        self.order("press", json!({ "key": key }));
-    }
-
-    #[track_caller]
-    fn text(&mut self, selector: &str) -> String {
-        self.order("text", json!({ "selector": selector })).as_str().unwrap().to_owned()
-    }
-
-    #[track_caller]
-    fn no_complaints(&mut self) {
-        assert_eq!(self.order("complaints", json!({})), json!([]), "what the browser complained about");
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn row(name: &str) -> String {
     format!("#rows .row[data-name={}]:not([hidden])", json!(name))
@@ -163,8 +61,8 @@ async fn a_circuit_that_opens_in_another_process_turns_its_row() {
     let mut tell = application.stdin.take().unwrap();
     // Read to the end: a process that cannot write what it says fails.
     let mut said = BufReader::new(application.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/"));
     browser.until(&row("payments"), "closed");
     browser.until("#live", "Live");
     browser.order("expect", json!({ "selector": row("payments"), "name": "open" }));
@@ -195,8 +93,8 @@ async fn a_circuit_that_opens_in_another_process_turns_its_row() {
 async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
     let fleet = Fleet::start(|monitor| monitor.token(TOKEN)).await;
     fail(&fleet.breaker("payments"), 1).await;
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/"));
     browser.until(&row("payments"), "closed");
     browser.click(&row("payments"));
     browser.click("#detail button[data-action=open]");
@@ -232,8 +130,8 @@ async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
 async fn without_a_token_the_page_offers_no_action() {
     let fleet = Fleet::start(|monitor| monitor).await;
     fleet.trip("payments").await;
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "#breaker=payments");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/#breaker=payments"));
     browser.until("#detail", "read-only");
     assert_eq!(browser.order("count", json!({ "selector": "#detail [data-action]" })), json!(0));
     browser.no_complaints();
@@ -253,8 +151,8 @@ async fn details_show_the_window_settings_with_their_origin_drift_and_the_timeli
     fail(&breaker, 2).await;
     let other = common::registry(&fleet.redis);
     succeed(&other.get_or_create("payments", config(0.25)), 1).await;
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/"));
     browser.until(&row("payments"), "settings differ");
     browser.click(&row("payments"));
     browser.until("#detail .meter", "2 of 9 calls failed (22 %)");
@@ -275,8 +173,8 @@ async fn details_of_a_metrics_only_circuit_say_how_often_it_would_have_opened() 
     breaker.by("maria").metrics_only("the limits are new").await.unwrap();
     fail(&breaker, 3).await;
     assert_eq!(breaker.state(), State::MetricsOnly);
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "#breaker=quotes");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/#breaker=quotes"));
     browser.until(&row("quotes"), "would have opened 1×");
     browser.until("#detail [data-figure=would-have-opened]", "1 time, last at");
     browser.until("#detail", "the limits are new — maria");
@@ -287,7 +185,7 @@ async fn details_of_a_metrics_only_circuit_say_how_often_it_would_have_opened() 
 async fn ten_thousand_breakers_are_scrolled_searched_and_filtered_smoothly() {
     const BREAKERS: usize = 10_000;
     // First, so that no other test's browser computes while the fleet is set up.
-    let mut browser = Browser::start().await;
+    let mut browser = Browser::start();
     let fleet = Fleet::start(|monitor| monitor).await;
     for tenant in 0..BREAKERS {
         fail(&fleet.breaker(&format!("tenant-{tenant:05}")), 1).await;
@@ -296,7 +194,7 @@ async fn ten_thousand_breakers_are_scrolled_searched_and_filtered_smoothly() {
     fleet
         .until("/stats?limit=1", |answer| answer.headers.get("x-total-count").is_some_and(|n| n == "10000"))
         .await;
-    browser.open(&fleet, "");
+    browser.open(&fleet.url("/"));
     browser.until("#found", "10\u{202f}000 circuits");
     browser.until("#rows .row[aria-rowindex='2']", "tenant-07777");
     let measured = browser.order("scroll", json!({ "selector": "#rows" }));
@@ -322,8 +220,8 @@ async fn everything_can_be_done_by_keyboard() {
         succeed(&fleet.breaker(name), 1).await;
         fail(&fleet.breaker(name), 1).await;
     }
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "#sort=name");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/#sort=name"));
     browser.until("#found", "3 circuits");
     browser.press("/");
     browser.press("ArrowDown");
@@ -351,8 +249,8 @@ async fn names_reasons_and_actors_are_text_whatever_is_in_them() {
     let breaker = fleet.breaker(hostile);
     fail(&breaker, 1).await;
     breaker.by("<svg onload=alert(3)>").force_open("\"><iframe src=javascript:alert(4)>").await.unwrap();
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/"));
     browser.until("#rows .row", "<img src=x onerror=alert(1)>");
     browser.until("#rows .row", "\"><iframe src=javascript:alert(4)> — <svg onload=alert(3)>");
     browser.click("#rows .row:not([hidden])");
@@ -377,8 +275,8 @@ async fn old_figures_never_look_new() {
     fleet.address = format!("127.0.0.1:{}", to_the_monitor.port());
     let an_hour = Duration::from_secs(3600);
     fleet.breaker("payments").expires_in(an_hour).force_open("a migration").await.unwrap();
-    let mut browser = Browser::start().await;
-    browser.open(&fleet, "");
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/"));
     browser.until(&row("payments"), "ends in");
     to_the_monitor.cut();
     browser.until("#banner", "No connection to the monitor since");
@@ -409,7 +307,7 @@ async fn axe_finds_no_barrier_in_light_in_dark_and_on_a_phone() {
         }
         .unwrap();
     }
-    let mut browser = Browser::start().await;
+    let mut browser = Browser::start();
     for (dark, phone) in [(false, false), (true, false), (false, true), (true, true)] {
         let (width, height) = if phone { (390, 844) } else { (1440, 900) };
         let page =

@@ -200,6 +200,10 @@ async fn readers_share_one_reading_a_second_and_without_a_reader_there_is_none()
                 stream.of_kind("overview").await;
             }
         }
+        // On a busy machine, the overviews above may have been sent before.
+        while readings() == before {
+            streams[0].of_kind("overview").await;
+        }
         let made = readings() - before;
         let most = start.elapsed().as_secs() + 2;
         assert!((1..=most).contains(&made), "{readers} readers: {made} readings in {:?}", start.elapsed());

@@ -198,7 +198,14 @@ async fn without_the_store_the_last_figures_are_marked_and_this_process_still_sa
     let lost = fleet.until("/overview", |answer| answer.json()["store"]["up"] == false).await.json();
     assert!(lost["as_of"].as_f64() < lost["now"].as_f64());
     assert!(lost["store"]["problem"].as_str().is_some_and(|problem| !problem.is_empty()));
-    assert!(fleet.get("/stats").await.headers.contains_key("x-store"));
+    for path in ["/stats", "/breakers/orders"] {
+        assert!(fleet.get(path).await.headers.contains_key("x-store"), "{path}");
+    }
+    // Unknown is not the same as none.
+    for path in ["/instances", "/settings"] {
+        let unknown = fleet.until(path, |answer| answer.status == 503).await;
+        assert!(unknown.error().contains("the instances are unknown"), "{}", unknown.error());
+    }
     assert_eq!(fleet.get("/live").await.status, 200);
     // It protects itself, and says so.
     fail(&fleet.breaker("orders"), 3).await;

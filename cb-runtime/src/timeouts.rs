@@ -13,9 +13,6 @@ const SHORTEST: Duration = Duration::from_millis(20);
 /// Leases last two seconds, and could not be renewed over a slower connection.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// After a notice, an instance reviews a breaker within 0.1 s, and sends its report.
-const REPORTS: Duration = Duration::from_millis(130);
-
 /// All time limits of the store follow from one, because all of them depend on the round trip. Clones share
 /// what has been measured.
 #[derive(Clone, Debug)]
@@ -51,21 +48,16 @@ impl Timeouts {
         self.longest_us.store(micros(span).max(before - before / 8), Ordering::Relaxed);
     }
 
+    /// The longest of the latest answer times.
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
+    }
+
     /// For an answer, or a connection attempt: the store counts as lost after it. A store that is slow is not
     /// one that is lost: the limit leaves room for a first slow answer, and grows with the answer times, to
     /// five times the response timeout. 0.8 s to 2 s by default.
     pub(crate) fn loss(&self) -> Duration {
         (self.longest() * 4).clamp(self.response * 2, self.response * 5)
-    }
-
-    fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
-    }
-
-    /// The time after a notice in which all instances have reported: each may have had to wait for an answer
-    /// before it could send its report.
-    pub(crate) fn reports(&self) -> Duration {
-        REPORTS + (self.longest() * 2).min(self.response * 5)
     }
 
     /// For the fleet's states, while a new registry is built: 0.5 s by default.

@@ -8,6 +8,10 @@ use cb_runtime::clock::Clock;
 use cb_runtime::{BreakerConfig, Cursor, Event, Events, Registry, State, Transition};
 use cb_testkit::{PATIENCE, RedisServer, wait_until};
 
+/// The error of an instance's estimate of the store's time is at most a round trip, which can take long on a
+/// busy machine.
+const TOLERANCE: Duration = Duration::from_secs(20);
+
 /// Two instances that share a store, and what keeps it; on the memory store one instance twice.
 fn pairs() -> Vec<(&'static str, Option<RedisServer>, [Registry; 2])> {
     let redis = RedisServer::start();
@@ -33,7 +37,7 @@ async fn force(registry: &Registry, name: &str, reason: &str) {
 async fn history_has_the_subscribers_transitions_newest_first() {
     for (store, _server, [a, b]) in pairs() {
         let mut events = b.subscribe();
-        let before = SystemTime::now() - Duration::from_secs(1);
+        let before = SystemTime::now() - TOLERANCE;
         for number in 0..5 {
             force(&a, "orders", &number.to_string()).await;
         }
@@ -46,7 +50,7 @@ async fn history_has_the_subscribers_transitions_newest_first() {
         assert_eq!(b.history(2).await.unwrap(), told[..2], "{store}");
         assert!(b.history(0).await.unwrap().is_empty());
         assert_eq!((&*told[0].reason, &*told[0].actor, told[0].from), ("4", "alice", State::ForcedOpen));
-        let after = SystemTime::now() + Duration::from_secs(1);
+        let after = SystemTime::now() + TOLERANCE;
         assert!(told.iter().all(|change| before <= change.at && change.at <= after), "{store}: {told:?}");
         assert!(told.is_sorted_by(|newer, older| newer.at >= older.at));
     }
@@ -141,7 +145,7 @@ async fn snapshots_have_wall_clock_times() {
         let config = BreakerConfig::default().failure_threshold(2);
         let breaker = a.get_or_create("orders", config.clone());
         assert_eq!(breaker.snapshot().since, None, "it has always been closed");
-        let before = SystemTime::now() - Duration::from_secs(1);
+        let before = SystemTime::now() - TOLERANCE;
         for _ in 0..2 {
             breaker.call(async || Err::<(), _>(())).await.unwrap_err();
         }
@@ -149,7 +153,7 @@ async fn snapshots_have_wall_clock_times() {
         let history = a.history(1).await.unwrap();
         let other = b.get_or_create("orders", config);
         wait_until(PATIENCE, "both are open", || other.state() == State::Open);
-        let after = SystemTime::now() + Duration::from_secs(1);
+        let after = SystemTime::now() + TOLERANCE;
         let near = |time: SystemTime| before <= time && time <= after;
         let here = breaker.snapshot();
         assert!(here.last_failure_at.is_some_and(near), "{store}: {here:?}");
@@ -157,7 +161,7 @@ async fn snapshots_have_wall_clock_times() {
             let since = snapshot.since.expect("it has changed");
             assert!(near(since) && near(snapshot.opened_at.unwrap()), "{store}: {snapshot:?}");
             let apart = since.duration_since(history[0].at).unwrap_or_else(|error| error.duration());
-            assert!(apart < Duration::from_secs(10), "{store}: {apart:?}");
+            assert!(apart < TOLERANCE, "{store}: {apart:?}");
             let json = serde_json::to_value(&snapshot).unwrap();
             assert!(json["since"].as_str().is_some_and(|time| time.ends_with('Z')), "{json}");
         }

@@ -3,23 +3,28 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use cb_runtime::{Breaker, BreakerConfig, CallError, Registry, State};
+use cb_runtime::{Breaker, BreakerConfig, CallError, Permit, Registry, State};
+use cb_testkit::{PATIENCE, wait_until};
 
-const RESET: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_millis(20);
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn breaker(config: BreakerConfig) -> Breaker {
     let registry = Registry::builder().build().unwrap();
-    registry.get_or_create("b", config.reset_timeout(RESET).success_threshold(1).half_open_max_calls(1))
+    registry.get_or_create("b", config.success_threshold(1).half_open_max_calls(1))
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let wait = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// The permit of a probe, once one is due and the store grants it.
+async fn admitted(breaker: &Breaker) -> Permit {
+    let admitted = async {
+        loop {
+            match breaker.acquire().await {
+                Ok(permit) => return permit,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("still not: {what}"));
+    tokio::time::timeout(PATIENCE, admitted).await.expect("a probe is admitted")
 }
 
 #[tokio::test]
@@ -50,7 +55,7 @@ fn futures_now<T, E: std::fmt::Debug>(permit: impl Future<Output = Result<T, E>>
 
 #[tokio::test]
 async fn permit_may_leave_its_thread_and_outlive_the_handle() {
-    let breaker = breaker(BreakerConfig::default().failure_threshold(1));
+    let breaker = breaker(BreakerConfig::default().failure_threshold(1).reset_timeout(HOUR));
     let permit = breaker.clone().acquire().await.unwrap();
     std::thread::spawn(move || permit.failure()).join().unwrap();
     assert_eq!(breaker.state(), State::Open);
@@ -74,29 +79,20 @@ async fn slow_permits_trip() {
 
 #[tokio::test]
 async fn permits_probe() {
-    let breaker = breaker(BreakerConfig::default().failure_threshold(1));
+    let breaker = breaker(BreakerConfig::default().failure_threshold(1).reset_timeout(SOON));
     breaker.acquire().await.unwrap().failure();
-    until("a probe is due", || breaker.snapshot().retry_after == Some(Duration::ZERO)).await;
-    let probe = breaker.acquire().await.unwrap();
+    let probe = admitted(&breaker).await;
     assert_eq!(breaker.state(), State::HalfOpen);
     assert!(breaker.acquire().await.is_err(), "the budget is one");
     drop(probe);
     // The lease goes back with the next exchange.
-    let mut probe = None;
-    for _ in 0..1000 {
-        probe = breaker.acquire().await.ok();
-        if probe.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    probe.expect("a probe that was dropped is free again").success();
+    admitted(&breaker).await.success();
     assert_eq!(breaker.state(), State::Closed);
 }
 
 #[test]
 fn blocking_calls_are_guarded_without_a_runtime() {
-    let breaker = breaker(BreakerConfig::default().failure_threshold(2));
+    let breaker = breaker(BreakerConfig::default().failure_threshold(2).reset_timeout(HOUR));
     assert_eq!(breaker.call_blocking(|| Ok::<_, ()>(7)).unwrap(), 7);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let _ = breaker.call_blocking(|| -> Result<(), ()> { panic!("on purpose") });
@@ -106,14 +102,9 @@ fn blocking_calls_are_guarded_without_a_runtime() {
     assert_eq!(breaker.state(), State::Open);
     assert!(breaker.call_blocking(|| Ok::<_, ()>(())).unwrap_err().is_rejected());
 
-    // Waits for the answer to its request for a probe on this very thread.
-    let mut closed = false;
-    for _ in 0..1000 {
-        closed = breaker.call_blocking(|| Ok::<_, ()>(())).is_ok();
-        if closed {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(closed && breaker.state() == State::Closed);
+    // A probe waits for the answer to its request on this very thread.
+    let probed = self::breaker(BreakerConfig::default().failure_threshold(1).reset_timeout(SOON));
+    assert!(probed.call_blocking(|| Err::<(), _>("down")).unwrap_err().into_inner().is_some());
+    wait_until(PATIENCE, "a probe closes the circuit", || probed.call_blocking(|| Ok::<_, ()>(())).is_ok());
+    assert_eq!(probed.state(), State::Closed);
 }

@@ -193,6 +193,17 @@ impl Instance {
         self.call(breaker, Act::Succeed(None), times)
     }
 
+    /// Calls until `times` calls have run: on a busy machine, the store may answer a request for a probe too
+    /// late.
+    #[track_caller]
+    pub fn probe(&self, breaker: &str, act: &Act, times: usize) {
+        let mut ran = 0;
+        super::within_t("the probes run", || {
+            ran += self.call(breaker, act.clone(), times - ran).ran;
+            ran == times
+        });
+    }
+
     /// Calls an annotated function once.
     #[track_caller]
     pub fn run(&self, function: Function, argument: u64, act: Act) -> Ended {

@@ -269,8 +269,9 @@ async fn fleet(connection: &Connection, findings: &mut Findings) -> Result<(), F
     match client.read(&mut figures).await {
         Ok(()) => {
             let namespace = text::plain(&connection.namespace);
+            let noun = if figures.len() == 1 { "breaker" } else { "breakers" };
             let message = format!(
-                "namespace \"{namespace}\" has {} breakers, read in {:.1?}",
+                "namespace \"{namespace}\" has {} {noun}, read in {:.1?}",
                 figures.len(),
                 start.elapsed()
             );

@@ -63,7 +63,8 @@ export function drawOverview() {
   }
   chips(states);
   shares(states);
-  readInstances();
+  // They are unknown while the store does not answer.
+  if (overview.instances) readInstances();
   freshness();
 }
 

@@ -5,10 +5,11 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::Context;
+use super::stats::freshness;
 use crate::blast_radius::BlastRadius;
 use crate::hub::Hub;
 use crate::problem::Problem;
@@ -20,7 +21,7 @@ const TIMELINE: usize = 50;
 pub(super) async fn breaker(
     State(Context { hub, access }): State<Context>,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<(HeaderMap, Json<Value>), Problem> {
     let Path(name) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     hub.refresh().await;
     let row = lock(&hub.figures).row(&name, Instant::now());
@@ -34,7 +35,7 @@ pub(super) async fn breaker(
     answer["concerns"] = json!(BlastRadius::of(&row, &instances));
     // Known only if the breaker is registered in this process.
     answer["here"] = json!(hub.source.snapshot(&name));
-    Ok(Json(answer))
+    Ok((freshness(&hub), Json(answer)))
 }
 
 /// The error for a name that the fleet does not know.

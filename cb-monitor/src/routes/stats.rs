@@ -5,14 +5,15 @@ use std::time::{Instant, SystemTime};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use cb_runtime::{InstanceInfo, State as Circuit};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::figures::{Filter, Row, Sort, seconds};
-use crate::hub::Overview;
+use crate::fleet::Instances;
+use crate::hub::{Hub, Overview};
 use crate::problem::Problem;
 use crate::sync::lock;
 
@@ -44,26 +45,29 @@ pub(super) async fn stats(
     })?;
     let filter = asked.filter()?;
     hub.refresh().await;
-    let ((rows, total), as_of) = {
-        let figures = lock(&hub.figures);
-        (figures.page(&filter, Instant::now()), figures.as_of())
-    };
-    let mut headers = HeaderMap::new();
+    let (rows, total) = lock(&hub.figures).page(&filter, Instant::now());
+    let mut headers = freshness(&hub);
     headers.insert(HeaderName::from_static("x-total-count"), total.into());
+    Ok((headers, Json(rows)))
+}
+
+/// When the store was read, and why it cannot be read now: figures from before the loss of the store must not
+/// look current.
+pub(super) fn freshness(hub: &Hub) -> HeaderMap {
+    let mut headers = HeaderMap::new();
     let mut say = |name, value: String| {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
     say("x-now", seconds(SystemTime::now()).to_string());
-    if let Some(as_of) = as_of {
+    if let Some(as_of) = lock(&hub.figures).as_of() {
         say("x-as-of", seconds(as_of).to_string());
     }
     if let Some(problem) = hub.problem() {
-        // Figures from before the loss of the store must not look current.
         say("x-store", problem.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect());
     }
-    Ok((headers, Json(rows)))
+    headers
 }
 
 /// Counts by state, the fleet's rates, and the status of the store.
@@ -73,9 +77,24 @@ pub(super) async fn overview(State(Context { hub, .. }): State<Context>) -> Json
 }
 
 /// The fleet's instances, by their signs of life.
-pub(super) async fn instances(State(Context { hub, .. }): State<Context>) -> Json<Vec<InstanceInfo>> {
+pub(super) async fn instances(
+    State(Context { hub, .. }): State<Context>,
+) -> Result<Json<Vec<InstanceInfo>>, Problem> {
     hub.refresh().await;
-    Json(hub.instances().unwrap_or_default().list)
+    Ok(Json(known_instances(&hub)?.list))
+}
+
+/// The instances, which are unknown while the store does not answer: that is not an empty fleet.
+fn known_instances(hub: &Hub) -> Result<Instances, Problem> {
+    hub.instances().ok_or_else(|| {
+        let reason = hub.problem().unwrap_or_else(|| "it has not answered in time".into());
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "the instances are unknown, because the store is away ({reason}); try again when it is back"
+            ),
+        )
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,7 +113,7 @@ pub(super) async fn settings(
     let Query(asked) = asked
         .map_err(|rejection| Problem::bad_request(format!("{}; there is drift", rejection.body_text())))?;
     hub.refresh().await;
-    let instances = hub.instances().unwrap_or_default();
+    let instances = known_instances(&hub)?;
     let all = instances.settings.all().iter();
     let shown = all.filter(|(_, told)| !asked.drift || told.iter().any(|instance| instance.drift));
     Ok(Json(shown.map(|(name, told)| (name.clone(), json!(told))).collect()))

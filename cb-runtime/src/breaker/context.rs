@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
@@ -96,14 +96,13 @@ impl RegistryContext {
         RegistryContext { has_shared_store, ..self }
     }
 
-    /// See [`Now::reports_within`](super::machine::Now::reports_within).
-    pub(crate) fn reports_within(&self) -> Option<Duration> {
-        self.has_shared_store.then(|| self.timeouts.reports())
+    pub(crate) fn has_shared_store(&self) -> bool {
+        self.has_shared_store
     }
 
     /// The estimated time of the store's clock.
     pub(crate) fn store_now(&self) -> u64 {
-        self.clock.now().0.wrapping_add(self.skew())
+        self.time_of_store(self.clock.now())
     }
 
     /// The wall-clock time of an instant of the store's.
@@ -119,9 +118,15 @@ impl RegistryContext {
 
     /// The wall-clock time of a moment: by the store's clock once it is known, by the machine's until then.
     pub(crate) fn wall(&self, at: Moment) -> SystemTime {
+        self.wall_of_store(self.time_of_store(at))
+    }
+
+    /// A moment as an instant of the store's. A shared store's clock shows the time since 1970, as the
+    /// machine's does, which stands in for it until the store has told its time.
+    fn time_of_store(&self, at: Moment) -> u64 {
         match self.skew() {
-            0 if self.has_shared_store => wall(at.0.saturating_add(self.clock.epoch_us())),
-            skew => self.wall_of_store(at.0.wrapping_add(skew)),
+            0 if self.has_shared_store => at.0.saturating_add(self.clock.epoch_us()),
+            skew => at.0.wrapping_add(skew),
         }
     }
 
@@ -256,5 +261,23 @@ impl RegistryContext {
             core.clear_dirty();
         }
         dirty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CacheLimits;
+
+    #[test]
+    fn machines_clock_stands_in_for_a_shared_stores_until_that_is_known() {
+        let (clock, _hands) = Clock::manual();
+        let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
+        let up = Arc::new(AtomicBool::new(true));
+        let bus = Arc::new(EventBus::new(None));
+        let context = RegistryContext::new("a".into(), clock.clone(), bus, cache, up).with_shared_store(true);
+        assert_eq!(context.store_now(), clock.now().0 + clock.epoch_us());
+        context.set_skew(7);
+        assert_eq!(context.store_now(), clock.now().0 + 7);
     }
 }

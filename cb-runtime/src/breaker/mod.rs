@@ -42,7 +42,7 @@ use crate::metrics::Histogram;
 use crate::name::{self, BreakerName};
 #[cfg(feature = "metrics")]
 use crate::snapshot::Outcomes;
-use crate::snapshot::{Snapshot, State, WindowSnapshot};
+use crate::snapshot::{Setting, Snapshot, State, WindowSnapshot};
 use crate::store::{LeaseId, Record};
 use crate::strategy::Calls;
 #[cfg(feature = "metrics")]
@@ -396,6 +396,16 @@ impl Core {
     pub(crate) fn snapshot(&self) -> Snapshot {
         // Before the breaker's lock: a reload takes them in this order, too.
         let layers = self.context.layers();
+        self.snapshot_with(|inner| layers.shown(&self.name, &inner.given, inner.machine.settings()))
+    }
+
+    /// Without the settings, whose texts take most of the time that a snapshot takes: for simulations.
+    #[cfg(test)]
+    pub(crate) fn snapshot_without_settings(&self) -> Snapshot {
+        self.snapshot_with(|_| Vec::new())
+    }
+
+    fn snapshot_with(&self, settings: impl FnOnce(&Inner) -> Vec<Setting>) -> Snapshot {
         self.transact(|inner, now| {
             let machine = &inner.machine;
             let (known, counts, input) = (machine.record(), machine.counts(), machine.trip_input(now));
@@ -416,7 +426,7 @@ impl Core {
                 consecutive_failures: input.streak,
                 window: machine.settings().window.map(|_| WindowSnapshot::from(Calls::from(input.window))),
                 outcomes: self.counters.outcomes(),
-                settings: layers.shown(&self.name, &inner.given, machine.settings()),
+                settings: settings(inner),
             }
         })
     }

@@ -13,6 +13,7 @@ mod registry;
 mod settings;
 #[cfg(feature = "config")]
 mod source;
+mod validation;
 
 use std::future::Future;
 use std::time::Duration;
@@ -21,7 +22,6 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::Error;
 use crate::health::{HealthCheck, Healthy};
-use crate::store::{MAX_FAILING, MAX_LAST};
 use crate::strategy::{Strategy, TripStrategy};
 pub use backoff::Backoff;
 pub use cache_limits::CacheLimits;
@@ -29,9 +29,20 @@ pub(crate) use layers::{Code, Layers};
 pub use registry::RegistryConfig;
 pub(crate) use settings::{Health, PerFunction, Settings, WindowKind};
 
-/// Declares [`BreakerConfig`] and the functions over all of its fields.
+/// Declares [`BreakerConfig`], its setters, and the functions over all of its fields.
 macro_rules! settings {
-    ($(#[$doc:meta])* pub struct BreakerConfig { $($(#[$read:meta])* $name:ident: $type:ty,)+ }) => {
+    // What only code can provide has a setter of its own.
+    (@setter [skip] [] $name:ident $type:ty) => {};
+    (@setter [$($read:tt)*] [$(#[$help:meta])*] $name:ident $type:ty) => {
+        $(#[$help])*
+        pub fn $name(mut self, value: $type) -> Self {
+            self.$name = Some(value);
+            self
+        }
+    };
+    ($(#[$doc:meta])* pub struct BreakerConfig {
+        $($(#[doc = $help:literal])* $(#[serde($($read:tt)*)])? $name:ident: $type:ty,)+
+    }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
         #[serde(try_from = "Raw")]
@@ -43,7 +54,7 @@ macro_rules! settings {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Raw {
-            $($(#[$read])* $name: Option<$type>,)+
+            $($(#[serde($($read)*)])? $name: Option<$type>,)+
         }
 
         impl TryFrom<Raw> for BreakerConfig {
@@ -57,6 +68,8 @@ macro_rules! settings {
         }
 
         impl BreakerConfig {
+            $(settings!(@setter [$($($read)*)?] [$(#[doc = $help])*] $name $type);)+
+
             /// The fields' names, in order.
             #[cfg(feature = "config")]
             const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
@@ -115,34 +128,71 @@ settings! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub struct BreakerConfig {
+        /// Opens after this many consecutive failures, counted fleet-wide. Default: 5, or off if only a rate
+        /// or a strategy is set.
         failure_threshold: u32,
+        /// Opens when at least this share, in (0, 1], of the calls in the window failed. Default: off.
         failure_rate_threshold: f64,
+        /// The time window of the rates and the strategy. Default: 60 s. It has ten buckets, so a call leaves
+        /// the window at most a tenth of its length late; with a strategy, it has 60.
         #[serde(default, deserialize_with = "span")]
         window: Duration,
+        /// The count window of the rates and the strategy: the last N calls, at most 10,000, instead of a
+        /// time window. The order of calls is exact within an instance; calls of several instances are in the
+        /// order in which they were reported.
         window_calls: u32,
+        /// Rates are evaluated only once the window holds this many calls. Default: 10, or `window_calls` if
+        /// that is less. A lower layer's value is limited to an upper layer's `window_calls`, too.
         minimum_calls: u32,
+        /// Calls that take longer are slow, whether they succeed or fail. Default: off. Durations are
+        /// measured only if this is set.
         #[serde(default, deserialize_with = "span")]
         slow_call_duration: Duration,
+        /// Opens when at least this share, in (0, 1], of the calls in the window was slow. It also applies to
+        /// the probes of a half-open circuit. Needs `slow_call_duration`. Default: off.
         slow_call_rate_threshold: f64,
         #[serde(skip)]
         strategy: Strategy,
+        /// The fleet opens only if failures come from at least this many nodes (see
+        /// [`node`](crate::RegistryBuilder::node)). An instance that alone sees failures opens only its own
+        /// breaker. Slow successes do not count toward the quorum; each instance opens on them locally.
+        /// Default: 1; at most 32.
         min_failing_instances: u32,
+        /// The time from open to half-open. Default: 30 s.
         #[serde(default, deserialize_with = "span")]
         reset_timeout: Duration,
+        /// The growth of `reset_timeout` over consecutive openings. Default: none.
         backoff: Backoff,
+        /// The number of concurrent probes while half-open, fleet-wide. Default: 3.
         half_open_max_calls: u32,
+        /// The number of successful probes that close the circuit. Default: 3.
         success_threshold: u32,
+        /// Closes the circuit if at least this share, in (0, 1], of its probes succeeds, and opens it again
+        /// otherwise. The share is evaluated once `success_threshold` probes have ended
+        /// (`half_open_max_calls` if that is not set). Default: off; the first failed probe opens the
+        /// circuit.
         recovery_rate: f64,
+        /// The time after a recovery in which the closed circuit admits a share of the calls that grows
+        /// evenly from a tenth to all. A trip in that time uses the next step of the `backoff`. Default: off.
         #[serde(default, deserialize_with = "span")]
         ramp_up: Duration,
         #[serde(skip)]
         health_check: HealthCheck,
+        /// The time from the opening to the first health check, and between checks. Default: 5 s. It grows
+        /// over consecutive failed checks by the [`backoff`](Self::backoff).
         #[serde(default, deserialize_with = "span")]
         health_check_interval: Duration,
+        /// The interval of health checks while the circuit is closed. A failed one opens the circuit.
+        /// Default: off.
+        ///
+        /// With it, every instance asks for the leader lease about once a second, even without calls.
         #[serde(default, deserialize_with = "span")]
         idle_health_check_interval: Duration,
+        /// A call that takes longer is cancelled and counts as a failure. Default: off.
         #[serde(default, deserialize_with = "span")]
         call_timeout: Duration,
+        /// How long a success may answer later failures (stale-if-error, RFC 5861; not memoization). Default:
+        /// off.
         #[serde(default, deserialize_with = "span")]
         cache_ttl: Duration,
     }
@@ -169,114 +219,10 @@ impl Written for Duration {
     }
 }
 
-/// The longest duration of any setting: ten years. A longer one has the wrong unit.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// The shortest window. A shorter one would not exceed the time between two exchanges.
-const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
-/// The largest number of calls in a setting.
-const MOST_CALLS: u32 = 1_000_000;
-
 impl BreakerConfig {
-    /// Opens after this many consecutive failures, counted fleet-wide. Default: 5, or off if only a rate or a
-    /// strategy is set.
-    pub fn failure_threshold(mut self, failures: u32) -> Self {
-        self.failure_threshold = Some(failures);
-        self
-    }
-
-    /// Opens when at least this share, in (0, 1], of the calls in the window failed. Default: off.
-    pub fn failure_rate_threshold(mut self, rate: f64) -> Self {
-        self.failure_rate_threshold = Some(rate);
-        self
-    }
-
-    /// The time window of the rates and the strategy. Default: 60 s. It has ten buckets, so a call leaves
-    /// the window at most a tenth of its length late; with a strategy, it has 60.
-    pub fn window(mut self, span: Duration) -> Self {
-        self.window = Some(span);
-        self
-    }
-
-    /// The count window of the rates and the strategy: the last `calls` calls, at most 10,000, instead of a
-    /// time window. The order of calls is exact within an instance; calls of several instances are in the
-    /// order in which they were reported.
-    pub fn window_calls(mut self, calls: u32) -> Self {
-        self.window_calls = Some(calls);
-        self
-    }
-
-    /// Rates are evaluated only once the window holds this many calls. Default: 10, or `window_calls` if that
-    /// is less. A lower layer's value is limited to an upper layer's `window_calls`, too.
-    pub fn minimum_calls(mut self, calls: u32) -> Self {
-        self.minimum_calls = Some(calls);
-        self
-    }
-
-    /// Calls that take longer are slow, whether they succeed or fail. Default: off. Durations are measured
-    /// only if this is set.
-    pub fn slow_call_duration(mut self, span: Duration) -> Self {
-        self.slow_call_duration = Some(span);
-        self
-    }
-
-    /// Opens when at least this share, in (0, 1], of the calls in the window was slow. It also applies to the
-    /// probes of a half-open circuit. Needs `slow_call_duration`. Default: off.
-    pub fn slow_call_rate_threshold(mut self, rate: f64) -> Self {
-        self.slow_call_rate_threshold = Some(rate);
-        self
-    }
-
     /// A custom rule over the window's counts. Any of several rules trips. It cannot be set in a file.
     pub fn strategy(mut self, strategy: impl TripStrategy) -> Self {
         self.strategy = Some(Strategy::new(strategy));
-        self
-    }
-
-    /// The fleet opens only if failures come from at least this many nodes (see
-    /// [`node`](crate::RegistryBuilder::node)). An instance that alone sees failures opens only its own
-    /// breaker. Slow successes do not count toward the quorum; each instance opens on them locally. Default:
-    /// 1; at most 32.
-    pub fn min_failing_instances(mut self, instances: u32) -> Self {
-        self.min_failing_instances = Some(instances);
-        self
-    }
-
-    /// The time from open to half-open. Default: 30 s.
-    pub fn reset_timeout(mut self, span: Duration) -> Self {
-        self.reset_timeout = Some(span);
-        self
-    }
-
-    /// The growth of `reset_timeout` over consecutive openings. Default: none.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = Some(backoff);
-        self
-    }
-
-    /// The number of concurrent probes while half-open, fleet-wide. Default: 3.
-    pub fn half_open_max_calls(mut self, calls: u32) -> Self {
-        self.half_open_max_calls = Some(calls);
-        self
-    }
-
-    /// The number of successful probes that close the circuit. Default: 3.
-    pub fn success_threshold(mut self, successes: u32) -> Self {
-        self.success_threshold = Some(successes);
-        self
-    }
-
-    /// Closes the circuit if at least this share, in (0, 1], of its probes succeeds, and opens it again
-    /// otherwise. The share is evaluated once `success_threshold` probes have ended (`half_open_max_calls` if
-    /// that is not set). Default: off; the first failed probe opens the circuit.
-    pub fn recovery_rate(mut self, rate: f64) -> Self {
-        self.recovery_rate = Some(rate);
-        self
-    }
-
-    /// The time after a recovery in which the closed circuit admits a share of the calls that grows evenly
-    /// from a tenth to all. A trip in that time uses the next step of the `backoff`. Default: off.
-    pub fn ramp_up(mut self, span: Duration) -> Self {
-        self.ramp_up = Some(span);
         self
     }
 
@@ -295,80 +241,6 @@ impl BreakerConfig {
     {
         self.health_check = Some(HealthCheck::new(check));
         self
-    }
-
-    /// The time from the opening to the first health check, and between checks. Default: 5 s. It grows over
-    /// consecutive failed checks by the [`backoff`](Self::backoff).
-    pub fn health_check_interval(mut self, span: Duration) -> Self {
-        self.health_check_interval = Some(span);
-        self
-    }
-
-    /// The interval of health checks while the circuit is closed. A failed one opens the circuit. Default:
-    /// off.
-    ///
-    /// With it, every instance asks for the leader lease about once a second, even without calls.
-    pub fn idle_health_check_interval(mut self, span: Duration) -> Self {
-        self.idle_health_check_interval = Some(span);
-        self
-    }
-
-    /// A call that takes longer is cancelled and counts as a failure. Default: off.
-    pub fn call_timeout(mut self, span: Duration) -> Self {
-        self.call_timeout = Some(span);
-        self
-    }
-
-    /// How long a success may answer later failures (stale-if-error, RFC 5861; not memoization). Default:
-    /// off.
-    pub fn cache_ttl(mut self, span: Duration) -> Self {
-        self.cache_ttl = Some(span);
-        self
-    }
-
-    /// Checks that every value is valid and that none contradicts another.
-    ///
-    /// # Errors
-    /// If a value is invalid. The error names the field, the value, and a valid one.
-    pub fn validate(&self) -> Result<(), Error> {
-        count("failure_threshold", self.failure_threshold)?;
-        count("minimum_calls", self.minimum_calls)?;
-        count("half_open_max_calls", self.half_open_max_calls)?;
-        count("success_threshold", self.success_threshold)?;
-        positive("window", self.window, SHORTEST_WINDOW)?;
-        positive("reset_timeout", self.reset_timeout, Duration::from_millis(1))?;
-        positive("call_timeout", self.call_timeout, Duration::from_micros(1))?;
-        positive("cache_ttl", self.cache_ttl, Duration::from_millis(1))?;
-        positive("slow_call_duration", self.slow_call_duration, Duration::from_micros(1))?;
-        positive("ramp_up", self.ramp_up, SHORTEST_WINDOW)?;
-        positive("health_check_interval", self.health_check_interval, Duration::from_millis(10))?;
-        positive("idle_health_check_interval", self.idle_health_check_interval, Duration::from_millis(10))?;
-        rate("failure_rate_threshold", self.failure_rate_threshold)?;
-        rate("slow_call_rate_threshold", self.slow_call_rate_threshold)?;
-        rate("recovery_rate", self.recovery_rate)?;
-        if let Some(backoff) = &self.backoff {
-            backoff.validate()?;
-        }
-        at_most("window_calls", self.window_calls, MAX_LAST)?;
-        #[allow(clippy::cast_possible_truncation, reason = "32")]
-        at_most("min_failing_instances", self.min_failing_instances, MAX_FAILING as u32)?;
-        if let (Some(window), Some(calls)) = (self.window, self.window_calls) {
-            return Err(Error::config(
-                "window_calls",
-                format!(
-                    "{calls} calls, and window = {window:?}: the window is either a span of time or a number of calls; give one"
-                ),
-            ));
-        }
-        if let (Some(minimum), Some(calls)) = (self.minimum_calls, self.window_calls)
-            && minimum > calls
-        {
-            return Err(Error::config(
-                "minimum_calls",
-                format!("{minimum} is more than the window ever holds (window_calls = {calls})"),
-            ));
-        }
-        Ok(())
     }
 
     /// These settings without those that are invalid, and an error for each of these.
@@ -403,52 +275,6 @@ impl BreakerConfig {
             below.minimum_calls = below.minimum_calls.map(|minimum| minimum.min(calls));
         }
         self.clone().or(below)
-    }
-}
-
-fn count(field: &'static str, value: Option<u32>) -> Result<(), Error> {
-    match value {
-        Some(0) => Err(Error::config(field, "0 would never let it act; it must be at least 1")),
-        Some(n) if n > MOST_CALLS => {
-            Err(Error::config(field, format!("{n} is out of range; it must be at most {MOST_CALLS}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn at_most(field: &'static str, value: Option<u32>, most: u32) -> Result<(), Error> {
-    count(field, value)?;
-    match value {
-        Some(n) if n > most => {
-            Err(Error::config(field, format!("{n} is out of range; it must be at most {most}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn rate(field: &'static str, value: Option<f64>) -> Result<(), Error> {
-    let Some(rate) = value.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) else { return Ok(()) };
-    let hint = if rate > 1.0 && rate <= 100.0 {
-        format!("; for {rate} % say {}", rate / 100.0)
-    } else {
-        String::new()
-    };
-    let problem = format!("{rate} is not a rate; it must be greater than 0 and at most 1{hint}");
-    Err(Error::config(field, problem))
-}
-
-fn positive(field: &'static str, value: Option<Duration>, least: Duration) -> Result<(), Error> {
-    match value {
-        Some(span) if span.is_zero() => {
-            Err(Error::config(field, "0 is not a span of time; it must be longer"))
-        }
-        Some(span) if span < least => {
-            Err(Error::config(field, format!("{span:?} is too short; it must be at least {least:?}")))
-        }
-        Some(span) if span > LONGEST => {
-            Err(Error::config(field, format!("{span:?} is longer than ten years; is the unit right?")))
-        }
-        _ => Ok(()),
     }
 }
 

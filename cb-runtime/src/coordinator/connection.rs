@@ -1,6 +1,7 @@
 //! The first contact with the store, and every one after a loss.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::outages::Outages;
 use super::pace::vary;
@@ -11,7 +12,7 @@ use crate::breaker::machine::Want;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Record};
+use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, REMEMBERED, Record};
 
 impl Coordinator {
     /// Loads the fleet's states, repeats the request whose fate is unknown, and exchanges what has been
@@ -59,9 +60,17 @@ impl Coordinator {
             let next = self.wait_for("reading the event stream", next).await?;
             next.first().map_or(Continuity::Gap, |event| before.followed_by(&event.position))
         };
-        // A closed breaker's keys may have expired since.
-        let is_long_ago = self.context.clock.now().since(self.answered_at) > IDLE / 2;
-        Ok(if is_long_ago { known.max(Continuity::Gap) } else { known })
+        // Keys and events may have expired since.
+        Ok(if self.was_away() { known.max(Continuity::Gap) } else { known })
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.context.clock.now().since(self.answered_at)
+    }
+
+    /// By now, what is known here may have ended and expired in the store.
+    pub(super) fn was_away(&self) -> bool {
+        self.silent_for() > IDLE / 2
     }
 
     pub(super) async fn loaded(
@@ -73,6 +82,10 @@ impl Coordinator {
         let found = self.continuity(before, &load.position).await?;
         self.stream.goes_back_to(&load.position);
         self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
+        if self.silent_for() > REMEMBERED {
+            // Nothing tells what was lost from what has ended and expired since: the store is right.
+            self.continuity = Continuity::Gap;
+        }
         self.measure(load.now_us, sent_at);
         self.stream.place(&load.position, before);
         for problem in &load.warnings {

@@ -228,7 +228,8 @@ impl Coordinator {
             }
             return;
         }
-        if self.resync {
+        // A process that was stopped learns what has ended before it claims to know a state.
+        if self.resync || self.was_away() {
             self.resync = false;
             self.connect().await;
             return;

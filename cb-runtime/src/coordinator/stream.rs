@@ -69,6 +69,11 @@ pub(crate) struct Stream {
 }
 
 impl Position {
+    /// Whether another event has this number: the store was restored, and has gone on since.
+    fn is_replaced_by(&self, other: &Position) -> bool {
+        self.incarnation == other.incarnation && self.number == other.number && self.id != other.id
+    }
+
     /// What it means that the next event to be read has this position.
     pub(super) fn followed_by(&self, next: &Position) -> Continuity {
         if self.incarnation.is_empty() {
@@ -94,7 +99,10 @@ impl Stream {
         if skips {
             *missing = MissingEvents::None;
         }
-        let is_behind = skips || position.incarnation != now.incarnation || position.number > now.number;
+        let is_behind = skips
+            || position.incarnation != now.incarnation
+            || position.number > now.number
+            || position.is_replaced_by(now);
         if is_behind && *position == *before {
             *position = now.clone();
             drop(position);
@@ -102,12 +110,12 @@ impl Stream {
         }
     }
 
-    /// Whether an answer shows that the store has lost data: its stream is another one, or has fewer events
-    /// than before. `before`: this instance's position when it sent the request. The reader may be ahead of
-    /// the answer by now.
+    /// Whether an answer shows that the store has lost data: its stream is another one, has fewer events than
+    /// before, or has another event in the place of the latest one. `before`: this instance's position when
+    /// it sent the request. The reader may be ahead of the answer by now.
     pub(super) fn is_another(&self, answered: &Position, before: &Position) -> bool {
         if answered.incarnation == before.incarnation {
-            return answered.number < before.number;
+            return answered.number < before.number || before.is_replaced_by(answered);
         }
         answered.incarnation != lock(&self.position).incarnation
     }
@@ -265,16 +273,17 @@ pub(super) fn take(
     let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
-    if event.from.is_none() && breakers.knows_later_than(&event.name, record.epoch) {
-        // The store has lost this breaker, and an instance that knows less has written it back.
+    if breakers.knows_later_than(&event.name, record.epoch) {
+        // An answer was faster than this event, or the store has lost this breaker, and an instance that
+        // knows less has gone on with it.
         match (breakers.get(&event.name), requests.upgrade()) {
             (Some(core), _) => core.exchange_next(),
             (None, Some(requests)) => drop(requests.send(Command::WriteBack(event.name.clone()))),
             (None, None) => {}
         }
-        return;
+    } else {
+        breakers.adopt(&event.name, &record, now);
     }
-    breakers.adopt(&event.name, &record, now);
     // A state that was written back after the store had lost it: new instances adopt it, but it is no
     // transition.
     let Some(from) = event.from else { return };
@@ -326,6 +335,17 @@ mod tests {
         }
         assert_eq!(is_lost(&at("two", 0)), (true, Continuity::Lost));
         assert_eq!(is_lost(&at("two", 0)), (false, Continuity::Unbroken));
+    }
+
+    #[test]
+    fn another_event_with_the_number_of_the_latest_shows_a_loss_of_data() {
+        let at = |id: &str| Position { incarnation: "one".into(), id: id.into(), number: 2 };
+        let stream = Stream::default();
+        stream.place(&at("7-0"), &stream.position());
+        assert!(!stream.is_another(&at("7-0"), &stream.position()));
+        assert!(stream.is_another(&at("9-0"), &stream.position()));
+        stream.place(&at("9-0"), &at("7-0"));
+        assert_eq!(stream.position(), at("9-0"), "the next answer would show the loss again");
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Facts {
         }
     }
 
-    /// Adds calls that took so long.
+    /// Adds the durations of calls that were made.
     pub(crate) fn took(&mut self, durations: &Histogram) {
         if !durations.is_empty() {
             self.0.entry(Fact::Call).or_default().spans.absorb(durations);

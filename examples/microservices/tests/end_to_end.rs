@@ -20,9 +20,12 @@ fn executable() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_microservices"))
 }
 
-/// A healthy fleet under load.
-async fn stage() -> anyhow::Result<Stage> {
-    let stage = Stage::set(executable(), "").await?;
+/// Settings under which no call to auth times out: on a busy machine, that would be a fault of its own.
+const PATIENT: &str = r#"{"call_timeout": "1m"}"#;
+
+/// A healthy fleet under load. `breaker`: settings that replace those of the attribute.
+async fn stage(breaker: &str) -> anyhow::Result<Stage> {
+    let stage = Stage::set(executable(), breaker).await?;
     all_healthy(&stage).await?;
     let start = stage.started_us;
     // Every user was requested, so that each has a cached result.
@@ -70,17 +73,18 @@ async fn until_answered(stage: &Stage, what: &str, enough: impl Fn(&AnswerCounts
 
 #[tokio::test]
 async fn clients_get_answers_and_auth_only_probes_while_it_is_down() -> Outcome {
-    let stage = stage().await?;
+    let stage = stage(PATIENT).await?;
     stage.fleet.set_mood(Mood::Down).await?;
+    let down = now_us();
     all_open(&stage).await?;
     let opened = now_us();
     until_answered(&stage, "running calls have ended", |counts| counts.total() > 100).await;
     let asked = stage.fleet.auth_stats().await?.total();
 
-    let cached = until_answered(&stage, "cached answers", |counts| counts.cached > 50).await;
     let fallback = until_answered(&stage, "the fallback's answers", |counts| counts.fallback > 300).await;
-    let seen = counts(&stage, cached.start..fallback.end);
+    let seen = counts(&stage, down..fallback.end);
     assert_eq!((seen.live, seen.failed), (0, 0), "{seen:?}");
+    assert!(seen.cached > 0, "until the results are too old: {seen:?}");
 
     let asked = stage.fleet.auth_stats().await?.total() - asked;
     // The half-open state whose probe was just counted may not be observed yet.
@@ -104,21 +108,22 @@ async fn clients_get_answers_and_auth_only_probes_while_it_is_down() -> Outcome 
 
 #[tokio::test]
 async fn slow_auth_does_not_slow_the_gateway() -> Outcome {
-    let stage = stage().await?;
+    let stage = stage("").await?;
     stage.fleet.set_mood(Mood::Slow).await?;
     all_open(&stage).await?;
+    until_answered(&stage, "running calls have ended", |counts| counts.total() > 100).await;
+    let asked = stage.fleet.auth_stats().await?.total();
     let span = until_answered(&stage, "answers", |counts| counts.total() > 200).await;
-    let answers = stage.load.sent_in(&span);
-    // Without the breaker, every call would last until its timeout. With it, only probes do.
-    let held_up = answers.iter().filter(|answer| answer.took > Duration::from_millis(400)).count();
-    let seen: AnswerCounts = answers.iter().collect();
-    assert!(held_up * 10 < seen.total() && seen.failed == 0, "{held_up} held up; {seen:?}");
+    let asked = stage.fleet.auth_stats().await?.total() - asked;
+    // Without the breaker, every call would wait for auth until its timeout. With it, only probes do.
+    let seen = counts(&stage, span);
+    assert!(asked * 4 < seen.total() as u64 && seen.failed == 0, "auth got {asked} requests; {seen:?}");
     Ok(())
 }
 
 #[tokio::test]
 async fn clients_are_not_affected_by_a_killed_redis() -> Outcome {
-    let stage = stage().await?;
+    let stage = stage(PATIENT).await?;
     let start = now_us();
     stage.fleet.set_redis(false).await?;
     stage.until("all notice the loss", |observation| observation.all(|circuit| !circuit.shared)).await?;
@@ -137,7 +142,7 @@ async fn clients_are_not_affected_by_a_killed_redis() -> Outcome {
 
 #[tokio::test]
 async fn isolated_instance_opens_locally() -> Outcome {
-    let stage = stage().await?;
+    let stage = stage(PATIENT).await?;
     stage.fleet.cut(true).await?;
     let opens =
         |observation: &Observation| observation.of(ISOLATED).is_some_and(|far| far.state != State::Closed);
@@ -161,7 +166,7 @@ async fn isolated_instance_opens_locally() -> Outcome {
 
 #[tokio::test]
 async fn stopping_instance_causes_no_client_error() -> Outcome {
-    let Stage { fleet, load, watcher, .. } = stage().await?;
+    let Stage { fleet, load, watcher, .. } = stage(PATIENT).await?;
     watcher.stop().await;
     let mut fleet = std::sync::Arc::into_inner(fleet).expect("the watcher has released its reference");
     let start = now_us();

@@ -1,9 +1,10 @@
-//! Real servers for tests: a redis-server in a temporary directory, a proxy that injects network faults, and
-//! bounded waits.
+//! Real servers for tests: a redis-server in a temporary directory, a proxy that injects network faults, a
+//! browser, and bounded waits.
 //!
 //! All functions panic on failure: a test without its server must fail, not pass silently.
 
 mod authority;
+mod browser;
 mod cluster;
 mod monitor;
 mod proxy;
@@ -12,6 +13,7 @@ mod server;
 mod wait;
 
 pub use authority::{Authority, Certificate};
+pub use browser::Browser;
 pub use cluster::RedisCluster;
 pub use monitor::Monitor;
 pub use proxy::Proxy;

@@ -8,9 +8,12 @@
 //! Every method takes the time as a [`Now`]. What the shell around the machine has to do is collected in
 //! [`Effects`].
 
+mod adoption;
 mod agenda;
-mod exchange;
+mod answer;
+mod entry;
 pub(crate) mod health;
+mod lapse;
 mod notice;
 pub(crate) mod policy;
 mod probes;
@@ -26,9 +29,9 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::config::{Health, Settings};
 use crate::snapshot::State;
-use crate::store::{Counts, LeaseId, Proposal, Record};
+use crate::store::{Counts, Delta, LeaseId, Proposal, Record};
 pub(crate) use agenda::{Agenda, Cadence, PACE, Want};
-use exchange::InFlight;
+use entry::InFlight;
 use health::HealthChecks;
 use notice::Notice;
 use policy::TripInput;
@@ -45,9 +48,10 @@ pub(crate) struct Now {
     pub(crate) skew: u64,
     /// The store answers, and this breaker's keys in it can be used.
     pub(crate) store_up: bool,
-    /// The time in which all instances report a breaker after a notice; `None` if no other instance uses the
-    /// store.
-    pub(crate) reports_within: Option<Duration>,
+    /// The longest of the store's latest answer times.
+    pub(crate) answer_time: Duration,
+    /// Other processes share the store.
+    pub(crate) is_shared: bool,
     /// A random number in [0, 1), for jitter.
     pub(crate) random: f64,
 }
@@ -231,6 +235,10 @@ impl StateMachine {
         self.confirmed.as_ref().map_or(0, |confirmed| confirmed.record.epoch)
     }
 
+    fn confirmed_state(&self) -> State {
+        self.confirmed.as_ref().map_or(State::Closed, DatedRecord::state)
+    }
+
     pub(crate) fn is_local(&self) -> bool {
         self.local.is_some()
     }
@@ -269,7 +277,7 @@ impl StateMachine {
     }
 
     /// The outcomes in the entry in flight.
-    fn sent(&self) -> Option<&stats::delta::PendingDelta> {
+    fn sent(&self) -> Option<&Delta<Moment>> {
         self.in_flight.as_ref().map(|in_flight| &in_flight.sent.delta)
     }
 

@@ -13,8 +13,11 @@ use crate::store::NOTICE;
 
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
-/// A decision waits this much longer for a notice that the store does not give.
-const NO_NOTICE: Duration = Duration::from_millis(400);
+/// By this time and an answer time after a notice, all instances have reported what they had counted before
+/// it: they review the breaker every [`PACE`](super::PACE).
+const SETTLING: Duration = Duration::from_millis(130);
+/// A decision waits no longer than this and two answer times for a notice that the store does not give.
+const NO_NOTICE: Duration = Duration::from_millis(500);
 
 /// The latest notice of a breaker, as this instance knows it.
 #[derive(Debug, Default)]
@@ -35,15 +38,15 @@ impl Notice {
         self.given_at.is_some_and(|at| now.since(at) < NOTICE / 2)
     }
 
-    /// Whether the fleet's counts of `received_at` may lack reports that the notice has asked for, which
-    /// arrive within `reports`.
-    fn awaits_reports(&mut self, received_at: Option<Moment>, reports: Duration, now: Moment) -> bool {
+    /// Whether the fleet's counts of `received_at` may lack reports that the notice has asked for.
+    fn awaits_reports(&mut self, received_at: Option<Moment>, now: Now) -> bool {
+        let Now { at: now, answer_time, .. } = now;
         let since = *self.awaited_since.get_or_insert(now);
         let received_after = |at: Moment| received_at.is_some_and(|received| received >= at);
         let is_fresh = received_at.is_some_and(|at| now.since(at) <= FRESH);
         match self.given_at {
-            Some(at) if self.is_on(now) => !(received_after(at.after(reports)) && is_fresh),
-            _ => now.since(since) < NO_NOTICE + reports || !received_after(since),
+            Some(at) if self.is_on(now) => !(received_after(at.after(SETTLING + answer_time)) && is_fresh),
+            _ => now.since(since) < NO_NOTICE + 2 * answer_time || !received_after(since),
         }
     }
 
@@ -75,8 +78,48 @@ impl StateMachine {
     /// Whether a decision on a rate has to wait for the other instances' reports. An instance that has heard
     /// of no others has to wait, too: at the start of a fleet, nobody has reported yet.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
-        let rests_on_others = (now.store_up || self.answered) && self.stats.has_time_window();
-        let Some(reports) = now.reports_within.filter(|_| rests_on_others) else { return false };
-        self.notice.awaits_reports(self.received_at, reports, now.at)
+        now.is_shared
+            && (now.store_up || self.answered)
+            && self.stats.has_time_window()
+            && self.notice.awaits_reports(self.received_at, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn now(millis: u32, answer_time: Duration) -> Now {
+        let at = Moment(1_000_000).after(MS * millis);
+        Now { at, skew: 0, store_up: true, is_shared: true, answer_time, random: 0.0 }
+    }
+
+    /// The first moments, in milliseconds after a decision began to wait, at which it waits no longer: with
+    /// a notice at once, and without one. Counts are received all the time.
+    fn waits(answer_time: Duration) -> [u32; 2] {
+        [Some(now(0, answer_time).at), None].map(|given_at| {
+            let mut notice = Notice { given_at, ..Notice::default() };
+            let is_over = |millis: &u32| {
+                let now = now(*millis, answer_time);
+                !notice.awaits_reports(Some(now.at), now)
+            };
+            (0..10_000).find(is_over).expect("every wait ends")
+        })
+    }
+
+    #[test]
+    fn waits_for_reports_follow_the_answer_times() {
+        assert_eq!(waits(Duration::ZERO), [130, 500]);
+        assert_eq!(waits(MS * 450), [580, 1400]);
+    }
+
+    #[test]
+    fn counts_from_before_the_reports_are_not_enough() {
+        let mut notice = Notice { given_at: Some(now(0, MS).at), ..Notice::default() };
+        assert!(notice.awaits_reports(Some(now(100, MS).at), now(140, MS)));
+        assert!(!notice.awaits_reports(Some(now(135, MS).at), now(140, MS)));
+        assert!(notice.awaits_reports(Some(now(135, MS).at), now(400, MS)), "they are older than FRESH");
     }
 }

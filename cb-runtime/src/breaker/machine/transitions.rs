@@ -122,9 +122,11 @@ impl StateMachine {
     fn count_probe(&mut self, success: bool, slow: bool) {
         let probe =
             Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
-        let sum =
-            if self.probes_are_local() { &mut self.local_probes } else { &mut self.stats.pending.counts };
-        *sum = sum.plus(probe);
+        if self.probes_are_local() {
+            self.local_probes = self.local_probes.plus(probe);
+        } else {
+            self.stats.count_probe(probe);
+        }
     }
 
     /// Counts overdue probes as failed, whether or not their calls end.

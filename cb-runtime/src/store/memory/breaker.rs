@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::When;
 use super::count_window::StoredCountWindow;
 use super::failing::Failing;
+use super::leases::StoredLeases;
 use super::notices::Notices;
 use super::role::StoredLeader;
 use super::settings::StoredSettings;
-use crate::clock::micros;
+use super::time_window::StoredTimeWindows;
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{
     CountWindowRequest, CountWindowView, Counts, Detail, Entry, FleetRow, IDLE, LeaseId, LeaseRequest,
@@ -33,17 +34,13 @@ pub(super) struct StoredBreaker {
     reset_timeout_us: u64,
     attempt: u32,
     counts: Counts,
-    success_at: Option<u64>,
-    /// (instant, count), oldest first.
-    failures: Vec<(u64, u64)>,
+    streak: Streak<Moment>,
     /// The time of each failing node's latest failure.
     failing: Failing,
-    /// By (length, width).
-    windows: BTreeMap<(u64, u64), StoredWindow>,
+    windows: StoredTimeWindows,
     /// By their length in calls.
     lasts: BTreeMap<u32, StoredCountWindow>,
-    /// Their expiry times.
-    leases: BTreeMap<(Arc<str>, LeaseId), u64>,
+    leases: StoredLeases,
     role: StoredLeader,
     opened_at: Option<u64>,
     last_failure_at: Option<u64>,
@@ -58,13 +55,6 @@ pub(super) struct StoredBreaker {
     used_at: u64,
 }
 
-#[derive(Default)]
-#[cfg_attr(test, derive(Clone))]
-struct StoredWindow {
-    buckets: BTreeMap<u64, Counts>,
-    merged_at: u64,
-}
-
 impl StoredBreaker {
     pub(super) fn state(&self) -> State {
         self.state.unwrap_or(State::Closed)
@@ -75,11 +65,10 @@ impl StoredBreaker {
     }
 
     pub(super) fn detail(&self, now: u64) -> Detail {
-        let leases = self.leases.values().filter(|until| **until > now).count();
         Detail {
             opened_at_us: self.opened_at,
             last_failure_at_us: self.last_failure_at,
-            probes: u32::try_from(leases).unwrap_or(u32::MAX),
+            probes: self.leases.held(now),
             leader: self.role.holder(now).map(ToString::to_string),
         }
     }
@@ -89,7 +78,7 @@ impl StoredBreaker {
     }
 
     pub(super) fn streak(&self) -> u64 {
-        self.failures.iter().fold(0, |sum: u64, &(_, count)| sum.saturating_add(count)).min(MAX_COUNT)
+        self.streak.len()
     }
 
     /// It has been written to, so it must not be dropped.
@@ -210,7 +199,7 @@ impl StoredBreaker {
             return false;
         }
         self.kept = true;
-        self.counts.add(&entry.delta.counts);
+        self.counts = self.counts.plus(entry.delta.counts);
         let failed_at = entry.delta.failure_age_us().map(|age| when.base.saturating_sub(age));
         self.last_failure_at = self.last_failure_at.max(failed_at);
         if let Some(age) = entry.delta.failure_age_us().filter(|_| entry.failing) {
@@ -218,15 +207,15 @@ impl StoredBreaker {
         }
         let has_failures = entry.delta.streak.failures.iter().any(|&(_, count)| count > 0);
         let pairs = if has_failures { entry.streak_pairs() } else { MAX_STREAK };
-        self.merge_run(&entry.delta.streak, pairs, when.base);
+        self.merge_streak(&entry.delta.streak, pairs, when.base);
         if let Some(ask) = entry.window {
-            self.merge_buckets(ask, &entry.delta.buckets, when);
+            self.windows.merge(ask, &entry.delta.buckets, when);
         }
         if let Some(ask) = entry.last
-            && entry.delta.calls.iter().any(|&(_, count)| count > 0)
+            && entry.delta.calls.len() > 0
         {
-            let last = self.lasts.entry(ask.calls).or_default();
-            let failed_at = last.append(&entry.delta.calls, u64::from(ask.calls));
+            let last = self.lasts.entry(ask.calls).or_insert_with(|| StoredCountWindow::new(ask.calls));
+            let failed_at = last.append(&entry.delta.calls);
             if let Some(place) = failed_at.filter(|_| entry.failing) {
                 last.failing.note(instance, place);
             }
@@ -241,13 +230,13 @@ impl StoredBreaker {
         }
         if !when.retry {
             self.kept = true;
-            self.counts.add(&entry.counts);
+            self.counts = self.counts.plus(entry.counts);
             let failed_at = entry.failure_age_us.map(|age| when.base.saturating_sub(age));
             self.last_failure_at = self.last_failure_at.max(failed_at);
-            let streak = Streak { success_age_us: entry.success_age_us, failures: Vec::new() };
-            self.merge_run(&streak, MAX_STREAK, when.base);
+            let streak = Streak { success: entry.success_age_us, failures: Vec::new() };
+            self.merge_streak(&streak, MAX_STREAK, when.base);
             if let Some(ask) = entry.window {
-                self.merge_buckets(ask, &entry.buckets, when);
+                self.windows.merge(ask, &entry.buckets, when);
             }
         }
         self.streak_seen && entry.by_streak
@@ -270,11 +259,11 @@ impl StoredBreaker {
 
     /// At the end of an exchange: notes whether there is a streak, which the answers to reports then show.
     pub(super) fn note_streak(&mut self) {
-        self.streak_seen = self.state() == State::Closed && !self.failures.is_empty();
+        self.streak_seen = self.state() == State::Closed && !self.streak.failures.is_empty();
     }
 
     pub(super) fn success_age_us(&self, now: u64) -> Option<u64> {
-        self.success_at.map(|at| now.saturating_sub(at))
+        self.streak.success.map(|at| now.saturating_sub(at.0))
     }
 
     /// Removes a node from the failing ones, because its instance shuts down.
@@ -309,74 +298,31 @@ impl StoredBreaker {
         }
     }
 
-    fn merge_run(&mut self, streak: &Streak, pairs: usize, base: u64) {
-        let success_at = streak.success_age_us.map(|age| base.saturating_sub(age));
-        self.success_at = self.success_at.max(success_at);
-        let more = streak.failures.iter().filter(|&&(_, count)| count > 0);
-        self.failures.extend(more.map(|&(age, count)| (base.saturating_sub(age), count)));
-        self.failures.retain(|&(at, _)| Some(at) >= self.success_at);
-        self.failures.sort_by_key(|&(at, _)| at);
-        self.failures.dedup_by(|later, earlier| {
+    fn merge_streak(&mut self, more: &Streak, pairs: usize, base: u64) {
+        let at = |age: u64| Moment(base.saturating_sub(age));
+        let streak = &mut self.streak;
+        streak.success = streak.success.max(more.success.map(at));
+        let failures = more.failures.iter().filter(|&&(_, count)| count > 0);
+        streak.failures.extend(failures.map(|&(age, count)| (at(age), count)));
+        streak.failures.retain(|&(at, _)| Some(at) >= streak.success);
+        streak.failures.sort_by_key(|&(at, _)| at);
+        streak.failures.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
             if same {
                 earlier.1 = earlier.1.saturating_add(later.1).min(MAX_COUNT);
             }
             same
         });
-        let beyond = self.failures.len().saturating_sub(pairs);
-        let older: u64 = self.failures.drain(..beyond).map(|(_, count)| count).sum();
-        if let Some(oldest) = self.failures.first_mut() {
-            oldest.1 = oldest.1.saturating_add(older).min(MAX_COUNT);
-        }
-    }
-
-    fn merge_buckets(&mut self, ask: WindowRequest, buckets: &[(u64, Counts)], when: When) {
-        let first = first_bucket(ask, when.now);
-        // Longer than its length: what is in it is of no use any more.
-        self.windows.retain(|&(length, _), window| when.now - window.merged_at <= length + micros(MARGIN));
-        for (age, counts) in buckets {
-            let bucket = when.base.saturating_sub(*age) / ask.width_us;
-            if bucket < first || counts.is_nothing() {
-                continue;
-            }
-            let window = self.windows.entry((ask.length_us, ask.width_us)).or_default();
-            window.merged_at = when.now;
-            window.buckets.retain(|&bucket, _| bucket >= first);
-            window.buckets.entry(bucket).or_default().add(counts);
-        }
+        streak.bound(pairs);
     }
 
     pub(super) fn window(&self, ask: WindowRequest, now: u64) -> WindowView {
-        let first = first_bucket(ask, now).max(ask.since);
-        match self.windows.get(&(ask.length_us, ask.width_us)) {
-            None => WindowView::default(),
-            Some(window) => WindowView {
-                buckets: window.buckets.range(first..).map(|(&bucket, &counts)| (bucket, counts)).collect(),
-            },
-        }
+        self.windows.view(ask, now)
     }
 
     /// Removes lapsed leases, and releases and renews this instance's.
     pub(super) fn settle_leases(&mut self, instance: &Arc<str>, ask: &LeaseRequest, now: u64) {
-        self.leases.retain(|_, until| *until > now);
-        if ask.is_nothing() {
-            return;
-        }
-        // A lease that ends so far ahead was taken before the clock was set back: it ends after one more
-        // term.
-        let term = ask.term_us.min(MAX_SPAN_US);
-        let far = now.saturating_add(2 * term);
-        for until in self.leases.values_mut().filter(|until| term > 0 && **until > far) {
-            *until = now + term;
-        }
-        for &id in &ask.release {
-            self.leases.remove(&(instance.clone(), id));
-        }
-        for &id in &ask.renew {
-            if let Some(until) = self.leases.get_mut(&(instance.clone(), id)) {
-                *until = now + ask.term_us.min(MAX_SPAN_US);
-            }
-        }
+        self.leases.settle(instance, ask, now);
     }
 
     /// The granted ids; and if some were denied, the time until the first held lease expires.
@@ -386,21 +332,10 @@ impl StoredBreaker {
         ask: &LeaseRequest,
         now: u64,
     ) -> (Vec<LeaseId>, Option<u64>) {
-        if self.state() != State::HalfOpen {
-            return (Vec::new(), None);
+        match self.state() {
+            State::HalfOpen => self.leases.hand_out(instance, ask, now),
+            _ => (Vec::new(), None),
         }
-        let mut granted = Vec::new();
-        for &id in &ask.want {
-            let lease = (instance.clone(), id);
-            if self.leases.contains_key(&lease) || self.leases.len() < ask.limit as usize {
-                self.leases.insert(lease, now + ask.term_us.min(MAX_SPAN_US));
-                granted.push(id);
-            }
-        }
-        let denied = granted.len() < ask.want.len();
-        let first = self.leases.values().min().filter(|_| denied);
-        let wait = first.map(|until| until.saturating_sub(now));
-        (granted, wait)
     }
 
     pub(super) fn take_role(&mut self, instance: &Arc<str>, term_us: u64, now: u64) {
@@ -435,7 +370,7 @@ impl StoredBreaker {
         let reason = cut(&to.reason);
         let remaining_us = to.state.remaining(to.remaining_us, reset_timeout_us);
         let wins = if proposal.force {
-            let nothing_counted = self.counts.is_nothing() && self.failures.is_empty();
+            let nothing_counted = self.counts.is_nothing() && self.streak.failures.is_empty();
             let changes_nothing = current.state == to.state
                 && current.reason == reason
                 && current.remaining_us.is_none()
@@ -466,15 +401,6 @@ impl StoredBreaker {
     }
 }
 
-/// The time for which a window is kept in addition to its length, as in Redis.
-const MARGIN: Duration = Duration::from_secs(600);
-
-/// The oldest bucket that is in the window now.
-fn first_bucket(ask: WindowRequest, now: u64) -> u64 {
-    let buckets = ask.length_us.div_ceil(ask.width_us);
-    (now / ask.width_us + 1).saturating_sub(buckets)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -491,12 +417,12 @@ mod tests {
             steps in prop::collection::vec((prop::option::of(0..60_u64), prop::collection::vec(0..60_u64, 0..4)), 1..20),
         ) {
             let (mut whole, mut bounded) = (StoredBreaker::default(), StoredBreaker::default());
-            for (success_age_us, mut ages) in steps {
+            for (success, mut ages) in steps {
                 ages.sort_unstable_by(|one, other| other.cmp(one));
-                ages.retain(|age| success_age_us.is_none_or(|success| *age <= success));
-                let streak = Streak { success_age_us, failures: ages.iter().map(|age| (*age, 1)).collect() };
-                whole.merge_run(&streak, MAX_STREAK, 100);
-                bounded.merge_run(&streak, limit, 100);
+                ages.retain(|age| success.is_none_or(|success| *age <= success));
+                let streak = Streak { success, failures: ages.iter().map(|age| (*age, 1)).collect() };
+                whole.merge_streak(&streak, MAX_STREAK, 100);
+                bounded.merge_streak(&streak, limit, 100);
                 let reached = |breaker: &StoredBreaker| breaker.streak() >= limit as u64;
                 prop_assert_eq!(reached(&bounded), reached(&whole));
             }

@@ -32,6 +32,18 @@ impl MemoryStore {
         self.lock().serial
     }
 
+    /// The stream's length, and each breaker's state and epoch.
+    pub(crate) fn positions(&self) -> String {
+        let space = self.lock();
+        let now = self.clock.now().0;
+        let shown = |(name, breaker): (&std::sync::Arc<str>, &super::breaker::StoredBreaker)| {
+            let record = breaker.record(now);
+            format!("{name} {} {}", record.state, record.epoch)
+        };
+        let breakers: Vec<_> = space.breakers.iter().map(shown).collect();
+        format!("{} {} [{}]", space.incarnation, space.number, breakers.join(", "))
+    }
+
     pub(crate) fn back_up(&self) -> Backup {
         Backup(self.lock().clone())
     }

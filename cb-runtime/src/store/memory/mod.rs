@@ -8,10 +8,12 @@ mod count_window;
 mod failing;
 #[cfg(test)]
 mod faults;
+mod leases;
 mod notices;
 mod overview;
 mod role;
 mod settings;
+mod time_window;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::ready;

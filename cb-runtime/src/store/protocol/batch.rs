@@ -125,10 +125,10 @@ impl Entry {
     pub(in crate::store) fn has_something_to_merge(&self) -> bool {
         let Delta { counts, streak, buckets, calls } = &self.delta;
         !counts.is_nothing()
-            || streak.success_age_us.is_some()
+            || streak.success.is_some()
             || streak.failures.iter().any(|&(_, count)| count > 0)
             || (self.window.is_some() && buckets.iter().any(|(_, counts)| !counts.is_nothing()))
-            || (self.last.is_some() && calls.iter().any(|&(_, count)| count > 0))
+            || (self.last.is_some() && calls.len() > 0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{MAX_COUNT, json};
+use super::{CountWindow, MAX_COUNT, json};
 
 /// Counts of completed calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,13 +23,13 @@ impl Counts {
         [self.successes, self.failures, self.slow].map(|count| count.min(MAX_COUNT))
     }
 
-    pub(crate) fn add(&mut self, other: &Counts) {
-        for (sum, more) in [
-            (&mut self.successes, other.successes),
-            (&mut self.failures, other.failures),
-            (&mut self.slow, other.slow),
-        ] {
-            *sum = sum.saturating_add(more).min(MAX_COUNT);
+    /// The sum of both, each number at most [`MAX_COUNT`].
+    pub(crate) fn plus(self, other: Counts) -> Counts {
+        let sum = |one: u64, other: u64| one.saturating_add(other).min(MAX_COUNT);
+        Counts {
+            successes: sum(self.successes, other.successes),
+            failures: sum(self.failures, other.failures),
+            slow: sum(self.slow, other.slow),
         }
     }
 }
@@ -58,22 +58,25 @@ impl OutcomeKind {
     }
 }
 
-/// An instance's counts since its last batch.
+/// An instance's counts since its last batch. An instance collects them with the moments of its own clock
+/// (`Delta<Moment>`), and sends them with ages in µs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Delta {
+#[serde(bound = "At: Copy + Into<u64>")]
+pub(crate) struct Delta<At = u64> {
     /// Added to the epoch's totals.
     #[serde(skip_serializing_if = "Counts::is_nothing")]
     pub(crate) counts: Counts,
     #[serde(flatten)]
-    pub(crate) streak: Streak,
-    /// For the time window: (age, counts). Each is added to the bucket of its age, or dropped if it is older
-    /// than the window.
+    pub(crate) streak: Streak<At>,
+    /// For the time window: (the middle of a bucket, its counts), oldest first. The middle lies in exactly
+    /// one of the store's buckets; the edges may lie in two. Each is added to the store's bucket,
+    /// or dropped if it is older than the window.
     #[serde(serialize_with = "json::buckets", skip_serializing_if = "json::no_buckets")]
-    pub(crate) buckets: Vec<(u64, Counts)>,
-    /// For the count window: runs of one kind of outcome, in the order in which calls ended, oldest first.
-    /// Outcomes beyond [`CountWindowRequest::calls`](super::CountWindowRequest::calls) may be left out.
+    pub(crate) buckets: Vec<(At, Counts)>,
+    /// For the count window: outcomes in the order in which calls ended. Those beyond
+    /// [`CountWindowRequest::calls`](super::CountWindowRequest::calls) may be left out.
     #[serde(serialize_with = "json::calls", skip_serializing_if = "json::no_calls")]
-    pub(crate) calls: Vec<(OutcomeKind, u64)>,
+    pub(crate) calls: CountWindow,
 }
 
 impl Delta {
@@ -90,22 +93,25 @@ impl Delta {
 /// including one at the time of the success. The result does not depend on the order of merging, within
 /// [`MAX_STREAK`](super::MAX_STREAK).
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Streak {
-    /// The age of the latest success.
-    #[serde(
-        rename = "success",
-        serialize_with = "json::optional_whole",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub(crate) success_age_us: Option<u64>,
-    /// (age, count), oldest first, none older than the success; at most [`MAX_STREAK`](super::MAX_STREAK)
+#[serde(bound = "At: Copy + Into<u64>")]
+pub(crate) struct Streak<At = u64> {
+    /// The latest success.
+    #[serde(serialize_with = "json::optional_whole", skip_serializing_if = "Option::is_none")]
+    pub(crate) success: Option<At>,
+    /// (time, count), oldest first, none older than the success; at most [`MAX_STREAK`](super::MAX_STREAK)
     /// pairs.
     #[serde(serialize_with = "json::pairs", skip_serializing_if = "json::no_pairs")]
-    pub(crate) failures: Vec<(u64, u64)>,
+    pub(crate) failures: Vec<(At, u64)>,
 }
 
-impl Streak {
-    /// Merges the oldest pairs until there are at most this many.
+impl<At> Streak<At> {
+    /// The number of failures.
+    pub(crate) fn len(&self) -> u64 {
+        self.failures.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count)).min(MAX_COUNT)
+    }
+
+    /// Merges the oldest pairs until there are at most this many. They get the latest of their times, so that
+    /// a success between them erases none.
     pub(crate) fn bound(&mut self, pairs: usize) {
         let beyond = self.failures.len().saturating_sub(pairs);
         let older: u64 = self.failures.drain(..beyond).map(|(_, count)| count).sum();

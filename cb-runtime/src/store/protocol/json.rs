@@ -6,16 +6,24 @@
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::{Counts, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US, OutcomeKind, Record, cut};
+use super::{CountWindow, Counts, LeaseId, MAX_COUNT, MAX_EPOCH, MAX_SETTINGS, MAX_SPAN_US, Record, cut};
 use crate::text::cut as cut_to;
 
 /// The number, or the largest one that Lua represents exactly.
 pub(super) fn whole<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64((*number).min(MAX_COUNT))
+    to.serialize_u64(bounded(*number))
 }
 
-pub(super) fn optional_whole<S: Serializer>(number: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
-    number.map(|number| number.min(MAX_COUNT)).serialize(to)
+pub(super) fn optional_whole<At, S>(number: &Option<At>, to: S) -> Result<S::Ok, S::Error>
+where
+    At: Copy + Into<u64>,
+    S: Serializer,
+{
+    number.map(bounded).serialize(to)
+}
+
+fn bounded<N: Into<u64>>(number: N) -> u64 {
+    number.into().min(MAX_COUNT)
 }
 
 pub(super) fn span<S: Serializer>(us: &u64, to: S) -> Result<S::Ok, S::Error> {
@@ -40,35 +48,43 @@ pub(super) fn ids<S: Serializer>(ids: &[LeaseId], to: S) -> Result<S::Ok, S::Err
 }
 
 /// (age, count) pairs.
-pub(super) fn pairs<S: Serializer>(pairs: &[(u64, u64)], to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn pairs<At, S>(pairs: &[(At, u64)], to: S) -> Result<S::Ok, S::Error>
+where
+    At: Copy + Into<u64>,
+    S: Serializer,
+{
     let counted = pairs.iter().filter(|(_, count)| *count > 0);
-    to.collect_seq(counted.map(|(age, count)| ((*age).min(MAX_COUNT), (*count).min(MAX_COUNT))))
+    to.collect_seq(counted.map(|(age, count)| (bounded(*age), bounded(*count))))
 }
 
-pub(super) fn no_pairs(pairs: &[(u64, u64)]) -> bool {
+pub(super) fn no_pairs<At>(pairs: &[(At, u64)]) -> bool {
     pairs.iter().all(|(_, count)| *count == 0)
 }
 
 /// Buckets, each as `[age, successes, failures, slow]`.
-pub(super) fn buckets<S: Serializer>(buckets: &[(u64, Counts)], to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn buckets<At, S>(buckets: &[(At, Counts)], to: S) -> Result<S::Ok, S::Error>
+where
+    At: Copy + Into<u64>,
+    S: Serializer,
+{
     let counted = buckets.iter().filter(|(_, counts)| !counts.is_nothing());
     to.collect_seq(counted.map(|(age, counts)| {
         let [successes, failures, slow] = counts.bounded();
-        ((*age).min(MAX_COUNT), successes, failures, slow)
+        (bounded(*age), successes, failures, slow)
     }))
 }
 
-pub(super) fn no_buckets(buckets: &[(u64, Counts)]) -> bool {
+pub(super) fn no_buckets<At>(buckets: &[(At, Counts)]) -> bool {
     buckets.iter().all(|(_, counts)| counts.is_nothing())
 }
 
-pub(super) fn calls<S: Serializer>(runs: &[(OutcomeKind, u64)], to: S) -> Result<S::Ok, S::Error> {
-    let counted = runs.iter().filter(|(_, count)| *count > 0);
-    to.collect_seq(counted.map(|(kind, count)| (kind.letter(), (*count).min(MAX_COUNT))))
+pub(super) fn calls<S: Serializer>(calls: &CountWindow, to: S) -> Result<S::Ok, S::Error> {
+    let counted = calls.runs().filter(|(_, count)| *count > 0);
+    to.collect_seq(counted.map(|(kind, count)| (kind.letter(), bounded(count))))
 }
 
-pub(super) fn no_calls(runs: &[(OutcomeKind, u64)]) -> bool {
-    runs.iter().all(|(_, count)| *count == 0)
+pub(super) fn no_calls(calls: &CountWindow) -> bool {
+    calls.len() == 0
 }
 
 /// A record of epoch 0 was never left, and no store can have lost it: only its epoch is sent.

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// An unused breaker is forgotten after this time; see "What a store lets go".
+/// An unused breaker expires after this time; see "Expiry" in `store`.
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
+/// An unused store remembers for this time which events it has had. An instance that was away can then tell
+/// expired states from lost ones.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest reason, in bytes. A longer one is cut between two characters.
 pub(crate) const MAX_REASON: usize = 200;
 /// The limit of sums: the largest integer that a Lua number represents exactly.

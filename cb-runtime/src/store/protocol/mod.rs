@@ -2,6 +2,7 @@
 
 mod answer;
 mod batch;
+mod count_window;
 mod counts;
 mod json;
 mod limits;
@@ -11,6 +12,7 @@ mod stream;
 
 pub(crate) use answer::*;
 pub(crate) use batch::*;
+pub(crate) use count_window::*;
 pub(crate) use counts::*;
 pub(crate) use limits::*;
 pub(crate) use record::*;

@@ -10,6 +10,7 @@ mod hint;
 #[cfg(all(feature = "cluster", feature = "sentinel"))]
 pub(crate) mod inspect;
 mod keys;
+mod load;
 mod open;
 mod overview;
 mod plain_rows;
@@ -25,10 +26,9 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{
@@ -37,14 +37,15 @@ use redis::{
 };
 use tokio::time::timeout;
 
+#[cfg(test)]
+use super::FleetRow;
 use super::{
-    Acknowledged, Answer, Batch, BoxFuture, Cached, Detail, EventsAt, FleetRow, Load, MAX_COUNT, News,
-    Position, Report, ResultStore, Retention, Store, StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, Load, MAX_COUNT, News, Position, Report,
+    ResultStore, Retention, Store, StreamEvent,
 };
 #[cfg(test)]
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::snapshot::State;
 use crate::timeouts::Timeouts;
 use connect::{Dialer, Link};
 use keys::{Keys, decode};
@@ -57,9 +58,6 @@ pub use target::Target;
 #[cfg(not(all(feature = "cluster", feature = "sentinel")))]
 pub(crate) use target::Target;
 
-/// The number of breakers per call of the script `read`, so that the overview of a large fleet does not block
-/// the server.
-const ROWS_AT_ONCE: usize = 100;
 /// A century in milliseconds. Redis may reject longer durations.
 const LONGEST_TTL: u64 = super::MAX_SPAN_US / 1000;
 
@@ -173,17 +171,18 @@ impl RedisStore {
         Err(Error::store(doing, problem))
     }
 
-    async fn run(
+    async fn run<T>(
         &self,
         doing: &'static str,
         invocation: &mut ScriptInvocation<'_>,
-    ) -> Result<ReplyReader, Error> {
+        decode: impl FnOnce(ReplyReader) -> Result<T, DecodeError>,
+    ) -> Result<T, Error> {
         #[cfg(test)]
         if let Some(clock) = &self.clock {
             invocation.arg(clock.now().0);
         }
         let answer = self.request(doing, &*invocation).await?;
-        ReplyReader::of(answer).map_err(|problem| Error::store(doing, problem))
+        ReplyReader::of(answer).and_then(decode).map_err(|problem| Error::store(doing, problem))
     }
 
     async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
@@ -215,8 +214,7 @@ impl RedisStore {
             message.entries.push(sent);
         }
         let json = serde_json::to_string(&message).map_err(|problem| Error::store(doing, problem))?;
-        let mut answer = self.run(doing, invocation.arg(json)).await?;
-        let decoded = (|| {
+        self.run(doing, invocation.arg(json), |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let mut rows = answer.list()?;
@@ -225,8 +223,8 @@ impl RedisStore {
                 None => rows.view(now_us, &message.node),
             });
             Ok(Answer { now_us, position, views: views.collect::<Result<_, DecodeError>>()?, warnings })
-        })();
-        decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
+        })
+        .await
     }
 
     async fn report(&self, report: &Report) -> Result<Acknowledged, Error> {
@@ -241,8 +239,7 @@ impl RedisStore {
         let order = report_arguments(&report.entries, &mut |argument| {
             invocation.arg(argument);
         });
-        let mut answer = self.run(doing, &mut invocation).await?;
-        let decoded = (|| {
+        self.run(doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let places = answer.list()?.numbers()?;
@@ -258,111 +255,13 @@ impl RedisStore {
                 suspects: suspects.map(Into::into).collect(),
                 warnings,
             })
-        })();
-        decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
+        })
+        .await
     }
 
     fn shared_keys(&self, invocation: &mut ScriptInvocation<'_>) {
         let keys = &self.keys;
         invocation.key(keys.meta()).key(keys.events()).key(keys.held()).key(keys.names());
-    }
-
-    /// The position of the stream, and the requested names as they are in keys.
-    async fn roll(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
-        let mut invocation = self.scripts.load.prepare_invoke();
-        self.shared_keys(&mut invocation);
-        invocation.key(self.keys.quiet()).key(self.keys.notices());
-        invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
-        let mut answer = self.run(doing, &mut invocation).await?;
-        let decoded = (|| {
-            let (now_us, position, warnings) =
-                (answer.number()?, answer.position()?, answer.list()?.texts()?);
-            Ok((Load { now_us, position, warnings, held: Vec::new() }, answer.list()?.texts()?))
-        })();
-        decoded.map_err(|problem: DecodeError| Error::store(doing, problem))
-    }
-
-    /// Reads breakers by name, without those that are gone. The result is not a consistent snapshot.
-    async fn rows(
-        &self,
-        doing: &'static str,
-        mut encoded: Vec<String>,
-    ) -> Result<Vec<(FleetRow, Detail)>, Error> {
-        encoded.sort_unstable();
-        encoded.dedup();
-        let mut rows = Vec::with_capacity(encoded.len());
-        for some in encoded.chunks(ROWS_AT_ONCE) {
-            let (known, strange): (Vec<_>, Vec<_>) =
-                some.iter().map(|encoded| (encoded, decode(encoded))).partition(|(_, name)| name.is_some());
-            rows.extend(strange.into_iter().map(|(member, _)| {
-                let view = Err(format!(
-                    "{} and {} may list names of breakers only, and {member:?} is none; remove it there",
-                    self.keys.held(),
-                    self.keys.names()
-                ));
-                (FleetRow { name: member.as_str().into(), view }, Detail::default())
-            }));
-            if known.is_empty() {
-                continue;
-            }
-            let mut invocation = self.scripts.read.prepare_invoke();
-            invocation.key(self.keys.quiet()).arg(self.keys.lease_prefix());
-            for (encoded, _) in &known {
-                invocation.key(self.keys.breaker(encoded)).arg(encoded.as_str());
-            }
-            let mut answer = self.run(doing, &mut invocation).await?;
-            let decoded = (|| {
-                let now_us = answer.number()?;
-                let mut list = answer.list()?;
-                for (_, name) in known {
-                    let name = Arc::from(name.unwrap_or_default());
-                    let (view, detail) = match list.row()? {
-                        None => continue,
-                        Some(Err(problem)) => (Err(problem), Detail::default()),
-                        Some(Ok(mut row)) => {
-                            let (counts, streak) = (row.counts()?, row.number()?);
-                            (Ok((row.record()?, counts, streak)), overview::detail(&mut row, now_us)?)
-                        }
-                    };
-                    rows.push((FleetRow { name, view }, detail));
-                }
-                Ok(())
-            })();
-            decoded.map_err(|problem: DecodeError| Error::store(doing, problem))?;
-        }
-        rows.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-        Ok(rows)
-    }
-
-    async fn load(&self) -> Result<Load, Error> {
-        let doing = "loading the namespace";
-        let (mut load, encoded) = self.roll(doing, "held").await?;
-        let mut missing: BTreeSet<Arc<str>> =
-            encoded.iter().filter_map(|name| decode(name).map(Arc::from)).collect();
-        for (row, _) in self.rows(doing, encoded).await? {
-            missing.remove(&row.name);
-            match row.view {
-                Ok((record, ..)) if record.state == State::Closed => {}
-                view => load.held.push((row.name, view.map(|(record, ..)| record))),
-            }
-        }
-        let gone = |name| (name, Err(format!("its key is gone, although {} lists it", self.keys.held())));
-        load.held.extend(missing.into_iter().map(gone));
-        load.held.sort_by(|one, other| one.0.cmp(&other.0));
-        Ok(load)
-    }
-
-    #[cfg(test)]
-    async fn fleet(&self) -> Result<Vec<FleetRow>, Error> {
-        let doing = "reading the fleet's breakers";
-        let (load, encoded) = self.roll(doing, "all").await?;
-        match load.warnings.first() {
-            None => Ok(self.rows(doing, encoded).await?.into_iter().map(|(row, _)| row).collect()),
-            Some(trouble) => Err(Error::new(crate::error::ErrorKind::Data {
-                what: format!("namespace {}", self.keys.meta().trim_end_matches(":meta")),
-                problem: trouble.clone(),
-            })),
-        }
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{ROWS_AT_ONCE, RedisStore, keys::encode};
+use super::load::ROWS_AT_ONCE;
+use super::{RedisStore, keys::encode};
 use crate::error::Error;
 use crate::store::{Counts, Detail, FleetRow, MAX_COUNT, Record};
 

@@ -64,7 +64,7 @@ mod tests {
     use super::{EXCHANGE, LOAD, READ, REPORT};
     use crate::store::{
         IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_SETTINGS,
-        MAX_SPAN_US, MAX_STREAK, NOTICE, NOTICE_PAUSE, SAID_FOR,
+        MAX_SPAN_US, MAX_STREAK, NOTICE, NOTICE_PAUSE, REMEMBERED, SAID_FOR,
     };
 
     #[test]
@@ -80,6 +80,7 @@ mod tests {
             ("MAX_ROLE_TERM", MAX_ROLE_TERM_US),
             ("MAX_SETTINGS", MAX_SETTINGS as u64),
             ("IDLE", IDLE.as_secs()),
+            ("REMEMBERED", REMEMBERED.as_secs()),
             ("SAID_FOR", SAID_FOR.as_secs()),
             ("NOTICE", NOTICE.as_secs()),
             ("NOTICE_PAUSE", crate::clock::micros(NOTICE_PAUSE)),

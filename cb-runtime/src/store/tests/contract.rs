@@ -137,7 +137,7 @@ fn delta(successes: u64, failures: u64) -> Delta {
 }
 
 fn streak(success_age_us: Option<u64>, failures: &[(u64, u64)]) -> Delta {
-    Delta { streak: Streak { success_age_us, failures: failures.to_vec() }, ..Delta::default() }
+    Delta { streak: Streak { success: success_age_us, failures: failures.to_vec() }, ..Delta::default() }
 }
 
 fn proposal(to: State) -> Proposal {

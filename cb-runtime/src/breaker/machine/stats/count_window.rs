@@ -1,74 +1,17 @@
-//! Count windows: the latest outcomes in their order.
+//! The fleet's count window at the last exchange.
 
-use std::collections::VecDeque;
-
-use crate::store::{CountWindowRequest, CountWindowView, Counts, OutcomeKind};
-
-/// The latest outcomes, oldest first, run-length encoded; at most `most` of them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct CountWindow {
-    runs: VecDeque<(OutcomeKind, u64)>,
-    len: u64,
-    most: u64,
-}
-
-impl CountWindow {
-    pub(crate) fn new(most: u64) -> Self {
-        CountWindow { most, ..CountWindow::default() }
-    }
-
-    pub(crate) fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub(crate) fn push(&mut self, kind: OutcomeKind, n: u64) {
-        let n = n.min(self.most);
-        if n == 0 {
-            return;
-        }
-        match self.runs.back_mut() {
-            Some((last, sum)) if *last == kind => *sum += n,
-            _ => self.runs.push_back((kind, n)),
-        }
-        self.len += n;
-        while self.len > self.most
-            && let Some((_, oldest)) = self.runs.front_mut()
-        {
-            let beyond = (self.len - self.most).min(*oldest);
-            *oldest -= beyond;
-            self.len -= beyond;
-            if *oldest == 0 {
-                self.runs.pop_front();
-            }
-        }
-    }
-
-    pub(crate) fn extend(&mut self, later: &CountWindow) {
-        for &(kind, n) in &later.runs {
-            self.push(kind, n);
-        }
-    }
-
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (OutcomeKind, u64)> + '_ {
-        self.runs.iter().copied()
-    }
-
-    /// The number of outcomes after the latest failure; `None` without a failure.
-    pub(crate) fn since_failure(&self) -> Option<u64> {
-        let failure = self.runs.iter().rposition(|(kind, _)| kind.failed)?;
-        Some(self.runs.range(failure + 1..).map(|(_, n)| n).sum())
-    }
-}
+use crate::store::{CountWindow, CountWindowRequest, CountWindowView, Counts};
 
 /// The counts of the latest `n` outcomes in `parts`, which follow each other.
 pub(crate) fn latest<'a>(n: u64, parts: impl DoubleEndedIterator<Item = &'a CountWindow>) -> Counts {
     let mut left = n;
     let mut counts = Counts::default();
-    for &(kind, n) in parts.rev().flat_map(|part| part.runs.iter().rev()) {
-        let n = n.min(left);
-        left -= n;
-        *if kind.failed { &mut counts.failures } else { &mut counts.successes } += n;
-        counts.slow += if kind.slow { n } else { 0 };
+    for part in parts.rev() {
+        for (kind, n) in part.newest(left) {
+            left -= n;
+            *if kind.failed { &mut counts.failures } else { &mut counts.successes } += n;
+            counts.slow += if kind.slow { n } else { 0 };
+        }
     }
     counts
 }
@@ -92,13 +35,13 @@ impl FleetCountWindow {
     }
 
     pub(crate) fn calls(&self) -> u64 {
-        self.outcomes.most
+        self.outcomes.most()
     }
 
     /// Empties the window for a new epoch.
     pub(crate) fn clear(&mut self) {
         *self = FleetCountWindow {
-            outcomes: CountWindow::new(self.outcomes.most),
+            outcomes: CountWindow::new(self.outcomes.most()),
             place: 0,
             failing: Vec::new(),
             failed: None,
@@ -106,7 +49,7 @@ impl FleetCountWindow {
     }
 
     pub(crate) fn ask(&self) -> CountWindowRequest {
-        let calls = u32::try_from(self.outcomes.most).unwrap_or(u32::MAX);
+        let calls = u32::try_from(self.outcomes.most()).unwrap_or(u32::MAX);
         CountWindowRequest { calls, since: self.place }
     }
 
@@ -129,7 +72,7 @@ impl FleetCountWindow {
     /// The number of instances with failures in the window, after this instance has added `more` outcomes,
     /// with (`fails`) or without a failure.
     pub(crate) fn failing(&self, more: u64, fails: bool) -> u32 {
-        let begin = (self.place + more).saturating_sub(self.outcomes.most);
+        let begin = (self.place + more).saturating_sub(self.outcomes.most());
         let others = self.failing.iter().filter(|place| **place > begin).count();
         let own = fails || self.failed.is_some_and(|place| place > begin);
         u32::try_from(others).unwrap_or(u32::MAX).saturating_add(u32::from(own))
@@ -141,6 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::OutcomeKind;
 
     fn kind(number: u8) -> OutcomeKind {
         OutcomeKind { failed: number & 1 == 1, slow: number & 2 == 2 }

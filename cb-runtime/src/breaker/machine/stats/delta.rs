@@ -1,11 +1,7 @@
-//! The outcomes that this instance has not reported yet, aggregated and bounded. They have moments of this
-//! instance's clock; an entry's [`Delta`] has ages instead.
+//! How an instance collects the outcomes that it has not reported yet: aggregated, and bounded.
 
-use std::collections::VecDeque;
-
-use super::count_window::CountWindow;
 use crate::clock::Moment;
-use crate::store::{Counts, Delta, MAX_BUCKETS, MAX_STREAK, OutcomeKind, Streak};
+use crate::store::{CountWindow, Counts, Delta, MAX_BUCKETS, MAX_STREAK, OutcomeKind, Streak};
 
 /// The windows to collect outcomes for, in addition to totals and streaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,202 +12,146 @@ pub(crate) struct Shape {
     pub(crate) last: u64,
 }
 
-/// Outcomes of one epoch, in this instance's time.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct PendingDelta {
-    pub(crate) counts: Counts,
-    /// A lower bound of the latest success's time.
-    success_at: Option<Moment>,
-    /// Failures after that success, oldest first: time and number.
-    failures: VecDeque<(Moment, u64)>,
-    shape: Shape,
-    /// The beginning of each bucket and its counts, oldest first.
-    buckets: VecDeque<(Moment, Counts)>,
-    calls: CountWindow,
-}
-
-impl PendingDelta {
-    pub(crate) fn new(shape: Shape) -> Self {
-        PendingDelta { shape, calls: CountWindow::new(shape.last), ..PendingDelta::default() }
+impl Shape {
+    /// The middle of the bucket at this moment.
+    fn middle(self, at: Moment) -> Moment {
+        Moment(at.0 / self.bucket_us * self.bucket_us + self.bucket_us / 2)
     }
 
-    /// Collects for other windows from now on. Outcomes move to a new window of the same kind.
+    /// The end of the bucket with this middle.
+    fn end(self, middle: Moment) -> u64 {
+        middle.0 + self.bucket_us.div_ceil(2)
+    }
+}
+
+impl Delta<Moment> {
+    pub(crate) fn new(shape: Shape) -> Self {
+        Delta { calls: CountWindow::new(shape.last), ..Delta::default() }
+    }
+
+    /// Moves the outcomes to other windows of the same kinds.
     pub(crate) fn reshaped(self, shape: Shape) -> Self {
-        if shape == self.shape {
-            return self;
+        let mut other = Delta { counts: self.counts, streak: self.streak, ..Delta::new(shape) };
+        for (middle, counts) in self.buckets {
+            other.count_in_bucket(counts, middle, shape);
         }
-        let mut other = PendingDelta { shape, ..self.clone().without_windows() };
-        for (middle, counts) in self.buckets() {
-            if let Some(bucket) = other.bucket(middle) {
-                *bucket = bucket.plus(counts);
-            }
-        }
-        other.calls = CountWindow::new(shape.last);
         other.calls.extend(&self.calls);
         other
     }
 
     /// Without the windows' outcomes; totals and streak stay.
     pub(crate) fn without_windows(self) -> Self {
-        let (buckets, calls) = (VecDeque::new(), CountWindow::default());
-        PendingDelta { shape: Shape::default(), buckets, calls, ..self }
+        Delta { counts: self.counts, streak: self.streak, ..Delta::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.counts == Counts::default() && self.success_at.is_none()
+        self.counts.is_nothing() && self.streak.success.is_none()
     }
 
     /// Adds `n` successes. All have ended by `now`, the latest of them at `latest` or after it.
-    pub(crate) fn successes(&mut self, n: u64, latest: Moment, now: Moment) {
-        self.count(Counts { successes: n, ..Counts::default() }, now);
-        self.success_at = Some(latest);
-        self.failures.clear();
+    pub(crate) fn successes(&mut self, n: u64, latest: Moment, now: Moment, shape: Shape) {
+        self.count(Counts { successes: n, ..Counts::default() }, now, shape);
+        self.streak.success = Some(latest);
+        self.streak.failures.clear();
         self.calls.push(OutcomeKind { failed: false, slow: false }, n);
     }
 
     /// Adds a success that took too long.
-    pub(crate) fn slow_success(&mut self, now: Moment) {
-        self.count(Counts { successes: 1, failures: 0, slow: 1 }, now);
-        self.success_at = Some(now);
-        self.failures.clear();
+    pub(crate) fn slow_success(&mut self, now: Moment, shape: Shape) {
+        self.count(Counts { successes: 1, failures: 0, slow: 1 }, now, shape);
+        self.streak.success = Some(now);
+        self.streak.failures.clear();
         self.calls.push(OutcomeKind { failed: false, slow: true }, 1);
     }
 
-    pub(crate) fn failure(&mut self, slow: bool, now: Moment) {
-        self.count(Counts { successes: 0, failures: 1, slow: u64::from(slow) }, now);
+    pub(crate) fn failure(&mut self, slow: bool, now: Moment, shape: Shape) {
+        self.count(Counts { successes: 0, failures: 1, slow: u64::from(slow) }, now, shape);
         self.calls.push(OutcomeKind { failed: true, slow }, 1);
-        match self.failures.back_mut() {
+        match self.streak.failures.last_mut() {
             Some((at, n)) if *at == now => *n += 1,
-            _ => self.failures.push_back((now, 1)),
+            _ => self.streak.failures.push((now, 1)),
         }
-        self.bound_failures();
+        self.streak.bound(MAX_STREAK);
     }
 
-    fn count(&mut self, counts: Counts, now: Moment) {
+    fn count(&mut self, counts: Counts, now: Moment, shape: Shape) {
         self.counts = self.counts.plus(counts);
-        if let Some(bucket) = self.bucket(now) {
-            *bucket = bucket.plus(counts);
+        self.count_in_bucket(counts, now, shape);
+    }
+
+    fn count_in_bucket(&mut self, counts: Counts, now: Moment, shape: Shape) {
+        match self.buckets.last_mut() {
+            _ if shape.bucket_us == 0 => {}
+            // Most outcomes fall into the latest bucket, and take no division.
+            Some((middle, sum)) if now.0 < shape.end(*middle) => *sum = sum.plus(counts),
+            _ => {
+                self.buckets.push((shape.middle(now), counts));
+                self.bound_buckets();
+            }
         }
     }
 
-    /// Merges the oldest failures, with the latest of their times, so that a success between them erases
-    /// none.
-    fn bound_failures(&mut self) {
-        while self.failures.len() > MAX_STREAK
-            && let Some((_, n)) = self.failures.pop_front()
-            && let Some(next) = self.failures.front_mut()
-        {
-            next.1 += n;
+    fn bound_buckets(&mut self) {
+        while self.buckets.len() as u64 > MAX_BUCKETS {
+            self.buckets.remove(0);
         }
     }
 
     /// The circuit has recovered at `now` by this instance's own probes: a success that ends any streak
     /// before it.
-    pub(crate) fn recovered(&mut self, now: Moment) {
-        *self = PendingDelta { success_at: Some(now), ..PendingDelta::new(self.shape) };
+    pub(crate) fn recovered(now: Moment, shape: Shape) -> Self {
+        let streak = Streak { success: Some(now), failures: Vec::new() };
+        Delta { streak, ..Delta::new(shape) }
     }
 
     /// This delta followed by `later`.
-    pub(crate) fn then(mut self, later: PendingDelta) -> PendingDelta {
+    pub(crate) fn then(mut self, later: Self) -> Self {
         self.counts = self.counts.plus(later.counts);
-        if later.success_at.is_some() {
-            self.success_at = later.success_at;
-            self.failures = later.failures;
+        if later.streak.success.is_some() {
+            self.streak = later.streak;
         } else {
-            self.failures.extend(later.failures);
-            self.bound_failures();
+            self.streak.failures.extend(later.streak.failures);
+            self.streak.bound(MAX_STREAK);
         }
         self.calls.extend(&later.calls);
-        for (begin, counts) in later.buckets {
-            match self.buckets.back_mut() {
-                Some((last, sum)) if *last == begin => *sum = sum.plus(counts),
-                _ => self.buckets.push_back((begin, counts)),
+        for (middle, counts) in later.buckets {
+            match self.buckets.last_mut() {
+                Some((last, sum)) if *last == middle => *sum = sum.plus(counts),
+                _ => self.buckets.push((middle, counts)),
             }
         }
-        while self.buckets.len() as u64 > MAX_BUCKETS {
-            self.buckets.pop_front();
-        }
+        self.bound_buckets();
         self
     }
 
     /// The failure streak after these outcomes, given the streak before them.
     pub(crate) fn streak_after(&self, before: u64) -> u64 {
-        let own: u64 = self.failures.iter().map(|(_, n)| n).sum();
-        if self.success_at.is_some() { own } else { before + own }
+        let own = self.streak.len();
+        if self.streak.success.is_some() { own } else { before + own }
     }
 
     /// The counts of the buckets that end after `start`.
-    pub(crate) fn window_since(&self, start: Moment) -> Counts {
-        let mut sum = Counts::default();
-        for (begin, counts) in &self.buckets {
-            if begin.0 + self.shape.bucket_us > start.0 {
-                sum = sum.plus(*counts);
-            }
-        }
-        sum
-    }
-
-    /// The beginning of the oldest bucket.
-    pub(crate) fn oldest_bucket(&self) -> Option<Moment> {
-        self.buckets.front().map(|(begin, _)| *begin)
-    }
-
-    /// The middle of each bucket, and its counts. The middle lies in exactly one of the store's buckets;
-    /// the edges may lie in two.
-    pub(crate) fn buckets(&self) -> impl Iterator<Item = (Moment, Counts)> + '_ {
-        let half = self.shape.bucket_us / 2;
-        self.buckets.iter().map(move |(begin, counts)| (Moment(begin.0 + half), *counts))
-    }
-
-    pub(crate) fn calls(&self) -> &CountWindow {
-        &self.calls
-    }
-
-    pub(crate) fn success_at(&self) -> Option<Moment> {
-        self.success_at
+    pub(crate) fn window_since(&self, start: Moment, shape: Shape) -> Counts {
+        let inside = self.buckets.iter().filter(|(middle, _)| shape.end(*middle) > start.0);
+        inside.fold(Counts::default(), |sum, (_, counts)| sum.plus(*counts))
     }
 
     /// The latest failure after the latest success.
     pub(crate) fn latest_failure(&self) -> Option<Moment> {
-        self.failures.back().map(|(at, _)| *at)
+        self.streak.failures.last().map(|(at, _)| *at)
     }
 
-    /// The form in an entry: with ages instead of moments.
+    /// The delta of an entry that is sent `now`: with ages instead of moments.
     pub(crate) fn aged(&self, now: Moment) -> Delta {
-        let age = |at: &Moment| now.0.saturating_sub(at.0);
+        let age = |at: Moment| now.0.saturating_sub(at.0);
         Delta {
             counts: self.counts,
             streak: Streak {
-                success_age_us: self.success_at.as_ref().map(age),
-                failures: self.failures.iter().map(|(at, n)| (age(at), *n)).collect(),
+                success: self.streak.success.map(age),
+                failures: self.streak.failures.iter().map(|&(at, n)| (age(at), n)).collect(),
             },
-            buckets: self.buckets().map(|(middle, counts)| (age(&middle), counts)).collect(),
-            calls: self.calls.runs().collect(),
-        }
-    }
-
-    fn bucket(&mut self, now: Moment) -> Option<&mut Counts> {
-        let width = self.shape.bucket_us;
-        if width == 0 {
-            return None;
-        }
-        // Most outcomes fall into the latest bucket, and take no division.
-        if self.buckets.back().is_none_or(|(last, _)| now.0 >= last.0 + width) {
-            self.buckets.push_back((Moment(now.0 / width * width), Counts::default()));
-            if self.buckets.len() as u64 > MAX_BUCKETS {
-                self.buckets.pop_front();
-            }
-        }
-        self.buckets.back_mut().map(|(_, counts)| counts)
-    }
-}
-
-impl Counts {
-    pub(crate) fn plus(self, other: Counts) -> Counts {
-        Counts {
-            successes: self.successes + other.successes,
-            failures: self.failures + other.failures,
-            slow: self.slow + other.slow,
+            buckets: self.buckets.iter().map(|&(middle, counts)| (age(middle), counts)).collect(),
+            calls: self.calls.clone(),
         }
     }
 }
@@ -226,45 +166,48 @@ mod tests {
 
     #[test]
     fn success_ends_the_streak() {
-        let mut delta = PendingDelta::new(Shape::default());
-        delta.failure(false, Moment(10));
+        let none = Shape::default();
+        let mut delta = Delta::new(none);
+        delta.failure(false, Moment(10), none);
         assert_eq!(delta.streak_after(2), 3, "nothing has ended what the fleet had");
-        delta.successes(1, Moment(11), Moment(20));
-        delta.failure(false, Moment(21));
-        delta.failure(false, Moment(21));
+        delta.successes(1, Moment(11), Moment(20), none);
+        delta.failure(false, Moment(21), none);
+        delta.failure(false, Moment(21), none);
         assert_eq!(delta.streak_after(2), 2);
         let delta = delta.aged(Moment(31));
-        assert_eq!(delta.streak, Streak { success_age_us: Some(20), failures: vec![(10, 2)] });
+        assert_eq!(delta.streak, Streak { success: Some(20), failures: vec![(10, 2)] });
         assert_eq!(delta.counts, Counts { successes: 1, failures: 3, slow: 0 });
     }
 
     #[test]
     fn endless_streak_stays_bounded_and_keeps_its_sum() {
-        let mut delta = PendingDelta::new(shape(1000, 50));
+        let shape = shape(1000, 50);
+        let mut delta = Delta::new(shape);
         for at in 0..100_000 {
-            delta.failure(false, Moment(at * 10));
+            delta.failure(false, Moment(at * 10), shape);
         }
         let delta = delta.aged(Moment(1_000_000));
         assert_eq!(delta.streak.failures.len(), MAX_STREAK);
         assert_eq!(delta.streak.failures.iter().map(|(_, n)| n).sum::<u64>(), 100_000);
         assert!(delta.buckets.len() as u64 <= MAX_BUCKETS);
-        assert_eq!(delta.calls, [(OutcomeKind { failed: true, slow: false }, 50)]);
+        assert!(delta.calls.runs().eq([(OutcomeKind { failed: true, slow: false }, 50)]));
     }
 
     #[test]
     fn joined_deltas_equal_one_that_saw_all() {
-        let mut whole = PendingDelta::new(shape(100, 40));
-        let (mut first, mut second) = (PendingDelta::new(shape(100, 40)), PendingDelta::new(shape(100, 40)));
+        let shape = shape(100, 40);
+        let mut whole = Delta::new(shape);
+        let (mut first, mut second) = (Delta::new(shape), Delta::new(shape));
         for at in 0..50 {
             let part = if at < 30 { &mut first } else { &mut second };
             for delta in [part, &mut whole] {
                 if at % 20 == 7 {
-                    delta.successes(3, Moment(at * 10), Moment(at * 10));
+                    delta.successes(3, Moment(at * 10), Moment(at * 10), shape);
                 }
                 if at % 9 == 4 {
-                    delta.slow_success(Moment(at * 10));
+                    delta.slow_success(Moment(at * 10), shape);
                 }
-                delta.failure(at % 2 == 0, Moment(at * 10 + 1));
+                delta.failure(at % 2 == 0, Moment(at * 10 + 1), shape);
             }
         }
         assert_eq!(first.then(second), whole);
@@ -272,26 +215,27 @@ mod tests {
 
     #[test]
     fn reshaping_keeps_what_fits() {
-        let mut delta = PendingDelta::new(shape(100, 40));
+        let mut delta = Delta::new(shape(100, 40));
         for at in [50, 150, 250, 350] {
-            delta.failure(false, Moment(at));
+            delta.failure(false, Moment(at), shape(100, 40));
         }
         let wider = delta.clone().reshaped(shape(200, 3));
         assert_eq!((wider.counts, wider.streak_after(0)), (delta.counts, 4));
-        assert_eq!(wider.buckets().map(|(_, counts)| counts.failures).collect::<Vec<_>>(), [2, 2]);
-        assert_eq!(wider.calls().len(), 3);
+        assert_eq!(wider.buckets.iter().map(|(_, counts)| counts.failures).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!(wider.calls.len(), 3);
         let none = delta.clone().reshaped(Shape::default());
-        assert_eq!((none.counts, none.buckets().count(), none.calls().len()), (delta.counts, 0, 0));
+        assert_eq!((none.counts, none.buckets.len(), none.calls.len()), (delta.counts, 0, 0));
         assert_eq!(delta.clone().reshaped(shape(100, 40)), delta);
     }
 
     #[test]
     fn only_outcomes_inside_the_window_are_summed() {
-        let mut delta = PendingDelta::new(shape(100, 40));
-        delta.failure(false, Moment(1_050));
-        delta.failure(false, Moment(1_950));
-        assert_eq!(delta.window_since(Moment(1_000)).failures, 2);
-        assert_eq!(delta.window_since(Moment(1_099)).failures, 2, "part of the bucket is inside");
-        assert_eq!(delta.window_since(Moment(1_100)).failures, 1);
+        let shape = shape(100, 40);
+        let mut delta = Delta::new(shape);
+        delta.failure(false, Moment(1_050), shape);
+        delta.failure(false, Moment(1_950), shape);
+        assert_eq!(delta.window_since(Moment(1_000), shape).failures, 2);
+        assert_eq!(delta.window_since(Moment(1_099), shape).failures, 2, "part of the bucket is inside");
+        assert_eq!(delta.window_since(Moment(1_100), shape).failures, 1);
     }
 }

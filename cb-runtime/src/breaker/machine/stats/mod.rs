@@ -2,20 +2,16 @@
 
 pub(crate) mod count_window;
 pub(crate) mod delta;
+mod input;
 mod previous;
 pub(crate) mod time_window;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use super::Now;
-use super::policy::TripInput;
 use crate::clock::Moment;
 use crate::config::{Settings, WindowKind};
 use crate::store::{CountWindowRequest, Counts, Delta, Entry, View, WindowRequest};
-use crate::strategy::Bucket;
 use count_window::FleetCountWindow;
-use delta::{PendingDelta, Shape};
+use delta::Shape;
 use previous::PreviousWindows;
 use time_window::TimeWindow;
 
@@ -30,7 +26,7 @@ pub(crate) struct Successes {
 /// The counts of an entry in flight, and the parts of the fleet's windows that it requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SentDelta {
-    pub(super) delta: PendingDelta,
+    pub(super) delta: Delta<Moment>,
     pub(super) window: Option<WindowRequest>,
     last: Option<CountWindowRequest>,
 }
@@ -46,13 +42,13 @@ pub(super) struct CallStats {
     last: Option<FleetCountWindow>,
     /// The outcomes of windows that a reload has replaced.
     previous: PreviousWindows,
-    /// Outcomes of the confirmed epoch that were set aside when this instance decided to close.
-    before: PendingDelta,
-    /// Whether `pending` has outcomes of calls that were admitted by that decision.
-    decided: bool,
-    pub(super) pending: PendingDelta,
+    /// This instance's outcomes in the confirmed epoch that are not sent yet.
+    unsent: Delta<Moment>,
+    /// While this instance has decided to close: the outcomes of calls that this decision admitted. They
+    /// belong to the epoch that it begins.
+    next: Option<Delta<Moment>>,
     /// All outcomes of this instance in this epoch, reported or not, if a decision needs them.
-    own: Option<PendingDelta>,
+    own: Option<Delta<Moment>>,
     /// Whether a decision needs the number of failing instances.
     counts_instances: bool,
 }
@@ -67,9 +63,8 @@ impl CallStats {
             time: None,
             last: None,
             previous: PreviousWindows::default(),
-            before: PendingDelta::default(),
-            decided: false,
-            pending: PendingDelta::default(),
+            unsent: Delta::default(),
+            next: None,
             own: None,
             counts_instances: false,
         };
@@ -119,16 +114,16 @@ impl CallStats {
             Some(WindowKind::Calls(calls)) => (None, Some(FleetCountWindow::new(calls))),
             None => (None, None),
         };
-        self.before = std::mem::take(&mut self.before).reshaped(self.shape());
-        self.pending = std::mem::take(&mut self.pending).reshaped(self.shape());
+        let shape = self.shape();
+        self.unsent = std::mem::take(&mut self.unsent).reshaped(shape);
+        self.next = self.next.take().map(|next| next.reshaped(shape));
     }
 
     fn keep_own(&mut self, settings: &Settings) {
         self.counts_instances = counts_instances(settings);
         let shape = self.shape();
-        let own = self.own.take().filter(|_| keeps_own(settings));
-        self.own =
-            keeps_own(settings).then(|| own.unwrap_or_else(|| PendingDelta::new(shape)).reshaped(shape));
+        let own = self.own.take().unwrap_or_default();
+        self.own = keeps_own(settings).then(|| own.reshaped(shape));
     }
 
     fn shape(&self) -> Shape {
@@ -141,127 +136,55 @@ impl CallStats {
     // ---- what happens here
 
     pub(super) fn successes(&mut self, n: u64, latest: Moment, now: Moment) {
-        self.pending.successes(n, latest, now);
-        if let Some(own) = &mut self.own {
-            own.successes(n, latest, now);
-        }
+        self.count(|delta, shape| delta.successes(n, latest, now, shape));
     }
 
     pub(super) fn slow_success(&mut self, now: Moment) {
-        self.pending.slow_success(now);
-        if let Some(own) = &mut self.own {
-            own.slow_success(now);
-        }
+        self.count(|delta, shape| delta.slow_success(now, shape));
     }
 
     pub(super) fn failure(&mut self, slow: bool, now: Moment) {
-        self.pending.failure(slow, now);
+        self.count(|delta, shape| delta.failure(slow, now, shape));
+    }
+
+    fn count(&mut self, count: impl Fn(&mut Delta<Moment>, Shape)) {
+        let shape = self.shape();
+        count(self.next.as_mut().unwrap_or(&mut self.unsent), shape);
         if let Some(own) = &mut self.own {
-            own.failure(slow, now);
+            count(own, shape);
         }
+    }
+
+    /// Adds a probe's outcome: to the totals only.
+    pub(super) fn count_probe(&mut self, probe: Counts) {
+        let delta = self.next.as_mut().unwrap_or(&mut self.unsent);
+        delta.counts = delta.counts.plus(probe);
     }
 
     // ---- what it amounts to
 
     /// Totals of the epoch: the fleet's, and this instance's since. `sent`: the outcomes in the entry under
     /// way.
-    pub(super) fn totals(&self, sent: Option<&PendingDelta>) -> Counts {
+    pub(super) fn totals(&self, sent: Option<&Delta<Moment>>) -> Counts {
         self.unconfirmed(sent).fold(self.fleet, |sum, delta| sum.plus(delta.counts))
     }
 
     /// This instance's outcomes that the fleet's counts do not include yet, oldest first.
     fn unconfirmed<'a>(
         &'a self,
-        sent: Option<&'a PendingDelta>,
-    ) -> impl DoubleEndedIterator<Item = &'a PendingDelta> {
-        sent.into_iter().chain([&self.before, &self.pending])
+        sent: Option<&'a Delta<Moment>>,
+    ) -> impl DoubleEndedIterator<Item = &'a Delta<Moment>> {
+        sent.into_iter().chain([&self.unsent]).chain(&self.next)
     }
 
     pub(super) fn has_streak(&self) -> bool {
         self.streak > 0
     }
 
-    /// The input of a closed breaker's rules.
-    pub(super) fn trip_input(&self, sent: Option<&PendingDelta>, now: Now, with_buckets: bool) -> TripInput {
-        let streak = self.unconfirmed(sent).fold(self.streak, |before, delta| delta.streak_after(before));
-        let streak_instances = if self.counts_instances { self.failing_in_streak(sent) } else { 0 };
-        let mut input = TripInput { streak, streak_instances, ..TripInput::default() };
-        if let Some(time) = &self.time {
-            let start = Moment(now.at.0.saturating_sub(time.length()));
-            input.window = self
-                .unconfirmed(sent)
-                .fold(time.sum(now.store_time()), |sum, delta| sum.plus(delta.window_since(start)));
-            input.window = input.window.plus(self.previous.window_since(start));
-            if self.counts_instances {
-                input.window_instances = self.failing_since(start);
-            }
-            if with_buckets {
-                input.buckets = self.buckets(time, sent, now);
-            }
-        }
-        if let Some(last) = &self.last {
-            let confirmed = self.previous.calls().chain([&last.outcomes]);
-            let parts = confirmed.chain(self.unconfirmed(sent).map(PendingDelta::calls));
-            input.window = count_window::latest(last.calls(), parts);
-            if self.counts_instances {
-                let more = self.unconfirmed(sent).map(|delta| delta.calls().len()).sum();
-                let fails = self.unconfirmed(sent).any(|delta| delta.calls().since_failure().is_some());
-                input.window_instances = last.failing(more, fails);
-            }
-        }
-        input
-    }
-
-    /// The input from this instance's outcomes alone, if they are kept.
-    pub(super) fn own_trip_input(&self, now: Now, with_buckets: bool) -> Option<TripInput> {
-        let own = self.own.as_ref()?;
-        let window = match (&self.time, &self.last) {
-            (Some(time), _) => own.window_since(Moment(now.at.0.saturating_sub(time.length()))),
-            (None, Some(last)) => count_window::latest(last.calls(), std::iter::once(own.calls())),
-            (None, None) => Counts::default(),
-        };
-        Some(TripInput {
-            streak: own.streak_after(0),
-            window,
-            streak_instances: 1,
-            window_instances: 1,
-            buckets: match &self.time {
-                Some(time) if with_buckets => by_age(time, BTreeMap::new(), own.buckets(), now),
-                _ => Vec::new(),
-            },
-        })
-    }
-
-    /// The number of instances with failures since the fleet's latest success.
-    fn failing_in_streak(&self, sent: Option<&PendingDelta>) -> u32 {
-        let success_at =
-            self.unconfirmed(sent).filter_map(PendingDelta::success_at).chain(self.success_at).max();
-        let after = |at: &Moment| success_at.is_none_or(|success| *at >= success);
-        let others = self.failing.iter().filter(|at| after(at)).count();
-        let own = self.own.as_ref().and_then(PendingDelta::latest_failure).is_some_and(|at| after(&at));
-        number(others + usize::from(own))
-    }
-
-    fn failing_since(&self, start: Moment) -> u32 {
-        let own = self.own.as_ref().is_some_and(|own| own.window_since(start).failures > 0);
-        self.others_failing_since(start).saturating_add(u32::from(own))
-    }
-
-    /// The number of other instances with failures since `start`; known only for a quorum or a strategy.
-    pub(super) fn others_failing_since(&self, start: Moment) -> u32 {
-        number(self.failing.iter().filter(|at| **at >= start).count())
-    }
-
-    fn buckets(&self, time: &TimeWindow, sent: Option<&PendingDelta>, now: Now) -> Vec<Bucket> {
-        let unconfirmed = self.unconfirmed(sent).flat_map(PendingDelta::buckets);
-        let here = self.previous.buckets().chain(unconfirmed);
-        by_age(time, time.buckets(now.store_time()).collect(), here, now)
-    }
-
     // ---- the exchange
 
     pub(super) fn has_news(&self) -> bool {
-        !self.before.is_empty() || !self.pending.is_empty()
+        self.unconfirmed(None).any(|delta| !delta.is_empty())
     }
 
     /// Moves unreported outcomes into an entry. `retry`: the outcomes of an entry whose fate is unknown.
@@ -279,20 +202,21 @@ impl CallStats {
         let delta = retry.map_or_else(|| self.take_unsent(leaving), |sent| sent.delta);
         entry.delta = if of_epoch { delta.aged(now.at) } else { Delta::default() };
         entry.window = self.time.as_ref().map(|time| {
-            let oldest = delta.oldest_bucket();
-            time.ask(oldest.map(|at| at.0.wrapping_add(now.skew)))
+            let oldest = delta.buckets.first();
+            time.ask(oldest.map(|(middle, _)| middle.0.wrapping_add(now.skew)))
         });
         entry.failing = self.counts_instances;
         entry.last = self.last.as_ref().map(FleetCountWindow::ask);
         SentDelta { delta, window: entry.window, last: entry.last }
     }
 
-    fn take_unsent(&mut self, leaving: bool) -> PendingDelta {
-        if !leaving {
-            self.set_aside();
+    fn take_unsent(&mut self, leaving: bool) -> Delta<Moment> {
+        let shape = self.shape();
+        let unsent = std::mem::replace(&mut self.unsent, Delta::new(shape));
+        match self.next.as_mut().filter(|_| !leaving) {
+            Some(next) => unsent.then(std::mem::replace(next, Delta::new(shape))),
+            None => unsent,
         }
-        let fresh = PendingDelta::new(self.shape());
-        std::mem::replace(&mut self.before, fresh)
     }
 
     /// Adopts the fleet's counts from the answer to the entry that contained `sent`.
@@ -309,27 +233,26 @@ impl CallStats {
         if let (Some(last), Some(ask), Some(calls)) = (&mut self.last, sent.last, &view.last)
             && u64::from(ask.calls) == last.calls()
         {
-            last.update(calls, sent.delta.calls());
+            last.update(calls, &sent.delta.calls);
             self.previous.forget_calls(last);
         }
     }
 
     /// Takes outcomes back that the store could not merge, to report them later.
     pub(super) fn restore(&mut self, sent: SentDelta) {
-        let later = std::mem::take(&mut self.before);
-        self.before = sent.delta.reshaped(self.shape()).then(later);
+        let later = std::mem::take(&mut self.unsent);
+        self.unsent = sent.delta.reshaped(self.shape()).then(later);
     }
 
     // ---- the report
 
     pub(super) fn has_unsent_failures(&self) -> bool {
-        self.before.counts.failures + self.pending.counts.failures > 0
+        self.unconfirmed(None).any(|delta| delta.counts.failures > 0)
     }
 
     /// The store may list this instance's node as a failing one.
     pub(super) fn is_among_failing(&self) -> bool {
-        let has_failed = |own: &PendingDelta| own.latest_failure().is_some();
-        self.counts_instances && self.own.as_ref().is_some_and(has_failed)
+        self.counts_instances && self.own.as_ref().and_then(Delta::latest_failure).is_some()
     }
 
     pub(super) fn has_time_window(&self) -> bool {
@@ -354,10 +277,10 @@ impl CallStats {
     pub(super) fn receive_report(&mut self, sent: &SentDelta, now: Now) {
         self.fleet = self.fleet.plus(sent.delta.counts);
         self.streak = sent.delta.streak_after(self.streak);
-        self.success_at = self.success_at.max(sent.delta.success_at());
+        self.success_at = self.success_at.max(sent.delta.streak.success);
         if let Some(time) = self.time.as_mut().filter(|_| sent.window.is_some()) {
-            for (middle, counts) in sent.delta.buckets() {
-                time.add(middle.0.wrapping_add(now.skew), counts);
+            for (middle, counts) in &sent.delta.buckets {
+                time.add(middle.0.wrapping_add(now.skew), *counts);
             }
         }
     }
@@ -366,16 +289,12 @@ impl CallStats {
 
     /// Begins a new epoch. Outcomes since this instance's own decision for that state stay.
     pub(super) fn begin_epoch(&mut self) {
-        self.forget_fleet();
-        if !std::mem::take(&mut self.decided) {
-            self.forget_pending();
+        let next = self.next.take();
+        if next.is_none() {
             self.forget_own();
         }
-    }
-
-    fn forget_fleet(&mut self) {
+        self.unsent = next.unwrap_or_else(|| self.empty());
         self.fleet = Counts::default();
-        self.before = PendingDelta::new(self.shape());
         self.streak = 0;
         self.success_at = None;
         self.failing.clear();
@@ -390,49 +309,37 @@ impl CallStats {
 
     /// Notes this instance's decision to close: later outcomes belong to the epoch that it begins.
     pub(super) fn decide(&mut self) {
-        self.set_aside();
-        self.decided = true;
+        self.unsent = self.take_unsent(false);
+        self.next = Some(self.empty());
     }
 
-    fn set_aside(&mut self) {
-        let fresh = PendingDelta::new(self.shape());
-        let pending = std::mem::replace(&mut self.pending, fresh);
-        let before = std::mem::take(&mut self.before);
-        self.before = if before.is_empty() { pending } else { before.then(pending) };
+    fn empty(&self) -> Delta<Moment> {
+        Delta::new(self.shape())
     }
 
     /// Drops a refused decision, and the outcomes of the calls that it admitted.
     pub(super) fn forget_decided(&mut self) {
-        if std::mem::take(&mut self.decided) {
-            self.forget_pending();
+        if self.next.take().is_some() {
             self.forget_own();
         }
-    }
-
-    fn forget_pending(&mut self) {
-        self.pending = PendingDelta::new(self.shape());
     }
 
     /// Begins local probes, which are counted separately and not reported.
     pub(super) fn forget_totals(&mut self) {
         self.fleet = Counts::default();
-        self.before = PendingDelta::new(self.shape());
-        self.decided = false;
-        self.forget_pending();
+        self.unsent = self.empty();
+        self.next = None;
     }
 
     /// Handles a recovery by local probes: for the fleet, a success that ends the failure streak.
     pub(super) fn recovered(&mut self, now: Moment) {
-        self.decided = false;
+        self.next = None;
         self.begin_epoch();
-        self.pending.recovered(now);
+        self.unsent = Delta::recovered(now, self.shape());
     }
 
     pub(super) fn forget_own(&mut self) {
-        let shape = self.shape();
-        if let Some(own) = &mut self.own {
-            *own = PendingDelta::new(shape);
-        }
+        self.own = self.own.take().map(|_| self.empty());
     }
 }
 
@@ -444,27 +351,4 @@ fn counts_instances(settings: &Settings) -> bool {
 /// Whether this instance's own counts are needed: for a quorum, or for their distance to a limit.
 fn keeps_own(settings: &Settings) -> bool {
     counts_instances(settings) || matches!(settings.window, Some(WindowKind::Time(_)))
-}
-
-/// The store's buckets, and those counted here (by the middle of each), by their age.
-fn by_age(
-    time: &TimeWindow,
-    mut all: BTreeMap<u64, Counts>,
-    here: impl Iterator<Item = (Moment, Counts)>,
-    now: Now,
-) -> Vec<Bucket> {
-    for (middle, counts) in here {
-        if middle.0.saturating_add(time.length()) > now.at.0 {
-            let sum = all.entry(middle.0.wrapping_add(now.skew) / time.width()).or_default();
-            *sum = sum.plus(counts);
-        }
-    }
-    let age = |number: u64| now.store_time().saturating_sub((number + 1) * time.width());
-    all.into_iter()
-        .map(|(number, counts)| Bucket { age: Duration::from_micros(age(number)), calls: counts.into() })
-        .collect()
-}
-
-fn number(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -1,11 +1,10 @@
 //! The outcomes of windows that a reload has replaced. They count until they would have left the new windows.
 
-use super::count_window::{CountWindow, FleetCountWindow};
-use super::delta::PendingDelta;
+use super::count_window::FleetCountWindow;
 use super::time_window::TimeWindow;
 use crate::breaker::machine::Now;
 use crate::clock::Moment;
-use crate::store::{Counts, MAX_BUCKETS};
+use crate::store::{CountWindow, Counts, Delta, MAX_BUCKETS};
 
 /// The store keeps each window's outcomes apart, and each outcome is reported for one window only. So none of
 /// these is in a later window, unless that window has been in use before.
@@ -22,12 +21,12 @@ const WINDOWS: usize = 16;
 
 impl PreviousWindows {
     /// Adds the fleet's counts of a time window.
-    pub(super) fn add_time(&mut self, time: &TimeWindow, sent: Option<&PendingDelta>, now: Now) {
+    pub(super) fn add_time(&mut self, time: &TimeWindow, sent: Option<&Delta<Moment>>, now: Now) {
         let middle = |number: u64| number.saturating_mul(time.width()).saturating_add(time.width() / 2);
         let mirrored = time
             .buckets(now.store_time())
             .map(|(number, counts)| (Moment(middle(number).wrapping_sub(now.skew)), counts));
-        let reported = mirrored.chain(sent.into_iter().flat_map(PendingDelta::buckets));
+        let reported = mirrored.chain(sent.into_iter().flat_map(|sent| sent.buckets.iter().copied()));
         self.buckets.extend(reported.map(|(at, counts)| (time.length(), at, counts)));
         self.buckets.sort_by_key(|(_, at, _)| *at);
         let most = WINDOWS * usize::try_from(MAX_BUCKETS).unwrap_or(usize::MAX);
@@ -35,10 +34,10 @@ impl PreviousWindows {
     }
 
     /// Adds the fleet's count window.
-    pub(super) fn add_calls(&mut self, last: &FleetCountWindow, sent: Option<&PendingDelta>) {
+    pub(super) fn add_calls(&mut self, last: &FleetCountWindow, sent: Option<&Delta<Moment>>) {
         let mut calls = last.outcomes.clone();
         if let Some(sent) = sent {
-            calls.extend(sent.calls());
+            calls.extend(&sent.calls);
         }
         if calls.len() > 0 {
             self.calls.push((last.calls(), calls));

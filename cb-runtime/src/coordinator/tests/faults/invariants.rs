@@ -55,7 +55,7 @@ impl World {
     fn assert_budgets(&self, now: Moment) {
         let mut probes: HashMap<(Arc<str>, u64), u32> = HashMap::new();
         for call in self.calls.iter().filter(|call| call.is_probe) {
-            let snapshot = call.core.snapshot();
+            let snapshot = call.core.snapshot_without_settings();
             let connected_since = self.instances[call.instance].before.connected_since;
             let is_counted = connected_since.is_some_and(|since| since < call.begun)
                 && !snapshot.local
@@ -89,7 +89,7 @@ impl Instance {
             self.before.connected_since.get_or_insert(now);
         }
         for core in self.registered() {
-            let after = core.snapshot();
+            let after = core.snapshot_without_settings();
             let is_shared = !is_away;
             let Snapshot { state, epoch, since, .. } = after;
             let seen = Seen { core: Arc::downgrade(&core), state, epoch, since, is_shared };

@@ -84,6 +84,7 @@ pub(super) struct World {
     /// When the store last lost data, or its clock jumped: leases may have been granted twice.
     pub(super) disturbed_at: Moment,
     pub(super) loss: Loss,
+    is_traced: bool,
 }
 
 impl World {
@@ -114,6 +115,7 @@ impl World {
             waiting: Vec::new(),
             disturbed_at: Moment(0),
             loss: Loss::default(),
+            is_traced: std::env::var_os("CB_SEED").is_some(),
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
         world
@@ -181,7 +183,7 @@ impl World {
     }
 
     fn begin(&mut self, instance: usize, core: Arc<Core>, word: GateWord, asked: Moment) {
-        let Snapshot { state, epoch, local, .. } = core.snapshot();
+        let Snapshot { state, epoch, local, .. } = core.snapshot_without_settings();
         self.calls.push(Call {
             instance,
             core,
@@ -218,17 +220,18 @@ impl World {
 
     fn end_call(&mut self, index: usize, outcome: Outcome) {
         let Call { core, word, epoch, is_local, .. } = self.calls.swap_remove(index);
-        let before = core.snapshot();
+        let before = core.snapshot_without_settings();
         core.record(word, outcome);
         // A state that the store has not confirmed gets its epoch with the confirmation.
         let epoch = (!is_local).then_some(epoch);
-        assert_outcome(epoch, outcome, &before, &core.snapshot());
+        assert_outcome(epoch, outcome, &before, &core.snapshot_without_settings());
     }
 
     pub(super) async fn step(&mut self) {
         let number = self.random.usize(..INSTANCES);
         let breaker = self.random.usize(..BREAKERS);
-        match self.random.u8(..100) {
+        let dice = self.random.u8(..100);
+        match dice {
             0..40 => self.step_call(number, breaker),
             40..60 => self.step_end(),
             60..71 => {
@@ -255,7 +258,16 @@ impl World {
             _ => self.step_store(breaker),
         }
         self.run_tasks().await;
+        self.trace(&format!("{dice} instance {number} breaker {breaker}"));
         self.assert_invariants();
+    }
+
+    /// Shows what has happened, if a seed is replayed alone.
+    fn trace(&self, what: &str) {
+        if self.is_traced {
+            let at = self.clock.now().since(Moment(86_400_000_000));
+            eprintln!("{at:?} {what}: {}; the store: {}", self.states(), self.store.positions());
+        }
     }
 
     fn milliseconds(&mut self, most: u64) -> Duration {
@@ -363,6 +375,7 @@ impl World {
         let (mut passed, mut calm, mut before) = (Duration::ZERO, Duration::ZERO, self.states());
         while passed < span || calm < CALM && passed < span + PROBE_LIMIT {
             self.advance(step).await;
+            self.trace("heals");
             self.assert_invariants();
             let states = self.states();
             calm = if states == before { calm + step } else { Duration::ZERO };
@@ -373,7 +386,7 @@ impl World {
 
     pub(super) fn snapshots(&self) -> impl Iterator<Item = Snapshot> {
         self.instances.iter().flat_map(|instance| {
-            instance.registered().into_iter().map(|core| core.snapshot()).collect::<Vec<_>>()
+            instance.registered().into_iter().map(|core| core.snapshot_without_settings()).collect::<Vec<_>>()
         })
     }
 

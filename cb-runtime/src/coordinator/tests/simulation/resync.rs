@@ -87,6 +87,74 @@ fn override_released_while_an_instance_was_away_stays_released() {
     }
 }
 
+/// Redis forgets everything a week after its last use, and then knows no more of the release than after a
+/// loss of its data.
+#[test]
+fn override_is_not_written_back_after_more_than_a_week() {
+    for (days, is_kept) in [(6, true), (8, false)] {
+        in_simulation(0..2, async |seed| {
+            let mut fleet = Fleet::new(seed, 1, &config());
+            fleet.settle().await;
+            fleet.force("b", State::ForcedOpen);
+            fleet.force(UNREGISTERED, State::ForcedOpen);
+            fleet.settle().await;
+            fleet.cut(0);
+            fleet.go_on_without_last(Duration::from_secs(days * 24 * 3600)).await;
+            fleet.store.forget_everything();
+            fleet.settle().await;
+            assert_eq!(fleet.held("b").await, is_kept);
+            assert_eq!(fleet.held(UNREGISTERED).await, is_kept);
+            fleet.assert_agreed().await;
+        });
+    }
+}
+
+/// A process that was stopped finds its connection as it was, and may exchange before it reads the stream.
+#[test]
+fn override_released_while_an_instance_was_stopped_stays_released() {
+    in_simulation(0..4, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        fleet.force("b", State::ForcedOpen);
+        fleet.settle().await;
+        fleet.force("b", State::Closed);
+        fleet.trim_stream();
+        for _ in 0..6 {
+            fleet.advance(Duration::from_secs(1800));
+            fleet.turn(0).await;
+            fleet.follow(0).await;
+        }
+        // Idle states have expired by now.
+        fleet.store.forget("b");
+        fleet.instances[1].core.exchange_next();
+        fleet.turn(1).await;
+        assert!(!fleet.held("b").await);
+        fleet.settle().await;
+        assert!(!fleet.held("b").await);
+        assert_eq!(fleet.instances[1].core.snapshot().state, State::Closed);
+    });
+}
+
+/// The store begins again at the first epoch, which is lower than the one that the fleet knows.
+#[test]
+fn override_of_a_breaker_whose_key_was_deleted_reaches_the_fleet() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.settle().await;
+        fleet.get_well(8).await;
+        assert_eq!(fleet.truth().await, (State::Closed, 3));
+        fleet.store.forget("b");
+        fleet.force("b", State::ForcedOpen);
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::ForcedOpen, 4));
+        fleet.assert_agreed().await;
+    });
+}
+
 #[test]
 fn override_that_stands_is_kept_over_a_trimmed_stream() {
     in_simulation(0..2, async |seed| {
@@ -167,8 +235,10 @@ fn state_that_nobody_uses_lapses_for_the_fleet() {
         fleet.settle().await;
         assert_eq!(fleet.truth().await.0, State::Open);
         let before = fleet.instances[1].core.snapshot().epoch;
-        fleet.advance(Duration::from_secs(3500));
-        fleet.settle().await;
+        for _ in 0..2 {
+            fleet.advance(Duration::from_secs(1750));
+            fleet.settle().await;
+        }
         assert_eq!((fleet.truth().await, before), ((State::Open, 1), 1));
         // One is in contact with the store all the while, the other one is not.
         fleet.cut(1);

@@ -168,6 +168,26 @@ fn when_a_second_one_fails_the_fleet_opens() {
 }
 
 #[test]
+fn isolated_opening_that_others_confirm_gets_the_fleets_reason() {
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &quorum(2));
+        exchange(&mut fleet).await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        // Before the isolated instance hears of it.
+        fleet.call(1, false).await;
+        fleet.settle().await;
+        fleet.assert_agreed().await;
+        assert_eq!(states(&fleet), [State::Open; 3]);
+        for instance in &fleet.instances {
+            let reason = instance.core.snapshot().reason;
+            assert!(reason.ends_with("consecutive failures (limit 3), on at least 2 instances"), "{reason}");
+        }
+    });
+}
+
+#[test]
 fn failures_before_the_latest_success_do_not_count_toward_the_quorum() {
     in_simulation(0..5, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2));

@@ -1,7 +1,8 @@
--- What all scripts share. Scripts merge, compare epochs and hand out leases; they decide nothing.
+-- The functions that all scripts share. Scripts merge counts, compare epochs and hand out leases; they make
+-- no decisions.
 --
--- Numbers: instants are microseconds since 1970 and need 16 digits, more than tostring() gives; so
--- they are written by whole(). All that is read is checked: anybody can write to a Redis.
+-- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes, so whole() writes
+-- them. Every value that is read is checked, because other clients can write to the same Redis.
 
 -- Library functions as locals: a look-up in a global table costs as much as a call.
 local format, sub, match, find = string.format, string.sub, string.match, string.find
@@ -20,10 +21,13 @@ local MAX_FAILING = 32
 local MAX_ROLE_TERM = 300000000
 local MAX_SETTINGS = 600
 local IDLE = 3600
+-- `meta` lives for this long after its last use, so that an instance that was away can tell what has expired
+-- from what was lost.
+local REMEMBERED = 604800
 local SAID_FOR = 180
 local NOTICE = 10
 local NOTICE_PAUSE = 100000
--- Time to live is renewed at most this often, in microseconds.
+-- The shortest interval between two renewals of a key's time to live, in microseconds.
 local RENEW = 300000000
 
 local STATES = {
@@ -35,7 +39,7 @@ local function whole(number)
   return format('%.0f', number)
 end
 
--- A count as a text; quicker for those that are not huge.
+-- Writes a count. tostring() is faster than whole(), and exact for counts that are not huge.
 local function count_text(number)
   return number < 1e14 and number .. '' or whole(number)
 end
@@ -44,7 +48,7 @@ local function failure(reply)
   return type(reply) == 'table' and reply.err
 end
 
--- A key whose value cannot be read is lost.
+-- Deletes a key whose value cannot be read: its data counts as lost.
 local function damaged(text)
   error({ text = text, lost = true }, 0)
 end
@@ -75,7 +79,7 @@ local function number(key, field, text, limit)
     return nil
   end
   local value = tonumber(text)
-  -- What is not a number at all is neither at least 0 nor less.
+  -- NaN fails both comparisons.
   if not value or not (value >= 0 and value <= limit) or value % 1 ~= 0 then
     odd(key, field, text, 'a whole number up to ' .. whole(limit))
   end
@@ -101,8 +105,9 @@ local function milliseconds(us)
   return format('%.3f', us / 1000)
 end
 
--- A run: "<success>|<failure>*<count>;<failure>*<count>;…", instants ascending. A clock that was set
--- back (a failover) must not leave instants in the future, which nothing could ever come after.
+-- Reads a streak: "<success>|<failure>*<count>;<failure>*<count>;…", instants ascending. Instants in the
+-- future are limited to now: they come from a clock that was set back (a failover), and no later one could
+-- follow them.
 local function read_run(key, text, sum)
   local run = { failures = {}, sum = 0 }
   if not text or text == '' or text == '|' then
@@ -139,7 +144,7 @@ local function written_run(run)
   return table.concat(parts)
 end
 
--- Merges in what came later or earlier; both as instants. At most `pairs_kept` pairs stay.
+-- Merges another streak, with instants, into this one. At most `pairs_kept` pairs stay.
 local function merge_run(run, success, failures, pairs_kept)
   if success then
     run.success = max(run.success or success, success)
@@ -159,7 +164,7 @@ local function merge_run(run, success, failures, pairs_kept)
       count = count + 1
     end
   end
-  -- Those before the latest success go, and the oldest of too many become one.
+  -- Failures before the latest success are dropped. The oldest pairs beyond the limit become one.
   local first = 1
   while run.success and first <= count and all[first][1] < run.success do
     first = first + 1
@@ -197,8 +202,8 @@ local function joined(...)
   return all
 end
 
--- "<epoch>|<text>": an instance that does not know such a field begins an epoch without clearing it, and it
--- must not be taken for that epoch's. What is of another epoch is nothing.
+-- A field with its epoch: "<epoch>|<text>". An instance of a version without such a field begins an epoch
+-- without clearing it, so a field of another epoch counts as absent.
 local function of_epoch(key, field, text, epoch)
   if not text or text == '' then
     return ''
@@ -218,8 +223,8 @@ local function read_actor(key, text, epoch)
   return actor
 end
 
--- When a state ends that nobody uses; nil: never. A manual override without an expiry is durable; a closed
--- breaker's keys just expire.
+-- When an unused state lapses; nil: never. A manual override without an expiry is durable, and a closed
+-- breaker's keys expire.
 local function lapse_of(b)
   local is_durable = b.state ~= 'open' and b.state ~= 'half-open' and not b.ends
   if b.state == 'closed' or is_durable then
@@ -228,7 +233,7 @@ local function lapse_of(b)
   return max(b.ends or 0, b.touched, b.since or 0) + IDLE * 1000000
 end
 
--- A breaker of which nothing is known.
+-- A breaker without keys.
 local function untouched()
   return {
     exists = false, state = 'closed', epoch = 0, reason = '', by = '', attempt = 0, reset = 0,
@@ -236,7 +241,7 @@ local function untouched()
   }
 end
 
--- `fields` are FIELDS and, after them, those that are handed on as they are.
+-- `fields`: FIELDS, followed by fields that are passed on unread.
 local function read_breaker(key, fields)
   local f = use(key, redis.pcall('HMGET', key, unpack(fields)))
   local exists = f[1]
@@ -295,14 +300,14 @@ local function remaining(b)
   return fitted(b.state, b.ends and max(b.ends - now, 0), b.reset)
 end
 
--- A breaker's record as it is answered. What Rust decodes by position.
+-- A breaker's record in an answer. Rust decodes it by position.
 local function record_of(b)
   return b.epoch, b.state, b.reason, b.by, b.actor, remaining(b) or -1,
     b.since and max(now - b.since, 0) or 0, b.reset, b.attempt
 end
 
--- Keys that all breakers share hold nothing that could not be found again. One that somebody else has
--- written to is therefore put right and reported, rather than reported again and again.
+-- Keys that all breakers share hold only data that can be rebuilt. A damaged one is therefore repaired and
+-- reported once.
 local warnings = {}
 
 local function mended(key, doing, mend)
@@ -325,7 +330,7 @@ local function mended(key, doing, mend)
   return reply
 end
 
--- Where the stream stands. An incarnation begins where there is none: at first, and after a loss.
+-- The position of the stream. An incarnation begins if there is none: at first, and after a loss of data.
 local function stand(meta, events, fresh)
   local function begin(problem)
     if problem then
@@ -362,13 +367,13 @@ local function stand(meta, events, fresh)
   return place
 end
 
--- Enters a breaker that is not closed. The score of `held` is when its state lapses, in milliseconds.
+-- Adds a breaker that is not closed to `held`. Its score is when its state lapses, in milliseconds.
 local function hold(held, name, b)
   local lapse = lapse_of(b)
   return redis.pcall('ZADD', held, lapse and whole(lapse / 1000) or '+inf', name)
 end
 
--- `held`, found again: names of breakers that are held have an infinite score.
+-- Rebuilds `held` from `names`, where breakers that are held have an infinite score.
 local function find_held(held, names, prefix)
   local known = redis.pcall('ZRANGEBYSCORE', names, '+inf', '+inf')
   if failure(known) then
@@ -384,13 +389,13 @@ local function find_held(held, names, prefix)
   end
 end
 
--- For how many seconds the stream is kept, if that was ever another time than IDLE.
+-- The number of seconds for which the stream is kept, if it was ever set to another one than IDLE.
 local function stream_kept_for(meta)
   local kept_for = redis.pcall('HGET', meta, 'kept_for')
   return type(kept_for) == 'string' and tonumber(kept_for) or 0
 end
 
--- Scores may be damaged: the breaker itself says whether its state has lapsed.
+-- Scores may be damaged, so the breaker's own hash determines whether its state has lapsed.
 local function forget_lapsed(held, names, prefix)
   local lapsed = redis.pcall('ZRANGEBYSCORE', held, '-inf', whole(now / 1000), 'LIMIT', 0, 1000)
   if failure(lapsed) then
@@ -409,13 +414,13 @@ local function forget_lapsed(held, names, prefix)
   end
 end
 
--- What is shared lives as long as something is held, and an hour after. `meta` knows the stream, and lives as
--- long.
+-- The shared keys expire an hour after the last breaker has left `held`; `meta`, which holds the position
+-- of the stream, a week after.
 local function keep(meta, held, names, prefix)
   forget_lapsed(held, names, prefix)
   local count = mended(held, function() return redis.pcall('ZCARD', held) end,
     function() find_held(held, names, prefix) end)
-  -- Somebody may have taken a name away, or all of them.
+  -- Another client may have removed one name, or all of them.
   local expected = redis.pcall('ZCOUNT', names, '+inf', '+inf')
   if count and type(expected) == 'number' and count < expected then
     find_held(held, names, prefix)
@@ -423,7 +428,7 @@ local function keep(meta, held, names, prefix)
   local last = redis.pcall('ZRANGE', held, -1, -1, 'WITHSCORES')
   local ends = not failure(last) and last[2] and tonumber(last[2]) or 0
   local left = math.ceil(max(ends / 1000 - now / 1000000, 0))
-  for key, life in pairs({ [meta] = max(IDLE, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
+  for key, life in pairs({ [meta] = max(REMEMBERED, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
     if left > MAX_SPAN then
       redis.pcall('PERSIST', key)
     else
@@ -432,9 +437,8 @@ local function keep(meta, held, names, prefix)
   end
 end
 
--- Notes the number of a batch or report. Answers whether it is a retry; second, an error if nothing can be
--- written: this is a script's first write, so a Redis that takes none (a replica, out of memory) says so
--- here, before anything has been done.
+-- Notes the number of a batch or report. Returns whether it is a retry, and an error if Redis refuses writes
+-- (a replica, out of memory). This is a script's first write, so the error comes before any effect.
 local function settle_sequence(sequence, seq)
   local function remember(number_of)
     return redis.pcall('SET', sequence, whole(number_of), 'EX', IDLE, 'GET')
@@ -462,7 +466,7 @@ local function settle_sequence(sequence, seq)
   return seq <= before
 end
 
--- What ages are counted back from: the instance's own estimate of the store's time, if it is credible.
+-- The time that ages are subtracted from: the instance's estimate of the store's time, if it is credible.
 local function base_of(as_of)
   if as_of and as_of <= now and as_of >= now - 1000000 then
     return as_of

@@ -19,7 +19,7 @@ local function read_last(key, ask, epoch)
   return l
 end
 
--- Calls are { letter, count }, oldest first. `noted`: the instance, if its latest failure is to be kept.
+-- Appends calls, each { letter, count }, oldest first. `noted`: the instance, if its latest failure is kept.
 local function append_calls(l, calls, noted)
   local failed
   for _, run in ipairs(calls) do

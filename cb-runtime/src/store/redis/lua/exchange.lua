@@ -17,7 +17,8 @@ local base = base_of(batch.as_of)
 
 local NONE = {}
 
--- What the entries will look at, in few commands: entries of one batch mostly have one shape of window.
+-- Announces the fields that the entries will read, so that few commands read them: the entries of a batch
+-- mostly have windows of one shape.
 local shapes, latest = {}, {}
 local function shape_of(ask)
   if ask.length == latest.length and ask.width == latest.width then
@@ -53,7 +54,7 @@ local function instant(age)
   return max(base - age, 0)
 end
 
--- Takes a state over, with nothing counted in it yet.
+-- Begins a state, without counts.
 local function begin(b, record)
   local reset = min(record.reset, MAX_SPAN)
   local left = fitted(record.state, record.remaining, reset)
@@ -69,8 +70,8 @@ local function begin(b, record)
   b.reported = nil
 end
 
--- After a loss of data. A closed state that is older than one that has begun since must not end that one: its
--- epoch goes on from there.
+-- Writes a lost record back. A closed state that is older than one that has begun since must not end that
+-- one, whose epoch then continues from the lost one.
 local function write_back(b, known)
   local age = b.since and max(now - b.since, 0) or 0
   if known.state == 'closed' and b.state ~= 'closed' and age < known.since then
@@ -83,8 +84,8 @@ local function write_back(b, known)
   end
 end
 
--- It begins in the future, or is open beyond its reset timeout: a state that is written back may begin in the
--- past and end ahead.
+-- Whether a state begins in the future, or is open beyond its reset timeout: the clock was set back. (A state
+-- that was written back may begin in the past and end later than its reset timeout after that.)
 local function is_ahead(b)
   local ends_late = b.state == 'open' and b.reset > 0 and b.ends and b.ends > now + b.reset
   return b.since and b.since > now or ends_late
@@ -125,15 +126,35 @@ local function announce(e, b, from, evidence)
   end
 end
 
--- A breaker that only ever succeeded has no key of its own; one that somebody says something of has.
+-- Whether a breaker needs a key of its own. One that has only succeeded needs none.
 local function is_kept(b, e, merged)
   return b.exists or b.begun or (b.role and b.role.taken) or b.state ~= 'closed'
-    or (merged and (merged.failed or e.calls)) or (e.settings and (merged or b.reported))
+    or (merged and (merged.failed or merged.in_window)) or (e.settings and (merged or b.reported))
     or e.notice
 end
 
--- What reports have told moves to the breaker's own hash, if there is one. Otherwise what this exchange tells
--- stays with the reports. Answers with what has changed in the breaker's hash.
+-- Whether these calls of a count window are the successes that the entry counts, and nothing else.
+local function are_successes(calls, counts)
+  local sum = 0
+  for _, run in ipairs(calls) do
+    sum = sum + (run[1] == 's' and run[2] or MAX_COUNT)
+  end
+  return sum == counts[1] and counts[2] + counts[3] == 0
+end
+
+-- The count window of a breaker without a key, which has only ever succeeded: the successes that reports and
+-- exchanges have told of.
+local function begin_last(last, b)
+  local q = b.reported
+  last.is_derived = true
+  if q and q.failures + q.slow == 0 then
+    last.place = q.successes
+    last.outcomes = string.rep('s', min(q.successes, last.calls))
+  end
+end
+
+-- Moves the reported counts to the breaker's own hash, if there is one; otherwise this exchange's counts are
+-- added to the reported ones. Returns the changes of the breaker's hash.
 local function settle_quiet(b, merged, kept)
   local q = b.reported
   if b.begun then
@@ -266,7 +287,7 @@ local function write_breaker(key, e, b, merged)
   end
 end
 
--- A breaker's field in windows.
+-- The name of a breaker's field in windows.
 local function field_of(e, b)
   return e.of_epoch == b.epoch and e.field or whole(b.epoch) .. ':' .. e.name
 end
@@ -284,7 +305,7 @@ local function read_entry(e, key)
   return b
 end
 
--- Reads a key of a breaker. What cannot be read is reported and deleted, and read as a key that is not there.
+-- Reads a key of a breaker. One that cannot be read is reported and deleted, and counts as absent.
 local function read_or_lose(key, read, ...)
   local ok, found = pcall(read, ...)
   if ok then
@@ -307,8 +328,7 @@ local function exchange(e, key, leases_key, last_key)
   if lost then
     begin(b, { epoch = 0, state = 'closed', reason = '', by = '', since = 0, reset = 0, attempt = 0 })
   end
-  -- An event tells those who know more of a lost breaker to write it back.
-  -- The state that the event names as the previous one; nil if there is no event.
+  -- The previous state in the event that makes instances write a lost breaker back; nil if there is no event.
   local restored = lost and '' or nil
   b.name = e.name
   local q = quiet_fields[e.name]
@@ -329,7 +349,7 @@ local function exchange(e, key, leases_key, last_key)
     local before = b.state
     write_back(b, e.known)
     if b.state == 'closed' and before ~= 'closed' then
-      -- For those that are in the state that was here, its end is a transition.
+      -- For instances in the previous state, its end is a transition.
       restored = before
     elseif lost or b.state ~= 'closed' then
       restored = ''
@@ -346,6 +366,9 @@ local function exchange(e, key, leases_key, last_key)
   end
   local window = e.shape
   local last = e.last and read_or_lose(last_key, read_last, last_key, e.last, b.epoch)
+  if last and last.fresh and not b.exists then
+    begin_last(last, b)
+  end
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
     read_or_lose(leases_key, expire_leases, leases_key)
@@ -391,6 +414,7 @@ local function exchange(e, key, leases_key, last_key)
     end
     if last and e.calls then
       append_calls(last, e.calls, e.failing and batch.node)
+      merged.in_window = not last.is_derived or not are_successes(e.calls, counts)
     end
   end
 
@@ -405,7 +429,7 @@ local function exchange(e, key, leases_key, last_key)
   if leases and not b.leases_end then
     settle_leases(leases_key, batch.instance, asks)
   end
-  -- Not before here: everything has been read, so nothing can go wrong that would undo it.
+  -- Written last: everything has been read, so no error can follow.
   if restored then
     announce(e, b, restored, { 0, 0, 0 })
   end
@@ -436,6 +460,12 @@ local function exchange(e, key, leases_key, last_key)
   end
   if won and last then
     last.place, last.outcomes, last.failing = 0, '', ''
+  elseif last and last.is_derived then
+    -- Once there is a key, the counts above move to it.
+    last.changed = last.changed or last.place > 0
+    if is_kept(b, e, merged) then
+      write_last(last, b.epoch)
+    end
   elseif last then
     write_last(last, b.epoch)
   end
@@ -459,8 +489,8 @@ local function exchange(e, key, leases_key, last_key)
   }
 end
 
--- Fields of a closed breaker that an exchange of counts alone needs, and those of its record, which says
--- something unless the breaker has never left its first state.
+-- The fields of a closed breaker that an exchange of counts needs, and those of its record, which are empty
+-- if the breaker has never left its first state.
 local COUNTED = { 'state', 'epoch', 'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at' }
 local RECORDED = joined(COUNTED, { 'since_us', 'attempt', 'reset_timeout_ms', 'reason', 'by', 'actor' })
 
@@ -469,7 +499,7 @@ local function is_count(text)
   return count and count >= 0 and count <= MAX_COUNT and count % 1 == 0 and count
 end
 
--- The streak as it stands in Redis; nil if it has to be looked at more closely.
+-- The streak in its stored form; nil if the general path has to read it.
 local function simple_run(text, sum)
   if not text or text == '|' then
     return sum == 0 and { failures = {}, sum = 0 }
@@ -482,7 +512,7 @@ local function simple_run(text, sum)
   return success and { success = success, failures = at and { { at, count } } or {}, sum = sum }
 end
 
--- The record of a closed state, from RECORDED; nil if it has to be looked at more closely.
+-- The record of a closed state, from RECORDED; nil if the general path has to read it.
 local function closed_record(f, epoch)
   local since, attempt, reset = is_count(f[9]), is_count(f[10]), tonumber(f[11] or 0)
   local actor = f[14] or ''
@@ -500,8 +530,9 @@ local function closed_record(f, epoch)
   }
 end
 
--- An entry that only tells counts, of a breaker that is closed in the epoch that the instance knows: most are
--- so. Reads no more than that takes. Answers nil, before anything is written, if the entry is not so simple.
+-- Handles the most frequent entry, which has only counts of a breaker that is closed in the epoch that the
+-- instance knows. It reads only the fields for that. Returns nil, before any write, if the entry needs the
+-- general path.
 local function exchange_counts(e, key)
   local epoch = e.known.epoch
   local f = redis.pcall('HMGET', key, unpack(epoch == 0 and COUNTED or RECORDED))
@@ -533,12 +564,13 @@ local function exchange_counts(e, key)
   for i = 1, #failed do
     failed[i][1] = instant(failed[i][1])
   end
+  -- The reported success comes first: pairs are joined only after those before it have gone.
+  if q and q.success then
+    merge_run(run, q.success, NONE, MAX_STREAK)
+  end
   local told = e.something and not retry
   if told and (e.success or #failed > 0) then
     merge_run(run, e.success and instant(e.success), failed, e.keep or MAX_STREAK)
-  end
-  if q and q.success then
-    merge_run(run, q.success, NONE, MAX_STREAK)
   end
   if told then
     local set, count = {}, 0

@@ -1,5 +1,6 @@
--- What a newcomer needs, or (ARGV[3] = 'all') the names of all breakers. KEYS: meta, events, held, names,
--- quiet, notices. ARGV: a fresh incarnation, the prefix of breakers' keys, what is asked.
+-- Answers the names of breakers that are held, for a new instance, or of all breakers (ARGV[3] = 'all').
+-- KEYS: meta, events, held, names, quiet, notices. ARGV: a fresh incarnation, the prefix of breakers' keys,
+-- 'held' or 'all'.
 local meta, events, held, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 

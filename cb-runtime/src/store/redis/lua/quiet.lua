@@ -1,10 +1,10 @@
--- What reports have told of closed breakers and no exchange has moved to the breaker's own hash yet: one
--- hash, a field for each breaker: "<epoch>|<streak>|<latest success>|<latest failure>|<counts>". Instants are
+-- The reported counts of closed breakers, until an exchange moves them to the breaker's own hash. One hash
+-- has a field for each breaker: "<epoch>|<streak>|<latest success>|<latest failure>|<counts>". Instants are
 -- microseconds, empty = none; streak is 1 while the breaker's hash holds failures after the latest success,
 -- else 0; counts are as in windows.
 --
--- A field exists only for the breaker's present epoch: a change of state removes it. So a report need not
--- read the breaker's hash. What cannot be read is lost.
+-- A field exists only for the breaker's current epoch, because a transition removes it. A report therefore
+-- need not read the breaker's hash. A field that cannot be read is lost.
 local MAX_QUIET = 20000
 
 local quiet_fields = {}
@@ -37,7 +37,7 @@ local function new_quiet(epoch)
   return { epoch = epoch, successes = 0, failures = 0, slow = 0, streak = false }
 end
 
--- Reads the fields of these breakers, once for each call of a script.
+-- Reads the fields of these breakers: once per script call.
 local function fetch_quiet(key, names)
   if #names == 0 then
     return {}
@@ -59,8 +59,8 @@ local function add_quiet(q, successes, failures, slow, success)
   q.changed = true
 end
 
--- `set`: fields and their values. Names that are called once each must not fill the server: what is lost are
--- counts of the last minute.
+-- `set`: fields and their values. Beyond MAX_QUIET fields the hash is deleted, which loses the counts of the
+-- last minute: names that are called once each must not fill the server.
 local function put_quiet(key, set)
   redis.pcall('HSET', key, unpack(set))
   redis.pcall('EXPIRE', key, IDLE)

@@ -1,6 +1,6 @@
--- Breakers as they are. KEYS: quiet, then theirs. ARGV: the prefix of leases' keys, then the breakers' names.
--- Answers each with its counts, its record and what else people want to know of it, with an error's text, or
--- with nil where there is none.
+-- Reads breakers. KEYS: quiet, then one per breaker. ARGV: the prefix of leases' keys, then the breakers'
+-- names. Answers each with its counts, its record and details for display, with an error's text, or with nil
+-- if it does not exist.
 local quiet, leases = KEYS[1], ARGV[1]
 local BESIDE = { 'opened_at', 'last_failure_at', 'leader', 'leader_until_us' }
 local fields = joined(FIELDS, BESIDE)

@@ -40,7 +40,7 @@ for i = 1, #found do
   texts[names_told[i]] = found[i]
 end
 
--- A breaker of which nothing is known here is looked up: only a closed one of this very epoch is reported.
+-- Looks up a breaker without a field in `quiet`: counts are added only to a closed breaker in the same epoch.
 local function is_closed_in(name, epoch)
   local f = redis.pcall('HMGET', breakers .. name, 'epoch', 'state')
   if failure(f) then
@@ -49,7 +49,7 @@ local function is_closed_in(name, epoch)
   return (f[2] or 'closed') == 'closed' and tonumber(f[1] or 0) == tonumber(epoch)
 end
 
--- The later of an age and an instant as it stands in Redis.
+-- The later of an age and a stored instant.
 local function latest(age, before)
   if age == '' then
     return before
@@ -61,12 +61,12 @@ local function latest(age, before)
   return whole(at)
 end
 
--- What stands before the latest success in the field of a breaker without a streak, by epoch.
+-- The beginning of the field of a breaker without a streak, up to the latest success, by epoch.
 local heads = {}
 local now_text = whole(now)
 
--- The text of a breaker of which only successes are told and known, as most are: without taking it to pieces.
--- nil if it is not so simple.
+-- The new text of a breaker with successes only, which most are, without decoding the old text. nil if it has
+-- more than that.
 local function more_successes(text, epoch, counts, age)
   local head = heads[epoch]
   if not head then
@@ -194,8 +194,8 @@ end
 if place.due then
   keep(meta, held, names, breakers)
 end
--- No instance mentions a breaker that stays open, so every report checks one of them: its hash must exist
--- and be readable.
+-- No instance reports a breaker that stays open. Every report therefore checks that the hash of one of them
+-- exists and can be read.
 local suspects = {}
 local sample = redis.pcall('ZRANDMEMBER', held)
 if type(sample) == 'string' then

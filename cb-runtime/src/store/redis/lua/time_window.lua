@@ -1,8 +1,8 @@
 -- Time windows. A bucket of all breakers' windows of one shape is a hash: "<epoch>:<breaker>" holds counts.
--- A bucket leaves by expiring; an epoch's counts never meet another's.
+-- A bucket leaves the window by expiring. Counts of different epochs are never added.
 --
--- Fields are read in one command per bucket, for all entries of a call, and written in one. What cannot be
--- read is lost: a window is counted anew faster than anybody could put it right by hand.
+-- Fields are read in one command per bucket, for all entries of a call, and written in one. A field
+-- that cannot be read is lost: a window fills again faster than an operator could repair it.
 
 -- Counts are "<successes>,<failures>,<slow>", or "<successes>" where the others are 0: most counts are, and
 -- reading and writing one number costs half as much.
@@ -33,7 +33,7 @@ local function counts_text(successes, failures, slow)
   return format('%.0f,%.0f,%.0f', successes, failures, slow)
 end
 
--- Counts as they stand in Redis, and more of them.
+-- Adds counts to stored ones.
 local function sum_of(text, successes, failures, slow)
   local plain = tonumber(text)
   if failures == 0 and slow == 0 and is_count(plain) then
@@ -53,7 +53,7 @@ local function window_of(length, width, prefix)
   return w
 end
 
--- By key: the window and the bucket, what is to be read, what has been, and what is to be written.
+-- By key: the window and the bucket, the fields to read, those that were read, and those to write.
 local buckets = {}
 
 local function bucket_of(w, bucket)
@@ -90,7 +90,7 @@ local function fetch_buckets()
   end
 end
 
--- What one bucket holds; false if it holds none.
+-- A breaker's counts in one bucket; false if there are none.
 local function bucket_counts(w, bucket, field)
   local b = bucket_of(w, bucket)
   if b.values[field] == nil then
@@ -122,7 +122,7 @@ local function write_buckets()
   end
 end
 
--- "<bucket>:<counts>;" for each that holds something.
+-- "<bucket>:<counts>;" for each bucket that has counts.
 local function seen_buckets(w, since, field)
   local text = ''
   for bucket = max(w.first, since), w.current do

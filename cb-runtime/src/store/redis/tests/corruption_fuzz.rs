@@ -8,8 +8,8 @@ use super::{SECOND, about, counting, exchange, forcing, say, store};
 use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::{
-    CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind, Position, Report,
-    Reported, Store, Streak, StreamEvent, WindowRequest,
+    CountWindow, CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind,
+    Position, Report, Reported, Store, Streak, StreamEvent, WindowRequest,
 };
 
 const WINDOW: WindowRequest = WindowRequest { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
@@ -19,11 +19,12 @@ const LAST_KEY: &str = "cb1:{test}:n:3:x";
 /// Something of everything, so that all of a breaker's keys are used.
 pub(super) fn busy(name: &str) -> Entry {
     let counts = Counts { successes: 1, failures: 2, slow: 1 };
-    let streak = Streak { success_age_us: Some(9), failures: vec![(5, 1), (2, 1)] };
+    let streak = Streak { success: Some(9), failures: vec![(5, 1), (2, 1)] };
     let leases =
         LeaseRequest { want: vec![1], limit: 99, term_us: 60 * SECOND, renew: vec![2], release: vec![3] };
     let failure = OutcomeKind { failed: true, slow: false };
-    let delta = Delta { counts, streak, buckets: vec![(0, counts)], calls: vec![(failure, 2)] };
+    let delta =
+        Delta { counts, streak, buckets: vec![(0, counts)], calls: [(failure, 2)].into_iter().collect() };
     Entry {
         delta,
         window: Some(WINDOW),
@@ -327,10 +328,10 @@ async fn clock_that_was_set_back_stops_nothing() {
     server.cli(&["HSET", key, "run", &streak, "consecutive_failures", "1", "since_us", &future.to_string()]);
     server.cli(&["HSET", key, "touched_at", &(future / 1000).to_string()]);
     let failing = || {
-        let streak = Streak { success_age_us: None, failures: vec![(0, 1)] };
+        let streak = Streak { success: None, failures: vec![(0, 1)] };
         let one = Counts { failures: 1, ..Counts::default() };
         Entry {
-            delta: Delta { counts: one, streak, buckets: vec![(0, one)], calls: Vec::new() },
+            delta: Delta { counts: one, streak, buckets: vec![(0, one)], calls: CountWindow::default() },
             window: Some(WINDOW),
             ..about("x")
         }

@@ -70,13 +70,14 @@ async fn closed_and_open_breakers_live_for_an_hour_and_overrides_until_they_are_
     let store = store(&server);
     let counting = Entry { window: Some(WINDOW), ..counting("x", 1, 1) };
     let buckets = vec![(0, counting.delta.counts)];
-    let streak = Streak { success_age_us: None, failures: vec![(0, 1)] };
+    let streak = Streak { success: None, failures: vec![(0, 1)] };
     let counting = Entry { delta: Delta { streak, buckets, ..counting.delta }, ..counting };
     say(&store, counting.clone()).await;
-    let hour = 3590..=3600;
-    for key in ["cb1:{test}:b:x", "cb1:{test}:meta", "cb1:{test}:names"] {
+    let (hour, week) = (3590..=3600, 604_790..=604_800);
+    for key in ["cb1:{test}:b:x", "cb1:{test}:names"] {
         assert!(hour.contains(&ttl(&server, key)), "{key}");
     }
+    assert!(week.contains(&ttl(&server, "cb1:{test}:meta")));
     let windows = server.cli(&["KEYS", "cb1:{test}:w:10000000/1000000:*"]);
     assert!((60..=72).contains(&ttl(&server, &windows)), "one bucket, for its window and a minute");
     let every_sequence = server.cli(&["KEYS", "cb1:{test}:s:*"]);
@@ -97,7 +98,8 @@ async fn closed_and_open_breakers_live_for_an_hour_and_overrides_until_they_are_
             },
         )
         .await;
-        for key in ["cb1:{test}:b:x", "cb1:{test}:meta", "cb1:{test}:names", "cb1:{test}:held"] {
+        assert!(ttl(&server, "cb1:{test}:meta") == -1 || !state.is_manual(), "{state}");
+        for key in ["cb1:{test}:b:x", "cb1:{test}:names", "cb1:{test}:held"] {
             let life = match state {
                 _ if state.is_manual() => -1..=-1,
                 // What all breakers share lives for an hour longer.
@@ -120,7 +122,8 @@ async fn closed_and_open_breakers_live_for_an_hour_and_overrides_until_they_are_
     say(&store, forcing("y", State::Closed)).await;
     let keys = server.cli(&["KEYS", "*"]);
     for key in keys.lines() {
-        assert!((1..=3600).contains(&ttl(&server, key)), "{key}");
+        let longest = if key.ends_with(":meta") { 604_800 } else { 3600 };
+        assert!((1..=longest).contains(&ttl(&server, key)), "{key}");
     }
 }
 
@@ -133,7 +136,7 @@ async fn count_window_expires_an_hour_after_its_last_use() {
     let asking = || Entry { last: Some(CountWindowRequest { calls: 10, since: 0 }), ..about("x") };
     say(&store, asking()).await;
     assert_eq!(server.cli(&["KEYS", "*:n:*"]), "", "to ask after them does not make them");
-    let calls = vec![(OutcomeKind { failed: true, slow: false }, 1)];
+    let calls = [(OutcomeKind { failed: true, slow: false }, 1)].into_iter().collect();
     let delta = Delta { calls, ..Delta::default() };
     say(&store, Entry { delta, ..asking() }).await;
     assert!(hour.contains(&ttl(&server, key)));
@@ -242,7 +245,7 @@ async fn exchange_of_successes_costs_few_commands_inside_the_script() {
     let many = |count: usize, window: Option<WindowRequest>| {
         let entry = |i| {
             let buckets = vec![(0, counting("", 3, 0).delta.counts)];
-            let streak = Streak { success_age_us: Some(0), failures: vec![] };
+            let streak = Streak { success: Some(0), failures: vec![] };
             let delta = Delta { streak, buckets, ..counting("", 3, 0).delta };
             let since = if window.is_some() { u64::MAX } else { 0 };
             let window = window.map(|ask| WindowRequest { since, ..ask });
@@ -318,6 +321,67 @@ async fn hundred_thousand_names_that_only_succeed_leave_no_key_of_their_own() {
     let known = server.cli(&["HLEN", "cb1:{test}:quiet"]).parse::<usize>().unwrap();
     assert!(known <= 20_000, "{known}");
     for key in keys.lines() {
-        assert!((1..=3600).contains(&ttl(&server, key)), "{key}");
+        let longest = if key.ends_with(":meta") { 604_800 } else { 3600 };
+        assert!((1..=longest).contains(&ttl(&server, key)), "{key}");
     }
+}
+
+#[tokio::test]
+async fn thousand_names_with_count_windows_that_only_succeed_leave_no_key_of_their_own() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let once = |i: usize, failed: bool| {
+        let calls = std::iter::once((OutcomeKind { failed, slow: false }, 1)).collect();
+        let entry = counting(&format!("tenant-{i}"), u64::from(!failed), u64::from(failed));
+        let last = Some(CountWindowRequest { calls: 10, since: 0 });
+        Entry { delta: Delta { calls, ..entry.delta }, last, ..entry }
+    };
+    let of_breakers = || {
+        let keys = server.cli(&["KEYS", "*"]);
+        keys.lines().filter(|key| key.contains("tenant")).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    for first in (0..1000).step_by(100) {
+        let answer = exchange(&store, (first..first + 100).map(|i| once(i, false)).collect()).await;
+        assert!(answer.views.iter().all(|view| view.as_ref().unwrap().last.as_ref().unwrap().place == 1));
+    }
+    assert_eq!(of_breakers(), [""; 0]);
+    // The first failure makes the keys, with the successes before it.
+    let window = say(&store, once(7, true)).await.last.unwrap();
+    let kind = |failed| OutcomeKind { failed, slow: false };
+    assert_eq!((window.place, window.outcomes), (2, vec![(kind(false), 1), (kind(true), 1)]));
+    let mut keys = of_breakers();
+    keys.sort_unstable();
+    assert_eq!(keys, ["cb1:{test}:b:tenant-7", "cb1:{test}:n:10:tenant-7"]);
+    let window = say(&store, once(7, false)).await.last.unwrap();
+    assert_eq!((window.place, window.outcomes.len()), (3, 3));
+}
+
+/// Lets this time pass for all keys.
+fn expire(server: &RedisServer, span: Duration) {
+    for key in server.cli(&["KEYS", "*"]).lines() {
+        let left = ttl(server, key) - i64::try_from(span.as_secs()).unwrap();
+        if ttl(server, key) >= 0 {
+            server.cli(&["EXPIRE", key, &left.to_string()]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn store_in_which_everything_has_expired_is_not_one_that_has_lost_its_data() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, forcing("x", State::ForcedOpen)).await;
+    let known = Store::load(&store).await.unwrap().position;
+    say(&store, forcing("x", State::Closed)).await;
+    expire(&server, Duration::from_secs(3 * 3600));
+    assert_eq!(server.cli(&["KEYS", "*"]), "cb1:{test}:meta");
+    let load = Store::load(&store).await.unwrap();
+    assert_eq!(load.held.len(), 0);
+    assert_eq!(
+        (load.position.incarnation, load.position.number),
+        (known.incarnation.clone(), known.number + 1)
+    );
+    // After more than a week it knows nothing, and instances that were away meanwhile claim nothing.
+    expire(&server, crate::store::REMEMBERED);
+    assert_ne!(Store::load(&store).await.unwrap().position.incarnation, known.incarnation);
 }

@@ -13,16 +13,16 @@ use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Batch, CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind, Proposal,
-    Record, Report, Reported, ResultStore, Store, Streak, WindowRequest,
+    Batch, CountWindow, CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind,
+    Proposal, Record, Report, Reported, ResultStore, Store, Streak, WindowRequest,
 };
 
 fn counting(name: &str) -> Entry {
     let counts = Counts { successes: 7, failures: 3, slow: 1 };
-    let streak = Streak { success_age_us: Some(2_500_000), failures: vec![(SECOND, 2), (1, 1)] };
+    let streak = Streak { success: Some(2_500_000), failures: vec![(SECOND, 2), (1, 1)] };
     let buckets = vec![(SECOND, counts), (0, Counts { failures: 2, ..Counts::default() })];
     let window = Some(WindowRequest { length_us: 60 * SECOND, width_us: SECOND, since: 0 });
-    Entry { delta: Delta { counts, streak, buckets, calls: Vec::new() }, window, ..about(name) }
+    Entry { delta: Delta { counts, streak, buckets, calls: CountWindow::default() }, window, ..about(name) }
 }
 
 /// One of everything that is ever written.
@@ -75,7 +75,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
     let expiring = Proposal { to: to_disabled, ..holding };
     say(Entry { proposal: Some(expiring), ..about("disabled") }).await;
     let kinds = [(false, false), (true, false), (false, true), (true, true)];
-    let calls = kinds.map(|(failed, slow)| (OutcomeKind { failed, slow }, 2)).to_vec();
+    let calls = kinds.map(|(failed, slow)| (OutcomeKind { failed, slow }, 2)).into_iter().collect();
     let whole = Entry {
         delta: Delta { calls, ..counting("").delta },
         failing: true,

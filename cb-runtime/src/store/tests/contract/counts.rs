@@ -112,7 +112,7 @@ async fn delta_of_another_epoch_is_dropped(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let closed = a.say(Entry { delta: delta(0, 1), ..about("x") }).await.record;
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
-    let late = Delta { streak: Streak { success_age_us: Some(0), failures: vec![(0, 3)] }, ..delta(5, 5) };
+    let late = Delta { streak: Streak { success: Some(0), failures: vec![(0, 3)] }, ..delta(5, 5) };
     let view = a.say(Entry { known: Some(closed), delta: late.clone(), ..about("x") }).await;
     assert_eq!((view.counts, view.streak), (counts(0, 0), 0));
     let view = a.say(Entry { known: Some(open), delta: late, ..about("x") }).await;
@@ -138,7 +138,7 @@ async fn delta_of_a_new_instance_counts_only_in_counting_states(bench: &Bench<'_
 async fn sums_saturate_at_the_largest_exact_integer(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let much = Delta {
-        streak: Streak { success_age_us: None, failures: vec![(2, MAX_COUNT - 1), (1, 1)] },
+        streak: Streak { success: None, failures: vec![(2, MAX_COUNT - 1), (1, 1)] },
         ..delta(0, MAX_COUNT - 1)
     };
     for expected in [MAX_COUNT - 1, MAX_COUNT, MAX_COUNT] {
@@ -255,13 +255,11 @@ async fn a_streak_keeps_apart_as_many_failures_as_its_limit_needs(bench: &Bench<
     let mut a = bench.instance("a");
     bench.pass(seconds(100));
     let failures = [5, 4, 3, 2, 1].map(|age| (age * SECOND, 1)).to_vec();
-    let merged = Delta { streak: Streak { success_age_us: None, failures }, ..Delta::default() };
+    let merged = Delta { streak: Streak { success: None, failures }, ..Delta::default() };
     let view = a.say(Entry { delta: merged, streak_pairs: 3, ..about("x") }).await;
     assert_eq!(view.streak, 5, "the sum stays");
-    let success = |age| Delta {
-        streak: Streak { success_age_us: Some(age), failures: Vec::new() },
-        ..Delta::default()
-    };
+    let success =
+        |age| Delta { streak: Streak { success: Some(age), failures: Vec::new() }, ..Delta::default() };
     let view = a.say(Entry { delta: success(4 * SECOND + 1), ..about("x") }).await;
     assert_eq!(view.streak, 5, "the three latest came after it, and the limit is three");
     let view = a.say(Entry { delta: success(2 * SECOND + 1), ..about("x") }).await;

@@ -79,7 +79,7 @@ async fn failing_instances_are_per_epoch(bench: &Bench<'_>) {
     let open = a.say(propose("x", &closed, proposal(State::Open))).await.record;
     assert_eq!(failing(bench, "b").await, NOBODY);
     // The next epoch starts without failing instances.
-    let streak = Streak { success_age_us: None, failures: vec![(5 * SECOND, 1)] };
+    let streak = Streak { success: None, failures: vec![(5 * SECOND, 1)] };
     let delta = Delta { streak, ..Delta::default() };
     a.say(Entry { known: Some(open), delta, ..quorum("x") }).await;
     assert_eq!(failing(bench, "b").await, [5 * SECOND]);
@@ -125,7 +125,7 @@ fn on_node(node: &str, instance: &str, entry: Entry) -> Batch {
 }
 
 fn failed() -> Entry {
-    let calls = vec![(crate::store::OutcomeKind { failed: true, slow: false }, 1)];
+    let calls = [(crate::store::OutcomeKind { failed: true, slow: false }, 1)].into_iter().collect();
     let last = Some(crate::store::CountWindowRequest { calls: 10, since: 0 });
     let delta = Delta { calls, ..streak(None, &[(0, 1)]) };
     Entry { delta, last, ..quorum("x") }

@@ -96,7 +96,7 @@ fn delta() -> impl Strategy<Value = Delta> {
     let failures = prop::collection::vec((span(), 0..5_u64), 0..5);
     let many = prop::collection::vec((span(), 1..3_u64), 60..70);
     let streak = (prop::option::weighted(0.3, span()), prop_oneof![9 => failures, 1 => many])
-        .prop_map(|(success_age_us, failures)| Streak { success_age_us, failures });
+        .prop_map(|(success_age_us, failures)| Streak { success: success_age_us, failures });
     let buckets = prop::collection::vec((span(), counts()), 0..4);
     let kind = (any::<bool>(), any::<bool>()).prop_map(|(failed, slow)| OutcomeKind { failed, slow });
     let calls = prop::collection::vec((kind, prop_oneof![9 => 0..6_u64, 1 => Just(1 << 52)]), 0..5);
@@ -104,7 +104,7 @@ fn delta() -> impl Strategy<Value = Delta> {
         counts,
         streak,
         buckets,
-        calls,
+        calls: calls.into_iter().collect(),
     })
 }
 

@@ -21,7 +21,7 @@ const TEN: WindowRequest = WindowRequest { length_us: 10 * SECOND, width_us: SEC
 fn calls(buckets: &[(u64, Counts)]) -> Delta {
     let mut all = Counts::default();
     for (_, counts) in buckets {
-        all.add(counts);
+        all = all.plus(*counts);
     }
     Delta { counts: all, buckets: buckets.to_vec(), ..Delta::default() }
 }

@@ -1,0 +1,112 @@
+//! Reading the namespace's breakers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::keys::decode;
+use super::{RedisStore, fresh_incarnation, overview};
+use crate::error::Error;
+use crate::snapshot::State;
+use crate::store::{Detail, FleetRow, Load};
+
+/// The number of breakers per call of the script `read`, so that the overview of a large fleet does not block
+/// the server.
+pub(super) const ROWS_AT_ONCE: usize = 100;
+
+impl RedisStore {
+    /// The position of the stream, and the requested names as they are in keys.
+    pub(super) async fn roll(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
+        let mut invocation = self.scripts.load.prepare_invoke();
+        self.shared_keys(&mut invocation);
+        invocation.key(self.keys.quiet()).key(self.keys.notices());
+        invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
+        self.run(doing, &mut invocation, |mut answer| {
+            let (now_us, position, warnings) =
+                (answer.number()?, answer.position()?, answer.list()?.texts()?);
+            Ok((Load { now_us, position, warnings, held: Vec::new() }, answer.list()?.texts()?))
+        })
+        .await
+    }
+
+    /// Reads breakers by name, without those that are gone. The result is not a consistent snapshot.
+    pub(super) async fn rows(
+        &self,
+        doing: &'static str,
+        mut encoded: Vec<String>,
+    ) -> Result<Vec<(FleetRow, Detail)>, Error> {
+        encoded.sort_unstable();
+        encoded.dedup();
+        let mut rows = Vec::with_capacity(encoded.len());
+        for some in encoded.chunks(ROWS_AT_ONCE) {
+            let (known, strange): (Vec<_>, Vec<_>) =
+                some.iter().map(|encoded| (encoded, decode(encoded))).partition(|(_, name)| name.is_some());
+            rows.extend(strange.into_iter().map(|(member, _)| {
+                let view = Err(format!(
+                    "{} and {} may list names of breakers only, and {member:?} is none; remove it there",
+                    self.keys.held(),
+                    self.keys.names()
+                ));
+                (FleetRow { name: member.as_str().into(), view }, Detail::default())
+            }));
+            if known.is_empty() {
+                continue;
+            }
+            let mut invocation = self.scripts.read.prepare_invoke();
+            invocation.key(self.keys.quiet()).arg(self.keys.lease_prefix());
+            for (encoded, _) in &known {
+                invocation.key(self.keys.breaker(encoded)).arg(encoded.as_str());
+            }
+            self.run(doing, &mut invocation, |mut answer| {
+                let now_us = answer.number()?;
+                let mut list = answer.list()?;
+                for (_, name) in known {
+                    let name = Arc::from(name.unwrap_or_default());
+                    let (view, detail) = match list.row()? {
+                        None => continue,
+                        Some(Err(problem)) => (Err(problem), Detail::default()),
+                        Some(Ok(mut row)) => {
+                            let (counts, streak) = (row.counts()?, row.number()?);
+                            (Ok((row.record()?, counts, streak)), overview::detail(&mut row, now_us)?)
+                        }
+                    };
+                    rows.push((FleetRow { name, view }, detail));
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        rows.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        Ok(rows)
+    }
+
+    pub(super) async fn load(&self) -> Result<Load, Error> {
+        let doing = "loading the namespace";
+        let (mut load, encoded) = self.roll(doing, "held").await?;
+        let mut missing: BTreeSet<Arc<str>> =
+            encoded.iter().filter_map(|name| decode(name).map(Arc::from)).collect();
+        for (row, _) in self.rows(doing, encoded).await? {
+            missing.remove(&row.name);
+            match row.view {
+                Ok((record, ..)) if record.state == State::Closed => {}
+                view => load.held.push((row.name, view.map(|(record, ..)| record))),
+            }
+        }
+        let gone = |name| (name, Err(format!("its key is gone, although {} lists it", self.keys.held())));
+        load.held.extend(missing.into_iter().map(gone));
+        load.held.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(load)
+    }
+
+    #[cfg(test)]
+    pub(super) async fn fleet(&self) -> Result<Vec<FleetRow>, Error> {
+        let doing = "reading the fleet's breakers";
+        let (load, encoded) = self.roll(doing, "all").await?;
+        match load.warnings.first() {
+            None => Ok(self.rows(doing, encoded).await?.into_iter().map(|(row, _)| row).collect()),
+            Some(trouble) => Err(Error::new(crate::error::ErrorKind::Data {
+                what: format!("namespace {}", self.keys.meta().trim_end_matches(":meta")),
+                problem: trouble.clone(),
+            })),
+        }
+    }
+}
