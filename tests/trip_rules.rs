@@ -8,7 +8,7 @@ use cb_runtime::State;
 use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
-use common::protocol::Event;
+use common::protocol::{Act, Event};
 use common::{Instance, T, all, instances, within, within_t};
 
 const NAME: &str = "orders";
