@@ -83,9 +83,8 @@ fn slow_rate_counts_slow_successes_and_timeouts() {
     assert_eq!(a.call(NAME, Act::After(550, Box::new(Act::Succeed(None))), 2).ended.len(), 2);
     assert_eq!(a.state(NAME), State::Closed);
     assert_eq!(a.call(NAME, Act::After(60_000, Box::new(Act::Succeed(None))), 1).ended, [Ended::TimedOut]);
-    assert_eq!(a.state(NAME), State::Open, "{:?}", a.look(NAME));
+    within_t("both are open", || a.is(NAME, State::Open) && b.is(NAME, State::Open));
     assert_eq!(a.look(NAME).slow, 3);
-    within_t("B is open", || b.is(NAME, State::Open));
 }
 
 #[test]
@@ -99,9 +98,9 @@ fn slow_calls_trip_during_ramp_up() {
     a.probe(NAME, &Act::Succeed(None), 1);
     assert_eq!(a.state(NAME), State::Closed);
     let calls = a.call(NAME, Act::After(550, Box::new(Act::Succeed(None))), 20);
-    assert_eq!(calls.ran, 2, "{calls:?}");
-    let seen = a.look(NAME);
-    assert_eq!((seen.state, seen.slow), (State::Open, 2));
+    assert!((2..20).contains(&calls.ran), "{calls:?}");
+    within_t("it is open", || a.is(NAME, State::Open));
+    assert_eq!(a.look(NAME).slow, calls.ran as u64);
     within_t("opened", || a.transitions(NAME).last().unwrap().open_for_ms == Some(300));
 }
 

@@ -96,6 +96,10 @@ impl RegistryContext {
         RegistryContext { has_shared_store, ..self }
     }
 
+    pub(crate) fn has_shared_store(&self) -> bool {
+        self.has_shared_store
+    }
+
     /// The estimated time of the store's clock.
     pub(crate) fn store_now(&self) -> u64 {
         self.time_of_store(self.clock.now())

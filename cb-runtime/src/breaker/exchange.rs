@@ -49,7 +49,7 @@ impl Core {
 
     /// All instances are asked to report this breaker without delay.
     pub(crate) fn take_notice(&self) {
-        self.transact(|inner, now| inner.machine.take_notice(now));
+        self.transact(|inner, now| inner.machine.take_notice(now.at));
         self.mark_dirty(false);
     }
 

@@ -46,6 +46,7 @@ impl Core {
             // Read under the lock: a loss of the store lowers the flag first and takes this lock then, so it
             // finds every proposal and every waiting caller that relied on the flag.
             store_up: self.context.store_up() && !abandoned,
+            is_shared: self.context.has_shared_store(),
             answer_time: self.context.timeouts.longest(),
             random: fastrand::f64(),
         };

@@ -17,7 +17,7 @@ use super::state::{LocalState, Scope};
 use super::{Now, StateMachine, Wake, policy};
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::{IDLE, LeaseId, View};
+use crate::store::{IDLE, LeaseId, NOTICE, View};
 
 /// A confirmed state is considered used for at least this long, so that a transition out of it can be
 /// proposed.
@@ -34,6 +34,10 @@ impl StateMachine {
             self.adopt_answer(&view.record, &mut in_flight, now.at);
             self.stats.receive(&in_flight.sent, view, store_now, now.at);
             self.received_at = Some(now.at);
+            self.answered = true;
+            if let Some(age) = view.notice_age_us.filter(|age| *age < micros(NOTICE)) {
+                self.take_notice(Moment(now.at.0.saturating_sub(age)));
+            }
             self.review_local_state(&in_flight, view, now);
             self.receive_leases(&in_flight, leases, view, now.at);
         }

@@ -74,6 +74,7 @@ impl StateMachine {
 
     /// Continues without exchanges. Requested probes are denied, and a proposed state becomes local.
     pub(crate) fn detach(&mut self) {
+        self.answered = false;
         self.probes.store_lost();
         self.health.store_lost();
         if let Some(in_flight) = &mut self.in_flight {

@@ -50,6 +50,8 @@ pub(crate) struct Now {
     pub(crate) store_up: bool,
     /// The longest of the store's latest answer times.
     pub(crate) answer_time: Duration,
+    /// Other processes share the store.
+    pub(crate) is_shared: bool,
     /// A random number in [0, 1), for jitter.
     pub(crate) random: f64,
 }
@@ -127,6 +129,9 @@ pub(crate) struct StateMachine {
     configured_at: Moment,
     /// The time of the fleet's counts.
     received_at: Option<Moment>,
+    /// The store has answered since it was lost last. A breaker's answer comes before the store counts as
+    /// restored.
+    answered: bool,
     notice: Notice,
     /// A report is not enough: the store or this instance needs an exchange.
     exchange_next: bool,
@@ -164,6 +169,7 @@ impl StateMachine {
             used_at: Moment::default(),
             configured_at: now,
             received_at: None,
+            answered: false,
             notice: Notice::default(),
             exchange_next: false,
             announced: 0,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Now, StateMachine, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, NOTICE};
+use crate::store::NOTICE;
 
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
@@ -17,7 +17,7 @@ const FRESH: Duration = Duration::from_millis(200);
 /// it: they review the breaker every [`PACE`](super::PACE).
 const SETTLING: Duration = Duration::from_millis(130);
 /// A decision waits no longer than this and two answer times for a notice that the store does not give.
-const NO_NOTICE: Duration = Duration::from_millis(250);
+const NO_NOTICE: Duration = Duration::from_millis(500);
 
 /// The latest notice of a breaker, as this instance knows it.
 #[derive(Debug, Default)]
@@ -43,10 +43,11 @@ impl Notice {
         let Now { at: now, answer_time, .. } = now;
         let since = *self.awaited_since.get_or_insert(now);
         let received_after = |at: Moment| received_at.is_some_and(|received| received >= at);
-        let settled = self.given_at.is_some_and(|at| received_after(at.after(SETTLING + answer_time)));
         let is_fresh = received_at.is_some_and(|at| now.since(at) <= FRESH);
-        let given_up = now.since(since) >= NO_NOTICE + 2 * answer_time && received_after(since);
-        !(settled && is_fresh || given_up)
+        match self.given_at {
+            Some(at) if self.is_on(now) => !(received_after(at.after(SETTLING + answer_time)) && is_fresh),
+            _ => now.since(since) < NO_NOTICE + 2 * answer_time || !received_after(since),
+        }
     }
 
     /// No decision waits any more.
@@ -56,9 +57,9 @@ impl Notice {
 }
 
 impl StateMachine {
-    /// Handles a notice from the store.
-    pub(crate) fn take_notice(&mut self, now: Now) {
-        self.notice.given_at = Some(now.at);
+    /// Handles a notice, which the store has given at this time.
+    pub(crate) fn take_notice(&mut self, given_at: Moment) {
+        self.notice.given_at = self.notice.given_at.max(Some(given_at));
     }
 
     /// Whether to request a notice: the fleet's counts are near a limit, and other instances may not know
@@ -74,20 +75,13 @@ impl StateMachine {
                 || policy::streak_nears_limit(&self.settings, input().streak))
     }
 
-    /// Whether a decision on a rate has to wait for the other instances' reports: this instance's own counts
-    /// are not enough for it.
+    /// Whether a decision on a rate has to wait for the other instances' reports. An instance that has heard
+    /// of no others has to wait, too: at the start of a fleet, nobody has reported yet.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
-        let rests_on_others = now.store_up && self.stats.has_time_window() && !self.decides_alone(now);
-        rests_on_others && self.notice.awaits_reports(self.received_at, now)
-    }
-
-    /// This instance's own counts are enough for a decision, and it knows of hardly any others. (The edges of
-    /// the fleet's window and of its own differ by a bucket.)
-    fn decides_alone(&self, now: Now) -> bool {
-        let Some(own) = self.own_trip_input(now) else { return false };
-        let total = |counts: Counts| counts.successes + counts.failures;
-        let others = total(self.trip_input(now).window).saturating_sub(total(own.window));
-        others <= total(own.window) / 8 && policy::trip(&self.settings, &own, 1).is_some()
+        now.is_shared
+            && (now.store_up || self.answered)
+            && self.stats.has_time_window()
+            && self.notice.awaits_reports(self.received_at, now)
     }
 }
 
@@ -99,7 +93,7 @@ mod tests {
 
     fn now(millis: u32, answer_time: Duration) -> Now {
         let at = Moment(1_000_000).after(MS * millis);
-        Now { at, skew: 0, store_up: true, answer_time, random: 0.0 }
+        Now { at, skew: 0, store_up: true, is_shared: true, answer_time, random: 0.0 }
     }
 
     /// The first moments, in milliseconds after a decision began to wait, at which it waits no longer: with
@@ -117,8 +111,8 @@ mod tests {
 
     #[test]
     fn waits_for_reports_follow_the_answer_times() {
-        assert_eq!(waits(Duration::ZERO), [130, 250]);
-        assert_eq!(waits(MS * 450), [580, 1150]);
+        assert_eq!(waits(Duration::ZERO), [130, 500]);
+        assert_eq!(waits(MS * 450), [580, 1400]);
     }
 
     #[test]

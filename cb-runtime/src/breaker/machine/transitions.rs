@@ -201,7 +201,8 @@ impl StateMachine {
             State::Closed => {
                 if let Some((reason, input, isolated)) = self.verdict(now) {
                     let quorum = self.settings.min_failing_instances;
-                    if !policy::trips_by_streak(&self.settings, &input, quorum) && self.awaits_reports(now) {
+                    let by_streak = policy::trips_by_streak(&self.settings, &input, quorum);
+                    if !by_streak && !isolated && self.awaits_reports(now) {
                         self.exchange_next();
                         return self.wake(if self.wants_notice(now) { Wake::AtOnce } else { Wake::Paced });
                     }

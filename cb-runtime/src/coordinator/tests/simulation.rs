@@ -151,7 +151,8 @@ impl Fleet {
                 let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
                 let name = format!("instance-{number}").into();
                 let up = Arc::new(AtomicBool::new(false));
-                let context = Arc::new(RegistryContext::new(name, clock.clone(), bus, cache, up));
+                let context = RegistryContext::new(name, clock.clone(), bus, cache, up);
+                let context = Arc::new(context.with_shared_store(true));
                 let breakers = Arc::new(BreakerMap::new(1, clock.now()));
                 let make = |name, held| {
                     Core::new(

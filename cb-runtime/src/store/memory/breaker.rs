@@ -15,8 +15,8 @@ use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{
     CountWindowRequest, CountWindowView, Counts, Detail, Entry, FleetRow, IDLE, LeaseId, LeaseRequest,
-    MAX_COUNT, MAX_SETTINGS, MAX_SPAN_US, MAX_STREAK, NOTICE, Proposal, Record, Reported, Streak,
-    WindowRequest, WindowView, cut,
+    MAX_COUNT, MAX_SETTINGS, MAX_SPAN_US, MAX_STREAK, NOTICE, NOTICE_PAUSE, Proposal, Record, Reported,
+    Streak, WindowRequest, WindowView, cut,
 };
 use crate::text;
 
@@ -177,6 +177,7 @@ impl StoredBreaker {
                 _ => self.opened_at,
             },
             last_failure_at: self.last_failure_at,
+            noticed_at: self.noticed_at,
             kept: true,
             touched_at: now,
             used_at: now,
@@ -241,16 +242,19 @@ impl StoredBreaker {
         self.streak_seen && entry.by_streak
     }
 
-    /// Gives a notice of this breaker, unless there was one recently.
-    pub(super) fn notify(&mut self, name: &Arc<str>, notices: &mut Notices, now: u64) {
-        let recent = |at: u64| at <= now && now - at < micros(NOTICE) / 2;
-        if self.kept
-            && self.state() == State::Closed
-            && !self.noticed_at.is_some_and(recent)
-            && notices.give(name, now)
-        {
-            self.noticed_at = Some(now);
+    /// Requests a notice of this breaker, unless there was one recently.
+    pub(super) fn request_notice(&mut self, name: &Arc<str>, notices: &mut Notices, now: u64) {
+        // One that waits to be given lies ahead.
+        let recent =
+            |at: u64| at <= now + micros(NOTICE_PAUSE) && now.saturating_sub(at) < micros(NOTICE) / 2;
+        if self.state() == State::Closed && !self.noticed_at.is_some_and(recent) {
+            self.kept = true;
+            self.noticed_at = Some(notices.request(name, now));
         }
+    }
+
+    pub(super) fn notice_age_us(&self, now: u64) -> Option<u64> {
+        now.checked_sub(self.noticed_at?)
     }
 
     /// At the end of an exchange: notes whether there is a streak, which the answers to reports then show.

@@ -14,6 +14,7 @@ impl MemoryStore {
         space.events.clear();
         space.breakers.clear();
         space.sequences.clear();
+        space.notices.forget();
     }
 
     /// Loses the events, as a Redis does whose stream is trimmed.

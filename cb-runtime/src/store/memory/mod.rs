@@ -129,6 +129,7 @@ impl Space {
     fn exchange(&mut self, batch: &Batch, now: u64) -> Answer {
         let when = self.begin(&batch.instance, batch.seq, batch.as_of_us, now);
         let views = batch.entries.iter().map(|entry| self.entry(batch, entry, when)).collect();
+        self.notices.give(now);
         Answer { now_us: now, position: self.position(), views, warnings: Vec::new() }
     }
 
@@ -216,7 +217,7 @@ impl Space {
             breaker.role().give_up(instance);
         }
         if entry.notice {
-            breaker.notify(&entry.name, &mut self.notices, now);
+            breaker.request_notice(&entry.name, &mut self.notices, now);
         }
         let (granted, lease_wait_us) = breaker.hand_out(instance, &entry.leases, now);
         let view = View {
@@ -232,6 +233,7 @@ impl Space {
             last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**node), now)),
             role: entry.role.map(|_| breaker.role().view(instance, now)),
             other_settings: breaker.settle_settings(&entry.settings, now),
+            notice_age_us: breaker.notice_age_us(now).filter(|_| entry.notice || !entry.settings.is_empty()),
         };
         breaker.note_streak();
         if breaker.is_kept() {

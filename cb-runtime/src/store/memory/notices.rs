@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::store::MAX_NOTICES;
+use crate::clock::micros;
+use crate::store::NOTICE_PAUSE;
 
 /// How many are kept for instances that are slow to read them.
 const KEPT: usize = 100;
@@ -13,8 +14,10 @@ const KEPT: usize = 100;
 pub(super) struct Notices {
     latest: u64,
     kept: VecDeque<(u64, Arc<str>)>,
-    /// A second of the store's time, and the notices in it.
-    given: (u64, u64),
+    /// When the latest was given, by the store's time.
+    given_at: u64,
+    /// Breakers that the next one will name.
+    waiting: Vec<Arc<str>>,
 }
 
 impl Notices {
@@ -22,22 +25,36 @@ impl Notices {
         self.latest
     }
 
-    /// Returns whether it was given: there may have been too many in this second.
-    pub(super) fn give(&mut self, name: &Arc<str>, now: u64) -> bool {
-        let second = now / 1_000_000;
-        if self.given.0 != second {
-            self.given = (second, 0);
+    /// Adds a breaker to the next notice. Returns when that will be given.
+    pub(super) fn request(&mut self, name: &Arc<str>, now: u64) -> u64 {
+        self.waiting.push(name.clone());
+        self.due_at(now)
+    }
+
+    fn due_at(&self, now: u64) -> u64 {
+        let is_past = self.given_at > 0 && self.given_at <= now;
+        if is_past { now.max(self.given_at + micros(NOTICE_PAUSE)) } else { now }
+    }
+
+    /// Gives the next notice, if it is due.
+    pub(super) fn give(&mut self, now: u64) {
+        if self.waiting.is_empty() || self.due_at(now) > now {
+            return;
         }
-        if self.given.1 == MAX_NOTICES {
-            return false;
-        }
-        self.given.1 += 1;
+        self.given_at = now;
         self.latest += 1;
-        self.kept.push_back((self.latest, name.clone()));
-        if self.kept.len() > KEPT {
+        for name in self.waiting.drain(..) {
+            self.kept.push_back((self.latest, name));
+        }
+        while self.kept.len() > KEPT {
             self.kept.pop_front();
         }
-        true
+    }
+
+    /// Forgets what is not in the stream. Numbers grow on.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self) {
+        *self = Notices { latest: self.latest, ..Notices::default() };
     }
 
     /// Those after this one, and the number of the latest.

@@ -39,9 +39,9 @@ pub(crate) const MAX_FAILING: usize = 32;
 pub(crate) const MAX_ROLE_TERM_US: u64 = 300 * 1_000_000;
 /// After a notice, all instances report what they have counted of that breaker at every pace for this long.
 pub(crate) const NOTICE: Duration = Duration::from_secs(10);
-/// A notice reaches every instance, which costs Redis 28 ms for a thousand of them: a store gives no more
-/// than this in a second, and one for each breaker in half of [`NOTICE`].
-pub(crate) const MAX_NOTICES: u64 = 5;
+/// A notice reaches every instance, which costs Redis 28 ms for a thousand of them: there is at most one in
+/// this time, for all breakers that need one, and for each breaker one in half of [`NOTICE`].
+pub(crate) const NOTICE_PAUSE: Duration = Duration::from_millis(100);
 /// The longest settings summary, in bytes. A longer one is cut between two characters.
 pub(crate) const MAX_SETTINGS: usize = 600;
 

@@ -63,8 +63,8 @@ mod tests {
 
     use super::{EXCHANGE, LOAD, READ, REPORT};
     use crate::store::{
-        IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_NOTICES, MAX_REASON, MAX_ROLE_TERM_US,
-        MAX_SETTINGS, MAX_SPAN_US, MAX_STREAK, NOTICE, REMEMBERED, SAID_FOR,
+        IDLE, MAX_COUNT, MAX_EPOCH, MAX_EVENTS, MAX_FAILING, MAX_REASON, MAX_ROLE_TERM_US, MAX_SETTINGS,
+        MAX_SPAN_US, MAX_STREAK, NOTICE, NOTICE_PAUSE, REMEMBERED, SAID_FOR,
     };
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
             ("REMEMBERED", REMEMBERED.as_secs()),
             ("SAID_FOR", SAID_FOR.as_secs()),
             ("NOTICE", NOTICE.as_secs()),
-            ("MAX_NOTICES", MAX_NOTICES),
+            ("NOTICE_PAUSE", crate::clock::micros(NOTICE_PAUSE)),
         ] {
             assert!(EXCHANGE.contains(&format!("local {name} = {value}\n")), "{name}");
         }

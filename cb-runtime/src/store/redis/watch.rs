@@ -78,8 +78,8 @@ impl RedisStore {
             }
             for entry in stream.ids {
                 // An unreadable notice is skipped: instances then report a little later.
-                news.notices
-                    .extend(entry.get::<String>("name").and_then(|name| decode(&name)).map(Arc::from));
+                let names = entry.get::<String>("names").unwrap_or_default();
+                news.notices.extend(names.split(' ').filter_map(decode).map(Arc::from));
                 news.notice = entry.id;
             }
         }

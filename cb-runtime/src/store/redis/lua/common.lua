@@ -26,7 +26,7 @@ local IDLE = 3600
 local REMEMBERED = 604800
 local SAID_FOR = 180
 local NOTICE = 10
-local MAX_NOTICES = 5
+local NOTICE_PAUSE = 100000
 -- The shortest interval between two renewals of a key's time to live, in microseconds.
 local RENEW = 300000000
 
@@ -341,7 +341,7 @@ local function stand(meta, events, fresh)
       'touched_at', whole(now / 1000))
     return { incarnation = fresh, number = 0, id = '0-0', due = true }
   end
-  local f = redis.pcall('HMGET', meta, 'incarnation', 'number', 'last_id', 'touched_at')
+  local f = redis.pcall('HMGET', meta, 'incarnation', 'number', 'last_id', 'touched_at', 'noticed')
   if failure(f) then
     return begin(f.err)
   elseif not (f[1] or f[2] or f[3]) then
@@ -353,6 +353,7 @@ local function stand(meta, events, fresh)
       number = number(meta, 'number', f[2], MAX_EPOCH),
       id = f[3],
       touched = (number(meta, 'touched_at', f[4], MAX_COUNT / 1000) or 0) * 1000,
+      noticed = f[5],
     }
   end)
   if not ok or not place.incarnation or not place.number or #place.incarnation > 100

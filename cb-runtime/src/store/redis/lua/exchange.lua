@@ -130,6 +130,7 @@ end
 local function is_kept(b, e, merged)
   return b.exists or b.begun or (b.role and b.role.taken) or b.state ~= 'closed'
     or (merged and (merged.failed or e.calls)) or (e.settings and (merged or b.reported))
+    or e.notice
 end
 
 -- Moves the reported counts to the breaker's own hash, if there is one; otherwise this exchange's counts are
@@ -205,7 +206,7 @@ local function write_breaker(key, e, b, merged)
     end
   end
   if b.notified then
-    put('noticed_us', whole(now))
+    put('noticed_us', whole(b.notified))
   end
   if b.noted and kept then
     put('failing', b.failing ~= '' and whole(b.epoch) .. '|' .. b.failing or '')
@@ -277,7 +278,7 @@ local function read_entry(e, key)
     return read_breaker(key, FIELDS)
   end
   local b = read_breaker(key, joined(FIELDS, e.failing and FAILING_FIELDS or NONE, roles and ROLE_FIELDS or NONE,
-    e.settings and SETTINGS_FIELDS or NONE, e.notice and NOTICE_FIELDS or NONE))
+    e.settings and SETTINGS_FIELDS or NONE, (e.notice or e.settings) and NOTICE_FIELDS or NONE))
   b.failing = e.failing and check_failing(key, 'failing', of_epoch(key, 'failing', b.failing, b.epoch))
   b.role = roles and read_role(key, b)
   b.said = e.settings and read_settings(key, b)
@@ -439,9 +440,10 @@ local function exchange(e, key, leases_key, last_key)
     write_last(last, b.epoch)
   end
   if e.notice and b.state == 'closed' and is_kept(b, e, merged) then
-    b.notified = notify(meta, batch.notices, e.name, b.noticed_us)
+    b.notified = request_notice(place, e.name, b.noticed_us)
   end
   write_breaker(key, e, b, merged)
+  local noticed = b.notified or tonumber(b.noticed_us)
 
   return {
     won and 1 or 0, table.concat(granted, ','), wait,
@@ -451,6 +453,7 @@ local function exchange(e, key, leases_key, last_key)
     last and seen_calls(last, e.failing) or false,
     e.role and seen_role(b.role, batch.instance) or false,
     b.said and seen_settings(b.said) or false,
+    noticed and noticed >= 0 and noticed <= now and now - noticed or -1,
     b.successes, b.failures, b.slow, b.run.sum,
     record_of(b)
   }
@@ -638,6 +641,7 @@ for _, e in ipairs(batch.entries) do
   end
 end
 
+give_notice(meta, batch.notices, place)
 write_buckets()
 write_quiet(quiet, without_quiet)
 if announced then

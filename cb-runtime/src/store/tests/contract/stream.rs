@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Bench, Entry, SECOND, about, counts, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
-use crate::store::{MAX_EVENTS, MAX_NOTICES, News, Position, Record};
+use crate::store::{MAX_EVENTS, NOTICE_PAUSE, News, Position, Record};
 
 rules! {
     event_describes_the_transition
@@ -16,7 +16,8 @@ rules! {
     trimmed_stream_has_a_gap_in_its_numbers
     new_instance_loads_all_states_but_closed
     a_notice_reaches_all_and_is_given_once_in_a_while
-    no_more_than_some_notices_are_given_in_a_second
+    notices_that_come_too_soon_are_given_together
+    a_new_instance_hears_of_an_earlier_notice
 }
 
 async fn event_describes_the_transition(bench: &Bench<'_>) {
@@ -175,16 +176,29 @@ async fn a_notice_reaches_all_and_is_given_once_in_a_while(bench: &Bench<'_>) {
     assert_eq!((after.events.len(), after.notices.len()), (1, 0), "an open breaker needs none");
 }
 
-async fn no_more_than_some_notices_are_given_in_a_second(bench: &Bench<'_>) {
-    let mut a = bench.instance("a");
-    let names: Vec<String> = (0..2 * MAX_NOTICES).map(|number| number.to_string()).collect();
-    let all = || names.iter().map(|name| noticing(name)).collect();
-    a.exchange(all()).await;
+async fn notices_that_come_too_soon_are_given_together(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let names = |news: &News| news.notices.iter().map(ToString::to_string).collect::<Vec<_>>();
+    a.exchange(vec![noticing("1"), noticing("2")]).await;
     let first = notices(bench, "0-0").await;
-    assert_eq!(first.notices.len() as u64, MAX_NOTICES);
-    bench.pass(seconds(1));
-    a.exchange(all()).await;
+    assert_eq!(names(&first), ["1", "2"], "one for the whole batch");
+    bench.pass(NOTICE_PAUSE / 2);
+    a.exchange(vec![noticing("3")]).await;
+    b.exchange(vec![noticing("4"), noticing("3")]).await;
+    assert_eq!(names(&notices(bench, &first.notice).await), [""; 0]);
+    bench.pass(NOTICE_PAUSE / 2);
+    b.exchange(vec![]).await;
     let second = notices(bench, &first.notice).await;
-    assert_eq!(second.notices.len() as u64, MAX_NOTICES, "the others'");
-    assert!(second.notices.iter().all(|name| !first.notices.contains(name)));
+    assert_eq!(names(&second), ["3", "4"]);
+}
+
+async fn a_new_instance_hears_of_an_earlier_notice(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let settings = || Entry { settings: "x".into(), ..about("b") };
+    assert_eq!(a.say(settings()).await.notice_age_us, None);
+    assert_eq!(a.say(noticing("b")).await.notice_age_us, Some(0));
+    assert_eq!(a.say(noticing("waits")).await.notice_age_us, None);
+    bench.pass(seconds(3));
+    assert_eq!(b.say(settings()).await.notice_age_us, Some(3_000_000));
+    assert_eq!(b.say(about("b")).await.notice_age_us, None, "it was not asked for");
 }
