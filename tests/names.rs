@@ -91,7 +91,9 @@ fn hundred_thousand_names_exhaust_no_memory_and_delay_no_other_breaker() {
     let end = memory(&a);
     eprintln!("memory: {empty} without names, {full} after 20,000, {end} after 140,000");
     assert!(full - empty < MAX_KEYED as u64 * BREAKER, "{empty} → {full}");
-    assert!(end < full + SLACK, "{full} → {end}");
+    // On a busy machine, `full` may have been measured while few breakers were registered.
+    let most = empty + MAX_KEYED as u64 * BREAKER + SLACK;
+    assert!(end < most, "{empty} → {full} → {end}");
     within(5 * T, "there is room again", || registered(&a) <= MAX_KEYED - 1000);
     let tenant = |act| a.run(Function::Tenant, 1_000_000, act);
     for _ in 0..5 {

@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -40,6 +41,12 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(target: &str) -> Prometheus {
+        // Another process may take the port between its choice and Prometheus' bind.
+        (0..20).find_map(|_| Prometheus::launch(target)).expect("Prometheus starts")
+    }
+
+    /// `None` if the process has ended.
+    fn launch(target: &str) -> Option<Prometheus> {
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
             "global: {{ scrape_interval: 250ms, scrape_timeout: 250ms }}\n\
@@ -56,7 +63,15 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .expect("prometheus is missing: apt-get install prometheus, or run scripts/test");
-        Prometheus { process, url: format!("http://127.0.0.1:{port}/api/v1/query"), _folder: folder }
+        let url = format!("http://127.0.0.1:{port}/api/v1/query");
+        let mut prometheus = Prometheus { process, url, _folder: folder };
+        let (mut has_ended, mut is_ready) = (false, false);
+        cb_testkit::wait_until(PATIENCE, "Prometheus is ready", || {
+            has_ended = prometheus.process.try_wait().expect("a child").is_some();
+            is_ready = says_ready(port).unwrap_or(false);
+            has_ended || is_ready
+        });
+        (!has_ended).then_some(prometheus)
     }
 
     /// The series that a query finds; an error if it is no query.
@@ -78,6 +93,15 @@ impl Drop for Prometheus {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn says_ready(port: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"GET /-/ready HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.contains("Prometheus Server is Ready"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

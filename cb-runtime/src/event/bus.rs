@@ -32,6 +32,9 @@ pub(crate) struct EventBus {
 
 impl EventBus {
     pub(crate) fn new(on_error: Option<OnError>) -> Self {
+        // Not with the first event: a process that is forked while another thread starts it would wait for
+        // that thread for ever.
+        reporter();
         EventBus {
             subscribers: Mutex::new(Some(broadcast::Sender::new(CAPACITY))),
             on_error,
@@ -67,9 +70,10 @@ impl EventBus {
     }
 }
 
-/// Queues an event for the thread that runs user code. The event is dropped if the queue is full.
-fn report(event: Event, on_error: Option<OnError>) {
-    type Queued = (Event, Option<OnError>);
+type Queued = (Event, Option<OnError>);
+
+/// The way to the thread that runs user code; `None` if it could not be started.
+fn reporter() -> Option<&'static SyncSender<Queued>> {
     static REPORTER: OnceLock<Option<SyncSender<Queued>>> = OnceLock::new();
     let reporter = REPORTER.get_or_init(|| {
         let (sender, receiver) = sync_channel::<Queued>(CAPACITY);
@@ -88,7 +92,12 @@ fn report(event: Event, on_error: Option<OnError>) {
         };
         std::thread::Builder::new().name("cb-events".into()).spawn(run).ok().map(|_| sender)
     });
-    if let Some(reporter) = reporter {
+    reporter.as_ref()
+}
+
+/// Queues an event for the thread that runs user code. The event is dropped if the queue is full.
+fn report(event: Event, on_error: Option<OnError>) {
+    if let Some(reporter) = reporter() {
         let _ = reporter.try_send((event, on_error));
     }
 }

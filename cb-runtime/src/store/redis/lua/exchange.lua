@@ -129,27 +129,7 @@ end
 -- Whether a breaker needs a key of its own. One that has only succeeded needs none.
 local function is_kept(b, e, merged)
   return b.exists or b.begun or (b.role and b.role.taken) or b.state ~= 'closed'
-    or (merged and (merged.failed or merged.in_window)) or (e.settings and (merged or b.reported))
-end
-
--- Whether these calls of a count window are the successes that the entry counts, and nothing else.
-local function are_successes(calls, counts)
-  local sum = 0
-  for _, run in ipairs(calls) do
-    sum = sum + (run[1] == 's' and run[2] or MAX_COUNT)
-  end
-  return sum == counts[1] and counts[2] + counts[3] == 0
-end
-
--- The count window of a breaker without a key, which has only ever succeeded: the successes that reports and
--- exchanges have told of.
-local function begin_last(last, b)
-  local q = b.reported
-  last.is_derived = true
-  if q and q.failures + q.slow == 0 then
-    last.place = q.successes
-    last.outcomes = string.rep('s', min(q.successes, last.calls))
-  end
+    or (merged and (merged.failed or e.calls)) or (e.settings and (merged or b.reported))
 end
 
 -- Moves the reported counts to the breaker's own hash, if there is one; otherwise this exchange's counts are
@@ -365,9 +345,6 @@ local function exchange(e, key, leases_key, last_key)
   end
   local window = e.shape
   local last = e.last and read_or_lose(last_key, read_last, last_key, e.last, b.epoch)
-  if last and last.fresh and not b.exists then
-    begin_last(last, b)
-  end
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
     read_or_lose(leases_key, expire_leases, leases_key)
@@ -413,7 +390,6 @@ local function exchange(e, key, leases_key, last_key)
     end
     if last and e.calls then
       append_calls(last, e.calls, e.failing and batch.node)
-      merged.in_window = not last.is_derived or not are_successes(e.calls, counts)
     end
   end
 
@@ -459,12 +435,6 @@ local function exchange(e, key, leases_key, last_key)
   end
   if won and last then
     last.place, last.outcomes, last.failing = 0, '', ''
-  elseif last and last.is_derived then
-    -- Once there is a key, the counts above move to it.
-    last.changed = last.changed or last.place > 0
-    if is_kept(b, e, merged) then
-      write_last(last, b.epoch)
-    end
   elseif last then
     write_last(last, b.epoch)
   end

@@ -326,36 +326,6 @@ async fn hundred_thousand_names_that_only_succeed_leave_no_key_of_their_own() {
     }
 }
 
-#[tokio::test]
-async fn thousand_names_with_count_windows_that_only_succeed_leave_no_key_of_their_own() {
-    let server = RedisServer::start();
-    let store = store(&server);
-    let once = |i: usize, failed: bool| {
-        let calls = std::iter::once((OutcomeKind { failed, slow: false }, 1)).collect();
-        let entry = counting(&format!("tenant-{i}"), u64::from(!failed), u64::from(failed));
-        let last = Some(CountWindowRequest { calls: 10, since: 0 });
-        Entry { delta: Delta { calls, ..entry.delta }, last, ..entry }
-    };
-    let of_breakers = || {
-        let keys = server.cli(&["KEYS", "*"]);
-        keys.lines().filter(|key| key.contains("tenant")).map(ToOwned::to_owned).collect::<Vec<_>>()
-    };
-    for first in (0..1000).step_by(100) {
-        let answer = exchange(&store, (first..first + 100).map(|i| once(i, false)).collect()).await;
-        assert!(answer.views.iter().all(|view| view.as_ref().unwrap().last.as_ref().unwrap().place == 1));
-    }
-    assert_eq!(of_breakers(), [""; 0]);
-    // The first failure makes the keys, with the successes before it.
-    let window = say(&store, once(7, true)).await.last.unwrap();
-    let kind = |failed| OutcomeKind { failed, slow: false };
-    assert_eq!((window.place, window.outcomes), (2, vec![(kind(false), 1), (kind(true), 1)]));
-    let mut keys = of_breakers();
-    keys.sort_unstable();
-    assert_eq!(keys, ["cb1:{test}:b:tenant-7", "cb1:{test}:n:10:tenant-7"]);
-    let window = say(&store, once(7, false)).await.last.unwrap();
-    assert_eq!((window.place, window.outcomes.len()), (3, 3));
-}
-
 /// Lets this time pass for all keys.
 fn expire(server: &RedisServer, span: Duration) {
     for key in server.cli(&["KEYS", "*"]).lines() {

@@ -3,8 +3,8 @@
 use super::{Bench, Entry, StoreClient, about, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
 use crate::store::{
-    Batch, CountWindowRequest, CountWindowView, Counts, Delta, IDLE, MAX_COUNT, MAX_FAILING, MAX_LAST,
-    OutcomeKind, View,
+    Batch, CountWindowRequest, CountWindowView, Delta, IDLE, MAX_COUNT, MAX_FAILING, MAX_LAST, OutcomeKind,
+    View,
 };
 
 rules! {
@@ -22,7 +22,6 @@ rules! {
     number_of_failing_instances_is_bounded
     failing_instances_are_kept_only_on_request
     count_windows_expire_after_their_last_use
-    successes_before_the_first_failure_are_in_the_count_window
 }
 
 const S: OutcomeKind = OutcomeKind { failed: false, slow: false };
@@ -222,26 +221,4 @@ async fn count_windows_expire_after_their_last_use(bench: &Bench<'_>) {
     let opening = propose("x", &known, proposal(State::Open));
     assert!(a.say(opening).await.won);
     assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
-}
-
-/// Redis keeps no window of a breaker that only ever succeeded: it knows how many successes there were.
-async fn successes_before_the_first_failure_are_in_the_count_window(bench: &Bench<'_>) {
-    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
-    let counted = |successes, failures, calls: &[(OutcomeKind, u64)]| {
-        let entry = appending(5, calls);
-        let counts = Counts { successes, failures, slow: 0 };
-        Entry { delta: Delta { counts, ..entry.delta }, ..entry }
-    };
-    for (successes, place) in [(2, 2), (1, 3), (4, 7)] {
-        let view = last(&a.say(counted(successes, 0, &[(S, successes)])).await);
-        assert_eq!((view.place, view.outcomes), (place, vec![(S, place.min(5))]));
-    }
-    assert_eq!(last(&b.say(asking(5, 6)).await).outcomes, [(S, 1)], "the calls after the sixth");
-    let view = b.say(counted(1, 1, &[(S, 1), (F, 1)])).await;
-    assert_eq!((view.counts.successes, view.counts.failures), (8, 1));
-    assert_eq!((last(&view).place, last(&view).outcomes), (9, vec![(S, 4), (F, 1)]));
-    let view = last(&a.say(counted(2, 0, &[(S, 2)])).await);
-    assert_eq!((view.place, view.outcomes), (11, vec![(S, 2), (F, 1), (S, 2)]));
-    // Another length begins anew.
-    assert_eq!(last(&a.say(asking(3, 0)).await), NOTHING);
 }

@@ -1,0 +1,76 @@
+//! A forked process has none of its parent's threads, so nothing answers its requests for probes.
+//!
+//! The only test of its file: threads of others could hold a lock while this process forks.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, exit};
+use std::time::{Duration, Instant};
+
+use cb_runtime::{Breaker, BreakerConfig, Registry, State, StoreStatus};
+use cb_testkit::{PATIENCE, RedisServer, wait_until};
+use fork::{Fork, WEXITSTATUS, WIFEXITED, fork, waitpid_nohang};
+
+/// Each caller is answered in the end: as without a store, the child probes on its own.
+fn probe_in_child(breaker: &Breaker) {
+    assert_eq!(breaker.state(), State::Open);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let answer = runtime.block_on(breaker.call(async || Ok::<_, String>(1)));
+    assert_eq!(answer.expect("it is a probe"), 1);
+    let seen = breaker.snapshot();
+    assert!(seen.local && seen.state == State::Closed, "{seen:?}");
+    assert!(breaker.call_blocking(|| Err::<(), _>("a failure")).is_err());
+    assert_eq!(breaker.state(), State::Open);
+    std::thread::sleep(Duration::from_millis(2));
+    breaker.call_blocking(|| Ok::<_, String>(())).expect("this one finds the coordinator gone");
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn caller_in_a_forked_process_does_not_wait_for_ever() {
+    let redis = RedisServer::start();
+    let registry = Registry::builder().redis(redis.url()).build().expect("a valid address");
+    let config = BreakerConfig::default()
+        .failure_threshold(1)
+        .success_threshold(1)
+        .reset_timeout(Duration::from_millis(1));
+    let breaker = registry.get_or_create("orders", config);
+    wait_until(PATIENCE, "the store answers", || {
+        matches!(registry.store_status(), StoreStatus::Connected { .. })
+    });
+    assert!(breaker.call_blocking(|| Err::<(), _>("a failure")).is_err());
+    let is_shared =
+        || breaker.state() == State::Open && !breaker.snapshot().local && breaker.snapshot().epoch == 1;
+    wait_until(PATIENCE, "the store knows that it is open", is_shared);
+
+    // The coordinator has nothing to do until its heartbeat, and holds no lock that the child would inherit.
+    std::thread::sleep(Duration::from_millis(200));
+    let child = match fork().expect("a process can be forked") {
+        Fork::Child => {
+            let result = catch_unwind(AssertUnwindSafe(|| probe_in_child(&breaker)));
+            // Unwinding further would lead into the parent's test harness.
+            exit(i32::from(result.is_err()));
+        }
+        Fork::Parent(child) => child,
+    };
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = waitpid_nohang(child).expect("it is a child of this process") {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            let _ = Command::new("kill").args(["-9", &child.to_string()]).status();
+            panic!("the child still waits");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child failed: {status}");
+    // The parent has not noticed.
+    assert_eq!((breaker.state(), breaker.snapshot().local), (State::Open, false));
+    wait_until(PATIENCE, "the store grants a probe", || {
+        breaker.call_blocking(|| Ok::<_, String>(())).is_ok()
+    });
+    wait_until(PATIENCE, "it is closed for the fleet", || {
+        let seen = breaker.snapshot();
+        seen.state == State::Closed && !seen.local && seen.epoch >= 3
+    });
+}
