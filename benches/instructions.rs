@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 
 use cb_runtime::Registry;
@@ -180,13 +181,13 @@ fn count_all() -> Counted {
 }
 
 fn count(path: &str) -> f64 {
+    static COUNTS: AtomicUsize = AtomicUsize::new(0);
     let this = std::env::current_exe().expect("this program has a path");
+    let number = COUNTS.fetch_add(1, Ordering::Relaxed);
+    let profile = std::env::temp_dir().join(format!("cb-instructions-{}-{number}", std::process::id()));
     let output = Command::new("valgrind")
-        .args([
-            "--tool=callgrind",
-            "--callgrind-out-file=/dev/null",
-            "--toggle-collect=*counted_by_callgrind*",
-        ])
+        .args(["--tool=callgrind", "--toggle-collect=*counted_by_callgrind*"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(this)
         .args(["run", path, &CALLS.to_string()])
         .output()
@@ -197,9 +198,33 @@ fn count(path: &str) -> f64 {
         said.lines().find_map(|line| line.split_once("Collected :")).expect("callgrind says it").1;
     let collected: f64 = collected.trim().parse().expect("a number");
     assert!(collected > 0.0, "{path}: callgrind has not seen the function that it is to count");
+    let text = std::fs::read_to_string(&profile).expect("callgrind has written its profile");
+    std::fs::remove_file(&profile).expect("it can be removed");
     #[expect(clippy::cast_precision_loss, reason = "thousands")]
     let calls = CALLS as f64;
-    collected / calls
+    (collected - after_reports(&text)) / calls
+}
+
+/// The instructions of the first success of a breaker after each of its reports, in a profile. Reports come
+/// once a second, so their number depends on the machine's speed.
+fn after_reports(profile: &str) -> f64 {
+    const FUNCTION: &str = "Core>::first_success";
+    let (mut id, mut sum) = (None, 0.0);
+    // A name stands beside its number once, in a `fn=(1) name` or `cfn=(1) name`.
+    let named = |line: &str| {
+        let (number, name) = line.split_once("fn=(")?.1.split_once(')')?;
+        name.ends_with(FUNCTION).then(|| format!("cfn=({number})"))
+    };
+    let mut lines = profile.lines();
+    while let Some(line) = lines.next() {
+        id = named(line).or(id);
+        if id.as_deref().is_some_and(|id| line.starts_with(id)) {
+            // calls=COUNT POSITION, and in the next line POSITION COST.
+            let cost = lines.nth(1).and_then(|line| line.split_once(' '));
+            sum += cost.and_then(|(_, cost)| cost.trim().parse::<f64>().ok()).expect("callgrind's format");
+        }
+    }
+    sum
 }
 
 fn file() -> PathBuf {

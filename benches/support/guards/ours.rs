@@ -201,7 +201,8 @@ impl Guard for HangingBare {
 
     #[inline]
     fn call(&self, (): &mut (), id: u64) -> impl Future<Output = Answer> {
-        hanging(id)
+        // As the guarded functions do.
+        async move { hanging(id).await }
     }
 
     fn circuit(&self) -> Circuit {

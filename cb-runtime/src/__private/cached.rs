@@ -144,26 +144,25 @@ pub fn cache_success<R, K: ReturnKind<R>, Inside>(
     verdict: Verdict,
     value: &R,
 ) {
-    let core = breaker.core();
     if verdict == Verdict::Success
-        && let (Some(key), Some(ttl)) = (key, breaker.cache_ttl())
-        && !core.cache().is_fresh(key, ttl)
+        && let Some(key) = key
+        && !breaker.core().cache().is_fresh(key)
     {
-        keep(core, function, key, codec, ttl, K::cacheable(value));
+        keep(breaker, function, key, codec, K::cacheable(value));
     }
 }
 
 #[cold]
 #[inline(never)]
 fn keep<T, Inside>(
-    core: &Core,
+    breaker: &SiteBreaker,
     function: CachedFunction<Inside>,
     key: &CacheKey,
     codec: Codec<'_, T>,
-    ttl: Duration,
     value: Option<&T>,
 ) {
-    if let Some(value) = value {
+    let core = breaker.core();
+    if let (Some(value), Some(ttl)) = (value, breaker.cache_ttl()) {
         (codec.0.keep)(core, function.caller(core), key.clone(), ttl, value);
     }
 }

@@ -103,7 +103,7 @@ impl Core {
 
     #[cold]
     fn closed_after_ramp(&self) -> Closed {
-        if self.slow_us.load(Ordering::Relaxed) == u64::MAX { Closed::Plain } else { Closed::Measuring }
+        if self.slow_limit().is_off() { Closed::Plain } else { Closed::Measuring }
     }
 
     #[cold]

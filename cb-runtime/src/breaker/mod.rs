@@ -55,7 +55,7 @@ use machine::{OverrideId, StateMachine};
 use permit::Grant;
 use ramp::Ramp;
 use settings::{SettingsLine, looks_at_streaks};
-use stopwatch::Stopwatch;
+use stopwatch::{SlowLimit, Stopwatch};
 
 /// What all handles on one breaker share.
 pub(crate) struct Core {
@@ -70,8 +70,8 @@ pub(crate) struct Core {
     /// Until when the gate alone rejects calls, by the coarse clock: until an open circuit is due, or as long
     /// as no probe can be had while it is half-open.
     rejects_until: AtomicU64,
-    /// From how many µs on a call is slow; `u64::MAX` = durations are not measured.
-    slow_us: AtomicU64,
+    /// The [`SlowLimit`] of calls.
+    slow_limit: AtomicU64,
     ramp: Ramp,
     /// The interval of health checks while open, in µs; 0 = there are none, and live traffic probes.
     checked_every_us: AtomicU64,
@@ -203,7 +203,7 @@ impl Core {
             due: AtomicU64::new(due(&machine)),
             due_after: AtomicU64::new(due(&machine).saturating_sub(now.0)),
             rejects_until: AtomicU64::new(rejects_until(&machine, &context.clock, now)),
-            slow_us: AtomicU64::new(settings::slow_us(machine.settings(), &context)),
+            slow_limit: AtomicU64::new(settings::slow_limit(machine.settings(), &context).word()),
             ramp,
             checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
             next_check: AtomicU64::new(0),
@@ -284,7 +284,7 @@ impl Core {
         if let (Some(durations), Some(took)) = (&self.durations, watch.elapsed(&self.context.clock)) {
             lock(durations).add(took);
         }
-        watch.is_slow(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
+        watch.is_slow(&self.context.clock, self.slow_limit())
     }
 
     /// Whether a call that takes this long, and is dropped then, is slow.
@@ -293,7 +293,12 @@ impl Core {
         if let Some(durations) = &self.durations {
             lock(durations).add(took);
         }
-        micros(took) >= self.slow_us.load(Ordering::Relaxed)
+        self.slow_limit().is_reached(micros(took))
+    }
+
+    #[inline]
+    fn slow_limit(&self) -> SlowLimit {
+        SlowLimit::of_word(self.slow_limit.load(Ordering::Relaxed))
     }
 
     /// Begins to measure a call, if a rule looks at durations, or a histogram of them is asked for.
@@ -302,9 +307,9 @@ impl Core {
         // A histogram needs every duration exactly.
         #[cfg(feature = "metrics")]
         if self.context.measures_calls {
-            return Stopwatch::start(&self.context.clock, 0);
+            return Stopwatch::start(&self.context.clock, SlowLimit::EXACT);
         }
-        Stopwatch::start(&self.context.clock, self.slow_us.load(Ordering::Relaxed))
+        Stopwatch::start(&self.context.clock, self.slow_limit())
     }
 
     fn mark_dirty(&self, urgent: bool) {

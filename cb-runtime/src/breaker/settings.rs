@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::context::RegistryContext;
 use super::machine::Now;
+use super::stopwatch::SlowLimit;
 use super::{Core, Inner, closed};
 use crate::clock::{Moment, micros};
 use crate::config::drift::differences;
@@ -117,7 +118,7 @@ impl Core {
 
     fn judge_by(&self, inner: &mut Inner, settings: Settings, now: Now) {
         inner.line.replace(&settings);
-        self.slow_us.store(slow_us(&settings, &self.context), Ordering::Relaxed);
+        self.slow_limit.store(slow_limit(&settings, &self.context).word(), Ordering::Relaxed);
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
         self.counters.note_exactly(looks_at_streaks(&settings));
         inner.machine.configure(settings, now);
@@ -153,11 +154,11 @@ fn conflict(
     )
 }
 
-/// From which duration on a call is slow; `u64::MAX`: none is, and no call is measured.
-pub(super) fn slow_us(settings: &Settings, context: &RegistryContext) -> u64 {
+/// From which duration on a call is slow.
+pub(super) fn slow_limit(settings: &Settings, context: &RegistryContext) -> SlowLimit {
     // A call that is only measured is never slow.
-    let never = if context.measures_calls { u64::MAX - 1 } else { u64::MAX };
-    settings.slow.map_or(never, |slow| micros(slow.duration))
+    let otherwise = if context.measures_calls { SlowLimit::NEVER } else { SlowLimit::OFF };
+    settings.slow.map_or(otherwise, |slow| SlowLimit::of_micros(micros(slow.duration)))
 }
 
 /// Whether a rule looks at failures in a row.

@@ -1,5 +1,5 @@
-//! The time at which each result was last cached: a lock-free table that is read by one load, and that may
-//! lose entries.
+//! Until when each cached result is fresh: a lock-free table that is read by one load, and that may lose
+//! entries.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,12 +7,14 @@ use std::time::Duration;
 use super::FRESH;
 use crate::clock::{COARSE, Clock};
 
-/// The time of each slot's last stamp. Two slots with one place overwrite each other's stamps.
+/// A stamp per slot, with the time until which the slot's result is fresh. Two slots with one place overwrite
+/// each other's stamps.
 ///
-/// A lost stamp sends its caller down the slower path. A stamp can also appear that was never made: if two
-/// slots agree in 32 random bits and their place, or after exactly 24 days without a stamp. It delays a
-/// write by one interval. Correctness must never depend on a stamp.
-pub(super) struct FreshnessTable(Box<[AtomicU64]>);
+/// A stamp has the end of its interval rather than the beginning, so that a call needs only the clock to
+/// judge it. A lost stamp sends its caller down the slower path. A stamp can also appear that was never made:
+/// if two slots agree in 32 random bits and their place, or after exactly 24 days without a stamp. It delays
+/// a write by one interval. Correctness must never depend on a stamp.
+pub(super) struct FreshnessTable<const PLACES: usize>(Box<[AtomicU64; PLACES]>);
 
 /// The place of a result's stamp, and the random bits that distinguish it from others of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +36,20 @@ impl Ticks {
         Ticks(clock.coarse() >> PER_TICK)
     }
 
-    pub(super) fn before(self, span: Duration) -> Self {
-        Ticks(self.0.wrapping_sub(Interval::of(span).0))
+    /// The end of an interval of which `elapsed` has elapsed. The coarse clock is some milliseconds behind,
+    /// so a short interval ends at once, and is measured exactly instead.
+    pub(super) fn end_of(self, interval: Interval, elapsed: Duration) -> Self {
+        const SHORTEST: u64 = 64;
+        if interval.0 < SHORTEST {
+            return self;
+        }
+        // Nothing is fresh for longer than the longest interval, whatever a caller asks for.
+        Ticks(self.0.wrapping_add(interval.0.min(LONGEST.0)).wrapping_sub(Interval::of(elapsed).0))
     }
 }
+
+/// The longest interval.
+const LONGEST: Interval = Interval::of(FRESH);
 
 impl Interval {
     /// Rounded down, so that an age below the interval is below the span.
@@ -49,28 +61,9 @@ impl Interval {
                 .saturating_add(span.subsec_nanos() as u64 * 1024 / 1_000_000_000),
         )
     }
-
-    /// A tenth of a TTL, at most [`FRESH`].
-    #[inline]
-    pub(super) fn of_ttl(ttl: Duration) -> Self {
-        const LONGEST: Interval = Interval::of(FRESH);
-        if ttl.as_secs() >= 10 * FRESH.as_secs() { LONGEST } else { Interval::tenth_of(ttl) }
-    }
-
-    #[inline(never)]
-    fn tenth_of(ttl: Duration) -> Self {
-        Interval(Interval::of(ttl).0 / 10)
-    }
-
-    /// The coarse clock is some milliseconds behind, so a shorter interval is measured exactly instead.
-    #[inline]
-    fn is_measurable(self) -> bool {
-        const SHORTEST: u64 = 64;
-        self.0 >= SHORTEST
-    }
 }
 
-/// Bits 0–30 the time, bit 31 whether this process holds the result, bits 32–63 the slot. 0 = no stamp.
+/// Bits 0–30 the end, bit 31 whether this process holds the result, bits 32–63 the slot.
 #[derive(Clone, Copy)]
 struct Stamp(u64);
 
@@ -79,37 +72,39 @@ const HELD: u64 = 1 << 31;
 const SLOT: u64 = !(TIME | HELD);
 
 impl Stamp {
-    fn new(slot: FreshnessSlot, at: Ticks, held: bool) -> Self {
-        Stamp(slot.0 & SLOT | at.0 & TIME | if held { HELD } else { 0 })
+    fn new(slot: FreshnessSlot, end: Ticks, held: bool) -> Self {
+        Stamp(slot.0 & SLOT | end.0 & TIME | if held { HELD } else { 0 })
     }
 
     #[inline]
     fn is_of(self, slot: FreshnessSlot) -> bool {
-        self.0 != 0 && (self.0 ^ slot.0) & SLOT == 0
+        (self.0 ^ slot.0) & SLOT == 0
     }
 
     #[inline]
-    fn is_younger(self, slot: FreshnessSlot, now: Ticks, interval: Interval) -> bool {
-        self.is_of(slot) && (now.0.wrapping_sub(self.0) & TIME) < interval.0 && interval.is_measurable()
+    fn is_fresh(self, slot: FreshnessSlot, now: Ticks) -> bool {
+        // The remaining time is between 1 and the longest interval.
+        let remaining = self.0.wrapping_sub(now.0) & TIME;
+        self.is_of(slot) && remaining.wrapping_sub(1) < LONGEST.0
     }
 }
 
-impl FreshnessTable {
-    /// `places`: a power of two.
-    pub(super) fn new(places: usize) -> Self {
-        debug_assert!(places.is_power_of_two());
-        FreshnessTable((0..places).map(|_| AtomicU64::new(0)).collect())
+impl<const PLACES: usize> FreshnessTable<PLACES> {
+    pub(super) fn new() -> Self {
+        const { assert!(PLACES.is_power_of_two()) };
+        let places: Box<[_]> = (0..PLACES).map(|_| AtomicU64::new(0)).collect();
+        FreshnessTable(places.try_into().expect("there are as many places"))
     }
 
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "only the lowest bits choose the place")]
     fn place(&self, slot: FreshnessSlot) -> &AtomicU64 {
-        &self.0[slot.0 as usize & (self.0.len() - 1)]
+        &self.0[slot.0 as usize & (PLACES - 1)]
     }
 
     #[inline]
-    pub(super) fn is_younger(&self, slot: FreshnessSlot, now: Ticks, interval: Interval) -> bool {
-        Stamp(self.place(slot).load(Ordering::Relaxed)).is_younger(slot, now, interval)
+    pub(super) fn is_fresh(&self, slot: FreshnessSlot, now: Ticks) -> bool {
+        Stamp(self.place(slot).load(Ordering::Relaxed)).is_fresh(slot, now)
     }
 
     /// Whether this process holds the result, at any age.
@@ -119,17 +114,17 @@ impl FreshnessTable {
         stamp.is_of(slot) && stamp.0 & HELD != 0
     }
 
-    pub(super) fn set(&self, slot: FreshnessSlot, at: Ticks, held: bool) {
-        self.place(slot).store(Stamp::new(slot, at, held).0, Ordering::Relaxed);
+    pub(super) fn set(&self, slot: FreshnessSlot, end: Ticks, held: bool) {
+        self.place(slot).store(Stamp::new(slot, end, held).0, Ordering::Relaxed);
     }
 
-    /// Stamps the slot unless it has a stamp younger than the interval. Of several concurrent callers, one
-    /// gets `true`.
-    pub(super) fn claim(&self, slot: FreshnessSlot, now: Ticks, interval: Interval) -> bool {
+    /// Stamps the slot unless it has a stamp that is fresh now. Of several concurrent callers, one gets
+    /// `true`.
+    pub(super) fn claim(&self, slot: FreshnessSlot, now: Ticks, end: Ticks) -> bool {
         let claim = |old| {
             let stamp = Stamp(old);
             let held = stamp.is_of(slot) && old & HELD != 0;
-            (!stamp.is_younger(slot, now, interval)).then(|| Stamp::new(slot, now, held).0)
+            (!stamp.is_fresh(slot, now)).then(|| Stamp::new(slot, end, held).0)
         };
         self.place(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim).is_ok()
     }
@@ -157,51 +152,62 @@ mod tests {
         Ticks(NOW.0 + Interval::of(Duration::from_millis(millis)).0)
     }
 
+    fn end() -> Ticks {
+        NOW.end_of(SECOND, Duration::ZERO)
+    }
+
+    fn table() -> FreshnessTable<8> {
+        FreshnessTable::new()
+    }
+
     #[test]
     fn stamp_is_fresh_for_its_interval() {
-        let table = FreshnessTable::new(8);
-        assert!(!table.is_younger(SLOT, NOW, SECOND));
-        table.set(SLOT, NOW, false);
-        assert!(table.is_younger(SLOT, after(999), SECOND));
-        assert!(!table.is_younger(SLOT, after(1000), SECOND));
+        let table = table();
+        assert!(!table.is_fresh(SLOT, NOW));
+        table.set(SLOT, end(), false);
+        assert!(table.is_fresh(SLOT, NOW) && table.is_fresh(SLOT, after(999)));
+        assert!(!table.is_fresh(SLOT, after(1000)) && !table.is_fresh(SLOT, after(60_000)));
+        table.set(SLOT, NOW.end_of(SECOND, Duration::from_millis(250)), false);
+        assert!(table.is_fresh(SLOT, after(749)) && !table.is_fresh(SLOT, after(751)));
         let short = Interval::of(Duration::from_millis(60));
-        assert!(!table.is_younger(SLOT, NOW, short), "the coarse clock cannot tell");
+        table.set(SLOT, NOW.end_of(short, Duration::ZERO), false);
+        assert!(!table.is_fresh(SLOT, NOW), "the coarse clock cannot tell");
     }
 
     #[test]
     fn slots_of_one_place_are_distinguished() {
-        let table = FreshnessTable::new(8);
+        let table = table();
         let other = FreshnessSlot(0x1234_5679_0000_0005);
-        table.set(SLOT, NOW, true);
-        assert!(!table.is_younger(other, NOW, SECOND) && !table.is_held(other));
+        table.set(SLOT, end(), true);
+        assert!(!table.is_fresh(other, NOW) && !table.is_held(other));
         table.clear(other);
-        assert!(table.is_younger(SLOT, NOW, SECOND) && table.is_held(SLOT));
-        table.set(other, NOW, false);
-        assert!(!table.is_younger(SLOT, NOW, SECOND), "one place, one stamp");
+        assert!(table.is_fresh(SLOT, NOW) && table.is_held(SLOT));
+        table.set(other, end(), false);
+        assert!(!table.is_fresh(SLOT, NOW), "one place, one stamp");
         table.clear(other);
-        assert!(!table.is_younger(other, NOW, SECOND));
+        assert!(!table.is_fresh(other, NOW));
     }
 
     #[test]
     fn one_of_many_claims_is_granted_and_the_held_flag_stays() {
-        let table = FreshnessTable::new(8);
-        table.set(SLOT, Ticks(0), true);
+        let table = table();
+        table.set(SLOT, NOW, true);
         let won = std::thread::scope(|scope| {
-            let claim = || usize::from(table.claim(SLOT, NOW, SECOND));
+            let claim = || usize::from(table.claim(SLOT, NOW, end()));
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
         });
         assert_eq!(won, 1);
         assert!(table.is_held(SLOT));
-        assert!(table.claim(SLOT, after(1000), SECOND));
+        assert!(table.claim(SLOT, after(1000), after(2000)));
     }
 
     #[test]
     fn time_wraps_after_24_days() {
-        let table = FreshnessTable::new(8);
+        let table = table();
         let late = Ticks(TIME);
-        table.set(SLOT, late, false);
-        assert!(table.is_younger(SLOT, Ticks(late.0 + 512), SECOND));
-        assert!(!table.is_younger(SLOT, Ticks(late.0 + 1536), SECOND));
+        table.set(SLOT, late.end_of(SECOND, Duration::ZERO), false);
+        assert!(table.is_fresh(SLOT, late) && table.is_fresh(SLOT, Ticks(late.0 + 512)));
+        assert!(!table.is_fresh(SLOT, Ticks(late.0 + 1536)));
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
+use super::FreshStamps;
 use super::entry::CachedEntry;
-use super::freshness::FreshnessTable;
 use super::key::LocalKey;
 use crate::config::CacheLimits;
 
@@ -17,7 +17,7 @@ pub(super) struct LocalTier {
 
 impl LocalTier {
     /// Removes the stamps of evicted entries from `fresh`.
-    pub(super) fn new(limits: CacheLimits, fresh: Arc<FreshnessTable>) -> Self {
+    pub(super) fn new(limits: CacheLimits, fresh: Arc<FreshStamps>) -> Self {
         let CacheLimits { entries, bytes, result_bytes } = limits;
         // More shards mean less contention. But an entry cannot be larger than its shard, and small shards
         // evict unevenly.
@@ -102,7 +102,7 @@ impl Hasher for Unhasher {
 /// Clears the stamps of evicted entries: a stamp without an entry would prevent the next success from being
 /// cached.
 #[derive(Clone)]
-struct Forgets(Arc<FreshnessTable>);
+struct Forgets(Arc<FreshStamps>);
 
 impl Lifecycle<LocalKey, Arc<CachedEntry>> for Forgets {
     type RequestState = ();
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::cache::entry::EntryOwner;
-    use crate::cache::freshness::Ticks;
+    use crate::cache::freshness::{Interval, Ticks};
     use crate::cache::function::FunctionId;
     use crate::cache::key::tests::key;
     use crate::cache::payload::Payload;
@@ -132,8 +132,8 @@ mod tests {
         Arc::new(CachedEntry::new(owner, key(number), payload, TTL, Duration::ZERO, Moment(1)))
     }
 
-    fn tier(entries: usize, bytes: usize) -> (LocalTier, Arc<FreshnessTable>) {
-        let fresh = Arc::new(FreshnessTable::new(1 << 16));
+    fn tier(entries: usize, bytes: usize) -> (LocalTier, Arc<FreshStamps>) {
+        let fresh = Arc::new(FreshStamps::new());
         let limits = CacheLimits { entries, bytes, ..CacheLimits::default() };
         (LocalTier::new(limits, fresh.clone()), fresh)
     }
@@ -159,9 +159,9 @@ mod tests {
     #[test]
     fn entry_that_is_evicted_loses_its_stamp() {
         let (tier, fresh) = tier(64, 1 << 20);
-        let now = Ticks::now(&Clock::manual().0);
+        let end = Ticks::now(&Clock::manual().0).end_of(Interval::of(TTL), Duration::ZERO);
         for number in 0..1000 {
-            fresh.set(key(number).local.slot(), now, true);
+            fresh.set(key(number).local.slot(), end, true);
             tier.insert(entry(number, 1));
         }
         for number in 0..1000 {

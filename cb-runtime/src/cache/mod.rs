@@ -51,13 +51,15 @@ const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The number of places for stamps. If more keys are hot at one time, some take the slower path.
 const FRESH_PLACES: usize = 1 << 14;
 
+type FreshStamps = FreshnessTable<FRESH_PLACES>;
+
 /// The cached results of all breakers of one registry.
 pub(crate) struct Cache {
     clock: Clock,
     secret: Secret,
     limits: CacheLimits,
-    /// The times at which results were last cached, for the fast path.
-    fresh: Arc<FreshnessTable>,
+    /// Until when results are fresh, for the fast path.
+    fresh: Arc<FreshStamps>,
     local: Arc<LocalTier>,
     remote: Option<Remote>,
     reports: Arc<Reports>,
@@ -100,7 +102,7 @@ impl Cache {
     /// Creates a cache with the local tier only. Ages are measured on `clock`; hits and problems are sent to
     /// `reporter`.
     pub(crate) fn new(clock: Clock, limits: CacheLimits, reporter: Reporter) -> Self {
-        let fresh = Arc::new(FreshnessTable::new(FRESH_PLACES));
+        let fresh = Arc::new(FreshStamps::new());
         Cache {
             clock,
             secret: Secret::new(),
@@ -160,11 +162,10 @@ impl Cache {
     }
 
     /// Whether the cached result is certainly younger than `min(ttl / 10, 5 s)`, so that a success need not
-    /// replace it.
+    /// replace it. That is the TTL with which the result was cached; a change takes effect afterwards.
     #[inline]
-    pub(crate) fn is_fresh(&self, key: &CacheKey, ttl: Duration) -> bool {
-        let interval = Interval::of_ttl(ttl);
-        self.fresh.is_younger(key.local.slot(), Ticks::now(&self.clock), interval)
+    pub(crate) fn is_fresh(&self, key: &CacheKey) -> bool {
+        self.fresh.is_fresh(key.local.slot(), Ticks::now(&self.clock))
     }
 
     /// Caches a successful result, unless the cached one is younger than `min(ttl / 10, 5 s)`. It neither
@@ -182,6 +183,7 @@ impl Cache {
         }
         let (ttl, slot) = (ttl.min(LONGEST_TTL), key.local.slot());
         let (now, ticks) = (self.clock.now(), Ticks::now(&self.clock));
+        let stamp = |age| ticks.end_of(Interval::of(interval(ttl)), age);
         let replaced = self.held(caller, key.local);
         let store_key = key.store.or_else(|| replaced.as_ref()?.store_key.clone());
         // The key for the store is found again with the entry, so the next call need not make it.
@@ -190,18 +192,19 @@ impl Cache {
         if let Some(age) = replaced.as_ref().map(|entry| entry.age(now))
             && age < interval(ttl)
         {
-            return self.fresh.set(slot, ticks.before(age), held);
+            return self.fresh.set(slot, stamp(age), held);
         }
         // Of several calls that find the result stale, one replaces it. The stamp remains if the value
         // cannot be serialized: that is tried once per interval, not once per call.
-        if !self.fresh.claim(slot, ticks, Interval::of(interval(ttl))) {
+        let end = stamp(Duration::ZERO);
+        if !self.fresh.claim(slot, ticks, end) {
             return;
         }
         let unchecked = caller.function.is_unchecked();
         let payload = match Payload::write(value, self.limits.result_bytes, unchecked) {
             Ok(payload) => payload,
             Err(refusal) => {
-                self.fresh.set(slot, ticks, false);
+                self.fresh.set(slot, end, false);
                 return self.refused(caller, &refusal);
             }
         };
@@ -211,7 +214,7 @@ impl Cache {
         let key = CacheKey { local: key.local, store: store_key };
         let entry = CachedEntry::new(caller.owner(), key, payload, ttl, Duration::ZERO, now);
         let entry = Arc::new(entry);
-        self.keep_here(&entry, ticks, held);
+        self.keep_here(&entry, end, held);
         if let (Some(remote), Some(_)) = (&self.remote, &entry.store_key) {
             remote.writer.write(&entry, replaced.as_deref());
         }
@@ -353,7 +356,8 @@ impl Cache {
             CachedEntry::new(caller.owner(), key, found.payload.clone(), found.ttl, found.age, found.at);
         // The store has it.
         entry.take();
-        self.keep_here(&Arc::new(entry), Ticks::now(&self.clock).before(age), true);
+        let end = Ticks::now(&self.clock).end_of(Interval::of(interval(found.ttl)), age);
+        self.keep_here(&Arc::new(entry), end, true);
     }
 
     fn undecodable(&self, caller: Caller<'_>, problem: &str) {

@@ -61,7 +61,7 @@ pub(super) struct SharedTier {
     reports: Arc<Reports>,
     /// The calls that wait for each result.
     flights: Mutex<HashMap<StoreKey, Vec<Waiter>>>,
-    asked: FreshnessTable,
+    asked: FreshnessTable<ASKED_PLACES>,
     /// The machine's clock, even if a test moves the registry's: requests are limited in real time.
     pace: Clock,
     patience: Duration,
@@ -124,7 +124,7 @@ impl SharedTier {
             clock,
             reports,
             flights: Mutex::default(),
-            asked: FreshnessTable::new(ASKED_PLACES),
+            asked: FreshnessTable::new(),
             pace: Clock::system(),
             patience: PATIENCE,
             quiet_until: AtomicU64::new(0),
@@ -158,9 +158,8 @@ impl SharedTier {
         key: StoreKey,
         slot: FreshnessSlot,
     ) -> Option<oneshot::Receiver<Option<Arc<Found>>>> {
-        const INTERVAL: Interval = Interval::of(ASK_INTERVAL);
         if self.pace.now() < Moment(self.quiet_until.load(Ordering::Relaxed))
-            || self.asked.is_younger(slot, Ticks::now(&self.pace), INTERVAL)
+            || self.asked.is_fresh(slot, Ticks::now(&self.pace))
         {
             return None;
         }
@@ -194,7 +193,8 @@ impl SharedTier {
 
     /// Notes a miss or an unusable answer: the store is not asked for this key for [`ASK_INTERVAL`].
     pub(super) fn has_nothing_for(&self, slot: FreshnessSlot) {
-        self.asked.set(slot, Ticks::now(&self.pace), false);
+        const INTERVAL: Interval = Interval::of(ASK_INTERVAL);
+        self.asked.set(slot, Ticks::now(&self.pace).end_of(INTERVAL, Duration::ZERO), false);
     }
 
     async fn ask(&self, store: Arc<dyn ResultStore>, breaker: &Arc<str>, key: StoreKey) -> Option<Found> {

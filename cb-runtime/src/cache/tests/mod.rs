@@ -206,7 +206,7 @@ impl CacheInstance {
 
     fn remember_for<T: Serialize + DeserializeOwned>(&self, ttl: Duration, number: u64, value: &T) {
         let key = self.key(number);
-        if !self.cache.is_fresh(&key, ttl) {
+        if !self.cache.is_fresh(&key) {
             self.cache.keep(self.caller(), key, ttl, value);
         }
     }

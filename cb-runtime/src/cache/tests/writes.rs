@@ -78,7 +78,7 @@ fn success_while_fresh_does_not_allocate() {
         arguments.add(LONG);
         arguments.add(&Some((1.5, 'x', [Some(true), None])));
         let key = one.cache.key(&one.breaker, scope, (function().id(), function), &arguments).unwrap();
-        if !one.cache.is_fresh(&key, TTL) {
+        if !one.cache.is_fresh(&key) {
             one.cache.keep(one.caller(), key, TTL, &value);
         }
     };
