@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// A position in the fleet's history: the one after a [`Transition`].
+/// A position in the fleet's history: the one after a [`Transition`](super::Transition).
 ///
 /// `Display` writes it as a text without blanks, which `FromStr` reads and which can be the `id` of a
 /// server-sent event. The format may change with any version.
