@@ -427,7 +427,7 @@ fn operator_setting_may_depend_on_the_attribute() {
         a.create(name, json!({"slow_call_duration": "500ms", "minimum_calls": 4}));
         a.succeed(name, 3);
         a.call(name, Act::After(550, Box::new(Act::Succeed(None))), 1);
-        assert_eq!(a.state(name), State::Open);
+        within_t("it is open", || a.is(name, State::Open));
     }
     // The attribute's minimum for a longer window is limited to what this window holds.
     a.create("short", json!({"failure_rate_threshold": 0.8, "window": "30s", "minimum_calls": 20}));

@@ -100,7 +100,8 @@ fn slow_calls_trip_during_ramp_up() {
     let calls = a.call(NAME, Act::After(550, Box::new(Act::Succeed(None))), 20);
     assert!((2..20).contains(&calls.ran), "{calls:?}");
     within_t("it is open", || a.is(NAME, State::Open));
-    assert_eq!(a.look(NAME).slow, calls.ran as u64);
+    // The last one may have ended after the transition.
+    assert!((2..=calls.ran as u64).contains(&a.look(NAME).slow), "{calls:?}");
     within_t("opened", || a.transitions(NAME).last().unwrap().open_for_ms == Some(300));
 }
 

@@ -149,7 +149,10 @@ fn thousand_idle_breakers_expire_from_the_store() {
     for (key, before) in &ends {
         assert!(left(key) + 5000 < *before, "the TTL of {key} was extended");
     }
+    let hour = 3_600_000;
     for key in redis.cli(&["KEYS", "*"]).lines() {
-        assert!((1..=3_600_000).contains(&left(key)), "{key} has no TTL");
+        // `meta` tells for a week that the rest has expired, and was not lost.
+        let longest = if key.ends_with(":meta") { 7 * 24 * hour + hour } else { hour };
+        assert!((1..=longest).contains(&left(key)), "{key} has no TTL");
     }
 }

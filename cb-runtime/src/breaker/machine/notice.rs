@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Now, StateMachine, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::NOTICE;
+use crate::store::{Counts, NOTICE};
 
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
@@ -18,6 +18,10 @@ const FRESH: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_millis(130);
 /// A decision waits no longer than this and two answer times for a notice that the store does not give.
 const NO_NOTICE: Duration = Duration::from_millis(500);
+
+/// An instance that the store has not answered yet decides alone only this soon after the registration. The
+/// first call asks the store, so it knows hardly more later.
+const UNANSWERED: Duration = Duration::from_millis(250);
 
 /// The latest notice of a breaker, as this instance knows it.
 #[derive(Debug, Default)]
@@ -75,13 +79,25 @@ impl StateMachine {
                 || policy::streak_nears_limit(&self.settings, input().streak))
     }
 
-    /// Whether a decision on a rate has to wait for the other instances' reports. An instance that has heard
-    /// of no others has to wait, too: at the start of a fleet, nobody has reported yet.
+    /// Whether a decision on a rate has to wait for the other instances' reports.
     pub(super) fn awaits_reports(&mut self, now: Now) -> bool {
         now.is_shared
             && (now.store_up || self.answered)
             && self.stats.has_time_window()
+            && !self.decides_alone(now)
             && self.notice.awaits_reports(self.received_at, now)
+    }
+
+    /// This instance's own counts are enough for a decision, and the store knows of no others. At a fleet's
+    /// start, the others' first outcomes are reported at once, so an old answer is not enough.
+    fn decides_alone(&self, now: Now) -> bool {
+        let Some(own) = self.own_trip_input(now) else { return false };
+        let total = |counts: Counts| counts.successes + counts.failures;
+        let knows_no_others = match self.received_at {
+            Some(at) => now.at.since(at) <= FRESH && total(self.trip_input(now).window) <= total(own.window),
+            None => now.at.since(self.configured_at) <= UNANSWERED,
+        };
+        knows_no_others && policy::trip(&self.settings, &own, 1).is_some()
     }
 }
 

@@ -74,6 +74,7 @@ fn view() -> Vec<Value> {
         Value::Array(vec![Value::Int(12), text("sffS"), text("a*3")]),
         Value::Array(vec![Value::Int(1), Value::Int(4), Value::Int(2_000_000)]),
         text("threshold=3"),
+        Value::Int(40_000),
     ];
     let counts = [9, 2, 0, 2].map(Value::Int);
     head.into_iter().chain(counts).chain(record()).collect()
