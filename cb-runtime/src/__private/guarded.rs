@@ -110,10 +110,10 @@ impl<'a, F: Future, K: ReturnKind<F::Output>> Future for Guarded<'a, F, K> {
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if this.permit.is_void() {
-            if let Some(rejection) = ready!(admit(this.permit, this.watch, this.awaits, cx)) {
-                return Poll::Ready(Err(Stopped::Rejected(rejection)));
-            }
+        if this.permit.is_void()
+            && let Some(rejection) = ready!(admit(this.permit, this.watch, this.awaits, cx))
+        {
+            return Poll::Ready(Err(Stopped::Rejected(rejection)));
         }
         // With a closure, two more functions would be compiled for each annotated one.
         let panicking = this.permit.note_panic();
