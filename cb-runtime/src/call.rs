@@ -468,7 +468,7 @@ impl<F: Future, C: ClassificationTime<F::Output>> Future for Run<'_, '_, F, C> {
 /// Ready once the call has timed out.
 #[cold]
 #[inline(never)]
-fn suspend(
+pub(crate) fn suspend(
     permit: &CallPermit<'_>,
     given_timeout: Option<Duration>,
     watch: &mut Stopwatch,

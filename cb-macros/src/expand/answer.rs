@@ -31,6 +31,16 @@ impl Guarded<'_> {
         quote_spanned!(Span::mixed_site()=> #return_ #into_return)
     }
 
+    /// The return value of a [plain call](Self::plain_call) without a result.
+    pub(super) fn stopped(&self) -> TokenStream {
+        let returned = self.function.output_span();
+        let reject = reject(returned);
+        let args = quote_spanned!(ours_at(returned)=> output, kind, stopped, #reject);
+        let value = call_at(returned, "stopped", &args);
+        let return_ = self.return_at(returned);
+        quote_spanned!(Span::mixed_site()=> #return_ #value)
+    }
+
     /// Returns the body's result.
     pub(super) fn returned_value(&self) -> TokenStream {
         let return_ = self.return_at(Span::mixed_site());

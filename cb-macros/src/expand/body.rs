@@ -18,10 +18,7 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
         let kind = return_kind();
-        let can_fail = self.plan.must_be_result.then(|| {
-            let call = call_with(self.function.output_span(), "CanFail::can_fail", "output");
-            quote_spanned!(Span::mixed_site()=> #call;)
-        });
+        let can_fail = self.can_fail();
         // Before the call, because it is used on both ways out of it.
         let codec = self.plan.cache.as_ref().map(|_| self.codec());
         let keep = self.plan.cache.as_ref().map(|_| self.cache_success());
@@ -134,11 +131,67 @@ impl Guarded<'_> {
         }
     }
 
+    /// Whether the runtime's own future can do all of the call: nothing needs the arguments or the result but
+    /// the body and its caller, and the type alone classifies the result.
+    pub(super) fn is_plain(&self) -> bool {
+        let is_never = matches!(self.function.output(), Output::Never);
+        !is_never && !self.has_predicate() && self.plan.fallback.is_none() && self.plan.cache.is_none()
+    }
+
+    /// The call of such a function, and what the function returns.
+    pub(super) fn plain_call(&self) -> TokenStream {
+        let rt = runtime(Span::mixed_site());
+        let breaker = self.breaker_ref();
+        let kind = return_kind();
+        let can_fail = self.can_fail();
+        // An `_` in the written type is inferred from the body. An alias that names no future would be one
+        // more error here.
+        let is_inferred = match self.function.output() {
+            Output::Type(written) => mentions_infer(&written),
+            Output::OfFuture(_) => true,
+            Output::Unit | Output::Never => false,
+        };
+        let (output, body) = if self.is_body_first() {
+            (self.output(), quote_spanned!(Span::mixed_site()=> body))
+        } else if is_inferred {
+            let body = self.body();
+            let both = quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(#body););
+            (both, quote_spanned!(Span::mixed_site()=> body))
+        } else {
+            (self.output(), self.body())
+        };
+        let value = self.returned_value();
+        let answer = self.stopped();
+        quote_spanned! {Span::mixed_site()=>
+            #output
+            #kind
+            #can_fail
+            let asked = #rt::ask(#breaker);
+            let stopped = if #rt::is_rejected(asked) {
+                #rt::rejected(asked)
+            } else {
+                match #rt::call(#breaker, asked, #body, kind).await {
+                    #rt::Result::Ok(value) => #value,
+                    #rt::Result::Err(stopped) => stopped,
+                }
+            };
+            #answer
+        }
+    }
+
     /// Whether a rejection is counted together with the answer of the fallback, which follows. With a
     /// cache, a cached result may answer instead.
     pub(super) fn counts_rejections_as_answered(&self) -> bool {
         let answers = |fallback: &Fallback| matches!(fallback.on, On::Any | On::Open);
         self.plan.cache.is_none() && self.plan.fallback.as_ref().is_some_and(answers)
+    }
+
+    /// Makes sure that the function can fail.
+    fn can_fail(&self) -> Option<TokenStream> {
+        self.plan.must_be_result.then(|| {
+            let call = call_with(self.function.output_span(), "CanFail::can_fail", "output");
+            quote_spanned!(Span::mixed_site()=> #call;)
+        })
     }
 
     fn has_predicate(&self) -> bool {
@@ -389,4 +442,9 @@ struct Arms {
     failed: Option<TokenStream>,
     timed_out: TokenStream,
     rejected: TokenStream,
+}
+
+/// Whether a part of the type is left to the compiler.
+fn mentions_infer(ty: &Type) -> bool {
+    mentions(&ty.to_token_stream(), &Ident::new("_", Span::call_site()))
 }

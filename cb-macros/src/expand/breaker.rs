@@ -58,10 +58,17 @@ impl Guarded<'_> {
             call_at(Span::mixed_site(), &format!("{kind}::{global}"), &args)
         };
         let kind = Ident::new(kind, Span::mixed_site());
+        let has_none = plan.base.is_none() && plan.settings.is_empty();
+        // A closure would be two functions more to compile.
+        let make = if has_none {
+            quote_spanned!(Span::mixed_site()=> #rt::settings)
+        } else {
+            quote_spanned!(Span::mixed_site()=> || #base #(#settings)*)
+        };
         quote_spanned! {Span::mixed_site()=>
             let breaker = {
                 static #site: #rt::#kind = #new;
-                let settings: #rt::MakeSettings = || #base #(#settings)*;
+                let settings: #rt::MakeSettings = #make;
                 #bindings
                 #bind_parts
                 #find

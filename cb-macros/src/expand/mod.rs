@@ -114,6 +114,9 @@ impl Guarded<'_> {
 
     /// The call itself, and what the function returns.
     fn call(&self) -> TokenStream {
+        if self.is_plain() {
+            return self.plain_call();
+        }
         let ended = self.ended();
         let cached = self.plan.cache.as_ref().map(|_| self.cached());
         let ended = quote!(#ended #cached);

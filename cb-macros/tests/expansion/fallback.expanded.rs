@@ -4,7 +4,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
         static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
             "user-service",
         );
-        let settings: __circuit_breaker::MakeSettings = || __circuit_breaker::settings();
+        let settings: __circuit_breaker::MakeSettings = __circuit_breaker::settings;
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
     let (output, args, reason) = {

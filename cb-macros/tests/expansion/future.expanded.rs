@@ -6,7 +6,7 @@ impl Directory {
             static __CIRCUIT_BREAKER_SITE: __circuit_breaker::Site = __circuit_breaker::Site::new(
                 "directory",
             );
-            let settings: __circuit_breaker::MakeSettings = || __circuit_breaker::settings();
+            let settings: __circuit_breaker::MakeSettings = __circuit_breaker::settings;
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
         let body = {
@@ -35,40 +35,22 @@ impl Directory {
                     use __circuit_breaker::OtherOutput as _;
                     output.circuit_breaker_return_kind()
                 };
-                let ended = 'call: {
-                    let asked = __circuit_breaker::ask(breaker);
-                    let asked = if __circuit_breaker::must_wait(asked) {
-                        __circuit_breaker::wait(asked).await
-                    } else {
-                        asked
-                    };
-                    let mut permit = match __circuit_breaker::admitted(asked) {
-                        __circuit_breaker::Result::Ok(permit) => permit,
-                        __circuit_breaker::Result::Err(rejection) => {
-                            break 'call __circuit_breaker::Ended::Rejected(rejection);
-                        }
-                    };
-                    __circuit_breaker::CanFail::can_fail(output);
-                    match __circuit_breaker::run(breaker, &mut permit, body, kind).await
-                    {
+                __circuit_breaker::CanFail::can_fail(output);
+                let asked = __circuit_breaker::ask(breaker);
+                let stopped = if __circuit_breaker::is_rejected(asked) {
+                    __circuit_breaker::rejected(asked)
+                } else {
+                    match __circuit_breaker::call(breaker, asked, body, kind).await {
                         __circuit_breaker::Result::Ok(value) => {
-                            __circuit_breaker::has_ended(permit);
                             return __circuit_breaker::ManuallyDrop::into_inner(value);
                         }
-                        __circuit_breaker::Result::Err(deadline) => {
-                            __circuit_breaker::time_out(output, permit, deadline)
-                        }
+                        __circuit_breaker::Result::Err(stopped) => stopped,
                     }
                 };
-                let output = __circuit_breaker::Output::of_ended(&ended);
-                let kind = {
-                    #[allow(unused_imports)]
-                    use __circuit_breaker::OtherOutput as _;
-                    output.circuit_breaker_return_kind()
-                };
-                return __circuit_breaker::into_return(
+                return __circuit_breaker::stopped(
+                    output,
                     kind,
-                    ended,
+                    stopped,
                     __circuit_breaker::unnameable(),
                     __circuit_breaker::FromBreakerError::from_breaker_error,
                 );

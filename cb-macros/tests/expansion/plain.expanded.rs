@@ -11,53 +11,43 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
-    let ended = 'call: {
-        let asked = __circuit_breaker::ask(breaker);
-        let asked = if __circuit_breaker::must_wait(asked) {
-            __circuit_breaker::wait(asked).await
-        } else {
-            asked
-        };
-        let mut permit = match __circuit_breaker::admitted(asked) {
-            __circuit_breaker::Result::Ok(permit) => permit,
-            __circuit_breaker::Result::Err(rejection) => {
-                break 'call __circuit_breaker::Ended::Rejected(rejection);
-            }
-        };
-        let (output, body) = __circuit_breaker::with_output(async move {
-            if false {
-                return __circuit_breaker::never::<Result<User, FetchError>>();
-            }
-            let _ = &id;
-            match () {
-                () => fetch(id).await,
-            }
-        });
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
-        __circuit_breaker::CanFail::can_fail(output);
-        match __circuit_breaker::run(breaker, &mut permit, body, kind).await {
-            __circuit_breaker::Result::Ok(value) => {
-                __circuit_breaker::has_ended(permit);
-                return __circuit_breaker::ManuallyDrop::into_inner(value);
-            }
-            __circuit_breaker::Result::Err(deadline) => {
-                __circuit_breaker::time_out(output, permit, deadline)
-            }
-        }
-    };
-    let output = __circuit_breaker::Output::of_ended(&ended);
+    let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
     let kind = {
         #[allow(unused_imports)]
         use __circuit_breaker::OtherOutput as _;
         output.circuit_breaker_return_kind()
     };
-    return __circuit_breaker::into_return(
+    __circuit_breaker::CanFail::can_fail(output);
+    let asked = __circuit_breaker::ask(breaker);
+    let stopped = if __circuit_breaker::is_rejected(asked) {
+        __circuit_breaker::rejected(asked)
+    } else {
+        match __circuit_breaker::call(
+                breaker,
+                asked,
+                async move {
+                    if false {
+                        return __circuit_breaker::never::<Result<User, FetchError>>();
+                    }
+                    let _ = &id;
+                    match () {
+                        () => fetch(id).await,
+                    }
+                },
+                kind,
+            )
+            .await
+        {
+            __circuit_breaker::Result::Ok(value) => {
+                return __circuit_breaker::ManuallyDrop::into_inner(value);
+            }
+            __circuit_breaker::Result::Err(stopped) => stopped,
+        }
+    };
+    return __circuit_breaker::stopped(
+        output,
         kind,
-        ended,
+        stopped,
         __circuit_breaker::unnameable(),
         __circuit_breaker::FromBreakerError::from_breaker_error,
     );

@@ -4,6 +4,7 @@
 mod cached;
 mod classify;
 mod fallback;
+mod guarded;
 mod into_return;
 mod keyed_settings;
 mod name_part;
@@ -36,6 +37,7 @@ pub use cached::{
 };
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;
+pub use guarded::{Guarded, Stopped, call, is_rejected, rejected, stopped};
 pub use into_return::{
     Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
 };

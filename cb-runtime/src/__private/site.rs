@@ -158,15 +158,18 @@ fn site_breaker(
 // These are functions rather than methods, because a user's trait may have a method of the same name.
 
 /// Requests a permit for a call.
-#[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
-#[inline(always)]
+#[cfg_attr(
+    not(debug_assertions),
+    expect(clippy::inline_always, reason = "a call would pass the answer through memory")
+)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn ask(breaker: &SiteBreaker) -> Asked<'_> {
     breaker.core().ask()
 }
 
 /// Requests a permit for a call of a function with a fallback, which answers a rejected call.
-#[expect(clippy::inline_always, reason = "see above")]
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn ask_with_fallback(breaker: &SiteBreaker) -> Asked<'_> {
     breaker.core().ask_with_fallback()
 }
@@ -187,8 +190,8 @@ pub fn answered_by_fallback(breaker: &SiteBreaker) {
 }
 
 /// Whether the answer needs a [`wait`].
-#[expect(clippy::inline_always, reason = "see above")]
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn must_wait(asked: Asked<'_>) -> bool {
     asked.must_wait()
 }
@@ -199,8 +202,8 @@ pub fn wait(asked: Asked<'_>) -> Admit<'_> {
 }
 
 /// The permit, or the rejection.
-#[expect(clippy::inline_always, reason = "see above")]
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn admitted(asked: Asked<'_>) -> Result<CallPermit<'_>, Rejection<'_>> {
     asked.admitted()
 }
@@ -218,8 +221,8 @@ pub fn run<'a, 'p, F: Future, K: ReturnKind<F::Output>>(
 }
 
 /// Ends a permit whose outcome has been recorded.
-#[expect(clippy::inline_always, reason = "see above")]
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn has_ended(permit: CallPermit<'_>) {
     permit.has_ended();
 }

@@ -67,6 +67,7 @@ impl<'a> Asked<'a> {
         self.answer == AtGate::Unknown
     }
 
+    #[inline]
     pub(crate) fn is_rejected(self) -> bool {
         self.answer == AtGate::Rejected
     }
@@ -75,6 +76,19 @@ impl<'a> Asked<'a> {
     pub(crate) fn admitted(self) -> Result<CallPermit<'a>, Rejection<'a>> {
         let Asked { core, word, answer } = self;
         if answer == AtGate::Admitted { Ok(CallPermit { core, word }) } else { Err(Rejection { core, word }) }
+    }
+
+    /// The permit of a call that is not rejected. It is void if the call must wait.
+    #[inline]
+    pub(crate) fn permit_or_void(self) -> CallPermit<'a> {
+        let word = if self.must_wait() { GateWord::VOID } else { self.word };
+        CallPermit { core: self.core, word }
+    }
+
+    /// The rejection of a call that is rejected.
+    #[inline]
+    pub(crate) fn rejection(self) -> Rejection<'a> {
+        Rejection { core: self.core, word: self.word }
     }
 }
 
@@ -133,10 +147,17 @@ impl<'a> CallPermit<'a> {
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
     #[inline(always)]
     pub(crate) fn guard<T>(&mut self, code: impl FnOnce() -> T) -> T {
-        let panicking = NotePanic(&mut self.word);
+        let panicking = self.note_panic();
         let value = code();
         std::mem::forget(panicking);
         value
+    }
+
+    /// [`guard`](Self::guard) without a closure: notes a panic if the returned value is dropped. It is to be
+    /// forgotten once the guarded code has returned.
+    #[inline]
+    pub(crate) fn note_panic(&mut self) -> NotePanic<'_> {
+        NotePanic(&mut self.word)
     }
 
     /// The call took as long as `watch` says.
@@ -183,6 +204,25 @@ impl<'a> CallPermit<'a> {
         self.core.record(self.word, outcome);
     }
 
+    /// Records the outcome of a call whose permit stays where it is. From now on the permit is void.
+    #[cfg_attr(not(debug_assertions), inline)]
+    pub(crate) fn end_in_place(&mut self, watch: Stopwatch, is_failure: bool) {
+        self.took(watch);
+        self.record(if is_failure { Outcome::Failure } else { Outcome::Success });
+        self.word = GateWord::VOID;
+    }
+
+    /// Leaves a void permit.
+    pub(crate) fn take(&mut self) -> CallPermit<'a> {
+        CallPermit { core: self.core, word: std::mem::replace(&mut self.word, GateWord::VOID) }
+    }
+
+    /// Whether there is no call that it permits: not yet, or no more.
+    #[inline]
+    pub(crate) fn is_void(&self) -> bool {
+        self.word == GateWord::VOID
+    }
+
     /// Its outcome has been recorded.
     #[inline]
     pub(crate) fn has_ended(self) {
@@ -203,15 +243,26 @@ impl<'a> CallPermit<'a> {
 }
 
 impl Drop for CallPermit<'_> {
-    #[cold]
+    // The check is inlined, because a call whose permit stays where it is drops a void one.
+    #[inline]
     fn drop(&mut self) {
+        if !self.is_void() {
+            self.end_without_outcome();
+        }
+    }
+}
+
+impl CallPermit<'_> {
+    #[cold]
+    #[inline(never)]
+    fn end_without_outcome(&self) {
         let outcome = if self.word.panicked() { Outcome::Failure } else { Outcome::Cancelled };
         self.core.record(self.word, outcome);
     }
 }
 
 /// Dropped by a panic, and by nothing else.
-struct NotePanic<'a>(&'a mut GateWord);
+pub(crate) struct NotePanic<'a>(&'a mut GateWord);
 
 impl Drop for NotePanic<'_> {
     fn drop(&mut self) {
