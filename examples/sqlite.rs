@@ -1,10 +1,8 @@
-//! Recipe: a database through sqlx. A missing row is an answer; an exhausted pool is a failure.
+//! Recipe: a database through sqlx. A missing row is an answer; a pool without a connection is a failure.
 //!
 //! ```text
 //! cargo run --example sqlite
 //! ```
-
-use std::time::Duration;
 
 use cb_runtime::{BreakerError, circuit_breaker};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
@@ -42,8 +40,8 @@ async fn open_account(pool: &SqlitePool, account: i64) -> Result<(), DbError> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(Duration::from_millis(20));
-    let pool = pool.connect("sqlite::memory:").await?;
+    // A database in memory belongs to one connection.
+    let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await?;
     sqlx::query("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER)").execute(&pool).await?;
     open_account(&pool, 7).await?;
     println!("balance: {}", balance(&pool, 7).await?);
@@ -53,16 +51,15 @@ async fn main() -> anyhow::Result<()> {
         let missing = balance(&pool, 8).await.unwrap_err();
         assert!(matches!((twice, missing), (DbError::Sql(_), DbError::Sql(sqlx::Error::RowNotFound))));
     }
-    // The only connection is in use, so no call gets one in time.
-    let kept = pool.acquire().await?;
+    // A closed pool gives no connection, like one whose database is gone.
+    pool.close().await;
     for _ in 0..3 {
         let error = balance(&pool, 7).await.unwrap_err();
-        assert!(matches!(error, DbError::Sql(sqlx::Error::PoolTimedOut)), "{error}");
+        assert!(matches!(error, DbError::Sql(sqlx::Error::PoolClosed)), "{error}");
     }
     let error = open_account(&pool, 9).await.unwrap_err();
     println!("three times no connection: {error}");
     assert!(matches!(error, DbError::Rejected(error) if error.is_open()));
-    drop(kept);
     Ok(())
 }
 
