@@ -224,7 +224,7 @@ pub(crate) async fn follow(
         }
         let from = stream.position();
         let answer = tokio::select! {
-            answer = store.follow(from.clone(), notice.clone(), PATIENCE) => answer,
+            answer = store.watch(from.clone(), notice.clone(), PATIENCE) => answer,
             () = stream.changed.notified() => continue,
         };
         match answer {

@@ -33,8 +33,7 @@ impl Fleet {
     /// Registers a breaker at one instance.
     fn register(&self, at: usize, name: &str) -> Arc<Core> {
         let coordinator = &self.instances[at].coordinator;
-        let (settings, context) = (config().resolve().unwrap(), coordinator.context.clone());
-        let make = |name, held| Core::new(name, config(), settings, PerFunction::default(), held, context);
+        let make = |name, held| Core::new(name, &config(), held, &coordinator.context);
         coordinator.breakers.entry(name).insert(Place::Pinned, make)
     }
 

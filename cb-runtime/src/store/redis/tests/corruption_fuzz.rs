@@ -42,7 +42,7 @@ pub(super) async fn watch(
     id: &str,
 ) -> Result<Vec<StreamEvent>, Error> {
     let from = Position { id: id.into(), ..Position::default() };
-    Store::watch(store, from, Duration::ZERO).await
+    super::events(store, from, Duration::ZERO).await
 }
 
 #[tokio::test]
