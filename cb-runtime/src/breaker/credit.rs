@@ -5,9 +5,9 @@
 //! and until when. The thread whose failure was judged gets half of what is left as its *credit*. Its next
 //! failures are counted on credit, in a cache line of its own, and are absorbed when the lock is taken next.
 //!
-//! Invariant: **the sum of all threads' credit is at most the number of failures that can still come before a
-//! rule can trip.** So the failure that trips is never on credit: it is judged, and the circuit is open before
-//! its call returns. The invariant holds because
+//! Invariant: **the sum of all threads' credit is at most the number of failures that can still come before
+//! a rule can trip.** So the failure that trips is never on credit: it is judged, and the circuit is open
+//! before its call returns. The invariant holds because
 //!
 //! - the headroom assumes that no success comes any more, and further successes only lower the rates;
 //! - a slow call takes the lock, and so takes all credit back;
@@ -75,7 +75,8 @@ struct CreditLine {
     /// The thread's successes before the latest failure, and the number of failures after those.
     successes: AtomicU64,
     run: AtomicU64,
-    /// The failures on credit, and the thread's successes, that the machine has absorbed. Used under the lock.
+    /// The failures on credit, and the thread's successes, that the machine has absorbed. Used under the
+    /// lock.
     absorbed: AtomicU64,
     absorbed_successes: AtomicU64,
 }

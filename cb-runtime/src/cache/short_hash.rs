@@ -1,7 +1,7 @@
 //! SipHash-1-3 with 128 bits, of short arguments.
 //!
-//! A hasher for any number of bytes keeps those that do not fill a word yet, which takes a fifth of the time if
-//! there are two words. This one has the same result.
+//! A hasher for any number of bytes keeps those that do not fill a word yet, which takes a fifth of the time
+//! if there are two words. This one has the same result.
 
 /// The hash of 15 bytes: those of `first`, and the lowest seven of `rest`, whose eighth is zero.
 #[inline]

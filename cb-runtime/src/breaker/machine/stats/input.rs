@@ -44,8 +44,8 @@ impl CallStats {
         input
     }
 
-    /// The time until which no outcome leaves the time window, and until which outcomes fall into the bucket of
-    /// `now`. `None`: there is no time window, or outcomes of a window before a reload count.
+    /// The time until which no outcome leaves the time window, and until which outcomes fall into the bucket
+    /// of `now`. `None`: there is no time window, or outcomes of a window before a reload count.
     ///
     /// A window is as long as ten buckets, less some µs. So outcomes that are counted here leave it when a
     /// bucket of this instance ends, and those of the fleet when one of the store's does.
