@@ -16,7 +16,6 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::encoding::{Encoder, Sink, Unserializable};
 use super::freshness::FreshnessSlot;
 use super::function::FunctionId;
-use super::short_hash;
 
 /// A result's key in this process: a keyed hash of the arguments, and the function and the breaker. 127 bits:
 /// one is always set, so that the future of a call holds an optional key in as many words.
@@ -90,16 +89,20 @@ impl Secret {
 
     /// `breaker`: a hash of the breaker's name.
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "a word is hashed in pieces")]
     pub(super) fn key(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> LocalKey {
-        let keys = (self.0 ^ function.0, self.1 ^ breaker);
+        let mut hasher = SipHasher13::new_with_keys(self.0 ^ function.0, self.1 ^ breaker);
         if let Some((first, rest)) = arguments.two_words() {
-            // 15 bytes. Longer arguments have 16 or more.
-            let (one, two) = short_hash::of_15_bytes(keys, first, rest);
-            return LocalKey(NonZeroU64::MIN | one, two);
+            // 15 bytes, in pieces of a known size: the compiler computes where each of them goes. Longer
+            // arguments have 16 or more.
+            hasher.write_u64(first);
+            hasher.write_u32(rest as u32);
+            hasher.write_u16((rest >> 32) as u16);
+            hasher.write_u8((rest >> 48) as u8);
+        } else {
+            hasher.write(arguments.bytes());
+            hasher.write_u8(u8::from(arguments.is_long()));
         }
-        let mut hasher = SipHasher13::new_with_keys(keys.0, keys.1);
-        hasher.write(arguments.bytes());
-        hasher.write_u8(u8::from(arguments.is_long()));
         let hash = hasher.finish128();
         LocalKey(NonZeroU64::MIN | hash.h1, hash.h2)
     }

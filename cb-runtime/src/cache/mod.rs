@@ -15,7 +15,6 @@ mod payload;
 mod program;
 mod reports;
 mod shared;
-mod short_hash;
 #[cfg(test)]
 mod tests;
 mod writer;

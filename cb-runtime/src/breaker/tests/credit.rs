@@ -132,7 +132,9 @@ fn threads_that_fail_at_once_trip_at_the_limit() {
             };
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(fail)).collect();
             scope.spawn(look);
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
             done.store(true, Ordering::Release);
         });
         let outcomes = peer.snapshot().outcomes;
@@ -184,6 +186,14 @@ impl World {
             Step::Skew(micros) => self.a.context.set_skew(micros),
             Step::Call(..) | Step::Pass(_) | Step::Look => {}
         }
+    }
+}
+
+impl Drop for World {
+    /// The list of breakers to exchange would keep breakers and contexts alive.
+    fn drop(&mut self) {
+        self.a.context.end();
+        self.b.context.end();
     }
 }
 
@@ -239,7 +249,9 @@ fn compare(config: &BreakerConfig, steps: &[Step], spent: &Cell<u64>) -> Result<
         match *step {
             Step::Call(outcome, times) => {
                 for _ in 0..times {
-                    worlds.iter().for_each(|world| world.call(outcome));
+                    for world in &worlds {
+                        world.call(outcome);
+                    }
                     let [on_credit, judged] = worlds.each_ref().map(|world| world.a.is_closed());
                     prop_assert_eq!(on_credit, judged);
                     if !on_credit {
