@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::context::RegistryContext;
 use super::counters::ShardedCounter;
+use super::credit::{FailureCredit, Granted};
 use super::gate::Gate;
 use super::machine::StateMachine;
 use super::machine::state::DatedRecord;
@@ -80,6 +81,7 @@ impl Blueprint {
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(looks_at_streaks(machine.settings())),
+            credit: FailureCredit::default(),
             #[cfg(feature = "metrics")]
             durations: context.measures_calls.then(Mutex::default),
             context,
@@ -97,6 +99,7 @@ impl Blueprint {
             inner: Mutex::new(Inner {
                 published: machine.generation(),
                 machine,
+                granted: Granted::default(),
                 given,
                 given_at,
                 line,

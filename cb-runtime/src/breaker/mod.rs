@@ -1,15 +1,16 @@
 //! One name's guard: the shell around the state machine.
 //!
 //! Reading order: `handle` (what users hold), `calls` (admission and outcome of a call) with `gate` (the word
-//! that a call reads), `permit` (what it holds) and `counters` (where it counts). Then what happens off the
-//! fast path: [`transact`](Core::transact), the one door to the lock, `exchange` and `health` (what the
-//! coordinator does with a breaker), and `machine`, which makes all decisions and has no clock, no atomics
-//! and no I/O.
+//! that a call reads), `permit` (what it holds), `counters` (where it counts) and `credit` (failures that
+//! need not be judged). Then what happens off the fast path: [`transact`](Core::transact), the one door to
+//! the lock, `exchange` and `health` (what the coordinator does with a breaker), and `machine`, which makes
+//! all decisions and has no clock, no atomics and no I/O.
 
 mod blueprint;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
+mod credit;
 mod exchange;
 mod figures;
 pub(crate) mod gate;
@@ -51,6 +52,7 @@ use crate::strategy::Calls;
 use crate::sync::lock;
 use context::RegistryContext;
 use counters::{Outcome, ShardedCounter};
+use credit::{FailureCredit, Granted};
 use gate::{Closed, Gate};
 use machine::{OverrideId, StateMachine};
 use permit::Grant;
@@ -85,6 +87,7 @@ pub(crate) struct Core {
     opened_at: AtomicU64,
     last_failure: AtomicU64,
     counters: ShardedCounter,
+    credit: FailureCredit,
     /// How long calls took, if the registry measures them: until they are published.
     #[cfg(feature = "metrics")]
     durations: Option<Mutex<Histogram>>,
@@ -118,6 +121,7 @@ pub(crate) struct Core {
 /// What the slow paths work on, behind the breaker's one lock. [`Core::transact`] takes it.
 struct Inner {
     machine: StateMachine,
+    granted: Granted,
     /// The machine's generation that the gate shows.
     published: u64,
     /// The settings of the attribute, or of the call that registered the breaker.
