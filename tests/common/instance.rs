@@ -46,7 +46,7 @@ impl Instance {
     #[track_caller]
     pub fn in_namespace(url: &str, namespace: &str) -> Instance {
         let mut instance = Instance::bare();
-        let request = Request::Install { url: Some(url.into()), namespace: namespace.into() };
+        let request = Request::Install { url: Some(url.into()), namespace: namespace.into(), connects: true };
         instance.id = instance.ask(&request);
         instance
     }
@@ -65,7 +65,7 @@ impl Instance {
     #[track_caller]
     pub fn on_node(url: &str, node: &str) -> Instance {
         let mut instance = Instance::with_environment(&[("CB_INSTANCE", node)]);
-        let request = Request::Install { url: Some(url.into()), namespace: "tests".into() };
+        let request = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: true };
         instance.id = instance.ask(&request);
         instance
     }
