@@ -42,6 +42,15 @@ impl Instance {
         Instance::in_namespace(url, "tests")
     }
 
+    /// Starts a process whose registry uses the Redis at `url`, which may be away.
+    #[track_caller]
+    pub fn without_store(url: &str) -> Instance {
+        let mut instance = Instance::bare();
+        let request = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: false };
+        instance.id = instance.ask(&request);
+        instance
+    }
+
     /// Starts a process whose registry uses the Redis at `url`, in `namespace`.
     #[track_caller]
     pub fn in_namespace(url: &str, namespace: &str) -> Instance {
