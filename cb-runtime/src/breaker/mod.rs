@@ -265,6 +265,7 @@ impl Core {
     }
 
     /// Of the last state that the store has confirmed.
+    #[cfg(feature = "metrics")]
     pub(crate) fn epoch(&self) -> u64 {
         self.transact(|inner, _| inner.machine.epoch())
     }

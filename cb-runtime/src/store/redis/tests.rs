@@ -5,6 +5,7 @@ mod cluster;
 mod connections;
 mod corruption;
 mod corruption_fuzz;
+mod corruption_shared;
 mod decoders;
 mod expiry;
 mod layout;
