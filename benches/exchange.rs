@@ -49,7 +49,7 @@ struct Cost {
 
 #[derive(Serialize)]
 struct Propagation {
-    /// A PUBLISH from one process to another, between the same threads as a trip.
+    /// From PUBLISH in one thread to the message in another: a trip's path without the breaker.
     publish_median_ms: f64,
     publish_p99_ms: f64,
     trips: usize,

@@ -87,7 +87,7 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
                 "`name` is missing: which breaker guards this function? `name = \"user-service\"`",
             );
         }
-        lonely(args, &mut errors);
+        lonely(args, &values, &mut errors);
         contradictory(args, &mut errors);
         if caches(args) {
             cacheable(args, function, &mut errors);
@@ -150,39 +150,54 @@ fn caches(args: &Args) -> bool {
     ["cache_ttl", "cache_key", "cache_version"].iter().any(|name| args.get(name).is_some())
 }
 
-/// Arguments that have no effect without another one.
-fn lonely(args: &Args, errors: &mut Errors) {
-    let mut needs = |name: &str, others: &[&str], how: &str, config_may_bring_it: bool| {
+/// The rules that judge a window.
+const RULES_OF_A_WINDOW: &[&str] = &["failure_rate_threshold", "slow_call_rate_threshold", "strategy"];
+/// The settings of a window.
+const WINDOW: &[&str] = &["window", "window_calls", "minimum_calls"];
+
+/// Arguments that have no effect without another one. Of several that need the same one, only the first is
+/// reported.
+fn lonely(args: &Args, valid: &HashMap<&str, Value>, errors: &mut Errors) {
+    let mut needs = |names: &[&str], others: &[&str], how: &str, config_may_bring_it: bool| {
         let brought = config_may_bring_it && args.get("config").is_some();
-        if let Some(given) = args.get(name)
+        if let Some(given) = args.iter().find(|given| names.contains(&given.argument.name))
+            // An invalid value has been reported already.
+            && valid.contains_key(given.argument.name)
             && others.iter().all(|other| args.get(other).is_none())
             && !brought
         {
             let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
-            let others = others.join(" or ");
+            let (name, others) = (given.argument.name, others.join(" or "));
             errors.add(given.name.span(), format!("`{name}` means nothing without {others}: {how}"));
         }
     };
-    let of_window = ["failure_rate_threshold", "slow_call_rate_threshold", "strategy"];
-    needs("cache_key", &["cache_ttl"], "add `cache_ttl = \"5m\"`", true);
-    needs("cache_version", &["cache_ttl"], "add `cache_ttl = \"5m\"`", true);
-    needs("fallback_on", &["fallback"], "add `fallback = path_or_closure`", false);
-    for name in ["window", "window_calls", "minimum_calls"] {
-        needs(name, &of_window, "add `failure_rate_threshold = 0.5`", true);
+    needs(&["cache_key", "cache_version"], &["cache_ttl"], "add `cache_ttl = \"5m\"`", true);
+    needs(&["fallback_on"], &["fallback"], "add `fallback = path_or_closure`", false);
+    if !has_two_windows(args) {
+        needs(WINDOW, RULES_OF_A_WINDOW, "add `failure_rate_threshold = 0.5`", true);
     }
     let how = "add `slow_call_duration = \"2s\"`";
-    needs("slow_call_rate_threshold", &["slow_call_duration"], how, true);
-    for name in ["health_check_interval", "idle_health_check_interval"] {
-        needs(name, &["health_check"], "add `health_check = path_or_closure`", true);
-    }
+    needs(&["slow_call_rate_threshold"], &["slow_call_duration"], how, true);
+    let intervals = ["health_check_interval", "idle_health_check_interval"];
+    needs(&intervals, &["health_check"], "add `health_check = path_or_closure`", true);
+}
+
+fn has_two_windows(args: &Args) -> bool {
+    args.get("window").is_some() && args.get("window_calls").is_some()
 }
 
 /// Arguments that cannot both be in force.
 fn contradictory(args: &Args, errors: &mut Errors) {
-    if let (Some(_), Some(given)) = (args.get("window"), args.get("window_calls")) {
+    if has_two_windows(args)
+        && let Some(given) = args.get("window_calls")
+    {
+        let has_rule = RULES_OF_A_WINDOW.iter().chain(&["config"]).any(|rule| args.get(rule).is_some());
+        let rule = if has_rule { "" } else { ", and add `failure_rate_threshold = 0.5`, which judges it" };
         errors.add(
             given.name.span(),
-            "the window is a span of time or a number of calls: leave out `window` or `window_calls`",
+            format!(
+                "the window is a span of time or a number of calls: leave out `window` or `window_calls`{rule}"
+            ),
         );
     }
     let count = |name| args.value(name).and_then(literal_count);

@@ -201,7 +201,7 @@ async fn without_the_store_the_last_figures_are_marked_and_this_process_still_sa
     for path in ["/stats", "/breakers/orders"] {
         assert!(fleet.get(path).await.headers.contains_key("x-store"), "{path}");
     }
-    // Unknown is not the same as none.
+    // An empty list would say that there are no instances.
     for path in ["/instances", "/settings"] {
         let unknown = fleet.until(path, |answer| answer.status == 503).await;
         assert!(unknown.error().contains("the instances are unknown"), "{}", unknown.error());

@@ -56,6 +56,8 @@
 pub mod attribute {
     pub use crate::__private::*;
 }
+#[doc(hidden)]
+pub use __private::messages;
 /// What `cbctl doctor` looks at a store through. Not a public interface.
 #[cfg(all(feature = "cluster", feature = "sentinel"))]
 #[doc(hidden)]

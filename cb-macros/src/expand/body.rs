@@ -5,7 +5,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::Type;
 use syn::spanned::Spanned;
 
-use super::{Guarded, allowed_for, call_at, call_with, ours_at, return_kind, runtime};
+use super::{Guarded, allowed_for, call_at, call_with, ours_at, runtime};
 use crate::signature::{Arg, Output, ReturnedFuture};
 use crate::tokens::mentions;
 use crate::validate::{Fallback, On};
@@ -17,8 +17,7 @@ impl Guarded<'_> {
     pub(super) fn ended(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
-        let kind = return_kind();
-        let can_fail = self.can_fail();
+        let kind = self.return_kind();
         // Before the call, because it is used on both ways out of it.
         let codec = self.plan.cache.as_ref().map(|_| self.codec());
         let keep = self.plan.cache.as_ref().map(|_| self.cache_success());
@@ -119,7 +118,6 @@ impl Guarded<'_> {
                 };
                 #clones
                 #inside
-                #can_fail
                 #judge
                 match #run.await {
                     #rt::Result::Ok(value) => #ok,
@@ -142,8 +140,7 @@ impl Guarded<'_> {
     pub(super) fn plain_call(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
-        let kind = return_kind();
-        let can_fail = self.can_fail();
+        let kind = self.return_kind();
         // An `_` in the written type is inferred from the body. An alias that names no future would be one
         // more error here.
         let is_inferred = match self.function.output() {
@@ -165,7 +162,6 @@ impl Guarded<'_> {
         quote_spanned! {Span::mixed_site()=>
             #output
             #kind
-            #can_fail
             let asked = #rt::ask(#breaker);
             let stopped = if #rt::is_rejected(asked) {
                 #rt::rejected(asked)
@@ -186,12 +182,20 @@ impl Guarded<'_> {
         self.plan.cache.is_none() && self.plan.fallback.as_ref().is_some_and(answers)
     }
 
-    /// Makes sure that the function can fail.
-    fn can_fail(&self) -> Option<TokenStream> {
-        self.plan.must_be_result.then(|| {
-            let call = call_with(self.function.output_span(), "CanFail::can_fail", "output");
-            quote_spanned!(Span::mixed_site()=> #call;)
-        })
+    /// `let kind`: whether a `Result` is returned. An alias of one counts, because the compiler tells.
+    fn return_kind(&self) -> TokenStream {
+        if self.plan.must_be_result {
+            let kind = call_with(self.function.output_span(), "CanFail::return_kind", "output");
+            return quote_spanned!(Span::mixed_site()=> let kind = #kind;);
+        }
+        let rt = runtime(Span::mixed_site());
+        quote_spanned! {Span::mixed_site()=>
+            let kind = {
+                #[allow(unused_imports)]
+                use #rt::OtherOutput as _;
+                output.circuit_breaker_return_kind()
+            };
+        }
     }
 
     fn has_predicate(&self) -> bool {

@@ -175,18 +175,6 @@ impl Guarded<'_> {
     }
 }
 
-/// `let kind`: whether a `Result` is returned. An alias of one counts, because the compiler tells.
-fn return_kind() -> TokenStream {
-    let rt = runtime(Span::mixed_site());
-    quote_spanned! {Span::mixed_site()=>
-        let kind = {
-            #[allow(unused_imports)]
-            use #rt::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
-    }
-}
-
 /// The name of the import, to be found at the span.
 fn runtime(span: Span) -> Ident {
     Ident::new(RUNTIME, ours_at(span))

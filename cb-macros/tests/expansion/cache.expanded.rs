@@ -26,11 +26,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         __circuit_breaker::key_of(breaker, function, &key)
     };
     let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
-    let kind = {
-        #[allow(unused_imports)]
-        use __circuit_breaker::OtherOutput as _;
-        output.circuit_breaker_return_kind()
-    };
+    let kind = __circuit_breaker::CanFail::return_kind(output);
     let codec = __circuit_breaker::codec(output, kind);
     let ended = 'call: {
         let asked = __circuit_breaker::ask(breaker);
@@ -54,12 +50,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
                 () => fetch(id).await,
             }
         });
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
-        __circuit_breaker::CanFail::can_fail(output);
+        let kind = __circuit_breaker::CanFail::return_kind(output);
         match __circuit_breaker::run(breaker, &mut permit, body, kind).await {
             __circuit_breaker::Result::Ok(value) => {
                 __circuit_breaker::has_ended(permit);
@@ -86,11 +77,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         }
     };
     let (output, ended) = __circuit_breaker::Output::with_ended(ended);
-    let kind = {
-        #[allow(unused_imports)]
-        use __circuit_breaker::OtherOutput as _;
-        output.circuit_breaker_return_kind()
-    };
+    let kind = __circuit_breaker::CanFail::return_kind(output);
     let ended = 'cached: {
         let hold = {
             #[allow(unused_imports)]

@@ -40,12 +40,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
                     () => fetch(id, tenant).await,
                 }
             });
-            let kind = {
-                #[allow(unused_imports)]
-                use __circuit_breaker::OtherOutput as _;
-                output.circuit_breaker_return_kind()
-            };
-            __circuit_breaker::CanFail::can_fail(output);
+            let kind = __circuit_breaker::CanFail::return_kind(output);
             match __circuit_breaker::run(breaker, &mut permit, body, kind).await {
                 __circuit_breaker::Result::Ok(value) => {
                     __circuit_breaker::has_ended(permit);
@@ -70,11 +65,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
             }
         };
         let output = __circuit_breaker::Output::of_ended(&ended);
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
+        let kind = __circuit_breaker::CanFail::return_kind(output);
         match __circuit_breaker::into_return_or_any(kind, ended, args) {
             __circuit_breaker::Result::Ok(value) => return value,
             __circuit_breaker::Result::Err((args, reason)) => (output, args, reason),

@@ -30,12 +30,7 @@ impl Directory {
         > as __circuit_breaker::BoxedFuture>::of_pinned(
             __circuit_breaker::boxed(async move {
                 let (output, body) = __circuit_breaker::with_output(body);
-                let kind = {
-                    #[allow(unused_imports)]
-                    use __circuit_breaker::OtherOutput as _;
-                    output.circuit_breaker_return_kind()
-                };
-                __circuit_breaker::CanFail::can_fail(output);
+                let kind = __circuit_breaker::CanFail::return_kind(output);
                 let asked = __circuit_breaker::ask(breaker);
                 let stopped = if __circuit_breaker::is_rejected(asked) {
                     __circuit_breaker::rejected(asked)

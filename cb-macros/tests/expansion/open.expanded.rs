@@ -38,12 +38,7 @@ async fn send(upload: Upload) -> Result<(), SendError> {
                     () => upload.send().await,
                 }
             });
-            let kind = {
-                #[allow(unused_imports)]
-                use __circuit_breaker::OtherOutput as _;
-                output.circuit_breaker_return_kind()
-            };
-            __circuit_breaker::CanFail::can_fail(output);
+            let kind = __circuit_breaker::CanFail::return_kind(output);
             match __circuit_breaker::run(breaker, &mut permit, body, kind).await {
                 __circuit_breaker::Result::Ok(value) => {
                     __circuit_breaker::has_ended(permit);
@@ -58,11 +53,7 @@ async fn send(upload: Upload) -> Result<(), SendError> {
             }
         };
         let output = __circuit_breaker::Output::of_ended(&ended);
-        let kind = {
-            #[allow(unused_imports)]
-            use __circuit_breaker::OtherOutput as _;
-            output.circuit_breaker_return_kind()
-        };
+        let kind = __circuit_breaker::CanFail::return_kind(output);
         match __circuit_breaker::into_return_or_open(
             kind,
             ended,

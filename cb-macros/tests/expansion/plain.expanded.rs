@@ -12,12 +12,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
     let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
-    let kind = {
-        #[allow(unused_imports)]
-        use __circuit_breaker::OtherOutput as _;
-        output.circuit_breaker_return_kind()
-    };
-    __circuit_breaker::CanFail::can_fail(output);
+    let kind = __circuit_breaker::CanFail::return_kind(output);
     let asked = __circuit_breaker::ask(breaker);
     let stopped = if __circuit_breaker::is_rejected(asked) {
         __circuit_breaker::rejected(asked)

@@ -56,3 +56,12 @@ pub use site::{
     end_never, has_ended, must_wait, run, run_to_judge, settings, time_out, verdict, wait,
     waited_with_fallback,
 };
+
+/// What the compiler's messages name besides the annotated function. The compiler shortens the path of an
+/// item that a module contains which is not hidden itself.
+pub mod messages {
+    pub use super::{
+        BoxedFuture, Cacheable, Callable, CanFail, CloneArg, FallbackReply, Forever, FromBreakerError,
+        KeyPart, by_predicate, codec, opening,
+    };
+}

@@ -241,13 +241,24 @@ impl<R> OtherOutput for Output<R> {}
             `call_timeout = \"1s\"`"
 )]
 pub trait CanFail: Sized {
-    /// Compiles only for such a type.
-    #[inline]
-    fn can_fail(_output: Output<Self>) {}
+    /// Its return kind. An associated type, because the compiler then reports nothing else about a type that
+    /// does not implement this trait.
+    #[doc(hidden)]
+    type Kind: ReturnKind<Self>;
+    /// Its return kind.
+    #[doc(hidden)]
+    fn return_kind(output: Output<Self>) -> Self::Kind;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T, E> CanFail for Result<T, E> {}
+impl<T, E> CanFail for Result<T, E> {
+    type Kind = ResultKind;
+
+    #[inline]
+    fn return_kind(_: Output<Self>) -> ResultKind {
+        ResultKind
+    }
+}
 
 /// A type with a conversion from [`BreakerError`]: the error of a `Result`, or the type that a function
 /// returns instead of one.

@@ -18,7 +18,6 @@ const FRESH: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_millis(130);
 /// A decision waits no longer than this and two answer times for a notice that the store does not give.
 const NO_NOTICE: Duration = Duration::from_millis(500);
-
 /// An instance that the store has not answered yet decides alone only this soon after the registration. The
 /// first call asks the store, so it knows hardly more later.
 const UNANSWERED: Duration = Duration::from_millis(250);
