@@ -270,6 +270,12 @@ impl BreakerMap {
         }
     }
 
+    /// Whether all are closed, so that the store has no state that could be lost.
+    pub(crate) fn are_closed(&self) -> bool {
+        let breakers = self.read();
+        breakers.held.is_empty() && breakers.registered.values().all(|breaker| breaker.core.is_closed())
+    }
+
     /// Lets the coordinator serve a breaker that is not registered, until the answer is dropped.
     pub(crate) fn steer(self: &Arc<Self>, core: Arc<Core>) -> Steered {
         lock(&self.steered).push(core.clone());

@@ -234,6 +234,9 @@ impl Coordinator {
             self.connect().await;
             return;
         }
+        if self.pace.has_other_event(self.stream.number()) {
+            self.pace.disturbed(now);
+        }
         let reviews = urgent || now >= self.review_at();
         // Without a review there is nothing to report, and reports stay due.
         let due = if reviews { self.pace.due(now) } else { Cadence::Noticed };

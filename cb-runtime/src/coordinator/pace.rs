@@ -1,4 +1,4 @@
-//! How often to exchange and report: less often, the longer the store takes to answer.
+//! How often to exchange and report: less often, the longer the store takes to answer, and while all is well.
 
 use std::time::Duration;
 
@@ -12,6 +12,12 @@ const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// An instance without anything to report sends an empty report this often, to find out whether the store has
 /// lost data: lost states are written back within a second.
 const HEARTBEAT: Duration = Duration::from_millis(700);
+/// The shortest interval of reports while all is well.
+pub(super) const CALM: Duration = Duration::from_secs(2);
+/// The heartbeat while all is well: longer, because a report is a heartbeat, too.
+const CALM_HEARTBEAT: Duration = Duration::from_secs(3);
+/// All is well after this time with nothing but successes.
+const CALM_AFTER: Duration = Duration::from_secs(10);
 /// An instance that exchanges all the time sends a report at least this often: only the answer to a report
 /// names breakers that the store has lost.
 const LONGEST_SILENCE: Duration = Duration::from_secs(2);
@@ -25,6 +31,10 @@ pub(super) struct Pace {
     report_at: Moment,
     ask_at: Moment,
     ask_by: Moment,
+    /// When there was more to tell than successes.
+    disturbed_at: Moment,
+    /// All is well: the number of the latest event when that was found.
+    calm_since_event: Option<u64>,
     varies: bool,
 }
 
@@ -36,6 +46,8 @@ impl Pace {
             report_at: now,
             ask_at: now,
             ask_by: now,
+            disturbed_at: now,
+            calm_since_event: None,
             varies: true,
         }
     }
@@ -49,7 +61,26 @@ impl Pace {
     /// Takes the time of an answer into account: the request was sent at `asked_at`.
     pub(super) fn answered(&mut self, asked_at: Moment, now: Moment) {
         self.answer_time = (self.answer_time * 3 + now.since(asked_at)) / 4;
-        self.ask_at = now.after(self.varied(HEARTBEAT));
+        self.ask_at = now.after(self.varied(self.heartbeat()));
+    }
+
+    /// There is more to tell than successes.
+    pub(super) fn disturbed(&mut self, now: Moment) {
+        self.disturbed_at = now;
+        if self.calm_since_event.take().is_some() {
+            self.ask_at = self.ask_at.min(now.after(self.varied(HEARTBEAT)));
+        }
+    }
+
+    /// An event was read since all was found well.
+    pub(super) fn has_other_event(&self, number: u64) -> bool {
+        self.calm_since_event.is_some_and(|known| known != number)
+    }
+
+    /// Decides whether all is well, as of the event of this number.
+    pub(super) fn settle(&mut self, event: u64, now: Moment, are_closed: impl FnOnce() -> bool) {
+        let is_calm = now.since(self.disturbed_at) >= CALM_AFTER && are_closed();
+        self.calm_since_event = is_calm.then_some(event);
     }
 
     pub(super) fn exchanged(&mut self, now: Moment) {
@@ -77,11 +108,15 @@ impl Pace {
 
     /// A report was answered; it may have been empty.
     pub(super) fn asked(&mut self, now: Moment) {
-        self.ask_by = now.after(self.varied(LONGEST_SILENCE));
+        self.ask_by = now.after(self.varied(self.heartbeat().max(LONGEST_SILENCE)));
     }
 
     pub(super) fn ask_at(&self) -> Moment {
         self.ask_at.min(self.ask_by)
+    }
+
+    fn heartbeat(&self) -> Duration {
+        if self.calm_since_event.is_some() { CALM_HEARTBEAT } else { HEARTBEAT }
     }
 
     fn exchange_interval(&self) -> Duration {
@@ -89,7 +124,8 @@ impl Pace {
     }
 
     fn report_interval(&self) -> Duration {
-        (self.answer_time * 100).clamp(REPORT.0, REPORT.1)
+        let shortest = if self.calm_since_event.is_some() { CALM } else { REPORT.0 };
+        (self.answer_time * 100).clamp(shortest, REPORT.1)
     }
 
     fn varied(&self, interval: Duration) -> Duration {
@@ -133,6 +169,24 @@ mod tests {
             pace.answered(begin, begin.after(MS));
         }
         assert_eq!(pace.exchange_interval(), EXCHANGE.0);
+    }
+
+    #[test]
+    fn questions_are_rare_while_all_is_well_and_frequent_again_at_once() {
+        let begin = Moment(1_000_000);
+        let mut pace = Pace::steady(begin);
+        let late = begin.after(CALM_AFTER);
+        pace.settle(7, late, || false);
+        pace.answered(late, late);
+        assert_eq!((pace.report_interval(), pace.ask_at), (REPORT.0, late.after(HEARTBEAT)));
+        pace.settle(7, late, || true);
+        pace.answered(late, late);
+        assert_eq!((pace.report_interval(), pace.ask_at), (CALM, late.after(CALM_HEARTBEAT)));
+        assert!(!pace.has_other_event(7) && pace.has_other_event(8));
+        pace.disturbed(late);
+        assert_eq!((pace.report_interval(), pace.ask_at), (REPORT.0, late.after(HEARTBEAT)));
+        pace.settle(8, late.after(CALM_AFTER - MS), || true);
+        assert_eq!(pace.report_interval(), REPORT.0);
     }
 
     #[test]

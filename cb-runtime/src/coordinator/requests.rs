@@ -3,12 +3,14 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use super::pace::CALM;
 use super::{Coordinator, MAX_REPORTED};
 use crate::breaker::Core;
 use crate::breaker::machine::Cadence;
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::error::Error;
-use crate::store::{Batch, MAX_ENTRIES, Position, Report};
+use crate::snapshot::State;
+use crate::store::{Batch, Counts, Entry, MAX_ENTRIES, Position, Report, Reported, WindowRequest};
 
 /// One request, by the breakers in it.
 pub(super) enum Sent {
@@ -56,10 +58,12 @@ impl Coordinator {
                 break;
             }
         }
-        self.pace.asked(self.context.clock.now());
+        let now = self.context.clock.now();
         if due == Cadence::Usual {
-            self.pace.reported(self.context.clock.now());
+            self.pace.settle(self.stream.number(), now, || self.breakers.are_closed());
+            self.pace.reported(now);
         }
+        self.pace.asked(now);
     }
 
     /// One request under the current number.
@@ -83,6 +87,9 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries: cores.iter().map(|core| core.encode(retry)).collect(),
         };
+        if !batch.entries.iter().all(only_confirms) {
+            self.pace.disturbed(sent_at);
+        }
         let answer = self.wait_for("exchanging counts", self.store.exchange(batch)).await?;
         self.measure(answer.now_us, sent_at);
         if self.stream.has_lost_since(&answer.position) {
@@ -113,6 +120,9 @@ impl Coordinator {
                 reported.push(*core);
                 entries.push(entry);
             }
+        }
+        if !entries.iter().all(can_be_late) {
+            self.pace.disturbed(sent_at);
         }
         let report = Report {
             instance: self.context.instance.clone(),
@@ -186,6 +196,26 @@ impl Coordinator {
         let skew = self.skew.measure(store_now, sent_at, now);
         self.context.set_skew(skew);
     }
+}
+
+/// Whether the next report of this breaker can be late: it has only succeeded, its window is long, and the
+/// times of its successes end no streak.
+fn can_be_late(entry: &Reported) -> bool {
+    let is_long = |window: WindowRequest| window.length_us >= micros(10 * CALM);
+    has_only_succeeded(&entry.counts) && !entry.by_streak && entry.window.is_none_or(is_long)
+}
+
+/// Whether the entry of a closed breaker has nothing but successes.
+fn only_confirms(entry: &Entry) -> bool {
+    entry.known.as_ref().is_some_and(|known| known.state == State::Closed)
+        && has_only_succeeded(&entry.delta.counts)
+        && entry.proposal.is_none()
+        && entry.role.is_none()
+        && !entry.notice
+}
+
+fn has_only_succeeded(counts: &Counts) -> bool {
+    counts.failures == 0 && counts.slow == 0
 }
 
 /// A breaker that is listed twice has one entry, because it has one entry in flight at a time.

@@ -214,6 +214,11 @@ impl Stream {
         lock(&self.position).clone()
     }
 
+    /// The number of the latest event that was read.
+    pub(super) fn number(&self) -> u64 {
+        lock(&self.position).number
+    }
+
     pub(crate) fn pause(&self) {
         self.running.store(false, Ordering::Release);
         self.changed.notify_one();

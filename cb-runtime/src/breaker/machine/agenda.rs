@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::policy;
 use super::{Now, StateMachine};
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 
 /// Tense breakers are exchanged at this interval.
@@ -19,9 +19,11 @@ const RENEWAL: Duration = Duration::from_millis(400);
 /// A quiet breaker in use is exchanged this often, so that its keys do not expire and differing settings are
 /// noticed.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// New settings are exchanged more often: first after this time, then after half of their age. Differences
-/// are noticed during a deploy, and a starting fleet does not exchange all the time.
+/// New settings are exchanged more often: at this age, and whenever it has doubled. Differences are noticed
+/// during a deploy, and a starting fleet does not exchange all the time.
 const COMPARISON: Duration = Duration::from_secs(1);
+/// Settings of this age are not new any more.
+const COMPARED_FOR: Duration = Duration::from_secs(32);
 /// After a failure, the fleet's streak is requested at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// It is not requested any more once the failure is this old.
@@ -113,13 +115,27 @@ impl StateMachine {
             && self.confirmed.as_ref().is_some_and(|confirmed| confirmed.state() == State::Closed);
         closed
             && !self.exchange_next
-            && self.silent_for(now.at).is_some_and(|silent_for| silent_for < self.confirmation(now.at))
+            && self.exchanged_at.is_some_and(|at| at >= self.confirmation_due(now.at))
             && self.stats.can_be_reported(&self.settings)
             && !self.nears_limit(now)
     }
 
-    fn confirmation(&self, now: Moment) -> Duration {
-        (now.since(self.configured_at) / 2).clamp(COMPARISON, CONFIRMATION)
+    /// The latest moment at which a quiet breaker in use was to be exchanged. The breakers of an instance
+    /// have the same moments, and those of different instances have different ones.
+    fn confirmation_due(&self, now: Moment) -> Moment {
+        let age = now.since(self.configured_at);
+        if age < COMPARISON {
+            return Moment::default();
+        }
+        let doubled = |age: Duration| self.configured_at.after(COMPARISON * (1 << age.as_secs().ilog2()));
+        if age < COMPARED_FOR {
+            return doubled(age);
+        }
+        let period = micros(CONFIRMATION);
+        let hashed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let phase = self.instance.bytes().fold(0, hashed);
+        let at = now.0.saturating_sub(now.0.wrapping_add(phase) % period);
+        Moment(at).max(doubled(COMPARED_FOR - COMPARISON))
     }
 
     /// Half of a limit has been reached, by the fleet's counts or by this instance's own.

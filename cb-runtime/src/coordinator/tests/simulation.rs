@@ -127,6 +127,13 @@ struct Member {
     notice: String,
 }
 
+impl Drop for Member {
+    /// Breakers that wait for an exchange and their context keep each other alive.
+    fn drop(&mut self) {
+        self.coordinator.end();
+    }
+}
+
 struct Fleet {
     random: Rng,
     store: Arc<MemoryStore>,

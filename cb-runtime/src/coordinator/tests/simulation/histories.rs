@@ -164,7 +164,9 @@ fn run(in_a_row: bool) {
     assert!(trips * 5 > count && trips * 20 < count * 19, "they are of both kinds: {trips} of {count}");
 }
 
-/// Nobody has reported yet when the first instances have seen enough calls for a rate.
+/// Nobody has reported yet when the first instances have seen enough calls for a rate: they wait because the
+/// store has answered (`answered`). Decisions on own counts alone (`decides_alone`) are guarded by
+/// [`nothing_trips_below_its_limit_and_all_else_in_time`].
 #[test]
 fn instances_that_start_together_do_not_trip_by_their_own_counts() {
     in_simulation(0..10, async |seed| {

@@ -145,6 +145,84 @@ fn a_slow_store_is_asked_less_and_not_lost_and_transitions_reach_all() {
     });
 }
 
+/// Lets every instance call successfully, ten times a second.
+async fn succeed(fleet: &mut Fleet, span: Duration) {
+    let begun = fleet.now();
+    while fleet.now().since(begun) < span {
+        for at in 0..fleet.instances.len() {
+            fleet.call(at, true).await;
+        }
+        pass(fleet, PACE).await;
+    }
+}
+
+#[test]
+fn a_fleet_that_only_succeeds_reports_every_two_seconds_until_something_happens() {
+    let second = Duration::from_secs(1);
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &rate());
+        let requests = async |fleet: &mut Fleet, span: Duration| {
+            let before = fleet.requests();
+            succeed(fleet, span).await;
+            fleet.requests() - before
+        };
+        succeed(&mut fleet, 2 * second).await;
+        let young = requests(&mut fleet, 8 * second).await;
+        assert!(young >= 3 * 7, "a report every second: {young}");
+        // The last comparison of settings is an exchange after 16 s.
+        succeed(&mut fleet, 20 * second).await;
+        let calm = requests(&mut fleet, 20 * second).await;
+        assert!(calm <= 3 * 12, "a report every two seconds, and a confirmation: {calm}");
+        // A failure far from the limit is reported, and from then on reports are as frequent as before.
+        fleet.call(0, false).await;
+        succeed(&mut fleet, 2 * second + PACE).await;
+        let before = fleet.requests();
+        succeed(&mut fleet, 8 * second).await;
+        assert!(fleet.requests() - before >= 7 + 2 * 3, "one instance reports every second");
+        fleet.assert_agreed().await;
+    });
+}
+
+#[test]
+fn a_calm_fleet_trips_in_time_and_only_above_its_limit() {
+    in_simulation(0..10, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &rate());
+        succeed(&mut fleet, Duration::from_secs(33)).await;
+        let calls = 3 * 331;
+        // The other two have up to two seconds of successes that they have not reported.
+        for _ in 0..calls / 2 {
+            fleet.call(0, false).await;
+        }
+        pass(&mut fleet, Duration::from_secs(1)).await;
+        assert_eq!(states(&fleet), [State::Closed; 3], "a third of the calls fails");
+        for _ in 0..calls / 2 + 60 {
+            fleet.call(0, false).await;
+        }
+        pass(&mut fleet, 350 * MS).await;
+        assert_eq!(states(&fleet), [State::Open; 3], "half of the calls fails");
+        fleet.assert_agreed().await;
+    });
+}
+
+#[test]
+fn an_emptied_store_is_refilled_by_a_fleet_that_was_calm() {
+    in_simulation(0..10, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &rate());
+        succeed(&mut fleet, Duration::from_secs(33)).await;
+        for _ in 0..3 * 400 {
+            fleet.call(0, false).await;
+        }
+        pass(&mut fleet, Duration::from_secs(1)).await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        // The one that has tripped has left.
+        drop(fleet.instances.remove(0));
+        pass(&mut fleet, Duration::from_secs(1)).await;
+        fleet.store.forget_everything();
+        pass(&mut fleet, Duration::from_secs(1)).await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+    });
+}
+
 /// The calls of one instance that fail are most of what it knows of; another has had more successes and not
 /// reported them. `successes` of them decide whether the fleet's rate is at the limit.
 async fn with_unreported(seed: u64, successes: usize) -> (Fleet, State) {

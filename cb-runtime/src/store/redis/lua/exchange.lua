@@ -466,7 +466,10 @@ end
 
 -- The fields of a closed breaker that an exchange of counts needs, and those of its record, which are empty
 -- if the breaker has never left its first state.
-local COUNTED = { 'state', 'epoch', 'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at' }
+local COUNTED = {
+  'state', 'epoch', 'successes', 'failures', 'slow', 'consecutive_failures', 'run', 'touched_at',
+  'settings', 'settings_before',
+}
 local RECORDED = joined(COUNTED, { 'since_us', 'attempt', 'reset_timeout_ms', 'reason', 'by', 'actor' })
 
 local function is_count(text)
@@ -489,8 +492,8 @@ end
 
 -- The record of a closed state, from RECORDED; nil if the general path has to read it.
 local function closed_record(f, epoch)
-  local since, attempt, reset = is_count(f[9]), is_count(f[10]), tonumber(f[11] or 0)
-  local actor = f[14] or ''
+  local since, attempt, reset = is_count(f[11]), is_count(f[12]), tonumber(f[13] or 0)
+  local actor = f[16] or ''
   if actor ~= '' then
     local written, rest = match(actor, '^(%d+)|(.*)$')
     actor = tonumber(written) == epoch and #rest <= MAX_REASON and rest or nil
@@ -500,9 +503,18 @@ local function closed_record(f, epoch)
     return nil
   end
   return {
-    epoch, 'closed', sub(f[12] or '', 1, MAX_REASON), sub(f[13] or '', 1, 1000), actor, -1,
-    f[9] and now - since or 0, floor(reset * 1000 + 0.5), attempt,
+    epoch, 'closed', sub(f[14] or '', 1, MAX_REASON), sub(f[15] or '', 1, 1000), actor, -1,
+    f[11] and now - since or 0, floor(reset * 1000 + 0.5), attempt,
   }
+end
+
+-- Whether an instance's summary of its settings is the stored one, and no other one is recent.
+local function agrees(said, latest, before)
+  if said ~= latest then
+    return false
+  end
+  local ends = before and before ~= '' and tonumber(match(before, '^(%d+)|') or now)
+  return not ends or now - ends >= SAID_FOR * 1000000
 end
 
 -- Handles the most frequent entry, which has only counts of a breaker that is closed in the epoch that the
@@ -516,6 +528,9 @@ local function exchange_counts(e, key)
   end
   local successes, failures, slow, sum = is_count(f[3]), is_count(f[4]), is_count(f[5]), is_count(f[6])
   local touched = is_count(f[8])
+  if e.settings and not agrees(e.settings, f[9], f[10]) then
+    return nil
+  end
   if not (successes and failures and slow and sum and touched) or abs(now - touched * 1000) > RENEW then
     return nil
   end
@@ -601,8 +616,7 @@ local function exchange_counts(e, key)
 end
 
 local function tells_counts_only(e)
-  return e.known and not (e.proposal or e.leases or e.role or e.settings or e.failing or e.leaves or e.last
-    or e.notice)
+  return e.known and not (e.proposal or e.leases or e.role or e.failing or e.leaves or e.last or e.notice)
 end
 
 -- One list for all: each table in an answer costs Redis as much as a dozen numbers.
