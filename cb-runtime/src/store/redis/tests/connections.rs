@@ -65,8 +65,7 @@ async fn watch_does_not_delay_commands() {
     let server = RedisServer::start();
     let store = Arc::new(store(&server));
     let watcher = store.clone();
-    let watching =
-        tokio::spawn(async move { events(&watcher, unknown_position(), PATIENCE).await.unwrap() });
+    let watching = tokio::spawn(async move { events(&watcher, unknown_position(), PATIENCE).await.unwrap() });
     wait_until(PATIENCE, "it waits", || server.info("clients", "blocked_clients") == "1");
     say(&store, counting("x", 1, 0)).await;
     say(&store, forcing("x", State::Open)).await;
