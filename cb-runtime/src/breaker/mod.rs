@@ -360,10 +360,6 @@ impl Core {
         self.gate.word().state()
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.gate.word().state() == State::Closed
-    }
-
     /// Of the last state that the store has confirmed.
     pub(crate) fn epoch(&self) -> u64 {
         self.transact(|inner, _| inner.machine.epoch())
