@@ -352,8 +352,8 @@ fn isolated_instance_opens_locally_and_adopts_the_fleets_state_when_healed() {
     within_t("A notices the loss", || a.look(NAME).local);
     // Meanwhile the calls of B and C succeed.
     let traffic = [&b, &c].map(|instance| instance.traffic(NAME, good(), Duration::from_millis(5)));
-    // For some seconds: an instance's estimate of the store's time may be off by its shortest round trip, which
-    // is long on a busy machine.
+    // For some seconds: an instance's estimate of the store's time may be off by its shortest round trip,
+    // which is long on a busy machine.
     within_t("B and C have reported many calls", || b.fleet(NAME).successes > 1200);
 
     proxy.heal();

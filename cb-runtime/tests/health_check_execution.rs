@@ -96,8 +96,8 @@ impl Scenario {
         .await
     }
 
-    /// Advances the clock by `span`, and lets the coordinator renew its lease meanwhile: the result of a check
-    /// whose leader has lost its lease has no effect, and the next check would begin at once.
+    /// Advances the clock by `span`, and lets the coordinator renew its lease meanwhile: the result of a
+    /// check whose leader has lost its lease has no effect, and the next check would begin at once.
     async fn lead_for(&self, span: Duration) {
         let other = self.registry.get_or_create("other", BreakerConfig::default());
         let steps = 20;

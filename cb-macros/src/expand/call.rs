@@ -1,7 +1,7 @@
 //! The call: the permit, the body, and what its result counts as.
 //!
-//! By its type, a result is classified where it arises, in a future of the runtime that makes all of the call.
-//! A predicate may panic, and looks at the result later: then the function itself contains the parts.
+//! By its type, a result is classified where it arises, in a future of the runtime that makes all of the
+//! call. A predicate may panic, and looks at the result later: then the function itself contains the parts.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};

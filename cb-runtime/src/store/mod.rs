@@ -53,9 +53,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Loads the breakers that are not closed, and the position of the event stream.
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>>;
 
-    /// Returns the events after `from`, oldest first, and the notices after the id `notice`, or from now on if
-    /// that is empty, after waiting up to `patience` for the first. The lists are empty if there was none, and
-    /// may end before the latest event.
+    /// Returns the events after `from`, oldest first, and the notices after the id `notice`, or from now on
+    /// if that is empty, after waiting up to `patience` for the first. The lists are empty if there was none,
+    /// and may end before the latest event.
     ///
     /// If `from` is of another incarnation, or the events after it have been trimmed, later events are
     /// returned: their incarnation, or a gap in their numbers, shows it. An unreadable event is an error
