@@ -293,7 +293,9 @@ fn instances_started_without_a_store_serve_and_join_later() {
     redis.stop();
     let begun = Instant::now();
     let [a, b] = [(); 2].map(|()| Instance::without_store(&redis.url()));
-    [&a, &b].iter().for_each(|instance| instance.create(NAME, threshold(3)));
+    for instance in [&a, &b] {
+        instance.create(NAME, threshold(3));
+    }
     assert!(begun.elapsed() < PATIENCE, "starting took {:?}", begun.elapsed());
     undisturbed(&a.call(NAME, good(), 1000));
     a.fail(NAME, 1);

@@ -81,7 +81,7 @@ impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F
                 this.permit,
                 this.watch,
                 this.step,
-                *this.breaker,
+                this.breaker,
                 *this.codec,
                 this.key,
                 cx
@@ -99,7 +99,7 @@ impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F
                 this.permit.end_in_place(*this.watch, is_error);
                 if is_error {
                     let ended = Ended::Failed(ManuallyDrop::into_inner(value));
-                    return recall(this.step, *this.breaker, *this.codec, this.key, ended, cx);
+                    return recall(this.step, this.breaker, *this.codec, this.key, ended, cx);
                 }
                 keep_success(this.breaker, this.key.as_ref(), *this.codec, &value);
                 Poll::Ready(Ok(value))
@@ -109,7 +109,7 @@ impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F
                 let stopped = ready!(keep_call(this.breaker, this.permit, this.watch, this.step, cx));
                 // Before the failure is recorded.
                 this.body.set(None);
-                recall(this.step, *this.breaker, *this.codec, this.key, stopped.into_ended(), cx)
+                recall(this.step, this.breaker, *this.codec, this.key, stopped.into_ended(), cx)
             }
         }
     }

@@ -101,7 +101,7 @@ pub fn stopped<R, K: ReturnKind<R>, U>(
 
 /// The end of a call without a result, in a function with a fallback.
 #[cfg_attr(not(debug_assertions), inline)]
-pub fn ended<'a, R>(_output: Output<R>, stopped: Stopped<'a>) -> Ended<'a, R> {
+pub fn ended<R>(_output: Output<R>, stopped: Stopped<'_>) -> Ended<'_, R> {
     stopped.into_ended()
 }
 

@@ -136,11 +136,11 @@ impl Stream {
         let is_unread = |position: &Position| {
             reached.incarnation != position.incarnation || reached.number < position.number
         };
-        let is_valid = |awaited: &&Position| {
+        let is_valid = |awaited: &Position| {
             !goes_back && awaited.incarnation == answered.incarnation && is_unread(awaited)
         };
         let mut awaited = lock(&self.awaited);
-        if awaited.as_ref().filter(is_valid).is_none() {
+        if awaited.as_ref().is_none_or(|awaited| !is_valid(awaited)) {
             *awaited = is_unread(answered).then(|| answered.clone());
         }
         goes_back
