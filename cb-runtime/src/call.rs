@@ -196,7 +196,7 @@ impl<'a> Admit<'a> {
 struct Suspended<'a> {
     permit: CallPermit<'a>,
     watch: Stopwatch,
-    deadline: Option<Arc<CallDeadline>>,
+    awaited: Option<Arc<Awaited<'a>>>,
 }
 
 impl<T, E, C, F> Future for GuardedCall<'_, C, F>
@@ -230,7 +230,7 @@ where
             };
             let watch = permit.stopwatch();
             this.body.set(Some(permit.guard(call)));
-            Suspended { permit, watch, deadline: None }
+            Suspended { permit, watch, awaited: None }
         } else {
             this.suspended.take().expect("a call is polled until it has ended")
         };
@@ -242,8 +242,8 @@ where
             end(running.permit, ResultItself, &*result);
             return Poll::Ready(ManuallyDrop::into_inner(result).map_err(CallError::Failed));
         }
-        let Suspended { permit, watch, deadline } = &mut running;
-        match suspend(permit, *this.breaker.given_call_timeout(), watch, deadline, cx) {
+        let Suspended { permit, watch, awaited } = &mut running;
+        match suspend(permit, *this.breaker.given_call_timeout(), watch, awaited, cx) {
             Poll::Pending => {
                 *this.suspended = Some(running);
                 Poll::Pending
@@ -379,24 +379,27 @@ pin_project! {
         permit: &'p mut CallPermit<'a>,
         given_timeout: &'p Option<Duration>,
         watch: Stopwatch,
-        deadline: Option<Arc<CallDeadline>>,
+        awaited: Option<Arc<Awaited<'a>>>,
         #[pin]
         body: F,
     }
 }
 
-/// The timer of a `call_timeout`. It is on the heap, so that the future of a function without a timeout does
-/// not contain a timer. It is in an `Arc` although it is not shared: every call drops an `Option` of it,
-/// which for an `Arc` is a null check, but for a `Box` with a timer in it a function call.
-pub struct CallDeadline {
-    limit: Duration,
-    sleep: Pin<Box<Sleep>>,
+/// What a call waits for besides its body. It is on the heap, because few calls need it. It is in an `Arc`
+/// although it is not shared: every call drops an `Option` of it, which for an `Arc` is a null check, but
+/// for a `Box` of this type a function call.
+pub enum Awaited<'a> {
+    /// The permit.
+    Permit(Admit<'a>),
+    /// The timer of a `call_timeout`, and its limit.
+    Deadline(Duration, Pin<Box<Sleep>>),
 }
 
-impl CallDeadline {
-    /// Records the failure. The body has been dropped before.
+impl Awaited<'_> {
+    /// Records the failure of a call whose time is over. The body has been dropped before.
     pub(crate) fn timed_out(&self, permit: CallPermit<'_>) -> BreakerError {
-        permit.timed_out(self.limit)
+        let Awaited::Deadline(limit, _) = self else { unreachable!("a call that is made has its permit") };
+        permit.timed_out(*limit)
     }
 }
 
@@ -410,11 +413,11 @@ pub(crate) fn run<'a, 'p, F: Future>(
     body: F,
 ) -> Run<'a, 'p, F> {
     let watch = permit.stopwatch();
-    Run { permit, given_timeout, watch, deadline: None, body }
+    Run { permit, given_timeout, watch, awaited: None, body }
 }
 
-impl<F: Future> Future for Run<'_, '_, F> {
-    type Output = Result<ManuallyDrop<F::Output>, Arc<CallDeadline>>;
+impl<'a, F: Future> Future for Run<'a, '_, F> {
+    type Output = Result<ManuallyDrop<F::Output>, Arc<Awaited<'a>>>;
 
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
     #[inline(always)]
@@ -426,31 +429,33 @@ impl<F: Future> Future for Run<'_, '_, F> {
             permit.took(*this.watch);
             return Poll::Ready(Ok(value));
         }
-        suspend(permit, **this.given_timeout, this.watch, this.deadline, cx).map(Err)
+        suspend(permit, **this.given_timeout, this.watch, this.awaited, cx).map(Err)
     }
 }
 
 /// Ready once the call has timed out.
 #[cold]
 #[inline(never)]
-pub(crate) fn suspend(
+pub(crate) fn suspend<'a>(
     permit: &CallPermit<'_>,
     given_timeout: Option<Duration>,
     watch: &mut Stopwatch,
-    deadline: &mut Option<Arc<CallDeadline>>,
+    awaited: &mut Option<Arc<Awaited<'a>>>,
     cx: &mut Context<'_>,
-) -> Poll<Arc<CallDeadline>> {
+) -> Poll<Arc<Awaited<'a>>> {
     if !watch.was_suspended() {
-        *deadline = permit.core().call_timeout(given_timeout).map(|limit| {
+        *awaited = permit.core().call_timeout(given_timeout).map(|limit| {
             permit.limit(limit);
-            Arc::new(CallDeadline { limit, sleep: Box::pin(tokio::time::sleep(limit)) })
+            Arc::new(Awaited::Deadline(limit, Box::pin(tokio::time::sleep(limit))))
         });
     }
     *watch = watch.suspended(permit.core().clock());
-    let Some(timer) = deadline.as_mut().and_then(Arc::get_mut) else { return Poll::Pending };
+    let Some(Awaited::Deadline(_, timer)) = awaited.as_mut().and_then(Arc::get_mut) else {
+        return Poll::Pending;
+    };
     // The timer must have been polled to wake this task.
-    ready!(timer.sleep.as_mut().poll(cx));
-    deadline.take().map_or(Poll::Pending, Poll::Ready)
+    ready!(timer.as_mut().poll(cx));
+    awaited.take().map_or(Poll::Pending, Poll::Ready)
 }
 
 /// Classifies the result of a call and records its outcome.

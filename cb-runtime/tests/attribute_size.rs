@@ -8,8 +8,8 @@ use std::mem::size_of_val;
 use cb_runtime::circuit_breaker;
 use common::Broken;
 
-/// A permit, a stopwatch, a pointer to the breaker, what the call waits for, and the state.
-const SMALL: usize = 80;
+/// A permit, a stopwatch, pointers to the breaker and to what the call waits for, and the state.
+const SMALL: usize = 56;
 /// A pointer to the breaker, one to the functions that read and write a result, a key, and the state.
 const CACHED: usize = 120;
 

@@ -43,15 +43,18 @@ impl Guarded<'_> {
         };
         let (breaker, site) = (self.breaker_ref(), Ident::new(CACHE_SITE, Span::mixed_site()));
         quote_spanned! {Span::mixed_site()=>
-            let key = {
+            let function = {
                 static #site: #rt::CacheSite = #rt::CacheSite::new(
                     #rt::module_path!(),
                     #rt::option_env!("CARGO_PKG_VERSION"),
                     #rt::option_env!("CARGO_BIN_NAME"),
                 );
+                #rt::cached_function(&#site, || {})
+            };
+            let key = {
                 let mut key = #rt::key(#breaker, #version);
                 #parts
-                #rt::key_of(#breaker, #rt::cached_function(&#site, || {}), key)
+                #rt::key_of(#breaker, function, &mut key)
             };
         }
     }
@@ -59,7 +62,7 @@ impl Guarded<'_> {
     /// `let codec`: how a result is kept and read back.
     pub(super) fn codec(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
-        let codec = call_with(self.function.output_span(), "codec", "output, kind, hold");
+        let codec = call_with(self.function.output_span(), "codec", "output, kind, hold, function");
         quote_spanned! {Span::mixed_site()=>
             let codec = {
                 #[allow(unused_imports)]

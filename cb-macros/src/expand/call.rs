@@ -130,7 +130,7 @@ impl Guarded<'_> {
                 };
             }
         } else {
-            quote_spanned!(Span::mixed_site()=> let body = if #rt::is_rejected(asked) { #none } else { #some };)
+            quote_spanned!(Span::mixed_site()=> let body = #some;)
         };
         let value = self.returned_value();
         quote_spanned! {Span::mixed_site()=>

@@ -10,21 +10,20 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         };
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
-    let key = {
+    let function = {
         static __CIRCUIT_BREAKER_CACHE: __circuit_breaker::CacheSite = __circuit_breaker::CacheSite::new(
             __circuit_breaker::module_path!(),
             __circuit_breaker::option_env!("CARGO_PKG_VERSION"),
             __circuit_breaker::option_env!("CARGO_BIN_NAME"),
         );
+        __circuit_breaker::cached_function(&__CIRCUIT_BREAKER_CACHE, || {})
+    };
+    let key = {
         let mut key = __circuit_breaker::key(breaker, "");
         {
             __circuit_breaker::KeyPart::add_to(&id, &mut key);
         }
-        __circuit_breaker::key_of(
-            breaker,
-            __circuit_breaker::cached_function(&__CIRCUIT_BREAKER_CACHE, || {}),
-            key,
-        )
+        __circuit_breaker::key_of(breaker, function, &mut key)
     };
     let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
     let kind = __circuit_breaker::CanFail::return_kind(output);
@@ -32,22 +31,18 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         #[allow(unused_imports)]
         use __circuit_breaker::{IsNotSend as _, IsSend as _};
         let hold = (&output).circuit_breaker_hold();
-        __circuit_breaker::codec(output, kind, hold)
+        __circuit_breaker::codec(output, kind, hold, function)
     };
     let asked = __circuit_breaker::ask(breaker);
-    let body = if __circuit_breaker::is_rejected(asked) {
-        __circuit_breaker::Option::None
-    } else {
-        __circuit_breaker::Option::Some(async move {
-            if false {
-                return __circuit_breaker::never::<Result<User, FetchError>>();
-            }
-            let _ = &id;
-            match () {
-                () => fetch(id).await,
-            }
-        })
-    };
+    let body = __circuit_breaker::Option::Some(async move {
+        if false {
+            return __circuit_breaker::never::<Result<User, FetchError>>();
+        }
+        let _ = &id;
+        match () {
+            () => fetch(id).await,
+        }
+    });
     let ended = match __circuit_breaker::call_cached(
             breaker,
             asked,

@@ -1,6 +1,7 @@
 //! The cached fallback: the last good result in place of a failure.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::return_kind::{Ended, Output, ReturnKind};
 use crate::breaker::Core;
 use crate::breaker::permit::Rejection;
 use crate::breakers::SiteBreaker;
-use crate::cache::{Arguments, CacheKey, CacheSite, Caller, Function, Here};
+use crate::cache::{Arguments, CacheKey, CacheSite, Caller, Function, FunctionId, Here};
 use crate::call::Verdict;
 use crate::error::BreakerError;
 
@@ -49,19 +50,29 @@ impl<T: Serialize + ?Sized> KeyPart for T {
     }
 }
 
-/// The function that returned a cached result.
-#[derive(Clone, Copy)]
-pub struct CachedFunction(&'static Function);
-
-/// The function that contains the closure. `Inside` is the closure's type: each function, and each instance
-/// of a generic function, has its own.
-#[inline]
-pub fn cached_function<Inside>(site: &'static CacheSite, _inside: Inside) -> CachedFunction {
-    CachedFunction(site.function::<Inside>())
+/// The function that returned a cached result. `Inside` is the type of a closure in the function: each
+/// function, and each instance of a generic function, has its own.
+pub struct CachedFunction<Inside> {
+    site: &'static CacheSite,
+    inside: PhantomData<fn() -> Inside>,
 }
 
-/// A call's arguments, if its result may be cached. Whatever uses the key drops it: each annotated function
-/// would otherwise contain the code that drops it if an argument's `Serialize` panics.
+impl<Inside> Clone for CachedFunction<Inside> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Inside> Copy for CachedFunction<Inside> {}
+
+/// The function that contains the closure.
+#[inline]
+pub fn cached_function<Inside>(site: &'static CacheSite, _inside: Inside) -> CachedFunction<Inside> {
+    CachedFunction { site, inside: PhantomData }
+}
+
+/// A call's arguments, if its result may be cached. [`key_of`] drops them: each annotated function would
+/// otherwise contain the code that drops them if an argument's `Serialize` panics.
 pub struct Key(ManuallyDrop<Option<Arguments>>);
 
 /// Begins a call's key.
@@ -70,25 +81,35 @@ pub fn key(breaker: &SiteBreaker, version: &str) -> Key {
     Key(ManuallyDrop::new(breaker.cache_ttl().map(|_| Arguments::new(version))))
 }
 
-/// The function and the arguments of a call.
+/// The arguments of a call, and the static beside its function.
 pub struct CallKey {
-    function: &'static Function,
+    site: &'static CacheSite,
     key: CacheKey,
 }
 
 /// Completes a call's key. `None`: the call does not use the cache.
 #[inline]
-pub fn key_of(breaker: &SiteBreaker, CachedFunction(function): CachedFunction, key: Key) -> Option<CallKey> {
-    let arguments = ManuallyDrop::into_inner(key.0)?;
+pub fn key_of<Inside>(
+    breaker: &SiteBreaker,
+    function: CachedFunction<Inside>,
+    key: &mut Key,
+) -> Option<CallKey> {
+    let arguments = key.0.as_ref()?;
     let core = breaker.core();
-    let key = core.cache().key(core.name(), core.cache_scope(), (function.id(), || function), &arguments)?;
-    Some(CallKey { function, key })
+    let site = function.site;
+    let of_function = (FunctionId::of::<Inside>(), || site.function::<Inside>());
+    let Some(made) = core.cache().key(core.name(), core.cache_scope(), of_function, arguments) else {
+        without_key(key);
+        return None;
+    };
+    Some(CallKey { site, key: made })
 }
 
-impl CallKey {
-    fn caller<'a>(&self, core: &'a Core) -> Caller<'a> {
-        Caller { breaker: core.name(), function: self.function }
-    }
+/// Drops arguments that cannot be a key. Others own nothing.
+#[cold]
+#[inline(never)]
+fn without_key(key: &mut Key) {
+    *key.0 = None;
 }
 
 /// The functions that write and read an `R`. It has one word, because the call's future holds it.
@@ -98,8 +119,9 @@ impl CallKey {
 pub struct Codec<'a, R>(&'a CodecFunctions<'a, R>);
 
 struct CodecFunctions<'a, R> {
-    keep: fn(&Core, &CallKey, Duration, &R),
-    recall: fn(&'a Core, CallKey, Duration, Ended<'a, R>) -> Recalled<'a, R>,
+    function: fn(&'static CacheSite) -> &'static Function,
+    keep: fn(&Core, Caller<'_>, CacheKey, Duration, &R),
+    recall: fn(&'a Core, Caller<'a>, CacheKey, Duration, Ended<'a, R>) -> Recalled<'a, R>,
 }
 
 /// The answer of the cache.
@@ -118,14 +140,20 @@ pub(super) type Recalling<'a, R> = Pin<Box<dyn Future<Output = Result<R, Ended<'
 
 /// The codec of a function's return value. `hold`: see [`Hold`].
 #[inline]
-pub fn codec<'a, R, K: ReturnKind<R>, H: Hold<'a, R>>(_output: Output<R>, _kind: K, _hold: H) -> Codec<'a, R>
+pub fn codec<'a, R, K: ReturnKind<R>, H: Hold<'a, R>, Inside>(
+    _output: Output<R>,
+    _kind: K,
+    _hold: H,
+    _function: CachedFunction<Inside>,
+) -> Codec<'a, R>
 where
     K::Value: Cacheable + 'a,
 {
     Codec(&CodecFunctions {
-        keep: |core, call, ttl, result| {
+        function: CacheSite::function::<Inside>,
+        keep: |core, caller, key, ttl, result| {
             if let Some(value) = K::cacheable(result) {
-                core.cache().keep(call.caller(core), call.key.clone(), ttl, value);
+                core.cache().keep(caller, key, ttl, value);
             }
         },
         recall: recalled::<R, K, H>,
@@ -141,6 +169,10 @@ impl<R> Clone for Codec<'_, R> {
 impl<R> Copy for Codec<'_, R> {}
 
 impl<'a, R> Codec<'a, R> {
+    fn caller<'c>(self, core: &'c Core, site: &'static CacheSite) -> Caller<'c> {
+        Caller { breaker: core.name(), function: (self.0.function)(site) }
+    }
+
     /// The cached result in place of a failure or a rejection.
     pub(super) fn recall(
         self,
@@ -149,19 +181,32 @@ impl<'a, R> Codec<'a, R> {
         ended: Ended<'a, R>,
     ) -> Recalled<'a, R> {
         match (key, breaker.cache_ttl()) {
-            (Some(key), Some(ttl)) => (self.0.recall)(breaker.core(), key, ttl, ended),
+            (Some(CallKey { site, key }), Some(ttl)) => {
+                let core = breaker.core();
+                (self.0.recall)(core, self.caller(core, site), key, ttl, ended)
+            }
             _ => Recalled::Nothing(ended),
         }
     }
 }
 
-/// Caches a success, unless the cached result is fresh.
-#[cfg_attr(not(debug_assertions), inline)]
-pub(super) fn keep_success<R>(breaker: &SiteBreaker, key: Option<&CallKey>, codec: Codec<'_, R>, result: &R) {
-    if let Some(call) = key
-        && !breaker.core().cache().is_fresh(&call.key)
-    {
-        keep(breaker, call, codec, result);
+/// Caches a success, unless the cached result is fresh. The result is passed by value, because one to which a
+/// reference exists would have to be in memory even where it is not kept.
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(super) fn keep_success<R>(
+    breaker: &SiteBreaker,
+    key: Option<&CallKey>,
+    codec: Codec<'_, R>,
+    result: ManuallyDrop<R>,
+) -> ManuallyDrop<R> {
+    match key {
+        Some(call) if !breaker.core().cache().is_fresh(&call.key) => {
+            let kept = result;
+            keep(breaker, call, codec, &kept);
+            kept
+        }
+        _ => result,
     }
 }
 
@@ -169,7 +214,8 @@ pub(super) fn keep_success<R>(breaker: &SiteBreaker, key: Option<&CallKey>, code
 #[inline(never)]
 fn keep<R>(breaker: &SiteBreaker, call: &CallKey, codec: Codec<'_, R>, result: &R) {
     if let Some(ttl) = breaker.cache_ttl() {
-        (codec.0.keep)(breaker.core(), call, ttl, result);
+        let core = breaker.core();
+        (codec.0.keep)(core, codec.caller(core, call.site), call.key.clone(), ttl, result);
     }
 }
 
@@ -182,8 +228,11 @@ pub fn cache_success<R>(
     verdict: Verdict,
     result: &R,
 ) {
-    if verdict == Verdict::Success {
-        keep_success(breaker, key.as_ref(), codec, result);
+    if verdict == Verdict::Success
+        && let Some(call) = key
+        && !breaker.core().cache().is_fresh(&call.key)
+    {
+        keep(breaker, call, codec, result);
     }
 }
 
@@ -199,15 +248,15 @@ pub fn recall<'a, R>(
 
 fn recalled<'a, R, K: ReturnKind<R>, H: Hold<'a, R>>(
     core: &'a Core,
-    call: CallKey,
+    caller: Caller<'a>,
+    key: CacheKey,
     ttl: Duration,
     ended: Ended<'a, R>,
 ) -> Recalled<'a, R>
 where
     K::Value: Cacheable + 'a,
 {
-    let caller = call.caller(core);
-    let store = match core.cache().recall_here(caller, &call.key, ttl) {
+    let store = match core.cache().recall_here(caller, &key, ttl) {
         Here::Found(value) => {
             core.answered_from_cache();
             return Recalled::Value(K::restore(value));
@@ -220,7 +269,7 @@ where
         Ok(held) => held,
         Err(ended) => return Recalled::Nothing(ended),
     };
-    let recalling = core.cache().recall_shared(caller, call.key.with_store(store), ttl);
+    let recalling = core.cache().recall_shared(caller, key.with_store(store), ttl);
     Recalled::InStore(Box::pin(async move {
         match recalling.await {
             Some(value) => {

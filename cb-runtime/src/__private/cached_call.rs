@@ -4,16 +4,19 @@
 use std::future::Future;
 use std::mem::{self, ManuallyDrop};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
 use super::cached::{CallKey, Codec, Recalled, Recalling, keep_success};
-use super::guarded::{Awaits, Stopped, admit, keep};
+use super::guarded::admit;
 use super::return_kind::{Ended, ReturnKind};
+use crate::breaker::gate::GateWord;
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breakers::SiteBreaker;
+use crate::call::{Awaited, suspend};
 
 pin_project! {
     /// The future of [`call_cached`].
@@ -25,29 +28,24 @@ pin_project! {
         key: Option<CallKey>,
         watch: Stopwatch,
         // Before the permit, so that it is dropped before the outcome is recorded. `None`: the call is
-        // rejected, or has timed out.
+        // rejected and the fallback has the arguments, or the call has timed out.
         #[pin]
         body: Option<F>,
         // Void until the call is admitted, and after its end.
         permit: CallPermit<'a>,
-        step: Step<'a, R>,
+        // Void unless the call is rejected at once.
+        rejected: GateWord,
+        awaited: Option<Arc<Awaited<'a>>>,
+        // In an `Arc` for the reason given at `Awaited`. The mutex is never locked: with it, the `Arc` can be
+        // sent to another thread.
+        recalling: Option<Arc<Mutex<Recalling<'a, R>>>>,
     }
-}
-
-/// What a call is at.
-enum Step<'a, R> {
-    /// It is to be made, or is being made.
-    Call(Awaits<'a>),
-    /// It has been rejected.
-    Rejected(Rejection<'a>),
-    /// It has failed or has been rejected, and the store is asked for the cached result.
-    Recall(Recalling<'a, R>),
 }
 
 /// The result, or the end of a call in whose place there is no cached result.
 type Answer<'a, R> = Result<ManuallyDrop<R>, Ended<'a, R>>;
 
-/// The guarded call, and the cached result if it does not succeed. `body` is not needed if the call is
+/// The guarded call, and the cached result if it does not succeed. `body` may be `None` if the call is
 /// rejected.
 #[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "a call would copy the body"))]
 #[cfg_attr(not(debug_assertions), inline(always))]
@@ -61,9 +59,8 @@ pub fn call_cached<'a, F: Future, K: ReturnKind<F::Output>>(
 ) -> CachedCall<'a, F, F::Output, K> {
     let permit = asked.permit_or_void();
     let watch = permit.stopwatch();
-    let step =
-        if asked.is_rejected() { Step::Rejected(asked.rejection()) } else { Step::Call(Awaits::Nothing) };
-    CachedCall { kind, breaker, codec, key, watch, body, permit, step }
+    let rejected = asked.rejected_or_void();
+    CachedCall { kind, breaker, codec, key, watch, body, permit, rejected, awaited: None, recalling: None }
 }
 
 impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F, R, K> {
@@ -76,13 +73,16 @@ impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let (breaker, codec) = (*this.breaker, *this.codec);
         if this.permit.is_void()
             && let Some(answer) = ready!(without_permit(
                 this.permit,
                 this.watch,
-                this.step,
-                this.breaker,
-                *this.codec,
+                *this.rejected,
+                this.awaited,
+                this.recalling,
+                breaker,
+                codec,
                 this.key,
                 cx
             ))
@@ -99,17 +99,18 @@ impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F
                 this.permit.end_in_place(*this.watch, is_error);
                 if is_error {
                     let ended = Ended::Failed(ManuallyDrop::into_inner(value));
-                    return recall(this.step, this.breaker, *this.codec, this.key, ended, cx);
+                    return recall(this.recalling, breaker, codec, this.key, ended, cx);
                 }
-                keep_success(this.breaker, this.key.as_ref(), *this.codec, &value);
-                Poll::Ready(Ok(value))
+                Poll::Ready(Ok(keep_success(breaker, this.key.as_ref(), codec, value)))
             }
             Poll::Pending => {
                 mem::forget(panicking);
-                let stopped = ready!(keep_call(this.breaker, this.permit, this.watch, this.step, cx));
+                let timeout = *breaker.call_timeout();
+                let deadline = ready!(suspend(this.permit, timeout, this.watch, this.awaited, cx));
                 // Before the failure is recorded.
                 this.body.set(None);
-                recall(this.step, this.breaker, *this.codec, this.key, stopped.into_ended(), cx)
+                let ended = Ended::TimedOut(deadline.timed_out(this.permit.take()));
+                recall(this.recalling, breaker, codec, this.key, ended, cx)
             }
         }
     }
@@ -118,47 +119,38 @@ impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F
 /// Waits for the permit, or for the store's cached result. Ready with an answer, if the call is not made.
 #[cold]
 #[inline(never)]
+#[expect(clippy::too_many_arguments, reason = "the parts of a pinned future")]
 fn without_permit<'a, R>(
     permit: &mut CallPermit<'a>,
     watch: &mut Stopwatch,
-    step: &mut Step<'a, R>,
+    rejected: GateWord,
+    awaited: &mut Option<Arc<Awaited<'a>>>,
+    recalling: &mut Option<Arc<Mutex<Recalling<'a, R>>>>,
     breaker: &'a SiteBreaker,
     codec: Codec<'a, R>,
     key: &mut Option<CallKey>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Answer<'a, R>>> {
-    let rejection = match step {
-        Step::Recall(later) => {
-            return later.as_mut().poll(cx).map(|answer| Some(answer.map(ManuallyDrop::new)));
-        }
-        Step::Rejected(rejection) => *rejection,
-        Step::Call(awaits) => match ready!(admit(permit, watch, awaits, cx)) {
+    // Both succeed: nothing else has the `Arc`, and the mutex is never locked.
+    if let Some(Ok(later)) = recalling.as_mut().and_then(Arc::get_mut).map(Mutex::get_mut) {
+        return later.as_mut().poll(cx).map(|answer| Some(answer.map(ManuallyDrop::new)));
+    }
+    let rejection = if rejected == GateWord::VOID {
+        match ready!(admit(permit, watch, awaited, cx)) {
             None => return Poll::Ready(None),
             Some(rejection) => rejection,
-        },
+        }
+    } else {
+        Rejection::new(permit.core(), rejected)
     };
-    recall(step, breaker, codec, key, Ended::Rejected(rejection), cx).map(Some)
-}
-
-/// Keeps a call that is being made until it is polled again, unless it has timed out.
-#[cold]
-#[inline(never)]
-fn keep_call<'a, R>(
-    breaker: &SiteBreaker,
-    permit: &mut CallPermit<'a>,
-    watch: &mut Stopwatch,
-    step: &mut Step<'a, R>,
-    cx: &mut Context<'_>,
-) -> Poll<Stopped<'a>> {
-    let Step::Call(awaits) = step else { unreachable!("a call with a permit is being made") };
-    keep(breaker, permit, watch, awaits, cx)
+    recall(recalling, breaker, codec, key, Ended::Rejected(rejection), cx).map(Some)
 }
 
 /// The cached result in place of a failure or a rejection.
 #[cold]
 #[inline(never)]
 fn recall<'a, R>(
-    step: &mut Step<'a, R>,
+    recalling: &mut Option<Arc<Mutex<Recalling<'a, R>>>>,
     breaker: &'a SiteBreaker,
     codec: Codec<'a, R>,
     key: &mut Option<CallKey>,
@@ -170,7 +162,7 @@ fn recall<'a, R>(
         Recalled::Nothing(ended) => Poll::Ready(Err(ended)),
         Recalled::InStore(mut later) => {
             let polled = later.as_mut().poll(cx);
-            *step = Step::Recall(later);
+            *recalling = Some(Arc::new(Mutex::new(later)));
             polled.map(|answer| answer.map(ManuallyDrop::new))
         }
     }

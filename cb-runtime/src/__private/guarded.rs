@@ -13,7 +13,7 @@ use super::return_kind::{Ended, Output, ReturnKind};
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breakers::SiteBreaker;
-use crate::call::{Admit, CallDeadline, suspend, wait};
+use crate::call::{Awaited, suspend, wait};
 use crate::error::BreakerError;
 
 pin_project! {
@@ -33,15 +33,8 @@ pin_project! {
         body: F,
         // Void until the call is admitted, and after its end.
         permit: CallPermit<'a>,
-        awaits: Awaits<'a>,
+        awaited: Option<Arc<Awaited<'a>>>,
     }
-}
-
-/// What a suspended call waits for besides its body.
-pub(super) enum Awaits<'a> {
-    Nothing,
-    Permit(Admit<'a>),
-    Deadline(Arc<CallDeadline>),
 }
 
 /// Why there is no result.
@@ -49,7 +42,7 @@ pub enum Stopped<'a> {
     /// The call was not made.
     Rejected(Rejection<'a>),
     /// The call took too long and has been dropped.
-    TimedOut(CallPermit<'a>, Arc<CallDeadline>),
+    TimedOut(CallPermit<'a>, Arc<Awaited<'a>>),
 }
 
 /// Whether the call must not be made.
@@ -84,7 +77,7 @@ pub fn call<'a, F: Future, K: ReturnKind<F::Output>>(
 ) -> Guarded<'a, F, K> {
     let permit = asked.permit_or_void();
     let watch = permit.stopwatch();
-    Guarded { kind, breaker, watch, body, permit, awaits: Awaits::Nothing }
+    Guarded { kind, breaker, watch, body, permit, awaited: None }
 }
 
 /// What the annotated function returns without a result.
@@ -117,7 +110,7 @@ impl<'a> Stopped<'a> {
     pub(super) fn into_ended<R>(self) -> Ended<'a, R> {
         match self {
             Stopped::Rejected(rejection) => Ended::Rejected(rejection),
-            Stopped::TimedOut(permit, deadline) => Ended::TimedOut(deadline.timed_out(permit)),
+            Stopped::TimedOut(permit, awaited) => Ended::TimedOut(awaited.timed_out(permit)),
         }
     }
 }
@@ -127,7 +120,7 @@ impl Stopped<'_> {
     fn into_error(self) -> BreakerError {
         match self {
             Stopped::Rejected(rejection) => rejection.into_error(),
-            Stopped::TimedOut(permit, deadline) => deadline.timed_out(permit),
+            Stopped::TimedOut(permit, awaited) => awaited.timed_out(permit),
         }
     }
 }
@@ -143,7 +136,7 @@ impl<'a, F: Future, K: ReturnKind<F::Output>> Future for Guarded<'a, F, K> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if this.permit.is_void()
-            && let Some(rejection) = ready!(admit(this.permit, this.watch, this.awaits, cx))
+            && let Some(rejection) = ready!(admit(this.permit, this.watch, this.awaited, cx))
         {
             return Poll::Ready(Err(Stopped::Rejected(rejection)));
         }
@@ -158,8 +151,10 @@ impl<'a, F: Future, K: ReturnKind<F::Output>> Future for Guarded<'a, F, K> {
             }
             Poll::Pending => {
                 mem::forget(panicking);
-                match keep(this.breaker, this.permit, this.watch, this.awaits, cx) {
-                    Poll::Ready(stopped) => Poll::Ready(Err(stopped)),
+                match suspend(this.permit, *this.breaker.call_timeout(), this.watch, this.awaited, cx) {
+                    Poll::Ready(deadline) => {
+                        Poll::Ready(Err(Stopped::TimedOut(this.permit.take(), deadline)))
+                    }
                     Poll::Pending => Poll::Pending,
                 }
             }
@@ -173,15 +168,15 @@ impl<'a, F: Future, K: ReturnKind<F::Output>> Future for Guarded<'a, F, K> {
 pub(super) fn admit<'a>(
     permit: &mut CallPermit<'a>,
     watch: &mut Stopwatch,
-    awaits: &mut Awaits<'a>,
+    awaited: &mut Option<Arc<Awaited<'a>>>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Rejection<'a>>> {
-    if let Awaits::Nothing = awaits {
-        *awaits = Awaits::Permit(wait(Asked::unanswered(permit.core())));
-    }
-    let Awaits::Permit(admission) = awaits else { unreachable!("a call with a deadline has a permit") };
+    let admission = || Arc::new(Awaited::Permit(wait(Asked::unanswered(permit.core()))));
+    let Some(Awaited::Permit(admission)) = Arc::get_mut(awaited.get_or_insert_with(admission)) else {
+        unreachable!("a call with a deadline has a permit")
+    };
     let asked = ready!(Pin::new(admission).poll(cx));
-    *awaits = Awaits::Nothing;
+    *awaited = None;
     Poll::Ready(match asked.admitted() {
         Ok(admitted) => {
             *watch = admitted.stopwatch();
@@ -190,25 +185,4 @@ pub(super) fn admit<'a>(
         }
         Err(rejection) => Some(rejection),
     })
-}
-
-/// Keeps the call until it is polled again, unless it has timed out.
-#[cold]
-#[inline(never)]
-pub(super) fn keep<'a>(
-    breaker: &SiteBreaker,
-    permit: &mut CallPermit<'a>,
-    watch: &mut Stopwatch,
-    awaits: &mut Awaits<'a>,
-    cx: &mut Context<'_>,
-) -> Poll<Stopped<'a>> {
-    let mut deadline = match mem::replace(awaits, Awaits::Nothing) {
-        Awaits::Deadline(deadline) => Some(deadline),
-        Awaits::Nothing | Awaits::Permit(_) => None,
-    };
-    let polled = suspend(permit, *breaker.call_timeout(), watch, &mut deadline, cx);
-    if let Some(deadline) = deadline {
-        *awaits = Awaits::Deadline(deadline);
-    }
-    polled.map(|deadline| Stopped::TimedOut(permit.take(), deadline))
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::return_kind::{Ended, Output};
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::breakers::SiteBreaker;
-use crate::call::{self, Admit, CallDeadline, Judge, Run, Verdict};
+use crate::call::{self, Admit, Awaited, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
 use crate::name;
 use crate::registry::Registry;
@@ -236,7 +236,7 @@ pub fn end_never<R>(permit: CallPermit<'_>, judge: impl Judge<R>, value: Manuall
 pub fn time_out<'a, R>(
     _output: Output<R>,
     permit: CallPermit<'_>,
-    deadline: Arc<CallDeadline>,
+    deadline: Arc<Awaited<'_>>,
 ) -> Ended<'a, R> {
     Ended::TimedOut(deadline.timed_out(permit))
 }

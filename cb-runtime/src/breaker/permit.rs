@@ -85,6 +85,12 @@ impl<'a> Asked<'a> {
         CallPermit { core: self.core, word }
     }
 
+    /// The word of a rejection, if the call is rejected, else a void one.
+    #[inline]
+    pub(crate) fn rejected_or_void(self) -> GateWord {
+        if self.is_rejected() { self.word } else { GateWord::VOID }
+    }
+
     /// The rejection of a call that is rejected.
     #[inline]
     pub(crate) fn rejection(self) -> Rejection<'a> {
