@@ -94,10 +94,22 @@ pub fn key_of<Inside>(
     function: CachedFunction<Inside>,
     key: &mut Key,
 ) -> Option<CallKey> {
+    key_in(breaker, function.site, FunctionId::of::<Inside>(), CacheSite::function::<Inside>, key)
+}
+
+/// The part of [`key_of`] that is compiled once for all functions, where nothing is inlined.
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "a call would copy the key"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
+fn key_in(
+    breaker: &SiteBreaker,
+    site: &'static CacheSite,
+    id: FunctionId,
+    function: fn(&'static CacheSite) -> &'static Function,
+    key: &mut Key,
+) -> Option<CallKey> {
     let arguments = key.0.as_ref()?;
     let core = breaker.core();
-    let site = function.site;
-    let of_function = (FunctionId::of::<Inside>(), || site.function::<Inside>());
+    let of_function = (id, || function(site));
     let Some(made) = core.cache().key(core.name(), core.cache_scope(), of_function, arguments) else {
         without_key(key);
         return None;
@@ -151,11 +163,7 @@ where
 {
     Codec(&CodecFunctions {
         function: CacheSite::function::<Inside>,
-        keep: |core, caller, key, ttl, result| {
-            if let Some(value) = K::cacheable(result) {
-                core.cache().keep(caller, key, ttl, value);
-            }
-        },
+        keep: kept::<R, K>,
         recall: recalled::<R, K, H>,
     })
 }
@@ -244,6 +252,15 @@ pub fn recall<'a, R>(
     ended: Ended<'a, R>,
 ) -> Recalled<'a, R> {
     codec.recall(breaker, key, ended)
+}
+
+fn kept<R, K: ReturnKind<R>>(core: &Core, caller: Caller<'_>, key: CacheKey, ttl: Duration, result: &R)
+where
+    K::Value: Cacheable,
+{
+    if let Some(value) = K::cacheable(result) {
+        core.cache().keep(caller, key, ttl, value);
+    }
 }
 
 fn recalled<'a, R, K: ReturnKind<R>, H: Hold<'a, R>>(
