@@ -135,7 +135,7 @@ impl StateMachine {
         let hashed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let phase = self.instance.bytes().fold(0, hashed);
         let at = now.0.saturating_sub(now.0.wrapping_add(phase) % period);
-        Moment(at).max(doubled(COMPARED_FOR - COMPARISON))
+        Moment(at).max(doubled(COMPARED_FOR / 2))
     }
 
     /// Half of a limit has been reached, by the fleet's counts or by this instance's own.
