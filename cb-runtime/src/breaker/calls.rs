@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Core;
 use super::counters::Outcome;
 use super::gate::{Closed, GateWord};
-use super::machine::{CallResult, ProbeAdmission};
+use super::machine::{CallResult, Now, ProbeAdmission};
 use super::permit::{Admission, Asked, AtGate, CallPermit, Rejection, Waiting};
 use super::ramp::Ramped;
+use super::{Core, Inner};
 use crate::clock::{Moment, micros};
 use crate::error::{BreakerError, RefusalKind};
 use crate::snapshot::State;
@@ -239,6 +239,14 @@ impl Core {
             Outcome::Failure if word.was_slow() => Outcome::SlowFailure,
             other => other,
         };
+        // An unchanged word has no lease and no notes, and there is credit only while closed.
+        if outcome == Outcome::Failure
+            && open_for.is_none()
+            && self.gate.is_unchanged(word)
+            && self.credit.spend(&self.counters, &self.context)
+        {
+            return self.counters.add(Outcome::Failure);
+        }
         let lease = word.lease();
         let plain = matches!(outcome, Outcome::Success | Outcome::Ignored | Outcome::Cancelled);
         if plain && lease.is_none() {
@@ -255,7 +263,7 @@ impl Core {
         }
         let slow = matches!(outcome, Outcome::SlowSuccess | Outcome::SlowFailure);
         let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
-        self.transact(|inner, now| {
+        let record = |inner: &mut Inner, now: Now| {
             if failed {
                 self.last_failure.store(now.at.0, Ordering::Relaxed);
             }
@@ -270,13 +278,28 @@ impl Core {
                     None => CallResult::SlowSuccess,
                 };
                 inner.machine.record_call(result, now);
+                self.grant_credit(inner, now);
                 true
             } else {
                 false
             };
             let late = !counts && outcome != Outcome::Cancelled;
             self.counters.add(if late { Outcome::Late } else { outcome });
-        });
+        };
+        if outcome == Outcome::Failure && lease.is_none() && open_for.is_none() {
+            self.transact_failure(record);
+        } else {
+            self.transact(record);
+        }
+    }
+
+    /// After a call has been judged.
+    fn grant_credit(&self, inner: &mut Inner, now: Now) {
+        let Inner { machine, granted, .. } = inner;
+        match machine.headroom(now) {
+            Some(headroom) => self.credit.grant(granted, headroom, &self.counters, &self.context, now),
+            None => self.credit.take_back(granted),
+        }
     }
 
     pub(crate) fn limit_probe(&self, lease: LeaseId, limit: Duration) {

@@ -3,7 +3,7 @@
 //! Successes carry no time, because reading a clock would cost more than the rest of a call. Only the first
 //! success that a thread counts after a drain notes its time. The time of a single success is therefore
 //! exact, and of several, a lower bound of the latest one's time is known. Where no rule looks at failures in
-//! a row, which a success ends, a coarse clock's time serves as the lower bound: each failure drains.
+//! a row, which a success ends, a coarse clock's time serves as the lower bound: each judged failure drains.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -136,6 +136,12 @@ fn take_number() -> usize {
     NUMBER.get()
 }
 
+/// This thread's number; beyond all lines if it has none.
+#[inline]
+pub(super) fn thread_number() -> usize {
+    NUMBER.get()
+}
+
 impl ShardedCounter {
     pub(crate) fn new(notes_exactly: bool) -> Self {
         // Phases apart, so that threads do not admit their first call after a recovery at the same time.
@@ -249,6 +255,17 @@ impl ShardedCounter {
             None => self.shared.shares.fetch_add(share, Ordering::Relaxed),
         };
         before / ONE != before.wrapping_add(share) / ONE
+    }
+
+    /// The number of threads with a line of their own.
+    pub(super) fn threads(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The successes in the line of this number, which exists.
+    #[inline]
+    pub(super) fn successes_of(&self, number: usize) -> u64 {
+        self.lines[number].counts[Outcome::Success as usize].load(Ordering::Relaxed)
     }
 
     fn all(&self) -> impl Iterator<Item = &Line> {

@@ -1,14 +1,15 @@
 //! One name's guard: the shell around the state machine.
 //!
 //! Reading order: `handle` (what users hold), `calls` (admission and outcome of a call) with `gate` (the word
-//! that a call reads), `permit` (what it holds) and `counters` (where it counts). Then what happens off the
-//! fast path: [`transact`](Core::transact), the one door to the lock, `exchange` and `health` (what the
-//! coordinator does with a breaker), and `machine`, which makes all decisions and has no clock, no atomics
-//! and no I/O.
+//! that a call reads), `permit` (what it holds), `counters` (where it counts) and `credit` (failures that
+//! need not be judged). Then what happens off the fast path: [`transact`](Core::transact), the one door to
+//! the lock, `exchange` and `health` (what the coordinator does with a breaker), and `machine`, which makes
+//! all decisions and has no clock, no atomics and no I/O.
 
 mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
+mod credit;
 mod exchange;
 mod figures;
 pub(crate) mod gate;
@@ -49,6 +50,7 @@ use crate::strategy::Calls;
 use crate::sync::lock;
 use context::RegistryContext;
 use counters::{Outcome, ShardedCounter};
+use credit::{FailureCredit, Granted};
 use gate::{Closed, Gate};
 use machine::state::DatedRecord;
 use machine::{OverrideId, StateMachine};
@@ -84,6 +86,7 @@ pub(crate) struct Core {
     opened_at: AtomicU64,
     last_failure: AtomicU64,
     counters: ShardedCounter,
+    credit: FailureCredit,
     /// How long calls took, if the registry measures them: until they are published.
     #[cfg(feature = "metrics")]
     durations: Option<Mutex<Histogram>>,
@@ -117,6 +120,7 @@ pub(crate) struct Core {
 /// What the slow paths work on, behind the breaker's one lock. [`Core::transact`] takes it.
 struct Inner {
     machine: StateMachine,
+    granted: Granted,
     /// The machine's generation that the gate shows.
     published: u64,
     /// The settings of the attribute, or of the call that registered the breaker.
@@ -212,6 +216,7 @@ impl Core {
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
             counters: ShardedCounter::new(looks_at_streaks(machine.settings())),
+            credit: FailureCredit::default(),
             #[cfg(feature = "metrics")]
             durations: context.measures_calls.then(Mutex::default),
             context,
@@ -229,6 +234,7 @@ impl Core {
             inner: Mutex::new(Inner {
                 published: machine.generation(),
                 machine,
+                granted: Granted::default(),
                 given,
                 given_at: None,
                 line,

@@ -1,5 +1,6 @@
 //! Breakers of several instances on one memory store, whose exchanges the test makes by hand.
 
+mod credit;
 mod exchange;
 mod health;
 mod order;

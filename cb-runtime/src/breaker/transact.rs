@@ -37,6 +37,15 @@ impl Core {
 
     /// As [`transact`](Self::transact); also returns the gate's word as it was before the lock was released.
     pub(super) fn transact_at_gate<T>(&self, act: impl FnOnce(&mut Inner, Now) -> T) -> (T, GateWord) {
+        self.transact_for(false, act)
+    }
+
+    /// As [`transact`](Self::transact), to record a failure, which leaves other threads' credit valid.
+    pub(super) fn transact_failure(&self, act: impl FnOnce(&mut Inner, Now)) {
+        self.transact_for(true, act);
+    }
+
+    fn transact_for<T>(&self, failure: bool, act: impl FnOnce(&mut Inner, Now) -> T) -> (T, GateWord) {
         let mut inner = lock(&self.inner);
         let at = self.context.clock.now();
         let abandoned = self.context.is_abandoned(at);
@@ -53,7 +62,12 @@ impl Core {
         if abandoned {
             inner.machine.detach();
         }
-        inner.machine.absorb(self.counters.drain(), now);
+        let successes = self.counters.drain();
+        let unjudged = self.credit.collect(&mut inner.granted, failure, &self.counters, &self.context, now);
+        if unjudged.failures > 0 {
+            self.last_failure.fetch_max(unjudged.latest.0, Ordering::Relaxed);
+        }
+        inner.machine.absorb(successes, unjudged, now);
         if inner.published != inner.machine.generation() {
             // What `act` does may depend on the gate.
             self.publish(&mut inner, now.at);
@@ -89,6 +103,7 @@ impl Core {
         set(&self.next_check, machine.next_check().map_or(0, |next| next.0));
         if inner.published != machine.generation() {
             inner.published = machine.generation();
+            self.credit.take_back(&mut inner.granted);
             self.ramp.set(machine.ramp(now));
             // Last: a call that sees this state also sees what is stored above.
             self.gate.set(machine.state(), closed(machine, &self.context, now));

@@ -76,6 +76,14 @@ pub(crate) struct Effects {
     pub(crate) wake: Option<Wake>,
 }
 
+/// Failures that a closed breaker has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Headroom {
+    /// This many more failures certainly do not trip it, if nothing but calls happens to it.
+    pub(crate) failures: u64,
+    pub(crate) until: Moment,
+}
+
 /// How soon the coordinator is to exchange this breaker with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wake {
@@ -133,6 +141,8 @@ pub(crate) struct StateMachine {
     /// restored.
     answered: bool,
     notice: Notice,
+    /// By how many failures the latest judgement missed a trip; see [`Headroom`].
+    headroom: u64,
     /// A report is not enough: the store or this instance needs an exchange.
     exchange_next: bool,
     /// The highest epoch whose event was sent to subscribers.
@@ -171,6 +181,7 @@ impl StateMachine {
             received_at: None,
             answered: false,
             notice: Notice::default(),
+            headroom: 0,
             exchange_next: false,
             announced: 0,
             would_open: false,

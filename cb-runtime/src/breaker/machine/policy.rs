@@ -51,6 +51,44 @@ pub(crate) fn trip_alone(settings: &Settings, input: &TripInput) -> Option<Strin
     ))
 }
 
+/// How many more failures certainly do not trip a closed breaker with these counts, whatever number of
+/// successes comes with them. 0 where more than the rates of a time window decides.
+pub(crate) fn headroom(settings: &Settings, window: Counts) -> u64 {
+    let only_rates = matches!(settings.window, Some(WindowKind::Time(_)))
+        && settings.failure_threshold.is_none()
+        && settings.strategy.is_none()
+        && settings.min_failing_instances <= 1;
+    // More calls only lower the share of slow ones.
+    let calls = Calls::from(window);
+    let slow_limit = settings.slow.and_then(|slow| slow.rate);
+    if !only_rates || slow_limit.is_some_and(|limit| calls.slow_rate() >= limit) {
+        return 0;
+    }
+    settings.failure_rate.map_or(MOST_HEADROOM, |limit| failures_below(limit, calls, settings.minimum_calls))
+}
+
+/// Stands for no limit, or a distant one.
+const MOST_HEADROOM: u64 = 1 << 32;
+
+/// The largest number of further failures at which the rate is below its limit without further successes.
+/// Fewer calls than `minimum` are not judged.
+fn failures_below(limit: f64, calls: Calls, minimum: u64) -> u64 {
+    let trips = |more: u64| {
+        let failures = calls.failures + more;
+        let successes = (calls.total() + more).max(minimum).saturating_sub(failures);
+        Calls { successes, failures, slow: 0 }.failure_rate() >= limit
+    };
+    // Rounding makes it one too large or too small.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let about = {
+        let (failures, total) = (calls.failures as f64, calls.total() as f64);
+        let by_share = (limit * total - failures) / (1.0 - limit);
+        by_share.max(limit * minimum as f64 - failures) as u64
+    };
+    let largest = about.saturating_add(1).min(MOST_HEADROOM);
+    (largest.saturating_sub(3)..=largest).rev().find(|more| !trips(*more)).unwrap_or(0)
+}
+
 /// Whether the shares of these calls that have failed, or were slow, have reached half of a limit.
 pub(crate) fn nears_limit(settings: &Settings, window: Counts) -> bool {
     let calls = Calls::from(window);
@@ -393,6 +431,35 @@ mod tests {
             prop_assert!(matches!(judge_probes(&settings, counts(0, u64::from(needed))), ProbeVerdict::Reopen(_)));
             let open_for = open_for(&settings, attempt, roll);
             prop_assert!(open_for > Duration::ZERO && open_for <= Duration::from_secs(900));
+        }
+
+        /// As many failures as the headroom do not trip, however many successes come with them. One more
+        /// trips if none comes.
+        #[test]
+        fn headroom_ends_where_the_rate_trips(
+            rate in prop_oneof![4 => 0.01_f64..=1.0, 1 => Just(1.0)], minimum in 1_u32..200,
+            before in (0_u64..2000, 0_u64..2000), more in 0_u64..300, slow in 0_u64..50,
+        ) {
+            let config = BreakerConfig::default().failure_rate_threshold(rate).minimum_calls(minimum);
+            let slowly = config.clone().slow_call_duration(Duration::from_secs(1)).slow_call_rate_threshold(0.1);
+            let (config, slowly) = (settings(config), settings(slowly));
+            let (successes, failures) = before;
+            let trips = |settings: &Settings, successes, failures| {
+                let window = Counts { slow, ..counts(successes, failures) };
+                trip(settings, &TripInput { window, ..TripInput::default() }, 1).is_some()
+            };
+            let room = headroom(&config, counts(successes, failures));
+            if room > 0 {
+                prop_assert!(!trips(&config, successes + more, failures + room));
+            }
+            if room < MOST_HEADROOM {
+                let beyond = failures + room + 1;
+                prop_assert!(trips(&config, successes.max(u64::from(minimum).saturating_sub(beyond)), beyond));
+            }
+            let room = headroom(&slowly, Counts { slow, ..counts(successes, failures) });
+            if room > 0 {
+                prop_assert!(!trips(&slowly, successes + more, failures + room));
+            }
         }
 
         /// More failures in the place of successes never make a breaker that trips stay closed.

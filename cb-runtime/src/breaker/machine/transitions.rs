@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::policy::{self, ProbeVerdict, TripInput};
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
-use super::stats::Successes;
-use super::{Now, StateMachine, Wake};
+use super::stats::{Successes, Unjudged};
+use super::{Headroom, Now, PACE, StateMachine, Wake};
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{Counts, LeaseId, MAX_SPAN_US, Record};
@@ -45,7 +45,10 @@ impl StateMachine {
     /// Absorbs the successes of the breaker's counters, and counts overdue probes as failed. The latest
     /// success ended between the time that the counters have noted and now. The earliest possible time is
     /// used, so that the success never erases a later failure of another instance.
-    pub(crate) fn absorb(&mut self, successes: Successes, now: Now) {
+    pub(crate) fn absorb(&mut self, successes: Successes, unjudged: Unjudged, now: Now) {
+        if unjudged.failures > 0 {
+            self.absorb_unjudged(successes, unjudged, now);
+        }
         // Strictly increasing, so that a success and a failure of this instance keep their order.
         let earliest = Moment(self.absorbed_at.0 + 1);
         let at = now.at.max(Moment(earliest.0 + 1));
@@ -57,6 +60,35 @@ impl StateMachine {
         self.absorbed = successes.count;
         self.absorbed_at = at;
         self.expire_probes(now);
+    }
+
+    /// Absorbs failures that were not judged, and their threads' successes before them. They belong to the
+    /// bucket of the latest absorption: there is no headroom beyond it. The other successes may have come
+    /// after them, and are absorbed as of now.
+    fn absorb_unjudged(&mut self, successes: Successes, unjudged: Unjudged, now: Now) {
+        let earliest = Moment(self.absorbed_at.0 + 1);
+        let end = self.stats.end_of_bucket(self.absorbed_at).unwrap_or(now.at);
+        let at = unjudged.latest.min(Moment(end.0 - 1)).min(now.at).max(Moment(earliest.0 + 1));
+        let new = successes.count.wrapping_sub(self.absorbed);
+        let unjudged = Unjudged { successes: unjudged.successes.min(new), ..unjudged };
+        if self.counts_calls() {
+            let latest = successes.latest.unwrap_or(earliest).clamp(earliest, Moment(at.0 - 1));
+            self.stats.unjudged(unjudged, latest, at);
+            self.last_failure = Some(at);
+        }
+        self.absorbed = self.absorbed.wrapping_add(unjudged.successes);
+        self.absorbed_at = at;
+    }
+
+    /// The failures that need not be judged. There is none without the coordinator, which looks at the
+    /// breaker within its pace after a judged failure, and is not woken by the others.
+    pub(crate) fn headroom(&self, now: Now) -> Option<Headroom> {
+        let is_reviewed = now.store_up && self.local.is_none() && self.state() == State::Closed;
+        if self.headroom == 0 || !is_reviewed {
+            return None;
+        }
+        let until = self.stats.stays_until(now)?.min(now.at.after(PACE));
+        Some(Headroom { failures: self.headroom, until })
     }
 
     fn counts_calls(&self) -> bool {
@@ -199,7 +231,9 @@ impl StateMachine {
     pub(crate) fn judge(&mut self, now: Now) {
         match self.state() {
             State::Closed => {
-                if let Some((reason, input, isolated)) = self.verdict(now) {
+                let input = self.trip_input(now);
+                self.headroom = policy::headroom(&self.settings, input.window);
+                if let Some((reason, input, isolated)) = self.verdict(input, now) {
                     let quorum = self.settings.min_failing_instances;
                     let by_streak = policy::trips_by_streak(&self.settings, &input, quorum);
                     if !by_streak && !isolated && self.awaits_reports(now) {
@@ -233,8 +267,8 @@ impl StateMachine {
     /// call has requested it (`open_for`).
     pub(super) fn watch(&mut self, requested: Option<String>, now: Now) {
         let watching = self.state() == State::MetricsOnly;
-        let verdict = || self.verdict(now).filter(|_| watching).map(|(reason, ..)| reason);
-        let reason = requested.or_else(verdict);
+        let verdict = || self.verdict(self.trip_input(now), now).map(|(reason, ..)| reason);
+        let reason = requested.or_else(|| watching.then(verdict).flatten());
         let holds = self.would_open && now.at < self.would_open_until;
         let before = std::mem::replace(&mut self.would_open, holds || reason.is_some());
         if !before && reason.is_some() {
@@ -243,8 +277,7 @@ impl StateMachine {
     }
 
     /// The reason to open, if there is one, and the counts; `true` if only this instance is to open.
-    fn verdict(&self, now: Now) -> Option<(String, TripInput, bool)> {
-        let input = self.trip_input(now);
+    fn verdict(&self, input: TripInput, now: Now) -> Option<(String, TripInput, bool)> {
         // Without the store, the other instances' failures are unknown, and no quorum is needed.
         let quorum = if now.store_up { self.settings.min_failing_instances } else { 1 };
         if let Some(reason) = policy::trip(&self.settings, &input, quorum) {

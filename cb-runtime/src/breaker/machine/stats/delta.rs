@@ -65,11 +65,16 @@ impl Delta<Moment> {
     }
 
     pub(crate) fn failure(&mut self, slow: bool, now: Moment, shape: Shape) {
-        self.count(Counts { successes: 0, failures: 1, slow: u64::from(slow) }, now, shape);
-        self.calls.push(OutcomeKind { failed: true, slow }, 1);
+        self.failures(1, slow, now, shape);
+    }
+
+    /// Adds `n` failures, one or more.
+    pub(crate) fn failures(&mut self, n: u64, slow: bool, now: Moment, shape: Shape) {
+        self.count(Counts { successes: 0, failures: n, slow: if slow { n } else { 0 } }, now, shape);
+        self.calls.push(OutcomeKind { failed: true, slow }, n);
         match self.streak.failures.last_mut() {
-            Some((at, n)) if *at == now => *n += 1,
-            _ => self.streak.failures.push((now, 1)),
+            Some((at, sum)) if *at == now => *sum += n,
+            _ => self.streak.failures.push((now, n)),
         }
         self.streak.bound(MAX_STREAK);
     }

@@ -44,6 +44,23 @@ impl CallStats {
         input
     }
 
+    /// The time until which no outcome leaves the time window, and until which outcomes fall into the bucket
+    /// of `now`. `None`: there is no time window, or outcomes of a window before a reload count.
+    ///
+    /// A window is as long as ten buckets, less some µs. So outcomes that are counted here leave it when a
+    /// bucket of this instance ends, and those of the fleet when one of the store's does.
+    pub(crate) fn stays_until(&self, now: Now) -> Option<Moment> {
+        let time = self.time.as_ref().filter(|_| self.previous.is_empty())?;
+        let fleet = time.next_expiry(now.store_time()).map(|at| Moment(at.wrapping_sub(now.skew)));
+        [self.end_of_bucket(now.at), fleet].into_iter().flatten().min()
+    }
+
+    /// When the bucket of this instance's window ends that holds the outcomes of this time.
+    pub(crate) fn end_of_bucket(&self, at: Moment) -> Option<Moment> {
+        let width = self.time.as_ref()?.width();
+        Some(Moment((at.0 / width + 1) * width))
+    }
+
     /// The input from this instance's outcomes alone, if they are kept.
     pub(crate) fn own_trip_input(&self, now: Now, with_buckets: bool) -> Option<TripInput> {
         let own = self.own.as_ref()?;

@@ -23,6 +23,18 @@ pub(crate) struct Successes {
     pub(crate) latest: Option<Moment>,
 }
 
+/// Failures that were counted without being judged, because they could not trip the circuit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unjudged {
+    pub(crate) failures: u64,
+    /// The number of the latest of these failures that no success of their threads separates.
+    pub(crate) run: u64,
+    /// The successes of these failures' threads before the latest of them.
+    pub(crate) successes: u64,
+    /// The time of the latest of them.
+    pub(crate) latest: Moment,
+}
+
 /// The counts of an entry in flight, and the parts of the fleet's windows that it requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SentDelta {
@@ -145,6 +157,24 @@ impl CallStats {
 
     pub(super) fn failure(&mut self, slow: bool, now: Moment) {
         self.count(|delta, shape| delta.failure(slow, now, shape));
+    }
+
+    /// Failures that were not judged, the last `run` of them in a row, and the successes before those.
+    /// `latest`: see [`Delta::successes`].
+    pub(super) fn unjudged(&mut self, unjudged: Unjudged, latest: Moment, now: Moment) {
+        let Unjudged { failures, run, successes, .. } = unjudged;
+        let run = if successes > 0 { run.min(failures) } else { failures };
+        self.count(|delta, shape| {
+            if failures > run {
+                delta.failures(failures - run, false, now, shape);
+            }
+            if successes > 0 {
+                delta.successes(successes, latest, now, shape);
+            }
+            if run > 0 {
+                delta.failures(run, false, now, shape);
+            }
+        });
     }
 
     fn count(&mut self, count: impl Fn(&mut Delta<Moment>, Shape)) {

@@ -60,6 +60,10 @@ impl PreviousWindows {
         inside.fold(Counts::default(), |sum, (.., counts)| sum.plus(*counts))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.is_empty() && self.calls.is_empty()
+    }
+
     pub(super) fn buckets(&self) -> impl Iterator<Item = (Moment, Counts)> + '_ {
         self.buckets.iter().map(|(_, at, counts)| (*at, *counts))
     }

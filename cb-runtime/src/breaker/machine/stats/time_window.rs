@@ -76,6 +76,11 @@ impl TimeWindow {
         self.buckets.iter().filter(inside).map(|(index, counts)| (*index, *counts))
     }
 
+    /// The store's time at which the first of the window's buckets leaves it.
+    pub(crate) fn next_expiry(&self, now: u64) -> Option<u64> {
+        self.buckets(now).next().map(|(index, _)| (index + 1) * self.width + self.length)
+    }
+
     /// The sum of the window's counts at the store's time `now`.
     pub(crate) fn sum(&self, now: u64) -> Counts {
         self.buckets(now).fold(Counts::default(), |sum, (_, counts)| sum.plus(counts))
