@@ -23,7 +23,7 @@ const CONFIRMATION: Duration = Duration::from_secs(60);
 /// during a deploy, and a starting fleet does not exchange all the time.
 const COMPARISON: Duration = Duration::from_secs(1);
 /// Settings of this age are not new any more.
-const COMPARED_FOR: Duration = Duration::from_secs(32);
+const COMPARED_FOR: Duration = Duration::from_secs(64);
 /// After a failure, the fleet's streak is requested at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// It is not requested any more once the failure is this old.
