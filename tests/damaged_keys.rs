@@ -125,8 +125,9 @@ fn damage(redis: &RedisServer, key: &str, number: usize) -> Option<String> {
     let other_type = if kind == "hash" { &["RPUSH", key, "x"][..] } else { &["HSET", key, "x", "y"][..] };
     match number {
         0 => {
-            redis.cli(&["DEL", key]);
-            redis.cli(other_type);
+            // In one step: an instance may use the key at any moment.
+            let script = "redis.call('DEL', KEYS[1]) return redis.call(unpack(ARGV))";
+            redis.cli(&[&["EVAL", script, "1", key], other_type].concat());
             return Some(format!("{key} is no longer a {kind}"));
         }
         1 => {

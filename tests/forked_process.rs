@@ -1,9 +1,12 @@
-//! A forked process has none of its parent's threads, so nothing answers its requests for probes.
+//! A forked process has none of its parent's threads: nothing answers its requests for probes, and a registry
+//! of its own has threads of its own.
 //!
 //! The only test of its file: threads of others could hold a lock while this process forks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, exit};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cb_runtime::{Breaker, BreakerConfig, Registry, State, StoreStatus};
@@ -23,6 +26,21 @@ fn probe_in_child(breaker: &Breaker) {
     std::thread::sleep(Duration::from_millis(2));
     breaker.call_blocking(|| Ok::<_, String>(())).expect("this one finds the coordinator gone");
     assert_eq!(breaker.state(), State::Closed);
+}
+
+/// A registry that the child makes reaches the store, and its errors are reported.
+fn make_registries_in_child(redis: &str) {
+    let registry = Registry::builder().redis(redis).build().expect("a valid address");
+    wait_until(PATIENCE, "the store answers", || {
+        matches!(registry.store_status(), StoreStatus::Connected { .. })
+    });
+    let failed = Arc::new(AtomicBool::new(false));
+    let noted = failed.clone();
+    // Nothing listens on this port.
+    let builder = Registry::builder().redis("redis://127.0.0.1:1");
+    let unreachable = builder.on_error(move |_| noted.store(true, Ordering::Release)).build();
+    let _unreachable = unreachable.expect("a valid address");
+    wait_until(PATIENCE, "the error is reported", || failed.load(Ordering::Acquire));
 }
 
 #[test]
@@ -46,18 +64,21 @@ fn caller_in_a_forked_process_does_not_wait_for_ever() {
     std::thread::sleep(Duration::from_millis(200));
     let child = match fork().expect("a process can be forked") {
         Fork::Child => {
-            let result = catch_unwind(AssertUnwindSafe(|| probe_in_child(&breaker)));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                probe_in_child(&breaker);
+                make_registries_in_child(&redis.url());
+            }));
             // Unwinding further would lead into the parent's test harness.
             exit(i32::from(result.is_err()));
         }
         Fork::Parent(child) => child,
     };
-    let begun = Instant::now();
+    let (begun, longest) = (Instant::now(), 3 * PATIENCE);
     let status = loop {
         if let Some(status) = waitpid_nohang(child).expect("it is a child of this process") {
             break status;
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > longest {
             let _ = Command::new("kill").args(["-9", &child.to_string()]).status();
             panic!("the child still waits");
         }

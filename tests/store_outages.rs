@@ -292,7 +292,8 @@ fn instances_started_without_a_store_serve_and_join_later() {
     let redis = RedisServer::start();
     redis.stop();
     let begun = Instant::now();
-    let [a, b] = instances(&redis.url(), &threshold(3));
+    let [a, b] = [(); 2].map(|()| Instance::without_store(&redis.url()));
+    [&a, &b].iter().for_each(|instance| instance.create(NAME, threshold(3)));
     assert!(begun.elapsed() < PATIENCE, "starting took {:?}", begun.elapsed());
     undisturbed(&a.call(NAME, good(), 1000));
     a.fail(NAME, 1);
@@ -322,7 +323,7 @@ fn invalid_address_is_an_error_that_shows_a_valid_one() {
         "unix://",
     ];
     for url in urls {
-        let order = Request::Install { url: Some(url.into()), namespace: "tests".into() };
+        let order = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: false };
         let begun = Instant::now();
         let error = Instance::bare().try_ask::<String>(&order).expect_err(url);
         assert!(begun.elapsed() < PATIENCE, "{url}");
@@ -331,7 +332,7 @@ fn invalid_address_is_an_error_that_shows_a_valid_one() {
         assert!(error.contains("redis://"), "{url}: the error does not show a valid address: {error}");
         assert!(!error.contains("se:cret"), "{url}: the error contains the password: {error}");
     }
-    let order = Request::Install { url: None, namespace: String::new() };
+    let order = Request::Install { url: None, namespace: String::new(), connects: false };
     let error = Instance::bare().try_ask::<String>(&order).unwrap_err();
     assert!(error.contains("namespace"), "{error}");
 }
@@ -351,7 +352,9 @@ fn isolated_instance_opens_locally_and_adopts_the_fleets_state_when_healed() {
     within_t("A notices the loss", || a.look(NAME).local);
     // Meanwhile the calls of B and C succeed.
     let traffic = [&b, &c].map(|instance| instance.traffic(NAME, good(), Duration::from_millis(5)));
-    within_t("B and C have reported many calls", || b.fleet(NAME).successes > 100);
+    // For some seconds: an instance's estimate of the store's time may be off by its shortest round trip,
+    // which is long on a busy machine.
+    within_t("B and C have reported many calls", || b.fleet(NAME).successes > 1200);
 
     proxy.heal();
     let healed = Instant::now();

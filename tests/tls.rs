@@ -41,7 +41,8 @@ fn instance(url: &str) -> Instance {
 fn instance_with_roots(url: &str, authority: &Authority) -> Instance {
     let roots = authority.file().display().to_string();
     let instance = Instance::with_environment(&[("SSL_CERT_FILE", roots.as_str())]);
-    let _id: String = instance.ask(&Request::Install { url: Some(url.into()), namespace: "tests".into() });
+    let _id: String =
+        instance.ask(&Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: false });
     with_breaker(instance)
 }
 
@@ -195,7 +196,7 @@ fn tls_connection_to_a_plain_port_suggests_redis() {
 fn missing_certificate_file_is_an_install_error() {
     let instance = Instance::bare();
     let url = "rediss://:secret@localhost?cacert=/not/there.pem".to_owned();
-    let order = Request::Install { url: Some(url), namespace: "tests".into() };
+    let order = Request::Install { url: Some(url), namespace: "tests".into(), connects: false };
     let error = instance.try_ask::<String>(&order).expect_err("the file is missing");
     assert!(error.contains("cacert=/not/there.pem: No such file"), "{error}");
     assert!(!error.contains("secret"), "{error}");

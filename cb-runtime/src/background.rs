@@ -4,21 +4,20 @@
 //! blocks nor a callback can stop the exchange.
 
 use std::io;
-use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Handle};
 
+use crate::sync::PerProcess;
+
 /// The runtime of the coordinator thread, started by the first registry. It lives as long as the process.
 pub(crate) fn runtime() -> io::Result<&'static Handle> {
-    static HANDLE: OnceLock<Handle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
-        return Ok(handle);
-    }
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("cb-coordinator".into())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-    // If two threads get here concurrently, one of the new threads stays parked, which costs a stack.
-    Ok(HANDLE.get_or_init(|| handle))
+    static HANDLE: PerProcess<Handle> = PerProcess::new();
+    HANDLE.get_or_make(|| {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        std::thread::Builder::new()
+            .name("cb-coordinator".into())
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+        Ok(handle)
+    })
 }

@@ -317,35 +317,6 @@ pub trait Judge<R> {
     fn judge(self, value: &R) -> Verdict;
 }
 
-/// When the result of a call is classified.
-pub trait ClassificationTime<R>: Copy {
-    #[doc(hidden)]
-    fn classify(self, permit: &mut CallPermit<'_>, value: &R);
-}
-
-/// At once, while the body is polled, by a judge that does not panic. [`CallPermit::has_ended`] ends the
-/// permit.
-#[derive(Clone, Copy)]
-pub struct AtOnce<J>(pub(crate) J);
-
-impl<R, J: Judge<R> + Copy> ClassificationTime<R> for AtOnce<J> {
-    #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
-    #[inline(always)]
-    fn classify(self, permit: &mut CallPermit<'_>, value: &R) {
-        const { assert!(!J::MAY_PANIC, "the value would not be dropped") };
-        permit.record(outcome(self.0.judge(value)));
-    }
-}
-
-/// By [`end`], after the body has been dropped.
-#[derive(Clone, Copy)]
-pub struct Afterwards;
-
-impl<R> ClassificationTime<R> for Afterwards {
-    #[inline]
-    fn classify(self, _: &mut CallPermit<'_>, _: &R) {}
-}
-
 /// `Ok` is a success, `Err` a failure.
 #[derive(Clone, Copy)]
 struct ResultItself;
@@ -400,15 +371,11 @@ impl<'a> Future for Admit<'a> {
 }
 
 pin_project! {
-    /// The running body of a call. `Err`: the call has timed out.
-    ///
-    /// The main cost of a guarded call is to pass its result through memory: a load that overlaps a recent
-    /// store has to wait for it. Three things avoid that. The body is held by value. The result is classified
-    /// here, while it may still be in registers. It is returned as a `ManuallyDrop`, because the compiler
-    /// would keep a copy of a value that it may have to drop in a panic.
+    /// The running body of a call whose result is classified afterwards, by [`end`]. `Err`: the call has
+    /// timed out. The body is held by value, and its result is returned as a `ManuallyDrop`, for the reasons
+    /// given at [`Guarded`](crate::__private::Guarded).
     #[must_use = "futures do nothing unless polled"]
-    pub struct Run<'a, 'p, F, C> {
-        classify: C,
+    pub struct Run<'a, 'p, F> {
         permit: &'p mut CallPermit<'a>,
         given_timeout: &'p Option<Duration>,
         watch: Stopwatch,
@@ -437,17 +404,16 @@ impl CallDeadline {
 #[expect(clippy::ref_option, reason = "calls borrow it: two words would be copied into every future")]
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
-pub(crate) fn run<'a, 'p, F: Future, C: ClassificationTime<F::Output>>(
+pub(crate) fn run<'a, 'p, F: Future>(
     permit: &'p mut CallPermit<'a>,
     given_timeout: &'p Option<Duration>,
     body: F,
-    classify: C,
-) -> Run<'a, 'p, F, C> {
+) -> Run<'a, 'p, F> {
     let watch = permit.stopwatch();
-    Run { classify, permit, given_timeout, watch, deadline: None, body }
+    Run { permit, given_timeout, watch, deadline: None, body }
 }
 
-impl<F: Future, C: ClassificationTime<F::Output>> Future for Run<'_, '_, F, C> {
+impl<F: Future> Future for Run<'_, '_, F> {
     type Output = Result<ManuallyDrop<F::Output>, Arc<CallDeadline>>;
 
     #[expect(clippy::inline_always, reason = "a call would pass the value through memory")]
@@ -458,7 +424,6 @@ impl<F: Future, C: ClassificationTime<F::Output>> Future for Run<'_, '_, F, C> {
         if let Poll::Ready(value) = permit.guard(|| body.poll(cx)) {
             let value = ManuallyDrop::new(value);
             permit.took(*this.watch);
-            this.classify.classify(permit, &value);
             return Poll::Ready(Ok(value));
         }
         suspend(permit, **this.given_timeout, this.watch, this.deadline, cx).map(Err)

@@ -36,7 +36,7 @@ use tower_service::Service;
 
 use crate::breaker::Breaker;
 pub use crate::call::Verdict;
-use crate::call::{Afterwards, CallError, Judge, admitted, end, run};
+use crate::call::{CallError, Judge, admitted, end, run};
 
 /// The future of a guarded call.
 pub type CallFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, CallError<E>>> + Send>>;
@@ -136,7 +136,7 @@ where
                 Err(error) => CallError::Rejected(error),
                 Ok(mut permit) => {
                     let body = async move { inner.call(request).await };
-                    match run(&mut permit, breaker.given_call_timeout(), body, Afterwards).await {
+                    match run(&mut permit, breaker.given_call_timeout(), body).await {
                         Err(deadline) => CallError::TimedOut(deadline.timed_out(permit)),
                         Ok(result) => {
                             // The classifier may panic: the result is dropped then.

@@ -3,12 +3,13 @@
 mod common;
 
 use std::cell::Cell;
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cb_runtime::clock::{Clock, ManualClock};
-use cb_runtime::{CacheTier, Event, Registry, State, circuit_breaker};
-use common::Broken;
+use cb_runtime::{CacheTier, CallError, Event, Registry, State, circuit_breaker};
+use common::{Broken, bounded, outcomes, poll_once};
 use serde::{Deserialize, Serialize};
 
 thread_local!(static DOWN: Cell<bool> = const { Cell::new(false) });
@@ -83,6 +84,65 @@ async fn fallback_value_is_never_cached_and_cached_none_is_a_hit() {
     up(false);
     assert_eq!(find(1).await, Ok(None), "None is an answer");
     assert_eq!(find(2).await, Ok(Some(2)));
+}
+
+/// The ways in which a call can end without a result, or only after a while.
+#[derive(Clone, Copy, Serialize)]
+enum Ending {
+    AfterAWhile,
+    Never,
+    Panic,
+}
+
+#[tokio::test(start_paused = true)]
+async fn cached_call_records_each_way_in_which_it_can_end() {
+    struct Running(&'static AtomicU64);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    static RUNNING: AtomicU64 = AtomicU64::new(0);
+    static FAILURES: AtomicU64 = AtomicU64::new(0);
+
+    fn counted() -> u64 {
+        outcomes("endings").failure
+    }
+
+    #[circuit_breaker(
+        name = "endings", failure_threshold = 3, call_timeout = "1s", cache_ttl = 300, cache_key = id,
+        fallback = |_, _, reason: CallError<Broken>| {
+            // The failure has been recorded, and the body has been dropped before.
+            FAILURES.store(counted(), Ordering::Relaxed);
+            assert_eq!(RUNNING.load(Ordering::Relaxed), 0);
+            Ok(if reason.is_timeout() { "timed out" } else { "rejected" }.to_owned())
+        }
+    )]
+    async fn call(id: u64, ending: Ending) -> Result<String, Broken> {
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        let _running = Running(&RUNNING);
+        match ending {
+            Ending::AfterAWhile => tokio::task::yield_now().await,
+            Ending::Never => pending().await,
+            Ending::Panic => panic!("at the disco"),
+        }
+        Ok(format!("result {id}"))
+    }
+
+    assert_eq!(call(1, Ending::AfterAWhile).await.unwrap(), "result 1");
+    assert!(poll_once(call(1, Ending::Never)).is_pending());
+    let seen = outcomes("endings");
+    assert_eq!((seen.success, seen.failure, seen.cancelled), (1, 0, 1));
+
+    assert_eq!(bounded(call(1, Ending::Never)).await.unwrap(), "result 1", "cached, after the timeout");
+    assert_eq!(bounded(call(2, Ending::Never)).await.unwrap(), "timed out");
+    assert_eq!((FAILURES.load(Ordering::Relaxed), counted()), (2, 2));
+
+    assert!(tokio::spawn(call(1, Ending::Panic)).await.unwrap_err().is_panic());
+    assert_eq!(counted(), 3);
+    assert_eq!(call(1, Ending::AfterAWhile).await.unwrap(), "result 1", "cached, of a rejected call");
+    assert_eq!(call(2, Ending::AfterAWhile).await.unwrap(), "rejected");
+    assert_eq!(RUNNING.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

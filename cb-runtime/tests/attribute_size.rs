@@ -8,9 +8,10 @@ use std::mem::size_of_val;
 use cb_runtime::circuit_breaker;
 use common::Broken;
 
-/// A permit, a stopwatch, two pointers to the breaker and the body, a timer's, the breaker's own error, and
-/// the states in between.
-const SMALL: usize = 152;
+/// A permit, a stopwatch, a pointer to the breaker, what the call waits for, and the state.
+const SMALL: usize = 80;
+/// A pointer to the breaker, one to the functions that read and write a result, a key, and the state.
+const CACHED: usize = 120;
 
 macro_rules! sizes {
     ($test:ident($($arg:ident: $ty:ty = $value:expr),*) $plain:ident $guarded:ident
@@ -76,5 +77,11 @@ sizes! {
 sizes! {
     a_cache_costs_its_key(id: u64 = 1) plain_cache guarded_cache
     #[circuit_breaker(name = "size", cache_ttl = "1m")]
-    + SMALL + 64
+    + CACHED + 8
+}
+
+sizes! {
+    a_cache_and_a_fallback_cost_the_key_and_a_copy_of_the_arguments(id: u64 = 1) plain_both guarded_both
+    #[circuit_breaker(name = "size", cache_ttl = "1m", fallback = |_| Ok(1))]
+    + CACHED + 2 * 8
 }

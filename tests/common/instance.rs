@@ -42,11 +42,20 @@ impl Instance {
         Instance::in_namespace(url, "tests")
     }
 
+    /// Starts a process whose registry uses the Redis at `url`, which may be away.
+    #[track_caller]
+    pub fn without_store(url: &str) -> Instance {
+        let mut instance = Instance::bare();
+        let request = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: false };
+        instance.id = instance.ask(&request);
+        instance
+    }
+
     /// Starts a process whose registry uses the Redis at `url`, in `namespace`.
     #[track_caller]
     pub fn in_namespace(url: &str, namespace: &str) -> Instance {
         let mut instance = Instance::bare();
-        let request = Request::Install { url: Some(url.into()), namespace: namespace.into() };
+        let request = Request::Install { url: Some(url.into()), namespace: namespace.into(), connects: true };
         instance.id = instance.ask(&request);
         instance
     }
@@ -65,7 +74,7 @@ impl Instance {
     #[track_caller]
     pub fn on_node(url: &str, node: &str) -> Instance {
         let mut instance = Instance::with_environment(&[("CB_INSTANCE", node)]);
-        let request = Request::Install { url: Some(url.into()), namespace: "tests".into() };
+        let request = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: true };
         instance.id = instance.ask(&request);
         instance
     }

@@ -91,10 +91,12 @@ fn answer(value: impl Serialize) -> Answer {
 impl Instance {
     fn handle(&mut self, request: Request) -> Answer {
         match request {
-            Request::Install { url, namespace } => self.install(url, namespace, RegistryConfig::default()),
+            Request::Install { url, namespace, connects } => {
+                self.install(url, namespace, RegistryConfig::default(), connects)
+            }
             Request::InstallFrom { url, namespace, file } => {
                 let config = RegistryConfig::load(file).map_err(|error| error.to_string())?;
-                self.install(url, namespace, config)
+                self.install(url, namespace, config, false)
             }
             Request::Reload { file } => {
                 let config = RegistryConfig::load(file).map_err(|error| error.to_string())?;
@@ -174,13 +176,22 @@ impl Instance {
         }
     }
 
-    fn install(&mut self, url: Option<String>, namespace: String, config: RegistryConfig) -> Answer {
+    fn install(
+        &mut self,
+        url: Option<String>,
+        namespace: String,
+        config: RegistryConfig,
+        connects: bool,
+    ) -> Answer {
         let errors = self.errors.clone();
         let mut builder = Registry::builder().namespace(namespace).config(config).on_error(move |error| {
             errors.lock().unwrap_or_else(PoisonError::into_inner).push(error_report(error));
         });
         if let Some(url) = url {
             builder = builder.redis(url);
+        }
+        if connects {
+            builder = builder.connect_timeout(Duration::from_secs(60));
         }
         let registry = builder.install().map_err(|error| error.to_string())?;
         self.events = Some(registry.subscribe());

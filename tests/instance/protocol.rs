@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 /// value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Builds and installs the registry → `String`, the instance's id.
-    Install { url: Option<String>, namespace: String },
+    /// Builds and installs the registry → `String`, the instance's id. With `connects`, it waits until the
+    /// store answers, for a minute; otherwise it may begin without the store.
+    Install { url: Option<String>, namespace: String, connects: bool },
     /// Builds and installs the registry with the settings of a file and the environment → `String`, the
     /// instance's id.
     InstallFrom { url: Option<String>, namespace: String, file: PathBuf },

@@ -44,7 +44,7 @@ impl Guarded<'_> {
     /// Returns the body's result.
     pub(super) fn returned_value(&self) -> TokenStream {
         let return_ = self.return_at(Span::mixed_site());
-        let value = self.unwrapped();
+        let value = Self::unwrapped();
         quote_spanned!(Span::mixed_site()=> #return_ #value)
     }
 

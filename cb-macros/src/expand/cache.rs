@@ -14,8 +14,7 @@ use crate::validate::Cache;
 const CACHE_SITE: &str = "__CIRCUIT_BREAKER_CACHE";
 
 impl Guarded<'_> {
-    /// `let function` and `let key`: what tells this call's result from others, before the body takes the
-    /// arguments.
+    /// `let key`: what tells this call's result from others, before the body takes the arguments.
     pub(super) fn key(&self, cache: &Cache) -> TokenStream {
         let rt = runtime(Span::mixed_site());
         let version =
@@ -44,59 +43,50 @@ impl Guarded<'_> {
         };
         let (breaker, site) = (self.breaker_ref(), Ident::new(CACHE_SITE, Span::mixed_site()));
         quote_spanned! {Span::mixed_site()=>
-            let function = {
+            let key = {
                 static #site: #rt::CacheSite = #rt::CacheSite::new(
                     #rt::module_path!(),
                     #rt::option_env!("CARGO_PKG_VERSION"),
                     #rt::option_env!("CARGO_BIN_NAME"),
                 );
-                #rt::cached_function(&#site, || {})
-            };
-            let key = {
                 let mut key = #rt::key(#breaker, #version);
                 #parts
-                #rt::key_of(#breaker, function, &key)
+                #rt::key_of(#breaker, #rt::cached_function(&#site, || {}), key)
             };
         }
     }
 
     /// `let codec`: how a result is kept and read back.
     pub(super) fn codec(&self) -> TokenStream {
-        let codec = call_with(self.function.output_span(), "codec", "output, kind");
-        quote_spanned!(Span::mixed_site()=> let codec = #codec;)
+        let rt = runtime(Span::mixed_site());
+        let codec = call_with(self.function.output_span(), "codec", "output, kind, hold");
+        quote_spanned! {Span::mixed_site()=>
+            let codec = {
+                #[allow(unused_imports)]
+                use #rt::{IsNotSend as _, IsSend as _};
+                let hold = (&output).circuit_breaker_hold();
+                #codec
+            };
+        }
     }
 
     /// Caches a success.
     pub(super) fn cache_success(&self) -> TokenStream {
-        let rt = runtime(Span::mixed_site());
-        let breaker = self.breaker_ref();
-        quote_spanned! {Span::mixed_site()=>
-            #rt::cache_success(#breaker, function, &key, codec, kind, verdict, &value);
-        }
+        let (rt, breaker) = (runtime(Span::mixed_site()), self.breaker_ref());
+        quote_spanned!(Span::mixed_site()=> #rt::cache_success(#breaker, &key, codec, verdict, &value);)
     }
 
     /// Returns the cached result in place of a failure or a rejection; else `let ended`, again.
-    pub(super) fn cached(&self) -> TokenStream {
-        let rt = runtime(Span::mixed_site());
-        let breaker = self.breaker_ref();
-        // Nothing in the function's future may hold the result while the store is asked: the future can
-        // then be sent even if the result cannot.
+    pub(super) fn recall(&self) -> TokenStream {
+        let (rt, breaker) = (runtime(Span::mixed_site()), self.breaker_ref());
         quote_spanned! {Span::mixed_site()=>
-            let ended = 'cached: {
-                let hold = {
-                    #[allow(unused_imports)]
-                    use #rt::{IsNotSend as _, IsSend as _};
-                    (&output).circuit_breaker_hold()
-                };
-                let later = match #rt::cached(#breaker, function, key, codec, (kind, hold), ended) {
-                    #rt::CachedReply::Value(value) => return value,
-                    #rt::CachedReply::Nothing(ended) => break 'cached ended,
-                    #rt::CachedReply::InStore(later) => later,
-                };
-                match later.await {
+            let ended = match #rt::recall(#breaker, key, codec, ended) {
+                #rt::Recalled::Value(value) => return value,
+                #rt::Recalled::Nothing(ended) => ended,
+                #rt::Recalled::InStore(later) => match later.await {
                     #rt::Result::Ok(value) => return value,
                     #rt::Result::Err(ended) => ended,
-                }
+                },
             };
         }
     }

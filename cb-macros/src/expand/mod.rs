@@ -4,12 +4,13 @@
 //! nor the other way round. All that it names is in `cb_runtime::attribute`, which it imports under one
 //! long name, so that a runtime that cannot be found is one error.
 //!
-//! The parts stand in the order of a call: `breaker`, `cache` (its key), `body`, `answer`.
+//! The parts stand in the order of a call: `breaker`, `cache` (its key), `call`, `body`, `answer`.
 
 mod answer;
 mod body;
 mod breaker;
 mod cache;
+mod call;
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -118,8 +119,6 @@ impl Guarded<'_> {
             return self.plain_call();
         }
         let ended = self.ended();
-        let cached = self.plan.cache.as_ref().map(|_| self.cached());
-        let ended = quote!(#ended #cached);
         let Some(fallback) = &self.plan.fallback else {
             let answer = self.answer();
             return quote_spanned!(Span::mixed_site()=> #ended #answer);

@@ -47,7 +47,7 @@ impl Directory {
             match __circuit_breaker::run_to_judge(breaker, &mut permit, body).await {
                 __circuit_breaker::Result::Ok(value) => {
                     let value = __circuit_breaker::ManuallyDrop::into_inner(value);
-                    __circuit_breaker::end(permit, judge, &value);
+                    let verdict = __circuit_breaker::end(permit, judge, &value);
                     return value;
                 }
                 __circuit_breaker::Result::Err(deadline) => {

@@ -8,52 +8,48 @@ async fn send(upload: Upload) -> Result<(), SendError> {
         __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
     };
     let (output, args, reason) = {
-        let (ended, args) = 'call: {
-            let asked = __circuit_breaker::ask_with_fallback(breaker);
-            let asked = if __circuit_breaker::must_wait(asked) {
-                __circuit_breaker::waited_with_fallback(
-                    __circuit_breaker::wait(asked).await,
+        let output = __circuit_breaker::Output::<Result<(), SendError>>::new();
+        let kind = __circuit_breaker::CanFail::return_kind(output);
+        let asked = __circuit_breaker::ask_with_fallback(breaker);
+        let asked = if __circuit_breaker::must_wait(asked) {
+            __circuit_breaker::waited_with_fallback(__circuit_breaker::wait(asked).await)
+        } else {
+            asked
+        };
+        let (ended, args) = if __circuit_breaker::is_rejected(asked) {
+            let args = (upload,);
+            (
+                __circuit_breaker::Ended::Rejected(__circuit_breaker::rejection(asked)),
+                __circuit_breaker::Option::Some(args),
+            )
+        } else {
+            match __circuit_breaker::call(
+                    breaker,
+                    asked,
+                    async move {
+                        if false {
+                            return __circuit_breaker::never::<Result<(), SendError>>();
+                        }
+                        let _ = &upload;
+                        match () {
+                            () => upload.send().await,
+                        }
+                    },
+                    kind,
                 )
-            } else {
-                asked
-            };
-            let mut permit = match __circuit_breaker::admitted(asked) {
-                __circuit_breaker::Result::Ok(permit) => permit,
-                __circuit_breaker::Result::Err(rejection) => {
-                    break 'call {
-                        let args = (upload,);
-                        (
-                            __circuit_breaker::Ended::Rejected(rejection),
-                            __circuit_breaker::Option::Some(args),
-                        )
-                    };
-                }
-            };
-            let (output, body) = __circuit_breaker::with_output(async move {
-                if false {
-                    return __circuit_breaker::never::<Result<(), SendError>>();
-                }
-                let _ = &upload;
-                match () {
-                    () => upload.send().await,
-                }
-            });
-            let kind = __circuit_breaker::CanFail::return_kind(output);
-            match __circuit_breaker::run(breaker, &mut permit, body, kind).await {
+                .await
+            {
                 __circuit_breaker::Result::Ok(value) => {
-                    __circuit_breaker::has_ended(permit);
                     return __circuit_breaker::ManuallyDrop::into_inner(value);
                 }
-                __circuit_breaker::Result::Err(deadline) => {
+                __circuit_breaker::Result::Err(stopped) => {
                     (
-                        __circuit_breaker::time_out(output, permit, deadline),
+                        __circuit_breaker::ended(output, stopped),
                         __circuit_breaker::Option::None,
                     )
                 }
             }
         };
-        let output = __circuit_breaker::Output::of_ended(&ended);
-        let kind = __circuit_breaker::CanFail::return_kind(output);
         match __circuit_breaker::into_return_or_open(
             kind,
             ended,

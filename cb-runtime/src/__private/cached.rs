@@ -1,7 +1,7 @@
 //! The cached fallback: the last good result in place of a failure.
 
 use std::future::Future;
-use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::return_kind::{Ended, Output, ReturnKind};
 use crate::breaker::Core;
 use crate::breaker::permit::Rejection;
 use crate::breakers::SiteBreaker;
-use crate::cache::{Arguments, CacheKey, CacheSite, Caller, FunctionId, Here};
+use crate::cache::{Arguments, CacheKey, CacheSite, Caller, Function, Here};
 use crate::call::Verdict;
 use crate::error::BreakerError;
 
@@ -43,134 +43,199 @@ pub trait KeyPart {
 impl<T: Serialize + ?Sized> KeyPart for T {
     #[inline]
     fn add_to(&self, key: &mut Key) {
-        if let Some(arguments) = &mut key.0 {
+        if let Some(arguments) = &mut *key.0 {
             arguments.add(self);
         }
     }
 }
 
-/// The function that returned a cached result. `Inside` is the type of a closure in the function: each
-/// function, and each instance of a generic function, has its own.
-pub struct CachedFunction<Inside> {
-    site: &'static CacheSite,
-    inside: PhantomData<fn() -> Inside>,
-}
+/// The function that returned a cached result.
+#[derive(Clone, Copy)]
+pub struct CachedFunction(&'static Function);
 
-impl<Inside> Clone for CachedFunction<Inside> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<Inside> Copy for CachedFunction<Inside> {}
-
-/// The function that contains the closure.
+/// The function that contains the closure. `Inside` is the closure's type: each function, and each instance
+/// of a generic function, has its own.
 #[inline]
-pub fn cached_function<Inside>(site: &'static CacheSite, _inside: Inside) -> CachedFunction<Inside> {
-    CachedFunction { site, inside: PhantomData }
+pub fn cached_function<Inside>(site: &'static CacheSite, _inside: Inside) -> CachedFunction {
+    CachedFunction(site.function::<Inside>())
 }
 
-impl<Inside> CachedFunction<Inside> {
-    fn caller(self, core: &Core) -> Caller<'_> {
-        Caller { breaker: core.name(), function: self.site.function::<Inside>() }
-    }
-}
+/// A call's arguments, if its result may be cached. Whatever uses the key drops it: each annotated function
+/// would otherwise contain the code that drops it if an argument's `Serialize` panics.
+pub struct Key(ManuallyDrop<Option<Arguments>>);
 
-/// The key of one call, to which its arguments are added.
-pub struct Key(Option<Arguments>);
-
-/// Begins a call's key, if results of this function are cached.
+/// Begins a call's key.
 #[inline]
 pub fn key(breaker: &SiteBreaker, version: &str) -> Key {
-    Key(breaker.cache_ttl().map(|_| Arguments::new(version)))
+    Key(ManuallyDrop::new(breaker.cache_ttl().map(|_| Arguments::new(version))))
+}
+
+/// The function and the arguments of a call.
+pub struct CallKey {
+    function: &'static Function,
+    key: CacheKey,
 }
 
 /// Completes a call's key. `None`: the call does not use the cache.
 #[inline]
-pub fn key_of<Inside>(
-    breaker: &SiteBreaker,
-    function: CachedFunction<Inside>,
-    key: &Key,
-) -> Option<CacheKey> {
-    let arguments = key.0.as_ref()?;
+pub fn key_of(breaker: &SiteBreaker, CachedFunction(function): CachedFunction, key: Key) -> Option<CallKey> {
+    let arguments = ManuallyDrop::into_inner(key.0)?;
     let core = breaker.core();
-    let function = (FunctionId::of::<Inside>(), || function.site.function::<Inside>());
-    core.cache().key(core.name(), core.cache_scope(), function, arguments)
+    let key = core.cache().key(core.name(), core.cache_scope(), (function.id(), || function), &arguments)?;
+    Some(CallKey { function, key })
 }
 
-/// The functions that write and read a `T`. It has one word, because the function's future holds it.
+impl CallKey {
+    fn caller<'a>(&self, core: &'a Core) -> Caller<'a> {
+        Caller { breaker: core.name(), function: self.function }
+    }
+}
+
+/// The functions that write and read an `R`. It has one word, because the call's future holds it.
 ///
-/// The expansion creates it where the type is checked. With the bound on [`cached`] itself, the bound would
-/// be part of the type of the awaited future, and the compiler would report one mistake three times.
-pub struct Codec<'a, T>(&'a CodecFunctions<'a, T>);
+/// The expansion creates it where the type is checked. With the bound on the functions that use it, the bound
+/// would be part of the type of the awaited future, and the compiler would report one mistake three times.
+pub struct Codec<'a, R>(&'a CodecFunctions<'a, R>);
 
-struct CodecFunctions<'a, T> {
-    keep: fn(&Core, Caller<'_>, CacheKey, Duration, &T),
-    recall_here: fn(&Core, Caller<'_>, &CacheKey, Duration) -> Here<T>,
-    recall_shared: fn(&'a Core, Caller<'a>, CacheKey, Duration) -> Recalling<'a, T>,
+struct CodecFunctions<'a, R> {
+    keep: fn(&Core, &CallKey, Duration, &R),
+    recall: fn(&'a Core, CallKey, Duration, Ended<'a, R>) -> Recalled<'a, R>,
 }
 
-type Recalling<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
+/// The answer of the cache.
+pub enum Recalled<'a, R> {
+    /// The cached result.
+    Value(R),
+    /// There is none.
+    Nothing(Ended<'a, R>),
+    /// The store may have one.
+    InStore(Recalling<'a, R>),
+}
 
-/// The codec of a function's return value.
+/// Asks the store. `Err`: it has no result. In a box, because few calls need it; so it can be sent to another
+/// thread whatever `R` is.
+pub(super) type Recalling<'a, R> = Pin<Box<dyn Future<Output = Result<R, Ended<'a, R>>> + Send + 'a>>;
+
+/// The codec of a function's return value. `hold`: see [`Hold`].
 #[inline]
-pub fn codec<'a, R, K: ReturnKind<R>>(_output: Output<R>, _kind: K) -> Codec<'a, K::Value>
+pub fn codec<'a, R, K: ReturnKind<R>, H: Hold<'a, R>>(_output: Output<R>, _kind: K, _hold: H) -> Codec<'a, R>
 where
     K::Value: Cacheable + 'a,
 {
     Codec(&CodecFunctions {
-        keep: |core, caller, key, ttl, value| core.cache().keep(caller, key, ttl, value),
-        recall_here: |core, caller, key, ttl| core.cache().recall_here(caller, key, ttl),
-        recall_shared: |core, caller, key, ttl| Box::pin(core.cache().recall_shared(caller, key, ttl)),
+        keep: |core, call, ttl, result| {
+            if let Some(value) = K::cacheable(result) {
+                core.cache().keep(call.caller(core), call.key.clone(), ttl, value);
+            }
+        },
+        recall: recalled::<R, K, H>,
     })
 }
 
-impl<T> Clone for Codec<'_, T> {
+impl<R> Clone for Codec<'_, R> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Codec<'_, T> {}
+impl<R> Copy for Codec<'_, R> {}
 
-/// Caches a success.
-#[inline]
-pub fn cache_success<R, K: ReturnKind<R>, Inside>(
-    breaker: &SiteBreaker,
-    function: CachedFunction<Inside>,
-    key: &Option<CacheKey>,
-    codec: Codec<'_, K::Value>,
-    _kind: K,
-    verdict: Verdict,
-    value: &R,
-) {
-    if verdict == Verdict::Success
-        && let Some(key) = key
-        && !breaker.core().cache().is_fresh(key)
+impl<'a, R> Codec<'a, R> {
+    /// The cached result in place of a failure or a rejection.
+    pub(super) fn recall(
+        self,
+        breaker: &'a SiteBreaker,
+        key: Option<CallKey>,
+        ended: Ended<'a, R>,
+    ) -> Recalled<'a, R> {
+        match (key, breaker.cache_ttl()) {
+            (Some(key), Some(ttl)) => (self.0.recall)(breaker.core(), key, ttl, ended),
+            _ => Recalled::Nothing(ended),
+        }
+    }
+}
+
+/// Caches a success, unless the cached result is fresh.
+#[cfg_attr(not(debug_assertions), inline)]
+pub(super) fn keep_success<R>(breaker: &SiteBreaker, key: Option<&CallKey>, codec: Codec<'_, R>, result: &R) {
+    if let Some(call) = key
+        && !breaker.core().cache().is_fresh(&call.key)
     {
-        keep(breaker, function, key, codec, K::cacheable(value));
+        keep(breaker, call, codec, result);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn keep<T, Inside>(
-    breaker: &SiteBreaker,
-    function: CachedFunction<Inside>,
-    key: &CacheKey,
-    codec: Codec<'_, T>,
-    value: Option<&T>,
-) {
-    let core = breaker.core();
-    if let (Some(value), Some(ttl)) = (value, breaker.cache_ttl()) {
-        (codec.0.keep)(core, function.caller(core), key.clone(), ttl, value);
+fn keep<R>(breaker: &SiteBreaker, call: &CallKey, codec: Codec<'_, R>, result: &R) {
+    if let Some(ttl) = breaker.cache_ttl() {
+        (codec.0.keep)(breaker.core(), call, ttl, result);
     }
+}
+
+/// Caches a success, in a function with a predicate.
+#[inline]
+pub fn cache_success<R>(
+    breaker: &SiteBreaker,
+    key: &Option<CallKey>,
+    codec: Codec<'_, R>,
+    verdict: Verdict,
+    result: &R,
+) {
+    if verdict == Verdict::Success {
+        keep_success(breaker, key.as_ref(), codec, result);
+    }
+}
+
+/// The cached result in place of a failure or a rejection, in a function with a predicate.
+pub fn recall<'a, R>(
+    breaker: &'a SiteBreaker,
+    key: Option<CallKey>,
+    codec: Codec<'a, R>,
+    ended: Ended<'a, R>,
+) -> Recalled<'a, R> {
+    codec.recall(breaker, key, ended)
+}
+
+fn recalled<'a, R, K: ReturnKind<R>, H: Hold<'a, R>>(
+    core: &'a Core,
+    call: CallKey,
+    ttl: Duration,
+    ended: Ended<'a, R>,
+) -> Recalled<'a, R>
+where
+    K::Value: Cacheable + 'a,
+{
+    let caller = call.caller(core);
+    let store = match core.cache().recall_here(caller, &call.key, ttl) {
+        Here::Found(value) => {
+            core.answered_from_cache();
+            return Recalled::Value(K::restore(value));
+        }
+        // The store has the same result.
+        Here::Undecodable | Here::Nothing(None) => return Recalled::Nothing(ended),
+        Here::Nothing(store) => store,
+    };
+    let held = match H::hold(ended) {
+        Ok(held) => held,
+        Err(ended) => return Recalled::Nothing(ended),
+    };
+    let recalling = core.cache().recall_shared(caller, call.key.with_store(store), ttl);
+    Recalled::InStore(Box::pin(async move {
+        match recalling.await {
+            Some(value) => {
+                core.answered_from_cache();
+                Ok(K::restore(value))
+            }
+            None => Err(H::release(held)),
+        }
+    }))
 }
 
 /// The part of a failed call that its future holds while the store is read.
 pub trait Hold<'a, R> {
-    /// The held value. It is part of the annotated function's future, which may have to be `Send`.
-    type Held;
+    /// The held value. The future that holds it may have to be `Send`.
+    type Held: Send + 'a;
     /// `Err`: it cannot be held.
     #[doc(hidden)]
     fn hold(ended: Ended<'a, R>) -> Result<Self::Held, Ended<'a, R>>;
@@ -182,7 +247,7 @@ pub trait Hold<'a, R> {
 #[derive(Clone, Copy)]
 pub struct HoldAll;
 
-impl<'a, R> Hold<'a, R> for HoldAll {
+impl<'a, R: Send + 'a> Hold<'a, R> for HoldAll {
     type Held = Ended<'a, R>;
 
     #[inline]
@@ -248,56 +313,3 @@ pub trait IsNotSend {
 }
 
 impl<R> IsNotSend for &Output<R> {}
-
-/// The answer of this process' cache.
-pub enum CachedReply<'a, R, Later> {
-    /// The cached result.
-    Value(R),
-    /// There is none, and the store has none.
-    Nothing(Ended<'a, R>),
-    /// The store may have one: a future. It does not take an `Ended`, because it could then not be sent to
-    /// another thread if `R` cannot.
-    InStore(Later),
-}
-
-/// The cached result in place of a failure or a rejection.
-#[inline]
-pub fn cached<'a, R, K, H, Inside>(
-    breaker: &'a SiteBreaker,
-    function: CachedFunction<Inside>,
-    key: Option<CacheKey>,
-    codec: Codec<'a, K::Value>,
-    (_kind, _hold): (K, H),
-    ended: Ended<'a, R>,
-) -> CachedReply<'a, R, impl Future<Output = Result<R, Ended<'a, R>>>>
-where
-    K: ReturnKind<R>,
-    H: Hold<'a, R>,
-{
-    let (Some(key), Some(ttl)) = (key, breaker.cache_ttl()) else { return CachedReply::Nothing(ended) };
-    let core = breaker.core();
-    let caller = function.caller(core);
-    let store = match (codec.0.recall_here)(core, caller, &key, ttl) {
-        Here::Found(value) => {
-            core.answered_from_cache();
-            return CachedReply::Value(K::restore(value));
-        }
-        // The store has the same result.
-        Here::Undecodable | Here::Nothing(None) => return CachedReply::Nothing(ended),
-        Here::Nothing(store) => store,
-    };
-    let held = match H::hold(ended) {
-        Ok(held) => held,
-        Err(ended) => return CachedReply::Nothing(ended),
-    };
-    let recalling = (codec.0.recall_shared)(core, caller, key.with_store(store), ttl);
-    CachedReply::InStore(async move {
-        match recalling.await {
-            Some(value) => {
-                core.answered_from_cache();
-                Ok(K::restore(value))
-            }
-            None => Err(H::release(held)),
-        }
-    })
-}

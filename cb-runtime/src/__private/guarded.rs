@@ -1,5 +1,5 @@
-//! The call of a function without a fallback, a cache and a predicate: one future of the runtime makes all
-//! of it. So the compiler checks its states here, once, and not again in each annotated function.
+//! The call of a function without a cache and a predicate: one future of the runtime makes all of it. So the
+//! compiler checks its states here, once, and not again in each annotated function.
 
 use std::future::Future;
 use std::mem::{self, ManuallyDrop};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::return_kind::{Output, ReturnKind};
+use super::return_kind::{Ended, Output, ReturnKind};
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breakers::SiteBreaker;
@@ -19,8 +19,10 @@ use crate::error::BreakerError;
 pin_project! {
     /// The future of [`call`].
     ///
-    /// The body is held by value, its result is classified where it arises, and the result is returned as a
-    /// `ManuallyDrop`, for the reasons given at [`Run`](crate::call::Run).
+    /// The main cost of a guarded call is to pass its result through memory: a load that overlaps a recent
+    /// store has to wait for it. Three things avoid that. The body is held by value. The result is classified
+    /// here, while it may still be in registers. It is returned as a `ManuallyDrop`, because the compiler
+    /// would keep a copy of a value that it may have to drop in a panic.
     #[must_use = "futures do nothing unless polled"]
     pub struct Guarded<'a, F, K> {
         kind: K,
@@ -36,7 +38,7 @@ pin_project! {
 }
 
 /// What a suspended call waits for besides its body.
-enum Awaits<'a> {
+pub(super) enum Awaits<'a> {
     Nothing,
     Permit(Admit<'a>),
     Deadline(Arc<CallDeadline>),
@@ -55,6 +57,13 @@ pub enum Stopped<'a> {
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub fn is_rejected(asked: Asked<'_>) -> bool {
     asked.is_rejected()
+}
+
+/// The rejection of a rejected call.
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `ask`"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub fn rejection(asked: Asked<'_>) -> Rejection<'_> {
+    asked.rejection()
 }
 
 /// The end of a rejected call.
@@ -88,6 +97,29 @@ pub fn stopped<R, K: ReturnKind<R>, U>(
     reject: impl FnOnce(BreakerError, U) -> K::Rejected,
 ) -> R {
     K::reject(reject(stopped.into_error(), unnameable))
+}
+
+/// The end of a call without a result, in a function with a fallback.
+#[cfg_attr(not(debug_assertions), inline)]
+pub fn ended<'a, R>(_output: Output<R>, stopped: Stopped<'a>) -> Ended<'a, R> {
+    stopped.into_ended()
+}
+
+/// Whether the result is an error by its type.
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `call`"))]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub fn is_error<R, K: ReturnKind<R>>(_kind: K, value: &R) -> bool {
+    K::is_error(value)
+}
+
+impl<'a> Stopped<'a> {
+    /// Records the failure of a call that has timed out, and whose body has been dropped.
+    pub(super) fn into_ended<R>(self) -> Ended<'a, R> {
+        match self {
+            Stopped::Rejected(rejection) => Ended::Rejected(rejection),
+            Stopped::TimedOut(permit, deadline) => Ended::TimedOut(deadline.timed_out(permit)),
+        }
+    }
 }
 
 impl Stopped<'_> {
@@ -138,7 +170,7 @@ impl<'a, F: Future, K: ReturnKind<F::Output>> Future for Guarded<'a, F, K> {
 /// Waits for the permit. Ready with the rejection, if the call is rejected.
 #[cold]
 #[inline(never)]
-fn admit<'a>(
+pub(super) fn admit<'a>(
     permit: &mut CallPermit<'a>,
     watch: &mut Stopwatch,
     awaits: &mut Awaits<'a>,
@@ -163,7 +195,7 @@ fn admit<'a>(
 /// Keeps the call until it is polled again, unless it has timed out.
 #[cold]
 #[inline(never)]
-fn keep<'a>(
+pub(super) fn keep<'a>(
     breaker: &SiteBreaker,
     permit: &mut CallPermit<'a>,
     watch: &mut Stopwatch,

@@ -2,6 +2,7 @@
 //! changes with the macro, without notice.
 
 mod cached;
+mod cached_call;
 mod classify;
 mod fallback;
 mod guarded;
@@ -32,12 +33,13 @@ pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{
-    Cacheable, CachedFunction, CachedReply, Hold, IsNotSend, IsSend, Key, KeyPart, cache_success, cached,
-    cached_function, codec, key, key_of,
+    Cacheable, CachedFunction, CallKey, Codec, Hold, IsNotSend, IsSend, Key, KeyPart, Recalled,
+    cache_success, cached_function, codec, key, key_of, recall,
 };
+pub use cached_call::{CachedCall, call_cached};
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;
-pub use guarded::{Guarded, Stopped, call, is_rejected, rejected, stopped};
+pub use guarded::{Guarded, Stopped, call, ended, is_error, is_rejected, rejected, rejection, stopped};
 pub use into_return::{
     Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
 };
@@ -53,8 +55,7 @@ pub use return_kind::{
 };
 pub use site::{
     MakeSettings, Site, SiteBreakerRef, admitted, answered_by_fallback, ask, ask_with_fallback, end,
-    end_never, has_ended, must_wait, run, run_to_judge, settings, time_out, verdict, wait,
-    waited_with_fallback,
+    end_never, must_wait, run_to_judge, settings, time_out, wait, waited_with_fallback,
 };
 
 /// What the compiler's messages name besides the annotated function. The compiler shortens the path of an

@@ -7,11 +7,10 @@ use std::panic::Location;
 use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::classify::{ByType, by_type};
-use super::return_kind::{Ended, Output, ReturnKind};
+use super::return_kind::{Ended, Output};
 use crate::breaker::permit::{Asked, CallPermit, Rejection};
 use crate::breakers::SiteBreaker;
-use crate::call::{self, Admit, Afterwards, AtOnce, CallDeadline, Judge, Run, Verdict};
+use crate::call::{self, Admit, CallDeadline, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
 use crate::name;
 use crate::registry::Registry;
@@ -208,32 +207,6 @@ pub fn admitted(asked: Asked<'_>) -> Result<CallPermit<'_>, Rejection<'_>> {
     asked.admitted()
 }
 
-/// Makes the permitted call, classifies its result by its type, and records the outcome.
-#[expect(clippy::inline_always, reason = "a call would copy the body")]
-#[inline(always)]
-pub fn run<'a, 'p, F: Future, K: ReturnKind<F::Output>>(
-    breaker: &'p SiteBreaker,
-    permit: &'p mut CallPermit<'a>,
-    body: F,
-    kind: K,
-) -> Run<'a, 'p, F, AtOnce<ByType<K>>> {
-    call::run(permit, breaker.call_timeout(), body, AtOnce(by_type(kind)))
-}
-
-/// Ends a permit whose outcome has been recorded.
-#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
-#[cfg_attr(not(debug_assertions), inline(always))]
-pub fn has_ended(permit: CallPermit<'_>) {
-    permit.has_ended();
-}
-
-/// The classification of a result by its type.
-#[expect(clippy::inline_always, reason = "see above")]
-#[inline(always)]
-pub fn verdict<R, K: ReturnKind<R>>(kind: K, value: &R) -> Verdict {
-    by_type(kind).judge(value)
-}
-
 /// Makes the permitted call. Its result is classified afterwards, by [`end`].
 #[expect(clippy::inline_always, reason = "a call would copy the body")]
 #[inline(always)]
@@ -241,8 +214,8 @@ pub fn run_to_judge<'a, 'p, F: Future>(
     breaker: &'p SiteBreaker,
     permit: &'p mut CallPermit<'a>,
     body: F,
-) -> Run<'a, 'p, F, Afterwards> {
-    call::run(permit, breaker.call_timeout(), body, Afterwards)
+) -> Run<'a, 'p, F> {
+    call::run(permit, breaker.call_timeout(), body)
 }
 
 /// Classifies a result and records the outcome.

@@ -100,6 +100,19 @@ impl Core {
         });
     }
 
+    pub(crate) fn end_doubt(&self) {
+        self.transact(|inner, _| inner.machine.end_doubt());
+    }
+
+    /// Whether it knows a later epoch than this one. After a long idleness a closed breaker knows none,
+    /// because the store may have expired it, and begun its epochs anew.
+    pub(crate) fn knows_later_than(&self, epoch: u64) -> bool {
+        self.transact(|inner, now| {
+            inner.machine.forget_if_idle(now.at);
+            inner.machine.epoch() > epoch
+        })
+    }
+
     /// Notes an event of this epoch. Returns whether to send it to subscribers: after a failover that lost
     /// writes, a store may use a number twice.
     pub(crate) fn announce(&self, epoch: u64) -> bool {

@@ -6,6 +6,7 @@
 //! the lock, `exchange` and `health` (what the coordinator does with a breaker), and `machine`, which makes
 //! all decisions and has no clock, no atomics and no I/O.
 
+mod blueprint;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod counters;
@@ -31,20 +32,21 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub(crate) use blueprint::Blueprint;
 pub(crate) use figures::Figures;
 pub use handle::Breaker;
 
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment, micros};
-use crate::config::{BreakerConfig, PerFunction, Settings};
+use crate::config::{BreakerConfig, PerFunction};
 use crate::error::Error;
 #[cfg(feature = "metrics")]
 use crate::metrics::Histogram;
-use crate::name::{self, BreakerName};
+use crate::name::BreakerName;
 #[cfg(feature = "metrics")]
 use crate::snapshot::Outcomes;
 use crate::snapshot::{Setting, Snapshot, State, WindowSnapshot};
-use crate::store::{LeaseId, Record};
+use crate::store::LeaseId;
 use crate::strategy::Calls;
 #[cfg(feature = "metrics")]
 use crate::sync::lock;
@@ -52,11 +54,10 @@ use context::RegistryContext;
 use counters::{Outcome, ShardedCounter};
 use credit::{FailureCredit, Granted};
 use gate::{Closed, Gate};
-use machine::state::DatedRecord;
 use machine::{OverrideId, StateMachine};
 use permit::Grant;
 use ramp::Ramp;
-use settings::{SettingsLine, looks_at_streaks};
+use settings::SettingsLine;
 use stopwatch::{SlowLimit, Stopwatch};
 
 /// What all handles on one breaker share.
@@ -137,112 +138,9 @@ struct Inner {
 }
 
 impl Core {
-    pub(crate) fn new(
-        name: Arc<str>,
-        given: BreakerConfig,
-        settings: Settings,
-        per_function: PerFunction,
-        held: Option<(Record, Moment)>,
-        context: Arc<RegistryContext>,
-    ) -> Arc<Self> {
-        let core = Core::unscheduled(name, given, settings, per_function, held, context);
-        core.mark_dirty(false);
-        core
-    }
-
-    /// A breaker that this instance only looks at, or steers.
-    pub(crate) fn observed(
-        name: Arc<str>,
-        settings: Settings,
-        per_function: PerFunction,
-        held: Option<(Record, Moment)>,
-        context: Arc<RegistryContext>,
-    ) -> Arc<Self> {
-        let core = Core::unscheduled(name, BreakerConfig::default(), settings, per_function, held, context);
-        core.is_observed.store(true, Ordering::Release);
-        core.mark_dirty(false);
-        core
-    }
-
     /// A function or `get_or_create` has asked for it.
     pub(crate) fn registered(&self) {
         self.is_observed.store(false, Ordering::Release);
-    }
-
-    /// A disabled breaker that no registry has: it lets calls through and counts nothing.
-    pub(crate) fn detached(
-        name: Arc<str>,
-        given: BreakerConfig,
-        settings: Settings,
-        per_function: PerFunction,
-        context: Arc<RegistryContext>,
-    ) -> Arc<Self> {
-        let now = context.clock.now();
-        let disabled = Record { state: State::Disabled, ..Record::closed() };
-        Core::unscheduled(name, given, settings, per_function, Some((disabled, now)), context)
-    }
-
-    /// A breaker that the coordinator does not know of yet.
-    fn unscheduled(
-        name: Arc<str>,
-        given: BreakerConfig,
-        settings: Settings,
-        per_function: PerFunction,
-        held: Option<(Record, Moment)>,
-        context: Arc<RegistryContext>,
-    ) -> Arc<Self> {
-        let now = context.clock.now();
-        let line = SettingsLine::new(&settings, now);
-        let provisional = !given.is_about_the_breaker();
-        let held = held.map(|(record, as_of)| DatedRecord::new(record, as_of));
-        let machine = StateMachine::new(settings, context.instance.to_string(), held, now);
-        let opened_at = if machine.state() == State::Open { machine.record().since().0 } else { 0 };
-        let ramp = Ramp::default();
-        ramp.set(machine.ramp(now));
-        let cache_scope = context.cache.scope(&name);
-        Arc::new_cyclic(|me| Core {
-            error_name: name::of(&name),
-            name,
-            gate: Gate::new(machine.state(), closed(&machine, &context, now)),
-            due: AtomicU64::new(due(&machine)),
-            due_after: AtomicU64::new(due(&machine).saturating_sub(now.0)),
-            rejects_until: AtomicU64::new(rejects_until(&machine, &context.clock, now)),
-            slow_limit: AtomicU64::new(settings::slow_limit(machine.settings(), &context).word()),
-            ramp,
-            checked_every_us: AtomicU64::new(settings::checked_every_us(machine.settings())),
-            next_check: AtomicU64::new(0),
-            per_function,
-            cache_scope,
-            opened_at: AtomicU64::new(opened_at),
-            last_failure: AtomicU64::new(0),
-            counters: ShardedCounter::new(looks_at_streaks(machine.settings())),
-            credit: FailureCredit::default(),
-            #[cfg(feature = "metrics")]
-            durations: context.measures_calls.then(Mutex::default),
-            context,
-            me: me.clone(),
-            dirty: AtomicBool::new(false),
-            counted: AtomicBool::new(false),
-            review_at: AtomicU64::new(0),
-            urgent: AtomicBool::new(false),
-            provisional: AtomicBool::new(provisional),
-            is_keyed: AtomicBool::new(false),
-            is_observed: AtomicBool::new(false),
-            disputed: AtomicBool::new(false),
-            drift_reported: AtomicBool::new(false),
-            check_slots: Arc::new(()),
-            inner: Mutex::new(Inner {
-                published: machine.generation(),
-                machine,
-                granted: Granted::default(),
-                given,
-                given_at: None,
-                line,
-                would_have_opened: (0, None),
-                callers: Vec::new(),
-                overrides: Vec::new(),
-            }),
-        })
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -367,6 +265,7 @@ impl Core {
     }
 
     /// Of the last state that the store has confirmed.
+    #[cfg(feature = "metrics")]
     pub(crate) fn epoch(&self) -> u64 {
         self.transact(|inner, _| inner.machine.epoch())
     }

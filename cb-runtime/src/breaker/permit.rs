@@ -78,10 +78,10 @@ impl<'a> Asked<'a> {
         if answer == AtGate::Admitted { Ok(CallPermit { core, word }) } else { Err(Rejection { core, word }) }
     }
 
-    /// The permit of a call that is not rejected. It is void if the call must wait.
+    /// The permit of a call that is admitted, else a void one.
     #[inline]
     pub(crate) fn permit_or_void(self) -> CallPermit<'a> {
-        let word = if self.must_wait() { GateWord::VOID } else { self.word };
+        let word = if self.answer == AtGate::Admitted { self.word } else { GateWord::VOID };
         CallPermit { core: self.core, word }
     }
 
@@ -198,17 +198,11 @@ impl<'a> CallPermit<'a> {
         permit.core.record(permit.word, outcome);
     }
 
-    /// Records the outcome. The permit is then to be told that it [has ended](Self::has_ended).
-    #[inline]
-    pub(crate) fn record(&mut self, outcome: Outcome) {
-        self.core.record(self.word, outcome);
-    }
-
     /// Records the outcome of a call whose permit stays where it is. From now on the permit is void.
     #[cfg_attr(not(debug_assertions), inline)]
     pub(crate) fn end_in_place(&mut self, watch: Stopwatch, is_failure: bool) {
         self.took(watch);
-        self.record(if is_failure { Outcome::Failure } else { Outcome::Success });
+        self.core.record(self.word, if is_failure { Outcome::Failure } else { Outcome::Success });
         self.word = GateWord::VOID;
     }
 
@@ -221,12 +215,6 @@ impl<'a> CallPermit<'a> {
     #[inline]
     pub(crate) fn is_void(&self) -> bool {
         self.word == GateWord::VOID
-    }
-
-    /// Its outcome has been recorded.
-    #[inline]
-    pub(crate) fn has_ended(self) {
-        std::mem::forget(self);
     }
 
     /// For an owned permit, which from now on gives the outcome back.

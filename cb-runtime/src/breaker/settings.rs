@@ -65,11 +65,6 @@ impl SettingsLine {
 }
 
 impl Core {
-    /// The settings come from the registration at this place.
-    pub(crate) fn settings_are_from(&self, at: &'static Location<'static>) {
-        self.transact(|inner, _| inner.given_at = Some(at));
-    }
-
     /// Handles another registration of this name. The first settings stay; a difference is reported once.
     pub(crate) fn registered_again(
         &self,

@@ -18,7 +18,7 @@ use super::counters::Outcome;
 use super::permit::{Admission, CallPermit, Waiting};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{BreakerConfig, CacheLimits, PerFunction};
+use crate::config::{BreakerConfig, CacheLimits};
 use crate::error::Error;
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::{Snapshot, State};
@@ -44,9 +44,7 @@ impl Peer {
         let up = Arc::new(AtomicBool::new(true));
         let context = RegistryContext::new(id.into(), clock.clone(), bus, cache, up.clone());
         let context = Arc::new(context);
-        let settings = config.resolve().unwrap();
-        let core =
-            Core::new("b".into(), config.clone(), settings, PerFunction::default(), None, context.clone());
+        let core = Core::new("b".into(), config, None, &context);
         Peer { core, context, up, events, store: store.clone(), seq: 0 }
     }
 

@@ -217,7 +217,7 @@ impl BreakerMap {
     /// Whether a later epoch of this breaker is known here.
     pub(crate) fn knows_later_than(&self, name: &str, epoch: u64) -> bool {
         match self.get(name) {
-            Some(core) => core.epoch() > epoch,
+            Some(core) => core.knows_later_than(epoch),
             None => self.read().held.get(name).is_some_and(|(record, _)| record.epoch > epoch),
         }
     }
@@ -252,6 +252,13 @@ impl BreakerMap {
             .retain(|name, (record, learned_at)| is_listed(name, record.epoch) || *learned_at >= as_of);
         for core in self.all() {
             core.doubt(|known| !is_listed(core.name(), known), as_of);
+        }
+    }
+
+    /// The store has lost data, so that it does not hold a state no longer shows that the state has ended.
+    pub(crate) fn end_doubts(&self) {
+        for core in self.all() {
+            core.end_doubt();
         }
     }
 

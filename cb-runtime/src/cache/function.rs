@@ -91,10 +91,16 @@ impl CacheSite {
     }
 
     /// The function that contains the closure of type `Inside`.
+    #[inline]
     pub(crate) fn function<Inside>(&'static self) -> &'static Function {
-        self.find(FunctionId::of::<Inside>(), std::any::type_name::<Inside>())
+        let id = FunctionId::of::<Inside>();
+        match self.first.get() {
+            Some(first) if first.id == id => first,
+            _ => self.find(id, std::any::type_name::<Inside>()),
+        }
     }
 
+    #[cold]
     pub(super) fn find(&'static self, id: FunctionId, inside: &'static str) -> &'static Function {
         let first = self.first.get_or_init(|| Function::new(id, inside, &self.package));
         if first.id == id {
@@ -121,7 +127,8 @@ impl Function {
         function
     }
 
-    pub(super) fn id(&self) -> FunctionId {
+    #[inline]
+    pub(crate) fn id(&self) -> FunctionId {
         self.id
     }
 

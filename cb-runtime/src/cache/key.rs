@@ -64,7 +64,7 @@ impl StoreKey {
 
 /// Both keys of one call's result.
 #[derive(Clone, Debug)]
-pub struct CacheKey {
+pub(crate) struct CacheKey {
     pub(super) local: LocalKey,
     /// `None` if this process holds the result, and the key with it. Boxed, because every call's future
     /// holds it.

@@ -91,8 +91,10 @@ impl Coordinator {
         for problem in &load.warnings {
             self.stream.trouble(&self.context, problem);
         }
-        if self.continuity == Continuity::Gap {
-            self.breakers.doubt(&load.held, sent_at);
+        match self.continuity {
+            Continuity::Unbroken => {}
+            Continuity::Gap => self.breakers.doubt(&load.held, sent_at),
+            Continuity::Lost => self.breakers.end_doubts(),
         }
         for (name, record) in &load.held {
             match record {

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::breaker::Core;
 use crate::breaker::health::Check;
 use crate::health::HealthCheck;
+use crate::sync::PerProcess;
 
 /// The number of concurrent checks in one process, including blocked ones. Further checks wait, within their
 /// timeout.
@@ -22,22 +23,17 @@ const THREADS: usize = 64;
 
 /// The runtime of the checks. It starts with the first check and lives as long as the process.
 fn runtime() -> io::Result<&'static Handle> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime.handle());
-    }
+    static RUNTIME: PerProcess<Runtime> = PerProcess::new();
     // The workers serve timers, sockets and spawned tasks. The checks themselves run on the blocking pool.
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(THREADS)
-        .thread_name("cb-checks")
-        .enable_all()
-        .build()?;
-    // If two first checks get here concurrently, one runtime is shut down without waiting for its threads.
-    if let Err(second) = RUNTIME.set(runtime) {
-        second.shutdown_background();
-    }
-    Ok(RUNTIME.get().expect("just set").handle())
+    let make = || {
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(THREADS)
+            .thread_name("cb-checks")
+            .enable_all()
+            .build()
+    };
+    Ok(RUNTIME.get_or_make(make)?.handle())
 }
 
 /// Runs a check of this breaker, on the coordinator's runtime, and reports its result.

@@ -92,6 +92,9 @@ impl Coordinator {
         }
         let answer = self.wait_for("exchanging counts", self.store.exchange(batch)).await?;
         self.measure(answer.now_us, sent_at);
+        if self.stream.has_lost_since(&answer.position) {
+            self.breakers.end_doubts();
+        }
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
                 Ok(view) => core.receive(view, answer.now_us),

@@ -61,6 +61,9 @@ pub(crate) struct Stream {
     missing: Mutex<MissingEvents>,
     /// The position in the latest answer.
     answered: Mutex<Position>,
+    /// The first position in an answer that the reader has not reached. If another event has its number by
+    /// then, the store was restored, and has gone on since.
+    awaited: Mutex<Option<Position>>,
     /// `running` or `position` has been set by the coordinator, or the reader needs a new connection: it
     /// drops the read that is under way, and its connection.
     changed: Notify,
@@ -120,15 +123,46 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Notes the position in an answer. Returns whether the stream has fewer events than the answer before
-    /// told of: the store has lost data, although the reader may not have read those events.
+    /// Notes the position in an answer. Returns whether the stream has lost events of which the answer before
+    /// told: the store has lost data, although the reader may not have read those events.
     pub(super) fn goes_back_to(&self, answered: &Position) -> bool {
         let before = std::mem::replace(&mut *lock(&self.answered), answered.clone());
-        let goes_back = answered.incarnation == before.incarnation && answered.number < before.number;
+        let has_fewer = answered.incarnation == before.incarnation && answered.number < before.number;
+        let goes_back = has_fewer || before.is_replaced_by(answered);
         if goes_back {
             self.is_broken(Continuity::Lost);
         }
+        let reached = self.position();
+        let is_unread = |position: &Position| {
+            reached.incarnation != position.incarnation || reached.number < position.number
+        };
+        let is_valid = |awaited: &&Position| {
+            !goes_back && awaited.incarnation == answered.incarnation && is_unread(awaited)
+        };
+        let mut awaited = lock(&self.awaited);
+        if awaited.as_ref().filter(is_valid).is_none() {
+            *awaited = is_unread(answered).then(|| answered.clone());
+        }
         goes_back
+    }
+
+    /// Whether the store has lost data between the previous answer and this one, which is not noted yet.
+    pub(super) fn has_lost_since(&self, answered: &Position) -> bool {
+        let before = lock(&self.answered);
+        let is_same = before.incarnation == answered.incarnation;
+        !before.incarnation.is_empty()
+            && (!is_same || answered.number < before.number || before.is_replaced_by(answered))
+    }
+
+    /// Notes that the reader has reached this position. Returns whether it is another event than the one that
+    /// an answer has told of.
+    fn reaches(&self, read: &Position) -> bool {
+        let mut awaited = lock(&self.awaited);
+        let Some(expected) = awaited.take() else { return false };
+        let is_ahead = expected.incarnation == read.incarnation && expected.number > read.number;
+        let is_replaced = expected.is_replaced_by(read);
+        *awaited = is_ahead.then_some(expected);
+        is_replaced
     }
 
     /// Whether an event of the answered position is overdue.
@@ -229,7 +263,7 @@ pub(crate) async fn follow(
         }
         let from = stream.position();
         let answer = tokio::select! {
-            answer = store.follow(from.clone(), notice.clone(), PATIENCE) => answer,
+            answer = store.watch(from.clone(), notice.clone(), PATIENCE) => answer,
             () = stream.changed.notified() => continue,
         };
         match answer {
@@ -264,9 +298,12 @@ pub(super) fn take(
         let mut position = lock(&stream.position);
         let follows = event.position.incarnation == position.incarnation
             && event.position.number == position.number + 1;
-        if !follows {
-            // The stream was trimmed, deleted or created anew. The missing events' effects are in the states.
-            stream.is_broken(position.followed_by(&event.position));
+        let is_replaced = stream.reaches(&event.position);
+        if !follows || is_replaced {
+            // The stream was trimmed, deleted, restored or created anew. The missing events' effects are in
+            // the states.
+            let found = position.followed_by(&event.position);
+            stream.is_broken(if is_replaced { Continuity::Lost } else { found });
             if let Some(requests) = requests.upgrade() {
                 let _ = requests.send(Command::Resync);
             }
@@ -340,6 +377,26 @@ mod tests {
         }
         assert_eq!(is_lost(&at("two", 0)), (true, Continuity::Lost));
         assert_eq!(is_lost(&at("two", 0)), (false, Continuity::Unbroken));
+    }
+
+    #[test]
+    fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
+        let at = |serial: u64, number: u64| Position {
+            incarnation: "one".into(),
+            id: format!("{serial}-0"),
+            number,
+        };
+        let stream = Stream::default();
+        stream.place(&at(6, 6), &stream.position());
+        assert!(!stream.goes_back_to(&at(7, 7)) && !stream.has_lost_since(&at(7, 7)));
+        assert!(stream.has_lost_since(&at(9, 7)) && stream.goes_back_to(&at(9, 7)));
+        assert_eq!(stream.take_continuity(), Continuity::Lost);
+        // The store was restored to the sixth event, and has two further ones when it answers again.
+        assert!(!stream.goes_back_to(&at(12, 8)));
+        assert!(stream.reaches(&at(11, 7)), "the answer told of another seventh event");
+        assert!(!stream.reaches(&at(12, 8)));
+        // One that is read before it is answered.
+        assert!(!stream.reaches(&at(13, 9)) && !stream.reaches(&at(14, 10)));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Sending events: to subscribers, to the log, and to the error callback.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::broadcast;
 
@@ -12,7 +13,7 @@ use super::{Event, Events, log};
 use crate::error::Error;
 #[cfg(feature = "metrics")]
 use crate::metrics::{By, Fact, Meter};
-use crate::sync::lock;
+use crate::sync::{PerProcess, lock};
 
 /// The number of events that a subscriber may be behind, and that may wait for the callback.
 const CAPACITY: usize = 1024;
@@ -32,9 +33,6 @@ pub(crate) struct EventBus {
 
 impl EventBus {
     pub(crate) fn new(on_error: Option<OnError>) -> Self {
-        // Not with the first event: a process that is forked while another thread starts it would wait for
-        // that thread for ever.
-        reporter();
         EventBus {
             subscribers: Mutex::new(Some(broadcast::Sender::new(CAPACITY))),
             on_error,
@@ -72,10 +70,10 @@ impl EventBus {
 
 type Queued = (Event, Option<OnError>);
 
-/// The way to the thread that runs user code; `None` if it could not be started.
-fn reporter() -> Option<&'static SyncSender<Queued>> {
-    static REPORTER: OnceLock<Option<SyncSender<Queued>>> = OnceLock::new();
-    let reporter = REPORTER.get_or_init(|| {
+/// The way to the thread that runs user code. It fails if the thread cannot be started.
+fn reporter() -> io::Result<&'static SyncSender<Queued>> {
+    static REPORTER: PerProcess<SyncSender<Queued>> = PerProcess::new();
+    REPORTER.get_or_make(|| {
         let (sender, receiver) = sync_channel::<Queued>(CAPACITY);
         let run = move || {
             for (event, on_error) in receiver {
@@ -90,14 +88,14 @@ fn reporter() -> Option<&'static SyncSender<Queued>> {
                 }));
             }
         };
-        std::thread::Builder::new().name("cb-events".into()).spawn(run).ok().map(|_| sender)
-    });
-    reporter.as_ref()
+        std::thread::Builder::new().name("cb-events".into()).spawn(run)?;
+        Ok(sender)
+    })
 }
 
 /// Queues an event for the thread that runs user code. The event is dropped if the queue is full.
 fn report(event: Event, on_error: Option<OnError>) {
-    if let Some(reporter) = reporter() {
+    if let Ok(reporter) = reporter() {
         let _ = reporter.try_send((event, on_error));
     }
 }

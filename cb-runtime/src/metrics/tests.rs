@@ -17,7 +17,7 @@ use crate::breaker::permit::Admission;
 use crate::breakers::{BreakerMap, KeyedSite, Place};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{BreakerConfig, CacheLimits, PerFunction};
+use crate::config::{BreakerConfig, CacheLimits};
 use crate::event::{CacheTier, Event, EventBus, Transition};
 use crate::registry::MeteredRegistry;
 use crate::snapshot::State;
@@ -66,8 +66,7 @@ impl MeteredInstance {
 
     fn make(&self, name: Arc<str>) -> Arc<Core> {
         let config = BreakerConfig::default().failure_threshold(3);
-        let settings = config.resolve().unwrap();
-        Core::new(name, config, settings, PerFunction::default(), None, self.source.context.clone())
+        Core::new(name, &config, None, &self.source.context)
     }
 
     /// Exchanges all breakers with the store, twice: proposals need the first contact.
@@ -141,11 +140,8 @@ fn transition(own: bool) -> Transition {
 fn failure_rate_of_a_window_is_published_and_set_back() {
     let here = MeteredInstance::new();
     let config = BreakerConfig::default().failure_rate_threshold(0.9).minimum_calls(100);
-    let settings = config.resolve().unwrap();
-    let context = here.source.context.clone();
-    let orders = here.source.breakers.entry("orders").insert(Place::Pinned, |name, _| {
-        Core::new(name, config, settings, PerFunction::default(), None, context)
-    });
+    let make = |name, _| Core::new(name, &config, None, &here.source.context);
+    let orders = here.source.breakers.entry("orders").insert(Place::Pinned, make);
     here.kept("no window");
     calls(&orders, Outcome::Failure, 1);
     calls(&orders, Outcome::Success, 3);

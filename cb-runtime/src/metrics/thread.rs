@@ -1,8 +1,8 @@
 //! The publishing thread: one per process, so that a recorder that blocks delays nothing else.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::publisher::Publisher;
 use super::reading::MetricSource;
 use crate::background;
+use crate::sync::PerProcess;
 
 /// The interval between rounds. Metrics are usually collected less often.
 const ROUND: Duration = Duration::from_secs(1);
@@ -55,14 +56,12 @@ impl Drop for Enrolled {
 }
 
 fn thread() -> io::Result<&'static Sender<PublisherMessage>> {
-    static THREAD: OnceLock<Sender<PublisherMessage>> = OnceLock::new();
-    if let Some(thread) = THREAD.get() {
-        return Ok(thread);
-    }
-    let (sender, requests) = channel();
-    std::thread::Builder::new().name("cb-metrics".into()).spawn(move || run(&requests))?;
-    // If two threads get here concurrently, one sender is dropped, and its thread ends.
-    Ok(THREAD.get_or_init(|| sender))
+    static THREAD: PerProcess<Sender<PublisherMessage>> = PerProcess::new();
+    THREAD.get_or_make(|| {
+        let (sender, requests) = channel();
+        std::thread::Builder::new().name("cb-metrics".into()).spawn(move || run(&requests))?;
+        Ok(sender)
+    })
 }
 
 fn run(requests: &Receiver<PublisherMessage>) {

@@ -1,13 +1,12 @@
 //! Finds a breaker by its name, or registers it.
 
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 
 use super::Registry;
-use crate::breaker::context::RegistryContext;
-use crate::breaker::{Breaker, Core};
-use crate::breakers::{Held, KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
-use crate::config::{BreakerConfig, Layers, PerFunction, Settings};
+use crate::breaker::{Blueprint, Breaker, Core};
+use crate::breakers::{KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
+use crate::config::{BreakerConfig, Layers, Settings};
 use crate::error::{Error, ErrorKind};
 
 impl Registry {
@@ -22,11 +21,11 @@ impl Registry {
         if let Some(core) = self.breakers.pin(name) {
             return self.registered_again(core, config, at);
         }
-        let blueprint = self.blueprint(name, config);
+        let (blueprint, _layers) = self.blueprint(name, config, Some(at));
         let mut entry = self.breakers.entry(name);
         match entry.pin() {
             Some(core) => core,
-            None => entry.insert(Place::Pinned, |name, held| blueprint.core(name, held, at)),
+            None => entry.insert(Place::Pinned, |name, held| blueprint.build(name, held)),
         }
     }
 
@@ -60,14 +59,14 @@ impl Registry {
     }
 
     fn new_keyed(&self, name: &str, config: &BreakerConfig, site: KeyedSite) -> Arc<Core> {
-        let blueprint = self.blueprint(name, config);
+        let (blueprint, _layers) = self.blueprint(name, config, Some(site.at));
         if !name.is_empty() {
             let entry = self.breakers.entry(name);
             if let Some(core) = entry.get() {
                 return core;
             }
             if entry.has_room() {
-                return entry.insert(Place::Keyed(site), |name, held| blueprint.core(name, held, site.at));
+                return entry.insert(Place::Keyed(site), |name, held| blueprint.build(name, held));
             }
         }
         if self.shared.unguarded.take(self.context.clock.now()).is_some() {
@@ -79,7 +78,7 @@ impl Registry {
 
     /// The breaker of that name for a caller that only reads it.
     pub(super) fn observed(&self, name: &str) -> Arc<Core> {
-        let blueprint = self.blueprint(name, &BreakerConfig::default());
+        let (blueprint, _layers) = self.blueprint(name, &BreakerConfig::default(), None);
         let entry = self.breakers.entry(name);
         match entry.get() {
             Some(core) => core,
@@ -93,7 +92,8 @@ impl Registry {
         if let Some(core) = self.breakers.get(name) {
             return (Breaker::new(core), None);
         }
-        let core = self.blueprint(name, &BreakerConfig::default()).observed(name.into(), None);
+        let (blueprint, _layers) = self.blueprint(name, &BreakerConfig::default(), None);
+        let core = blueprint.observed(name.into(), None);
         let steered = self.breakers.steer(core);
         (Breaker::new(steered.core().clone()), Some(steered))
     }
@@ -113,16 +113,21 @@ impl Registry {
         core
     }
 
-    /// The parts of a new breaker of that name. While it exists, no reload can begin, so a reload either
-    /// finds the breaker in the map or has ended before.
-    fn blueprint(&self, name: &str, config: &BreakerConfig) -> Blueprint<'_> {
+    /// The parts of a new breaker of that name, and the lock under which it is inserted: no reload can begin
+    /// meanwhile, so a reload either finds the breaker in the map or has ended before.
+    fn blueprint(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        given_at: Option<&'static Location<'static>>,
+    ) -> (Blueprint, RwLockReadGuard<'_, Layers>) {
         let layers = self.context.layers();
         if let Err(error) = layers.claim(name) {
             self.report(error);
         }
         let (given, settings) = self.usable(&layers, name, config);
         let per_function = layers.per_function(name);
-        Blueprint { given, settings, per_function, context: &self.context, _layers: layers }
+        (Blueprint { given, given_at, settings, per_function, context: self.context.clone() }, layers)
     }
 
     /// `config` without its invalid values, which are reported, and the resulting settings.
@@ -132,30 +137,5 @@ impl Registry {
             self.report(error);
         }
         (config, settings)
-    }
-}
-
-/// The parts of a new breaker.
-struct Blueprint<'a> {
-    given: BreakerConfig,
-    settings: Settings,
-    per_function: PerFunction,
-    context: &'a Arc<RegistryContext>,
-    _layers: std::sync::RwLockReadGuard<'a, Layers>,
-}
-
-impl Blueprint<'_> {
-    fn core(self, name: Arc<str>, held: Option<Held>, at: &'static Location<'static>) -> Arc<Core> {
-        let core = Core::new(name, self.given, self.settings, self.per_function, held, self.context.clone());
-        core.settings_are_from(at);
-        core
-    }
-
-    fn observed(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
-        Core::observed(name, self.settings, self.per_function, held, self.context.clone())
-    }
-
-    fn detached(self, name: Arc<str>) -> Arc<Core> {
-        Core::detached(name, self.given, self.settings, self.per_function, self.context.clone())
     }
 }

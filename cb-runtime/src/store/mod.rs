@@ -53,28 +53,16 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Loads the breakers that are not closed, and the position of the event stream.
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>>;
 
-    /// Returns the events after `from`, oldest first, after waiting up to `patience` for the first. The list
-    /// is empty if there was none, and may end before the latest event.
+    /// Returns the events after `from`, oldest first, and the notices after the id `notice`, or from now on
+    /// if that is empty, after waiting up to `patience` for the first. The lists are empty if there was none,
+    /// and may end before the latest event.
     ///
     /// If `from` is of another incarnation, or the events after it have been trimmed, later events are
     /// returned: their incarnation, or a gap in their numbers, shows it. An unreadable event is an error
-    /// once; the next call from the same position continues after it. A second concurrent call waits for the
-    /// first.
-    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
-
-    /// [Watches](Store::watch) the events, and the notices after the id `notice`, or from now on if that is
-    /// empty. Notices may be lost: they only make instances report earlier.
-    fn follow(
-        &self,
-        from: Position,
-        notice: String,
-        patience: Duration,
-    ) -> BoxFuture<'_, Result<News, Error>> {
-        Box::pin(async move {
-            let events = self.watch(from, patience).await?;
-            Ok(News { events, notices: Vec::new(), notice })
-        })
-    }
+    /// once; the next call from the same position continues after it. Notices may be lost: they only make
+    /// instances report earlier. A second concurrent call waits for the first.
+    fn watch(&self, from: Position, notice: String, patience: Duration)
+    -> BoxFuture<'_, Result<News, Error>>;
 
     /// Returns at most `limit` events of the stream, without unreadable ones.
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;

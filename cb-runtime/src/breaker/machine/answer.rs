@@ -27,7 +27,7 @@ impl StateMachine {
     /// Handles the store's answer to the latest entry.
     pub(crate) fn receive(&mut self, view: &View, store_now: u64, now: Now) {
         let mut in_flight = self.in_flight.take().unwrap_or_default();
-        self.end_doubt(&mut in_flight, view, now.at);
+        self.settle_doubt(&mut in_flight, view, now.at);
         // If the event stream has been faster, the answer is about an epoch that has ended.
         if view.record.epoch >= self.epoch() {
             let leases = std::mem::take(&mut in_flight.leases);
@@ -46,7 +46,7 @@ impl StateMachine {
     }
 
     /// The answer to a doubted state: it has ended, or it is still in use.
-    fn end_doubt(&mut self, in_flight: &mut InFlight, view: &View, now: Moment) {
+    fn settle_doubt(&mut self, in_flight: &mut InFlight, view: &View, now: Moment) {
         if in_flight.doubted != Some(self.epoch()) {
             return;
         }

@@ -38,11 +38,21 @@ impl StateMachine {
         }
     }
 
+    /// Claims the confirmed state again: the store has lost data, perhaps this state.
+    pub(crate) fn end_doubt(&mut self) {
+        self.doubted = false;
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.doubted = None;
+        }
+    }
+
     /// After half of [`IDLE`], the store may have expired a closed breaker and restarted its epochs.
-    pub(super) fn forget_if_idle(&mut self, now: Moment) {
-        let idle = self.exchanged_at.is_none_or(|at| now.since(at) > IDLE / 2);
-        if idle && self.local.is_none() && self.confirmed.is_some() && self.confirmed_state() == State::Closed
-        {
+    pub(crate) fn forget_if_idle(&mut self, now: Moment) {
+        let Some(confirmed) = &self.confirmed else { return };
+        // It may have come with an event, and never have been exchanged.
+        let heard_at = confirmed.as_of.max(self.exchanged_at.unwrap_or_default());
+        let is_idle = now.since(heard_at) > IDLE / 2;
+        if is_idle && self.local.is_none() && confirmed.state() == State::Closed {
             self.confirmed = None;
             self.announced = 0;
             self.initial = DatedRecord::new(Record::closed(), now);

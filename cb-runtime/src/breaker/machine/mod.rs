@@ -16,7 +16,7 @@ pub(crate) mod health;
 mod lapse;
 mod notice;
 pub(crate) mod policy;
-mod probes;
+pub(crate) mod probes;
 pub(crate) mod state;
 pub(crate) mod stats;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::store::{LeaseId, LeaseRequest, View};
 /// holder that is dead or cut off loses one.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// A denial is remembered for this time, so that many callers do not become many commands.
-const DENIAL: Duration = Duration::from_millis(100);
+pub(crate) const DENIAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(crate) struct Probes {

@@ -402,7 +402,8 @@ impl StateMachine {
                 self.stats.recovered(to.as_of);
                 self.forget_sent();
             }
-            (Scope::Isolated, _) => self.stats.forget_own(),
+            // While it is open, its failures count toward the quorum.
+            (Scope::Isolated, State::Closed) => self.stats.forget_own(),
             _ => {}
         }
         self.begin_probes(state == State::HalfOpen);

@@ -163,6 +163,57 @@ fn late_success_is_not_counted() {
 }
 
 #[test]
+fn late_failure_is_not_judged() {
+    let mut bench = Pair::new(&config());
+    let core = bench.a.core.clone();
+    let Admission::Go(late) = core.admit() else { panic!("rejected") };
+    bench.a.fail(1);
+    bench.sync();
+    bench.hands.advance(RESET);
+    let Admission::Wait(mut waiting) = core.admit() else { panic!("no probe is due") };
+    bench.a.exchange();
+    answer(&mut waiting).expect("granted").success();
+    bench.sync();
+    late.end(Outcome::Failure);
+    bench.sync();
+    let snapshot = bench.a.snapshot();
+    assert_eq!((snapshot.state, snapshot.epoch, snapshot.failures), (State::Closed, 3, 0));
+    assert_eq!((snapshot.outcomes.late, snapshot.outcomes.failure), (1, 1));
+}
+
+#[test]
+fn outcomes_of_an_epoch_that_has_ended_are_not_sent_again() {
+    let mut bench = Pair::new(&trips_at(3));
+    bench.a.fail(2);
+    // The entry does not arrive. Meanwhile B opens and closes the circuit, and A hears of it.
+    let _lost = bench.a.core.encode(false);
+    bench.b.fail(3);
+    bench.b.exchange();
+    bench.b.exchange();
+    bench.a.core.adopt(&bench.record());
+    bench.hands.advance(RESET);
+    let core = bench.b.core.clone();
+    let Admission::Wait(mut waiting) = core.admit() else { panic!("no probe is due") };
+    bench.b.exchange();
+    answer(&mut waiting).expect("granted").success();
+    bench.b.exchange();
+    bench.b.exchange();
+    let closed = bench.record();
+    assert_eq!((closed.state, closed.epoch), (State::Closed, 3));
+    bench.a.core.adopt(&closed);
+    let retried = bench.a.core.encode(true);
+    let batch = bench.a.batch(retried);
+    let answer = bench.a.store.exchange_now(&batch);
+    bench.a.receive(answer);
+    bench.sync();
+    for peer in [&bench.a, &bench.b] {
+        assert_eq!((peer.snapshot().epoch, peer.snapshot().failures), (3, 0));
+    }
+    bench.a.fail(1);
+    assert_eq!(bench.a.state(), State::Closed);
+}
+
+#[test]
 fn event_of_an_earlier_epoch_is_not_adopted() {
     let mut bench = Pair::new(&config());
     bench.a.fail(1);
@@ -174,6 +225,21 @@ fn event_of_an_earlier_epoch_is_not_adopted() {
     bench.a.core.adopt(&later);
     bench.a.core.adopt(&open);
     assert_eq!((bench.a.state(), bench.a.snapshot().epoch), (State::Disabled, 7));
+}
+
+/// A keyed breaker may know a state from events alone.
+#[test]
+fn event_of_an_earlier_epoch_is_not_adopted_before_the_first_exchange() {
+    let (clock, hands) = Clock::manual();
+    let store = Arc::new(MemoryStore::new(clock.clone()));
+    let late = Peer::new("late", &config(), &clock, &store);
+    let half_open = Record { epoch: 2, state: State::HalfOpen, ..Record::closed() };
+    late.core.adopt(&half_open);
+    late.core.adopt(&Record { epoch: 3, ..Record::closed() });
+    hands.advance(RESET);
+    late.core.adopt(&half_open);
+    assert_eq!((late.state(), late.snapshot().epoch), (State::Closed, 3));
+    assert_eq!(late.core.encode(false).known.map(|known| known.epoch), Some(3));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::breaker::machine::Want;
 use crate::breaker::machine::policy::PROBE_GRACE;
+use crate::breaker::machine::probes::{DENIAL, LEASE};
 
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -120,6 +121,60 @@ fn outcome_after_the_lease_has_lapsed_changes_nothing() {
         bench.sync();
         assert_eq!(bench.stored(), State::HalfOpen, "{outcome:?}");
     }
+}
+
+/// The answer to the first exchange after a loss comes before the store counts as restored.
+#[test]
+fn lease_that_has_lapsed_without_the_store_is_not_revived() {
+    for outcome in [Outcome::Failure, Outcome::Success] {
+        let mut bench = Pair::due(&config());
+        let cut_off = probe(&mut bench.a);
+        bench.b.exchange();
+        bench.a.lose_store();
+        bench.hands.advance(LEASE);
+        let other = probe(&mut bench.b);
+        bench.a.exchange();
+        bench.a.up.store(true, Ordering::Release);
+        cut_off.end(outcome);
+        bench.sync();
+        assert_eq!((bench.stored(), bench.a.snapshot().outcomes.late), (State::HalfOpen, 1), "{outcome:?}");
+        other.success();
+        bench.sync();
+        assert_eq!(bench.stored(), State::Closed);
+    }
+}
+
+#[test]
+fn denied_probe_is_not_requested_again_for_a_while() {
+    let mut bench = Pair::due(&config());
+    let held = probe(&mut bench.a);
+    let b = bench.b.core.clone();
+    let Admission::Wait(mut denied) = b.admit() else { panic!("a probe may be due") };
+    bench.b.exchange();
+    assert!(answer(&mut denied).is_none());
+    for _ in 0..4 {
+        assert!(bench.b.is_rejected(), "this caller does not ask the store");
+        bench.hands.advance(DENIAL / 4);
+    }
+    let Admission::Wait(mut granted) = b.admit() else { panic!("the denial is still remembered") };
+    drop(held);
+    bench.a.exchange();
+    bench.b.exchange();
+    assert!(answer(&mut granted).is_some());
+}
+
+#[test]
+fn grant_of_a_state_that_has_ended_is_not_used() {
+    let mut bench = Pair::due(&config());
+    let core = bench.a.core.clone();
+    let Admission::Wait(mut waiting) = core.admit() else { panic!("no probe is due") };
+    bench.a.exchange();
+    // The override comes between the grant and the caller's next poll.
+    let half_open = bench.record();
+    let (epoch, originator) = (half_open.epoch + 1, "b".to_owned());
+    bench.a.core.adopt(&Record { epoch, originator, state: State::ForcedOpen, ..Record::closed() });
+    assert!(answer(&mut waiting).is_none(), "the call would be made although the circuit is forced open");
+    assert_eq!(bench.a.snapshot().outcomes.rejected, 1);
 }
 
 #[test]

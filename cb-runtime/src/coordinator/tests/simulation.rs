@@ -36,7 +36,8 @@ use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, Position, Report, Store, StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, News, Position, Report, Store,
+    StreamEvent,
 };
 use crate::sync::lock;
 
@@ -98,8 +99,13 @@ impl Store for SimulatedLink {
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         Box::pin(self.through(self.store.load()))
     }
-    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        self.store.watch(from, patience)
+    fn watch(
+        &self,
+        from: Position,
+        notice: String,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<News, Error>> {
+        self.store.watch(from, notice, patience)
     }
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         Box::pin(self.through(self.store.history(at, limit)))
@@ -141,7 +147,6 @@ impl Fleet {
     fn new(seed: u64, size: usize, config: &BreakerConfig) -> Self {
         let (clock, hands) = Clock::manual();
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        let settings = config.resolve().unwrap();
         let instances = (0..size)
             .map(|number| {
                 let wire = Arc::new(SimulatedLink {
@@ -161,16 +166,7 @@ impl Fleet {
                 let context = RegistryContext::new(name, clock.clone(), bus, cache, up);
                 let context = Arc::new(context.with_shared_store(true));
                 let breakers = Arc::new(BreakerMap::new(1, clock.now()));
-                let make = |name, held| {
-                    Core::new(
-                        name,
-                        config.clone(),
-                        settings.clone(),
-                        PerFunction::default(),
-                        held,
-                        context.clone(),
-                    )
-                };
+                let make = |name, held| Core::new(name, config, held, &context);
                 let core = breakers.entry("b").insert(Place::Pinned, make);
                 let (asked, requests) = mpsc::unbounded_channel();
                 let pace = Pace::steady(clock.now());
@@ -244,7 +240,7 @@ impl Fleet {
         }
         let coordinator = &instance.coordinator;
         let from = coordinator.stream.position();
-        let news = self.store.follow(from, instance.notice.clone(), Duration::ZERO).await.unwrap();
+        let news = self.store.watch(from, instance.notice.clone(), Duration::ZERO).await.unwrap();
         instance.notice = news.notice;
         if !news.notices.is_empty() {
             instance.core.take_notice();

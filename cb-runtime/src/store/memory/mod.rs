@@ -317,11 +317,7 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(load)))
     }
 
-    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        Box::pin(async move { Ok(self.follow(from, String::new(), patience).await?.events) })
-    }
-
-    fn follow(
+    fn watch(
         &self,
         from: Position,
         notice: String,

@@ -317,17 +317,13 @@ impl Store for RedisStore {
         Box::pin(RedisStore::load(self))
     }
 
-    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-        Box::pin(async move { Ok(self.follow_streams(from, String::new(), patience).await?.events) })
-    }
-
-    fn follow(
+    fn watch(
         &self,
         from: Position,
         notice: String,
         patience: Duration,
     ) -> BoxFuture<'_, Result<News, Error>> {
-        Box::pin(self.follow_streams(from, notice, patience))
+        Box::pin(self.watch_streams(from, notice, patience))
     }
 
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {

@@ -5,6 +5,7 @@ mod cluster;
 mod connections;
 mod corruption;
 mod corruption_fuzz;
+mod corruption_shared;
 mod decoders;
 mod expiry;
 mod layout;
@@ -15,11 +16,16 @@ mod sentinel;
 #[cfg(all(feature = "tls", any(feature = "cluster", feature = "sentinel")))]
 mod tls;
 
+use std::time::Duration;
+
 use cb_testkit::RedisServer;
 
 use super::{RedisStore, Target};
+use crate::error::Error;
 use crate::snapshot::State;
-use crate::store::{Answer, Batch, Counts, Delta, Entry, Proposal, Record, Store, View};
+use crate::store::{
+    Answer, Batch, Counts, Delta, Entry, Position, Proposal, Record, Store, StreamEvent, View,
+};
 
 const SECOND: u64 = 1_000_000;
 
@@ -34,6 +40,11 @@ fn at(url: &str) -> RedisStore {
 /// With the limits that it has in earnest.
 fn impatient(url: &str) -> RedisStore {
     RedisStore::new(Target::Single(url.into()), "test").unwrap()
+}
+
+/// The events after `from`, without notices.
+async fn events(store: &RedisStore, from: Position, patience: Duration) -> Result<Vec<StreamEvent>, Error> {
+    Ok(store.watch(from, String::new(), patience).await?.events)
 }
 
 fn about(name: &str) -> Entry {

@@ -27,8 +27,8 @@ pub(super) struct Watching {
 }
 
 impl RedisStore {
-    /// See [`Store::follow`](crate::store::Store::follow).
-    pub(super) async fn follow_streams(
+    /// See [`Store::watch`](crate::store::Store::watch).
+    pub(super) async fn watch_streams(
         &self,
         from: Position,
         notice: String,

@@ -80,7 +80,11 @@ impl Bench<'_> {
 
     /// The whole stream, however often the store has been emptied.
     async fn events(&self) -> Vec<StreamEvent> {
-        self.store.watch(Position::default(), Duration::ZERO).await.unwrap()
+        self.watch(Position::default(), Duration::ZERO).await
+    }
+
+    async fn watch(&self, from: Position, patience: Duration) -> Vec<StreamEvent> {
+        self.store.watch(from, String::new(), patience).await.unwrap().events
     }
 }
 

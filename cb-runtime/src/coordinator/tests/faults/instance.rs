@@ -18,7 +18,7 @@ use crate::breaker::context::RegistryContext;
 use crate::breakers::{BreakerMap, KeyedSite, Place};
 use crate::cache::Cache;
 use crate::clock::Moment;
-use crate::config::{CacheLimits, PerFunction};
+use crate::config::CacheLimits;
 use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::{self, Stream};
 use crate::coordinator::{Command, Coordinator};
@@ -106,10 +106,8 @@ impl Instance {
     }
 
     fn register(&self, name: &str, place: Place) -> Arc<Core> {
-        let settings = config().resolve().expect("valid settings");
-        self.breakers.entry(name).insert(place, |name, held| {
-            Core::new(name, config(), settings, PerFunction::default(), held, self.context.clone())
-        })
+        let make = |name, held| Core::new(name, &config(), held, &self.context);
+        self.breakers.entry(name).insert(place, make)
     }
 
     /// The breaker for a call; `None` if there is no place for it.

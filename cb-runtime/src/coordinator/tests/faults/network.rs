@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, Position, Report, Store, StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, News, Position, Report, Store,
+    StreamEvent,
 };
 use crate::sync::lock;
 
@@ -131,13 +132,18 @@ impl Store for Wire {
     fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
         Box::pin(self.through(self.store.load()))
     }
-    fn watch(&self, from: Position, patience: Duration) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+    fn watch(
+        &self,
+        from: Position,
+        notice: String,
+        patience: Duration,
+    ) -> BoxFuture<'_, Result<News, Error>> {
         Box::pin(async move {
             if self.cut.load(Ordering::Relaxed) {
                 return Err(Error::store("simulating", "the stream is cut"));
             }
             let connection = ReaderConnection { wire: self, is_kept: false };
-            let events = self.store.watch(from, patience).await?;
+            let events = self.store.watch(from, String::new(), patience).await?.events;
             if self.deaf.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
@@ -146,7 +152,8 @@ impl Store for Wire {
             if self.cut.load(Ordering::Relaxed) {
                 return Err(Error::store("simulating", "the stream is cut"));
             }
-            Ok(events)
+            // Notices are lost: they only make instances report earlier.
+            Ok(News { events, notices: Vec::new(), notice })
         })
     }
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {

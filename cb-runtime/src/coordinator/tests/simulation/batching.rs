@@ -15,10 +15,8 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
     let (breakers, context) = (coordinator.breakers.clone(), coordinator.context.clone());
     let newcomers = move |numbers: Range<u32>| {
         for number in numbers {
-            let (settings, context) = (config.resolve().unwrap(), context.clone());
-            breakers.entry(&format!("newcomer-{number}")).insert(Place::Pinned, |name, held| {
-                Core::new(name, config.clone(), settings, PerFunction::default(), held, context)
-            });
+            let make = |name, held| Core::new(name, &config, held, &context);
+            breakers.entry(&format!("newcomer-{number}")).insert(Place::Pinned, make);
         }
     };
     newcomers(0..700);

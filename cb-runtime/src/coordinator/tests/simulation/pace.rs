@@ -68,10 +68,8 @@ fn ten_thousand_idle_breakers_are_neither_looked_at_nor_reported() {
         let Member { coordinator, wire, .. } = &mut fleet.instances[0];
         let breakers: Vec<_> = (0..10_000)
             .map(|number| {
-                let (settings, context) = (config.resolve().unwrap(), coordinator.context.clone());
-                coordinator.breakers.entry(&format!("idle-{number}")).insert(Place::Pinned, |name, held| {
-                    Core::new(name, config.clone(), settings, PerFunction::default(), held, context)
-                })
+                let make = |name, held| Core::new(name, &config, held, &coordinator.context);
+                coordinator.breakers.entry(&format!("idle-{number}")).insert(Place::Pinned, make)
             })
             .collect();
         for core in &breakers {

@@ -33,8 +33,7 @@ impl Fleet {
     /// Registers a breaker at one instance.
     fn register(&self, at: usize, name: &str) -> Arc<Core> {
         let coordinator = &self.instances[at].coordinator;
-        let (settings, context) = (config().resolve().unwrap(), coordinator.context.clone());
-        let make = |name, held| Core::new(name, config(), settings, PerFunction::default(), held, context);
+        let make = |name, held| Core::new(name, &config(), held, &coordinator.context);
         coordinator.breakers.entry(name).insert(Place::Pinned, make)
     }
 
@@ -85,6 +84,67 @@ fn override_released_while_an_instance_was_away_stays_released() {
             fleet.assert_agreed().await;
         });
     }
+}
+
+/// The stream ends one event after the one that the instance has read, so that its position shows no gap.
+#[test]
+fn override_released_by_an_event_that_has_expired_stays_released() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        fleet.force("b", State::ForcedOpen);
+        fleet.settle().await;
+        fleet.cut(1);
+        fleet.force("b", State::Closed);
+        fleet.go_on_without_last(Duration::from_secs(3 * 3600)).await;
+        fleet.store.forget("b");
+        fleet.store.forget_events();
+        fleet.settle().await;
+        assert_eq!(fleet.instances[1].core.snapshot().state, State::Closed);
+        assert!(!fleet.held("b").await);
+        fleet.assert_agreed().await;
+    });
+}
+
+/// Redis keeps a closed breaker for an hour after its last use, and its epochs then begin anew.
+#[test]
+fn opening_of_a_breaker_that_was_idle_for_hours_begins_its_epochs_anew() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.settle().await;
+        fleet.get_well(8).await;
+        assert_eq!(fleet.truth().await, (State::Closed, 3));
+        for _ in 0..12 {
+            fleet.advance(Duration::from_secs(600));
+            for at in 0..2 {
+                fleet.turn(at).await;
+                fleet.follow(at).await;
+            }
+        }
+        assert_eq!(fleet.truth().await, (State::Closed, 0), "it has expired");
+        fleet.instances.iter_mut().for_each(|instance| instance.told.clear());
+        fleet.call(1, false).await;
+        fleet.advance(Duration::from_millis(150));
+        fleet.turn(1).await;
+        assert_eq!(fleet.truth().await, (State::Closed, 0), "it is not written back");
+        for _ in 0..2 {
+            fleet.call(1, false).await;
+        }
+        fleet.turn(1).await;
+        // The other instance hears of it by the event, before it exchanges anything.
+        fleet.follow(0).await;
+        assert_eq!(fleet.instances[0].core.snapshot().state, State::Open);
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.assert_agreed().await;
+        for instance in &fleet.instances {
+            assert_eq!(instance.told, [1]);
+        }
+    });
 }
 
 /// Redis forgets everything a week after its last use, and then knows no more of the release than after a
@@ -201,6 +261,67 @@ fn opening_whose_event_was_not_read_survives_a_restored_store() {
         assert_eq!(fleet.truth().await, (State::Closed, 0));
         fleet.settle().await;
         assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.assert_agreed().await;
+    });
+}
+
+/// Another event has the number of the lost one before the instance asks again.
+#[test]
+fn opening_whose_event_was_not_read_survives_a_restored_store_that_goes_on() {
+    for further in 1..4 {
+        in_simulation(0..2, async |seed| {
+            let mut fleet = Fleet::new(seed, 2, &config());
+            fleet.settle().await;
+            let backup = fleet.store.back_up();
+            for _ in 0..3 {
+                fleet.call(0, false).await;
+            }
+            fleet.turn(0).await;
+            assert_eq!(fleet.truth().await, (State::Open, 1));
+            fleet.store.restore(&backup);
+            for number in 0..further {
+                fleet.force("noise", if number % 2 == 0 { State::Disabled } else { State::Closed });
+            }
+            fleet.settle().await;
+            assert_eq!(fleet.truth().await, (State::Open, 1), "{further} further events");
+            fleet.assert_agreed().await;
+        });
+    }
+}
+
+/// The load shows that events are missing, so the instance doubts what it knows. The store loses its data
+/// before it is asked for the state.
+#[test]
+fn opening_that_is_doubted_when_the_store_loses_its_data_is_written_back() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &config());
+        fleet.settle().await;
+        for _ in 0..3 {
+            fleet.call(0, false).await;
+        }
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        // From now on there is only the second instance.
+        fleet.cut(0);
+        fleet.cut(1);
+        fleet.advance(Duration::from_secs(1));
+        fleet.turn(1).await;
+        fleet.trim_stream();
+        let wire = fleet.instances[1].wire.clone();
+        let (store, mut is_lost) = (fleet.store.clone(), false);
+        *lock(&wire.listener) = Some(Box::new(move |_| {
+            if !std::mem::replace(&mut is_lost, true) {
+                store.forget_everything();
+            }
+        }));
+        wire.fate.store(UP, Ordering::Relaxed);
+        for _ in 0..6 {
+            fleet.advance(Duration::from_millis(450));
+            fleet.turn(1).await;
+            fleet.follow(1).await;
+        }
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.settle().await;
         fleet.assert_agreed().await;
     });
 }

@@ -167,24 +167,48 @@ fn when_a_second_one_fails_the_fleet_opens() {
     });
 }
 
+/// Instance 0 opens alone, with or without the store. It learns of another instance's failure, and proposes
+/// the opening, before that instance does.
 #[test]
 fn isolated_opening_that_others_confirm_gets_the_fleets_reason() {
-    in_simulation(0..20, async |seed| {
-        let mut fleet = Fleet::new(seed, 3, &quorum(2));
-        exchange(&mut fleet).await;
-        for _ in 0..3 {
-            fleet.call(0, false).await;
-        }
-        // Before the isolated instance hears of it.
-        fleet.call(1, false).await;
-        fleet.settle().await;
-        fleet.assert_agreed().await;
-        assert_eq!(states(&fleet), [State::Open; 3]);
-        for instance in &fleet.instances {
-            let reason = instance.core.snapshot().reason;
-            assert!(reason.ends_with("consecutive failures (limit 3), on at least 2 instances"), "{reason}");
-        }
-    });
+    for is_cut_off in [false, true] {
+        in_simulation(0..5, async |seed| {
+            let mut fleet = Fleet::new(seed, 3, &quorum(2));
+            exchange(&mut fleet).await;
+            if is_cut_off {
+                fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+                fleet.advance(RESET / 2);
+                fleet.turn(0).await;
+            }
+            for _ in 0..3 {
+                fleet.call(0, false).await;
+            }
+            fleet.instances[0].wire.fate.store(UP, Ordering::Relaxed);
+            for _ in 0..2 {
+                fleet.advance(RESET / 8);
+                fleet.turn(0).await;
+            }
+            let alone = fleet.instances[0].core.snapshot();
+            assert!(alone.state == State::Open && alone.local, "{alone:?}");
+
+            fleet.call(1, false).await;
+            fleet.advance(Duration::from_millis(110));
+            // The store has the failure, and the other instance's proposal is due with its next turn.
+            fleet.turn(1).await;
+            assert_eq!(fleet.truth().await, (State::Closed, 0));
+            fleet.advance(RESET / 4);
+            for _ in 0..2 {
+                fleet.turn(0).await;
+            }
+            assert_eq!(fleet.truth().await, (State::Open, 1));
+            fleet.settle().await;
+            fleet.assert_agreed().await;
+            for instance in &fleet.instances {
+                let reason = instance.core.snapshot().reason;
+                assert_eq!(reason, "4 consecutive failures (limit 3), on at least 2 instances");
+            }
+        });
+    }
 }
 
 #[test]

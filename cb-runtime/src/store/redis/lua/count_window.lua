@@ -1,4 +1,48 @@
 -- Count windows: one letter per call, oldest first. s = success, f = failure, capital = slow.
+--
+-- A breaker that has only succeeded has no key of its own. Of its window, the number of its calls is enough:
+-- `quiet` has it as " <calls>:<name>" = "<epoch>|<place>|<last use in ms>". Names do not begin with a space.
+-- The first other outcome moves the window to its key.
+local quiet_windows, quiet_windows_changed = {}, {}
+
+local function quiet_window_field(ask, name)
+  return ' ' .. count_text(ask.calls) .. ':' .. name
+end
+
+local function fetch_quiet_windows(key, entries)
+  local fields = {}
+  for _, e in ipairs(entries) do
+    if e.last then
+      fields[#fields + 1] = quiet_window_field(e.last, e.name)
+    end
+  end
+  for i, text in ipairs(fetch_quiet(key, fields)) do
+    quiet_windows[fields[i]] = text
+  end
+end
+
+local function put_quiet_window(field, text)
+  quiet_windows[field], quiet_windows_changed[field] = text, true
+end
+
+-- Reads the window from `quiet` if it has no key. One that cannot be read is lost.
+local function read_quiet_window(l, name, epoch)
+  l.field = quiet_window_field(l, name)
+  local written, place, used = match(quiet_windows[l.field] or '', '^(%d+)|(%d+)|(%d+)$')
+  place, used = tonumber(place), tonumber(used)
+  if l.fresh and tonumber(written) == epoch and place <= MAX_COUNT and abs(now - used * 1000) < IDLE * 1000000 then
+    l.place, l.outcomes, l.touched, l.is_quiet = place, string.rep('s', min(place, l.calls)), used * 1000, true
+  end
+end
+
+local function are_successes(calls)
+  for _, run in ipairs(calls) do
+    if run[1] ~= 's' then
+      return false
+    end
+  end
+  return true
+end
 
 local function read_last(key, ask, epoch)
   local l = { key = key, calls = ask.calls, since = ask.since, place = 0, outcomes = '', failing = '', touched = 0 }
@@ -63,6 +107,21 @@ local function write_last(l, epoch)
   end
   if due then
     redis.call('EXPIRE', l.key, IDLE)
+  end
+end
+
+-- `kept`: the breaker has a key of its own.
+local function write_window(l, epoch, kept)
+  if not l.fresh or kept then
+    if quiet_windows[l.field] then
+      put_quiet_window(l.field, false)
+    end
+    if l.is_quiet then
+      l.changed, l.touched = true, 0
+    end
+    write_last(l, epoch)
+  elseif l.changed or l.is_quiet and abs(now - l.touched) > RENEW then
+    put_quiet_window(l.field, whole(epoch) .. '|' .. whole(l.place) .. '|' .. whole(now / 1000))
   end
 end
 

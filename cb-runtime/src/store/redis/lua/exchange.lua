@@ -48,6 +48,7 @@ for i, e in ipairs(batch.entries) do
   end
 end
 parse_all_quiet(quiet, all)
+fetch_quiet_windows(quiet, batch.entries)
 fetch_buckets()
 
 local function instant(age)
@@ -129,7 +130,7 @@ end
 -- Whether a breaker needs a key of its own. One that has only succeeded needs none.
 local function is_kept(b, e, merged)
   return b.exists or b.begun or (b.role and b.role.taken) or b.state ~= 'closed'
-    or (merged and (merged.failed or e.calls)) or (e.settings and (merged or b.reported))
+    or (merged and (merged.failed or merged.in_window)) or (e.settings and (merged or b.reported))
     or e.notice
 end
 
@@ -346,6 +347,9 @@ local function exchange(e, key, leases_key, last_key)
   end
   local window = e.shape
   local last = e.last and read_or_lose(last_key, read_last, last_key, e.last, b.epoch)
+  if last then
+    read_quiet_window(last, e.name, b.epoch)
+  end
   local leases = asks and b.state == 'half-open'
   if leases and not b.leases_end then
     read_or_lose(leases_key, expire_leases, leases_key)
@@ -391,6 +395,7 @@ local function exchange(e, key, leases_key, last_key)
     end
     if last and e.calls then
       append_calls(last, e.calls, e.failing and batch.node)
+      merged.in_window = not are_successes(e.calls)
     end
   end
 
@@ -437,7 +442,7 @@ local function exchange(e, key, leases_key, last_key)
   if won and last then
     last.place, last.outcomes, last.failing = 0, '', ''
   elseif last then
-    write_last(last, b.epoch)
+    write_window(last, b.epoch, is_kept(b, e, merged))
   end
   if e.notice and b.state == 'closed' and is_kept(b, e, merged) then
     b.notified = request_notice(place, e.name, b.noticed_us)
@@ -657,7 +662,15 @@ end
 
 give_notice(meta, batch.notices, place)
 write_buckets()
-write_quiet(quiet, without_quiet)
+local set = {}
+for field in pairs(quiet_windows_changed) do
+  if quiet_windows[field] then
+    set[#set + 1], set[#set + 2] = field, quiet_windows[field]
+  else
+    without_quiet[#without_quiet + 1] = field
+  end
+end
+write_quiet(quiet, without_quiet, set)
 if announced then
   redis.call('HSET', meta, 'number', whole(place.number), 'last_id', place.id)
   if batch.retention then

@@ -20,7 +20,8 @@ if asked == 'all' then
   end
   for _, list in ipairs({ known, reported }) do
     for _, name in ipairs(list) do
-      if not seen[name] then
+      -- A field that begins with a space is a count window.
+      if not seen[name] and sub(name, 1, 1) ~= ' ' then
         seen[name] = true
         found[#found + 1] = name
       end

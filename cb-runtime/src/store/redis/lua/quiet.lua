@@ -70,12 +70,11 @@ local function put_quiet(key, set)
   end
 end
 
--- `gone`: names whose fields are removed.
-local function write_quiet(key, gone)
+-- `gone`: names whose fields are removed. `set`: other fields and their values.
+local function write_quiet(key, gone, set)
   if #gone > 0 then
     redis.pcall('HDEL', key, unpack(gone))
   end
-  local set = {}
   for name, q in pairs(quiet_fields) do
     if q and q.changed then
       set[#set + 1], set[#set + 2] = name, quiet_text(whole(q.epoch), q.streak and '1' or '0',

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cb_testkit::{PATIENCE, RedisCluster};
 
-use super::{about, batch, busy_keys, counting, exchange, forcing, say};
+use super::{about, batch, busy_keys, counting, events, exchange, forcing, say};
 use crate::snapshot::State;
 use crate::store::redis::{RedisStore, Target};
 use crate::store::{Position, ResultStore, Store};
@@ -22,7 +22,7 @@ async fn namespaces_and_cached_results_spread_over_the_nodes() {
         assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
         assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
         let from = Position { id: "0-0".into(), ..Position::default() };
-        assert_eq!(Store::watch(&store, from, PATIENCE).await.unwrap().len(), 1);
+        assert_eq!(events(&store, from, PATIENCE).await.unwrap().len(), 1);
     }
     let store = store(&cluster, "cache");
     for i in 0..50 {
@@ -60,7 +60,7 @@ async fn watch_does_not_delay_commands() {
     exchange(&store, vec![]).await;
     let watcher = store.clone();
     let from = Position { id: "0-0".into(), ..Position::default() };
-    let watching = tokio::spawn(async move { Store::watch(&*watcher, from, PATIENCE).await.unwrap() });
+    let watching = tokio::spawn(async move { events(&watcher, from, PATIENCE).await.unwrap() });
     cb_testkit::wait_until(PATIENCE, "it waits", || {
         cluster.nodes().iter().any(|node| node.info("clients", "blocked_clients") == "1")
     });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cb_testkit::{PATIENCE, Proxy, RedisServer, Reply, wait_until};
 
-use super::{about, at, batch, counting, exchange, forcing, impatient, say, store};
+use super::{about, at, batch, counting, events, exchange, forcing, impatient, say, store};
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
 use crate::store::{Batch, Position, ResultStore, Store};
@@ -43,7 +43,7 @@ async fn two_connections_are_made_on_demand() {
     assert_eq!(server.connected_clients(), 1);
     assert_eq!(say(&store, about("x")).await.counts.successes, 60);
     for _ in 0..3 {
-        assert_eq!(Store::watch(&*store, unknown_position(), Duration::from_millis(5)).await.unwrap(), []);
+        assert_eq!(events(&store, unknown_position(), Duration::from_millis(5)).await.unwrap(), []);
     }
     assert_eq!(server.connected_clients(), 2);
 }
@@ -65,8 +65,7 @@ async fn watch_does_not_delay_commands() {
     let server = RedisServer::start();
     let store = Arc::new(store(&server));
     let watcher = store.clone();
-    let watching =
-        tokio::spawn(async move { Store::watch(&*watcher, unknown_position(), PATIENCE).await.unwrap() });
+    let watching = tokio::spawn(async move { events(&watcher, unknown_position(), PATIENCE).await.unwrap() });
     wait_until(PATIENCE, "it waits", || server.info("clients", "blocked_clients") == "1");
     say(&store, counting("x", 1, 0)).await;
     say(&store, forcing("x", State::Open)).await;
@@ -77,10 +76,10 @@ async fn watch_does_not_delay_commands() {
 async fn abandoned_watch_does_not_delay_the_next() {
     let server = RedisServer::start();
     let store = store(&server);
-    let given_up = Store::watch(&store, unknown_position(), Duration::from_secs(3600));
+    let given_up = events(&store, unknown_position(), Duration::from_secs(3600));
     tokio::time::timeout(Duration::from_millis(50), given_up).await.unwrap_err();
     say(&store, forcing("x", State::Open)).await;
-    assert_eq!(Store::watch(&store, unknown_position(), PATIENCE).await.unwrap().len(), 1);
+    assert_eq!(events(&store, unknown_position(), PATIENCE).await.unwrap().len(), 1);
     wait_until(PATIENCE, "the old connection is closed", || server.connected_clients() == 2);
 }
 
@@ -102,18 +101,18 @@ async fn server_outage_is_an_error_and_ends() {
     let server = RedisServer::start();
     let store = store(&server);
     exchange(&store, vec![]).await;
-    Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap();
+    events(&store, unknown_position(), Duration::ZERO).await.unwrap();
     server.stop();
     for _ in 0..2 {
         let error = Store::exchange(&store, batch(vec![])).await.unwrap_err();
         assert!(error.is_store(), "{error}");
-        assert!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
+        assert!(events(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
     }
     let error = Store::exchange(&store, batch(vec![])).await.unwrap_err().to_string();
     assert!(error.contains(&format!("127.0.0.1:{}", server.port())), "{error}");
     server.restart();
     say(&store, forcing("x", State::Open)).await;
-    assert_eq!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap().len(), 1);
+    assert_eq!(events(&store, unknown_position(), Duration::ZERO).await.unwrap().len(), 1);
     assert_eq!(server.connected_clients(), 2);
 }
 
@@ -128,7 +127,7 @@ async fn frozen_server_is_an_error_in_time() {
     for _ in 0..2 {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
-    assert!(Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
+    assert!(events(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
     assert!(start.elapsed() >= Timeouts::default().loss());
     assert!(start.elapsed() < PATIENCE);
     server.thaw();
@@ -195,7 +194,7 @@ async fn acl_user_for_the_prefix_suffices() {
     say(&store, forcing("x", State::HalfOpen)).await;
     assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
     assert_eq!(Store::fleet(&store).await.unwrap().len(), 1);
-    assert_eq!(Store::watch(&store, unknown_position(), Duration::from_millis(5)).await.unwrap().len(), 1);
+    assert_eq!(events(&store, unknown_position(), Duration::from_millis(5)).await.unwrap().len(), 1);
     store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
     assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
     let log = server.command(&["ACL", "LOG"]);
@@ -209,9 +208,9 @@ async fn address_selects_protocol_and_database() {
     exchange(&store, vec![counting("x", 1, 1), forcing("y", State::Open)]).await;
     assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
     assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
-    assert_eq!(Store::watch(&store, unknown_position(), PATIENCE).await.unwrap().len(), 1);
+    assert_eq!(events(&store, unknown_position(), PATIENCE).await.unwrap().len(), 1);
     let from = Store::load(&store).await.unwrap().position;
-    assert_eq!(Store::watch(&store, from, Duration::from_millis(5)).await.unwrap(), []);
+    assert_eq!(events(&store, from, Duration::from_millis(5)).await.unwrap(), []);
     store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
     assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
     assert!(server.info("keyspace", "db3").contains("keys="));
@@ -254,7 +253,7 @@ async fn refused_write_has_no_effect() {
     assert_eq!(view.counts.successes, 2);
 
     // A replica is not the master any more, so both connections are made again.
-    Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap();
+    events(&store, unknown_position(), Duration::ZERO).await.unwrap();
     server.cli(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
     wait_until(PATIENCE, "the replication is up", || {
         server.info("replication", "master_link_status") == "up"
@@ -262,6 +261,6 @@ async fn refused_write_has_no_effect() {
     let before = server.info("stats", "total_connections_received");
     let error = Store::exchange(&store, report).await.unwrap_err();
     assert!(error.to_string().contains("READONLY") || error.to_string().contains("read only"), "{error}");
-    Store::watch(&store, unknown_position(), Duration::ZERO).await.unwrap();
+    events(&store, unknown_position(), Duration::ZERO).await.unwrap();
     assert_ne!(server.info("stats", "total_connections_received"), before);
 }

@@ -1,135 +1,356 @@
-//! Random damage to keys.
+//! Anything may be written to a Redis: invalid content of a breaker's keys is reported once, and affects no
+//! other breaker.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use cb_testkit::RedisServer;
-use proptest::prelude::*;
-use proptest::sample::select;
 
-use super::corruption_fuzz::{busy, watch};
-use super::{about, exchange, forcing, store};
+use super::{SECOND, about, counting, exchange, forcing, say, store};
+use crate::error::Error;
 use crate::snapshot::State;
-use crate::store::Store;
+use crate::store::{
+    CountWindow, CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind,
+    Position, Report, Reported, Store, Streak, StreamEvent, WindowRequest,
+};
 
-/// Ways to spoil one key.
-#[derive(Clone, Debug)]
-enum Spoil {
-    Replace(&'static str),
-    Field(&'static str, Vec<u8>),
-    Cut(&'static str, usize),
-}
+const WINDOW: WindowRequest = WindowRequest { length_us: 10 * SECOND, width_us: 5 * SECOND, since: 0 };
+const WINDOW_KEYS: &str = "cb1:{test}:w:10000000/5000000:*";
+const LAST_KEY: &str = "cb1:{test}:n:3:x";
 
-fn spoil() -> impl Strategy<Value = Spoil> {
-    let fields = vec![
-        "state",
-        "epoch",
-        "reason",
-        "by",
-        "attempt",
-        "reset_timeout_ms",
-        "since_us",
-        "until_us",
-        "successes",
-        "failures",
-        "slow",
-        "consecutive_failures",
-        "run",
-        "touched_at",
-        "incarnation",
-        "number",
-        "last_id",
-        "late",
-        "actor",
-        "failing",
-        "leader",
-        "leader_token",
-        "leader_until_us",
-        "settings",
-        "settings_before",
-        "place",
-        "outcomes",
-        "0",
-        "1",
-    ];
-    let number = any::<i64>().prop_map(|number| number.to_string().into_bytes());
-    let bytes = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..40),
-        number,
-        "[0-9|*;:,. sfSF-]{0,30}".prop_map(String::into_bytes)
-    ];
-    prop_oneof![
-        select(vec!["string", "list", "set", "zset", "hash", "stream", "nothing"]).prop_map(Spoil::Replace),
-        (select(fields.clone()), bytes).prop_map(|(field, bytes)| Spoil::Field(field, bytes)),
-        (select(fields), 0..30_usize).prop_map(|(field, length)| Spoil::Cut(field, length)),
-    ]
-}
-
-fn apply(server: &RedisServer, key: &str, spoil: &Spoil) {
-    let key = key.as_bytes();
-    match spoil {
-        Spoil::Replace(kind) => {
-            server.command(&[b"DEL", key]);
-            match *kind {
-                "string" => server.command(&[b"SET", key, b"\xff junk"]),
-                "list" => server.command(&[b"LPUSH", key, b"1"]),
-                "set" => server.command(&[b"SADD", key, b"1", b"\xff"]),
-                "zset" => server.command(&[b"ZADD", key, b"inf", b"1"]),
-                "hash" => server.command(&[b"HSET", key, b"1", b"\xff"]),
-                "stream" => server.command(&[b"XADD", key, b"*", b"1", b"\xff"]),
-                _ => return,
-            };
-        }
-        Spoil::Field(field, bytes) => {
-            // Says WRONGTYPE for what is no hash; then nothing is spoilt.
-            server.command(&[b"HSET", key, field.as_bytes(), bytes]);
-        }
-        Spoil::Cut(field, length) => {
-            let whole = server.command(&[b"HGET", key, field.as_bytes()]).text();
-            let cut: String = whole.chars().take(*length).collect();
-            server.command(&[b"HSET", key, field.as_bytes(), cut.as_bytes()]);
-        }
+/// Something of everything, so that all of a breaker's keys are used.
+pub(super) fn busy(name: &str) -> Entry {
+    let counts = Counts { successes: 1, failures: 2, slow: 1 };
+    let streak = Streak { success: Some(9), failures: vec![(5, 1), (2, 1)] };
+    let leases =
+        LeaseRequest { want: vec![1], limit: 99, term_us: 60 * SECOND, renew: vec![2], release: vec![3] };
+    let failure = OutcomeKind { failed: true, slow: false };
+    let delta =
+        Delta { counts, streak, buckets: vec![(0, counts)], calls: [(failure, 2)].into_iter().collect() };
+    Entry {
+        delta,
+        window: Some(WINDOW),
+        failing: true,
+        last: Some(CountWindowRequest { calls: 3, since: 0 }),
+        leases,
+        role: Some(LeaderRequest { want: true, term_us: 60 * SECOND }),
+        settings: "failure_threshold 5".into(),
+        ..about(name)
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+pub(super) async fn watch(
+    store: &crate::store::redis::RedisStore,
+    id: &str,
+) -> Result<Vec<StreamEvent>, Error> {
+    let from = Position { id: id.into(), ..Position::default() };
+    super::events(store, from, Duration::ZERO).await
+}
 
-    /// However a breaker's own keys and the shared ones look: nothing panics or fails as a whole,
-    /// another breaker is not affected, and what is held otherwise is found.
-    #[test]
-    fn damaged_keys_do_not_affect_other_breakers(spoilt in prop::collection::vec((0..9_usize, spoil()), 1..4), to in select(State::ALL.to_vec())) {
-        thread_local!(static SERVER: Arc<RedisServer> = Arc::new(RedisServer::start()));
-        let server = SERVER.with(Arc::clone);
+#[tokio::test]
+async fn damaged_breaker_is_reported_once_and_goes_on_from_what_is_known() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    for (field, value) in [
+        ("state", "ajar"),
+        ("state", ""),
+        ("epoch", "abc"),
+        ("epoch", "-1"),
+        ("epoch", "1.5"),
+        ("epoch", "9007199254740993"),
+        ("epoch", "99999999999999999999999999"),
+        ("epoch", "nan"),
+        ("epoch", "5 apples"),
+        ("slow", "1e300"),
+        ("reset_timeout_ms", "nan"),
+        ("touched_at", "-1"),
+        ("failures", "many"),
+        ("successes", "inf"),
+        ("attempt", "4294967296"),
+        ("reset_timeout_ms", "-5"),
+        ("reset_timeout_ms", "99999999999999999"),
+        ("since_us", "yesterday"),
+        ("until_us", "\u{0}"),
+        ("run", "1700|"),
+        ("run", "1700000000000000|17"),
+        ("run", "|1700000000000000*2"),
+        ("run", "|1700000000000000*2;x"),
+        ("run", "|1700000000000000*3;"),
+        ("run", ""),
+        ("consecutive_failures", "7"),
+        ("actor", "alice"),
+        ("actor", "x|alice"),
+        ("actor", &format!("0|{}", "a".repeat(201))),
+    ] {
         server.cli(&["FLUSHALL"]);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let store = store(&server);
-            exchange(&store, vec![forcing("x", to), forcing("held", State::Open), busy("y")]).await;
-            exchange(&store, vec![busy("x")]).await;
-            for (which, spoil) in &spoilt {
-                let own = ["b:x", "l:x", "quiet", "n:3:x", "s:spoilt", "meta", "events", "held", "names"];
-                apply(&server, &format!("cb1:{{test}}:{}", own[*which]), spoil);
-            }
-            for round in 2..5 {
-                let entries = vec![busy("x"), forcing("x", State::HalfOpen), busy("x"), busy("y")];
-                let answer = exchange(&store, entries).await;
-                let y = answer.views[3].as_ref().unwrap();
-                assert_eq!((y.record.state, y.record.epoch), (State::Closed, 0));
-                assert_eq!((y.counts.failures, !y.window.as_ref().unwrap().buckets.is_empty()), (2 * round, true));
-                // Once to put right what may be wrong, and then it is.
-                let _ = (Store::load(&store).await.unwrap(), Store::fleet(&store).await, watch(&store, "0-0").await);
-            }
-            let load = Store::load(&store).await.unwrap();
-            assert_eq!(load.warnings, [""; 0]);
-            Store::fleet(&store).await.unwrap();
-            // The stream may hold one odd entry; it is an error once.
-            if let Err(error) = watch(&store, &load.position.id).await {
-                assert!(error.is_data());
-                watch(&store, &load.position.id).await.unwrap();
-            }
-            let answer = exchange(&store, vec![about("held")]).await;
-            assert_eq!(answer.views[0].as_ref().unwrap().record.state, State::Open);
-            assert_eq!(answer.warnings, [""; 0]);
-        });
+        say(&store, busy("x")).await;
+        let streak = server.cli(&["HGET", key, "run"]);
+        if (field, value) == ("run", "1700|") {
+            assert!(streak.len() > value.len(), "{streak}");
+        }
+        server.cli(&["HSET", key, field, value]);
+        // Those who only read are told.
+        let before = server.command(&["HGETALL", key]);
+        let fleet = Store::fleet(&store).await.unwrap();
+        assert!(fleet[0].view.as_ref().unwrap_err().contains(key), "{field}={value}");
+        server.cli(&["ZADD", "cb1:{test}:held", "+inf", "x"]);
+        let load = Store::load(&store).await.unwrap();
+        assert!(load.held[0].1.as_ref().unwrap_err().contains(key));
+        assert_eq!(server.command(&["HGETALL", key]), before, "{field}={value}");
+        // An exchange reports it once, and goes on with what is known.
+        let answer = exchange(&store, vec![busy("y"), busy("x"), forcing("x", State::Open), busy("y")]).await;
+        assert_eq!(answer.warnings.len(), 1, "{field}={value}: {:?}", answer.warnings);
+        assert!(
+            answer.warnings[0].contains(key) && answer.warnings[0].contains(field),
+            "{:?}",
+            answer.warnings
+        );
+        let views: Vec<_> = answer.views.iter().map(|view| view.as_ref().unwrap()).collect();
+        assert_eq!((views[1].record.epoch, views[1].counts.failures), (0, 2), "{field}={value}");
+        assert_eq!((views[2].record.epoch, views[2].record.state), (1, State::Open), "{field}={value}");
+        assert_eq!(views[3].counts.failures, 4);
+        // Others hear of it, and can write back what they know.
+        let events = watch(&store, "0-0").await.unwrap();
+        let told: Vec<_> = events.iter().map(|event| (event.from, event.record.state)).collect();
+        assert_eq!(told, [(None, State::Closed), (Some(State::Closed), State::Open)], "{field}={value}");
+        assert_eq!(exchange(&store, vec![about("x")]).await.warnings, [""; 0]);
+        assert!(Store::fleet(&store).await.unwrap().iter().all(|row| row.view.is_ok()));
+        assert_eq!(Store::load(&store).await.unwrap().held[0].1.as_ref().unwrap().state, State::Open);
     }
+}
+
+#[tokio::test]
+async fn invalid_optional_fields_are_damage_to_their_readers() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    for (field, value) in [
+        ("failing", "junk"),
+        ("failing", "0|host*5"),
+        ("failing", "0| host*soon"),
+        ("failing", "0| host*5 "),
+        ("failing", &format!("0|{}", " host*5".repeat(33))),
+        ("leader", &"a".repeat(1001)),
+        ("leader_token", "-1"),
+        ("leader_token", "9007199254740991"),
+        ("leader_until_us", "soon"),
+        ("leader_until_us", "99999999999999999999"),
+        ("settings", &"a".repeat(601)),
+        ("settings_before", "junk"),
+        ("settings_before", &format!("5|{}", "a".repeat(601))),
+        ("settings_before", "99999999999999999999|limit 3"),
+    ] {
+        server.cli(&["FLUSHALL"]);
+        say(&store, busy("x")).await;
+        server.cli(&["HSET", key, field, value]);
+        assert!(Store::fleet(&store).await.unwrap().iter().all(|row| row.view.is_ok()));
+        let answer = exchange(&store, vec![about("x")]).await;
+        assert_eq!((&answer.warnings[..], answer.views[0].is_ok()), (&[][..], true), "{field}={value}");
+        let answer = exchange(&store, vec![busy("y"), busy("x"), busy("y")]).await;
+        assert!(answer.views.iter().all(Result::is_ok), "{field}={value}");
+        let named = [key, field].iter().all(|part| answer.warnings[0].contains(part));
+        assert!(named && answer.warnings.len() == 1, "{field}={value}: {:?}", answer.warnings);
+        assert_eq!(answer.views[2].as_ref().unwrap().counts.failures, 4);
+        assert_eq!(exchange(&store, vec![busy("x")]).await.warnings, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn damaged_count_window_is_counted_anew() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    say(&store, busy("x")).await;
+    assert_eq!(server.cli(&["HGET", LAST_KEY, "outcomes"]), "ff");
+    for (field, value) in [
+        ("epoch", "x"),
+        ("place", "-1"),
+        ("place", "many"),
+        ("place", "1"),
+        ("place", "3"),
+        ("outcomes", ""),
+        ("outcomes", "f"),
+        ("outcomes", "fx"),
+        ("outcomes", "f\u{0}"),
+        ("outcomes", "ffffffff"),
+        ("failing", "junk"),
+        ("failing", " host*5 "),
+        ("touched_at", "-1"),
+    ] {
+        server.cli(&["DEL", LAST_KEY]);
+        say(&store, busy("x")).await;
+        // As bytes: an argument of a process cannot have a NUL in it.
+        server.command(&["HSET", LAST_KEY, field, value]);
+        let answer = exchange(&store, vec![about("x"), busy("x"), busy("y")]).await;
+        assert_eq!(answer.warnings.len(), 1, "{field}={value:?}");
+        assert!(answer.warnings[0].contains(LAST_KEY) && answer.warnings[0].contains(field));
+        let view = answer.views[1].as_ref().unwrap();
+        assert_eq!(view.last.as_ref().unwrap().place, 2, "{field}={value:?}: counted anew");
+        assert!(view.counts.failures > 2, "the breaker's own hash is not affected");
+    }
+}
+
+#[tokio::test]
+async fn keys_of_the_earlier_layout_are_not_misread() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let key = "cb1:{test}:b:x";
+    say(&store, busy("x")).await;
+    let mut ordered = forcing("x", State::ForcedOpen);
+    ordered.proposal.as_mut().unwrap().to.actor = "alice".into();
+    let held = say(&store, ordered).await.record;
+    assert_eq!(held.actor, "alice");
+    let reporting = Entry { known: Some(held), role: None, ..busy("x") };
+    say(&store, reporting).await;
+    let asking = || Entry { failing: true, ..about("x") };
+    assert_eq!(say(&store, asking()).await.failing.len(), 1);
+    // It begins an epoch, and knows no more fields than these.
+    server.cli(&[
+        "HSET",
+        key,
+        "state",
+        "half-open",
+        "epoch",
+        "2",
+        "reason",
+        "due",
+        "by",
+        "older",
+        "until_us",
+        "",
+    ]);
+    server.cli(&["HSET", key, "failures", "0", "successes", "0", "slow", "0", "consecutive_failures", "0"]);
+    server.cli(&["HSET", key, "run", "|"]);
+    let view = say(&store, asking()).await;
+    assert_eq!((view.record.epoch, view.record.originator.as_str()), (2, "older"));
+    assert_eq!((view.record.actor.as_str(), view.failing.as_slice()), ("", &[][..]));
+    // And it tells of it without an actor.
+    let (events, last) = ("cb1:{test}:events", watch(&store, "0-0").await.unwrap().pop().unwrap());
+    assert_eq!(last.record.actor, "alice");
+    let told = server.command(&["XRANGE", events, &last.position.id, &last.position.id]).items().remove(0);
+    let fields: Vec<_> = told.items().remove(1).items().iter().map(cb_testkit::Reply::text).collect();
+    let kept = fields.chunks(2).filter(|pair| pair[0] != "actor").flatten().map(String::as_str);
+    let command: Vec<_> = ["XADD", events, "*"].into_iter().chain(kept).collect();
+    server.cli(&command);
+    let older = watch(&store, &last.position.id).await.unwrap().remove(0);
+    assert_eq!((older.record.epoch, older.record.actor.as_str()), (1, ""));
+}
+
+#[tokio::test]
+async fn key_of_another_type_is_reported_and_made_anew() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    for key in ["cb1:{test}:b:x", "cb1:{test}:l:x", LAST_KEY] {
+        server.cli(&["FLUSHALL"]);
+        let known = Some(say(&store, forcing("x", State::HalfOpen)).await.record);
+        say(&store, busy("x")).await;
+        server.cli(&["SET", key, "something else", "KEEPTTL"]);
+        let answer = exchange(&store, vec![Entry { known, ..busy("x") }, busy("y")]).await;
+        let view = answer.views[0].as_ref().unwrap();
+        assert_eq!((view.record.state, view.record.epoch), (State::HalfOpen, 1), "written back");
+        assert!(answer.views[1].is_ok());
+        assert!(answer.warnings.len() == 1 && answer.warnings[0].contains(key), "{:?}", answer.warnings);
+        assert_eq!(exchange(&store, vec![busy("x")]).await.warnings, [""; 0]);
+        assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
+    }
+}
+
+/// Windows and what reports have told are counted anew faster than anybody could put them right by hand.
+#[tokio::test]
+async fn odd_windows_and_reports_are_lost_and_go_on() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let quiet = "cb1:{test}:quiet";
+    let report = async |seq| {
+        let counts = Counts { successes: 1, ..Counts::default() };
+        let entry = |name: &str| Reported {
+            name: name.into(),
+            counts,
+            success_age_us: Some(0),
+            window: Some(WINDOW),
+            buckets: vec![(0, counts)],
+            ..Reported::default()
+        };
+        let entries = vec![entry("x"), entry("y")];
+        let report = Report { instance: "a".into(), seq, as_of_us: None, entries };
+        Store::report(&store, report).await.unwrap()
+    };
+    let mut seq = 0;
+    for value in [
+        "",
+        "1",
+        "1,2",
+        "1,1,-1",
+        "1,1,99999999999999999999",
+        "1.5",
+        "inf",
+        "nan",
+        "0|0|x|1|1,1,1",
+        "0|2|||1",
+        "0|0|||1,1",
+        "99999999999999999999|0|||1",
+        "0|0|99999999999999999999||1,1,1",
+        "0|0|||99999999999999999999",
+    ] {
+        seq += 2;
+        report(seq).await;
+        let windows = server.cli(&["KEYS", WINDOW_KEYS]);
+        // The bucket before is only read; the current one is written, too.
+        let before = windows.lines().map(|key| {
+            let (prefix, bucket) = key.rsplit_once(':').unwrap();
+            format!("{prefix}:{}", bucket.parse::<u64>().unwrap() - 1)
+        });
+        for key in before.chain(windows.lines().map(String::from)).chain([quiet.to_owned()]) {
+            server.cli(&["HSET", &key, "x", value]);
+            server.cli(&["HSET", &key, "0:x", value]);
+        }
+        assert_eq!(report(seq + 1).await.warnings, [""; 0], "{value}");
+        let answer = exchange(&store, vec![busy("x"), busy("y")]).await;
+        assert!(answer.views.iter().all(Result::is_ok), "{value}: {answer:?}");
+        assert_eq!(answer.warnings, [""; 0], "{value}");
+        Store::fleet(&store).await.unwrap();
+    }
+    server.cli(&["SET", quiet, "something else"]);
+    let window = server.cli(&["KEYS", WINDOW_KEYS]).lines().last().unwrap().to_owned();
+    server.cli(&["SET", &window, "something else"]);
+    let answer = report(seq + 2).await;
+    assert!(answer.warnings.iter().any(|problem| problem.contains(quiet)), "{answer:?}");
+    assert_eq!(report(seq + 3).await.warnings, [""; 0]);
+}
+
+#[tokio::test]
+async fn clock_that_was_set_back_stops_nothing() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let (key, hour) = ("cb1:{test}:b:x", 3600 * SECOND);
+    say(&store, counting("x", 1, 0)).await;
+    let future = exchange(&store, vec![]).await.now_us + hour;
+    // A success and a failure an hour from now, and a window of then.
+    let streak = format!("{future}|{future}*1;");
+    server.cli(&["HSET", key, "run", &streak, "consecutive_failures", "1", "since_us", &future.to_string()]);
+    server.cli(&["HSET", key, "touched_at", &(future / 1000).to_string()]);
+    let failing = || {
+        let streak = Streak { success: None, failures: vec![(0, 1)] };
+        let one = Counts { failures: 1, ..Counts::default() };
+        Entry {
+            delta: Delta { counts: one, streak, buckets: vec![(0, one)], calls: CountWindow::default() },
+            window: Some(WINDOW),
+            ..about("x")
+        }
+    };
+    let view = say(&store, failing()).await;
+    assert_eq!((view.streak, view.record.since_us), (2, 0));
+    assert_eq!(view.window.unwrap().buckets.iter().map(|(_, counts)| counts.failures).sum::<u64>(), 1);
+    assert_eq!(say(&store, failing()).await.streak, 3);
+    // Who was noted then failed just now, and nobody has a role for longer than a term.
+    let failing = format!("0| gone*{future}");
+    server.cli(&["HSET", key, "failing", &failing, "leader", "gone", "leader_token", "7"]);
+    server.cli(&["HSET", key, "leader_until_us", &future.to_string()]);
+    let role = Some(LeaderRequest { want: true, term_us: SECOND });
+    let view = say(&store, Entry { failing: true, role, ..about("x") }).await;
+    assert_eq!(view.failing, [0]);
+    assert!(view.role.unwrap().mine && view.role.unwrap().token > 7);
+    // An open state does not last longer than it was opened for.
+    say(&store, forcing("x", State::Open)).await;
+    server.cli(&["HSET", key, "until_us", &future.to_string()]);
+    assert_eq!(say(&store, about("x")).await.record.remaining_us, Some(60 * SECOND));
 }

@@ -326,6 +326,41 @@ async fn hundred_thousand_names_that_only_succeed_leave_no_key_of_their_own() {
     }
 }
 
+#[tokio::test]
+async fn count_windows_of_successes_alone_have_no_keys_of_their_own() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    let called = |name: &str, failed: bool| {
+        let counts = Counts { successes: u64::from(!failed), failures: u64::from(failed), slow: 0 };
+        let calls = [(OutcomeKind { failed, slow: false }, 1)].into_iter().collect();
+        let last = Some(CountWindowRequest { calls: 10, since: 0 });
+        Entry { delta: Delta { counts, calls, ..Delta::default() }, last, ..about(name) }
+    };
+    let names: Vec<_> = (0..100).map(|i| format!("tenant-{i}")).collect();
+    for _ in 0..2 {
+        exchange(&store, names.iter().map(|name| called(name, false)).collect()).await;
+    }
+    let own = || -> Vec<String> {
+        let keys = server.cli(&["KEYS", "*tenant*"]);
+        keys.lines().map(ToOwned::to_owned).collect()
+    };
+    assert_eq!(own(), [""; 0]);
+    let quiet = || server.cli(&["HLEN", "cb1:{test}:quiet"]);
+    assert_eq!(quiet(), "200", "the counts and the window of each");
+    let fleet = Store::fleet(&store).await.unwrap();
+    assert_eq!((fleet.len(), fleet.iter().all(|row| row.name.starts_with("tenant-"))), (100, true));
+
+    say(&store, called("tenant-7", true)).await;
+    let mut found = own();
+    found.sort();
+    assert_eq!(found, ["cb1:{test}:b:tenant-7", "cb1:{test}:n:10:tenant-7"]);
+    assert_eq!(server.cli(&["HGET", &found[1], "outcomes"]), "ssf");
+    assert!((1..=3600).contains(&ttl(&server, &found[1])));
+    assert_eq!(quiet(), "199", "its window has moved");
+    let view = say(&store, called("tenant-7", false)).await;
+    assert_eq!((view.counts.successes, view.counts.failures, view.last.unwrap().place), (3, 1, 4));
+}
+
 /// Lets this time pass for all keys.
 fn expire(server: &RedisServer, span: Duration) {
     for key in server.cli(&["KEYS", "*"]).lines() {

@@ -90,6 +90,11 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
     let later = Entry { settings: "failure_threshold 5".into(), delta: Delta::default(), ..whole };
     say(Entry { role: Some(LeaderRequest { want: false, term_us: 0 }), ..later.clone() }).await;
     say(Entry { settings: "".into(), name: "a role alone".into(), ..later }).await;
+    let success = OutcomeKind { failed: false, slow: false };
+    let counts = Counts { successes: 3, ..Counts::default() };
+    let calls = [(success, 3)].into_iter().collect();
+    let last = Some(CountWindowRequest { calls: 7, since: 0 });
+    say(Entry { delta: Delta { counts, calls, ..Delta::default() }, last, ..about("only succeeded") }).await;
     let counts = Counts { successes: 40, failures: 2, slow: 1 };
     let reported = Reported {
         name: "reported".into(),
@@ -100,7 +105,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
         buckets: vec![(0, counts)],
         ..Reported::default()
     };
-    let report = Report { instance: "host-1/42".into(), seq: 12, as_of_us: None, entries: vec![reported] };
+    let report = Report { instance: "host-1/42".into(), seq: 13, as_of_us: None, entries: vec![reported] };
     Store::report(store, report).await.unwrap();
     store.cache_put("user-service:0123abcd".into(), b"{}".to_vec(), Duration::from_secs(300)).await.unwrap();
 }

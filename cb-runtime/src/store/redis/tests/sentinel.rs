@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cb_testkit::{PATIENCE, RedisServer, Reply, wait_until};
 
-use super::{about, batch, counting, exchange, forcing, say};
+use super::{about, batch, counting, events, exchange, forcing, say};
 use crate::snapshot::State;
 use crate::store::redis::{RedisStore, Target};
 use crate::store::{Batch, Entry, Position, Store};
@@ -72,7 +72,7 @@ async fn new_master_is_used_after_a_failover() {
     assert_eq!(answer.views[0].as_ref().unwrap().record.state, State::Open);
     wait_until(PATIENCE, "the replica is the master", || role(&replica) == "master");
     say(&store, forcing("x", State::Closed)).await;
-    assert_eq!(Store::watch(&store, from, PATIENCE).await.unwrap().len(), 1);
+    assert_eq!(events(&store, from, PATIENCE).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -80,8 +80,7 @@ async fn demoted_master_is_not_used() {
     let Sentinels { master, replica, sentinel } = fleet();
     let store = store(&[sentinel.url()]);
     exchange(&store, vec![counting("x", 1, 0)]).await;
-    let watched =
-        || Store::watch(&store, Position { id: "0-0".into(), ..Position::default() }, Duration::ZERO);
+    let watched = || events(&store, Position { id: "0-0".into(), ..Position::default() }, Duration::ZERO);
     watched().await.unwrap();
     wait_until(PATIENCE, "the sentinel accepts the replica", || {
         sentinel.command(&["SENTINEL", "FAILOVER", "main"]) == Reply::Status("OK".into())

@@ -4,7 +4,7 @@
 use cb_testkit::RedisCluster;
 use cb_testkit::{Authority, Certificate, PATIENCE, RedisServer};
 
-use super::{about, counting, forcing, say};
+use super::{about, counting, events, forcing, say};
 use crate::snapshot::State;
 use crate::store::redis::{RedisStore, Target};
 use crate::store::{ResultStore, Store};
@@ -46,7 +46,7 @@ async fn works(store: &RedisStore) {
     let start = std::time::Instant::now();
     let events = loop {
         // The watch uses a second connection.
-        match Store::watch(store, from.clone(), PATIENCE).await {
+        match events(store, from.clone(), PATIENCE).await {
             Ok(events) => break events,
             Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
         }

@@ -3,8 +3,8 @@
 use super::{Bench, Entry, StoreClient, about, delta, proposal, propose, rules, seconds};
 use crate::snapshot::State;
 use crate::store::{
-    Batch, CountWindowRequest, CountWindowView, Delta, IDLE, MAX_COUNT, MAX_FAILING, MAX_LAST, OutcomeKind,
-    View,
+    Batch, CountWindowRequest, CountWindowView, Counts, Delta, IDLE, MAX_COUNT, MAX_FAILING, MAX_LAST,
+    OutcomeKind, View,
 };
 
 rules! {
@@ -22,6 +22,9 @@ rules! {
     number_of_failing_instances_is_bounded
     failing_instances_are_kept_only_on_request
     count_windows_expire_after_their_last_use
+    successes_before_the_first_failure_are_in_the_count_window
+    successes_of_entries_without_a_count_window_are_not_in_it
+    count_windows_of_successes_alone_expire_after_their_last_use
 }
 
 const S: OutcomeKind = OutcomeKind { failed: false, slow: false };
@@ -220,5 +223,64 @@ async fn count_windows_expire_after_their_last_use(bench: &Bench<'_>) {
     bench.pass(seconds(1));
     let opening = propose("x", &known, proposal(State::Open));
     assert!(a.say(opening).await.won);
+    assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
+}
+
+/// These calls, as an instance reports them.
+fn counted(calls: u32, outcomes: &[(OutcomeKind, u64)]) -> Entry {
+    let entry = appending(calls, outcomes);
+    let sum = |failed| outcomes.iter().filter(|(kind, _)| kind.failed == failed).map(|(_, n)| n).sum();
+    let counts = Counts { successes: sum(false), failures: sum(true), slow: 0 };
+    Entry { delta: Delta { counts, ..entry.delta }, ..entry }
+}
+
+/// Redis makes a key for the window only then.
+async fn successes_before_the_first_failure_are_in_the_count_window(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    for (successes, place) in [(2, 2), (1, 3), (4, 7)] {
+        let view = last(&a.say(counted(5, &[(S, successes)])).await);
+        assert_eq!((view.place, view.outcomes), (place, vec![(S, place.min(5))]));
+    }
+    assert_eq!(last(&b.say(asking(5, 6)).await).outcomes, [(S, 1)], "the calls after the sixth");
+    let view = b.say(counted(5, &[(S, 1), (F, 1)])).await;
+    assert_eq!((view.counts.successes, view.counts.failures), (8, 1));
+    assert_eq!((last(&view).place, last(&view).outcomes), (9, vec![(S, 4), (F, 1)]));
+    let view = last(&a.say(counted(5, &[(S, 2)])).await);
+    assert_eq!((view.place, view.outcomes), (11, vec![(S, 2), (F, 1), (S, 2)]));
+    assert_eq!(last(&a.say(asking(3, 0)).await), NOTHING, "another length begins anew");
+    // Two entries of one batch.
+    let entry = |outcome| Entry { name: "y".into(), ..counted(5, &[(outcome, 1)]) };
+    let views = a.exchange(vec![entry(S), entry(S), entry(F), entry(S)]).await.views;
+    let places: Vec<_> = views.iter().map(|view| last(view.as_ref().unwrap()).place).collect();
+    assert_eq!(places, [1, 2, 3, 4]);
+    assert_eq!(last(views[3].as_ref().unwrap()).outcomes, [(S, 2), (F, 1), (S, 1)]);
+}
+
+async fn successes_of_entries_without_a_count_window_are_not_in_it(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    a.say(counted(5, &[(S, 2)])).await;
+    b.say(Entry { delta: delta(3, 0), ..about("x") }).await;
+    assert_eq!(last(&a.say(counted(5, &[(S, 1)])).await).place, 3);
+    // Another entry gives the breaker a key.
+    let view = b.say(Entry { delta: delta(0, 1), ..about("x") }).await;
+    assert_eq!((view.counts.successes, view.counts.failures), (6, 1));
+    let view = last(&a.say(counted(5, &[(S, 1)])).await);
+    assert_eq!((view.place, view.outcomes), (4, vec![(S, 4)]));
+    assert_eq!(last(&a.say(counted(5, &[(F, 1)])).await).outcomes, [(S, 4), (F, 1)]);
+}
+
+async fn count_windows_of_successes_alone_expire_after_their_last_use(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.say(counted(10, &[(S, 1)])).await;
+    for _ in 0..4 {
+        bench.pass(IDLE / 2);
+        // Other breakers are in use all the while.
+        a.say(Entry { name: "y".into(), ..counted(10, &[(S, 1)]) }).await;
+        assert_eq!(last(&a.say(asking(10, 0)).await).place, 1);
+    }
+    for _ in 0..3 {
+        bench.pass(IDLE / 2);
+        a.say(Entry { name: "y".into(), ..counted(10, &[(S, 1)]) }).await;
+    }
     assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
 }
