@@ -33,7 +33,8 @@ fn trusting(url: &str, authority: &Authority) -> String {
 
 #[track_caller]
 fn instance(url: &str) -> Instance {
-    with_breaker(Instance::on(url))
+    // Several tests need an instance that cannot connect.
+    with_breaker(Instance::without_store(url))
 }
 
 /// An instance that trusts the authority through the process's `SSL_CERT_FILE`.

@@ -13,11 +13,14 @@ use super::machine::state::DatedRecord;
 use super::ramp::Ramp;
 use super::settings::{self, SettingsLine, looks_at_streaks};
 use super::{Core, Inner, closed, due, rejects_until};
-use crate::breakers::Held;
+use crate::clock::Moment;
 use crate::config::{BreakerConfig, PerFunction, Settings};
 use crate::name;
 use crate::snapshot::State;
 use crate::store::Record;
+
+/// A state that the fleet has a breaker in, as of a moment.
+pub(crate) type Held = (Record, Moment);
 
 /// The parts of a new breaker.
 pub(crate) struct Blueprint {

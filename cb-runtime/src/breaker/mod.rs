@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub(crate) use blueprint::Blueprint;
+pub(crate) use blueprint::{Blueprint, Held};
 pub(crate) use figures::Figures;
 pub use handle::Breaker;
 

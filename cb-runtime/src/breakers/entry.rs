@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLockWriteGuard};
 
-use super::{BreakerMap, Breakers, Held, KeyedSite, Registered};
-use crate::breaker::Core;
+use super::{BreakerMap, Breakers, KeyedSite, Registered};
+use crate::breaker::{Core, Held};
 
 /// One name's place in the map. Nothing else can happen to the map until it is dropped.
 pub(crate) struct MapEntry<'a> {

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use crate::breaker::Core;
 use crate::breaker::machine::state::DatedRecord;
+use crate::breaker::{Core, Held};
 use crate::clock::{Moment, micros};
 use crate::config::BreakerConfig;
 use crate::snapshot::State;
@@ -31,9 +31,6 @@ pub use site_breaker::SiteBreaker;
 pub(crate) const MAX_KEYED: usize = 10_000;
 /// The map's lock is held for this many breakers at a time: no new name can be guarded meanwhile.
 const CHUNK: usize = 32;
-
-/// A state that the fleet has a breaker in, as of a moment.
-pub(crate) type Held = (Record, Moment);
 
 pub(crate) struct BreakerMap {
     // A lock of std's: it is held for a lookup or an insertion only, and never across an await.

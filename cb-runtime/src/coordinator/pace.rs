@@ -185,7 +185,7 @@ mod tests {
         assert!(!pace.has_other_event(7) && pace.has_other_event(8));
         pace.disturbed(late);
         assert_eq!((pace.report_interval(), pace.ask_at), (REPORT.0, late.after(HEARTBEAT)));
-        pace.settle(8, late.after(CALM_AFTER.saturating_sub(MS)), || true);
+        pace.settle(8, late.after(CALM_AFTER / 2), || true);
         assert_eq!(pace.report_interval(), REPORT.0);
     }
 

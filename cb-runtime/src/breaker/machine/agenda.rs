@@ -23,7 +23,7 @@ const CONFIRMATION: Duration = Duration::from_secs(60);
 /// during a deploy, and a starting fleet does not exchange all the time.
 const COMPARISON: Duration = Duration::from_secs(1);
 /// Settings of this age are not new any more.
-const COMPARED_FOR: Duration = Duration::from_secs(32);
+const COMPARED_FOR: Duration = Duration::from_secs(64);
 /// After a failure, the fleet's streak is requested at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// It is not requested any more once the failure is this old.
@@ -135,7 +135,7 @@ impl StateMachine {
         let hashed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let phase = self.instance.bytes().fold(0, hashed);
         let at = now.0.saturating_sub(now.0.wrapping_add(phase) % period);
-        Moment(at).max(doubled(COMPARED_FOR.saturating_sub(COMPARISON)))
+        Moment(at).max(doubled(COMPARED_FOR / 2))
     }
 
     /// Half of a limit has been reached, by the fleet's counts or by this instance's own.

@@ -19,8 +19,9 @@ const SETTLING: Duration = Duration::from_millis(130);
 /// A decision waits no longer than this and two answer times for a notice that the store does not give.
 const NO_NOTICE: Duration = Duration::from_millis(500);
 /// An instance that the store has not answered yet decides alone only this soon after the registration. The
-/// first call asks the store, so it knows hardly more later.
-const UNANSWERED: Duration = Duration::from_millis(250);
+/// first call asks the store, so a burst of failures may be faster than the first answer; later, the other
+/// instances of a fleet that starts at once have outcomes, too.
+const UNANSWERED: Duration = Duration::from_millis(50);
 
 /// The latest notice of a breaker, as this instance knows it.
 #[derive(Debug, Default)]
@@ -102,7 +103,10 @@ impl StateMachine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CallResult;
+    use super::super::stats::{Successes, Unjudged};
     use super::*;
+    use crate::config::BreakerConfig;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -128,6 +132,24 @@ mod tests {
     fn waits_for_reports_follow_the_answer_times() {
         assert_eq!(waits(Duration::ZERO), [130, 500]);
         assert_eq!(waits(MS * 450), [580, 1400]);
+    }
+
+    /// Whether ten failures in a burst open a breaker that the store has not answered yet.
+    fn burst_opens(millis: u32) -> bool {
+        let config = BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(10);
+        let settings = config.window(Duration::from_secs(60)).resolve().unwrap();
+        let mut machine = StateMachine::new(settings, "a".into(), None, now(0, MS).at);
+        for _ in 0..10 {
+            machine.absorb(Successes::default(), Unjudged::default(), now(millis, MS));
+            machine.record_call(CallResult::Failure { slow: false }, now(millis, MS));
+        }
+        machine.state() == State::Open
+    }
+
+    #[test]
+    fn instance_decides_alone_without_an_answer_only_right_after_its_registration() {
+        assert!(burst_opens(10));
+        assert!(!burst_opens(225), "forty calls a second: others have ten by now, too");
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn a_fleet_that_only_succeeds_reports_every_two_seconds_until_something_happens(
         succeed(&mut fleet, 2 * second).await;
         let young = requests(&mut fleet, 8 * second).await;
         assert!(young >= 3 * 7, "a report every second: {young}");
-        // The last comparison of settings is an exchange after 16 s.
+        // Settings are compared in an exchange after 16 and 32 s.
         succeed(&mut fleet, 20 * second).await;
         let calm = requests(&mut fleet, 20 * second).await;
         assert!(calm <= 3 * 12, "a report every two seconds, and a confirmation: {calm}");
