@@ -138,7 +138,8 @@ impl Cache {
 
     /// The key of a call's result. `None`: the arguments cannot be serialized, so the call does without a
     /// cache; this is reported once per function.
-    #[inline]
+    #[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "a call would copy the key"))]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn key(
         &self,
         breaker: &Arc<str>,
