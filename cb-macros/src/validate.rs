@@ -155,8 +155,8 @@ const RULES_OF_A_WINDOW: &[&str] = &["failure_rate_threshold", "slow_call_rate_t
 /// The settings of a window.
 const WINDOW: &[&str] = &["window", "window_calls", "minimum_calls"];
 
-/// Arguments that have no effect without another one. Of several that need the same one, only the first is
-/// reported.
+/// Reports arguments that have no effect without another one. If several arguments lack the same one, only
+/// the first of them is reported.
 fn lonely(args: &Args, valid: &HashMap<&str, Value>, errors: &mut Errors) {
     let mut needs = |names: &[&str], others: &[&str], how: &str, config_may_bring_it: bool| {
         let brought = config_may_bring_it && args.get("config").is_some();

@@ -278,7 +278,7 @@ where
             core.answered_from_cache();
             return Recalled::Value(K::restore(value));
         }
-        // The store has the same result.
+        // Asking the store is no use: it has what is undecodable here, or there is no store.
         Here::Undecodable | Here::Nothing(None) => return Recalled::Nothing(ended),
         Here::Nothing(store) => store,
     };

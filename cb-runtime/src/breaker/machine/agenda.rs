@@ -120,8 +120,8 @@ impl StateMachine {
             && !self.nears_limit(now)
     }
 
-    /// The latest moment at which a quiet breaker in use was to be exchanged. The breakers of an instance
-    /// have the same moments, and those of different instances have different ones.
+    /// The latest moment at which a quiet breaker in use was due for an exchange. All breakers of an instance
+    /// are due together, so that they share a request. Instances are due at different moments.
     fn confirmation_due(&self, now: Moment) -> Moment {
         let age = now.since(self.configured_at);
         if age < COMPARISON {

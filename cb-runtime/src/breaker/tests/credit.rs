@@ -1,4 +1,4 @@
-//! Failures on credit: the circuit trips at the same call as if each failure were judged.
+//! Failures on credit: the circuit trips at the call at which it would trip if each failure were judged.
 
 use std::cell::Cell;
 use std::iter;
@@ -240,8 +240,8 @@ fn configs() -> impl Strategy<Value = BreakerConfig> {
     )
 }
 
-/// Of two worlds with the same calls, credit is taken back before each call in one, so that each failure is
-/// judged. After each call both are in the same state, and after each exchange they have the same counts.
+/// Plays the steps in two worlds. One of them takes credit back before each call, so that each failure is
+/// judged. The worlds must agree on the state after each call, and on the counts after each exchange.
 fn compare(config: &BreakerConfig, steps: &[Step], spent: &Cell<u64>) -> Result<(), TestCaseError> {
     let (clock, hands) = Clock::manual();
     let mut worlds = [false, true].map(|judges_all| World::new(config, &clock, judges_all));
