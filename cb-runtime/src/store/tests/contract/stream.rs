@@ -49,9 +49,9 @@ async fn events_are_numbered_without_gaps(bench: &Bench<'_>) {
         a.force(if i % 2 == 0 { "x" } else { "y" }, State::Open, &i.to_string()).await;
     }
     let events = bench.events().await;
-    let told: Vec<_> =
+    let received: Vec<_> =
         events.iter().map(|e| (e.position.number, e.record.reason.as_str(), e.record.epoch)).collect();
-    assert_eq!(told, [(1, "0", 1), (2, "1", 1), (3, "2", 2), (4, "3", 2), (5, "4", 3)]);
+    assert_eq!(received, [(1, "0", 1), (2, "1", 1), (3, "2", 2), (4, "3", 2), (5, "4", 3)]);
     assert_eq!(events[2].from, Some(State::Open));
     let rest = bench.watch(events[2].position.clone(), Duration::ZERO).await;
     assert_eq!(rest, events[3..]);
