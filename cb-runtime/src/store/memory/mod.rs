@@ -233,7 +233,7 @@ impl Space {
             last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**node), now)),
             role: entry.role.map(|_| breaker.role().view(instance, now)),
             other_settings: breaker.settle_settings(&entry.settings, now),
-            notice_age_us: breaker.notice_age_us(now).filter(|_| entry.notice || !entry.settings.is_empty()),
+            notice_age_us: breaker.notice_age_us(now).filter(|_| entry.notice || entry.known.is_none()),
         };
         breaker.note_streak();
         if breaker.is_kept() {
