@@ -169,8 +169,10 @@ impl Gate {
         let _ = self.0.compare_exchange(word.0, closed, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Starts a new generation. Callers hold the breaker's lock, so a load and a store suffice.
-    pub(crate) fn set(&self, state: State, closed: Closed) {
+    /// Starts a new generation, after storing the fields that depend on it: a call that sees the state also
+    /// sees them. Callers hold the breaker's lock, so a load and a store suffice.
+    pub(crate) fn set(&self, state: State, closed: Closed, store_dependents: impl FnOnce()) {
+        store_dependents();
         let generation = (self.0.load(Ordering::Relaxed) >> 3).wrapping_add(1);
         self.0.store(generation << 3 | bits(state, closed), Ordering::Release);
     }

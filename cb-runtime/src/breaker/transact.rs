@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::gate::GateWord;
 use super::machine::state::LocalChange;
-use super::machine::{Effects, Now, Wake};
+use super::machine::{Effects, Now, StateMachine, Wake};
 use super::permit::Grant;
 use super::{Core, Inner, closed, due, rejects_until};
 use crate::clock::Moment;
@@ -90,7 +90,20 @@ impl Core {
 
     /// Lets calls meet the machine's state.
     fn publish(&self, inner: &mut Inner, now: Moment) {
-        let machine = &inner.machine;
+        let Inner { machine, granted, published, .. } = inner;
+        if *published == machine.generation() {
+            return self.publish_times(machine, now);
+        }
+        *published = machine.generation();
+        self.gate.set(machine.state(), closed(machine, &self.context, now), || {
+            self.publish_times(machine, now);
+            self.credit.take_back(granted);
+            self.ramp.set(machine.ramp(now));
+        });
+    }
+
+    /// When the state ends, and what else of it is a time.
+    fn publish_times(&self, machine: &StateMachine, now: Moment) {
         let due = due(machine);
         if self.due.load(Ordering::Relaxed) != due {
             self.due.store(due, Ordering::Relaxed);
@@ -101,13 +114,6 @@ impl Core {
             set(&self.opened_at, machine.record().since().0);
         }
         set(&self.next_check, machine.next_check().map_or(0, |next| next.0));
-        if inner.published != machine.generation() {
-            inner.published = machine.generation();
-            self.credit.take_back(&mut inner.granted);
-            self.ramp.set(machine.ramp(now));
-            // Last: a call that sees this state also sees what is stored above.
-            self.gate.set(machine.state(), closed(machine, &self.context, now));
-        }
     }
 
     #[cold]

@@ -385,6 +385,14 @@ mod tests {
     }
 
     #[test]
+    fn event_that_an_answer_tells_of_is_the_latest_before_it_is_read() {
+        let stream = Stream::default();
+        assert_eq!(stream.latest_number(), 0);
+        stream.goes_back_to(&Position { incarnation: "one".into(), id: "6-0".into(), number: 6 });
+        assert_eq!((stream.number(), stream.latest_number()), (0, 6));
+    }
+
+    #[test]
     fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
         let at = |serial: u64, number: u64| Position {
             incarnation: "one".into(),

@@ -3,6 +3,7 @@
 use std::sync::mpsc::channel;
 use std::thread;
 
+use super::super::gate::{Closed, Gate};
 use super::*;
 use crate::sync::lock;
 
@@ -30,6 +31,14 @@ fn store_flag_is_read_under_the_lock() {
         });
         assert!(bench.a.core.encode(false).proposal.is_none(), "decided without a store, and yet proposed");
     }
+}
+
+#[test]
+fn gate_stores_its_dependents_before_the_state() {
+    let gate = Gate::new(State::Closed, Closed::Plain);
+    let before = gate.word();
+    gate.set(State::Open, Closed::Plain, || assert_eq!(gate.word(), before));
+    assert_eq!(gate.word().state(), State::Open);
 }
 
 /// A call that sees a state also sees the moment at which that state is due.
