@@ -143,7 +143,7 @@ pub(super) struct Override {
 
 /// The arguments of any order.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct OverrideRequest {
     pub(super) name: String,
     pub(super) reason: String,
     pub(super) actor: String,
@@ -151,18 +151,24 @@ pub(super) struct Asked {
     pub(super) yes: bool,
 }
 
-impl From<OrderArgs> for Asked {
-    fn from(order: OrderArgs) -> Asked {
+impl From<OrderArgs> for OverrideRequest {
+    fn from(order: OrderArgs) -> OverrideRequest {
         let OrderArgs { name, reason, actor, yes } = order;
         let user = || ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
         let actor = actor.or_else(user).filter(|actor| !actor.is_empty());
-        Asked { name, reason, actor: actor.unwrap_or_else(|| "cbctl".into()), expires_in: None, yes }
+        OverrideRequest {
+            name,
+            reason,
+            actor: actor.unwrap_or_else(|| "cbctl".into()),
+            expires_in: None,
+            yes,
+        }
     }
 }
 
-impl From<Override> for Asked {
-    fn from(order: Override) -> Asked {
-        Asked { expires_in: order.expires_in, ..order.order.into() }
+impl From<Override> for OverrideRequest {
+    fn from(order: Override) -> OverrideRequest {
+        OverrideRequest { expires_in: order.expires_in, ..order.order.into() }
     }
 }
 

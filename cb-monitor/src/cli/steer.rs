@@ -3,35 +3,41 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
-use super::args::Asked;
+use super::args::OverrideRequest;
 use super::client::Client;
 use super::{Failure, show, text};
 use crate::blast_radius::BlastRadius;
 use crate::figures::{Figures, Row};
 use crate::order::{Action, Order, Refusal};
 
-pub(super) async fn steer(client: &Client, action: Action, asked: &Asked, json: bool) -> Result<(), Failure> {
-    let order =
-        Order::new(action, &asked.reason, &asked.actor, asked.expires_in.as_deref()).map_err(failure)?;
+pub(super) async fn steer(
+    client: &Client,
+    action: Action,
+    request: &OverrideRequest,
+    json: bool,
+) -> Result<(), Failure> {
+    let order = Order::new(action, &request.reason, &request.actor, request.expires_in.as_deref())
+        .map_err(failure)?;
     let mut figures = Figures::default();
-    let row = show::find(client, &asked.name, &mut figures).await?;
-    if !asked.yes {
+    let row = show::find(client, &request.name, &mut figures).await?;
+    if !request.yes {
         if !std::io::stdin().is_terminal() {
             let error = "this needs confirmation, and there is no terminal to ask on; add --yes to skip it";
             return Err(Failure::Unconfirmed(error.into()));
         }
         // Rates need two readings.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let row = show::find(client, &asked.name, &mut figures).await.unwrap_or(row);
+        let row = show::find(client, &request.name, &mut figures).await.unwrap_or(row);
         let mut instances = client.source.instances().await.unwrap_or_default();
         // This command is an instance, too.
         instances.alive = instances.alive.saturating_sub(1);
         confirm(action, &row, &order, BlastRadius::of(&row, &instances))?;
     }
-    client.source.obey(&asked.name, &order).await.map_err(failure)?;
-    let (name, state) = (text::plain(&asked.name), action.leads_to());
+    client.source.obey(&request.name, &order).await.map_err(failure)?;
+    let (name, state) = (text::plain(&request.name), action.leads_to());
     if json {
-        let answer = serde_json::json!({ "breaker": asked.name, "action": action.as_str(), "state": state });
+        let answer =
+            serde_json::json!({ "breaker": request.name, "action": action.as_str(), "state": state });
         println!("{answer}");
     } else {
         let span = order.expires_in.map(|span| format!(" for {}", humantime::format_duration(span)));

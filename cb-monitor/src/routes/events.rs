@@ -64,14 +64,14 @@ pub(super) async fn events(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AskedHistory {
+pub(super) struct HistoryQuery {
     limit: Option<usize>,
 }
 
 /// The latest events, latest first.
 pub(super) async fn history(
     State(Context { hub, .. }): State<Context>,
-    asked: Result<Query<AskedHistory>, QueryRejection>,
+    asked: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Arc<Value>>>, Problem> {
     let Query(asked) = asked
         .map_err(|rejection| Problem::bad_request(format!("{}; there is limit", rejection.body_text())))?;

@@ -99,7 +99,7 @@ fn known_instances(hub: &Hub) -> Result<Instances, Problem> {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AskedSettings {
+pub(super) struct SettingsQuery {
     /// Only breakers whose settings differ between instances.
     #[serde(default)]
     drift: bool,
@@ -108,15 +108,15 @@ pub(super) struct AskedSettings {
 /// The settings of each breaker in each instance.
 pub(super) async fn settings(
     State(Context { hub, .. }): State<Context>,
-    asked: Result<Query<AskedSettings>, QueryRejection>,
+    asked: Result<Query<SettingsQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(asked) = asked
         .map_err(|rejection| Problem::bad_request(format!("{}; there is drift", rejection.body_text())))?;
     hub.refresh().await;
     let instances = known_instances(&hub)?;
     let all = instances.settings.all().iter();
-    let shown = all.filter(|(_, told)| !asked.drift || told.iter().any(|instance| instance.drift));
-    Ok(Json(shown.map(|(name, told)| (name.clone(), json!(told))).collect()))
+    let shown = all.filter(|(_, instances)| !asked.drift || instances.iter().any(|instance| instance.drift));
+    Ok(Json(shown.map(|(name, instances)| (name.clone(), json!(instances))).collect()))
 }
 
 impl StatsQuery {

@@ -38,7 +38,7 @@ pub(super) enum Continuity {
     Lost,
 }
 
-/// Events of which an answer has told, and which have not arrived.
+/// Events that an answer has announced, and which have not arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum MissingEvents {
     #[default]

@@ -27,14 +27,14 @@ impl Registry {
     /// # Errors
     /// If the store does not answer.
     pub async fn fleet(&self) -> Result<Vec<FleetBreaker>, Error> {
-        let (sender, told) = oneshot::channel();
+        let (sender, flushed) = oneshot::channel();
         let gone = || Error::new(ErrorKind::ShutDown);
         self.shared.requests.send(Command::Flush(sender)).map_err(|_| gone())?;
-        let Some(told) = within(ANSWER, told).await else {
+        let Some(flushed) = within(ANSWER, flushed).await else {
             let problem = format!("the coordinator has not answered within {ANSWER:?}");
             return Err(Error::store("reading the fleet", problem));
         };
-        told.map_err(|_| gone())?;
+        flushed.map_err(|_| gone())?;
         let reading = self.read_fleet().await?;
         let mut fleet = self.breakers_of(&reading, reading.entries()).await?;
         fleet.sort_by(|a, b| a.name.cmp(&b.name));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Registry;
-use super::presence::{About, ToldSettings, read_settings};
+use super::presence::{About, ReportedSettings, read_settings};
 use crate::config::drift;
 use crate::error::Error;
 use crate::snapshot::{InstanceInfo, InstanceSettings};
@@ -57,14 +57,14 @@ impl Registry {
     pub async fn fleet_settings(&self) -> Result<BTreeMap<String, Vec<InstanceSettings>>, Error> {
         let nodes: HashMap<_, _> =
             self.instances().await?.into_iter().map(|instance| (instance.id, instance.node)).collect();
-        let mut told: BTreeMap<String, Vec<(String, String, ToldSettings)>> = BTreeMap::new();
+        let mut reported: BTreeMap<String, Vec<(String, String, ReportedSettings)>> = BTreeMap::new();
         for (id, text) in self.posts(Topic::Settings).await? {
             let Some(node) = nodes.get(&*id) else { continue };
             for (breaker, settings) in read_settings(&text) {
-                told.entry(breaker).or_default().push((id.to_string(), node.clone(), settings));
+                reported.entry(breaker).or_default().push((id.to_string(), node.clone(), settings));
             }
         }
-        Ok(told.into_iter().map(|(breaker, told)| (breaker, compared(told))).collect())
+        Ok(reported.into_iter().map(|(breaker, reported)| (breaker, compared(reported))).collect())
     }
 
     /// The breakers whose settings differ between instances, by name.
@@ -84,15 +84,15 @@ impl Registry {
 }
 
 /// One breaker's settings by node and instance, of which those that are not the most frequent ones differ.
-fn compared(told: Vec<(String, String, ToldSettings)>) -> Vec<InstanceSettings> {
+fn compared(reported: Vec<(String, String, ReportedSettings)>) -> Vec<InstanceSettings> {
     let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-    for (.., settings) in &told {
+    for (.., settings) in &reported {
         *votes.entry(&settings.line).or_default() += 1;
     }
     let usual = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(line, _)| line.to_owned());
-    let mut all: Vec<_> = told
+    let mut all: Vec<_> = reported
         .into_iter()
-        .map(|(instance, node, ToldSettings { line, origins })| InstanceSettings {
+        .map(|(instance, node, ReportedSettings { line, origins })| InstanceSettings {
             drift: usual.as_deref() != Some(&*line),
             settings: drift::parsed(&line),
             origins,

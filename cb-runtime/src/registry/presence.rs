@@ -142,7 +142,7 @@ fn written_figures(breakers: &BreakerMap) -> String {
 
 /// What an instance judges a breaker by.
 #[derive(Serialize, Deserialize)]
-pub(super) struct ToldSettings {
+pub(super) struct ReportedSettings {
     /// Those that are not built in, as in [`drift`](crate::config::drift).
     pub(super) line: String,
     /// Where each of them comes from.
@@ -152,41 +152,41 @@ pub(super) struct ToldSettings {
 
 /// By name, and keyed breakers by the name in their attribute.
 fn written_settings(settings: &BTreeMap<String, (Arc<str>, Arc<Core>)>) -> String {
-    let told = settings.iter().map(|(name, (line, core))| {
+    let reported = settings.iter().map(|(name, (line, core))| {
         let given = drift::parsed(line);
         let shown = core.snapshot().settings.into_iter();
         let shown = shown.filter(|setting| given.contains_key(setting.name));
         let origins = shown.map(|setting| (setting.name.to_owned(), setting.origin)).collect();
-        (name, ToldSettings { line: line.to_string(), origins })
+        (name, ReportedSettings { line: line.to_string(), origins })
     });
-    serde_json::to_string(&told.collect::<BTreeMap<_, _>>()).unwrap_or_default()
+    serde_json::to_string(&reported.collect::<BTreeMap<_, _>>()).unwrap_or_default()
 }
 
-/// What an instance has told of its breakers' settings.
-pub(super) fn read_settings(text: &str) -> BTreeMap<String, ToldSettings> {
+/// What an instance has reported of its breakers' settings.
+pub(super) fn read_settings(text: &str) -> BTreeMap<String, ReportedSettings> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// Tells of this instance until it has ended, or the task is aborted.
+/// Posts about this instance until it has ended, or the task is aborted.
 pub(super) async fn announce(
     context: Arc<RegistryContext>,
     breakers: Arc<BreakerMap>,
     overview: Arc<dyn Overview>,
 ) {
     let started_us = context.clock.epoch_us().saturating_add(context.clock.now().0);
-    let mut told = Told::default();
+    let mut posted = Posted::default();
     while !context.has_ended() {
         let pace = if context.store_up() {
-            let was_watched = told.watched;
-            let posts = told.posts(&context, &breakers, started_us);
+            let was_watched = posted.watched;
+            let posts = posted.posts(&context, &breakers, started_us);
             let figures = posts.iter().find(|(topic, _)| *topic == Topic::Figures);
             let figures = figures.map_or(0, |(_, text)| text.len());
             match overview.post(context.instance.clone(), posts).await {
-                Ok(watched) => told.watched = watched,
+                Ok(watched) => posted.watched = watched,
                 // The coordinator finds out by itself, and reports it.
-                Err(_) => told = Told::default(),
+                Err(_) => posted = Posted::default(),
             }
-            match (was_watched, told.watched) {
+            match (was_watched, posted.watched) {
                 // Somebody has begun to look, and waits for figures.
                 (false, true) => Duration::ZERO,
                 (true, true) => watched_pace(figures),
@@ -195,19 +195,19 @@ pub(super) async fn announce(
         } else {
             PAUSE
         };
-        // So that a fleet that was started at once does not tell at once for ever.
+        // So that a fleet that was started at once does not post at once for ever.
         tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
 
-/// Figures of thousands of breakers are told less often: a look at a large fleet must not fill the network.
+/// Figures of thousands of breakers are posted less often: a look at a large fleet must not fill the network.
 fn watched_pace(bytes: usize) -> Duration {
     (WATCHED_PACE * u32::try_from(bytes / BYTES_A_SECOND).unwrap_or(u32::MAX).clamp(1, 5)).min(PACE)
 }
 
-/// What the store has been told.
+/// What the store has of this instance.
 #[derive(Default)]
-struct Told {
+struct Posted {
     watched: bool,
     settings: BTreeMap<String, Arc<str>>,
     figures: String,
@@ -216,7 +216,7 @@ struct Told {
     signs: u32,
 }
 
-impl Told {
+impl Posted {
     fn posts(
         &mut self,
         context: &RegistryContext,
@@ -225,7 +225,7 @@ impl Told {
     ) -> Vec<(Topic, String)> {
         let mut posts = Vec::new();
         let now = context.clock.now();
-        // While figures are told more often, signs of life keep their pace.
+        // While figures are posted more often, signs of life keep their pace.
         if self.alive_at.is_none_or(|at| now.since(at) >= PACE.mul_f64(0.9)) {
             self.alive_at = Some(now);
             let about = About::of(context, started_us);

@@ -15,6 +15,7 @@ mod entry;
 pub(crate) mod health;
 mod lapse;
 mod notice;
+mod outcomes;
 pub(crate) mod policy;
 pub(crate) mod probes;
 pub(crate) mod state;
@@ -34,11 +35,12 @@ pub(crate) use agenda::{Agenda, Cadence, PACE, Want};
 use entry::InFlight;
 use health::HealthChecks;
 use notice::Notice;
+pub(crate) use outcomes::CallResult;
 use policy::TripInput;
+pub(crate) use probes::ProbeAdmission;
 use probes::Probes;
 use state::{DatedRecord, LocalChange, LocalState, Scope};
 use stats::CallStats;
-pub(crate) use transitions::{CallResult, ProbeAdmission};
 
 /// The circumstances of a decision.
 #[derive(Clone, Copy, Debug)]

@@ -2,15 +2,29 @@
 
 use std::time::Duration;
 
+use super::{Now, StateMachine, Wake, policy};
 use crate::clock::{Moment, micros};
 use crate::config::Settings;
-use crate::store::{LeaseId, LeaseRequest, View};
+use crate::snapshot::State;
+use crate::store::{Counts, LeaseId, LeaseRequest, MAX_SPAN_US, View};
 
 /// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a
 /// holder that is dead or cut off loses one.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// A denial is remembered for this time, so that many callers do not become many commands.
 pub(crate) const DENIAL: Duration = Duration::from_millis(100);
+
+/// Whether a caller gets a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeAdmission {
+    /// The state admits all calls meanwhile.
+    Admitted,
+    /// The call is this probe.
+    Granted(LeaseId),
+    /// The probe was requested from the store.
+    Requested(LeaseId),
+    Denied,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
@@ -207,5 +221,97 @@ impl Probes {
 
     pub(super) fn awaits(&self, id: LeaseId) -> bool {
         self.waiting.contains(&id)
+    }
+}
+
+impl StateMachine {
+    /// Records the end of a probe. `result`: whether it succeeded, and whether it was slow; `None` for
+    /// outcomes that do not count. Returns whether the lease was still valid: otherwise the outcome does not
+    /// count.
+    pub(crate) fn record_probe(
+        &mut self,
+        id: LeaseId,
+        result: Option<(bool, bool)>,
+        open_for: Option<Duration>,
+        now: Now,
+    ) -> bool {
+        let valid = self.probes.end(id, self.is_leased(now), now.at);
+        if now.store_up {
+            self.wake(Wake::AtOnce);
+        }
+        if let Some((success, slow)) = result.filter(|_| valid) {
+            // The counters have it as well, and it must not be absorbed again as a call's success.
+            self.absorbed = self.absorbed.wrapping_add(u64::from(success && !slow));
+            self.count_probe(success, slow);
+            match open_for {
+                Some(span) => self.open_on_request(span.min(Duration::from_micros(MAX_SPAN_US)), now),
+                None => self.judge(now),
+            }
+        }
+        valid
+    }
+
+    fn count_probe(&mut self, success: bool, slow: bool) {
+        let probe =
+            Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
+        if self.probes_are_local() {
+            self.local_probes = self.local_probes.plus(probe);
+        } else {
+            self.stats.count_probe(probe);
+        }
+    }
+
+    /// Counts overdue probes as failed, whether or not their calls end.
+    pub(super) fn expire_probes(&mut self, now: Now) {
+        let overdue = self.probes.expire(self.is_leased(now), now.at);
+        for _ in 0..overdue {
+            self.count_probe(false, false);
+        }
+        if overdue > 0 {
+            self.wake(Wake::AtOnce);
+            self.judge(now);
+        }
+    }
+
+    /// Returns a probe that was granted to a caller that has gone.
+    pub(crate) fn release_probe(&mut self, id: LeaseId, now: Now) {
+        self.probes.end(id, self.is_leased(now), now.at);
+        self.wake(Wake::AtOnce);
+    }
+
+    /// Sets the call timeout of a probe.
+    pub(crate) fn limit_probe(&mut self, id: LeaseId, limit: Duration) {
+        self.probes.limit(id, limit.saturating_add(policy::PROBE_GRACE));
+    }
+
+    /// Admits a call as a probe, requests a probe from the store, or denies it.
+    pub(crate) fn admit_probe(&mut self, now: Now) -> ProbeAdmission {
+        let state = self.state();
+        if state.admits() {
+            return ProbeAdmission::Admitted;
+        }
+        if state != State::HalfOpen && !self.record().is_due(now.at) {
+            return ProbeAdmission::Denied;
+        }
+        let limit = self.settings.half_open_max_calls;
+        if now.store_up && !self.is_isolated() {
+            let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
+            let Some(id) = self.probes.join(limit, requested, now.at) else { return ProbeAdmission::Denied };
+            self.wake(Wake::AtOnce);
+            return ProbeAdmission::Requested(id);
+        }
+        if state == State::Open {
+            self.half_open_alone(now.at);
+        }
+        let longest = policy::longest_probe(&self.settings);
+        let id = self.probes.join_without_store(limit, longest, now.at);
+        id.map_or(ProbeAdmission::Denied, ProbeAdmission::Granted)
+    }
+
+    /// While half-open, the time until which no probe is available, unless an outcome or an answer changes
+    /// that.
+    pub(crate) fn probes_denied_until(&self, now: Moment) -> Moment {
+        let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
+        self.probes.denied_until(self.settings.half_open_max_calls, requested, now)
     }
 }

@@ -1,224 +1,25 @@
-//! Outcomes and probes of this instance, and the transitions that they lead to.
+//! The transitions of this instance: the rules evaluated, and the states that follow.
 
 use std::time::Duration;
 
 use super::policy::{self, ProbeVerdict, TripInput};
 use super::state::{DatedRecord, LocalChange, LocalState, Scope};
-use super::stats::{Successes, Unjudged};
-use super::{Headroom, Now, PACE, StateMachine, Wake};
+use super::{Now, StateMachine, Wake};
 use crate::clock::{Moment, micros};
 use crate::snapshot::State;
-use crate::store::{Counts, LeaseId, MAX_SPAN_US, Record};
+use crate::store::{Counts, Record};
 
 /// The reason of a transition.
 const EXPIRED: &str = "expired";
 const DUE: &str = "reset timeout has elapsed";
 
-/// Whether a caller gets a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProbeAdmission {
-    /// The state admits all calls meanwhile.
-    Admitted,
-    /// The call is this probe.
-    Granted(LeaseId),
-    /// The probe was requested from the store.
-    Requested(LeaseId),
-    Denied,
-}
-
-/// The result of a call that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CallResult {
-    Failure {
-        slow: bool,
-    },
-    SlowSuccess,
-    /// A failure that requests to open the circuit for this duration.
-    OpenFor(Duration),
-}
-
-fn open_for_reason(span: Duration) -> String {
+pub(super) fn open_for_reason(span: Duration) -> String {
     format!("the dependency asked for {} (open_for)", humantime::format_duration(span))
 }
 
 impl StateMachine {
-    /// Absorbs the successes of the breaker's counters, and counts overdue probes as failed. The latest
-    /// success ended between the time that the counters have noted and now. The earliest possible time is
-    /// used, so that the success never erases a later failure of another instance.
-    pub(crate) fn absorb(&mut self, successes: Successes, unjudged: Unjudged, now: Now) {
-        if unjudged.failures > 0 {
-            self.absorb_unjudged(successes, unjudged, now);
-        }
-        // Strictly increasing, so that a success and a failure of this instance keep their order.
-        let earliest = Moment(self.absorbed_at.0 + 1);
-        let at = now.at.max(Moment(earliest.0 + 1));
-        let new = successes.count.wrapping_sub(self.absorbed);
-        if new > 0 && self.counts_calls() {
-            let latest = successes.latest.unwrap_or(earliest).clamp(earliest, Moment(at.0 - 1));
-            self.stats.successes(new, latest, at);
-        }
-        self.absorbed = successes.count;
-        self.absorbed_at = at;
-        self.expire_probes(now);
-    }
-
-    /// Absorbs failures that were not judged, and their threads' successes before them. They belong to the
-    /// bucket of the latest absorption: there is no headroom beyond it. The other successes may have come
-    /// after them, and are absorbed as of now.
-    fn absorb_unjudged(&mut self, successes: Successes, unjudged: Unjudged, now: Now) {
-        let earliest = Moment(self.absorbed_at.0 + 1);
-        let end = self.stats.end_of_bucket(self.absorbed_at).unwrap_or(now.at);
-        let at = unjudged.latest.min(Moment(end.0 - 1)).min(now.at).max(Moment(earliest.0 + 1));
-        let new = successes.count.wrapping_sub(self.absorbed);
-        let unjudged = Unjudged { successes: unjudged.successes.min(new), ..unjudged };
-        if self.counts_calls() {
-            let latest = successes.latest.unwrap_or(earliest).clamp(earliest, Moment(at.0 - 1));
-            self.stats.unjudged(unjudged, latest, at);
-            self.last_failure = Some(at);
-        }
-        self.absorbed = self.absorbed.wrapping_add(unjudged.successes);
-        self.absorbed_at = at;
-    }
-
-    /// The failures that need not be judged. There is none without the coordinator, which looks at the
-    /// breaker within its pace after a judged failure, and is not woken by the others.
-    pub(crate) fn headroom(&self, now: Now) -> Option<Headroom> {
-        let is_reviewed = now.store_up && self.local.is_none() && self.state() == State::Closed;
-        if self.headroom == 0 || !is_reviewed {
-            return None;
-        }
-        let until = self.stats.stays_until(now)?.min(now.at.after(PACE));
-        Some(Headroom { failures: self.headroom, until })
-    }
-
-    fn counts_calls(&self) -> bool {
-        matches!(self.state(), State::Closed | State::MetricsOnly)
-    }
-
-    /// Records a call that ended while closed or metrics-only. The successes before it have been absorbed.
-    pub(crate) fn record_call(&mut self, result: CallResult, now: Now) {
-        let at = self.absorbed_at;
-        match result {
-            CallResult::Failure { slow } => {
-                self.stats.failure(slow, at);
-                self.last_failure = Some(now.at);
-            }
-            CallResult::SlowSuccess => self.stats.slow_success(at),
-            CallResult::OpenFor(_) => self.stats.failure(false, at),
-        }
-        let requested = match result {
-            CallResult::OpenFor(span) => Some(span.min(Duration::from_micros(MAX_SPAN_US))),
-            _ => None,
-        };
-        if now.store_up {
-            self.wake(Wake::Paced);
-        }
-        if self.state() == State::MetricsOnly {
-            if let Some(span) = requested {
-                self.would_open_until = now.at.after(span);
-            }
-            return self.watch(requested.map(open_for_reason), now);
-        }
-        match requested {
-            Some(span) => self.open_on_request(span, now),
-            None => self.judge(now),
-        }
-    }
-
-    /// Records the end of a probe. `result`: whether it succeeded, and whether it was slow; `None` for
-    /// outcomes that do not count. Returns whether the lease was still valid: otherwise the outcome does not
-    /// count.
-    pub(crate) fn record_probe(
-        &mut self,
-        id: LeaseId,
-        result: Option<(bool, bool)>,
-        open_for: Option<Duration>,
-        now: Now,
-    ) -> bool {
-        let valid = self.probes.end(id, self.is_leased(now), now.at);
-        if now.store_up {
-            self.wake(Wake::AtOnce);
-        }
-        if let Some((success, slow)) = result.filter(|_| valid) {
-            // The counters have it as well, and it must not be absorbed again as a call's success.
-            self.absorbed = self.absorbed.wrapping_add(u64::from(success && !slow));
-            self.count_probe(success, slow);
-            match open_for {
-                Some(span) => self.open_on_request(span.min(Duration::from_micros(MAX_SPAN_US)), now),
-                None => self.judge(now),
-            }
-        }
-        valid
-    }
-
-    fn count_probe(&mut self, success: bool, slow: bool) {
-        let probe =
-            Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
-        if self.probes_are_local() {
-            self.local_probes = self.local_probes.plus(probe);
-        } else {
-            self.stats.count_probe(probe);
-        }
-    }
-
-    /// Counts overdue probes as failed, whether or not their calls end.
-    fn expire_probes(&mut self, now: Now) {
-        let overdue = self.probes.expire(self.is_leased(now), now.at);
-        for _ in 0..overdue {
-            self.count_probe(false, false);
-        }
-        if overdue > 0 {
-            self.wake(Wake::AtOnce);
-            self.judge(now);
-        }
-    }
-
-    /// Returns a probe that was granted to a caller that has gone.
-    pub(crate) fn release_probe(&mut self, id: LeaseId, now: Now) {
-        self.probes.end(id, self.is_leased(now), now.at);
-        self.wake(Wake::AtOnce);
-    }
-
-    /// Sets the call timeout of a probe.
-    pub(crate) fn limit_probe(&mut self, id: LeaseId, limit: Duration) {
-        self.probes.limit(id, limit.saturating_add(policy::PROBE_GRACE));
-    }
-
-    /// Admits a call as a probe, requests a probe from the store, or denies it.
-    pub(crate) fn admit_probe(&mut self, now: Now) -> ProbeAdmission {
-        let state = self.state();
-        if state.admits() {
-            return ProbeAdmission::Admitted;
-        }
-        if state != State::HalfOpen && !self.record().is_due(now.at) {
-            return ProbeAdmission::Denied;
-        }
-        let limit = self.settings.half_open_max_calls;
-        if now.store_up && !self.is_isolated() {
-            let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
-            let Some(id) = self.probes.join(limit, requested, now.at) else { return ProbeAdmission::Denied };
-            self.wake(Wake::AtOnce);
-            return ProbeAdmission::Requested(id);
-        }
-        if state == State::Open {
-            let to = self.half_open_record(now.at);
-            let scope = self.scope(false);
-            self.change(to, Counts::default(), scope);
-        }
-        let longest = policy::longest_probe(&self.settings);
-        let id = self.probes.join_without_store(limit, longest, now.at);
-        id.map_or(ProbeAdmission::Denied, ProbeAdmission::Granted)
-    }
-
-    /// While half-open, the time until which no probe is available, unless an outcome or an answer changes
-    /// that.
-    pub(crate) fn probes_denied_until(&self, now: Moment) -> Moment {
-        let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
-        self.probes.denied_until(self.settings.half_open_max_calls, requested, now)
-    }
-
     /// Opens the circuit for the duration that a call has requested.
-    fn open_on_request(&mut self, span: Duration, now: Now) {
+    pub(super) fn open_on_request(&mut self, span: Duration, now: Now) {
         let evidence = Counts { failures: 1, ..Counts::default() };
         let scope = self.scope(now.store_up);
         self.open_until(open_for_reason(span), evidence, self.next_attempt(now.at), span, now.at, scope);
@@ -371,6 +172,12 @@ impl StateMachine {
         };
         let to = self.decided(record, now);
         self.change(to, evidence, scope);
+    }
+
+    /// Becomes half-open without the store.
+    pub(super) fn half_open_alone(&mut self, now: Moment) {
+        let scope = self.scope(false);
+        self.change(self.half_open_record(now), Counts::default(), scope);
     }
 
     pub(super) fn half_open_record(&self, now: Moment) -> DatedRecord {

@@ -1,4 +1,4 @@
-//! A breaker in the memory store: the reference for `exchange.lua`, step by step.
+//! A breaker in the memory store: the reference for `redis/lua/exchange`, step by step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -93,14 +93,14 @@ impl MemoryStore {
 
     /// [`Store::exchange`] without a future, for simulations.
     pub(crate) fn exchange_now(&self, batch: &Batch) -> Answer {
-        let (answer, heard) = {
+        let (answer, is_news) = {
             let mut space = self.lock();
             // Inside the lock: of two exchanges, the later one must not have the earlier time.
             let now = self.clock.now().0;
             let before = (space.serial, space.notices.latest());
             (space.exchange(batch, now), (space.serial, space.notices.latest()) != before)
         };
-        if heard {
+        if is_news {
             self.news.notify_waiters();
         }
         answer
@@ -233,7 +233,7 @@ impl Space {
             last: entry.last.map(|ask| breaker.last(ask, entry.failing.then_some(&**node), now)),
             role: entry.role.map(|_| breaker.role().view(instance, now)),
             other_settings: breaker.settle_settings(&entry.settings, now),
-            notice_age_us: breaker.notice_age_us(now).filter(|_| entry.notice || !entry.settings.is_empty()),
+            notice_age_us: breaker.notice_age_us(now).filter(|_| entry.notice || entry.known.is_none()),
         };
         breaker.note_streak();
         if breaker.is_kept() {

@@ -45,7 +45,7 @@ pub(crate) struct View {
     pub(crate) role: Option<LeaderView>,
     /// Another settings summary, if one was reported until now or at most [`SAID_FOR`](super::SAID_FOR) ago.
     pub(crate) other_settings: Option<String>,
-    /// The age of the latest notice of this breaker, if the entry requested one or contains settings: a new
+    /// The age of the latest notice of this breaker, if the entry requested one or knows no record: a new
     /// instance has not read it in the stream.
     pub(crate) notice_age_us: Option<u64>,
 }

@@ -50,7 +50,7 @@ async fn server(info: &ConnectionInfo, limit: Duration) -> Result<Server, Error>
 async fn masters(nodes: &[ConnectionInfo], limit: Duration) -> Result<Vec<ConnectionAddr>, Error> {
     let mut last = Error::store("connecting to the cluster", "no node is known");
     for node in nodes {
-        let told = async {
+        let slots_of_node = async {
             let mut connection = open(node, limit).await?;
             let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
             let slots = tokio::time::timeout(limit, slots.query_async(&mut connection)).await;
@@ -60,7 +60,7 @@ async fn masters(nodes: &[ConnectionInfo], limit: Duration) -> Result<Vec<Connec
             let masters: RedisResult<BTreeSet<_>> = slots.iter().map(|range| master_of(range)).collect();
             masters.map_err(|error| Error::store(ASKING, error))
         };
-        match told.await {
+        match slots_of_node.await {
             Ok(masters) => {
                 return Ok(masters.into_iter().map(|(host, port)| node_at(node, host, port)).collect());
             }

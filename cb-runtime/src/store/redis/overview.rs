@@ -72,7 +72,7 @@ fn pairs(flat: Vec<String>) -> impl Iterator<Item = (String, String)> {
 /// The end of a row of the script `read`.
 pub(super) fn detail(row: &mut ReplyReader, now_us: u64) -> Result<Detail, DecodeError> {
     let probes = u32::try_from(row.number()?).unwrap_or(u32::MAX);
-    // What reports have told, and no exchange has moved to the breaker's hash yet.
+    // What reports have added, and no exchange has moved to the breaker's hash yet.
     let reported = stored_number(&row.text()?);
     let (opened_at, last_failure_at) = (row.text()?, row.text()?);
     let (leader, leader_until_us) = (row.text()?, row.text()?);

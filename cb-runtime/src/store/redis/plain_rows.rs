@@ -139,7 +139,7 @@ fn failures_in(run: &str) -> Option<u64> {
     })
 }
 
-/// What reports have told of a breaker in its first state: `0|<streak>|<success>|<failure>|<counts>`.
+/// What reports have added to a breaker in its first state: `0|<streak>|<success>|<failure>|<counts>`.
 pub(super) struct ReportedRow {
     /// The breaker's hash holds failures after the latest success.
     pub(super) has_streak: bool,

@@ -9,31 +9,34 @@ pub(super) struct Scripts {
     pub(super) read: Script,
 }
 
-const EXCHANGE: &str = concat!(
-    include_str!("lua/common.lua"),
-    include_str!("lua/time_window.lua"),
-    include_str!("lua/quiet.lua"),
-    include_str!("lua/leases.lua"),
-    include_str!("lua/failing.lua"),
-    include_str!("lua/count_window.lua"),
-    include_str!("lua/role.lua"),
-    include_str!("lua/settings.lua"),
-    include_str!("lua/notices.lua"),
-    include_str!("lua/exchange.lua"),
+/// One chunk: a file sees the local names of those before it.
+macro_rules! chunk {
+    ($($file:literal),+ $(,)?) => { concat!($(include_str!(concat!("lua/", $file, ".lua"))),+) };
+}
+
+const EXCHANGE: &str = chunk!(
+    "common",
+    "streak",
+    "breaker",
+    "shared_keys",
+    "time_window",
+    "quiet",
+    "leases",
+    "failing",
+    "count_window",
+    "role",
+    "settings",
+    "notices",
+    "exchange/begin",
+    "exchange/transition",
+    "exchange/write",
+    "exchange/entry",
+    "exchange/counts",
+    "exchange/answer",
 );
-const REPORT: &str = concat!(
-    include_str!("lua/common.lua"),
-    include_str!("lua/time_window.lua"),
-    include_str!("lua/quiet.lua"),
-    include_str!("lua/report.lua"),
-);
-const LOAD: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/load.lua"));
-const READ: &str = concat!(
-    include_str!("lua/common.lua"),
-    include_str!("lua/time_window.lua"),
-    include_str!("lua/quiet.lua"),
-    include_str!("lua/read.lua"),
-);
+const REPORT: &str = chunk!("common", "streak", "breaker", "shared_keys", "time_window", "quiet", "report");
+const LOAD: &str = chunk!("common", "streak", "breaker", "shared_keys", "load");
+const READ: &str = chunk!("common", "streak", "breaker", "time_window", "quiet", "read");
 
 impl Scripts {
     pub(super) fn new() -> Self {

@@ -1,8 +1,10 @@
 //! More breakers have something to say than fit into one batch.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use super::*;
+use crate::breaker::permit::Admission;
 use crate::coordinator::PACE;
 use crate::store::Entry;
 
@@ -11,7 +13,7 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
     let config = BreakerConfig::default().failure_threshold(1);
     let mut fleet = Fleet::new(0, 1, &config);
     fleet.turn(0).await;
-    let Member { coordinator, core, wire, .. } = &mut fleet.instances[0];
+    let Member { coordinator, core, link, .. } = &mut fleet.instances[0];
     let (breakers, context) = (coordinator.breakers.clone(), coordinator.context.clone());
     let newcomers = move |numbers: Range<u32>| {
         for number in numbers {
@@ -22,7 +24,7 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
     newcomers(0..700);
     let (batches, breaker) = (Arc::new(Mutex::new(Vec::new())), core.clone());
     let log = batches.clone();
-    *lock(&wire.listener) = Some(Box::new(move |batch: &Batch| {
+    *lock(&link.listener) = Some(Box::new(move |batch: &Batch| {
         let opening = |entry: &Entry| entry.proposal.is_some() && *entry.name == **breaker.name();
         let mut batches = lock(&log);
         batches.push(batch.entries.iter().any(opening));
@@ -35,7 +37,7 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
             }
         }
     }));
-    fleet.hands.advance(PACE);
+    fleet.time.advance(PACE);
     fleet.instances[0].coordinator.turn().await;
     let opens_in = lock(&batches).iter().position(|opens| *opens);
     assert_eq!((opens_in, lock(&batches).len()), (Some(1), 8));

@@ -1,9 +1,8 @@
 //! Health checks in the simulated fleet: begun by real decisions, ended by the walk.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{CUT, Fleet, LOSE_ANSWER, UP, config, in_simulation};
+use super::{Fate, Fleet, config, in_simulation};
 use crate::breaker::health::Check;
 use crate::config::BreakerConfig;
 use crate::snapshot::State;
@@ -61,9 +60,9 @@ impl Fleet {
                 80..88 => self.follow(at).await,
                 // Longer than any role's term.
                 88 => self.advance(Duration::from_secs(3)),
-                89..92 => self.instances[at].wire.fate.store(CUT, Ordering::Relaxed),
-                92..97 => self.instances[at].wire.fate.store(UP, Ordering::Relaxed),
-                _ => self.instances[at].wire.fate.store(LOSE_ANSWER, Ordering::Relaxed),
+                89..92 => self.instances[at].link.set(Fate::Cut),
+                92..97 => self.instances[at].link.set(Fate::Up),
+                _ => self.instances[at].link.set(Fate::LoseAnswer),
             }
         }
         // Each has its timeout.

@@ -1,6 +1,7 @@
 //! How often instances ask, what they ask while nothing happens, and what they do when the store is slow.
 
 use super::*;
+use crate::breaker::permit::Admission;
 use crate::coordinator::PACE;
 
 const MS: Duration = Duration::from_millis(1);
@@ -31,12 +32,12 @@ impl Fleet {
     }
 
     fn requests(&self) -> u64 {
-        self.instances.iter().map(|instance| instance.wire.requests.load(Ordering::Relaxed)).sum()
+        self.instances.iter().map(|instance| instance.link.requests.load(Ordering::Relaxed)).sum()
     }
 
     fn delay(&self, span: Duration) {
         for instance in &self.instances {
-            instance.wire.delay.store(u64::try_from(span.as_millis()).unwrap(), Ordering::Relaxed);
+            instance.link.delay_answers(span);
         }
     }
 }
@@ -65,7 +66,7 @@ fn ten_thousand_idle_breakers_are_neither_looked_at_nor_reported() {
     in_simulation(0..1, async |seed| {
         let mut fleet = Fleet::new(seed, 1, &config);
         fleet.turn(0).await;
-        let Member { coordinator, wire, .. } = &mut fleet.instances[0];
+        let Member { coordinator, link, .. } = &mut fleet.instances[0];
         let breakers: Vec<_> = (0..10_000)
             .map(|number| {
                 let make = |name, held| Core::new(name, &config, held, &coordinator.context);
@@ -78,10 +79,10 @@ fn ten_thousand_idle_breakers_are_neither_looked_at_nor_reported() {
         }
         // Until all has been told, and compared with others' settings.
         for _ in 0..6_000 {
-            fleet.hands.advance(10 * MS);
+            fleet.time.advance(10 * MS);
             coordinator.turn().await;
         }
-        let before = (wire.requests.load(Ordering::Relaxed), wire.entries.load(Ordering::Relaxed));
+        let before = (link.requests.load(Ordering::Relaxed), link.entries.load(Ordering::Relaxed));
         assert!(before.1 >= 10_000, "each has been reported");
         let (minute, mut turns) = (coordinator.context.clock.now().after(Duration::from_secs(60)), 0);
         loop {
@@ -90,11 +91,11 @@ fn ten_thousand_idle_breakers_are_neither_looked_at_nor_reported() {
             if next > minute {
                 break;
             }
-            fleet.hands.advance(next.since(coordinator.context.clock.now()).max(MS));
+            fleet.time.advance(next.since(coordinator.context.clock.now()).max(MS));
             coordinator.turn().await;
             turns += 1;
         }
-        let after = (wire.requests.load(Ordering::Relaxed), wire.entries.load(Ordering::Relaxed));
+        let after = (link.requests.load(Ordering::Relaxed), link.entries.load(Ordering::Relaxed));
         assert_eq!(after.1, before.1, "nothing is told of them");
         assert!(after.0 - before.0 <= 90, "one question every 0.7 s: {}", after.0 - before.0);
         assert!(turns <= 90 + 61, "and a look at keyed breakers every second: {turns}");

@@ -1,6 +1,7 @@
 //! Recovery: backoff, probes, ramp-up, and `open_for`.
 
 use super::*;
+use crate::breaker::permit::Admission;
 use crate::config::Backoff;
 
 async fn exchange(fleet: &mut Fleet) {
@@ -61,7 +62,7 @@ fn isolated_instance_backs_off() {
     in_simulation(0..1, async |seed| {
         let mut fleet = Fleet::new(seed, 1, &growing());
         exchange(&mut fleet).await;
-        fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+        fleet.instances[0].link.set(Fate::Cut);
         // Long enough for the instance to notice that it is cut off.
         fleet.advance(Duration::from_secs(1));
         fleet.call(0, true).await;

@@ -23,7 +23,14 @@ impl Fleet {
     }
 
     fn cut(&self, at: usize) {
-        self.instances[at].wire.fate.store(CUT, Ordering::Relaxed);
+        self.instances[at].link.set(Fate::Cut);
+    }
+
+    /// As many failures on the first instance as open the circuit.
+    async fn fail(&mut self) {
+        for _ in 0..3 {
+            self.call(0, false).await;
+        }
     }
 
     async fn held(&self, name: &str) -> bool {
@@ -52,8 +59,7 @@ impl Fleet {
 
 /// Two instances that know both breakers as forced open; the second is cut off when they are released.
 async fn released_without_the_second(seed: u64, away: Duration, trims: bool) -> Fleet {
-    let mut fleet = Fleet::new(seed, 2, &config());
-    fleet.settle().await;
+    let mut fleet = Fleet::settled(seed, 2, &config()).await;
     fleet.force("b", State::ForcedOpen);
     fleet.force(UNREGISTERED, State::ForcedOpen);
     fleet.settle().await;
@@ -90,8 +96,7 @@ fn override_released_while_an_instance_was_away_stays_released() {
 #[test]
 fn override_released_by_an_event_that_has_expired_stays_released() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
         fleet.force("b", State::ForcedOpen);
         fleet.settle().await;
         fleet.cut(1);
@@ -110,11 +115,8 @@ fn override_released_by_an_event_that_has_expired_stays_released() {
 #[test]
 fn opening_of_a_breaker_that_was_idle_for_hours_begins_its_epochs_anew() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
-        for _ in 0..3 {
-            fleet.call(0, false).await;
-        }
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        fleet.fail().await;
         fleet.settle().await;
         fleet.get_well(8).await;
         assert_eq!(fleet.truth().await, (State::Closed, 3));
@@ -126,7 +128,7 @@ fn opening_of_a_breaker_that_was_idle_for_hours_begins_its_epochs_anew() {
             }
         }
         assert_eq!(fleet.truth().await, (State::Closed, 0), "it has expired");
-        fleet.instances.iter_mut().for_each(|instance| instance.told.clear());
+        fleet.instances.iter_mut().for_each(|instance| instance.received.clear());
         fleet.call(1, false).await;
         fleet.advance(Duration::from_millis(150));
         fleet.turn(1).await;
@@ -142,7 +144,7 @@ fn opening_of_a_breaker_that_was_idle_for_hours_begins_its_epochs_anew() {
         assert_eq!(fleet.truth().await, (State::Open, 1));
         fleet.assert_agreed().await;
         for instance in &fleet.instances {
-            assert_eq!(instance.told, [1]);
+            assert_eq!(instance.received, [1]);
         }
     });
 }
@@ -153,8 +155,7 @@ fn opening_of_a_breaker_that_was_idle_for_hours_begins_its_epochs_anew() {
 fn override_is_not_written_back_after_more_than_a_week() {
     for (days, is_kept) in [(6, true), (8, false)] {
         in_simulation(0..2, async |seed| {
-            let mut fleet = Fleet::new(seed, 1, &config());
-            fleet.settle().await;
+            let mut fleet = Fleet::settled(seed, 1, &config()).await;
             fleet.force("b", State::ForcedOpen);
             fleet.force(UNREGISTERED, State::ForcedOpen);
             fleet.settle().await;
@@ -173,8 +174,7 @@ fn override_is_not_written_back_after_more_than_a_week() {
 #[test]
 fn override_released_while_an_instance_was_stopped_stays_released() {
     in_simulation(0..4, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
         fleet.force("b", State::ForcedOpen);
         fleet.settle().await;
         fleet.force("b", State::Closed);
@@ -199,11 +199,8 @@ fn override_released_while_an_instance_was_stopped_stays_released() {
 #[test]
 fn override_of_a_breaker_whose_key_was_deleted_reaches_the_fleet() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
-        for _ in 0..3 {
-            fleet.call(0, false).await;
-        }
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        fleet.fail().await;
         fleet.settle().await;
         fleet.get_well(8).await;
         assert_eq!(fleet.truth().await, (State::Closed, 3));
@@ -218,8 +215,7 @@ fn override_of_a_breaker_whose_key_was_deleted_reaches_the_fleet() {
 #[test]
 fn override_that_stands_is_kept_over_a_trimmed_stream() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
         fleet.force("b", State::ForcedOpen);
         fleet.force(UNREGISTERED, State::ForcedOpen);
         fleet.settle().await;
@@ -236,8 +232,7 @@ fn override_that_stands_is_kept_over_a_trimmed_stream() {
 #[test]
 fn unregistered_override_survives_an_emptied_store() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
         fleet.force(UNREGISTERED, State::ForcedOpen);
         fleet.settle().await;
         fleet.store.forget_everything();
@@ -249,12 +244,9 @@ fn unregistered_override_survives_an_emptied_store() {
 #[test]
 fn opening_whose_event_was_not_read_survives_a_restored_store() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
         let backup = fleet.store.back_up();
-        for _ in 0..3 {
-            fleet.call(0, false).await;
-        }
+        fleet.fail().await;
         fleet.turn(0).await;
         assert_eq!(fleet.truth().await, (State::Open, 1));
         fleet.store.restore(&backup);
@@ -270,12 +262,9 @@ fn opening_whose_event_was_not_read_survives_a_restored_store() {
 fn opening_whose_event_was_not_read_survives_a_restored_store_that_goes_on() {
     for further in 1..4 {
         in_simulation(0..2, async |seed| {
-            let mut fleet = Fleet::new(seed, 2, &config());
-            fleet.settle().await;
+            let mut fleet = Fleet::settled(seed, 2, &config()).await;
             let backup = fleet.store.back_up();
-            for _ in 0..3 {
-                fleet.call(0, false).await;
-            }
+            fleet.fail().await;
             fleet.turn(0).await;
             assert_eq!(fleet.truth().await, (State::Open, 1));
             fleet.store.restore(&backup);
@@ -294,11 +283,8 @@ fn opening_whose_event_was_not_read_survives_a_restored_store_that_goes_on() {
 #[test]
 fn opening_that_is_doubted_when_the_store_loses_its_data_is_written_back() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
-        for _ in 0..3 {
-            fleet.call(0, false).await;
-        }
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        fleet.fail().await;
         fleet.settle().await;
         assert_eq!(fleet.truth().await, (State::Open, 1));
         // From now on there is only the second instance.
@@ -307,14 +293,14 @@ fn opening_that_is_doubted_when_the_store_loses_its_data_is_written_back() {
         fleet.advance(Duration::from_secs(1));
         fleet.turn(1).await;
         fleet.trim_stream();
-        let wire = fleet.instances[1].wire.clone();
+        let link = fleet.instances[1].link.clone();
         let (store, mut is_lost) = (fleet.store.clone(), false);
-        *lock(&wire.listener) = Some(Box::new(move |_| {
+        *lock(&link.listener) = Some(Box::new(move |_| {
             if !std::mem::replace(&mut is_lost, true) {
                 store.forget_everything();
             }
         }));
-        wire.fate.store(UP, Ordering::Relaxed);
+        link.set(Fate::Up);
         for _ in 0..6 {
             fleet.advance(Duration::from_millis(450));
             fleet.turn(1).await;
@@ -329,8 +315,7 @@ fn opening_that_is_doubted_when_the_store_loses_its_data_is_written_back() {
 #[test]
 fn load_that_was_overtaken_by_an_event_does_not_set_an_unregistered_breaker_back() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 1, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 1, &config()).await;
         fleet.force(UNREGISTERED, State::ForcedOpen);
         fleet.settle().await;
         let before = fleet.instances[0].coordinator.stream.position();
@@ -347,12 +332,9 @@ fn load_that_was_overtaken_by_an_event_does_not_set_an_unregistered_breaker_back
 #[test]
 fn state_that_nobody_uses_lapses_for_the_fleet() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
         fleet.force(UNREGISTERED, State::Open);
-        for _ in 0..3 {
-            fleet.call(0, false).await;
-        }
+        fleet.fail().await;
         fleet.settle().await;
         assert_eq!(fleet.truth().await.0, State::Open);
         let before = fleet.instances[1].core.snapshot().epoch;
@@ -387,11 +369,8 @@ fn state_that_nobody_uses_lapses_for_the_fleet() {
 #[test]
 fn late_call_finds_an_open_state_still_due() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
-        for _ in 0..3 {
-            fleet.call(0, false).await;
-        }
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        fleet.fail().await;
         fleet.settle().await;
         fleet.advance(Duration::from_secs(3400));
         for _ in 0..2 {

@@ -4,7 +4,7 @@ use super::*;
 use crate::breaker::permit::Admission;
 use crate::strategy::{TripStrategy, WindowCounts};
 
-/// So that everybody has told the others what there is, and heard it.
+/// Lets every instance report its counts and receive the others'.
 async fn exchange(fleet: &mut Fleet) {
     for _ in 0..3 {
         fleet.advance(Duration::from_millis(110));
@@ -43,7 +43,7 @@ fn rate_over_the_last_calls_agrees() {
 
 /// Against a plain list of what has been called.
 #[test]
-fn inside_an_instance_the_last_calls_are_exact() {
+fn count_window_of_one_instance_is_exact() {
     in_simulation(0..300, async |seed| {
         let mut fleet = Fleet::new(seed, 1, &last_calls());
         let mut all = Vec::new();
@@ -55,7 +55,7 @@ fn inside_an_instance_the_last_calls_are_exact() {
             let recent = &all[all.len().saturating_sub(8)..];
             let failures = recent.iter().filter(|success| !**success).count();
             let trips = recent.len() >= 4 && failures * 2 >= recent.len();
-            // Successes are judged when the books are next brought up to date.
+            // Successes are judged at the next exchange.
             if fleet.random.u8(..3) == 0 || success && trips {
                 exchange(&mut fleet).await;
             }
@@ -134,7 +134,7 @@ fn bad_instance_opens_only_locally() {
         // It finds its way back by itself, however the store takes part.
         fleet.advance(RESET);
         if seed % 2 == 0 {
-            fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+            fleet.instances[0].link.set(Fate::Cut);
             fleet.turn(0).await;
         }
         assert!(fleet.call(0, true).await);
@@ -148,7 +148,7 @@ fn bad_instance_opens_only_locally() {
 }
 
 #[test]
-fn when_a_second_one_fails_the_fleet_opens() {
+fn second_failing_instance_opens_the_fleet() {
     in_simulation(0..20, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2));
         exchange(&mut fleet).await;
@@ -176,14 +176,14 @@ fn isolated_opening_that_others_confirm_gets_the_fleets_reason() {
             let mut fleet = Fleet::new(seed, 3, &quorum(2));
             exchange(&mut fleet).await;
             if is_cut_off {
-                fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+                fleet.instances[0].link.set(Fate::Cut);
                 fleet.advance(RESET / 2);
                 fleet.turn(0).await;
             }
             for _ in 0..3 {
                 fleet.call(0, false).await;
             }
-            fleet.instances[0].wire.fate.store(UP, Ordering::Relaxed);
+            fleet.instances[0].link.set(Fate::Up);
             for _ in 0..2 {
                 fleet.advance(RESET / 8);
                 fleet.turn(0).await;
@@ -259,7 +259,7 @@ fn failures_of_a_cut_off_instance_stay_local_after_the_heal() {
     in_simulation(0..20, async |seed| {
         let mut fleet = Fleet::new(seed, 3, &quorum(2));
         exchange(&mut fleet).await;
-        fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+        fleet.instances[0].link.set(Fate::Cut);
         fleet.advance(Duration::from_millis(150));
         fleet.turn(0).await;
         fleet.call(0, false).await;
@@ -268,7 +268,7 @@ fn failures_of_a_cut_off_instance_stay_local_after_the_heal() {
             fleet.call(0, false).await;
         }
         assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
-        fleet.instances[0].wire.fate.store(UP, Ordering::Relaxed);
+        fleet.instances[0].link.set(Fate::Up);
         fleet.advance(Duration::from_millis(500));
         exchange(&mut fleet).await;
         assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);

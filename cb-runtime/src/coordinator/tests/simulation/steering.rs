@@ -1,9 +1,11 @@
 //! Manual overrides, their expiry, and reloads of settings.
 
 use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::breaker::Breaker;
+use crate::error::Error;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -69,8 +71,7 @@ fn expiring_overrides_end_and_the_fleet_agrees() {
 #[test]
 fn release_ends_an_override_that_its_instance_has_not_observed() {
     in_simulation(0..1, async |seed| {
-        let mut fleet = Fleet::new(seed, 2, &config());
-        fleet.settle().await;
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
         let [first, second] = [handle(&fleet, 0), handle(&fleet, 1)];
         order(&mut fleet, 0, first.force_open("x")).await.unwrap();
         assert_eq!((fleet.truth().await, state(&fleet, 1)), ((State::ForcedOpen, 1), State::Closed));
@@ -87,8 +88,7 @@ fn release_ends_an_override_that_its_instance_has_not_observed() {
 fn expired_override_is_not_adopted_again_at_the_heal() {
     for word in [State::ForcedOpen, State::Disabled, State::MetricsOnly] {
         in_simulation(0..1, async |seed| {
-            let mut fleet = Fleet::new(seed, 2, &config());
-            fleet.settle().await;
+            let mut fleet = Fleet::settled(seed, 2, &config()).await;
             let breaker = handle(&fleet, 0).expires_in(2000 * MS);
             order(&mut fleet, 0, async {
                 match word {
@@ -99,7 +99,7 @@ fn expired_override_is_not_adopted_again_at_the_heal() {
             })
             .await
             .unwrap();
-            fleet.instances[0].wire.fate.store(CUT, Ordering::Relaxed);
+            fleet.instances[0].link.set(Fate::Cut);
             for _ in 0..19 {
                 assert_eq!(state(&fleet, 0), word, "the override has not expired yet");
                 fleet.advance(100 * MS);
@@ -109,7 +109,7 @@ fn expired_override_is_not_adopted_again_at_the_heal() {
             fleet.turn(0).await;
             assert_eq!(state(&fleet, 0), State::Closed);
             assert_eq!(fleet.truth().await, (word, 1), "no instance has told the store");
-            fleet.instances[0].wire.fate.store(UP, Ordering::Relaxed);
+            fleet.instances[0].link.set(Fate::Up);
             for _ in 0..20 {
                 fleet.advance(50 * MS);
                 fleet.turn(0).await;

@@ -89,7 +89,7 @@ async fn damaged_breaker_is_reported_once_and_goes_on_from_what_is_known() {
             assert!(streak.len() > value.len(), "{streak}");
         }
         server.cli(&["HSET", key, field, value]);
-        // Those who only read are told.
+        // Readers are warned, too.
         let before = server.command(&["HGETALL", key]);
         let fleet = Store::fleet(&store).await.unwrap();
         assert!(fleet[0].view.as_ref().unwrap_err().contains(key), "{field}={value}");
@@ -111,8 +111,8 @@ async fn damaged_breaker_is_reported_once_and_goes_on_from_what_is_known() {
         assert_eq!(views[3].counts.failures, 4);
         // Others hear of it, and can write back what they know.
         let events = watch(&store, "0-0").await.unwrap();
-        let told: Vec<_> = events.iter().map(|event| (event.from, event.record.state)).collect();
-        assert_eq!(told, [(None, State::Closed), (Some(State::Closed), State::Open)], "{field}={value}");
+        let received: Vec<_> = events.iter().map(|event| (event.from, event.record.state)).collect();
+        assert_eq!(received, [(None, State::Closed), (Some(State::Closed), State::Open)], "{field}={value}");
         assert_eq!(exchange(&store, vec![about("x")]).await.warnings, [""; 0]);
         assert!(Store::fleet(&store).await.unwrap().iter().all(|row| row.view.is_ok()));
         assert_eq!(Store::load(&store).await.unwrap().held[0].1.as_ref().unwrap().state, State::Open);
@@ -226,8 +226,9 @@ async fn keys_of_the_earlier_layout_are_not_misread() {
     // And it tells of it without an actor.
     let (events, last) = ("cb1:{test}:events", watch(&store, "0-0").await.unwrap().pop().unwrap());
     assert_eq!(last.record.actor, "alice");
-    let told = server.command(&["XRANGE", events, &last.position.id, &last.position.id]).items().remove(0);
-    let fields: Vec<_> = told.items().remove(1).items().iter().map(cb_testkit::Reply::text).collect();
+    let received =
+        server.command(&["XRANGE", events, &last.position.id, &last.position.id]).items().remove(0);
+    let fields: Vec<_> = received.items().remove(1).items().iter().map(cb_testkit::Reply::text).collect();
     let kept = fields.chunks(2).filter(|pair| pair[0] != "actor").flatten().map(String::as_str);
     let command: Vec<_> = ["XADD", events, "*"].into_iter().chain(kept).collect();
     server.cli(&command);
@@ -254,7 +255,7 @@ async fn key_of_another_type_is_reported_and_made_anew() {
     }
 }
 
-/// Windows and what reports have told are counted anew faster than anybody could put them right by hand.
+/// Windows and what reports have received are counted anew faster than anybody could put them right by hand.
 #[tokio::test]
 async fn odd_windows_and_reports_are_lost_and_go_on() {
     let server = RedisServer::start();

@@ -263,7 +263,7 @@ async fn exchange_of_successes_costs_few_commands_inside_the_script() {
     for window in [None, steady] {
         cost(many(50, window)).await;
     }
-    // TIME, SET, HMGET of what is shared; what reports have told: HMGET, HSET, EXPIRE, HLEN; then one HMGET
+    // TIME, SET, HMGET of what is shared; what reports have added: HMGET, HSET, EXPIRE, HLEN; then one HMGET
     // per breaker.
     assert_eq!(cost(many(1, None)).await, 8);
     assert_eq!(cost(many(50, None)).await, 8 + 49);

@@ -111,7 +111,7 @@ impl ReplyReader {
     }
 
     /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded. An entry
-    /// that only told counts has a shorter part (2), and one with its record if it has ever been open (3).
+    /// that only had counts has a shorter part (2), and one with its record if it has ever been open (3).
     pub(in crate::store::redis) fn view(
         &mut self,
         now_us: u64,

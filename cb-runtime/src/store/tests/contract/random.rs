@@ -45,7 +45,7 @@ enum Seq {
 struct EntryPlan {
     breaker: usize,
     known: Known,
-    /// The proposal is made under this: the token told last, or one beside it.
+    /// The proposal is made under this: the latest token, or one beside it.
     token: Option<i64>,
     entry: Entry,
 }
@@ -56,9 +56,9 @@ type ReportPlan = (usize, i64, Reported);
 #[derive(Clone, Debug)]
 enum Known {
     Nothing,
-    /// What this instance has been told last.
+    /// What this instance has received last.
     Last,
-    /// What any instance has been told last: often the store's state.
+    /// What any instance has received last: often the store's state.
     Newest,
     /// One epoch behind that, or several ahead, in another state.
     Other {

@@ -17,7 +17,7 @@ rules! {
     new_instance_loads_all_states_but_closed
     a_notice_reaches_all_and_is_given_once_in_a_while
     notices_that_come_too_soon_are_given_together
-    a_new_instance_hears_of_an_earlier_notice
+    new_instance_receives_the_age_of_an_earlier_notice
 }
 
 async fn event_describes_the_transition(bench: &Bench<'_>) {
@@ -49,9 +49,9 @@ async fn events_are_numbered_without_gaps(bench: &Bench<'_>) {
         a.force(if i % 2 == 0 { "x" } else { "y" }, State::Open, &i.to_string()).await;
     }
     let events = bench.events().await;
-    let told: Vec<_> =
+    let received: Vec<_> =
         events.iter().map(|e| (e.position.number, e.record.reason.as_str(), e.record.epoch)).collect();
-    assert_eq!(told, [(1, "0", 1), (2, "1", 1), (3, "2", 2), (4, "3", 2), (5, "4", 3)]);
+    assert_eq!(received, [(1, "0", 1), (2, "1", 1), (3, "2", 2), (4, "3", 2), (5, "4", 3)]);
     assert_eq!(events[2].from, Some(State::Open));
     let rest = bench.watch(events[2].position.clone(), Duration::ZERO).await;
     assert_eq!(rest, events[3..]);
@@ -192,13 +192,14 @@ async fn notices_that_come_too_soon_are_given_together(bench: &Bench<'_>) {
     assert_eq!(names(&second), ["3", "4"]);
 }
 
-async fn a_new_instance_hears_of_an_earlier_notice(bench: &Bench<'_>) {
+async fn new_instance_receives_the_age_of_an_earlier_notice(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
-    let settings = || Entry { settings: "x".into(), ..about("b") };
-    assert_eq!(a.say(settings()).await.notice_age_us, None);
+    assert_eq!(a.say(about("b")).await.notice_age_us, None);
     assert_eq!(a.say(noticing("b")).await.notice_age_us, Some(0));
     assert_eq!(a.say(noticing("waits")).await.notice_age_us, None);
     bench.pass(seconds(3));
-    assert_eq!(b.say(settings()).await.notice_age_us, Some(3_000_000));
-    assert_eq!(b.say(about("b")).await.notice_age_us, None, "it was not asked for");
+    let first = b.say(about("b")).await;
+    assert_eq!(first.notice_age_us, Some(3_000_000));
+    let next = Entry { known: Some(first.record), ..about("b") };
+    assert_eq!(b.say(next).await.notice_age_us, None, "it was not asked for");
 }

@@ -205,11 +205,16 @@ async fn lost_state_is_written_back(bench: &Bench<'_>) {
     let answer = c.exchange(vec![knows("x", &open), knows("y", &held), knows("z", &closed)]).await;
     assert_ne!(answer.position.incarnation, before.incarnation);
     let start = Position { number: 0, id: "0-0".into(), ..answer.position.clone() };
-    let told = bench.watch(start, std::time::Duration::ZERO).await;
-    let told: Vec<_> = told.iter().map(|event| (&*event.name, event.from, event.record.state)).collect();
-    assert_eq!(told, [("x", None, State::Open), ("y", None, State::ForcedOpen)], "and not that z is closed");
+    let received = bench.watch(start, std::time::Duration::ZERO).await;
+    let received: Vec<_> =
+        received.iter().map(|event| (&*event.name, event.from, event.record.state)).collect();
+    assert_eq!(
+        received,
+        [("x", None, State::Open), ("y", None, State::ForcedOpen)],
+        "and not that z is closed"
+    );
     for (view, record) in answer.views.into_iter().zip([&open, &held, &closed]) {
-        assert_eq!(view.unwrap().record, *record, "as it was told, from now on");
+        assert_eq!(view.unwrap().record, *record, "as the event had it, from now on");
     }
     let load = bench.store.load().await.unwrap();
     assert_eq!(load.position, answer.position);
@@ -262,9 +267,12 @@ async fn open_state_that_a_written_back_closed_one_ends_is_announced(bench: &Ben
     let knows = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
     assert_eq!(bench.instance("b").say(knows(&open.aged(5 * SECOND))).await.record.state, State::Open);
     assert_eq!(a.say(knows(&closed)).await.record, closed);
-    let told: Vec<_> = bench.events().await.into_iter().map(|event| (event.from, event.record)).collect();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!((told[1].0, told[1].1.state, told[1].1.epoch), (Some(State::Open), State::Closed, 2));
+    let received: Vec<_> = bench.events().await.into_iter().map(|event| (event.from, event.record)).collect();
+    assert_eq!(received.len(), 2, "{received:?}");
+    assert_eq!(
+        (received[1].0, received[1].1.state, received[1].1.epoch),
+        (Some(State::Open), State::Closed, 2)
+    );
 }
 
 async fn closed_state_does_not_end_a_younger_open_one(bench: &Bench<'_>) {
@@ -311,11 +319,11 @@ async fn open_state_beyond_its_reset_timeout_is_timed_anew(bench: &Bench<'_>) {
     (bench.lose_everything)();
     // After a clock has been set ahead, its age is greater than what of its time has passed.
     let known = Record { since_us: 1200 * SECOND, ..open };
-    let told = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
-    assert_eq!(a.say(told(&known)).await.record, known);
+    let claim = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
+    assert_eq!(a.say(claim(&known)).await.record, known);
     bench.hands.set_back(seconds(600));
     let known = known.aged(10 * SECOND);
-    assert_eq!(a.say(told(&known)).await.record, known);
+    assert_eq!(a.say(claim(&known)).await.record, known);
     bench.pass(seconds(20));
     assert!(a.say(propose("x", &known, proposal(State::HalfOpen))).await.won);
 }
