@@ -1,4 +1,4 @@
-//! How many instances and calls an order concerns.
+//! How many instances and calls an action concerns.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::figures::{Rates, Row};
 use crate::fleet::Instances;
 
-/// The instances and calls that an order concerns.
+/// The instances and calls that an action concerns.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct BlastRadius {
     /// The number of instances that have reported the breaker; if none has, of all that are alive.

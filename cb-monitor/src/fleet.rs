@@ -1,4 +1,4 @@
-//! Reads the fleet from a registry, and carries orders out. No other module of the monitor reads a registry.
+//! Reads the fleet from a registry, and carries actions out. No other module of the monitor reads a registry.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,10 +9,10 @@ use cb_runtime::{
 };
 use serde::Serialize;
 
-use crate::order::{Action, Order, Refusal};
+use crate::action::{Action, ActionRequest, Refusal};
 use crate::settings::FleetSettings;
 
-/// An order is in doubt if the store has not answered after this time.
+/// An action is in doubt if the store has not answered after this time.
 const ORDER_LIMIT: Duration = Duration::from_secs(5);
 /// The number of breakers in one request.
 const PAGE: usize = 1000;
@@ -155,22 +155,22 @@ impl Source {
         self.registry.namespace()
     }
 
-    /// Carries out an order.
+    /// Carries out an action.
     ///
     /// # Errors
     /// Says whether anything may have changed.
-    pub(crate) async fn obey(&self, name: &str, order: &Order) -> Result<(), Refusal> {
+    pub(crate) async fn perform(&self, name: &str, request: &ActionRequest) -> Result<(), Refusal> {
         let control = self.registry.control(name);
-        let control = control.by(&order.actor).because(&order.reason);
-        let control = match order.expires_in {
+        let control = control.by(&request.actor).because(&request.reason);
+        let control = match request.expires_in {
             Some(span) => control.expires_in(span),
             None => control,
         };
         let carried_out = async {
-            match order.action {
-                Action::Open => control.force_open(&order.reason).await,
-                Action::Disable => control.disable(&order.reason).await,
-                Action::MetricsOnly => control.metrics_only(&order.reason).await,
+            match request.action {
+                Action::Open => control.force_open(&request.reason).await,
+                Action::Disable => control.disable(&request.reason).await,
+                Action::MetricsOnly => control.metrics_only(&request.reason).await,
                 Action::Release => control.release().await,
                 Action::Reset => control.reset().await,
             }
@@ -178,10 +178,10 @@ impl Source {
         match tokio::time::timeout(ORDER_LIMIT, carried_out).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Refusal::StoreAway(format!(
-                "the store did not take the order ({error}); look at the breaker, then try again"
+                "the store did not take the action ({error}); look at the breaker, then try again"
             ))),
             Err(_) => Err(Refusal::InDoubt(
-                "the store has not answered in time; look at the breaker before trying again: the order may have \
+                "the store has not answered in time; look at the breaker before trying again: the action may have \
                  arrived"
                     .into(),
             )),

@@ -37,6 +37,7 @@
 )]
 
 mod access;
+mod action;
 mod blast_radius;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -46,7 +47,6 @@ mod figures;
 mod fleet;
 mod hub;
 mod monitor;
-mod order;
 mod problem;
 mod routes;
 mod settings;

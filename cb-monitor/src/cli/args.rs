@@ -63,9 +63,9 @@ pub(super) enum Command {
     /// Only count: all calls are made and counted, and none is rejected.
     MetricsOnly(Override),
     /// End a manual override.
-    Release(OrderArgs),
+    Release(ActionArgs),
     /// Close a circuit in any state, and reset its counts.
-    Reset(OrderArgs),
+    Reset(ActionArgs),
     /// Print changes of state.
     Events {
         /// Continue with new changes, until Ctrl-C.
@@ -115,9 +115,9 @@ fn sort(name: &str) -> Result<crate::figures::Sort, String> {
     found.map(|(_, sort)| sort).ok_or_else(|| format!("must be one of {known}"))
 }
 
-/// An order without an expiry.
+/// An action without an expiry.
 #[derive(Debug, Args)]
-pub(super) struct OrderArgs {
+pub(super) struct ActionArgs {
     /// The breaker's name.
     name: String,
     /// The reason, in a few words.
@@ -131,19 +131,19 @@ pub(super) struct OrderArgs {
     yes: bool,
 }
 
-/// An order that may expire.
+/// An override that may expire.
 #[derive(Debug, Args)]
 pub(super) struct Override {
     #[command(flatten)]
-    order: OrderArgs,
+    action: ActionArgs,
     /// End the override after this time: 30m, 2h, 1d.
     #[arg(long = "for", value_name = "SPAN")]
     expires_in: Option<String>,
 }
 
-/// The arguments of any order.
+/// The arguments of any action.
 #[derive(Debug)]
-pub(super) struct OverrideRequest {
+pub(super) struct ActionOptions {
     pub(super) name: String,
     pub(super) reason: String,
     pub(super) actor: String,
@@ -151,24 +151,18 @@ pub(super) struct OverrideRequest {
     pub(super) yes: bool,
 }
 
-impl From<OrderArgs> for OverrideRequest {
-    fn from(order: OrderArgs) -> OverrideRequest {
-        let OrderArgs { name, reason, actor, yes } = order;
+impl From<ActionArgs> for ActionOptions {
+    fn from(args: ActionArgs) -> ActionOptions {
+        let ActionArgs { name, reason, actor, yes } = args;
         let user = || ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
         let actor = actor.or_else(user).filter(|actor| !actor.is_empty());
-        OverrideRequest {
-            name,
-            reason,
-            actor: actor.unwrap_or_else(|| "cbctl".into()),
-            expires_in: None,
-            yes,
-        }
+        ActionOptions { name, reason, actor: actor.unwrap_or_else(|| "cbctl".into()), expires_in: None, yes }
     }
 }
 
-impl From<Override> for OverrideRequest {
-    fn from(order: Override) -> OverrideRequest {
-        OverrideRequest { expires_in: order.expires_in, ..order.order.into() }
+impl From<Override> for ActionOptions {
+    fn from(args: Override) -> ActionOptions {
+        ActionOptions { expires_in: args.expires_in, ..args.action.into() }
     }
 }
 

@@ -17,7 +17,7 @@ use clap::{CommandFactory, Parser};
 use args::{Arguments, Command};
 use client::Client;
 
-use crate::order::Action;
+use crate::action::Action;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ enum Failure {
     Unknown(String),
     /// The store does not answer, or refuses the credentials.
     Store(String),
-    /// The order was not confirmed, or there is no terminal to ask on.
+    /// The action was not confirmed, or there is no terminal to ask on.
     Unconfirmed(String),
     /// The arguments are invalid.
     Usage(String),
@@ -148,11 +148,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::List(which) => list::list(&client, &which, json).await,
         Command::Watch(which) => until_interrupted(list::watch(&client, &which, json)).await,
         Command::Show { name } => show::show(&client, &name, json).await,
-        Command::Open(order) => steer::steer(&client, Action::Open, &order.into(), json).await,
-        Command::Disable(order) => steer::steer(&client, Action::Disable, &order.into(), json).await,
-        Command::MetricsOnly(order) => steer::steer(&client, Action::MetricsOnly, &order.into(), json).await,
-        Command::Release(order) => steer::steer(&client, Action::Release, &order.into(), json).await,
-        Command::Reset(order) => steer::steer(&client, Action::Reset, &order.into(), json).await,
+        Command::Open(args) => steer::steer(&client, Action::Open, &args.into(), json).await,
+        Command::Disable(args) => steer::steer(&client, Action::Disable, &args.into(), json).await,
+        Command::MetricsOnly(args) => steer::steer(&client, Action::MetricsOnly, &args.into(), json).await,
+        Command::Release(args) => steer::steer(&client, Action::Release, &args.into(), json).await,
+        Command::Reset(args) => steer::steer(&client, Action::Reset, &args.into(), json).await,
         Command::Events { follow, number } => {
             until_interrupted(events::events(&client, follow, number, json)).await
         }

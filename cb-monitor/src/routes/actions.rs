@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::breakers::unknown;
 use super::{Context, MAX_BODY};
-use crate::order::{Action, Order, Refusal};
+use crate::action::{Action, ActionRequest, Refusal};
 use crate::problem::Problem;
 use crate::sync::lock;
 
@@ -42,7 +42,7 @@ pub(super) async fn act(
             format!("there is no such action; there are {known}"),
         ));
     };
-    let order = order(action, &headers, body)?;
+    let request = requested(action, &headers, body)?;
     hub.refresh_fully().await;
     if let Some(problem) = hub.problem() {
         let error =
@@ -52,13 +52,17 @@ pub(super) async fn act(
     if lock(&hub.figures).state(&name).is_none() {
         return Err(unknown(&hub, &name));
     }
-    let obeyed = hub.source.obey(&name, &order).await;
+    let performed = hub.source.perform(&name, &request).await;
     hub.expire();
-    obeyed.map_err(refused)?;
+    performed.map_err(refused)?;
     Ok(Json(json!({ "breaker": name, "action": action.as_str(), "state": action.leads_to() })))
 }
 
-fn order(action: Action, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Order, Problem> {
+fn requested(
+    action: Action,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<ActionRequest, Problem> {
     let json = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mime = json.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !mime.eq_ignore_ascii_case("application/json") {
@@ -82,7 +86,7 @@ fn order(action: Action, headers: &HeaderMap, body: Result<Bytes, BytesRejection
         ))
     })?;
     let actor = if body.actor.trim().is_empty() { "cb-monitor" } else { &body.actor };
-    Order::new(action, &body.reason, actor, body.expires_in.as_deref()).map_err(refused)
+    ActionRequest::new(action, &body.reason, actor, body.expires_in.as_deref()).map_err(refused)
 }
 
 fn refused(refusal: Refusal) -> Problem {

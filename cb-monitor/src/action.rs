@@ -1,4 +1,4 @@
-//! Orders of operators, checked before the store is asked.
+//! Operators' actions, checked before they reach the store.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const MAX_TEXT: usize = 200;
 /// The longest time of an override with an expiry.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// A change that an operator can order.
+/// A change that an operator can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Open,
@@ -55,21 +55,21 @@ impl Action {
 
 /// An action with its reason, actor and expiry.
 #[derive(Clone, Debug)]
-pub(crate) struct Order {
+pub(crate) struct ActionRequest {
     pub(crate) action: Action,
     pub(crate) reason: String,
     pub(crate) actor: String,
     pub(crate) expires_in: Option<Duration>,
 }
 
-/// Why an order was not carried out.
+/// Why an action was not carried out.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
-    /// The order is invalid.
+    /// The request is invalid.
     Invalid(String),
     /// The store does not answer; nothing was changed.
     StoreAway(String),
-    /// The store has not answered in time; the order may have been carried out.
+    /// The store has not answered in time; the action may have been carried out.
     InDoubt(String),
 }
 
@@ -80,8 +80,8 @@ impl Refusal {
     }
 }
 
-impl Order {
-    /// Creates an order. Everything that needs no store is checked here.
+impl ActionRequest {
+    /// Creates a request. Everything that needs no store is checked here.
     ///
     /// # Errors
     /// If a part is invalid. The message names it, and a valid value.
@@ -90,7 +90,7 @@ impl Order {
         reason: &str,
         actor: &str,
         expires_in: Option<&str>,
-    ) -> Result<Order, Refusal> {
+    ) -> Result<ActionRequest, Refusal> {
         let reason = text("reason", reason)?;
         let actor = text("actor", actor)?;
         if reason.is_empty() {
@@ -103,7 +103,7 @@ impl Order {
                 action.as_str()
             )));
         }
-        Ok(Order { action, reason, actor, expires_in })
+        Ok(ActionRequest { action, reason, actor, expires_in })
     }
 }
 
