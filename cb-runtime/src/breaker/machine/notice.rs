@@ -18,8 +18,8 @@ const FRESH: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_millis(130);
 /// A decision waits no longer than this and two answer times for a notice that the store does not give.
 const NO_NOTICE: Duration = Duration::from_millis(500);
-/// An instance decides alone only this soon after the registration. Later, the other instances of a fleet that
-/// starts at once have outcomes, too.
+/// An instance decides alone only this soon after the registration. Later, the other instances of a fleet
+/// that starts at once have outcomes, too.
 const UNANSWERED: Duration = Duration::from_millis(50);
 
 /// The latest notice of a breaker, as this instance knows it.
