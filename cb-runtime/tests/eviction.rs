@@ -207,7 +207,8 @@ async fn uncalled_open_breakers_are_evicted_for_new_names() {
 async fn uncalled_open_breakers_are_evicted_for_new_names_on_redis() {
     let redis = RedisServer::start();
     let (clock, time) = Clock::manual();
-    let registry = on(&redis).max_breakers(200).clock(clock).build().unwrap();
+    let patient = on(&redis).response_timeout(Duration::from_secs(2));
+    let registry = patient.max_breakers(200).clock(clock).build().unwrap();
     open_circuits_leave_room(&registry, async || {
         time.advance(Duration::from_secs(11));
         for _ in 0..3 {

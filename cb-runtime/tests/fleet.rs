@@ -138,6 +138,7 @@ async fn a_row_shows_the_window_probes_openings_and_times() {
                 if begun.is_ok() {
                     return;
                 }
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
         let probed = eventually(

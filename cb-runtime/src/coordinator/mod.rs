@@ -234,7 +234,7 @@ impl Coordinator {
             self.connect().await;
             return;
         }
-        if self.pace.has_other_event(self.stream.number()) {
+        if self.pace.has_other_event(self.stream.latest_number()) {
             self.pace.disturbed(now);
         }
         let reviews = urgent || now >= self.review_at();

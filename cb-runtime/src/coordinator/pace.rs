@@ -72,7 +72,7 @@ impl Pace {
         }
     }
 
-    /// An event was read since all was found well.
+    /// An event was written since all was found well.
     pub(super) fn has_other_event(&self, number: u64) -> bool {
         self.calm_since_event.is_some_and(|known| known != number)
     }

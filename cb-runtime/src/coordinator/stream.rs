@@ -219,6 +219,11 @@ impl Stream {
         lock(&self.position).number
     }
 
+    /// The number of the latest event that was read, or of which an answer has told.
+    pub(super) fn latest_number(&self) -> u64 {
+        self.number().max(lock(&self.answered).number)
+    }
+
     pub(crate) fn pause(&self) {
         self.running.store(false, Ordering::Release);
         self.changed.notify_one();

@@ -207,7 +207,7 @@ impl StoredBreaker {
         }
         let has_failures = entry.delta.streak.failures.iter().any(|&(_, count)| count > 0);
         let pairs = if has_failures { entry.streak_pairs() } else { MAX_STREAK };
-        self.merge_streak(&entry.delta.streak, pairs, when.base);
+        self.merge_streak(&entry.delta.streak, pairs, when);
         if let Some(ask) = entry.window {
             self.windows.merge(ask, &entry.delta.buckets, when);
         }
@@ -234,7 +234,7 @@ impl StoredBreaker {
             let failed_at = entry.failure_age_us.map(|age| when.base.saturating_sub(age));
             self.last_failure_at = self.last_failure_at.max(failed_at);
             let streak = Streak { success: entry.success_age_us, failures: Vec::new() };
-            self.merge_streak(&streak, MAX_STREAK, when.base);
+            self.merge_streak(&streak, MAX_STREAK, when);
             if let Some(ask) = entry.window {
                 self.windows.merge(ask, &entry.buckets, when);
             }
@@ -298,9 +298,14 @@ impl StoredBreaker {
         }
     }
 
-    fn merge_streak(&mut self, more: &Streak, pairs: usize, base: u64) {
-        let at = |age: u64| Moment(base.saturating_sub(age));
+    /// Instants in the future are limited to now: they come from a clock that was set back, and no later one
+    /// could follow them.
+    fn merge_streak(&mut self, more: &Streak, pairs: usize, when: When) {
+        let at = |age: u64| Moment(when.base.saturating_sub(age));
         let streak = &mut self.streak;
+        let now = Moment(when.now);
+        streak.success = streak.success.map(|at| at.min(now));
+        streak.failures.iter_mut().for_each(|(at, _)| *at = (*at).min(now));
         streak.success = streak.success.max(more.success.map(at));
         let failures = more.failures.iter().filter(|&&(_, count)| count > 0);
         streak.failures.extend(failures.map(|&(age, count)| (at(age), count)));
@@ -405,7 +410,7 @@ impl StoredBreaker {
 mod tests {
     use proptest::prelude::*;
 
-    use super::StoredBreaker;
+    use super::{StoredBreaker, When};
     use crate::store::{MAX_STREAK, Streak};
 
     proptest! {
@@ -421,8 +426,9 @@ mod tests {
                 ages.sort_unstable_by(|one, other| other.cmp(one));
                 ages.retain(|age| success.is_none_or(|success| *age <= success));
                 let streak = Streak { success, failures: ages.iter().map(|age| (*age, 1)).collect() };
-                whole.merge_streak(&streak, MAX_STREAK, 100);
-                bounded.merge_streak(&streak, limit, 100);
+                let when = When { now: 100, base: 100, retry: false };
+                whole.merge_streak(&streak, MAX_STREAK, when);
+                bounded.merge_streak(&streak, limit, when);
                 let reached = |breaker: &StoredBreaker| breaker.streak() >= limit as u64;
                 prop_assert_eq!(reached(&bounded), reached(&whole));
             }

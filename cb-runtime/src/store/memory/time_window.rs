@@ -25,7 +25,9 @@ impl StoredTimeWindows {
     pub(super) fn merge(&mut self, ask: WindowRequest, buckets: &[(u64, Counts)], when: When) {
         let first = first_bucket(ask, when.now);
         // Longer than its length: what is in it is of no use any more.
-        self.0.retain(|&(length, _), window| when.now - window.merged_at <= length + micros(MARGIN));
+        self.0.retain(|&(length, _), window| {
+            when.now.saturating_sub(window.merged_at) <= length + micros(MARGIN)
+        });
         for (age, counts) in buckets {
             let bucket = when.base.saturating_sub(*age) / ask.width_us;
             if bucket < first || counts.is_nothing() {
@@ -40,11 +42,17 @@ impl StoredTimeWindows {
     }
 
     pub(super) fn view(&self, ask: WindowRequest, now: u64) -> WindowView {
-        let first = first_bucket(ask, now).max(ask.since);
+        // Later ones come from a clock that was set back.
+        let (first, current) = (first_bucket(ask, now).max(ask.since), now / ask.width_us);
         match self.0.get(&(ask.length_us, ask.width_us)) {
             None => WindowView::default(),
             Some(window) => WindowView {
-                buckets: window.buckets.range(first..).map(|(&bucket, &counts)| (bucket, counts)).collect(),
+                buckets: window
+                    .buckets
+                    .iter()
+                    .filter(|(bucket, _)| (first..=current).contains(bucket))
+                    .map(|(&bucket, &counts)| (bucket, counts))
+                    .collect(),
             },
         }
     }

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,7 +16,7 @@ use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breakers::{BreakerMap, KeyedSite, Place};
 use crate::cache::Cache;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::config::CacheLimits;
 use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::{self, Stream};
@@ -58,21 +57,25 @@ pub(super) struct Seen {
     pub(super) core: Weak<Core>,
     pub(super) state: State,
     pub(super) epoch: u64,
-    pub(super) since: Option<SystemTime>,
-    /// The store answered, and the breaker's keys could be read.
+    /// When the state began, by this instance's clock: the store's may jump.
+    pub(super) since: Option<Moment>,
+    /// The store answers, and the state has not begun without it.
     pub(super) is_shared: bool,
 }
 
 const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}", at: std::panic::Location::caller() };
 
+pub(super) fn context(name: &str, clock: Clock) -> RegistryContext {
+    let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
+    let up = Arc::new(AtomicBool::new(false));
+    RegistryContext::new(name.into(), clock, Arc::new(EventBus::new(None)), cache, up)
+}
+
 impl Instance {
     pub(super) fn start(name: &str, wire: Wire) -> Instance {
         let (clock, wire) = (wire.clock.clone(), Arc::new(wire));
-        let bus = Arc::new(EventBus::new(None));
-        let events = bus.subscribe();
-        let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
-        let up = Arc::new(AtomicBool::new(false));
-        let context = Arc::new(RegistryContext::new(name.into(), clock.clone(), bus, cache, up));
+        let context = Arc::new(context(name, clock.clone()));
+        let events = context.events.subscribe();
         let breakers = Arc::new(BreakerMap::new(PLACES, clock.now()));
         let (requests, receiver) = mpsc::unbounded_channel();
         let stream = Arc::new(Stream::default());
@@ -106,7 +109,8 @@ impl Instance {
     }
 
     fn register(&self, name: &str, place: Place) -> Arc<Core> {
-        let make = |name, held| Core::new(name, &config(), held, &self.context);
+        let settings = config(name);
+        let make = |name, held| Core::new(name, &settings, held, &self.context);
         self.breakers.entry(name).insert(place, make)
     }
 
@@ -115,7 +119,7 @@ impl Instance {
         let Some(name) = number.checked_sub(PINNED.len()).map(|keyed| KEYED[keyed]) else {
             return self.breakers.get(PINNED[number]);
         };
-        if let Some(known) = self.breakers.get_keyed(name, &config(), TENANTS) {
+        if let Some(known) = self.breakers.get_keyed(name, &config(name), TENANTS) {
             return Some(known.core);
         }
         let has_room = self.breakers.entry(name).has_room();
@@ -131,6 +135,11 @@ impl Instance {
 
     pub(super) fn is_paused(&self) -> bool {
         self.pause.paused.load(Ordering::Relaxed)
+    }
+
+    /// How often its tasks have run.
+    pub(super) fn polls(&self) -> u64 {
+        self.pause.polls.load(Ordering::Relaxed)
     }
 
     pub(super) fn pause(&self) {
@@ -154,6 +163,8 @@ impl Instance {
 #[derive(Default)]
 struct Pause {
     paused: AtomicBool,
+    /// How often a task was polled.
+    polls: AtomicU64,
     wakers: Mutex<Vec<Waker>>,
 }
 
@@ -176,6 +187,7 @@ impl Future for Pausable {
             lock(&self.pause.wakers).push(context.waker().clone());
             return Poll::Pending;
         }
+        self.pause.polls.fetch_add(1, Ordering::Relaxed);
         self.future.as_mut().poll(context)
     }
 }

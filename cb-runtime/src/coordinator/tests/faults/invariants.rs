@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::instance::{Instance, Seen};
+use super::instance::{Instance, Seen, context};
 use super::world::{Loss, World};
 use super::{BUDGET, KEYED, PROBE_LIMIT};
+use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment, micros};
 use crate::event::{Event, Transition};
 use crate::snapshot::{Snapshot, State};
 
@@ -19,6 +20,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// A breaker's state, for messages.
 pub(super) fn shown(s: &Snapshot) -> String {
     format!("{} {} epoch {} local {} ({})", s.name, s.state, s.epoch, s.local, s.reason)
+}
+
+/// The moment of a wall-clock time, which rests on what this instance knows of the store's clock by now.
+fn moment(context: &RegistryContext, at: SystemTime, now: Moment) -> Moment {
+    let age = context.wall(now).duration_since(at).unwrap_or_default();
+    Moment(now.0.saturating_sub(micros(age)))
 }
 
 /// A call of this epoch has ended: a late outcome changes nothing, and one of an earlier epoch is late.
@@ -90,8 +97,10 @@ impl Instance {
         }
         for core in self.registered() {
             let after = core.snapshot_without_settings();
-            let is_shared = !is_away;
+            let was_alone = self.before.seen.get(core.name()).is_some_and(|before| !before.is_shared);
+            let is_shared = !(is_away || after.local && was_alone);
             let Snapshot { state, epoch, since, .. } = after;
+            let since = since.map(|since| moment(&self.context, since, now));
             let seen = Seen { core: Arc::downgrade(&core), state, epoch, since, is_shared };
             let before = self.before.seen.insert(core.name().clone(), seen);
             let Some(before) = before.filter(|before| before.core.as_ptr() == Arc::as_ptr(&core)) else {
@@ -109,7 +118,7 @@ impl Instance {
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
             let is_alone = !is_shared || !before.is_shared || after.local;
             // A store that has lost the trip gives its number a second time. Its state stands.
-            let is_given_twice = before.since.is_some_and(|since| since <= self.context.wall(loss.at));
+            let is_given_twice = before.since.is_some_and(|since| since <= loss.at);
             assert!(
                 !is_undone || is_alone || is_given_twice,
                 "a trip was undone within its epoch: {}",
@@ -133,4 +142,18 @@ impl Instance {
         let Transition { breaker, epoch, .. } = transition;
         assert!(last < *epoch || may_repeat, "epoch {epoch} of {breaker} was announced after {last}");
     }
+}
+
+/// In seed 445884, the store's clock is set back between an opening and the loss of the store's data. By
+/// wall-clock times, the opening seems to be later than the loss.
+#[test]
+fn beginning_of_a_state_stays_where_it_was_when_the_stores_clock_is_set_back() {
+    let context = context("a", Clock::manual().0);
+    let [began, lost, now] = [7_000_000, 8_000_000, 9_000_000].map(Moment);
+    context.set_skew(1_700_000_600_000_000);
+    let told = context.wall(began);
+    let since = moment(&context, told, now);
+    context.set_skew(1_700_000_000_000_000);
+    assert!(told > context.wall(lost));
+    assert_eq!(since, began);
 }

@@ -36,12 +36,16 @@ const RESET: Duration = Duration::from_secs(2);
 /// A probe that has not ended by then counts as failed: `max(reset_timeout, 10 s)`.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-fn config() -> BreakerConfig {
-    BreakerConfig::default()
-        .failure_threshold(3)
-        .success_threshold(2)
-        .half_open_max_calls(BUDGET)
-        .reset_timeout(RESET)
+/// Half of the breakers trip by failures in a row, the others by a rate, which waits for notices.
+fn config(name: &str) -> BreakerConfig {
+    let config = match name {
+        "users" | "tenant-2" => BreakerConfig::default()
+            .failure_rate_threshold(0.5)
+            .minimum_calls(4)
+            .window(Duration::from_secs(10)),
+        _ => BreakerConfig::default().failure_threshold(3),
+    };
+    config.success_threshold(2).half_open_max_calls(BUDGET).reset_timeout(RESET)
 }
 
 /// Plays the history that this seed decides.

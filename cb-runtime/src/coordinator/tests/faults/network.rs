@@ -26,6 +26,16 @@ pub(super) enum Fate {
     Slow(Duration, Duration),
 }
 
+/// What happens to the notices that are read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoticeFate {
+    Arrive,
+    /// They have been trimmed away.
+    Lost,
+    /// They arrive after the events that they were read with.
+    Late,
+}
+
 /// Breakers whose keys are gone, though Redis' set of breakers that are not closed still names them.
 pub(super) type Missing = Arc<Mutex<BTreeSet<Arc<str>>>>;
 
@@ -37,6 +47,7 @@ pub(super) struct Wire {
     pub(super) cut: AtomicBool,
     /// Of the next request.
     pub(super) fate: Mutex<Fate>,
+    pub(super) notices: Mutex<NoticeFate>,
     /// The stream's reader is connected to another server, until it makes a new connection.
     pub(super) deaf: AtomicBool,
     /// How long events are on their way, in microseconds.
@@ -51,6 +62,7 @@ impl Wire {
             clock,
             cut: AtomicBool::new(false),
             fate: Mutex::new(Fate::Arrives),
+            notices: Mutex::new(NoticeFate::Arrive),
             deaf: AtomicBool::new(false),
             event_delay: AtomicU64::new(0),
         }
@@ -59,6 +71,7 @@ impl Wire {
     pub(super) fn mend(&self) {
         self.cut.store(false, Ordering::Relaxed);
         *lock(&self.fate) = Fate::Arrives;
+        *lock(&self.notices) = NoticeFate::Arrive;
         self.event_delay.store(0, Ordering::Relaxed);
     }
 
@@ -143,7 +156,7 @@ impl Store for Wire {
                 return Err(Error::store("simulating", "the stream is cut"));
             }
             let connection = ReaderConnection { wire: self, is_kept: false };
-            let events = self.store.watch(from, String::new(), patience).await?.events;
+            let mut news = self.store.watch(from, notice.clone(), patience).await?;
             if self.deaf.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
@@ -152,8 +165,14 @@ impl Store for Wire {
             if self.cut.load(Ordering::Relaxed) {
                 return Err(Error::store("simulating", "the stream is cut"));
             }
-            // Notices are lost: they only make instances report earlier.
-            Ok(News { events, notices: Vec::new(), notice })
+            if !news.notices.is_empty() {
+                match std::mem::replace(&mut *lock(&self.notices), NoticeFate::Arrive) {
+                    NoticeFate::Arrive => {}
+                    NoticeFate::Lost => news.notices.clear(),
+                    NoticeFate::Late => (news.notices, news.notice) = (Vec::new(), notice),
+                }
+            }
+            Ok(news)
         })
     }
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {

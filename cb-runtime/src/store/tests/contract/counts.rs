@@ -21,6 +21,7 @@ rules! {
     long_streak_keeps_its_sum
     a_streak_keeps_apart_as_many_failures_as_its_limit_needs
     ages_use_the_instances_clock_estimate_if_it_is_credible
+    clock_that_is_set_back_hides_no_later_failure
 }
 
 async fn unknown_breaker_is_closed(bench: &Bench<'_>) {
@@ -231,6 +232,17 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
         let name = batch.instance.clone();
         let view = bench.store.exchange(batch).await.unwrap().views.remove(0).unwrap();
         assert_eq!(view.streak == 1, counted, "{name}");
+    }
+}
+
+async fn clock_that_is_set_back_hides_no_later_failure(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.say(Entry { delta: streak(Some(0), &[]), ..about("x") }).await;
+    bench.hands.set_back(seconds(600));
+    for count in 1..=3 {
+        let view = a.say(Entry { delta: streak(None, &[(0, 1)]), ..about("x") }).await;
+        assert_eq!(view.streak, count);
+        bench.pass(seconds(1));
     }
 }
 

@@ -14,6 +14,7 @@ rules! {
     without_a_window_buckets_go_nowhere
     invalid_window_is_an_error_and_the_entry_has_no_effect
     bucket_may_be_the_whole_window
+    buckets_from_before_the_clock_was_set_back_are_not_answered
 }
 
 const TEN: WindowRequest = WindowRequest { length_us: 10 * SECOND, width_us: SECOND, since: 0 };
@@ -148,4 +149,12 @@ async fn bucket_may_be_the_whole_window(bench: &Bench<'_>) {
         let view = say(&mut a, ask, calls(&[(0, counts(1, 0)), (SECOND, counts(2, 0))])).await;
         assert_eq!(view.window.unwrap().buckets.iter().map(|b| b.1).collect::<Vec<_>>(), [counts(1, 0)]);
     }
+}
+
+async fn buckets_from_before_the_clock_was_set_back_are_not_answered(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    say(&mut a, TEN, calls(&[(0, counts(1, 0))])).await;
+    bench.hands.set_back(seconds(600));
+    say(&mut a, TEN, calls(&[(0, counts(0, 2))])).await;
+    assert_eq!(seen(bench, TEN).await, [(0, counts(0, 2))]);
 }
