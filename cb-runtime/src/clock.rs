@@ -137,8 +137,15 @@ impl Clock {
     /// [`coarse_now`](Self::coarse_now).
     #[inline]
     pub(crate) fn coarse_before_now(&self) -> Moment {
+        self.not_after(self.coarse())
+    }
+
+    /// A moment that is not after the one at which [`coarse`](Self::coarse) returned this, and twice [`TICK`]
+    /// before it at the most.
+    #[inline]
+    pub(crate) fn not_after(&self, coarse: u64) -> Moment {
         let early = if self.is_manual() { 0 } else { micros(TICK) };
-        Moment(self.coarse_now().0.saturating_sub(early))
+        Moment(self.of_coarse(coarse).0.saturating_sub(early))
     }
 
     /// The moment at which [`coarse`](Self::coarse) returned this, up to [`TICK`] off either way. Its three

@@ -23,22 +23,58 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct CachedCall<'a, F, R, K> {
         kind: K,
-        breaker: &'a SiteBreaker,
-        codec: Codec<'a, R>,
-        key: Option<CallKey>,
-        watch: Stopwatch,
         // Before the permit, so that it is dropped before the outcome is recorded. `None`: the call is
         // rejected and the fallback has the arguments, or the call has timed out.
         #[pin]
         body: Option<F>,
-        // Void until the call is admitted, and after its end.
-        permit: CallPermit<'a>,
-        // Void unless the call is rejected at once.
-        rejected: GateWord,
-        awaited: Option<Arc<Awaited<'a>>>,
-        // In an `Arc` for the reason given at `Awaited`. The mutex is never locked: with it, the `Arc` can be
-        // sent to another thread.
-        recalling: Option<Arc<Mutex<Recalling<'a, R>>>>,
+        guard: Guard<'a, R>,
+    }
+}
+
+/// All of a call but its body.
+struct Guard<'a, R> {
+    breaker: &'a SiteBreaker,
+    codec: Codec<'a, R>,
+    key: Option<CallKey>,
+    watch: Stopwatch,
+    /// Void until the call is admitted, and after its end.
+    permit: CallPermit<'a>,
+    /// Void unless the call is rejected at once.
+    rejected: GateWord,
+    awaited: Rarely<Arc<Awaited<'a>>>,
+    recalling: Rarely<Arc<Unshared<Recalling<'a, R>>>>,
+}
+
+/// A part that few calls have. It is dropped out of line: the rest of a future's drop code is then small
+/// enough for the compiler to inline it.
+struct Rarely<T>(ManuallyDrop<Option<T>>);
+
+impl<T> Rarely<T> {
+    const NO: Self = Rarely(ManuallyDrop::new(None));
+}
+
+impl<T> Drop for Rarely<T> {
+    #[inline]
+    fn drop(&mut self) {
+        #[cold]
+        #[inline(never)]
+        fn drop_some<T>(part: &mut ManuallyDrop<Option<T>>) {
+            drop(ManuallyDrop::into_inner(mem::replace(part, ManuallyDrop::new(None))));
+        }
+        if self.0.is_some() {
+            drop_some(&mut self.0);
+        }
+    }
+}
+
+/// Makes a value `Sync` that is only used by its owner: the mutex is never locked. It is in an `Arc` for the
+/// reason given at [`Awaited`].
+struct Unshared<T>(Mutex<T>);
+
+impl<T> Unshared<T> {
+    fn get_mut(this: &mut Arc<Self>) -> Option<&mut T> {
+        // Both succeed: nothing else has the `Arc`, and no thread has panicked with the mutex.
+        Arc::get_mut(this)?.0.get_mut().ok()
     }
 }
 
@@ -60,7 +96,9 @@ pub fn call_cached<'a, F: Future, K: ReturnKind<F::Output>>(
     let permit = asked.permit_or_void();
     let watch = permit.stopwatch();
     let rejected = asked.rejected_or_void();
-    CachedCall { kind, breaker, codec, key, watch, body, permit, rejected, awaited: None, recalling: None }
+    let (awaited, recalling) = (Rarely::NO, Rarely::NO);
+    let guard = Guard { breaker, codec, key, watch, permit, rejected, awaited, recalling };
+    CachedCall { kind, body, guard }
 }
 
 impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F, R, K> {
@@ -73,97 +111,70 @@ impl<'a, R, F: Future<Output = R>, K: ReturnKind<R>> Future for CachedCall<'a, F
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let (breaker, codec) = (*this.breaker, *this.codec);
-        if this.permit.is_void()
-            && let Some(answer) = ready!(without_permit(
-                this.permit,
-                this.watch,
-                *this.rejected,
-                this.awaited,
-                this.recalling,
-                breaker,
-                codec,
-                this.key,
-                cx
-            ))
+        let guard = this.guard;
+        if guard.permit.is_void()
+            && let Some(answer) = ready!(guard.poll_without_permit(cx))
         {
             return Poll::Ready(answer);
         }
         let Some(body) = this.body.as_mut().as_pin_mut() else { unreachable!("an admitted call has a body") };
-        let panicking = this.permit.note_panic();
+        let panicking = guard.permit.note_panic();
         match body.poll(cx) {
             Poll::Ready(value) => {
                 let value = ManuallyDrop::new(value);
                 mem::forget(panicking);
                 let is_error = K::is_error(&value);
-                this.permit.end_in_place(*this.watch, is_error);
+                guard.permit.end_in_place(guard.watch, is_error);
                 if is_error {
-                    let ended = Ended::Failed(ManuallyDrop::into_inner(value));
-                    return recall(this.recalling, breaker, codec, this.key, ended, cx);
+                    return guard.recall(Ended::Failed(ManuallyDrop::into_inner(value)), cx);
                 }
-                Poll::Ready(Ok(keep_success(breaker, this.key.as_ref(), codec, value)))
+                Poll::Ready(Ok(keep_success(guard.breaker, guard.key.as_ref(), guard.codec, value)))
             }
             Poll::Pending => {
                 mem::forget(panicking);
-                let timeout = *breaker.call_timeout();
-                let deadline = ready!(suspend(this.permit, timeout, this.watch, this.awaited, cx));
+                let timeout = *guard.breaker.call_timeout();
+                let Guard { permit, watch, awaited, .. } = &mut *guard;
+                let deadline = ready!(suspend(permit, timeout, watch, &mut awaited.0, cx));
                 // Before the failure is recorded.
                 this.body.set(None);
-                let ended = Ended::TimedOut(deadline.timed_out(this.permit.take()));
-                recall(this.recalling, breaker, codec, this.key, ended, cx)
+                let ended = Ended::TimedOut(deadline.timed_out(guard.permit.take()));
+                guard.recall(ended, cx)
             }
         }
     }
 }
 
-/// Waits for the permit, or for the store's cached result. Ready with an answer, if the call is not made.
-#[cold]
-#[inline(never)]
-#[expect(clippy::too_many_arguments, reason = "the parts of a pinned future")]
-fn without_permit<'a, R>(
-    permit: &mut CallPermit<'a>,
-    watch: &mut Stopwatch,
-    rejected: GateWord,
-    awaited: &mut Option<Arc<Awaited<'a>>>,
-    recalling: &mut Option<Arc<Mutex<Recalling<'a, R>>>>,
-    breaker: &'a SiteBreaker,
-    codec: Codec<'a, R>,
-    key: &mut Option<CallKey>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Answer<'a, R>>> {
-    // Both succeed: nothing else has the `Arc`, and the mutex is never locked.
-    if let Some(Ok(later)) = recalling.as_mut().and_then(Arc::get_mut).map(Mutex::get_mut) {
-        return later.as_mut().poll(cx).map(|answer| Some(answer.map(ManuallyDrop::new)));
-    }
-    let rejection = if rejected == GateWord::VOID {
-        match ready!(admit(permit, watch, awaited, cx)) {
-            None => return Poll::Ready(None),
-            Some(rejection) => rejection,
+impl<'a, R> Guard<'a, R> {
+    /// Waits for the permit, or for the store's cached result. Ready with an answer, if the call is not made.
+    #[cold]
+    #[inline(never)]
+    fn poll_without_permit(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer<'a, R>>> {
+        if let Some(later) = self.recalling.0.as_mut().and_then(Unshared::get_mut) {
+            return later.as_mut().poll(cx).map(|answer| Some(answer.map(ManuallyDrop::new)));
         }
-    } else {
-        Rejection::new(permit.core(), rejected)
-    };
-    recall(recalling, breaker, codec, key, Ended::Rejected(rejection), cx).map(Some)
-}
+        let rejection = if self.rejected == GateWord::VOID {
+            match ready!(admit(&mut self.permit, &mut self.watch, &mut self.awaited.0, cx)) {
+                None => return Poll::Ready(None),
+                Some(rejection) => rejection,
+            }
+        } else {
+            Rejection::new(self.permit.core(), self.rejected)
+        };
+        self.recall(Ended::Rejected(rejection), cx).map(Some)
+    }
 
-/// The cached result in place of a failure or a rejection.
-#[cold]
-#[inline(never)]
-fn recall<'a, R>(
-    recalling: &mut Option<Arc<Mutex<Recalling<'a, R>>>>,
-    breaker: &'a SiteBreaker,
-    codec: Codec<'a, R>,
-    key: &mut Option<CallKey>,
-    ended: Ended<'a, R>,
-    cx: &mut Context<'_>,
-) -> Poll<Answer<'a, R>> {
-    match codec.recall(breaker, key.take(), ended) {
-        Recalled::Value(value) => Poll::Ready(Ok(ManuallyDrop::new(value))),
-        Recalled::Nothing(ended) => Poll::Ready(Err(ended)),
-        Recalled::InStore(mut later) => {
-            let polled = later.as_mut().poll(cx);
-            *recalling = Some(Arc::new(Mutex::new(later)));
-            polled.map(|answer| answer.map(ManuallyDrop::new))
+    /// The cached result in place of a failure or a rejection.
+    #[cold]
+    #[inline(never)]
+    fn recall(&mut self, ended: Ended<'a, R>, cx: &mut Context<'_>) -> Poll<Answer<'a, R>> {
+        match self.codec.recall(self.breaker, self.key.take(), ended) {
+            Recalled::Value(value) => Poll::Ready(Ok(ManuallyDrop::new(value))),
+            Recalled::Nothing(ended) => Poll::Ready(Err(ended)),
+            Recalled::InStore(mut later) => {
+                let polled = later.as_mut().poll(cx);
+                *self.recalling.0 = Some(Arc::new(Unshared(Mutex::new(later))));
+                polled.map(|answer| answer.map(ManuallyDrop::new))
+            }
         }
     }
 }

@@ -17,14 +17,15 @@ use crate::config::BreakerConfig;
 use crate::sync::lock;
 
 /// A breaker as one annotated function sees it: functions that share a breaker may differ in these durations.
+///
+/// A call reads the first two fields, which usually share a cache line with the reference count.
 #[repr(C)]
 pub struct SiteBreaker {
-    /// First, because a call refers to it: its address is then the breaker's.
-    call_timeout: Option<Duration>,
     core: Arc<Core>,
-    cache_ttl: Option<Duration>,
     /// Of a keyed breaker: see [`BreakerMap::swept_at`](super::BreakerMap).
     used_at: AtomicU64,
+    call_timeout: Option<Duration>,
+    cache_ttl: Option<Duration>,
 }
 
 impl SiteBreaker {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::function::FunctionId;
 use super::key::{CacheKey, LocalKey, StoreKey};
 use super::payload::Payload;
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 
 /// A result, its age, and the key under which it is written to the store.
 #[derive(Debug)]
@@ -16,11 +16,11 @@ pub(super) struct CachedEntry {
     pub(super) key: LocalKey,
     pub(super) store_key: Option<Box<StoreKey>>,
     pub(super) payload: Payload,
-    /// The function's `cache_ttl`.
-    pub(super) ttl: Duration,
-    /// The age of the result at `at`. Two fields, because a result may be older than the clock.
-    age: Duration,
-    at: Moment,
+    /// The function's `cache_ttl`, in µs.
+    ttl_us: u64,
+    /// When the function returned the result, in the clock's µs. Negative, if the result is older than the
+    /// clock.
+    returned_at: i64,
     /// The writer has taken the result, or does not have to write it.
     taken: AtomicBool,
 }
@@ -48,20 +48,24 @@ impl CachedEntry {
             key: local,
             store_key: store,
             payload,
-            ttl,
-            age,
-            at,
+            ttl_us: micros(ttl),
+            returned_at: signed(at.0).saturating_sub(signed(micros(age))),
             taken: AtomicBool::new(false),
         }
     }
 
     pub(super) fn age(&self, now: Moment) -> Duration {
-        self.age.saturating_add(now.since(self.at))
+        let age = signed(now.0).saturating_sub(self.returned_at);
+        Duration::from_micros(u64::try_from(age).unwrap_or(0))
+    }
+
+    pub(super) fn ttl(&self) -> Duration {
+        Duration::from_micros(self.ttl_us)
     }
 
     /// The rest of the TTL; zero once it has elapsed.
     pub(super) fn remaining(&self, now: Moment) -> Duration {
-        self.ttl.saturating_sub(self.age(now))
+        self.ttl().saturating_sub(self.age(now))
     }
 
     pub(super) fn is_of(&self, breaker: &str, function: FunctionId) -> bool {
@@ -83,6 +87,11 @@ impl CachedEntry {
         const OVERHEAD: usize = 256;
         self.payload.len() + OVERHEAD
     }
+}
+
+/// Saturates after a quarter of a million years.
+fn signed(us: u64) -> i64 {
+    i64::try_from(us).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -31,9 +31,15 @@ pub(super) struct Interval(u64);
 impl Ticks {
     #[inline]
     pub(super) fn now(clock: &Clock) -> Self {
+        Ticks::of(clock.coarse())
+    }
+
+    /// `coarse`: a time on the coarse clock.
+    #[inline]
+    pub(super) fn of(coarse: u64) -> Self {
         const PER_TICK: u32 = 22;
         const { assert!((COARSE * 1_000_000) >> PER_TICK == 1024) };
-        Ticks(clock.coarse() >> PER_TICK)
+        Ticks(coarse >> PER_TICK)
     }
 
     /// The end of an interval of which `elapsed` has elapsed. The coarse clock is some milliseconds behind,

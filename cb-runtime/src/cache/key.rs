@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::{Hash128, Hasher128, SipHasher13};
 
 use super::encoding::{Encoder, Sink, Unserializable};
 use super::freshness::FreshnessSlot;
@@ -23,6 +23,20 @@ use super::function::FunctionId;
 pub(crate) struct LocalKey(NonZeroU64, u64);
 
 impl LocalKey {
+    /// The key of arguments that do not fit into 15 bytes. It hashes 16 or more. Out of line: short arguments
+    /// then need no registers for it.
+    #[inline(never)]
+    fn of_more(mut hasher: SipHasher13, arguments: &KeyBuffer) -> Self {
+        hasher.write(arguments.bytes());
+        hasher.write_u8(u8::from(arguments.is_long()));
+        LocalKey::of_hash(hasher.finish128())
+    }
+
+    #[inline]
+    fn of_hash(hash: Hash128) -> Self {
+        LocalKey(NonZeroU64::MIN | hash.h1, hash.h2)
+    }
+
     #[inline]
     pub(super) fn slot(self) -> FreshnessSlot {
         FreshnessSlot(self.1)
@@ -92,19 +106,13 @@ impl Secret {
     #[expect(clippy::cast_possible_truncation, reason = "a word is hashed in pieces")]
     pub(super) fn key(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> LocalKey {
         let mut hasher = SipHasher13::new_with_keys(self.0 ^ function.0, self.1 ^ breaker);
-        if let Some((first, rest)) = arguments.two_words() {
-            // 15 bytes, in pieces of a known size: the compiler computes where each of them goes. Longer
-            // arguments have 16 or more.
-            hasher.write_u64(first);
-            hasher.write_u32(rest as u32);
-            hasher.write_u16((rest >> 32) as u16);
-            hasher.write_u8((rest >> 48) as u8);
-        } else {
-            hasher.write(arguments.bytes());
-            hasher.write_u8(u8::from(arguments.is_long()));
-        }
-        let hash = hasher.finish128();
-        LocalKey(NonZeroU64::MIN | hash.h1, hash.h2)
+        let Some((first, rest)) = arguments.two_words() else { return LocalKey::of_more(hasher, arguments) };
+        // 15 bytes, in pieces of a known size: the compiler computes where each of them goes.
+        hasher.write_u64(first);
+        hasher.write_u32(rest as u32);
+        hasher.write_u16((rest >> 32) as u16);
+        hasher.write_u8((rest >> 48) as u8);
+        LocalKey::of_hash(hasher.finish128())
     }
 
     pub(super) fn hash(&self, text: &str) -> u64 {

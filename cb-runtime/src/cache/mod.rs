@@ -46,6 +46,8 @@ use writer::Writer;
 
 /// A success replaces the cached result only if that is older than this, or than a tenth of its TTL.
 const FRESH: Duration = Duration::from_secs(5);
+/// Results with a shorter TTL are dated by the exact clock.
+const DATED_EXACTLY: Duration = Duration::from_secs(1);
 /// The longest TTL. It keeps the arithmetic of all stores far from overflows.
 const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The number of places for stamps. If more keys are hot at one time, some take the slower path.
@@ -183,7 +185,10 @@ impl Cache {
             return;
         }
         let (ttl, slot) = (ttl.min(LONGEST_TTL), key.local.slot());
-        let (now, ticks) = (self.clock.now(), Ticks::now(&self.clock));
+        let coarse = self.clock.coarse();
+        let ticks = Ticks::of(coarse);
+        // By the coarse clock, an age is up to twice a tick too high.
+        let now = if ttl < DATED_EXACTLY { self.clock.now() } else { self.clock.not_after(coarse) };
         let stamp = |age| ticks.end_of(Interval::of(interval(ttl)), age);
         let replaced = self.held(caller, key.local);
         let store_key = key.store.or_else(|| replaced.as_ref()?.store_key.clone());

@@ -27,8 +27,11 @@ pub(super) struct Payload {
     pub(super) text: Text,
 }
 
-/// A short text stands in the cached entry itself, which saves an allocation and a cache miss.
-type Text = SmallVec<[u8; 40]>;
+/// A short text stands in the cached entry itself, which saves an allocation and a cache miss. With one more
+/// byte it would take another word.
+type Text = SmallVec<[u8; 39]>;
+
+const _: () = assert!(size_of::<Text>() == 48);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {

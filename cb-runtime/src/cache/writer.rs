@@ -223,7 +223,7 @@ impl Context {
         let now = self.clock.now();
         let remaining = entry.remaining(now);
         let Some(key) = entry.store_key.as_deref().filter(|_| !remaining.is_zero()) else { return true };
-        let envelope = seal(&entry.payload, entry.ttl, entry.age(now));
+        let envelope = seal(&entry.payload, entry.ttl(), entry.age(now));
         let put = store.cache_put(key.text(breaker), envelope, whole_millis(remaining));
         let problem = match tokio::time::timeout(DEADLINE, put).await {
             Ok(Ok(())) => return true,

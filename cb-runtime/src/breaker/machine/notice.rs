@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Now, StateMachine, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, NOTICE};
+use crate::store::NOTICE;
 
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
@@ -18,9 +18,8 @@ const FRESH: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_millis(130);
 /// A decision waits no longer than this and two answer times for a notice that the store does not give.
 const NO_NOTICE: Duration = Duration::from_millis(500);
-/// An instance that the store has not answered yet decides alone only this soon after the registration. The
-/// first call asks the store, so a burst of failures may be faster than the first answer; later, the other
-/// instances of a fleet that starts at once have outcomes, too.
+/// An instance decides alone only this soon after the registration. Later, the other instances of a fleet
+/// that starts at once have outcomes, too.
 const UNANSWERED: Duration = Duration::from_millis(50);
 
 /// The latest notice of a breaker, as this instance knows it.
@@ -88,16 +87,13 @@ impl StateMachine {
             && self.notice.awaits_reports(self.received_at, now)
     }
 
-    /// This instance's own counts are enough for a decision, and the store knows of no others. At a fleet's
-    /// start, the others' first outcomes are reported at once, so an old answer is not enough.
+    /// A burst of failures right after the registration, faster than the store's first answer. Afterwards no
+    /// answer shows that there are no others: at the start of a fleet, an instance may be answered before the
+    /// others' first outcomes have arrived.
     fn decides_alone(&self, now: Now) -> bool {
-        let Some(own) = self.own_trip_input(now) else { return false };
-        let total = |counts: Counts| counts.successes + counts.failures;
-        let knows_no_others = match self.received_at {
-            Some(at) => now.at.since(at) <= FRESH && total(self.trip_input(now).window) <= total(own.window),
-            None => now.at.since(self.configured_at) <= UNANSWERED,
-        };
-        knows_no_others && policy::trip(&self.settings, &own, 1).is_some()
+        self.received_at.is_none()
+            && now.at.since(self.configured_at) <= UNANSWERED
+            && self.own_trip_input(now).is_some_and(|own| policy::trip(&self.settings, &own, 1).is_some())
     }
 }
 
@@ -134,11 +130,12 @@ mod tests {
         assert_eq!(waits(MS * 450), [580, 1400]);
     }
 
-    /// Whether ten failures in a burst open a breaker that the store has not answered yet.
-    fn burst_opens(millis: u32) -> bool {
+    /// Whether ten failures in a burst open a breaker at once.
+    fn burst_opens(millis: u32, is_answered: bool) -> bool {
         let config = BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(10);
         let settings = config.window(Duration::from_secs(60)).resolve().unwrap();
         let mut machine = StateMachine::new(settings, "a".into(), None, now(0, MS).at);
+        machine.received_at = is_answered.then_some(now(millis, MS).at);
         for _ in 0..10 {
             machine.absorb(Successes::default(), Unjudged::default(), now(millis, MS));
             machine.record_call(CallResult::Failure { slow: false }, now(millis, MS));
@@ -147,9 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn instance_decides_alone_without_an_answer_only_right_after_its_registration() {
-        assert!(burst_opens(10));
-        assert!(!burst_opens(225), "forty calls a second: others have ten by now, too");
+    fn instance_decides_alone_only_right_after_its_registration_and_without_an_answer() {
+        assert!(burst_opens(10, false));
+        assert!(!burst_opens(225, false), "forty calls a second: others have ten by now, too");
+        assert!(!burst_opens(10, true), "the others' first reports may be on their way");
     }
 
     #[test]

@@ -7,11 +7,17 @@ use super::*;
 
 /// Instances take turns this often, more or less.
 const STEP: u64 = 10;
-/// What has ended within this many milliseconds before a trip may not have been counted.
+/// What has ended within this many milliseconds before a trip by a rate may not have been counted.
 const LAG: u64 = 200;
-/// From the moment at which the rate has reached its limit for good. A round trip takes no time here, and a
-/// turn comes late by two steps at most.
-const IN_TIME: u64 = 300 + 2 * STEP;
+/// Of successes before a trip by failures in a row, which waits for no reports: quiet breakers report every
+/// second, and an instance with failures asks for the fleet's streak every second at the least.
+const STREAK_LAG: u64 = 2_200;
+/// One of this many trips by failures in a row, or fewer, has not counted a success older than [`LAG`].
+const LATE_SUCCESSES: u64 = 250;
+/// From the moment at which the rate has reached its limit for good. A round trip takes no time here. A trip
+/// takes three turns (a request for a notice, the others' reports, the decision), and each comes late by two
+/// steps at most.
+const IN_TIME: u64 = 300 + 3 * 2 * STEP;
 const LENGTH: u64 = 3_000;
 
 /// The call of an instance that has ended.
@@ -59,17 +65,24 @@ fn reaches(plan: &HistoryPlan, failures: usize, successes: usize, all: usize) ->
     all as u64 >= plan.minimum && failures as f64 / (failures + successes).max(1) as f64 >= plan.limit
 }
 
-/// Whether figures that an instance may have had justify its trip: all failures, and successes that are old
-/// enough. Its own failures in a row do so, too: it opens without asking whether another instance has
-/// succeeded in between.
-fn is_justified(plan: &HistoryPlan, ended: &[EndedCall], now: u64, tripped: usize) -> bool {
-    if let Some(threshold) = plan.threshold {
-        let ends_streak = |call: &&EndedCall| !call.failed && call.at + LAG < now;
-        let streak = ended.iter().rev().take_while(|call| !ends_streak(call)).filter(|call| call.failed);
-        let own = ended.iter().rev().filter(|call| call.instance == tripped);
-        let own_streak = own.take_while(|call| call.failed).count();
-        return streak.count().max(own_streak) as u64 >= threshold;
-    }
+/// The age of the oldest success that was not counted at a trip, in steps of [`STEP`]; `None` if figures that
+/// the instance may have had do not justify the trip. All failures count. Its own failures in a row justify
+/// it, too: it opens without asking whether another instance has succeeded in between.
+fn uncounted_for(plan: &HistoryPlan, ended: &[EndedCall], now: u64, tripped: usize) -> Option<u64> {
+    let Some(threshold) = plan.threshold else { return rate_is_justified(plan, ended, now).then_some(LAG) };
+    let own = ended.iter().rev().filter(|call| call.instance == tripped);
+    let own_streak = own.take_while(|call| call.failed).count() as u64;
+    // What has ended within one step is concurrent: a success ends only the failures of earlier ones.
+    let streak = |lag: u64| {
+        let is_known = |call: &&EndedCall| !call.failed && call.at + lag < now;
+        let success = ended.iter().filter(is_known).map(|call| call.at).max();
+        ended.iter().filter(|call| call.failed && Some(call.at) >= success).count() as u64
+    };
+    let step = usize::try_from(STEP).unwrap();
+    (0..=STREAK_LAG).step_by(step).find(|lag| own_streak.max(streak(*lag)) >= threshold)
+}
+
+fn rate_is_justified(plan: &HistoryPlan, ended: &[EndedCall], now: u64) -> bool {
     let count = |wanted: &dyn Fn(&EndedCall) -> bool| ended.iter().filter(|call| wanted(call)).count();
     let failures = count(&|call| call.failed);
     let known = count(&|call| !call.failed && call.at + LAG < now);
@@ -92,14 +105,22 @@ fn rate(plan: &HistoryPlan) -> BreakerConfig {
         .minimum_calls(u32::try_from(plan.minimum).unwrap())
 }
 
-async fn history(seed: u64, in_a_row: bool) -> Result<bool, String> {
+async fn history(seed: u64, in_a_row: bool) -> Result<Option<Trip>, String> {
     let mut random = Rng::with_seed(seed ^ 0x5ca1_ab1e);
     let plan = HistoryPlan::new(&mut random, in_a_row);
-    Ok(play(&plan, random).await?.is_some())
+    play(&plan, random).await
 }
 
-/// Returns when the fleet tripped, and why.
-async fn play(plan: &HistoryPlan, mut random: Rng) -> Result<Option<(u64, String)>, String> {
+/// A trip that was justified.
+#[derive(Debug, PartialEq)]
+struct Trip {
+    /// In milliseconds, after the calls had reached the limit for good.
+    after: u64,
+    /// See [`uncounted_for`].
+    uncounted_for: u64,
+}
+
+async fn play(plan: &HistoryPlan, mut random: Rng) -> Result<Option<Trip>, String> {
     let config = match plan.threshold {
         Some(threshold) => BreakerConfig::default().failure_threshold(u32::try_from(threshold).unwrap()),
         None => rate(plan),
@@ -130,10 +151,10 @@ async fn play(plan: &HistoryPlan, mut random: Rng) -> Result<Option<(u64, String
         if let Some(tripped) = fleet.instances.iter().position(open) {
             let first =
                 fleet.instances.iter().position(|member| open(member) && member.core.snapshot().local);
-            return if is_justified(plan, &ended, now, first.unwrap_or(tripped)) {
-                Ok(Some((now, fleet.instances[tripped].core.snapshot().reason)))
-            } else {
-                Err(format!("tripped at {now} ms without a reason: {plan:?}"))
+            let after = reached_at.map_or(0, |at| now - at);
+            return match uncounted_for(plan, &ended, now, first.unwrap_or(tripped)) {
+                Some(uncounted_for) => Ok(Some(Trip { after, uncounted_for })),
+                None => Err(format!("tripped at {now} ms without a reason: {plan:?}")),
             };
         }
         if must_trip(plan, &ended) {
@@ -150,23 +171,33 @@ async fn play(plan: &HistoryPlan, mut random: Rng) -> Result<Option<(u64, String
 
 fn run(in_a_row: bool) {
     let count = std::env::var("CB_HISTORIES").map_or(300, |count| count.parse().expect("a number"));
-    let (mut trips, mut wrong) = (0_u64, Vec::new());
+    let (mut trips, mut latest, mut wrong) = (0_u64, 0, Vec::new());
+    let (mut late_successes, mut oldest) = (0_u64, 0);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     for seed in 0..count {
         match runtime.block_on(history(seed, in_a_row)) {
-            Ok(tripped) => trips += u64::from(tripped),
+            Ok(None) => {}
+            Ok(Some(Trip { after, uncounted_for })) => {
+                trips += 1;
+                latest = latest.max(after);
+                oldest = oldest.max(uncounted_for);
+                late_successes += u64::from(uncounted_for > LAG);
+            }
             Err(problem) => wrong.push(format!("seed {seed}: {problem}")),
         }
     }
-    println!("{count} histories, {trips} trips, {} wrong", wrong.len());
+    println!(
+        "{count} histories, {trips} trips, {} wrong; the latest {latest} ms after its limit was reached for good; \
+         {late_successes} had not counted a success that was older than {LAG} ms, the oldest {oldest} ms",
+        wrong.len()
+    );
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
+    assert!(late_successes * LATE_SUCCESSES <= trips, "{late_successes} of {trips}");
     assert!(trips * 5 > count && trips * 20 < count * 19, "they are of both kinds: {trips} of {count}");
 }
 
-/// Nobody has reported yet when the first instances have seen enough calls for a rate: they wait because the
-/// store has answered (`answered`). Decisions on own counts alone (`decides_alone`) are guarded by
-/// [`nothing_trips_below_its_limit_and_all_else_in_time`].
+/// Nobody has reported yet when the first instances have seen enough calls for a rate.
 #[test]
 fn instances_that_start_together_do_not_trip_by_their_own_counts() {
     in_simulation(0..10, async |seed| {
