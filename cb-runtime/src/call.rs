@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use crate::breaker::counters::Outcome;
-use crate::breaker::permit::{Admission, Asked, CallPermit, Rejection, Waiting};
+use crate::breaker::permit::{Admission, CallPermit, GateAdmission, Rejection, Waiting};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breaker::{Breaker, Core};
 use crate::deadline::block_on;
@@ -110,7 +110,11 @@ pin_project! {
 impl<'a> Admit<'a> {
     /// Polls the kept request for a permit, or a new one.
     #[cold]
-    fn poll_kept(kept: &mut Option<Admit<'a>>, core: &'a Core, cx: &mut Context<'_>) -> Poll<Asked<'a>> {
+    fn poll_kept(
+        kept: &mut Option<Admit<'a>>,
+        core: &'a Core,
+        cx: &mut Context<'_>,
+    ) -> Poll<GateAdmission<'a>> {
         Pin::new(kept.get_or_insert(Admit { core, waiting: None })).poll(cx)
     }
 }
@@ -135,19 +139,20 @@ where
         let mut this = self.project();
         let mut running = if let Some(call) = this.call.take() {
             let core = this.breaker.core();
-            let asked = if this.wait.is_none() { core.ask() } else { Asked::unanswered(core) };
-            let asked = if asked.must_wait() {
+            let admission =
+                if this.wait.is_none() { core.admit_at_gate() } else { GateAdmission::unanswered(core) };
+            let admission = if admission.must_wait() {
                 match Admit::poll_kept(this.wait, core, cx) {
-                    Poll::Ready(asked) => asked,
+                    Poll::Ready(admission) => admission,
                     Poll::Pending => {
                         *this.call = Some(call);
                         return Poll::Pending;
                     }
                 }
             } else {
-                asked
+                admission
             };
-            let mut permit = match asked.admitted() {
+            let mut permit = match admission.admitted() {
                 Ok(permit) => permit,
                 Err(rejection) => return Poll::Ready(Err(CallError::Rejected(rejection.into_error()))),
             };
@@ -203,10 +208,10 @@ impl Breaker {
     /// # Errors
     /// [`CallError::Rejected`] without having called `call`, [`CallError::Failed`] with its own error.
     pub fn call_blocking<T, E>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, CallError<E>> {
-        let asked = self.core().ask();
-        let asked = if asked.must_wait() { block_on(wait(asked)) } else { asked };
+        let admission = self.core().admit_at_gate();
+        let admission = if admission.must_wait() { block_on(wait(admission)) } else { admission };
         let rejected = |rejection: Rejection<'_>| CallError::Rejected(rejection.into_error());
-        let mut permit = asked.admitted().map_err(rejected)?;
+        let mut permit = admission.admitted().map_err(rejected)?;
         if let Some(limit) = self.core().call_timeout(*self.given_call_timeout()) {
             permit.limit(limit);
         }
@@ -254,14 +259,14 @@ impl<T, E> Judge<Result<T, E>> for ResultItself {
 
 /// Requests a permit. Waits for the store's answer if a probe is due.
 pub(crate) async fn admitted(core: &Core) -> Result<CallPermit<'_>, BreakerError> {
-    let asked = core.ask();
-    let asked = if asked.must_wait() { wait(asked).await } else { asked };
-    asked.admitted().map_err(Rejection::into_error)
+    let admission = core.admit_at_gate();
+    let admission = if admission.must_wait() { wait(admission).await } else { admission };
+    admission.admitted().map_err(Rejection::into_error)
 }
 
 /// Waits for the store's answer, because a probe is due.
-pub(crate) fn wait(asked: Asked<'_>) -> Admit<'_> {
-    Admit { core: asked.core(), waiting: None }
+pub(crate) fn wait(admission: GateAdmission<'_>) -> Admit<'_> {
+    Admit { core: admission.core(), waiting: None }
 }
 
 /// The future of [`wait`]. It has only two words, because it is a part of every guarded function's future.
@@ -272,21 +277,21 @@ pub struct Admit<'a> {
 }
 
 impl<'a> Future for Admit<'a> {
-    type Output = Asked<'a>;
+    type Output = GateAdmission<'a>;
 
     #[cold]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Asked<'a>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<GateAdmission<'a>> {
         if self.waiting.is_none() {
             match self.core.admit() {
-                Admission::Go(permit) => return Poll::Ready(Asked::granted(permit)),
-                Admission::No(rejection) => return Poll::Ready(Asked::denied(rejection)),
+                Admission::Go(permit) => return Poll::Ready(GateAdmission::granted(permit)),
+                Admission::No(rejection) => return Poll::Ready(GateAdmission::denied(rejection)),
                 Admission::Wait(waiting) => self.waiting = Some(Box::new(waiting)),
             }
         }
         match &mut self.waiting {
             Some(waiting) => Pin::new(&mut **waiting).poll(cx).map(|answer| match answer {
-                Ok(permit) => Asked::granted(permit),
-                Err(rejection) => Asked::denied(rejection),
+                Ok(permit) => GateAdmission::granted(permit),
+                Err(rejection) => GateAdmission::denied(rejection),
             }),
             None => Poll::Pending,
         }

@@ -36,11 +36,11 @@ impl Guarded<'_> {
         quote_spanned! {Span::mixed_site()=>
             #before
             #inside
-            let asked = #rt::ask(#breaker);
-            let stopped = if #rt::is_rejected(asked) {
-                #rt::rejected(asked)
+            let admission = #rt::admit(#breaker);
+            let stopped = if #rt::is_rejected(admission) {
+                #rt::rejected(admission)
             } else {
-                match #rt::call(#breaker, asked, #body, kind).await {
+                match #rt::call(#breaker, admission, #body, kind).await {
                     #rt::Result::Ok(value) => #value,
                     #rt::Result::Err(stopped) => stopped,
                 }
@@ -66,7 +66,7 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
         let Typed { before, inside, body } = self.typed();
-        let asked = self.asked();
+        let admission = self.admission();
         let Arguments { moved, of_rejected, copied, of_called } = self.arguments();
         let unwrapped = Self::unwrapped();
         let count = self.count_answer();
@@ -90,14 +90,14 @@ impl Guarded<'_> {
         });
         quote_spanned! {Span::mixed_site()=>
             #before
-            #asked
-            let (ended, args) = if #rt::is_rejected(asked) {
+            #admission
+            let (ended, args) = if #rt::is_rejected(admission) {
                 #moved
-                (#rt::Ended::Rejected(#rt::rejection(asked)), #of_rejected)
+                (#rt::Ended::Rejected(#rt::rejection(admission)), #of_rejected)
             } else {
                 #copied
                 #inside
-                match #rt::call(#breaker, asked, #body, kind).await {
+                match #rt::call(#breaker, admission, #body, kind).await {
                     #rt::Result::Ok(value) => #ok,
                     #rt::Result::Err(stopped) => {
                         #count
@@ -115,13 +115,13 @@ impl Guarded<'_> {
         let breaker = self.breaker_ref();
         let (output, kind, codec) = (self.output(), self.return_kind(), self.codec());
         let body = if self.is_body_first() { quote_spanned!(Span::mixed_site()=> body) } else { self.body() };
-        let asked = self.asked();
+        let admission = self.admission();
         let some = quote_spanned!(Span::mixed_site()=> #rt::Option::Some(#body));
         let none = quote_spanned!(Span::mixed_site()=> #rt::Option::None);
         let choice = if self.plan.fallback.is_some() {
             let Arguments { moved, of_rejected, copied, of_called } = self.arguments();
             quote_spanned! {Span::mixed_site()=>
-                let (body, args) = if #rt::is_rejected(asked) {
+                let (body, args) = if #rt::is_rejected(admission) {
                     #moved
                     (#none, #of_rejected)
                 } else {
@@ -137,9 +137,9 @@ impl Guarded<'_> {
             #output
             #kind
             #codec
-            #asked
+            #admission
             #choice
-            let ended = match #rt::call_cached(#breaker, asked, body, kind, key, codec).await {
+            let ended = match #rt::call_cached(#breaker, admission, body, kind, key, codec).await {
                 #rt::Result::Ok(value) => #value,
                 #rt::Result::Err(ended) => ended,
             };
@@ -153,16 +153,16 @@ impl Guarded<'_> {
         quote_spanned!(Span::mixed_site()=> #rt::ManuallyDrop::into_inner(value))
     }
 
-    /// `let asked`
-    fn asked(&self) -> TokenStream {
+    /// `let admission`
+    fn admission(&self) -> TokenStream {
         let (rt, breaker) = (runtime(Span::mixed_site()), self.breaker_ref());
-        let ask = if self.counts_rejections_as_answered() { "ask_with_fallback" } else { "ask" };
-        let ask = Ident::new(ask, Span::mixed_site());
-        let asked = quote_spanned!(Span::mixed_site()=> let asked = #rt::#ask(#breaker););
+        let admit = if self.counts_rejections_as_answered() { "admit_with_fallback" } else { "admit" };
+        let admit = Ident::new(admit, Span::mixed_site());
+        let admission = quote_spanned!(Span::mixed_site()=> let admission = #rt::#admit(#breaker););
         // Once the body has the arguments, they cannot move into the fallback.
         let is_known_first = self.is_judged_later() || self.is_for_rejections();
         let waited = is_known_first.then(|| self.waited());
-        quote!(#asked #waited)
+        quote!(#admission #waited)
     }
 
     /// Whether the arguments move either into the body or into the fallback.
@@ -170,16 +170,16 @@ impl Guarded<'_> {
         matches!(self.plan.fallback, Some(Fallback { on: On::Open, .. }))
     }
 
-    /// `let asked`, once it is known whether the call may be made.
+    /// `let admission`, once it is known whether the call may be made.
     fn waited(&self) -> TokenStream {
         let rt = runtime(Span::mixed_site());
-        let waited = quote_spanned!(Span::mixed_site()=> #rt::wait(asked).await);
+        let waited = quote_spanned!(Span::mixed_site()=> #rt::wait(admission).await);
         let waited = if self.counts_rejections_as_answered() {
             quote_spanned!(Span::mixed_site()=> #rt::waited_with_fallback(#waited))
         } else {
             waited
         };
-        quote_spanned!(Span::mixed_site()=> let asked = if #rt::must_wait(asked) { #waited } else { asked };)
+        quote_spanned!(Span::mixed_site()=> let admission = if #rt::must_wait(admission) { #waited } else { admission };)
     }
 
     /// Whether a rejection is counted together with the answer of the fallback, which follows. With a
@@ -264,7 +264,7 @@ impl Guarded<'_> {
             });
             (quote!(#codec), Some(body))
         };
-        let asked = self.asked();
+        let admission = self.admission();
         let judge = self.judge();
         let Arms { ended, copied, failed, timed_out, rejected } = self.arms();
         let ok = if matches!(self.function.output(), Output::Never) {
@@ -300,8 +300,8 @@ impl Guarded<'_> {
         quote_spanned! {Span::mixed_site()=>
             #before
             let #ended = 'call: {
-                #asked
-                let mut permit = match #rt::admitted(asked) {
+                #admission
+                let mut permit = match #rt::admitted(admission) {
                     #rt::Result::Ok(permit) => permit,
                     #rt::Result::Err(rejection) => break 'call #rejected,
                 };

@@ -33,7 +33,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
         let hold = (&output).circuit_breaker_hold();
         __circuit_breaker::codec(output, kind, hold, function)
     };
-    let asked = __circuit_breaker::ask(breaker);
+    let admission = __circuit_breaker::admit(breaker);
     let body = __circuit_breaker::Option::Some(async move {
         if false {
             return __circuit_breaker::never::<Result<User, FetchError>>();
@@ -45,7 +45,7 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
     });
     let ended = match __circuit_breaker::call_cached(
             breaker,
-            asked,
+            admission,
             body,
             kind,
             key,

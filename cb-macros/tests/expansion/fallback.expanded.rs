@@ -10,11 +10,13 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
     let (output, args, reason) = {
         let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
         let kind = __circuit_breaker::CanFail::return_kind(output);
-        let asked = __circuit_breaker::ask_with_fallback(breaker);
-        let (ended, args) = if __circuit_breaker::is_rejected(asked) {
+        let admission = __circuit_breaker::admit_with_fallback(breaker);
+        let (ended, args) = if __circuit_breaker::is_rejected(admission) {
             let args = (id, tenant);
             (
-                __circuit_breaker::Ended::Rejected(__circuit_breaker::rejection(asked)),
+                __circuit_breaker::Ended::Rejected(
+                    __circuit_breaker::rejection(admission),
+                ),
                 args,
             )
         } else {
@@ -24,7 +26,7 @@ async fn get_user(id: u64, tenant: &str) -> Result<User, FetchError> {
             );
             match __circuit_breaker::call(
                     breaker,
-                    asked,
+                    admission,
                     async move {
                         if false {
                             return __circuit_breaker::never::<

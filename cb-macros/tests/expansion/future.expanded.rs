@@ -31,11 +31,11 @@ impl Directory {
             __circuit_breaker::boxed(async move {
                 let (output, body) = __circuit_breaker::with_output(body);
                 let kind = __circuit_breaker::CanFail::return_kind(output);
-                let asked = __circuit_breaker::ask(breaker);
-                let stopped = if __circuit_breaker::is_rejected(asked) {
-                    __circuit_breaker::rejected(asked)
+                let admission = __circuit_breaker::admit(breaker);
+                let stopped = if __circuit_breaker::is_rejected(admission) {
+                    __circuit_breaker::rejected(admission)
                 } else {
-                    match __circuit_breaker::call(breaker, asked, body, kind).await {
+                    match __circuit_breaker::call(breaker, admission, body, kind).await {
                         __circuit_breaker::Result::Ok(value) => {
                             return __circuit_breaker::ManuallyDrop::into_inner(value);
                         }

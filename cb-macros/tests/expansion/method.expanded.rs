@@ -12,13 +12,13 @@ impl Directory {
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
         let ended = 'call: {
-            let asked = __circuit_breaker::ask(breaker);
-            let asked = if __circuit_breaker::must_wait(asked) {
-                __circuit_breaker::wait(asked).await
+            let admission = __circuit_breaker::admit(breaker);
+            let admission = if __circuit_breaker::must_wait(admission) {
+                __circuit_breaker::wait(admission).await
             } else {
-                asked
+                admission
             };
-            let mut permit = match __circuit_breaker::admitted(asked) {
+            let mut permit = match __circuit_breaker::admitted(admission) {
                 __circuit_breaker::Result::Ok(permit) => permit,
                 __circuit_breaker::Result::Err(rejection) => {
                     break 'call __circuit_breaker::Ended::Rejected(rejection);

@@ -10,22 +10,26 @@ async fn send(upload: Upload) -> Result<(), SendError> {
     let (output, args, reason) = {
         let output = __circuit_breaker::Output::<Result<(), SendError>>::new();
         let kind = __circuit_breaker::CanFail::return_kind(output);
-        let asked = __circuit_breaker::ask_with_fallback(breaker);
-        let asked = if __circuit_breaker::must_wait(asked) {
-            __circuit_breaker::waited_with_fallback(__circuit_breaker::wait(asked).await)
+        let admission = __circuit_breaker::admit_with_fallback(breaker);
+        let admission = if __circuit_breaker::must_wait(admission) {
+            __circuit_breaker::waited_with_fallback(
+                __circuit_breaker::wait(admission).await,
+            )
         } else {
-            asked
+            admission
         };
-        let (ended, args) = if __circuit_breaker::is_rejected(asked) {
+        let (ended, args) = if __circuit_breaker::is_rejected(admission) {
             let args = (upload,);
             (
-                __circuit_breaker::Ended::Rejected(__circuit_breaker::rejection(asked)),
+                __circuit_breaker::Ended::Rejected(
+                    __circuit_breaker::rejection(admission),
+                ),
                 __circuit_breaker::Option::Some(args),
             )
         } else {
             match __circuit_breaker::call(
                     breaker,
-                    asked,
+                    admission,
                     async move {
                         if false {
                             return __circuit_breaker::never::<Result<(), SendError>>();

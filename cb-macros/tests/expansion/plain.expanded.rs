@@ -13,13 +13,13 @@ async fn get_user(id: u64) -> Result<User, FetchError> {
     };
     let output = __circuit_breaker::Output::<Result<User, FetchError>>::new();
     let kind = __circuit_breaker::CanFail::return_kind(output);
-    let asked = __circuit_breaker::ask(breaker);
-    let stopped = if __circuit_breaker::is_rejected(asked) {
-        __circuit_breaker::rejected(asked)
+    let admission = __circuit_breaker::admit(breaker);
+    let stopped = if __circuit_breaker::is_rejected(admission) {
+        __circuit_breaker::rejected(admission)
     } else {
         match __circuit_breaker::call(
                 breaker,
-                asked,
+                admission,
                 async move {
                     if false {
                         return __circuit_breaker::never::<Result<User, FetchError>>();

@@ -13,7 +13,7 @@ use super::cached::{CallKey, Codec, Recalled, Recalling, keep_success};
 use super::guarded::admit;
 use super::return_kind::{Ended, ReturnKind};
 use crate::breaker::gate::GateWord;
-use crate::breaker::permit::{Asked, CallPermit, Rejection};
+use crate::breaker::permit::{CallPermit, GateAdmission, Rejection};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breakers::SiteBreaker;
 use crate::call::{Awaited, suspend};
@@ -87,15 +87,15 @@ type Answer<'a, R> = Result<ManuallyDrop<R>, Ended<'a, R>>;
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub fn call_cached<'a, F: Future, K: ReturnKind<F::Output>>(
     breaker: &'a SiteBreaker,
-    asked: Asked<'a>,
+    admission: GateAdmission<'a>,
     body: Option<F>,
     kind: K,
     key: Option<CallKey>,
     codec: Codec<'a, F::Output>,
 ) -> CachedCall<'a, F, F::Output, K> {
-    let permit = asked.permit_or_void();
+    let permit = admission.permit_or_void();
     let watch = permit.stopwatch();
-    let rejected = asked.rejected_or_void();
+    let rejected = admission.rejected_or_void();
     let (awaited, recalling) = (Rarely::NO, Rarely::NO);
     let guard = Guard { breaker, codec, key, watch, permit, rejected, awaited, recalling };
     CachedCall { kind, body, guard }

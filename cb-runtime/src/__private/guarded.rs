@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::return_kind::{Ended, Output, ReturnKind};
-use crate::breaker::permit::{Asked, CallPermit, Rejection};
+use crate::breaker::permit::{CallPermit, GateAdmission, Rejection};
 use crate::breaker::stopwatch::Stopwatch;
 use crate::breakers::SiteBreaker;
 use crate::call::{Awaited, suspend, wait};
@@ -46,24 +46,24 @@ pub enum Stopped<'a> {
 }
 
 /// Whether the call must not be made.
-#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `ask`"))]
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `admit`"))]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub fn is_rejected(asked: Asked<'_>) -> bool {
-    asked.is_rejected()
+pub fn is_rejected(admission: GateAdmission<'_>) -> bool {
+    admission.is_rejected()
 }
 
 /// The rejection of a rejected call.
-#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `ask`"))]
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `admit`"))]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub fn rejection(asked: Asked<'_>) -> Rejection<'_> {
-    asked.rejection()
+pub fn rejection(admission: GateAdmission<'_>) -> Rejection<'_> {
+    admission.rejection()
 }
 
 /// The end of a rejected call.
-#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `ask`"))]
+#[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see `admit`"))]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub fn rejected(asked: Asked<'_>) -> Stopped<'_> {
-    Stopped::Rejected(asked.rejection())
+pub fn rejected(admission: GateAdmission<'_>) -> Stopped<'_> {
+    Stopped::Rejected(admission.rejection())
 }
 
 /// The guarded call. It waits for the permit if the answer requires that.
@@ -71,11 +71,11 @@ pub fn rejected(asked: Asked<'_>) -> Stopped<'_> {
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub fn call<'a, F: Future, K: ReturnKind<F::Output>>(
     breaker: &'a SiteBreaker,
-    asked: Asked<'a>,
+    admission: GateAdmission<'a>,
     body: F,
     kind: K,
 ) -> Guarded<'a, F, K> {
-    let permit = asked.permit_or_void();
+    let permit = admission.permit_or_void();
     let watch = permit.stopwatch();
     Guarded { kind, breaker, watch, body, permit, awaited: None }
 }
@@ -171,13 +171,13 @@ pub(super) fn admit<'a>(
     awaited: &mut Option<Arc<Awaited<'a>>>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Rejection<'a>>> {
-    let admission = || Arc::new(Awaited::Permit(wait(Asked::unanswered(permit.core()))));
+    let admission = || Arc::new(Awaited::Permit(wait(GateAdmission::unanswered(permit.core()))));
     let Some(Awaited::Permit(admission)) = Arc::get_mut(awaited.get_or_insert_with(admission)) else {
         unreachable!("a call with a deadline has a permit")
     };
-    let asked = ready!(Pin::new(admission).poll(cx));
+    let admission = ready!(Pin::new(admission).poll(cx));
     *awaited = None;
-    Poll::Ready(match asked.admitted() {
+    Poll::Ready(match admission.admitted() {
         Ok(admitted) => {
             *watch = admitted.stopwatch();
             *permit = admitted;

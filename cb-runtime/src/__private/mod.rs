@@ -54,7 +54,7 @@ pub use return_kind::{
     ValueKind, boxed, never, returning, unnameable, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreakerRef, admitted, answered_by_fallback, ask, ask_with_fallback, end,
+    MakeSettings, Site, SiteBreakerRef, admit, admit_with_fallback, admitted, answered_by_fallback, end,
     end_never, must_wait, run_to_judge, settings, time_out, wait, waited_with_fallback,
 };
 

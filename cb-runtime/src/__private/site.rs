@@ -8,7 +8,7 @@ use std::ptr::fn_addr_eq;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::return_kind::{Ended, Output};
-use crate::breaker::permit::{Asked, CallPermit, Rejection};
+use crate::breaker::permit::{CallPermit, GateAdmission, Rejection};
 use crate::breakers::SiteBreaker;
 use crate::call::{self, Admit, Awaited, Judge, Run, Verdict};
 use crate::config::BreakerConfig;
@@ -162,24 +162,24 @@ fn site_breaker(
     expect(clippy::inline_always, reason = "a call would pass the answer through memory")
 )]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub fn ask(breaker: &SiteBreaker) -> Asked<'_> {
-    breaker.core().ask()
+pub fn admit(breaker: &SiteBreaker) -> GateAdmission<'_> {
+    breaker.core().admit_at_gate()
 }
 
 /// Requests a permit for a call of a function with a fallback, which answers a rejected call.
 #[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub fn ask_with_fallback(breaker: &SiteBreaker) -> Asked<'_> {
-    breaker.core().ask_with_fallback()
+pub fn admit_with_fallback(breaker: &SiteBreaker) -> GateAdmission<'_> {
+    breaker.core().admit_at_gate_with_fallback()
 }
 
 /// Counts the fallback's answer if a call is rejected after it had to wait.
 #[cold]
-pub fn waited_with_fallback(asked: Asked<'_>) -> Asked<'_> {
-    if asked.is_rejected() {
-        asked.core().answered_by_fallback();
+pub fn waited_with_fallback(admission: GateAdmission<'_>) -> GateAdmission<'_> {
+    if admission.is_rejected() {
+        admission.core().answered_by_fallback();
     }
-    asked
+    admission
 }
 
 /// Counts a fallback's answer.
@@ -191,20 +191,20 @@ pub fn answered_by_fallback(breaker: &SiteBreaker) {
 /// Whether the answer needs a [`wait`].
 #[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub fn must_wait(asked: Asked<'_>) -> bool {
-    asked.must_wait()
+pub fn must_wait(admission: GateAdmission<'_>) -> bool {
+    admission.must_wait()
 }
 
 /// Waits for the permit.
-pub fn wait(asked: Asked<'_>) -> Admit<'_> {
-    call::wait(asked)
+pub fn wait(admission: GateAdmission<'_>) -> Admit<'_> {
+    call::wait(admission)
 }
 
 /// The permit, or the rejection.
 #[cfg_attr(not(debug_assertions), expect(clippy::inline_always, reason = "see above"))]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub fn admitted(asked: Asked<'_>) -> Result<CallPermit<'_>, Rejection<'_>> {
-    asked.admitted()
+pub fn admitted(admission: GateAdmission<'_>) -> Result<CallPermit<'_>, Rejection<'_>> {
+    admission.admitted()
 }
 
 /// Makes the permitted call. Its result is classified afterwards, by [`end`].

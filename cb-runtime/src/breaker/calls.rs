@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::counters::Outcome;
 use super::gate::{Closed, GateWord};
 use super::machine::{CallResult, Now, ProbeAdmission};
-use super::permit::{Admission, Asked, AtGate, CallPermit, Rejection, Waiting};
+use super::permit::{Admission, CallPermit, Decision, GateAdmission, Rejection, Waiting};
 use super::ramp::Ramped;
 use super::{Core, Inner};
 use crate::clock::{Moment, micros};
@@ -17,42 +17,43 @@ use crate::snapshot::State;
 use crate::store::LeaseId;
 
 impl Core {
-    /// Asks the gate to admit a call: from memory, without a lock.
+    /// Admits a call by the gate alone: from memory, without a lock.
     #[expect(clippy::inline_always, reason = "a call would pass the answer through memory")]
     #[inline(always)]
-    pub(crate) fn ask(&self) -> Asked<'_> {
+    pub(crate) fn admit_at_gate(&self) -> GateAdmission<'_> {
         let word = self.gate.word();
-        let (word, answer) = if word.admits_all() { (word, AtGate::Admitted) } else { self.at_gate(word) };
-        Asked::new(self, word, answer)
+        let (word, decision) =
+            if word.admits_all() { (word, Decision::Admitted) } else { self.at_gate(word) };
+        GateAdmission::new(self, word, decision)
     }
 
     pub(crate) fn admit(&self) -> Admission<'_> {
-        let asked = self.ask();
-        match asked.admitted() {
-            _ if asked.must_wait() => self.admit_at_machine(),
+        let admission = self.admit_at_gate();
+        match admission.admitted() {
+            _ if admission.must_wait() => self.admit_at_machine(),
             Ok(permit) => Admission::Go(permit),
             Err(rejection) => Admission::No(rejection),
         }
     }
 
-    /// As [`ask`](Self::ask), where a fallback answers the call if it is rejected.
+    /// As [`admit_at_gate`](Self::admit_at_gate), where a fallback answers the call if it is rejected.
     #[expect(clippy::inline_always, reason = "see above")]
     #[inline(always)]
-    pub(crate) fn ask_with_fallback(&self) -> Asked<'_> {
+    pub(crate) fn admit_at_gate_with_fallback(&self) -> GateAdmission<'_> {
         let word = self.gate.word();
-        let (word, answer) =
-            if word.admits_all() { (word, AtGate::Admitted) } else { self.at_gate_with_fallback(word) };
-        Asked::new(self, word, answer)
+        let (word, decision) =
+            if word.admits_all() { (word, Decision::Admitted) } else { self.at_gate_with_fallback(word) };
+        GateAdmission::new(self, word, decision)
     }
 
     /// For what is not closed: returns the word of the call's permit, or of its rejection.
     #[inline(never)]
-    fn at_gate(&self, word: GateWord) -> (GateWord, AtGate) {
+    fn at_gate(&self, word: GateWord) -> (GateWord, Decision) {
         self.reject_until_due(word, Outcome::Rejected, Outcome::RampRejected)
     }
 
     #[inline(never)]
-    fn at_gate_with_fallback(&self, word: GateWord) -> (GateWord, AtGate) {
+    fn at_gate_with_fallback(&self, word: GateWord) -> (GateWord, Decision) {
         self.reject_until_due(word, Outcome::RejectedToFallback, Outcome::RampRejectedToFallback)
     }
 
@@ -64,16 +65,16 @@ impl Core {
         word: GateWord,
         rejected: Outcome,
         ramp_rejected: Outcome,
-    ) -> (GateWord, AtGate) {
+    ) -> (GateWord, Decision) {
         if !word.is_open_or_half_open() {
             return self.in_another_state(word, rejected, ramp_rejected);
         }
         let now = self.context.clock.coarse();
         if now >= self.rejects_until.load(Ordering::Relaxed) {
-            return (word, AtGate::Unknown);
+            return (word, Decision::Unknown);
         }
         self.counters.add(rejected);
-        (word.rejected_at(now), AtGate::Rejected)
+        (word.rejected_at(now), Decision::Rejected)
     }
 
     #[inline(never)]
@@ -82,19 +83,19 @@ impl Core {
         word: GateWord,
         rejected: Outcome,
         ramp_rejected: Outcome,
-    ) -> (GateWord, AtGate) {
+    ) -> (GateWord, Decision) {
         let outcome = match word.state() {
-            State::Closed if self.ask_ramp(word) == Ramped::Rejected => ramp_rejected,
+            State::Closed if self.admit_at_ramp(word) == Ramped::Rejected => ramp_rejected,
             State::ForcedOpen => rejected,
-            _ => return (word, AtGate::Admitted),
+            _ => return (word, Decision::Admitted),
         };
         self.counters.add(outcome);
-        (word.rejected_at(0), AtGate::Rejected)
+        (word.rejected_at(0), Decision::Rejected)
     }
 
     #[inline]
-    fn ask_ramp(&self, word: GateWord) -> Ramped {
-        let ramped = self.ramp.ask(self.context.clock.coarse_now(), |share| self.counters.add_share(share));
+    fn admit_at_ramp(&self, word: GateWord) -> Ramped {
+        let ramped = self.ramp.admit(self.context.clock.coarse_now(), |share| self.counters.add_share(share));
         if ramped == Ramped::Over {
             self.gate.change(word, self.closed_after_ramp());
         }

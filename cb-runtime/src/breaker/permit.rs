@@ -18,43 +18,43 @@ use crate::deadline::Deadline;
 use crate::error::{BreakerError, RefusalKind};
 use crate::store::LeaseId;
 
-/// The gate's answer to a call.
+/// What the gate decides.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AtGate {
+pub(crate) enum Decision {
     Admitted,
     Rejected,
     /// A probe may be due: the machine decides.
     Unknown,
 }
 
-/// A call that has asked the gate. Words that can be copied, so that the compiler keeps them in registers.
+/// The gate's decision on a call. Words that can be copied, so that the compiler keeps them in registers.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub struct GateAdmission<'a> {
     core: &'a Core,
     word: GateWord,
-    answer: AtGate,
+    decision: Decision,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> GateAdmission<'a> {
     #[inline]
-    pub(crate) fn new(core: &'a Core, word: GateWord, answer: AtGate) -> Self {
-        Asked { core, word, answer }
+    pub(crate) fn new(core: &'a Core, word: GateWord, decision: Decision) -> Self {
+        GateAdmission { core, word, decision }
     }
 
     /// A call whose answer is still to be waited for.
     #[inline]
     pub(crate) fn unanswered(core: &'a Core) -> Self {
-        Asked { core, word: GateWord::default(), answer: AtGate::Unknown }
+        GateAdmission { core, word: GateWord::default(), decision: Decision::Unknown }
     }
 
     pub(crate) fn granted(permit: CallPermit<'a>) -> Self {
         // Another permit of this word is made at once.
         let permit = ManuallyDrop::new(permit);
-        Asked { core: permit.core, word: permit.word, answer: AtGate::Admitted }
+        GateAdmission { core: permit.core, word: permit.word, decision: Decision::Admitted }
     }
 
     pub(crate) fn denied(rejection: Rejection<'a>) -> Self {
-        Asked { core: rejection.core, word: rejection.word, answer: AtGate::Rejected }
+        GateAdmission { core: rejection.core, word: rejection.word, decision: Decision::Rejected }
     }
 
     #[inline]
@@ -64,24 +64,28 @@ impl<'a> Asked<'a> {
 
     #[inline]
     pub(crate) fn must_wait(self) -> bool {
-        self.answer == AtGate::Unknown
+        self.decision == Decision::Unknown
     }
 
     #[inline]
     pub(crate) fn is_rejected(self) -> bool {
-        self.answer == AtGate::Rejected
+        self.decision == Decision::Rejected
     }
 
     #[inline]
     pub(crate) fn admitted(self) -> Result<CallPermit<'a>, Rejection<'a>> {
-        let Asked { core, word, answer } = self;
-        if answer == AtGate::Admitted { Ok(CallPermit { core, word }) } else { Err(Rejection { core, word }) }
+        let GateAdmission { core, word, decision } = self;
+        if decision == Decision::Admitted {
+            Ok(CallPermit { core, word })
+        } else {
+            Err(Rejection { core, word })
+        }
     }
 
     /// The permit of a call that is admitted, else a void one.
     #[inline]
     pub(crate) fn permit_or_void(self) -> CallPermit<'a> {
-        let word = if self.answer == AtGate::Admitted { self.word } else { GateWord::VOID };
+        let word = if self.decision == Decision::Admitted { self.word } else { GateWord::VOID };
         CallPermit { core: self.core, word }
     }
 

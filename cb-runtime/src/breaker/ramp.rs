@@ -44,7 +44,7 @@ impl Ramp {
     /// `add_share` adds the call's share to a sum, and says whether that has passed a whole number. A sum per
     /// thread does, because the sums of all threads grow by the share of all calls.
     #[inline]
-    pub(crate) fn ask(&self, now: Moment, add_share: impl FnOnce(u64) -> bool) -> Ramped {
+    pub(crate) fn admit(&self, now: Moment, add_share: impl FnOnce(u64) -> bool) -> Ramped {
         let recovered_for = now.0.saturating_sub(self.since.load(Ordering::Relaxed));
         if recovered_for >= self.length.load(Ordering::Relaxed) {
             return Ramped::Over;
@@ -69,7 +69,7 @@ mod tests {
         let (ramp, counters) = (Ramp::default(), ShardedCounter::new(true));
         let begin = Moment(1_000_000);
         ramp.set(Some((begin, Duration::from_secs(10))));
-        let ask = |now: Moment| ramp.ask(now, |share| counters.add_share(share));
+        let ask = |now: Moment| ramp.admit(now, |share| counters.add_share(share));
         let admitted = |now: Moment| (0..100).filter(|_| ask(now) == Ramped::Admitted).count();
         assert_eq!(ask(begin), Ramped::Admitted);
         assert!((9..=11).contains(&admitted(begin)));
@@ -85,7 +85,7 @@ mod tests {
         let (ramp, counters) = (Ramp::default(), ShardedCounter::new(true));
         let begin = Moment(1_000_000);
         ramp.set(Some((begin, Duration::from_secs(3600))));
-        let ask = || ramp.ask(begin, |share| counters.add_share(share)) == Ramped::Admitted;
+        let ask = || ramp.admit(begin, |share| counters.add_share(share)) == Ramped::Admitted;
         let admitted: usize = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 (0..20).map(|_| scope.spawn(|| (0..1000).filter(|_| ask()).count())).collect();
@@ -103,7 +103,7 @@ mod tests {
             for part in [0, 1, 3, 6] {
                 let recovered_for = length / 7 * part;
                 let mut share = 0;
-                ramp.ask(Moment(5).after(recovered_for), |asked| {
+                ramp.admit(Moment(5).after(recovered_for), |asked| {
                     share = asked;
                     false
                 });

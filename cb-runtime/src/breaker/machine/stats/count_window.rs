@@ -48,7 +48,7 @@ impl FleetCountWindow {
         };
     }
 
-    pub(crate) fn ask(&self) -> CountWindowRequest {
+    pub(crate) fn request(&self) -> CountWindowRequest {
         let calls = u32::try_from(self.outcomes.most()).unwrap_or(u32::MAX);
         CountWindowRequest { calls, since: self.place }
     }
@@ -134,7 +134,7 @@ mod tests {
         last.update(&view(3, &[(1, 3)]), &CountWindow::default());
         last.update(&view(5, &[(0, 2)]), &CountWindow::default());
         assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 2, failures: 2, slow: 0 });
-        assert_eq!(last.ask(), CountWindowRequest { calls: 4, since: 5 });
+        assert_eq!(last.request(), CountWindowRequest { calls: 4, since: 5 });
         // More has happened than is kept, or the store has begun anew.
         last.update(&view(100, &[(0, 4)]), &CountWindow::default());
         assert_eq!(latest(4, std::iter::once(&last.outcomes)), Counts { successes: 4, failures: 0, slow: 0 });

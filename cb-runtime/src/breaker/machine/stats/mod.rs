@@ -233,10 +233,10 @@ impl CallStats {
         entry.delta = if of_epoch { delta.aged(now.at) } else { Delta::default() };
         entry.window = self.time.as_ref().map(|time| {
             let oldest = delta.buckets.first();
-            time.ask(oldest.map(|(middle, _)| middle.0.wrapping_add(now.skew)))
+            time.request(oldest.map(|(middle, _)| middle.0.wrapping_add(now.skew)))
         });
         entry.failing = self.counts_instances;
-        entry.last = self.last.as_ref().map(FleetCountWindow::ask);
+        entry.last = self.last.as_ref().map(FleetCountWindow::request);
         SentDelta { delta, window: entry.window, last: entry.last }
     }
 
@@ -256,12 +256,12 @@ impl CallStats {
         self.streak = view.streak;
         self.success_at = view.success_age_us.map(ago);
         self.failing = view.failing.iter().map(|age| ago(*age)).collect();
-        if let (Some(time), Some(ask), Some(window)) = (&mut self.time, sent.window, &view.window) {
-            time.update(ask, window, store_now);
+        if let (Some(time), Some(request), Some(window)) = (&mut self.time, sent.window, &view.window) {
+            time.update(request, window, store_now);
             self.previous.forget_time(time);
         }
-        if let (Some(last), Some(ask), Some(calls)) = (&mut self.last, sent.last, &view.last)
-            && u64::from(ask.calls) == last.calls()
+        if let (Some(last), Some(request), Some(calls)) = (&mut self.last, sent.last, &view.last)
+            && u64::from(request.calls) == last.calls()
         {
             last.update(calls, &sent.delta.calls);
             self.previous.forget_calls(last);
@@ -300,7 +300,7 @@ impl CallStats {
 
     pub(super) fn take_for_report(&mut self) -> SentDelta {
         let delta = self.take_unsent(false);
-        SentDelta { delta, window: self.time.as_ref().map(|time| time.ask(None)), last: None }
+        SentDelta { delta, window: self.time.as_ref().map(|time| time.request(None)), last: None }
     }
 
     /// Handles the merge of a report: the fleet's counts have grown by at least its counts.

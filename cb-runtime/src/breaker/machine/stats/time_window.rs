@@ -42,14 +42,14 @@ impl TimeWindow {
     }
 
     /// The next exchange's request. The exchange reports outcomes from `oldest` on.
-    pub(crate) fn ask(&self, oldest: Option<u64>) -> WindowRequest {
+    pub(crate) fn request(&self, oldest: Option<u64>) -> WindowRequest {
         let oldest = oldest.map_or(u64::MAX, |at| (at / self.width).saturating_sub(1));
         WindowRequest { length_us: self.length, width_us: self.width, since: self.since.min(oldest) }
     }
 
-    /// Adopts the answer to `ask`, at the store's time `now`.
-    pub(crate) fn update(&mut self, ask: WindowRequest, view: &WindowView, now: u64) {
-        let _replaced = self.buckets.split_off(&ask.since);
+    /// Adopts the answer to `request`, at the store's time `now`.
+    pub(crate) fn update(&mut self, request: WindowRequest, view: &WindowView, now: u64) {
+        let _replaced = self.buckets.split_off(&request.since);
         self.buckets.extend(view.buckets.iter().copied());
         let expired = now.saturating_sub(self.length) / self.width;
         self.buckets = self.buckets.split_off(&expired);
@@ -57,8 +57,8 @@ impl TimeWindow {
         // requested once per bucket's width.
         let current = now / self.width;
         let whole = current != self.asked_whole_in;
-        self.since = if whole && ask.since != 0 { 0 } else { current.saturating_sub(1) };
-        if ask.since == 0 {
+        self.since = if whole && request.since != 0 { 0 } else { current.saturating_sub(1) };
+        if request.since == 0 {
             self.asked_whole_in = current;
         }
     }
