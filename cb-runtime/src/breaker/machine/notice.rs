@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Now, StateMachine, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::NOTICE;
+use crate::store::{Counts, NOTICE};
 
 /// Fleet counts older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
@@ -18,8 +18,9 @@ const FRESH: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_millis(130);
 /// A decision waits no longer than this and two answer times for a notice that the store does not give.
 const NO_NOTICE: Duration = Duration::from_millis(500);
-/// An instance decides alone only this soon after the registration. Later, the other instances of a fleet
-/// that starts at once have outcomes, too.
+/// An instance that the store has not answered yet decides alone only this soon after the registration. The
+/// first call asks the store, so a burst of failures may be faster than the first answer; later, the other
+/// instances of a fleet that starts at once have outcomes, too.
 const UNANSWERED: Duration = Duration::from_millis(50);
 
 /// The latest notice of a breaker, as this instance knows it.
@@ -87,13 +88,20 @@ impl StateMachine {
             && self.notice.awaits_reports(self.received_at, now)
     }
 
-    /// A burst of failures right after the registration, faster than the store's first answer. Afterwards no
-    /// answer shows that there are no others: at the start of a fleet, an instance may be answered before the
-    /// others' first outcomes have arrived.
+    /// This instance's own counts are enough for a decision, and the store knows of no others. At a fleet's
+    /// start, the others' first outcomes are reported at once, so an old answer is not enough, and neither is
+    /// one that took long: what it shows is older, and the others' reports take as long.
     fn decides_alone(&self, now: Now) -> bool {
-        self.received_at.is_none()
-            && now.at.since(self.configured_at) <= UNANSWERED
-            && self.own_trip_input(now).is_some_and(|own| policy::trip(&self.settings, &own, 1).is_some())
+        let Some(own) = self.own_trip_input(now) else { return false };
+        let total = |counts: Counts| counts.successes + counts.failures;
+        let knows_no_others = match self.received_at {
+            Some(at) => {
+                now.at.since(at) + 2 * now.answer_time <= FRESH
+                    && total(self.trip_input(now).window) <= total(own.window)
+            }
+            None => now.at.since(self.configured_at) <= UNANSWERED,
+        };
+        knows_no_others && policy::trip(&self.settings, &own, 1).is_some()
     }
 }
 
@@ -130,24 +138,30 @@ mod tests {
         assert_eq!(waits(MS * 450), [580, 1400]);
     }
 
-    /// Whether ten failures in a burst open a breaker at once.
-    fn burst_opens(millis: u32, is_answered: bool) -> bool {
+    /// Whether ten failures in a burst, `millis` after the registration, open a breaker at once.
+    fn burst_opens(millis: u32, answered_at: Option<u32>, answer_time: Duration) -> bool {
         let config = BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(10);
         let settings = config.window(Duration::from_secs(60)).resolve().unwrap();
         let mut machine = StateMachine::new(settings, "a".into(), None, now(0, MS).at);
-        machine.received_at = is_answered.then_some(now(millis, MS).at);
+        machine.received_at = answered_at.map(|millis| now(millis, MS).at);
         for _ in 0..10 {
-            machine.absorb(Successes::default(), Unjudged::default(), now(millis, MS));
-            machine.record_call(CallResult::Failure { slow: false }, now(millis, MS));
+            machine.absorb(Successes::default(), Unjudged::default(), now(millis, answer_time));
+            machine.record_call(CallResult::Failure { slow: false }, now(millis, answer_time));
         }
         machine.state() == State::Open
     }
 
     #[test]
-    fn instance_decides_alone_only_right_after_its_registration_and_without_an_answer() {
-        assert!(burst_opens(10, false));
-        assert!(!burst_opens(225, false), "forty calls a second: others have ten by now, too");
-        assert!(!burst_opens(10, true), "the others' first reports may be on their way");
+    fn instance_decides_alone_without_an_answer_only_right_after_its_registration() {
+        assert!(burst_opens(10, None, MS));
+        assert!(!burst_opens(225, None, MS), "forty calls a second: others have ten by now, too");
+    }
+
+    #[test]
+    fn instance_decides_alone_after_an_answer_only_if_that_is_fresh_and_was_fast() {
+        assert!(burst_opens(500, Some(400), MS));
+        assert!(!burst_opens(500, Some(290), MS), "it is old");
+        assert!(!burst_opens(500, Some(470), 306 * MS), "the others' first reports may be on their way");
     }
 
     #[test]
