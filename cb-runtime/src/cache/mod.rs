@@ -46,8 +46,8 @@ use writer::Writer;
 
 /// A success replaces the cached result only if that is older than this, or than a tenth of its TTL.
 const FRESH: Duration = Duration::from_secs(5);
-/// Results with a shorter TTL are dated by the exact clock.
-const DATED_EXACTLY: Duration = Duration::from_secs(1);
+/// Results with a shorter TTL are dated by the exact clock. Others may expire a few milliseconds early.
+const DATED_EXACTLY: Duration = Duration::from_secs(10);
 /// The longest TTL. It keeps the arithmetic of all stores far from overflows.
 const LONGEST_TTL: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The number of places for stamps. If more keys are hot at one time, some take the slower path.
