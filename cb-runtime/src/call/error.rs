@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::error::BreakerError;
 
-/// Why a guarded call has not succeeded: the error of [`Breaker::call`], and the reason that a fallback may
-/// take as its last argument.
+/// Why a guarded call has not succeeded: the error of [`Breaker::call`](crate::Breaker::call), and the reason
+/// that a fallback may take as its last argument.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallError<E> {
