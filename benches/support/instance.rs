@@ -132,6 +132,8 @@ pub fn be_one_if_told() {
                 std::thread::spawn(move || block_on(watch(&one(registry))));
             }
             Request::Listen => {
+                // One thread waits for a message as one did for a rejection.
+                WATCHES.store(false, Ordering::Relaxed);
                 let address = address(url).to_owned();
                 std::thread::spawn(move || listen(&address));
             }
@@ -140,6 +142,8 @@ pub fn be_one_if_told() {
                 let began = now();
                 let tripped = block_on(breaker.call(async || Err::<(), _>("down")));
                 assert!(tripped.is_err());
+                // The answer would take a processor from the trip.
+                std::thread::sleep(Duration::from_millis(10));
                 say(&Reply::Tripped(began));
             }
             Request::Reset => {
@@ -161,10 +165,12 @@ fn one(registry: &Registry) -> Breaker {
     registry.get_or_create("tripped", config)
 }
 
+static WATCHES: AtomicBool = AtomicBool::new(true);
+
 async fn watch(breaker: &Breaker) {
     let mut accepted = true;
     say(&Reply::Accepted);
-    loop {
+    while WATCHES.load(Ordering::Relaxed) {
         let admitted = breaker.call(async || Ok::<_, &str>(())).await.is_ok();
         if admitted != accepted {
             accepted = admitted;

@@ -15,6 +15,8 @@ macro_rules! chunk {
 }
 
 const EXCHANGE: &str = chunk!(
+    "limits",
+    "exchange/opening",
     "common",
     "streak",
     "breaker",
@@ -34,9 +36,10 @@ const EXCHANGE: &str = chunk!(
     "exchange/counts",
     "exchange/answer",
 );
-const REPORT: &str = chunk!("common", "streak", "breaker", "shared_keys", "time_window", "quiet", "report");
-const LOAD: &str = chunk!("common", "streak", "breaker", "shared_keys", "load");
-const READ: &str = chunk!("common", "streak", "breaker", "time_window", "quiet", "read");
+const REPORT: &str =
+    chunk!("limits", "common", "streak", "breaker", "shared_keys", "time_window", "quiet", "report");
+const LOAD: &str = chunk!("limits", "common", "streak", "breaker", "shared_keys", "load");
+const READ: &str = chunk!("limits", "common", "streak", "breaker", "time_window", "quiet", "read");
 
 impl Scripts {
     pub(super) fn new() -> Self {
@@ -51,13 +54,23 @@ impl Scripts {
     /// The scripts on a given clock: their time is the last argument, in microseconds, not Redis' own.
     #[cfg(test)]
     pub(super) fn on_a_given_clock() -> Self {
-        let given = |source: &str| {
-            let clock = "redis.call('TIME')";
-            assert_eq!(source.matches(clock).count(), 1, "TIME is asked once, and in one place");
-            Script::new(&source.replace(clock, "{ 0, table.remove(ARGV) }"))
-        };
         Scripts { exchange: given(EXCHANGE), report: given(REPORT), load: given(LOAD), read: given(READ) }
     }
+
+    /// Without the short way to open a breaker.
+    #[cfg(test)]
+    pub(super) fn without_opening(self) -> Self {
+        let short_way = "local opened = open_at_once()";
+        assert!(EXCHANGE.contains(short_way));
+        Scripts { exchange: given(&EXCHANGE.replace(short_way, "local opened")), ..self }
+    }
+}
+
+#[cfg(test)]
+fn given(source: &str) -> Script {
+    let clock = "redis.call('TIME')";
+    assert_eq!(source.matches(clock).count(), 1, "TIME is asked once, and in one place");
+    Script::new(&source.replace(clock, "{ 0, table.remove(ARGV) }"))
 }
 
 #[cfg(test)]

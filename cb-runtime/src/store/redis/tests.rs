@@ -9,6 +9,7 @@ mod corruption_shared;
 mod decoders;
 mod expiry;
 mod layout;
+mod opening;
 mod protocol;
 mod results;
 #[cfg(feature = "sentinel")]

@@ -111,7 +111,7 @@ pub(super) async fn script(store: &RedisStore, hands: &crate::clock::ManualClock
 }
 
 /// All that stands in the server: keys, types, lives, contents; what is made up is masked.
-fn dump(server: &RedisServer) -> String {
+pub(super) fn dump(server: &RedisServer) -> String {
     let mut keys: Vec<_> = server.cli(&["KEYS", "*"]).lines().map(ToOwned::to_owned).collect();
     keys.sort_unstable();
     let meta = |field| match server.cli(&["HGET", "cb1:{pröd%20%7B}:meta", field]) {

@@ -103,6 +103,14 @@ fn fallback_before_the_cache_breaks_a_promise() {
 }
 
 #[test]
+fn probe_that_the_fallback_answers_late_breaks_no_promise() {
+    breaks(&[], |run| {
+        let took = Duration::from_secs(5);
+        run.answers.push(Answer { took, ..answer(11, Source::Fallback, "a") });
+    });
+}
+
+#[test]
 fn more_requests_than_probes_break_a_promise() {
     breaks(&["only probes"], |run| run.asked_while_open = 3);
     breaks(&["only probes"], |run| {

@@ -2,9 +2,6 @@
 -- instance's sequence, quiet; then for each entry its breaker, its leases and, if it asks for them, its last
 -- calls. ARGV[1]: the batch, as JSON. No more, because an empty batch has to have ten arguments at most: a
 -- server that wants a password first says so only up to there.
-local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local batch = cjson.decode(ARGV[1])
-
 local retry, refused = settle_sequence(sequence, batch.seq)
 if refused then
   return refused

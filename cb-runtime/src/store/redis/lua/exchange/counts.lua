@@ -44,15 +44,6 @@ local function closed_record(f, epoch)
   }
 end
 
--- Whether an instance's summary of its settings is the stored one, and no other one is recent.
-local function agrees(said, latest, before)
-  if said ~= latest then
-    return false
-  end
-  local ends = before and before ~= '' and tonumber(match(before, '^(%d+)|') or now)
-  return not ends or now - ends >= SAID_FOR * 1000000
-end
-
 -- Handles the most frequent entry, which has only counts of a breaker that is closed in the epoch that the
 -- instance knows. It reads only the fields for that. Returns nil, before any write, if the entry needs the
 -- general path.
