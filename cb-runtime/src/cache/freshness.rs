@@ -12,8 +12,8 @@ use crate::clock::{COARSE, Clock};
 ///
 /// A stamp has the end of its interval rather than the beginning, so that a call needs only the clock to
 /// judge it. A lost stamp sends its caller down the slower path. A stamp can also appear that was never made:
-/// if two slots agree in 32 random bits and their place, or after exactly twelve days without a stamp. It delays
-/// a write by one interval. Correctness must never depend on a stamp.
+/// if two slots agree in 32 random bits and their place, or after exactly twelve days without a stamp. It
+/// delays a write by one interval. Correctness must never depend on a stamp.
 pub(super) struct FreshnessTable<const PLACES: usize>(Box<[AtomicU64; PLACES]>);
 
 /// The place of a result's stamp, and the random bits that distinguish it from others of that place.
@@ -69,8 +69,8 @@ impl Interval {
     }
 }
 
-/// Bits 0–29 the end, bit 30 whether the stamp has been cleared, bit 31 whether this process holds the result,
-/// bits 32–63 the slot.
+/// Bits 0–29 the end, bit 30 whether the stamp has been cleared, bit 31 whether this process holds the
+/// result, bits 32–63 the slot.
 #[derive(Clone, Copy)]
 struct Stamp(u64);
 

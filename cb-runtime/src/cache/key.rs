@@ -17,8 +17,8 @@ use super::encoding::{Encoder, Sink, Unserializable};
 use super::freshness::FreshnessSlot;
 use super::function::FunctionId;
 
-/// What distinguishes a call's arguments, in two words: the arguments themselves if their encoding is short,
-/// else a keyed hash. A success whose cached result is fresh needs no other key, so a short one is not hashed.
+/// A call's arguments in two words: the arguments themselves if their encoding is short, else a keyed hash.
+/// A success needs no other key if the cached result is fresh, so short arguments are then not hashed at all.
 ///
 /// The first word is mixed with the function's id, which is a constant where the call is compiled. The second
 /// is never zero, so that the future of a call holds an optional key in as many words.

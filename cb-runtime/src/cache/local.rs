@@ -30,7 +30,7 @@ pub(super) struct LocalTier {
 struct ShardLimits {
     /// The maximum weight of the entries.
     weight: usize,
-    /// The weight of a small entry: its share of the tier. So one weight bounds both the bytes and the number.
+    /// The weight of a small entry: its share of the tier. One weight then bounds the bytes and the number.
     least: usize,
 }
 

@@ -69,9 +69,9 @@ impl<'a> Future for Admit<'a> {
 }
 
 pin_project! {
-    /// The running body of a call whose result is classified afterwards, by [`end`](super::end). `Err`: the call has
-    /// timed out. The body is held by value, and its result is returned as a `ManuallyDrop`, for the reasons
-    /// given at [`Guarded`](crate::__private::Guarded).
+    /// The running body of a call whose result is classified afterwards, by [`end`](super::end).
+    /// `Err`: the call has timed out. The body is held by value, and its result is returned as a
+    /// `ManuallyDrop`, for the reasons given at [`Guarded`](crate::__private::Guarded).
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<'a, 'p, F> {
         permit: &'p mut CallPermit<'a>,
