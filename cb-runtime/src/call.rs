@@ -2,7 +2,7 @@
 
 mod error;
 mod run;
-mod verdict;
+pub(crate) mod verdict;
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -20,8 +20,7 @@ use crate::deadline::block_on;
 pub use error::CallError;
 pub(crate) use run::{Admit, Awaited, Run, admitted, run, suspend, wait};
 use verdict::ResultItself;
-pub use verdict::Verdict;
-pub(crate) use verdict::{Judge, end};
+pub(crate) use verdict::{Judge, Verdict, end};
 
 /// What [`Breaker::call`] can guard: a closure that returns a future of a `Result`, as an `async` closure
 /// does.
