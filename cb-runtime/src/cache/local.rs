@@ -63,7 +63,7 @@ impl LocalTier {
         let CacheLimits { entries, bytes, result_bytes } = limits;
         // More shards mean less contention. But an entry cannot be larger than its shard, and small shards
         // evict unevenly.
-        let shards = (bytes / (4 * result_bytes)).min(entries / 64).clamp(1, 16);
+        let shards = (bytes / (2 * result_bytes)).min(entries / 64).clamp(1, 32);
         let shards = 1 << shards.ilog2();
         let limits = ShardLimits { weight: bytes.div_ceil(shards), least: (bytes / entries).max(1) };
         LocalTier { shards: (0..shards).map(|_| CachePadded::default()).collect(), limits, fresh }
