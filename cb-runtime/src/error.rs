@@ -102,6 +102,9 @@ impl fmt::Display for BreakerError {
         let name = self.breaker();
         let span = self.span().unwrap_or_default();
         match self.kind() {
+            RefusalKind::Open if span.is_zero() => {
+                write!(f, "circuit breaker \"{name}\" is open, and a probe is due")
+            }
             RefusalKind::Open => write!(f, "circuit breaker \"{name}\" is open; retry in {span:.1?}"),
             RefusalKind::ProbesTaken => {
                 write!(f, "circuit breaker \"{name}\" is half-open and all its probes are under way")

@@ -1,9 +1,10 @@
-//! Environment variables that this crate does not read.
+//! Environment variables that are invalid, or that this crate does not read.
 
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::process::Command;
 
-use cb_runtime::Registry;
+use cb_runtime::{Registry, StoreStatus};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -45,7 +46,66 @@ impl Visit for Message {
     }
 }
 
-/// The variables of a process cannot be changed safely while it has threads, so the test starts itself again.
+/// Runs the test of this name again with these variables, in a process of its own: the variables of a process
+/// cannot be changed safely while it has threads. Returns what it has written.
+fn in_child(test: &str, variables: &[(&str, &OsStr)]) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn invalid_address_leaves_other_variables_in_force() {
+    if std::env::var_os(CHILD).is_some() {
+        let registry = Registry::global();
+        assert_eq!(registry.namespace(), "prod");
+        assert!(matches!(registry.store_status(), StoreStatus::InMemory));
+        #[cfg(feature = "config")]
+        {
+            let breaker = registry.get_or_create("orders", cb_runtime::BreakerConfig::default());
+            let settings = breaker.snapshot().settings;
+            let threshold = settings.iter().find(|setting| setting.name == "failure_threshold").unwrap();
+            assert_eq!(threshold.value, "7");
+        }
+        return;
+    }
+    let text = in_child(
+        "invalid_address_leaves_other_variables_in_force",
+        &[
+            ("CB_REDIS_URL", OsStr::new("http://127.0.0.1")),
+            ("CB_NAMESPACE", OsStr::new("prod")),
+            ("CB_DEFAULTS__FAILURE_THRESHOLD", OsStr::new("7")),
+        ],
+    );
+    assert!(text.contains("CB_REDIS_URL is not used, circuit breakers are not shared: "), "{text}");
+}
+
+/// Under another namespace, it would read and change another fleet's states.
+#[test]
+#[cfg(unix)]
+fn instance_whose_namespace_is_not_utf8_joins_no_fleet() {
+    use std::os::unix::ffi::OsStrExt;
+
+    if std::env::var_os(CHILD).is_some() {
+        assert!(matches!(Registry::global().store_status(), StoreStatus::InMemory));
+        return;
+    }
+    let text = in_child(
+        "instance_whose_namespace_is_not_utf8_joins_no_fleet",
+        &[
+            ("CB_REDIS_URL", OsStr::new("redis://127.0.0.1:1")),
+            ("CB_NAMESPACE", OsStr::from_bytes(b"prod\xff")),
+        ],
+    );
+    assert!(text.contains("CB_NAMESPACE: is not UTF-8"), "{text}");
+}
+
 #[test]
 fn unknown_variables_are_reported_once() {
     if std::env::var_os(CHILD).is_some() {
@@ -57,15 +117,10 @@ fn unknown_variables_are_reported_once() {
         }
         return;
     }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "unknown_variables_are_reported_once", "--nocapture"])
-        .env(CHILD, "1")
-        .env("CB_REDIS", "redis://127.0.0.1")
-        .env("CB_TIMEOUT", "5s")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let text = in_child(
+        "unknown_variables_are_reported_once",
+        &[("CB_REDIS", OsStr::new("redis://127.0.0.1")), ("CB_TIMEOUT", OsStr::new("5s"))],
+    );
     for report in [
         "the environment variable CB_REDIS is not read; did you mean CB_REDIS_URL?",
         "the environment variable CB_TIMEOUT is not read; cb-runtime reads CB_REDIS_URL, ",

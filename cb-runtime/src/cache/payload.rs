@@ -306,8 +306,20 @@ mod tests {
 
     #[test]
     fn writing_stops_at_the_limit() {
+        /// Counts how often it is serialized.
+        #[derive(Clone, serde::Deserialize)]
+        struct Kilobyte(#[serde(skip)] std::rc::Rc<Cell<usize>>);
+        impl Serialize for Kilobyte {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0.set(self.0.get() + 1);
+                serializer.serialize_str(&"x".repeat(1000))
+            }
+        }
+        let written = std::rc::Rc::new(Cell::new(0));
+        let large = vec![Kilobyte(written.clone()); 100];
+        assert_eq!(Payload::write(&large, 50_000, false), Err(Refusal::TooLarge));
+        assert_eq!(written.get(), 50, "the rest costs the call nothing");
         let value = vec!["x".repeat(1000); 100];
-        assert_eq!(Payload::write(&value, 50_000, false), Err(Refusal::TooLarge));
         assert!(Payload::write(&value, 100_300, false).is_err());
         assert!(Payload::write(&value, 100_301, false).is_ok());
         let pairs: BTreeMap<(u32, u32), String> = (0..100).map(|n| ((n, n), "x".repeat(1000))).collect();

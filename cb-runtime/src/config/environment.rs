@@ -1,6 +1,10 @@
-//! Environment variables that begin as this crate's do, and are none of them.
+//! Environment variables: those that name the store, and those that begin as this crate's do and are none of
+//! them.
 
 use std::sync::Once;
+
+use super::RegistryConfig;
+use crate::error::Error;
 
 const PREFIX: &str = "CB_";
 const KNOWN: &[&str] = &["CB_REDIS_URL", "CB_NAMESPACE", "CB_INSTANCE"];
@@ -18,6 +22,21 @@ pub(crate) fn report_unknown() {
             tracing::warn!(target: "cb_runtime", "{problem}");
         }
     });
+}
+
+/// The address and the namespace, which are in force without the feature `config`, too, and beside settings
+/// that are invalid.
+///
+/// # Errors
+/// If one of them is not UTF-8: without its namespace, an instance would join another fleet.
+pub(crate) fn read_store(config: &mut RegistryConfig) -> Result<(), Error> {
+    let variable = |name| match std::env::var_os(name).unwrap_or_default().into_string() {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(_) => Err(Error::config(name, "is not UTF-8")),
+    };
+    config.namespace = variable("CB_NAMESPACE")?;
+    config.redis = variable("CB_REDIS_URL")?;
+    Ok(())
 }
 
 /// What to say about those among these variables. `has_settings`: whether this build reads breakers' settings

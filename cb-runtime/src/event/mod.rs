@@ -127,6 +127,24 @@ pub enum CacheTier {
 mod tests {
     use super::*;
 
+    pub(super) fn transition() -> Transition {
+        Transition {
+            breaker: "orders".into(),
+            epoch: 3,
+            at: crate::clock::wall(1_700_000_000_250_000),
+            from: State::Closed,
+            to: State::Open,
+            reason: "5 failures".into(),
+            actor: String::new(),
+            originator: "1-a".into(),
+            own: true,
+            successes: 0,
+            failures: 5,
+            open_for: Some(Duration::from_secs(30)),
+            cursor: Some(Cursor { incarnation: "ab".into(), number: 1, id: "5-0".into() }),
+        }
+    }
+
     #[test]
     fn every_event_is_serialized_as_one_tagged_object() {
         let breaker: Arc<str> = "orders".into();
@@ -157,22 +175,7 @@ mod tests {
 
     #[test]
     fn transition_is_written_with_its_time_and_its_cursor() {
-        let transition = Transition {
-            breaker: "orders".into(),
-            epoch: 3,
-            at: crate::clock::wall(1_700_000_000_250_000),
-            from: State::Closed,
-            to: State::Open,
-            reason: "5 failures".into(),
-            actor: String::new(),
-            originator: "1-a".into(),
-            own: true,
-            successes: 0,
-            failures: 5,
-            open_for: Some(Duration::from_secs(30)),
-            cursor: Some(Cursor { incarnation: "ab".into(), number: 1, id: "5-0".into() }),
-        };
-        let json = serde_json::to_value(Event::Transition(Arc::new(transition))).unwrap();
+        let json = serde_json::to_value(Event::Transition(Arc::new(transition()))).unwrap();
         assert_eq!(json["event"], "transition");
         assert_eq!(json["at"], "2023-11-14T22:13:20.250000Z");
         assert_eq!(json["to"], "open");

@@ -153,7 +153,9 @@ impl RegistryBuilder {
         self
     }
 
-    /// Calls `callback` for every background error, on a thread of its own. `tracing` reports them, too.
+    /// Calls `callback` for every background error, on a thread that the registries of a process share with
+    /// their log. `tracing` reports them, too. A callback must not block: errors that come while 1,024 others
+    /// wait are neither passed to it nor logged.
     pub fn on_error(mut self, callback: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(callback));
         self

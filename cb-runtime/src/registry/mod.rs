@@ -100,7 +100,7 @@ impl Registry {
     /// `CB_REDIS_URL` (without it, state lives in this process alone), `CB_NAMESPACE` and `CB_INSTANCE`, and
     /// with the feature `config` all that `RegistryConfig::from_env` reads. If the address is invalid, that
     /// is reported by `tracing` and on stderr, and state lives in this process alone. If a setting is
-    /// invalid, that is reported too, and none of the environment's settings is used.
+    /// invalid, that is reported too, and none of the environment's settings is used but the first two.
     pub fn global() -> &'static Registry {
         GLOBAL.get_or_init(Registry::from_environment)
     }

@@ -12,9 +12,9 @@ use crate::breaker::context::RegistryContext;
 use crate::breakers::BreakerMap;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{CacheLimits, Layers, environment};
 #[cfg(feature = "config")]
-use crate::config::{Code, RegistryConfig};
+use crate::config::Code;
+use crate::config::{CacheLimits, Layers, RegistryConfig, environment};
 use crate::error::Error;
 use crate::event::EventBus;
 #[cfg(feature = "metrics")]
@@ -27,34 +27,24 @@ use crate::{background, coordinator};
 impl Registry {
     pub(super) fn from_environment() -> Registry {
         environment::report_unknown();
-        let mut builder = Registry::builder();
-        if let Ok(namespace) = std::env::var("CB_NAMESPACE")
-            && !namespace.is_empty()
-        {
-            builder = builder.namespace(namespace);
-        }
+        let mut config = RegistryConfig::default();
         #[cfg(feature = "config")]
         match RegistryConfig::from_env()
             .and_then(|config| Layers::new(&Code::default(), &config).map(|_| config))
         {
-            Ok(config) => builder = builder.config(config),
+            Ok(read) => config = read,
             Err(error) => {
                 tracing::error!(target: "cb_runtime", %error, "the environment's settings for circuit breakers are not used");
                 eprintln!("cb-runtime: the environment's settings are not used: {error}");
             }
         }
-        let url = std::env::var("CB_REDIS_URL").unwrap_or_default();
-        let attempt = match url.is_empty() {
-            true => builder.build(),
-            #[cfg(feature = "redis")]
-            false => builder.redis(url).build(),
-            #[cfg(not(feature = "redis"))]
-            false => Err(Error::config("CB_REDIS_URL", "needs the feature `redis` of cb-runtime")),
-        };
+        let attempt = environment::read_store(&mut config)
+            .and_then(|()| Registry::builder().config(config.clone()).build());
         attempt.unwrap_or_else(|error| {
-            tracing::error!(target: "cb_runtime", %error, "CB_REDIS_URL is invalid; circuit breakers are not shared");
-            eprintln!("cb-runtime: CB_REDIS_URL is invalid, circuit breakers are not shared: {error}");
-            Registry::builder().build().expect("the memory store's defaults are valid")
+            tracing::error!(target: "cb_runtime", %error, "CB_REDIS_URL is not used; circuit breakers are not shared");
+            eprintln!("cb-runtime: CB_REDIS_URL is not used, circuit breakers are not shared: {error}");
+            config.redis = None;
+            Registry::builder().config(config).build().expect("settings without an address are valid")
         })
     }
 

@@ -39,7 +39,7 @@ impl StateMachine {
                 self.take_notice(Moment(now.at.0.saturating_sub(age)));
             }
             self.review_local_state(&in_flight, view, now);
-            self.receive_leases(&in_flight, leases, view, now.at);
+            self.receive_leases(&in_flight, leases, view, now);
         }
         self.with_health(now, |health, context| health.receive(view.role, context));
         self.end_override(in_flight);
@@ -97,16 +97,17 @@ impl StateMachine {
         }
     }
 
-    fn receive_leases(&mut self, in_flight: &InFlight, leases: Vec<LeaseId>, view: &View, now: Moment) {
+    fn receive_leases(&mut self, in_flight: &InFlight, leases: Vec<LeaseId>, view: &View, now: Now) {
         // Requested before the store knew of the opening, whose timeout has already elapsed: not a denial.
         let too_early = in_flight.requested_in != Some(State::HalfOpen)
             && !leases.is_empty()
-            && self.may_have_probes(now);
+            && self.may_have_probes(now.at);
         if too_early {
             self.probes.request_again(leases);
         } else {
             let longest = policy::longest_probe(&self.settings);
-            let granted = self.probes.receive(&leases, view, longest, in_flight.sent_at, now);
+            let sent_at = in_flight.sent_at;
+            let granted = self.probes.receive(&leases, view, longest, sent_at, now.at, now.random);
             self.effects.granted.extend(granted);
         }
         if too_early || self.proposes() && in_flight.proposed != Some(self.state()) {

@@ -11,7 +11,8 @@ use crate::store::{Counts, LeaseId, LeaseRequest, MAX_SPAN_US, View};
 /// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a
 /// holder that is dead or cut off loses one.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
-/// A denial is remembered for this time, so that many callers do not become many commands.
+/// A denial is remembered for this time, so that many callers do not become many commands, or by chance for
+/// up to half as long again, so that instances which were denied at once do not ask again at once.
 pub(crate) const DENIAL: Duration = Duration::from_millis(100);
 
 /// Whether a caller gets a probe.
@@ -56,6 +57,12 @@ impl Probe {
     fn is_valid(&self, now: Moment, fleet: bool) -> bool {
         !fleet || self.lapses_at.is_some_and(|at| now < at)
     }
+}
+
+/// `lease_wait_us`: until the first lease expires.
+fn denied_for(lease_wait_us: Option<u64>, random: f64) -> Duration {
+    let shortest = lease_wait_us.map_or(DENIAL, Duration::from_micros).min(DENIAL);
+    shortest.mul_f64(1.0 + random / 2.0)
 }
 
 impl Probes {
@@ -173,7 +180,7 @@ impl Probes {
     }
 
     /// The store's answer to a request of `sent_at` for the leases `requested`. Returns those that were
-    /// granted.
+    /// granted. `random`: decides how long a denial is remembered.
     pub(super) fn receive(
         &mut self,
         requested: &[LeaseId],
@@ -181,6 +188,7 @@ impl Probes {
         longest: Duration,
         sent_at: Moment,
         now: Moment,
+        random: f64,
     ) -> Vec<LeaseId> {
         let lapses_at = sent_at.after(LEASE);
         for probe in &mut self.held {
@@ -190,8 +198,7 @@ impl Probes {
         let (granted, denied): (Vec<_>, Vec<_>) =
             requested.iter().copied().partition(|id| view.granted.contains(id));
         if !denied.is_empty() {
-            let wait = view.lease_wait_us.map_or(DENIAL, Duration::from_micros);
-            self.denied_until = now.after(wait.min(DENIAL));
+            self.denied_until = now.after(denied_for(view.lease_wait_us, random));
         }
         for id in &granted {
             self.hold(*id, longest, Some(lapses_at), now);
@@ -313,5 +320,18 @@ impl StateMachine {
     pub(crate) fn probes_denied_until(&self, now: Moment) -> Moment {
         let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
         self.probes.denied_until(self.settings.half_open_max_calls, requested, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_of_a_fleet_end_one_after_the_other() {
+        assert_eq!(denied_for(None, 0.0), DENIAL);
+        assert_eq!(denied_for(None, 0.5), DENIAL * 5 / 4);
+        let soon = Duration::from_millis(20);
+        assert_eq!(denied_for(Some(micros(soon)), 0.5), soon * 5 / 4);
     }
 }

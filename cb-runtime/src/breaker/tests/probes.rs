@@ -156,11 +156,23 @@ fn denied_probe_is_not_requested_again_for_a_while() {
         assert!(bench.b.is_rejected(), "this caller does not ask the store");
         bench.hands.advance(DENIAL / 4);
     }
+    // Up to half as long again, which differs between instances.
+    bench.hands.advance(DENIAL / 2);
     let Admission::Wait(mut granted) = b.admit() else { panic!("the denial is still remembered") };
     drop(held);
     bench.a.exchange();
     bench.b.exchange();
     assert!(answer(&mut granted).is_some());
+}
+
+#[test]
+fn rejection_of_a_call_while_a_probe_is_due_has_no_wait() {
+    let bench = Pair::due(&config());
+    let Admission::Wait(_first) = bench.a.core.admit() else { panic!("a probe is due") };
+    let Admission::No(rejection) = bench.a.core.admit() else { panic!("the budget is one probe") };
+    let error = rejection.into_error();
+    assert_eq!(error.to_string(), "circuit breaker \"b\" is open, and a probe is due");
+    assert_eq!(error.retry_after(), Some(Duration::ZERO));
 }
 
 #[test]

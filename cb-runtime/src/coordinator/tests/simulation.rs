@@ -42,6 +42,8 @@ fn in_simulation(seeds: std::ops::Range<u64>, run: impl AsyncFn(u64)) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     for seed in seeds {
+        // Jitter, too, is decided by the seed.
+        fastrand::seed(seed);
         runtime.block_on(async {
             eprintln!("seed {seed}");
             run(seed).await;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::breaker::permit::Admission;
-use crate::coordinator::PACE;
+use crate::coordinator::{PACE, RETRY};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -259,5 +259,26 @@ fn a_rate_waits_for_successes_that_others_have_not_reported() {
         let (fleet, state) = with_unreported(seed, 3).await;
         assert_eq!(state, State::Open, "8 of 14 calls, within 350 ms");
         fleet.assert_agreed().await;
+    });
+}
+
+#[test]
+fn instances_that_lose_the_store_together_do_not_return_in_step() {
+    in_simulation(0..1, async |seed| {
+        let mut fleet = Fleet::settled(seed, 20, &config()).await;
+        for instance in &fleet.instances {
+            instance.link.set(Fate::Cut);
+        }
+        fleet.advance(Duration::from_secs(1));
+        let mut times = Vec::new();
+        for at in 0..20 {
+            fleet.turn(at).await;
+            let coordinator = &fleet.instances[at].coordinator;
+            assert!(!coordinator.context.store_up());
+            times.push(coordinator.retry_at.since(coordinator.context.clock.now()));
+        }
+        let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+        assert!(*first >= RETRY.0 * 3 / 4 && *last <= RETRY.0 * 5 / 4, "{times:?}");
+        assert!(last.saturating_sub(*first) > RETRY.0 / 4, "{times:?}");
     });
 }
