@@ -102,6 +102,23 @@ async fn the_memory_store_is_steered_alike() {
     assert_eq!((breaker.state(), &*breaker.snapshot().actor), (State::Closed, "bob"));
 }
 
+/// No instance has the breaker, which is not looked at, either.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_of_a_breaker_that_no_instance_has_expires() {
+    let redis = RedisServer::start();
+    for registry in [on(&redis).build().unwrap(), Registry::builder().build().unwrap()] {
+        let control = registry.control("nobodys").expires_in(Duration::from_millis(50));
+        control.force_open("a moment").await.unwrap();
+        let mut history = Vec::new();
+        wait_until(PATIENCE, "the override has ended", || {
+            let read = tokio::runtime::Handle::current();
+            history = tokio::task::block_in_place(|| read.block_on(registry.history(10))).unwrap();
+            history.len() == 2
+        });
+        assert_eq!((history[0].to, &*history[0].reason), (State::Closed, "expired"));
+    }
+}
+
 #[tokio::test]
 async fn a_release_and_a_reset_keep_their_reason() {
     let registry = Registry::builder().build().unwrap();

@@ -227,6 +227,13 @@ impl BreakerMap {
         current.map(|(name, held)| (name.clone(), aged(held, now))).collect()
     }
 
+    /// Breakers that are not registered here, and whose manual override has expired.
+    pub(crate) fn expired(&self, now: Moment) -> Vec<Arc<str>> {
+        let breakers = self.read();
+        let manual = breakers.held.iter().filter(|(_, (record, _))| record.state.is_manual());
+        manual.filter(|(_, held)| aged(held, now).has_expired()).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Forgets states that the store has let lapse.
     fn forget_lapsed(&self, now: Moment) {
         let is_lapsed = |held: &Held| is_lapsed(held, now, IDLE);

@@ -12,7 +12,9 @@ use crate::breaker::machine::Want;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-use crate::store::{Batch, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, REMEMBERED, Record};
+use crate::store::{
+    Batch, Counts, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Proposal, REMEMBERED, Record,
+};
 
 impl Coordinator {
     /// Loads the fleet's states, repeats the request whose fate is unknown, and exchanges what has been
@@ -133,8 +135,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Writes states back that the store has lost, of breakers that are not registered here. Those that are
-    /// registered are written back by their exchanges.
+    /// Writes states back that the store has lost, and ends overrides that have expired, of breakers that are
+    /// not registered here. For those that are registered, their exchanges do both.
     pub(super) async fn write_back(&mut self, wants: impl Fn(&str) -> bool) -> Result<(), Error> {
         for held in self.breakers.held(self.context.clock.now(), wants).chunks(MAX_ENTRIES) {
             let sent_at = self.context.clock.now();
@@ -142,6 +144,12 @@ impl Coordinator {
             let entry = |(name, record): &(Arc<str>, Record)| Entry {
                 name: name.clone(),
                 known: Some(record.clone()),
+                proposal: record.has_expired().then(|| Proposal {
+                    to: Record::expired(&self.context.instance),
+                    force: false,
+                    token: None,
+                    evidence: Counts::default(),
+                }),
                 ..Entry::default()
             };
             let batch = Batch {

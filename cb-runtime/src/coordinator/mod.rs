@@ -30,7 +30,7 @@ use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::machine::{Cadence, PACE};
 use crate::breakers::BreakerMap;
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::error::{Error, ErrorKind};
 use crate::store::Store;
 use outages::Outages;
@@ -40,7 +40,8 @@ use schedule::Schedule;
 use skew::Skew;
 use stream::{Continuity, Stream};
 
-/// The interval of evictions while there are no keyed breakers.
+/// The interval of evictions while there are no keyed breakers, and of looking for overrides of breakers that
+/// are not registered here and have expired.
 const SWEEP: Duration = Duration::from_secs(1);
 /// The number of entries in a report, which Redis executes without serving other clients: 3 to 5 µs each.
 const MAX_REPORTED: usize = 250;
@@ -85,7 +86,8 @@ pub(crate) struct Coordinator {
     resync: bool,
     /// What has happened to the stream, and the next load has to make up for.
     continuity: Continuity,
-    /// Breakers that are not registered here, and whose states the store has lost.
+    /// Breakers that are not registered here, and whose states the store has lost, or whose overrides have
+    /// expired.
     missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
@@ -219,6 +221,9 @@ impl Coordinator {
         self.emit(|outages| outages.take_due(now));
         let urgent = self.context.take_urgent();
         if now >= self.swept_at.after(self.sweep_interval()) {
+            if now.0 / micros(SWEEP) != self.swept_at.0 / micros(SWEEP) {
+                self.missing.extend(self.breakers.expired(now));
+            }
             self.swept_at = now;
             self.breakers.sweep(now);
         }

@@ -10,7 +10,6 @@ use crate::snapshot::State;
 use crate::store::{Counts, Record};
 
 /// The reason of a transition.
-const EXPIRED: &str = "expired";
 const DUE: &str = "reset timeout has elapsed";
 
 pub(super) fn open_for_reason(span: Duration) -> String {
@@ -187,7 +186,7 @@ impl StateMachine {
     }
 
     pub(super) fn expired_record(&self, now: Moment) -> DatedRecord {
-        self.decided(Record { reason: EXPIRED.into(), ..Record::closed() }, now)
+        DatedRecord::new(Record::expired(&self.instance), now)
     }
 
     /// A record of this instance's own decision.

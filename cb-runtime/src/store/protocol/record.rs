@@ -57,6 +57,16 @@ impl Record {
         }
     }
 
+    /// What ends a manual override that has expired.
+    pub(crate) fn expired(originator: &str) -> Self {
+        Record { reason: "expired".into(), originator: originator.into(), ..Record::closed() }
+    }
+
+    /// A manual override whose expiry has passed.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.state.is_manual() && self.remaining_us == Some(0)
+    }
+
     /// The record as it reads this many microseconds later.
     pub(crate) fn aged(self, elapsed_us: u64) -> Self {
         Record {

@@ -9,7 +9,11 @@ const UNREGISTERED: &str = "unregistered";
 impl Fleet {
     /// An operator's override, without an instance of the fleet.
     fn force(&self, name: &str, to: State) {
-        let to = Record { state: to, reason: "by hand".into(), ..Record::closed() };
+        self.place(name, Record { state: to, ..Record::closed() });
+    }
+
+    fn place(&self, name: &str, to: Record) {
+        let to = Record { reason: "by hand".into(), ..to };
         let proposal = Proposal { to, force: true, token: None, evidence: crate::store::Counts::default() };
         let entry = Entry { name: name.into(), proposal: Some(proposal), ..Entry::default() };
         let batch = Batch { instance: "operator".into(), seq: 1, entries: vec![entry], ..Batch::default() };
@@ -226,6 +230,30 @@ fn override_that_stands_is_kept_over_a_trimmed_stream() {
         assert_eq!(fleet.register(1, UNREGISTERED).snapshot().state, State::ForcedOpen);
         fleet.assert_agreed().await;
         assert_eq!(fleet.truth().await.0, State::ForcedOpen);
+    });
+}
+
+/// No breaker of an instance ends it.
+#[test]
+fn unregistered_override_ends_at_its_expiry() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        let minute_us = 60_000_000;
+        let record = Record {
+            state: State::ForcedOpen,
+            remaining_us: Some(minute_us),
+            reset_timeout_us: minute_us,
+            ..Record::closed()
+        };
+        fleet.place(UNREGISTERED, record);
+        fleet.settle().await;
+        assert!(fleet.held(UNREGISTERED).await);
+        fleet.advance(Duration::from_micros(minute_us));
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Closed, 2), "it has ended once");
+        for at in 0..2 {
+            assert_eq!(fleet.register(at, UNREGISTERED).snapshot().state, State::Closed);
+        }
     });
 }
 
