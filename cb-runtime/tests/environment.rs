@@ -55,9 +55,9 @@ fn in_child(test: &str, variables: &[(&str, &OsStr)]) -> String {
         .envs(variables.iter().copied())
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{text}");
-    text
+    let written = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{written}");
+    written
 }
 
 #[test]
