@@ -13,7 +13,7 @@ use crate::action::{Action, ActionRequest, Refusal};
 use crate::settings::FleetSettings;
 
 /// An action is in doubt if the store has not answered after this time.
-const ORDER_LIMIT: Duration = Duration::from_secs(5);
+const ACTION_LIMIT: Duration = Duration::from_secs(5);
 /// The number of breakers in one request.
 const PAGE: usize = 1000;
 
@@ -175,7 +175,7 @@ impl Source {
                 Action::Reset => control.reset().await,
             }
         };
-        match tokio::time::timeout(ORDER_LIMIT, carried_out).await {
+        match tokio::time::timeout(ACTION_LIMIT, carried_out).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Refusal::StoreAway(format!(
                 "the store did not take the action ({error}); look at the breaker, then try again"

@@ -98,25 +98,25 @@ async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
     browser.until(&row("payments"), "closed");
     browser.click(&row("payments"));
     browser.click("#detail button[data-action=open]");
-    browser.until("#order-radius", "This concerns ");
-    browser.click("#order-go");
-    browser.until("#order-error", "Give a reason");
-    browser.fill("#order-reason", "a migration");
-    browser.click("#order-go");
-    browser.until("#order-error", "needs the token");
-    browser.fill("#order-token", "not the right token");
-    browser.click("#order-go");
-    browser.until("#order-error", "the token is wrong");
+    browser.until("#action-radius", "This concerns ");
+    browser.click("#action-go");
+    browser.until("#action-error", "Give a reason");
+    browser.fill("#action-reason", "a migration");
+    browser.click("#action-go");
+    browser.until("#action-error", "needs the token");
+    browser.fill("#action-token", "not the right token");
+    browser.click("#action-go");
+    browser.until("#action-error", "the token is wrong");
     assert_eq!(fleet.breaker("payments").state(), State::Closed, "nothing was changed");
-    browser.fill("#order-token", TOKEN);
-    browser.fill("#order-actor", "maria");
-    browser.click("#order-go");
+    browser.fill("#action-token", TOKEN);
+    browser.fill("#action-actor", "maria");
+    browser.click("#action-go");
     browser.until(&row("payments"), "a migration — maria");
     browser.until("#detail", "forced open");
     // The token serves for the next order, too.
     browser.click("#detail button[data-action=release]");
-    browser.fill("#order-reason", "it is over");
-    browser.click("#order-go");
+    browser.fill("#action-reason", "it is over");
+    browser.click("#action-go");
     browser.until(&row("payments"), "closed");
     // What it complains about is the answer 401 to the wrong token, which a browser logs by itself.
     let complaints = browser.order("complaints", json!({}));
@@ -256,9 +256,9 @@ async fn names_reasons_and_actors_are_text_whatever_is_in_them() {
     browser.click("#rows .row:not([hidden])");
     browser.until("#detail h2", "<script>alert(2)</script>");
     browser.click("#detail button[data-action=release]");
-    browser.fill("#order-token", TOKEN);
-    browser.fill("#order-reason", "<b>over</b>");
-    browser.click("#order-go");
+    browser.fill("#action-token", TOKEN);
+    browser.fill("#action-reason", "<b>over</b>");
+    browser.click("#action-go");
     browser.until("#rows .row", "closed");
     browser.press("Escape");
     browser.until("#changes", "<img src=x onerror=alert(1)>");
@@ -320,7 +320,7 @@ async fn axe_finds_no_barrier_in_light_in_dark_and_on_a_phone() {
         browser.until("#detail h2", "payments");
         assert_eq!(browser.order("axe", json!({})), json!([]), "details; dark: {dark}, phone: {phone}");
         browser.click("#detail button[data-action=open]");
-        browser.until("#order-title", "payments");
+        browser.until("#action-title", "payments");
         assert_eq!(browser.order("axe", json!({})), json!([]), "an order; dark: {dark}, phone: {phone}");
         browser.no_complaints();
     }

@@ -1,8 +1,8 @@
 // The details of one circuit: reason, figures, limits, settings, timeline, and the actions.
 
+import { ask } from "./action.js";
 import { $, element, mark, say } from "./dom.js";
 import { headers, isStale, known, nodeOf, serverNow } from "./known.js";
-import { ask } from "./orders.js";
 import { remember } from "./page.js";
 import { draw, sinceOf } from "./rows.js";
 import { spark, trend } from "./spark.js";

@@ -3,10 +3,10 @@
 import { closeDetail, drawDetail, select } from "./detail.js";
 import { $ } from "./dom.js";
 import { known } from "./known.js";
-import { keep } from "./orders.js";
 import { chips, freshness } from "./overview.js";
 import { draw, move, pageSize, readRows, soon } from "./rows.js";
 import { stream } from "./stream.js";
+import { keep } from "./token.js";
 import { STATES } from "./words.js";
 
 /** The interval, in milliseconds, at which countdowns are redrawn. */

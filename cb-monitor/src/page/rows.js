@@ -1,10 +1,10 @@
 // The list. The document contains only the rows in view, so ten thousand breakers cost no more than ten.
 
-import { $, element, mark, remark, say } from "./dom.js";
 import { readDetail, select } from "./detail.js";
+import { $, element, mark, remark, say } from "./dom.js";
 import { headers, isStale, known, serverNow } from "./known.js";
-import { needToken } from "./orders.js";
 import { spark, trend } from "./spark.js";
+import { needToken } from "./token.js";
 import { WORDS, count, instead, nextStep, number, percent, rate, reason, span } from "./words.js";
 
 /** The number of rows requested above and below those in view. */

@@ -2,9 +2,9 @@
 
 import { headers, known } from "./known.js";
 import { freshness, drawOverview } from "./overview.js";
-import { needToken } from "./orders.js";
 import { soon } from "./rows.js";
 import { happened, readChanges } from "./timeline.js";
+import { needToken } from "./token.js";
 
 const SHORTEST_WAIT = 500, LONGEST_WAIT = 8000;
 

@@ -1,8 +1,8 @@
 // Changes: the latest of the fleet, and a circuit's own.
 
+import { select } from "./detail.js";
 import { $, element, say } from "./dom.js";
 import { headers, known, nodeOf } from "./known.js";
-import { select } from "./detail.js";
 import { soon } from "./rows.js";
 import { WORDS, clock } from "./words.js";
 

@@ -17,14 +17,15 @@ async fn html() -> impl IntoResponse {
 }
 
 /// The page's files by name.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("page.css", CSS, include_str!("../page/page.css")),
     ("icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
     ("page.js", SCRIPT, include_str!("../page/page.js")),
     ("detail.js", SCRIPT, include_str!("../page/detail.js")),
     ("dom.js", SCRIPT, include_str!("../page/dom.js")),
     ("known.js", SCRIPT, include_str!("../page/known.js")),
-    ("orders.js", SCRIPT, include_str!("../page/orders.js")),
+    ("action.js", SCRIPT, include_str!("../page/action.js")),
+    ("token.js", SCRIPT, include_str!("../page/token.js")),
     ("overview.js", SCRIPT, include_str!("../page/overview.js")),
     ("rows.js", SCRIPT, include_str!("../page/rows.js")),
     ("spark.js", SCRIPT, include_str!("../page/spark.js")),

@@ -6,6 +6,7 @@
 //! sent strictly one after the other: their sequence numbers let the store recognise a retry.
 
 mod connection;
+pub(crate) mod follower;
 mod health;
 mod outages;
 mod pace;
@@ -102,8 +103,13 @@ pub(crate) fn start(
     let runtime = background::runtime()?;
     let (sender, requests) = mpsc::unbounded_channel();
     let stream = Arc::new(Stream::default());
-    let follower =
-        stream::follow(context.clone(), breakers.clone(), store.clone(), stream.clone(), sender.downgrade());
+    let follower = follower::follow(
+        context.clone(),
+        breakers.clone(),
+        store.clone(),
+        stream.clone(),
+        sender.downgrade(),
+    );
     let pace = Pace::new(context.clock.now());
     let coordinator = Coordinator::new(context, breakers, store, stream, requests, pace);
     runtime.spawn(async move {

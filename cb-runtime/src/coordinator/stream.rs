@@ -1,26 +1,16 @@
-//! Reads the event stream: every transition of the fleet, in order, without gaps.
+//! This instance's position in the event stream, and what shows that the stream has lost events.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::Command;
 use crate::breaker::context::RegistryContext;
-use crate::breakers::BreakerMap;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Cursor, Event, Transition};
-use crate::snapshot::State;
-use crate::store::{Position, Store, StreamEvent};
+use crate::store::Position;
 use crate::sync::lock;
-
-/// A blocking read of the stream returns after this, with or without events.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The delay before a stream that could not be read is read again. The coordinator loads all states
-/// meanwhile.
-const PAUSE: Duration = Duration::from_millis(300);
 
 /// An event that is part of an answered position, and has not arrived for this long, was trimmed away, or the
 /// reader is connected to another server.
@@ -154,6 +144,21 @@ impl Stream {
             && (!is_same || answered.number < before.number || before.is_replaced_by(answered))
     }
 
+    /// Notes that the reader has read the event at this position. Returns whether it is the next one: if not,
+    /// the stream was trimmed, deleted, restored or created anew.
+    pub(super) fn read(&self, event: &Position) -> bool {
+        let mut position = lock(&self.position);
+        let follows = event.incarnation == position.incarnation && event.number == position.number + 1;
+        let is_replaced = self.reaches(event);
+        let is_next = follows && !is_replaced;
+        if !is_next {
+            let found = position.followed_by(event);
+            self.is_broken(if is_replaced { Continuity::Lost } else { found });
+        }
+        *position = event.clone();
+        is_next
+    }
+
     /// Notes that the reader has reached this position. Returns whether it is another event than the one that
     /// an answer has told of.
     fn reaches(&self, read: &Position) -> bool {
@@ -224,6 +229,15 @@ impl Stream {
         self.number().max(lock(&self.answered).number)
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Waits until the reader must drop its read and its connection: see `changed`.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     pub(crate) fn pause(&self) {
         self.running.store(false, Ordering::Release);
         self.changed.notify_one();
@@ -241,7 +255,7 @@ impl Stream {
     }
 
     /// Reports an error, unless it is the one that was reported last.
-    fn report(&self, context: &RegistryContext, error: Error) {
+    pub(super) fn report(&self, context: &RegistryContext, error: Error) {
         let text = error.to_string();
         let mut last = lock(&self.trouble);
         if last.as_ref() != Some(&text) {
@@ -252,187 +266,5 @@ impl Stream {
     }
 }
 
-/// Runs until it is aborted.
-pub(crate) async fn follow(
-    context: Arc<RegistryContext>,
-    breakers: Arc<BreakerMap>,
-    store: Arc<dyn Store>,
-    stream: Arc<Stream>,
-    requests: mpsc::WeakUnboundedSender<Command>,
-) {
-    let mut notice = String::new();
-    loop {
-        if !stream.running.load(Ordering::Acquire) {
-            stream.changed.notified().await;
-            continue;
-        }
-        let from = stream.position();
-        let answer = tokio::select! {
-            answer = store.watch(from.clone(), notice.clone(), PATIENCE) => answer,
-            () = stream.changed.notified() => continue,
-        };
-        match answer {
-            Ok(news) => {
-                for event in news.events {
-                    take(&context, &breakers, &stream, &requests, &event);
-                }
-                for core in news.notices.iter().filter_map(|name| breakers.get(name)) {
-                    core.take_notice();
-                }
-                notice = news.notice;
-            }
-            Err(error) => {
-                stream.report(&context, error);
-                if let Some(requests) = requests.upgrade() {
-                    let _ = requests.send(Command::Resync);
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-pub(super) fn take(
-    context: &RegistryContext,
-    breakers: &BreakerMap,
-    stream: &Stream,
-    requests: &mpsc::WeakUnboundedSender<Command>,
-    event: &StreamEvent,
-) {
-    {
-        let mut position = lock(&stream.position);
-        let follows = event.position.incarnation == position.incarnation
-            && event.position.number == position.number + 1;
-        let is_replaced = stream.reaches(&event.position);
-        if !follows || is_replaced {
-            // The stream was trimmed, deleted, restored or created anew. The missing events' effects are in
-            // the states.
-            let found = position.followed_by(&event.position);
-            stream.is_broken(if is_replaced { Continuity::Lost } else { found });
-            if let Some(requests) = requests.upgrade() {
-                let _ = requests.send(Command::Resync);
-            }
-        }
-        *position = event.position.clone();
-    }
-    let now = context.clock.now();
-    let mut record = event.record.clone();
-    let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
-    record.since_us = elapsed;
-    record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
-    if breakers.knows_later_than(&event.name, record.epoch) {
-        // An answer was faster than this event, or the store has lost this breaker, and an instance that
-        // knows less has gone on with it.
-        match (breakers.get(&event.name), requests.upgrade()) {
-            (Some(core), _) => core.exchange_next(),
-            (None, Some(requests)) => drop(requests.send(Command::WriteBack(event.name.clone()))),
-            (None, None) => {}
-        }
-    } else {
-        breakers.adopt(&event.name, &record, now);
-    }
-    // A state that was written back after the store had lost it: new instances adopt it, but it is no
-    // transition.
-    let Some(from) = event.from else { return };
-    if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
-        return;
-    }
-    #[cfg(feature = "metrics")]
-    if *record.originator != *context.instance {
-        context.events.meter.arrived(Duration::from_micros(elapsed));
-    }
-    context.events.emit(Event::Transition(Arc::new(transition(context, event, from))));
-}
-
-/// The public form of an event. `from`: the previous state.
-pub(crate) fn transition(context: &RegistryContext, event: &StreamEvent, from: State) -> Transition {
-    let StreamEvent { position: Position { incarnation, id, number }, record, evidence, .. } = event;
-    Transition {
-        breaker: event.name.clone(),
-        epoch: record.epoch,
-        at: context.wall_of_store(event.at_us),
-        from,
-        to: record.state,
-        reason: record.reason.clone(),
-        actor: record.actor.clone(),
-        originator: record.originator.clone(),
-        own: *record.originator == *context.instance,
-        successes: evidence.successes,
-        failures: evidence.failures,
-        open_for: (record.state == State::Open).then(|| Duration::from_micros(record.reset_timeout_us)),
-        cursor: Some(Cursor { incarnation: incarnation.clone(), number: *number, id: id.clone() }),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answer_with_fewer_events_than_the_one_before_shows_a_loss_of_data() {
-        let at = |incarnation: &str, number: u64| Position {
-            incarnation: incarnation.into(),
-            id: format!("{number}-0"),
-            number,
-        };
-        let stream = Stream::default();
-        let is_lost = |answered: &Position| (stream.goes_back_to(answered), stream.take_continuity());
-        for position in [at("one", 5), at("one", 5), at("one", 6), at("two", 1)] {
-            assert_eq!(is_lost(&position), (false, Continuity::Unbroken));
-        }
-        assert_eq!(is_lost(&at("two", 0)), (true, Continuity::Lost));
-        assert_eq!(is_lost(&at("two", 0)), (false, Continuity::Unbroken));
-    }
-
-    #[test]
-    fn event_that_an_answer_tells_of_is_the_latest_before_it_is_read() {
-        let stream = Stream::default();
-        assert_eq!(stream.latest_number(), 0);
-        stream.goes_back_to(&Position { incarnation: "one".into(), id: "6-0".into(), number: 6 });
-        assert_eq!((stream.number(), stream.latest_number()), (0, 6));
-    }
-
-    #[test]
-    fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
-        let at = |serial: u64, number: u64| Position {
-            incarnation: "one".into(),
-            id: format!("{serial}-0"),
-            number,
-        };
-        let stream = Stream::default();
-        stream.place(&at(6, 6), &stream.position());
-        assert!(!stream.goes_back_to(&at(7, 7)) && !stream.has_lost_since(&at(7, 7)));
-        assert!(stream.has_lost_since(&at(9, 7)) && stream.goes_back_to(&at(9, 7)));
-        assert_eq!(stream.take_continuity(), Continuity::Lost);
-        // The store was restored to the sixth event, and has two further ones when it answers again.
-        assert!(!stream.goes_back_to(&at(12, 8)));
-        assert!(stream.reaches(&at(11, 7)), "the answer told of another seventh event");
-        assert!(!stream.reaches(&at(12, 8)));
-        // One that is read before it is answered.
-        assert!(!stream.reaches(&at(13, 9)) && !stream.reaches(&at(14, 10)));
-    }
-
-    #[test]
-    fn another_event_with_the_number_of_the_latest_shows_a_loss_of_data() {
-        let at = |id: &str| Position { incarnation: "one".into(), id: id.into(), number: 2 };
-        let stream = Stream::default();
-        stream.place(&at("7-0"), &stream.position());
-        assert!(!stream.is_another(&at("7-0"), &stream.position()));
-        assert!(stream.is_another(&at("9-0"), &stream.position()));
-        stream.place(&at("9-0"), &at("7-0"));
-        assert_eq!(stream.position(), at("9-0"), "the next answer would show the loss again");
-    }
-
-    #[test]
-    fn load_does_not_set_a_reader_back_that_has_read_on() {
-        let at = |number: u64| Position { incarnation: "one".into(), id: format!("{number}-0"), number };
-        let stream = Stream::default();
-        stream.place(&at(5), &stream.position());
-        // An event arrives while the answer to a load is under way.
-        *lock(&stream.position) = at(6);
-        stream.place(&at(5), &at(5));
-        assert_eq!(stream.position(), at(6), "the event would be read twice");
-        stream.place(&at(2), &at(6));
-        assert_eq!(stream.position(), at(2), "the store has lost events");
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Registry;
 use crate::background;
 use crate::clock::micros;
-use crate::coordinator::stream;
+use crate::coordinator::follower;
 use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cursor, Events, Transition};
@@ -109,7 +109,7 @@ impl Registry {
         let age_us = self.context.store_now().saturating_sub(event.at_us);
         let is_kept = age_us <= micros(self.shared.retention.age);
         // An event without `from` was written back after a loss of data: no transition.
-        event.from.filter(|_| is_kept).map(|from| stream::transition(&self.context, event, from))
+        event.from.filter(|_| is_kept).map(|from| follower::transition(&self.context, event, from))
     }
 
     async fn read_events(&self, at: EventsAt) -> Result<Vec<StreamEvent>, Error> {

@@ -3,7 +3,12 @@
 //! With the store, one instance per breaker checks: the leader, which holds a lease with a fencing token.
 //! Without the store, or in a state that only this instance is in, each instance checks for itself.
 
+mod check;
+
 use std::time::Duration;
+
+use check::CheckAuthority;
+pub(crate) use check::{CheckTicket, CheckVerdict};
 
 use super::state::DatedRecord;
 use super::{Now, StateMachine, Wake};
@@ -76,60 +81,6 @@ struct LeaderLease {
     token: u64,
     /// By this instance's clock, counted from the request, so that no other instance leads before.
     until: Moment,
-}
-
-/// The scope of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CheckAuthority {
-    /// Only this instance.
-    Own,
-    /// The fleet, by the leader with this token.
-    Fleet(u64),
-}
-
-impl CheckAuthority {
-    fn token(self) -> Option<u64> {
-        match self {
-            CheckAuthority::Own => None,
-            CheckAuthority::Fleet(token) => Some(token),
-        }
-    }
-}
-
-/// A check in progress.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CheckTicket {
-    number: u64,
-    authority: CheckAuthority,
-    begun_at: Moment,
-    /// Whether too many earlier checks are unfinished; this one then fails without being run.
-    pub(crate) blocked: bool,
-}
-
-#[cfg(test)]
-impl CheckTicket {
-    pub(crate) fn token(&self) -> Option<u64> {
-        self.authority.token()
-    }
-}
-
-/// The effect of a check's result.
-#[derive(Debug, PartialEq)]
-pub(crate) enum CheckVerdict {
-    /// None: it is late, or comes from an instance that is no longer the leader.
-    Late,
-    /// The state stays.
-    Stay,
-    Close {
-        reason: String,
-        token: Option<u64>,
-    },
-    Open {
-        reason: String,
-        token: Option<u64>,
-        /// Whether the fleet opens only if another instance has seen failures, too.
-        unconfirmed: bool,
-    },
 }
 
 impl Health {

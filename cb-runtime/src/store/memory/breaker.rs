@@ -10,13 +10,14 @@ use super::leases::StoredLeases;
 use super::notices::Notices;
 use super::role::StoredLeader;
 use super::settings::StoredSettings;
+use super::streak::StoredStreak;
 use super::time_window::StoredTimeWindows;
-use crate::clock::{Moment, micros};
+use crate::clock::micros;
 use crate::snapshot::State;
 use crate::store::{
     CountWindowRequest, CountWindowView, Counts, Detail, Entry, FleetRow, IDLE, LeaseId, LeaseRequest,
-    MAX_COUNT, MAX_SETTINGS, MAX_SPAN_US, MAX_STREAK, NOTICE, NOTICE_PAUSE, Proposal, Record, Reported,
-    Streak, WindowRequest, WindowView, cut,
+    MAX_SETTINGS, MAX_SPAN_US, MAX_STREAK, NOTICE, NOTICE_PAUSE, Proposal, Record, Reported, Streak,
+    WindowRequest, WindowView, cut,
 };
 use crate::text;
 
@@ -34,7 +35,7 @@ pub(super) struct StoredBreaker {
     reset_timeout_us: u64,
     attempt: u32,
     counts: Counts,
-    streak: Streak<Moment>,
+    streak: StoredStreak,
     /// The time of each failing node's latest failure.
     failing: Failing,
     windows: StoredTimeWindows,
@@ -207,7 +208,7 @@ impl StoredBreaker {
         }
         let has_failures = entry.delta.streak.failures.iter().any(|&(_, count)| count > 0);
         let pairs = if has_failures { entry.streak_pairs() } else { MAX_STREAK };
-        self.merge_streak(&entry.delta.streak, pairs, when);
+        self.streak.merge(&entry.delta.streak, pairs, when);
         if let Some(ask) = entry.window {
             self.windows.merge(ask, &entry.delta.buckets, when);
         }
@@ -234,7 +235,7 @@ impl StoredBreaker {
             let failed_at = entry.failure_age_us.map(|age| when.base.saturating_sub(age));
             self.last_failure_at = self.last_failure_at.max(failed_at);
             let streak = Streak { success: entry.success_age_us, failures: Vec::new() };
-            self.merge_streak(&streak, MAX_STREAK, when);
+            self.streak.merge(&streak, MAX_STREAK, when);
             if let Some(ask) = entry.window {
                 self.windows.merge(ask, &entry.buckets, when);
             }
@@ -259,11 +260,11 @@ impl StoredBreaker {
 
     /// At the end of an exchange: notes whether there is a streak, which the answers to reports then show.
     pub(super) fn note_streak(&mut self) {
-        self.streak_seen = self.state() == State::Closed && !self.streak.failures.is_empty();
+        self.streak_seen = self.state() == State::Closed && self.streak.len() > 0;
     }
 
     pub(super) fn success_age_us(&self, now: u64) -> Option<u64> {
-        self.streak.success.map(|at| now.saturating_sub(at.0))
+        self.streak.success_age_us(now)
     }
 
     /// Removes a node from the failing ones, because its instance shuts down.
@@ -296,29 +297,6 @@ impl StoredBreaker {
             Some(last) => last.view(ask, instance),
             None => CountWindowView { place: 0, outcomes: Vec::new(), failing: Vec::new() },
         }
-    }
-
-    /// Instants in the future are limited to now: they come from a clock that was set back, and no later one
-    /// could follow them.
-    fn merge_streak(&mut self, more: &Streak, pairs: usize, when: When) {
-        let at = |age: u64| Moment(when.base.saturating_sub(age));
-        let streak = &mut self.streak;
-        let now = Moment(when.now);
-        streak.success = streak.success.map(|at| at.min(now));
-        streak.failures.iter_mut().for_each(|(at, _)| *at = (*at).min(now));
-        streak.success = streak.success.max(more.success.map(at));
-        let failures = more.failures.iter().filter(|&&(_, count)| count > 0);
-        streak.failures.extend(failures.map(|&(age, count)| (at(age), count)));
-        streak.failures.retain(|&(at, _)| Some(at) >= streak.success);
-        streak.failures.sort_by_key(|&(at, _)| at);
-        streak.failures.dedup_by(|later, earlier| {
-            let same = later.0 == earlier.0;
-            if same {
-                earlier.1 = earlier.1.saturating_add(later.1).min(MAX_COUNT);
-            }
-            same
-        });
-        streak.bound(pairs);
     }
 
     pub(super) fn window(&self, ask: WindowRequest, now: u64) -> WindowView {
@@ -375,7 +353,7 @@ impl StoredBreaker {
         let reason = cut(&to.reason);
         let remaining_us = to.state.remaining(to.remaining_us, reset_timeout_us);
         let wins = if proposal.force {
-            let nothing_counted = self.counts.is_nothing() && self.streak.failures.is_empty();
+            let nothing_counted = self.counts.is_nothing() && self.streak.len() == 0;
             let changes_nothing = current.state == to.state
                 && current.reason == reason
                 && current.remaining_us.is_none()
@@ -403,35 +381,5 @@ impl StoredBreaker {
             self.begin(&next, now);
         }
         wins
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::{StoredBreaker, When};
-    use crate::store::{MAX_STREAK, Streak};
-
-    proptest! {
-        /// A streak with as many pairs as the limit reaches the limit exactly when the whole streak does, in
-        /// any order of failures and successes.
-        #[test]
-        fn bounded_streak_decides_like_the_whole_one(
-            limit in 1..6_usize,
-            steps in prop::collection::vec((prop::option::of(0..60_u64), prop::collection::vec(0..60_u64, 0..4)), 1..20),
-        ) {
-            let (mut whole, mut bounded) = (StoredBreaker::default(), StoredBreaker::default());
-            for (success, mut ages) in steps {
-                ages.sort_unstable_by(|one, other| other.cmp(one));
-                ages.retain(|age| success.is_none_or(|success| *age <= success));
-                let streak = Streak { success, failures: ages.iter().map(|age| (*age, 1)).collect() };
-                let when = When { now: 100, base: 100, retry: false };
-                whole.merge_streak(&streak, MAX_STREAK, when);
-                bounded.merge_streak(&streak, limit, when);
-                let reached = |breaker: &StoredBreaker| breaker.streak() >= limit as u64;
-                prop_assert_eq!(reached(&bounded), reached(&whole));
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ mod notices;
 mod overview;
 mod role;
 mod settings;
+mod streak;
 mod time_window;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

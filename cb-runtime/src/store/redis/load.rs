@@ -4,14 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::keys::decode;
+use super::plain_rows::ROWS_AT_ONCE;
 use super::{RedisStore, fresh_incarnation, overview};
 use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::{Detail, FleetRow, Load};
-
-/// The number of breakers per call of the script `read`, so that the overview of a large fleet does not block
-/// the server.
-pub(super) const ROWS_AT_ONCE: usize = 100;
 
 impl RedisStore {
     /// The position of the stream, and the requested names as they are in keys.

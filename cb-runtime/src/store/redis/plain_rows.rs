@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
-use super::load::ROWS_AT_ONCE;
 use super::{RedisStore, keys::encode};
 use crate::error::Error;
 use crate::store::{Counts, Detail, FleetRow, MAX_COUNT, Record};
+
+/// The number of breakers that are read at once, so that the overview of a large fleet does not block the
+/// server.
+pub(super) const ROWS_AT_ONCE: usize = 100;
 
 /// What is read of a breaker's hash. The last four are there only for breakers that the script must read.
 const FIELDS: [&str; 12] = [

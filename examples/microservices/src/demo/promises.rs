@@ -72,8 +72,8 @@ fn together(changes: &[Agreement], instances: usize) -> Promise {
     Promise { text: "all instances open within 50 ms of each other", measured, held }
 }
 
-/// A probe is answered long after it was sent: by the fallback, if the cached result has expired meanwhile. So
-/// the times of the answers count.
+/// The times of the answers count: a probe is answered long after it was sent, and by the fallback if the
+/// cached result has expired meanwhile.
 fn cached_then_fallback(notes: &Notes, span: &Span) -> (bool, String) {
     let answered = |wanted| {
         let by = move |answer: &&Answer| answer.by.as_ref().is_some_and(|(source, _)| *source == wanted);

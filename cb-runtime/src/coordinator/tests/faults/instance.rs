@@ -18,8 +18,9 @@ use crate::breakers::{BreakerMap, KeyedSite, Place};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
 use crate::config::CacheLimits;
+use crate::coordinator::follower;
 use crate::coordinator::pace::Pace;
-use crate::coordinator::stream::{self, Stream};
+use crate::coordinator::stream::Stream;
 use crate::coordinator::{Command, Coordinator};
 use crate::event::{EventBus, Events};
 use crate::snapshot::State;
@@ -80,7 +81,7 @@ impl Instance {
         let (requests, receiver) = mpsc::unbounded_channel();
         let stream = Arc::new(Stream::default());
         let store: Arc<dyn Store> = wire.clone();
-        let follower = stream::follow(
+        let follower = follower::follow(
             context.clone(),
             breakers.clone(),
             store.clone(),

@@ -18,8 +18,9 @@ use crate::breakers::{BreakerMap, Place};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, CacheLimits};
+use crate::coordinator::follower;
 use crate::coordinator::pace::Pace;
-use crate::coordinator::stream::{self, Stream};
+use crate::coordinator::stream::Stream;
 use crate::coordinator::{Command, Coordinator};
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
@@ -158,7 +159,13 @@ impl Fleet {
         }
         for event in news.events {
             let requests = instance.asked.downgrade();
-            stream::take(&coordinator.context, &coordinator.breakers, &coordinator.stream, &requests, &event);
+            follower::take(
+                &coordinator.context,
+                &coordinator.breakers,
+                &coordinator.stream,
+                &requests,
+                &event,
+            );
         }
         while let Some(event) = instance.events.try_recv() {
             if let Event::Transition(transition) = event {

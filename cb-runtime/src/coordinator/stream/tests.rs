@@ -1,0 +1,66 @@
+use super::*;
+
+#[test]
+fn answer_with_fewer_events_than_the_one_before_shows_a_loss_of_data() {
+    let at = |incarnation: &str, number: u64| Position {
+        incarnation: incarnation.into(),
+        id: format!("{number}-0"),
+        number,
+    };
+    let stream = Stream::default();
+    let is_lost = |answered: &Position| (stream.goes_back_to(answered), stream.take_continuity());
+    for position in [at("one", 5), at("one", 5), at("one", 6), at("two", 1)] {
+        assert_eq!(is_lost(&position), (false, Continuity::Unbroken));
+    }
+    assert_eq!(is_lost(&at("two", 0)), (true, Continuity::Lost));
+    assert_eq!(is_lost(&at("two", 0)), (false, Continuity::Unbroken));
+}
+
+#[test]
+fn event_that_an_answer_tells_of_is_the_latest_before_it_is_read() {
+    let stream = Stream::default();
+    assert_eq!(stream.latest_number(), 0);
+    stream.goes_back_to(&Position { incarnation: "one".into(), id: "6-0".into(), number: 6 });
+    assert_eq!((stream.number(), stream.latest_number()), (0, 6));
+}
+
+#[test]
+fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
+    let at =
+        |serial: u64, number: u64| Position { incarnation: "one".into(), id: format!("{serial}-0"), number };
+    let stream = Stream::default();
+    stream.place(&at(6, 6), &stream.position());
+    assert!(!stream.goes_back_to(&at(7, 7)) && !stream.has_lost_since(&at(7, 7)));
+    assert!(stream.has_lost_since(&at(9, 7)) && stream.goes_back_to(&at(9, 7)));
+    assert_eq!(stream.take_continuity(), Continuity::Lost);
+    // The store was restored to the sixth event, and has two further ones when it answers again.
+    assert!(!stream.goes_back_to(&at(12, 8)));
+    assert!(stream.reaches(&at(11, 7)), "the answer told of another seventh event");
+    assert!(!stream.reaches(&at(12, 8)));
+    // One that is read before it is answered.
+    assert!(!stream.reaches(&at(13, 9)) && !stream.reaches(&at(14, 10)));
+}
+
+#[test]
+fn another_event_with_the_number_of_the_latest_shows_a_loss_of_data() {
+    let at = |id: &str| Position { incarnation: "one".into(), id: id.into(), number: 2 };
+    let stream = Stream::default();
+    stream.place(&at("7-0"), &stream.position());
+    assert!(!stream.is_another(&at("7-0"), &stream.position()));
+    assert!(stream.is_another(&at("9-0"), &stream.position()));
+    stream.place(&at("9-0"), &at("7-0"));
+    assert_eq!(stream.position(), at("9-0"), "the next answer would show the loss again");
+}
+
+#[test]
+fn load_does_not_set_a_reader_back_that_has_read_on() {
+    let at = |number: u64| Position { incarnation: "one".into(), id: format!("{number}-0"), number };
+    let stream = Stream::default();
+    stream.place(&at(5), &stream.position());
+    // An event arrives while the answer to a load is under way.
+    *lock(&stream.position) = at(6);
+    stream.place(&at(5), &at(5));
+    assert_eq!(stream.position(), at(6), "the event would be read twice");
+    stream.place(&at(2), &at(6));
+    assert_eq!(stream.position(), at(2), "the store has lost events");
+}
