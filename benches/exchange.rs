@@ -10,7 +10,7 @@ use std::time::Duration;
 use cb_testkit::RedisServer;
 use owo_colors::Style;
 use serde::Serialize;
-use support::instance::{Instance, Order, Publisher, Word, be_one_if_told};
+use support::instance::{Instance, Publisher, Reply, Request, be_one_if_told};
 use support::screen::{Limit, Options, Progress, Table, exit_code, judge, note, quantile, title};
 
 /// The time for which commands are counted.
@@ -93,14 +93,14 @@ fn cost(server: &RedisServer, load: &Load) -> Cost {
     let before = server.connected_clients();
     let mut instance = Instance::start(&server.url(), "bench");
     let Load { breakers, per_second, failing, .. } = *load;
-    instance.order(&Order::Call { breakers, per_second, failing });
+    instance.send(&Request::Call { breakers, per_second, failing });
     std::thread::sleep(SETTLING);
     let (connections, commands) = server.client_commands(|| {
         std::thread::sleep(WINDOW);
         server.connected_clients() - before
     });
-    instance.order(&Order::Count);
-    let Some(Word::Counted { calls, seconds }) = instance.word(Duration::from_secs(10)) else {
+    instance.send(&Request::Count);
+    let Some(Reply::Counted { calls, seconds }) = instance.reply(Duration::from_secs(10)) else {
         panic!("the instance does not answer")
     };
     drop(instance);
@@ -119,17 +119,17 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
     server.cli(&["FLUSHALL"]);
     let mut tripping = Instance::start(&server.url(), "bench");
     let mut watching = Instance::start(&server.url(), "bench");
-    watching.order(&Order::Watch);
-    assert!(matches!(watching.word(LOST), Some(Word::Accepted)));
+    watching.send(&Request::Watch);
+    assert!(matches!(watching.reply(LOST), Some(Reply::Accepted)));
     let mut spans = Vec::new();
     for trip in 0..trips {
         progress.say(&format!("trip {} of {trips}, {} seen", trip + 1, spans.len()));
         // Each trip comes at another phase of the other instance's exchanges.
         std::thread::sleep(Duration::from_millis(20 + trip as u64 * 37 % 120));
-        tripping.order(&Order::Trip);
-        let Some(Word::Tripped(began)) = tripping.word(LOST) else { panic!("the circuit does not trip") };
-        let seen = match watching.word(LOST) {
-            Some(Word::Rejected(at)) => {
+        tripping.send(&Request::Trip);
+        let Some(Reply::Tripped(began)) = tripping.reply(LOST) else { panic!("the circuit does not trip") };
+        let seen = match watching.reply(LOST) {
+            Some(Reply::Rejected(at)) => {
                 #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
                 spans.push(at.saturating_sub(began) as f64 / 1e6);
                 true
@@ -137,13 +137,13 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
             Some(other) => panic!("{other:?}"),
             None => false,
         };
-        tripping.order(&Order::Reset);
-        assert!(matches!(tripping.word(LOST), Some(Word::Reset)), "the circuit is not closed");
+        tripping.send(&Request::Reset);
+        assert!(matches!(tripping.reply(LOST), Some(Reply::Reset)), "the circuit is not closed");
         if seen {
-            assert!(matches!(watching.word(LOST), Some(Word::Accepted)), "the close is not seen");
+            assert!(matches!(watching.reply(LOST), Some(Reply::Accepted)), "the close is not seen");
         } else {
             // Ignore an answer that arrives now.
-            while watching.word(Duration::from_millis(500)).is_some() {}
+            while watching.reply(Duration::from_millis(500)).is_some() {}
         }
     }
     let quantile = |part| if spans.is_empty() { f64::INFINITY } else { quantile(&spans, part) };
@@ -161,15 +161,15 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
 
 /// The time of a bare message on this machine, for comparison.
 fn published(server: &RedisServer, watching: &mut Instance, times: usize, progress: &Progress) -> (f64, f64) {
-    watching.order(&Order::Listen);
-    assert!(matches!(watching.word(LOST), Some(Word::Ready)));
+    watching.send(&Request::Listen);
+    assert!(matches!(watching.reply(LOST), Some(Reply::Ready)));
     let mut publisher = Publisher::new(&server.url());
     let spans: Vec<f64> = (0..times)
         .map(|time| {
             progress.say(&format!("message {} of {times}", time + 1));
             std::thread::sleep(Duration::from_millis(20));
             let began = publisher.publish();
-            let Some(Word::Rejected(at)) = watching.word(LOST) else { panic!("the message does not come") };
+            let Some(Reply::Rejected(at)) = watching.reply(LOST) else { panic!("the message does not come") };
             #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
             let span = at.saturating_sub(began) as f64 / 1e6;
             span

@@ -1,4 +1,4 @@
-//! One instance of a fleet in a process of its own. The process is this program again; it reads orders from
+//! One instance of a fleet in a process of its own. The process is this program again; it reads requests from
 //! stdin and answers on stdout, as lines of JSON.
 
 use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 /// The first argument of a process that runs an instance.
 const ROLE: &str = "--instance";
 
-/// An order to an instance.
+/// A request to an instance.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
+pub enum Request {
     /// Call `breakers` breakers in turn, `per_second` times in all (`None`: as often as possible), until the
-    /// next order. Every `failing`-th call fails (0: none).
+    /// next request. Every `failing`-th call fails (0: none).
     Call { breakers: usize, per_second: Option<u64>, failing: u64 },
     /// Stop calling, and answer the number of calls.
     Count,
@@ -35,7 +35,7 @@ pub enum Order {
 
 /// An answer of an instance.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Word {
+pub enum Reply {
     Ready,
     Counted {
         calls: u64,
@@ -57,8 +57,8 @@ fn now() -> u64 {
 /// A process that runs an instance. It is killed on drop.
 pub struct Instance {
     process: Child,
-    orders: ChildStdin,
-    words: Receiver<Word>,
+    requests: ChildStdin,
+    replies: Receiver<Reply>,
 }
 
 impl Instance {
@@ -71,30 +71,30 @@ impl Instance {
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program can be started");
-        let orders = process.stdin.take().expect("piped");
+        let requests = process.stdin.take().expect("piped");
         let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let (sender, words) = channel();
+        let (sender, replies) = channel();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let word = serde_json::from_str(&line).expect("an instance says nothing else");
-                if sender.send(word).is_err() {
+                let reply = serde_json::from_str(&line).expect("an instance says nothing else");
+                if sender.send(reply).is_err() {
                     return;
                 }
             }
         });
-        let instance = Instance { process, orders, words };
-        assert!(matches!(instance.word(Duration::from_secs(10)), Some(Word::Ready)), "it is not ready");
+        let instance = Instance { process, requests, replies };
+        assert!(matches!(instance.reply(Duration::from_secs(10)), Some(Reply::Ready)), "it is not ready");
         instance
     }
 
-    pub fn order(&mut self, order: &Order) {
-        let line = serde_json::to_string(order).expect("it can be written");
-        writeln!(self.orders, "{line}").and_then(|()| self.orders.flush()).expect("it is listening");
+    pub fn send(&mut self, request: &Request) {
+        let line = serde_json::to_string(request).expect("it can be written");
+        writeln!(self.requests, "{line}").and_then(|()| self.requests.flush()).expect("it is listening");
     }
 
     /// Its next answer, if there is one within `limit`.
-    pub fn word(&self, limit: Duration) -> Option<Word> {
-        self.words.recv_timeout(limit).ok()
+    pub fn reply(&self, limit: Duration) -> Option<Reply> {
+        self.replies.recv_timeout(limit).ok()
     }
 }
 
@@ -105,9 +105,9 @@ impl Drop for Instance {
     }
 }
 
-fn say(word: &Word) {
+fn say(reply: &Reply) {
     let mut out = stdout().lock();
-    let line = serde_json::to_string(word).expect("it can be written");
+    let line = serde_json::to_string(reply).expect("it can be written");
     writeln!(out, "{line}").and_then(|()| out.flush()).expect("someone is listening");
 }
 
@@ -120,35 +120,35 @@ pub fn be_one_if_told() {
     }
     let registry: &'static Registry =
         Registry::builder().redis(url).namespace(namespace).install().expect("the first in this process");
-    say(&Word::Ready);
+    say(&Reply::Ready);
     let mut calling: Option<Calling> = None;
     for line in stdin().lines().map_while(Result::ok) {
-        match serde_json::from_str(&line).expect("an order") {
-            Order::Call { breakers, per_second, failing } => {
+        match serde_json::from_str(&line).expect("a request") {
+            Request::Call { breakers, per_second, failing } => {
                 calling = Some(Calling::start(registry, breakers, per_second, failing));
             }
-            Order::Count => say(&calling.take().expect("it is calling").stop()),
-            Order::Watch => {
+            Request::Count => say(&calling.take().expect("it is calling").stop()),
+            Request::Watch => {
                 std::thread::spawn(move || block_on(watch(&one(registry))));
             }
-            Order::Listen => {
+            Request::Listen => {
                 // One thread waits for a message as one did for a rejection.
                 WATCHES.store(false, Ordering::Relaxed);
                 let address = address(url).to_owned();
                 std::thread::spawn(move || listen(&address));
             }
-            Order::Trip => {
+            Request::Trip => {
                 let breaker = one(registry);
                 let began = now();
                 let tripped = block_on(breaker.call(async || Err::<(), _>("down")));
                 assert!(tripped.is_err());
                 // The answer would take a processor from the trip.
                 std::thread::sleep(Duration::from_millis(10));
-                say(&Word::Tripped(began));
+                say(&Reply::Tripped(began));
             }
-            Order::Reset => {
+            Request::Reset => {
                 block_on(one(registry).reset()).expect("the store is there");
-                say(&Word::Reset);
+                say(&Reply::Reset);
             }
         }
     }
@@ -169,12 +169,12 @@ static WATCHES: AtomicBool = AtomicBool::new(true);
 
 async fn watch(breaker: &Breaker) {
     let mut accepted = true;
-    say(&Word::Accepted);
+    say(&Reply::Accepted);
     while WATCHES.load(Ordering::Relaxed) {
         let admitted = breaker.call(async || Ok::<_, &str>(())).await.is_ok();
         if admitted != accepted {
             accepted = admitted;
-            say(&if accepted { Word::Accepted } else { Word::Rejected(now()) });
+            say(&if accepted { Reply::Accepted } else { Reply::Rejected(now()) });
         }
     }
 }
@@ -197,7 +197,7 @@ fn listen(address: &str) {
             counter.fetch_add(1, Ordering::Release);
         }
     });
-    say(&Word::Ready);
+    say(&Reply::Ready);
     let mut known = 0;
     loop {
         let count = heard.load(Ordering::Acquire);
@@ -205,7 +205,7 @@ fn listen(address: &str) {
             std::hint::spin_loop();
         } else {
             known = count;
-            say(&Word::Rejected(now()));
+            say(&Reply::Rejected(now()));
         }
     }
 }
@@ -275,13 +275,13 @@ impl Calling {
         Calling { go_on, calls, threads, since: Instant::now() }
     }
 
-    fn stop(self) -> Word {
+    fn stop(self) -> Reply {
         self.go_on.store(false, Ordering::Relaxed);
         let seconds = self.since.elapsed().as_secs_f64();
         for thread in self.threads {
             thread.join().expect("a calling thread does not panic");
         }
-        Word::Counted { calls: self.calls.load(Ordering::Relaxed), seconds }
+        Reply::Counted { calls: self.calls.load(Ordering::Relaxed), seconds }
     }
 }
 

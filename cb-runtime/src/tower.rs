@@ -35,7 +35,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::breaker::Breaker;
-pub use crate::call::Verdict;
+pub use crate::call::verdict::Verdict;
 use crate::call::{CallError, Judge, admitted, end, run};
 
 /// The future of a guarded call.

@@ -49,6 +49,8 @@ pub trait Guard: Sync {
     const OURS: bool = false;
     /// The state of its circuit during the measurement. An open one is tripped before, a closed one after it.
     const MEASURED: Circuit = Circuit::Closed;
+    /// Whether its time depends on what the processor's caches hold, because it uses much memory.
+    const DEPENDS_ON_CACHES: bool = false;
     type Returned: Returned;
     /// The function without a guard.
     type Bare: Guard + Default + 'static;
@@ -156,9 +158,14 @@ fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::O
 /// Calls the function `calls` times with one argument.
 #[inline]
 pub async fn call_often<G: Guard>(guard: &G, calls: u64) {
-    let mut caller = guard.caller();
+    call_with(guard, &mut guard.caller(), calls).await;
+}
+
+/// [`call_often`] with a caller that has made calls before.
+#[inline]
+pub async fn call_with<G: Guard>(guard: &G, caller: &mut G::Caller, calls: u64) {
     for _ in 0..calls {
-        let mut call = pin!(guard.call(&mut caller, black_box(7)));
+        let mut call = pin!(guard.call(caller, black_box(7)));
         let _ = black_box(poll_fn(|cx| poll_apart(call.as_mut(), cx)).await);
     }
 }

@@ -283,6 +283,7 @@ impl<const NEW: bool> Moka<NEW> {
 
 impl<const NEW: bool> Guard for Moka<NEW> {
     const NAME: &'static str = if NEW { "moka 0.12, new key" } else { "moka 0.12, hit" };
+    const DEPENDS_ON_CACHES: bool = NEW;
     const HOW: &'static str = "a cache in front of the function, no breaker; 10,000 entries, 300 s";
     const MEASURED: Circuit = Circuit::None;
     type Returned = Answer;
@@ -319,6 +320,7 @@ pub struct Memoized<const NEW: bool>;
 
 impl<const NEW: bool> Guard for Memoized<NEW> {
     const NAME: &'static str = if NEW { "cached 0.56, new key" } else { "cached 0.56, hit" };
+    const DEPENDS_ON_CACHES: bool = NEW;
     const HOW: &'static str = "#[cached]: memoization, no breaker; 10,000 entries, 300 s";
     const MEASURED: Circuit = Circuit::None;
     type Returned = Answer;

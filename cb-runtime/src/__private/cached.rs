@@ -132,7 +132,7 @@ pub struct Codec<'a, R>(&'a CodecFunctions<'a, R>);
 
 struct CodecFunctions<'a, R> {
     function: fn(&'static CacheSite) -> &'static Function,
-    keep: fn(&Core, Caller<'_>, CacheKey, Duration, &R),
+    keep: fn(&Core, Caller<'_>, CacheKey, Duration, &R, u64),
     recall: fn(&'a Core, Caller<'a>, CacheKey, Duration, Ended<'a, R>) -> Recalled<'a, R>,
 }
 
@@ -178,7 +178,8 @@ impl<R> Copy for Codec<'_, R> {}
 
 impl<'a, R> Codec<'a, R> {
     fn caller<'c>(self, core: &'c Core, site: &'static CacheSite) -> Caller<'c> {
-        Caller { breaker: core.name(), function: (self.0.function)(site) }
+        let function = (self.0.function)(site);
+        Caller { breaker: core.name(), name: core.error_name(), scope: core.cache_scope(), function }
     }
 
     /// The cached result in place of a failure or a rejection.
@@ -208,22 +209,31 @@ pub(super) fn keep_success<R>(
     codec: Codec<'_, R>,
     result: ManuallyDrop<R>,
 ) -> ManuallyDrop<R> {
-    match key {
-        Some(call) if !breaker.core().cache().is_fresh(&call.key) => {
+    match key.and_then(|call| call.stale_at(breaker)) {
+        Some((call, now)) => {
             let kept = result;
-            keep(breaker, call, codec, &kept);
+            keep(breaker, call, codec, &kept, now);
             kept
         }
         _ => result,
     }
 }
 
+impl CallKey {
+    /// The key and the time, unless the cached result is fresh.
+    #[cfg_attr(not(debug_assertions), inline)]
+    fn stale_at(&self, breaker: &SiteBreaker) -> Option<(&Self, u64)> {
+        let core = breaker.core();
+        core.cache().stale_at(core.cache_scope(), &self.key).map(|now| (self, now))
+    }
+}
+
 #[cold]
 #[inline(never)]
-fn keep<R>(breaker: &SiteBreaker, call: &CallKey, codec: Codec<'_, R>, result: &R) {
+fn keep<R>(breaker: &SiteBreaker, call: &CallKey, codec: Codec<'_, R>, result: &R, now: u64) {
     if let Some(ttl) = breaker.cache_ttl() {
         let core = breaker.core();
-        (codec.0.keep)(core, codec.caller(core, call.site), call.key.clone(), ttl, result);
+        (codec.0.keep)(core, codec.caller(core, call.site), call.key.clone(), ttl, result, now);
     }
 }
 
@@ -237,10 +247,9 @@ pub fn cache_success<R>(
     result: &R,
 ) {
     if verdict == Verdict::Success
-        && let Some(call) = key
-        && !breaker.core().cache().is_fresh(&call.key)
+        && let Some((call, now)) = key.as_ref().and_then(|call| call.stale_at(breaker))
     {
-        keep(breaker, call, codec, result);
+        keep(breaker, call, codec, result, now);
     }
 }
 
@@ -254,12 +263,18 @@ pub fn recall<'a, R>(
     codec.recall(breaker, key, ended)
 }
 
-fn kept<R, K: ReturnKind<R>>(core: &Core, caller: Caller<'_>, key: CacheKey, ttl: Duration, result: &R)
-where
+fn kept<R, K: ReturnKind<R>>(
+    core: &Core,
+    caller: Caller<'_>,
+    key: CacheKey,
+    ttl: Duration,
+    result: &R,
+    now: u64,
+) where
     K::Value: Cacheable,
 {
     if let Some(value) = K::cacheable(result) {
-        core.cache().keep(caller, key, ttl, value);
+        core.cache().keep(caller, key, ttl, value, now);
     }
 }
 

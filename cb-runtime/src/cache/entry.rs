@@ -1,13 +1,13 @@
 //! A cached result in this process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::function::FunctionId;
-use super::key::{CacheKey, LocalKey, StoreKey};
+use super::key::{EntryKey, LocalKey, StoreKey};
 use super::payload::Payload;
 use crate::clock::{Moment, micros};
+use crate::name::BreakerName;
 
 /// A result, its age, and the key under which it is written to the store.
 #[derive(Debug)]
@@ -29,20 +29,20 @@ pub(super) struct CachedEntry {
 /// distinguish only arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EntryOwner {
-    pub(super) breaker: Arc<str>,
+    pub(super) breaker: BreakerName,
     pub(super) function: FunctionId,
 }
 
 impl CachedEntry {
     pub(super) fn new(
         owner: EntryOwner,
-        key: CacheKey,
+        key: EntryKey,
         payload: Payload,
         ttl: Duration,
         age: Duration,
         at: Moment,
     ) -> Self {
-        let CacheKey { local, store } = key;
+        let EntryKey { local, store } = key;
         CachedEntry {
             owner,
             key: local,

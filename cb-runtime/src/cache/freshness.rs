@@ -12,8 +12,8 @@ use crate::clock::{COARSE, Clock};
 ///
 /// A stamp has the end of its interval rather than the beginning, so that a call needs only the clock to
 /// judge it. A lost stamp sends its caller down the slower path. A stamp can also appear that was never made:
-/// if two slots agree in 32 random bits and their place, or after exactly 24 days without a stamp. It delays
-/// a write by one interval. Correctness must never depend on a stamp.
+/// if two slots agree in 32 random bits and their place, or after exactly twelve days without a stamp. It
+/// delays a write by one interval. Correctness must never depend on a stamp.
 pub(super) struct FreshnessTable<const PLACES: usize>(Box<[AtomicU64; PLACES]>);
 
 /// The place of a result's stamp, and the random bits that distinguish it from others of that place.
@@ -69,13 +69,15 @@ impl Interval {
     }
 }
 
-/// Bits 0–30 the end, bit 31 whether this process holds the result, bits 32–63 the slot.
+/// Bits 0–29 the end, bit 30 whether the stamp has been cleared, bit 31 whether this process holds the
+/// result, bits 32–63 the slot.
 #[derive(Clone, Copy)]
 struct Stamp(u64);
 
-const TIME: u64 = (1 << 31) - 1;
+const TIME: u64 = (1 << 30) - 1;
+const CLEARED: u64 = 1 << 30;
 const HELD: u64 = 1 << 31;
-const SLOT: u64 = !(TIME | HELD);
+const SLOT: u64 = !(TIME | CLEARED | HELD);
 
 impl Stamp {
     fn new(slot: FreshnessSlot, end: Ticks, held: bool) -> Self {
@@ -91,7 +93,8 @@ impl Stamp {
     fn is_fresh(self, slot: FreshnessSlot, now: Ticks) -> bool {
         // The remaining time is between 1 and the longest interval.
         let remaining = self.0.wrapping_sub(now.0) & TIME;
-        self.is_of(slot) && remaining.wrapping_sub(1) < LONGEST.0
+        let is_valid = (self.0 ^ slot.0 & SLOT) & (SLOT | CLEARED) == 0;
+        is_valid && remaining.wrapping_sub(1) < LONGEST.0
     }
 }
 
@@ -125,23 +128,25 @@ impl<const PLACES: usize> FreshnessTable<PLACES> {
     }
 
     /// Stamps the slot unless it has a stamp that is fresh now. Of several concurrent callers, one gets
-    /// `true`.
-    pub(super) fn claim(&self, slot: FreshnessSlot, now: Ticks, end: Ticks) -> bool {
+    /// `Some`: whether the slot had a stamp before.
+    pub(super) fn claim(&self, slot: FreshnessSlot, now: Ticks, end: Ticks) -> Option<bool> {
         let claim = |old| {
             let stamp = Stamp(old);
             let held = stamp.is_of(slot) && old & HELD != 0;
             (!stamp.is_fresh(slot, now)).then(|| Stamp::new(slot, end, held).0)
         };
-        self.place(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim).is_ok()
+        let claimed = self.place(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim);
+        claimed.ok().map(|old| Stamp(old).is_of(slot))
     }
 
-    /// Removes the stamp, if it still has its place.
+    /// Invalidates the stamp, if it still has its place. It shows the next claim that the slot is not new.
     pub(super) fn clear(&self, slot: FreshnessSlot) {
         let place = self.place(slot);
         let old = place.load(Ordering::Relaxed);
         if Stamp(old).is_of(slot) {
             // A stamp that has changed meanwhile is younger or of another slot.
-            let _ = place.compare_exchange(old, 0, Ordering::Relaxed, Ordering::Relaxed);
+            let cleared = (old | CLEARED) & !HELD;
+            let _ = place.compare_exchange(old, cleared, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }
@@ -192,6 +197,12 @@ mod tests {
         assert!(!table.is_fresh(SLOT, NOW), "one place, one stamp");
         table.clear(other);
         assert!(!table.is_fresh(other, NOW));
+        assert_eq!(table.claim(SLOT, NOW, end()), Some(false), "another slot has had the place");
+        for _ in 0..2 {
+            table.clear(SLOT);
+            assert!(!table.is_fresh(SLOT, NOW) && !table.is_held(SLOT));
+        }
+        assert_eq!(table.claim(SLOT, NOW, end()), Some(true), "the slot has had a stamp");
     }
 
     #[test]
@@ -199,17 +210,17 @@ mod tests {
         let table = table();
         table.set(SLOT, NOW, true);
         let won = std::thread::scope(|scope| {
-            let claim = || usize::from(table.claim(SLOT, NOW, end()));
+            let claim = || usize::from(table.claim(SLOT, NOW, end()).is_some());
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
         });
         assert_eq!(won, 1);
         assert!(table.is_held(SLOT));
-        assert!(table.claim(SLOT, after(1000), after(2000)));
+        assert_eq!(table.claim(SLOT, after(1000), after(2000)), Some(true));
     }
 
     #[test]
-    fn time_wraps_after_24_days() {
+    fn time_wraps_after_twelve_days() {
         let table = table();
         let late = Ticks(TIME);
         table.set(SLOT, late.end_of(SECOND, Duration::ZERO), false);

@@ -1,8 +1,8 @@
 //! The keys of cached results.
 //!
 //! If two different calls had one key, one user would get another user's data, and an attacker may choose
-//! arguments to that end. Both keys are therefore cryptographic: within a process a keyed hash, which is
-//! fast; in the store, where instances must agree without a shared secret, a digest. The text of the
+//! arguments to that end. The keys of results are therefore cryptographic: within a process a keyed hash,
+//! which is fast; in the store, where instances must agree without a shared secret, a digest. The text of the
 //! arguments is stored nowhere.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,42 +11,48 @@ use std::num::NonZeroU64;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use siphasher::sip128::{Hash128, Hasher128, SipHasher13};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::encoding::{Encoder, Sink, Unserializable};
 use super::freshness::FreshnessSlot;
 use super::function::FunctionId;
 
-/// A result's key in this process: a keyed hash of the arguments, and the function and the breaker. 127 bits:
-/// one is always set, so that the future of a call holds an optional key in as many words.
+/// A call's arguments in two words: the arguments themselves if their encoding is short, else a keyed hash.
+/// A success needs no other key if the cached result is fresh, so short arguments are then not hashed at all.
+///
+/// The first word is mixed with the function's id, which is a constant where the call is compiled. The second
+/// is never zero, so that the future of a call holds an optional key in as many words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LocalKey(NonZeroU64, u64);
+pub(crate) struct CallWords(u64, NonZeroU64);
+
+/// The flags of the second word. A hash has 127 bits.
+const SHORT: NonZeroU64 = NonZeroU64::new(1 << 62).expect("one bit is set");
+const HASHED: NonZeroU64 = NonZeroU64::new(1 << 63).expect("one bit is set");
+
+/// A result's key in this process: a keyed hash of the arguments, the function and the breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LocalKey {
+    hash: (u64, u64),
+    slot: FreshnessSlot,
+}
 
 impl LocalKey {
-    /// The key of arguments that do not fit into 15 bytes. It hashes 16 or more. Out of line: short arguments
-    /// then need no registers for it.
-    #[inline(never)]
-    fn of_more(mut hasher: SipHasher13, arguments: &KeyBuffer) -> Self {
-        hasher.write(arguments.bytes());
-        hasher.write_u8(u8::from(arguments.is_long()));
-        LocalKey::of_hash(hasher.finish128())
-    }
-
-    #[inline]
-    fn of_hash(hash: Hash128) -> Self {
-        LocalKey(NonZeroU64::MIN | hash.h1, hash.h2)
-    }
-
     #[inline]
     pub(super) fn slot(self) -> FreshnessSlot {
-        FreshnessSlot(self.1)
+        self.slot
+    }
+
+    /// Some of its bits, which are random.
+    #[inline]
+    pub(super) fn bits(self) -> u64 {
+        self.hash.1
     }
 }
 
 impl std::hash::Hash for LocalKey {
     /// The key is a hash already.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.1);
+        state.write_u64(self.hash.0);
     }
 }
 
@@ -76,10 +82,10 @@ impl StoreKey {
     }
 }
 
-/// Both keys of one call's result.
+/// The key of one call's result, as its future holds it.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheKey {
-    pub(super) local: LocalKey,
+    pub(super) words: CallWords,
     /// `None` if this process holds the result, and the key with it. Boxed, because every call's future
     /// holds it.
     pub(super) store: Option<Box<StoreKey>>,
@@ -89,6 +95,13 @@ impl CacheKey {
     pub(crate) fn with_store(self, store: Option<Box<StoreKey>>) -> Self {
         CacheKey { store, ..self }
     }
+}
+
+/// Both keys of a cached result.
+#[derive(Clone, Debug)]
+pub(super) struct EntryKey {
+    pub(super) local: LocalKey,
+    pub(super) store: Option<Box<StoreKey>>,
 }
 
 /// The secret of one registry's cache.
@@ -103,16 +116,48 @@ impl Secret {
 
     /// `breaker`: a hash of the breaker's name.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "a word is hashed in pieces")]
-    pub(super) fn key(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> LocalKey {
-        let mut hasher = SipHasher13::new_with_keys(self.0 ^ function.0, self.1 ^ breaker);
-        let Some((first, rest)) = arguments.two_words() else { return LocalKey::of_more(hasher, arguments) };
-        // 15 bytes, in pieces of a known size: the compiler computes where each of them goes.
-        hasher.write_u64(first);
-        hasher.write_u32(rest as u32);
-        hasher.write_u16((rest >> 32) as u16);
-        hasher.write_u8((rest >> 48) as u8);
-        LocalKey::of_hash(hasher.finish128())
+    pub(super) fn words(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> CallWords {
+        match arguments.two_words() {
+            Some((first, rest)) => CallWords(first ^ function.0, SHORT | rest),
+            None => self.hashed_words(function, breaker, arguments),
+        }
+    }
+
+    /// Out of line: short arguments then need no registers for it.
+    #[inline(never)]
+    fn hashed_words(&self, function: FunctionId, breaker: u64, arguments: &KeyBuffer) -> CallWords {
+        let mut hasher = self.hasher(function, breaker);
+        hasher.write(arguments.bytes());
+        hasher.write_u8(u8::from(arguments.is_long()));
+        let hash = hasher.finish128();
+        CallWords(hash.h1 ^ function.0, HASHED | hash.h2)
+    }
+
+    /// Where the result's stamp is. It is a fast hash rather than a cryptographic one, because a stamp that
+    /// belongs to another result only delays a write.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+    pub(super) fn slot(&self, breaker: u64, words: CallWords) -> FreshnessSlot {
+        let product = u128::from(words.0 ^ self.0) * u128::from(words.1.get() ^ self.1 ^ breaker);
+        FreshnessSlot(product as u64 ^ (product >> 64) as u64)
+    }
+
+    pub(super) fn local(&self, function: FunctionId, breaker: u64, words: CallWords) -> LocalKey {
+        let (first, rest) = (words.0 ^ function.0, words.1.get());
+        let hash = if rest & HASHED.get() == 0 {
+            let mut hasher = self.hasher(function, breaker);
+            hasher.write_u64(first);
+            hasher.write_u64(rest);
+            let hash = hasher.finish128();
+            (hash.h1, hash.h2)
+        } else {
+            (first, rest)
+        };
+        LocalKey { hash, slot: self.slot(breaker, words) }
+    }
+
+    fn hasher(&self, function: FunctionId, breaker: u64) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0 ^ function.0, self.1 ^ breaker)
     }
 
     pub(super) fn hash(&self, text: &str) -> u64 {

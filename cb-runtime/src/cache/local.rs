@@ -1,19 +1,61 @@
 //! The tier in this process: bounded in entries and in bytes.
+//!
+//! Each shard evicts in the order of insertion (a FIFO queue with a second chance, as S3-FIFO): an insertion
+//! touches fewer cache lines than a list in the order of use would, and cache lines that threads take from
+//! each other are the cost of a new entry.
 
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex};
 
-use quick_cache::sync::Cache;
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+use crossbeam_utils::CachePadded;
+use smallvec::SmallVec;
 
 use super::FreshStamps;
 use super::entry::CachedEntry;
 use super::key::LocalKey;
 use crate::config::CacheLimits;
+use crate::sync::lock;
 
 pub(super) struct LocalTier {
-    cache: Cache<LocalKey, Arc<CachedEntry>, AtLeast, Unhashed, Forgets>,
+    /// Their number is a power of two.
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    limits: ShardLimits,
+    fresh: Arc<FreshStamps>,
 }
+
+#[derive(Clone, Copy)]
+struct ShardLimits {
+    /// The maximum weight of the entries.
+    weight: usize,
+    /// The weight of a small entry: its share of the tier. One weight then bounds the bytes and the number.
+    least: usize,
+}
+
+#[derive(Default)]
+struct Shard {
+    places: HashMap<LocalKey, Place, Unhashed>,
+    /// The keys of entries that may not recur, and of recurring ones, which have been replaced or cached
+    /// before. In the order of insertion.
+    new: VecDeque<LocalKey>,
+    recurring: VecDeque<LocalKey>,
+    /// Of all entries, and of recurring ones.
+    weight: usize,
+    recurring_weight: usize,
+}
+
+struct Place {
+    entry: Arc<CachedEntry>,
+    /// Used since it was inserted, or since its last second chance.
+    used: bool,
+    /// Which queue has its key.
+    recurring: bool,
+}
+
+/// Entries that have left a shard. They are dropped when it is unlocked.
+type Left = SmallVec<[Arc<CachedEntry>; 2]>;
 
 impl LocalTier {
     /// Removes the stamps of evicted entries from `fresh`.
@@ -21,58 +63,137 @@ impl LocalTier {
         let CacheLimits { entries, bytes, result_bytes } = limits;
         // More shards mean less contention. But an entry cannot be larger than its shard, and small shards
         // evict unevenly.
-        let shards = (bytes / (4 * result_bytes)).min(entries / 64).clamp(1, 16);
-        let options = OptionsBuilder::new()
-            .shards(1 << shards.ilog2())
-            .estimated_items_capacity(entries)
-            .weight_capacity(bytes as u64)
-            // Half of the tier is for entries of recurring arguments, which have been replaced at least
-            // once; the other half is for arguments that may not recur.
-            .hot_allocation(0.5)
-            .build()
-            .expect("all options are set");
-        let weighter = AtLeast((bytes / entries).max(1) as u64);
-        LocalTier { cache: Cache::with_options(options, weighter, Unhashed, Forgets(fresh)) }
+        let shards = (bytes / (2 * result_bytes)).min(entries / 64).clamp(1, 32);
+        let shards = 1 << shards.ilog2();
+        let limits = ShardLimits { weight: bytes.div_ceil(shards), least: (bytes / entries).max(1) };
+        LocalTier { shards: (0..shards).map(|_| CachePadded::default()).collect(), limits, fresh }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "only the lowest bits choose the shard")]
+    fn shard(&self, key: LocalKey) -> &Mutex<Shard> {
+        &self.shards[key.bits() as usize & (self.shards.len() - 1)]
     }
 
     /// The entry under this key. Counts as use.
     pub(super) fn get(&self, key: LocalKey) -> Option<Arc<CachedEntry>> {
-        self.cache.get(&key)
+        let mut shard = lock(self.shard(key));
+        let place = shard.places.get_mut(&key)?;
+        place.used = true;
+        Some(place.entry.clone())
     }
 
     /// The entry under this key, without counting as use.
     pub(super) fn peek(&self, key: LocalKey) -> Option<Arc<CachedEntry>> {
-        self.cache.peek(&key)
+        lock(self.shard(key)).places.get(&key).map(|place| place.entry.clone())
     }
 
-    pub(super) fn insert(&self, entry: Arc<CachedEntry>) {
-        self.cache.insert(entry.key, entry);
+    /// `recurring`: there has been an entry under this key before, as far as is known.
+    pub(super) fn insert(&self, entry: Arc<CachedEntry>, recurring: bool) {
+        let key = entry.key;
+        let mut left = Left::new();
+        lock(self.shard(key)).insert(key, entry, recurring, self.limits, &mut left);
+        for evicted in &left {
+            if evicted.key != key {
+                self.fresh.clear(evicted.key.slot());
+            }
+        }
     }
 
     /// Removes this entry, unless another has replaced it.
     pub(super) fn remove(&self, entry: &Arc<CachedEntry>) -> bool {
-        self.cache.remove_if(&entry.key, |found| Arc::ptr_eq(found, entry)).is_some()
+        let mut shard = lock(self.shard(entry.key));
+        let found = shard.places.get(&entry.key).is_some_and(|place| Arc::ptr_eq(&place.entry, entry));
+        if found {
+            shard.remove(entry.key, self.limits);
+        }
+        found
     }
 
     /// The size of the largest entry that the tier takes.
     pub(super) fn max_entry_size(&self) -> usize {
-        usize::try_from(self.cache.shard_capacity()).unwrap_or(usize::MAX)
+        self.limits.weight
     }
 }
 
-/// Weighs an entry by its bytes, and a small one by its share of the tier, so that one weight bounds both
-/// the bytes and the number.
-#[derive(Clone)]
-struct AtLeast(u64);
+impl ShardLimits {
+    fn weight_of(self, entry: &CachedEntry) -> usize {
+        self.least.max(entry.size())
+    }
+}
 
-impl Weighter<LocalKey, Arc<CachedEntry>> for AtLeast {
-    fn weight(&self, _: &LocalKey, entry: &Arc<CachedEntry>) -> u64 {
-        self.0.max(entry.size() as u64)
+impl Shard {
+    fn insert(
+        &mut self,
+        key: LocalKey,
+        entry: Arc<CachedEntry>,
+        recurring: bool,
+        limits: ShardLimits,
+        left: &mut Left,
+    ) {
+        let weight = limits.weight_of(&entry);
+        match self.places.entry(key) {
+            Entry::Occupied(mut place) => {
+                let place = place.get_mut();
+                place.used = true;
+                let replaced = mem::replace(&mut place.entry, entry);
+                let before = limits.weight_of(&replaced);
+                left.push(replaced);
+                self.weight = self.weight - before + weight;
+                if place.recurring {
+                    self.recurring_weight = self.recurring_weight - before + weight;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(Place { entry, used: false, recurring });
+                self.weight += weight;
+                if recurring {
+                    self.recurring_weight += weight;
+                    self.recurring.push_back(key);
+                } else {
+                    self.new.push_back(key);
+                }
+            }
+        }
+        while self.weight > limits.weight {
+            left.extend(self.evict_or_spare(key, limits));
+        }
+    }
+
+    /// Evicts the first entry of a queue, unless it has been used, or is the one that was just `inserted`.
+    /// Half of the shard is for recurring entries, the other half for entries that may not recur.
+    fn evict_or_spare(&mut self, inserted: LocalKey, limits: ShardLimits) -> Option<Arc<CachedEntry>> {
+        let crowded = self.recurring_weight > limits.weight / 2 && self.recurring.len() > 1;
+        let recurring = crowded || self.new.is_empty();
+        let queue = if recurring { &mut self.recurring } else { &mut self.new };
+        let Some(Entry::Occupied(mut found)) = queue.pop_front().map(|key| self.places.entry(key)) else {
+            unreachable!("what has weight is in a queue and has its place")
+        };
+        let (key, place) = (*found.key(), found.get_mut());
+        let weight = limits.weight_of(&place.entry);
+        if place.used || key == inserted {
+            (place.used, place.recurring) = (false, true);
+            self.recurring.push_back(key);
+            self.recurring_weight += if recurring { 0 } else { weight };
+            return None;
+        }
+        self.weight -= weight;
+        self.recurring_weight -= if recurring { weight } else { 0 };
+        Some(found.remove().entry)
+    }
+
+    fn remove(&mut self, key: LocalKey, limits: ShardLimits) {
+        if let Some(Place { entry, recurring, .. }) = self.places.remove(&key) {
+            let weight = limits.weight_of(&entry);
+            self.weight -= weight;
+            self.recurring_weight -= if recurring { weight } else { 0 };
+            let queue = if recurring { &mut self.recurring } else { &mut self.new };
+            queue.retain(|queued| *queued != key);
+        }
     }
 }
 
 /// Keys are hashes.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Unhashed;
 
 struct Unhasher(u64);
@@ -96,19 +217,6 @@ impl Hasher for Unhasher {
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-/// Clears the stamps of evicted entries: a stamp without an entry would prevent the next success from being
-/// cached.
-#[derive(Clone)]
-struct Forgets(Arc<FreshStamps>);
-
-impl Lifecycle<LocalKey, Arc<CachedEntry>> for Forgets {
-    type RequestState = ();
-
-    fn on_evict(&self, (): &mut (), key: LocalKey, _: Arc<CachedEntry>) {
-        self.0.clear(key.slot());
     }
 }
 
@@ -148,7 +256,7 @@ mod tests {
             [(3, 1 << 20, 1), (1000, 16 << 20, 10), (1000, 1 << 20, 5000), (10_000, 16 << 20, 10_000)]
         {
             let (tier, _) = tier(entries, bytes);
-            (0..4000).for_each(|number| tier.insert(entry(number, len)));
+            (0..4000).for_each(|number| tier.insert(entry(number, len), number % 3 == 0));
             let held = held(&tier, 0..4000);
             let bytes: usize = held.iter().map(|entry| entry.size()).sum();
             assert!(held.len() <= entries && bytes <= bytes + 16, "{} {bytes}", held.len());
@@ -162,7 +270,7 @@ mod tests {
         let end = Ticks::now(&Clock::manual().0).end_of(Interval::of(TTL), Duration::ZERO);
         for number in 0..1000 {
             fresh.set(key(number).local.slot(), end, true);
-            tier.insert(entry(number, 1));
+            tier.insert(entry(number, 1), false);
         }
         for number in 0..1000 {
             let key = key(number).local;
@@ -177,19 +285,44 @@ mod tests {
         for round in 0..50 {
             for number in 0..20 {
                 tier.get(key(number).local);
-                tier.insert(entry(number, 1));
+                tier.insert(entry(number, 1), round > 0);
             }
-            (0..100).for_each(|number| tier.insert(entry(1000 + 100 * round + number, 1)));
+            (0..100).for_each(|number| tier.insert(entry(1000 + 100 * round + number, 1), false));
         }
         assert_eq!(held(&tier, 0..20).len(), 20);
+    }
+
+    #[test]
+    fn recurring_entries_leave_half_of_the_tier_to_new_ones() {
+        let (tier, _) = tier(100, 1 << 20);
+        (0..200).for_each(|number| tier.insert(entry(number, 1), true));
+        assert_eq!(held(&tier, 0..200).len(), 100);
+        (200..250).for_each(|number| tier.insert(entry(number, 1), false));
+        assert_eq!(held(&tier, 200..250).len(), 50);
+        (250..500).for_each(|number| tier.insert(entry(number, 1), false));
+        assert_eq!(held(&tier, 150..200).len(), 50);
+    }
+
+    #[test]
+    fn entry_as_large_as_its_shard_is_kept_and_replaced() {
+        let (tier, _) = tier(100, 1 << 20);
+        let large = tier.max_entry_size() - entry(0, 0).size();
+        for round in 0..3 {
+            for recurring in [false, true] {
+                tier.insert(entry(round, 1), recurring);
+                tier.insert(entry(round + 10, large), recurring);
+                tier.insert(entry(round + 10, large), !recurring);
+                assert_eq!(held(&tier, 0..100).len(), 1);
+            }
+        }
     }
 
     #[test]
     fn remove_spares_an_entry_that_replaced_the_given_one() {
         let (tier, _) = tier(10, 1 << 20);
         let (bad, good) = (entry(1, 1), entry(1, 2));
-        tier.insert(bad.clone());
-        tier.insert(good.clone());
+        tier.insert(bad.clone(), false);
+        tier.insert(good.clone(), false);
         assert!(!tier.remove(&bad));
         assert!(tier.remove(&good));
         assert!(tier.peek(good.key).is_none());

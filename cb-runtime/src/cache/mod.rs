@@ -30,13 +30,14 @@ use tokio::runtime::Handle;
 use crate::clock::{Clock, Moment};
 use crate::config::CacheLimits;
 use crate::event::CacheTier;
+use crate::name::BreakerName;
 use crate::store::ResultStore;
 use entry::{CachedEntry, EntryOwner};
 use freshness::{FreshnessTable, Interval, Ticks};
 pub use function::CacheSite;
 pub(crate) use function::{Function, FunctionId};
 pub(crate) use key::{Arguments, CacheKey};
-use key::{LocalKey, Secret, StoreKey};
+use key::{EntryKey, LocalKey, Secret, StoreKey};
 use local::LocalTier;
 use payload::{Payload, Refusal};
 pub(crate) use reports::Reporter;
@@ -77,12 +78,16 @@ struct Remote {
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
     pub(crate) breaker: &'a Arc<str>,
+    /// The breaker's name once more, for entries: they write to no reference count that threads share.
+    pub(crate) name: &'a BreakerName,
+    /// See [`Cache::scope`].
+    pub(crate) scope: u64,
     pub(crate) function: &'static Function,
 }
 
 impl Caller<'_> {
     fn owner(self) -> EntryOwner {
-        EntryOwner { breaker: self.breaker.clone(), function: self.function.id() }
+        EntryOwner { breaker: self.name.clone(), function: self.function.id() }
     }
 }
 
@@ -154,25 +159,32 @@ impl Cache {
             self.reports.without_key(breaker, function(), problem);
             return None;
         }
-        let local = self.secret.key(id, scope, &arguments.buffer);
+        let words = self.secret.words(id, scope, &arguments.buffer);
         let store = match &self.remote {
-            Some(remote) if !self.fresh.is_held(local.slot()) => {
+            Some(remote) if !self.fresh.is_held(self.secret.slot(scope, words)) => {
                 remote.store_key(breaker, function(), arguments)
             }
             _ => None,
         };
-        Some(CacheKey { local, store })
+        Some(CacheKey { words, store })
     }
 
-    /// Whether the cached result is certainly younger than `min(ttl / 10, 5 s)`, so that a success need not
-    /// replace it. That is the TTL with which the result was cached; a change takes effect afterwards.
+    /// The key in this process.
+    fn local_key(&self, caller: Caller<'_>, key: &CacheKey) -> LocalKey {
+        self.secret.local(caller.function.id(), caller.scope, key.words)
+    }
+
+    /// The time by the coarse clock, unless the cached result is certainly younger than `min(ttl / 10, 5 s)`:
+    /// then a success need not replace it. That is the TTL with which the result was cached; a change takes
+    /// effect afterwards.
     #[inline]
-    pub(crate) fn is_fresh(&self, key: &CacheKey) -> bool {
-        self.fresh.is_fresh(key.local.slot(), Ticks::now(&self.clock))
+    pub(crate) fn stale_at(&self, scope: u64, key: &CacheKey) -> Option<u64> {
+        let now = self.clock.coarse();
+        (!self.fresh.is_fresh(self.secret.slot(scope, key.words), Ticks::of(now))).then_some(now)
     }
 
     /// Caches a successful result, unless the cached one is younger than `min(ttl / 10, 5 s)`. It neither
-    /// waits nor fails; problems are reported.
+    /// waits nor fails; problems are reported. `coarse`: the time, from [`stale_at`](Self::stale_at).
     #[cold]
     pub(crate) fn keep<T: Serialize + DeserializeOwned>(
         &self,
@@ -180,17 +192,18 @@ impl Cache {
         key: CacheKey,
         ttl: Duration,
         value: &T,
+        coarse: u64,
     ) {
         if ttl.is_zero() {
             return;
         }
-        let (ttl, slot) = (ttl.min(LONGEST_TTL), key.local.slot());
-        let coarse = self.clock.coarse();
+        let local = self.local_key(caller, &key);
+        let (ttl, slot) = (ttl.min(LONGEST_TTL), local.slot());
         let ticks = Ticks::of(coarse);
         // By the coarse clock, an age is up to twice a tick too high.
         let now = if ttl < DATED_EXACTLY { self.clock.now() } else { self.clock.not_after(coarse) };
         let stamp = |age| ticks.end_of(Interval::of(interval(ttl)), age);
-        let replaced = self.held(caller, key.local);
+        let replaced = self.held(caller, local);
         let store_key = key.store.or_else(|| replaced.as_ref()?.store_key.clone());
         // The key for the store is found again with the entry, so the next call need not make it.
         let held = store_key.is_some() || self.remote.is_none();
@@ -203,9 +216,7 @@ impl Cache {
         // Of several calls that find the result stale, one replaces it. The stamp remains if the value
         // cannot be serialized: that is tried once per interval, not once per call.
         let end = stamp(Duration::ZERO);
-        if !self.fresh.claim(slot, ticks, end) {
-            return;
-        }
+        let Some(recurring) = self.fresh.claim(slot, ticks, end) else { return };
         let unchecked = caller.function.is_unchecked();
         let payload = match Payload::write(value, self.limits.result_bytes, unchecked) {
             Ok(payload) => payload,
@@ -217,10 +228,10 @@ impl Cache {
         if unchecked {
             caller.function.check_passed();
         }
-        let key = CacheKey { local: key.local, store: store_key };
+        let key = EntryKey { local, store: store_key };
         let entry = CachedEntry::new(caller.owner(), key, payload, ttl, Duration::ZERO, now);
         let entry = Arc::new(entry);
-        self.keep_here(&entry, end, held);
+        self.keep_here(&entry, end, held, recurring);
         if let (Some(remote), Some(_)) = (&self.remote, &entry.store_key) {
             remote.writer.write(&entry, replaced.as_deref());
         }
@@ -231,7 +242,7 @@ impl Cache {
         self.local.get(key).filter(|entry| entry.is_of(caller.breaker, caller.function.id()))
     }
 
-    fn keep_here(&self, entry: &Arc<CachedEntry>, stamp: Ticks, held: bool) {
+    fn keep_here(&self, entry: &Arc<CachedEntry>, stamp: Ticks, held: bool, recurring: bool) {
         let slot = entry.key.slot();
         let (size, most) = (entry.size(), self.local.max_entry_size());
         if size > most {
@@ -242,7 +253,7 @@ impl Cache {
         }
         // The stamp comes first: if the entry is evicted immediately, the eviction removes the stamp.
         self.fresh.set(slot, stamp, held);
-        self.local.insert(entry.clone());
+        self.local.insert(entry.clone(), recurring);
     }
 
     fn refused(&self, caller: Caller<'_>, refusal: &Refusal) {
@@ -270,10 +281,11 @@ impl Cache {
         ttl: Duration,
     ) -> Here<T> {
         let now = self.clock.now();
-        let Some(entry) = self.held(caller, key.local) else {
+        let local = self.local_key(caller, key);
+        let Some(entry) = self.held(caller, local) else {
             if key.store.is_none() {
                 // The entry has been evicted since the key was made. The next call makes both keys.
-                self.fresh.clear(key.local.slot());
+                self.fresh.clear(local.slot());
             }
             return Here::Nothing(key.store.clone());
         };
@@ -288,7 +300,7 @@ impl Cache {
             }
             Err(problem) => {
                 if self.local.remove(&entry) {
-                    self.fresh.clear(key.local.slot());
+                    self.fresh.clear(local.slot());
                     self.undecodable(caller, &problem);
                 }
                 Here::Undecodable
@@ -305,9 +317,10 @@ impl Cache {
         ttl: Duration,
     ) -> Option<T> {
         let (shared, store_key) = (&self.remote.as_ref()?.shared, **key.store.as_ref()?);
-        let found = shared.fetch(caller.breaker, store_key, key.local.slot()).await?;
-        let slot = key.local.slot();
-        let value = self.read_shared(caller, key, ttl, &found);
+        let local = self.local_key(caller, &key);
+        let slot = local.slot();
+        let found = shared.fetch(caller.breaker, store_key, slot).await?;
+        let value = self.read_shared(caller, EntryKey { local, store: key.store }, ttl, &found);
         if value.is_none() {
             shared.has_nothing_for(slot);
         }
@@ -318,7 +331,7 @@ impl Cache {
     fn read_shared<T: DeserializeOwned>(
         &self,
         caller: Caller<'_>,
-        key: CacheKey,
+        key: EntryKey,
         ttl: Duration,
         found: &Found,
     ) -> Option<T> {
@@ -353,7 +366,7 @@ impl Cache {
         }
     }
 
-    fn keep_found(&self, caller: Caller<'_>, key: CacheKey, found: &shared::Opened, now: Moment) {
+    fn keep_found(&self, caller: Caller<'_>, key: EntryKey, found: &shared::Opened, now: Moment) {
         let age = found.age(now);
         if self.held(caller, key.local).is_some_and(|held| held.age(now) <= age) {
             return;
@@ -363,7 +376,7 @@ impl Cache {
         // The store has it.
         entry.take();
         let end = Ticks::now(&self.clock).end_of(Interval::of(interval(found.ttl)), age);
-        self.keep_here(&Arc::new(entry), end, true);
+        self.keep_here(&Arc::new(entry), end, true, false);
     }
 
     fn undecodable(&self, caller: Caller<'_>, problem: &str) {

@@ -55,7 +55,7 @@ impl Reports {
     }
 
     /// `problem` is called only if it is reported.
-    pub(super) fn problem(&self, kind: Problem, breaker: &Arc<str>, problem: impl FnOnce() -> String) {
+    pub(super) fn problem(&self, kind: Problem, breaker: &str, problem: impl FnOnce() -> String) {
         match self.limits[kind as usize].take(self.clock.now()) {
             None => {}
             Some(0) => self.error(breaker, problem()),
@@ -67,7 +67,7 @@ impl Reports {
     }
 
     /// Reports once per function that its results are not cached.
-    pub(super) fn without_key(&self, breaker: &Arc<str>, function: &Function, problem: &Unserializable) {
+    pub(super) fn without_key(&self, breaker: &str, function: &Function, problem: &Unserializable) {
         let function = function.path();
         if lock(&self.without_key).insert(function) {
             let problem = format!(
@@ -78,7 +78,7 @@ impl Reports {
         }
     }
 
-    fn error(&self, breaker: &Arc<str>, problem: String) {
-        (self.reporter)(Event::Error(Error::new(ErrorKind::Cache { breaker: breaker.clone(), problem })));
+    fn error(&self, breaker: &str, problem: String) {
+        (self.reporter)(Event::Error(Error::new(ErrorKind::Cache { breaker: breaker.into(), problem })));
     }
 }

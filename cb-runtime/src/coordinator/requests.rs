@@ -96,9 +96,7 @@ impl Coordinator {
         }
         let answer = self.wait_for("exchanging counts", self.store.exchange(batch)).await?;
         self.measure(answer.now_us, sent_at);
-        if self.stream.has_lost_since(&answer.position) {
-            self.breakers.end_doubts();
-        }
+        self.end_doubts_after_loss(&answer.position);
         for (core, view) in cores.iter().zip(&answer.views) {
             match view {
                 Ok(view) => core.receive(view, answer.now_us),
@@ -136,6 +134,7 @@ impl Coordinator {
         };
         let answer = self.wait_for("reporting counts", self.store.report(report)).await?;
         self.measure(answer.now_us, sent_at);
+        self.end_doubts_after_loss(&answer.position);
         for core in &reported {
             core.receive_report();
         }
@@ -150,6 +149,13 @@ impl Coordinator {
         }
         self.note_answer(&answer.warnings, &answer.position, &before);
         Ok(())
+    }
+
+    /// A state that is doubted, because it may have ended, may be what the store has lost.
+    fn end_doubts_after_loss(&self, answered: &Position) {
+        if self.stream.has_lost_since(answered) {
+            self.breakers.end_doubts();
+        }
     }
 
     /// Handles what every answer contains. Another incarnation, or a stream that has gone back, shows that

@@ -25,10 +25,15 @@ fn digest<T: Serialize + ?Sized>(value: &T) -> StoreKey {
 }
 
 /// The key of a call with this argument, for other tests.
-pub(in crate::cache) fn key(number: u64) -> CacheKey {
+pub(in crate::cache) fn key(number: u64) -> EntryKey {
     let arguments = arguments(&[&number]);
-    let local = Secret(1, 2).key(FunctionId(1), 3, &arguments.buffer);
-    CacheKey { local, store: Some(Box::new(store_key(&arguments))) }
+    let local = local(&Secret(0x1234_5678_9abc_def1, 0xfedc_ba98_7654_3210), 1, 3, &arguments.buffer);
+    EntryKey { local, store: Some(Box::new(store_key(&arguments))) }
+}
+
+fn local(secret: &Secret, function: u64, breaker: u64, arguments: &KeyBuffer) -> LocalKey {
+    let function = FunctionId(function);
+    secret.local(function, breaker, secret.words(function, breaker, arguments))
 }
 
 /// All kinds of serde's data model.
@@ -68,6 +73,7 @@ fn keys_are_frozen() {
 fn functions_breakers_versions_and_arguments_do_not_collide() {
     let secret = Secret::new();
     let mut keys = Vec::new();
+    let long = "f".repeat(200);
     for (function, breaker, version, list) in [
         (1, "b", "ab", ["d", "e"]),
         (2, "b", "ab", ["d", "e"]),
@@ -76,15 +82,22 @@ fn functions_breakers_versions_and_arguments_do_not_collide() {
         (1, "b", "", ["d", "e"]),
         (1, "b", "ab", ["de", ""]),
         (1, "b", "ab", ["", "de"]),
+        (1, "b", "", ["a long", "argument"]),
+        (2, "b", "", ["a long", "argument"]),
+        (1, "c", "", ["a long", "argument"]),
+        (1, "b", "", [&long, "e"]),
+        (1, "b", "", [&long, "d"]),
     ] {
         let mut arguments = Arguments::new(version);
         for value in list {
             arguments.add(value);
         }
-        let local = secret.key(FunctionId(function), secret.hash(breaker), &arguments.buffer);
+        let local = local(&secret, function, secret.hash(breaker), &arguments.buffer);
         let store = StoreKey::new(&[u8::try_from(function).unwrap(); 32], breaker, &arguments.buffer);
         assert!(
-            !keys.iter().any(|(l, s)| *l == local || *s == store),
+            !keys.iter().any(|(l, s): &(LocalKey, _)| {
+                l.hash == local.hash || l.slot == local.slot || *s == store
+            }),
             "{function} {breaker} {version} {list:?}"
         );
         keys.push((local, store));
@@ -141,7 +154,7 @@ fn long_argument_does_not_collide_with_its_digest() {
     let key = |buffer| StoreKey::new(&FUNCTION, "b", buffer);
     assert_ne!(key(&long.buffer), key(&short));
     let secret = Secret::new();
-    assert_ne!(secret.key(FunctionId(1), 1, &long.buffer), secret.key(FunctionId(1), 1, &short));
+    assert_ne!(local(&secret, 1, 1, &long.buffer), local(&secret, 1, 1, &short));
 }
 
 #[test]

@@ -165,6 +165,7 @@ struct CacheInstance {
     up: Arc<AtomicBool>,
     events: Arc<Mutex<Vec<Event>>>,
     breaker: Arc<str>,
+    name: BreakerName,
 }
 
 impl CacheInstance {
@@ -177,7 +178,8 @@ impl CacheInstance {
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let sink = events.clone();
         let cache = Cache::new(clock, limits, Arc::new(move |event| sink.lock().unwrap().push(event)));
-        CacheInstance { cache: Arc::new(cache), up: Arc::default(), events, breaker: "user-service".into() }
+        let (breaker, name) = ("user-service".into(), "user-service".into());
+        CacheInstance { cache: Arc::new(cache), up: Arc::default(), events, breaker, name }
     }
 
     fn shared(&mut self) -> &mut SharedTier {
@@ -190,14 +192,14 @@ impl CacheInstance {
     }
 
     fn caller(&self) -> Caller<'_> {
-        Caller { breaker: &self.breaker, function: function() }
+        let scope = self.cache.scope(&self.breaker);
+        Caller { breaker: &self.breaker, name: &self.name, scope, function: function() }
     }
 
     fn key(&self, number: u64) -> CacheKey {
         let mut arguments = Arguments::new("1");
         arguments.add(&number);
-        let scope = self.cache.scope(&self.breaker);
-        self.cache.key(&self.breaker, scope, (function().id(), function), &arguments).unwrap()
+        self.cache.key(&self.breaker, self.caller().scope, (function().id(), function), &arguments).unwrap()
     }
 
     fn remember<T: Serialize + DeserializeOwned>(&self, number: u64, value: &T) {
@@ -205,9 +207,9 @@ impl CacheInstance {
     }
 
     fn remember_for<T: Serialize + DeserializeOwned>(&self, ttl: Duration, number: u64, value: &T) {
-        let key = self.key(number);
-        if !self.cache.is_fresh(&key) {
-            self.cache.keep(self.caller(), key, ttl, value);
+        let (key, caller) = (self.key(number), self.caller());
+        if let Some(now) = self.cache.stale_at(caller.scope, &key) {
+            self.cache.keep(caller, key, ttl, value, now);
         }
     }
 

@@ -121,7 +121,7 @@ fn first_result_is_read_back_at_once() {
     let caller = Caller { function, ..one.caller() };
     let arguments = Arguments::new("");
     let key = one.cache.key(&one.breaker, 0, (function.id(), || function), &arguments).unwrap();
-    one.cache.keep(caller, key, TTL, &Crooked::Value);
+    one.cache.keep(caller, key, TTL, &Crooked::Value, fleet.clock.coarse());
     let problem = one.problem();
     assert!(problem.contains("app::crooked") && problem.contains("unknown variant"), "{problem}");
 }

@@ -78,8 +78,8 @@ fn success_while_fresh_does_not_allocate() {
         arguments.add(LONG);
         arguments.add(&Some((1.5, 'x', [Some(true), None])));
         let key = one.cache.key(&one.breaker, scope, (function().id(), function), &arguments).unwrap();
-        if !one.cache.is_fresh(&key) {
-            one.cache.keep(one.caller(), key, TTL, &value);
+        if let Some(now) = one.cache.stale_at(scope, &key) {
+            one.cache.keep(one.caller(), key, TTL, &value, now);
         }
     };
     remember();

@@ -86,6 +86,8 @@ pub(super) struct World {
     /// When the store last lost data, or its clock jumped: leases may have been granted twice.
     pub(super) disturbed_at: Moment,
     pub(super) loss: Loss,
+    /// Every fault has ended, and no call hangs any more.
+    is_healing: bool,
     is_traced: bool,
 }
 
@@ -117,6 +119,7 @@ impl World {
             waiting: Vec::new(),
             disturbed_at: Moment(0),
             loss: Loss::default(),
+            is_healing: false,
             is_traced: std::env::var_os("CB_SEED").is_some(),
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
@@ -207,7 +210,7 @@ impl World {
             is_local: local,
             asked,
             begun: self.clock.now(),
-            hangs: self.random.u8(..20) == 0,
+            hangs: self.random.u8(..20) == 0 && !self.is_healing,
         });
     }
 
@@ -363,6 +366,7 @@ impl World {
     /// Every fault ends. Then the fleet agrees, a failing dependency opens every circuit, and a healthy one
     /// leads back to closed.
     pub(super) async fn heal(&mut self) {
+        self.is_healing = true;
         for instance in &self.instances {
             instance.wire.mend();
             instance.resume();

@@ -19,6 +19,8 @@ pub(super) struct SimulatedLink {
     fate: Mutex<Fate>,
     /// Receives every batch before it is answered.
     pub(super) listener: Mutex<Option<Listener>>,
+    /// Runs before the next exchange or report arrives.
+    pub(super) before_next: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Exchanges and reports, and the entries in them.
     pub(super) requests: AtomicU64,
     pub(super) entries: AtomicU64,
@@ -44,6 +46,7 @@ impl SimulatedLink {
             store,
             fate: Mutex::default(),
             listener: Mutex::default(),
+            before_next: Mutex::default(),
             requests: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             delay: Mutex::default(),
@@ -78,6 +81,9 @@ impl SimulatedLink {
     }
 
     fn count(&self, entries: usize) {
+        if let Some(act) = lock(&self.before_next).take() {
+            act();
+        }
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.entries.fetch_add(entries as u64, Ordering::Relaxed);
     }
