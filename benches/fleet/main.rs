@@ -63,10 +63,10 @@ fn main() -> ExitCode {
     let rows = rows::all(arguments.up_to, only);
     let results = Results {
         idle_percent: idle,
-        fleet: rows.iter().map(|row| measure(row, idle, &progress)).collect(),
-        storm: wants("storm").then(|| trouble::storm(idle, &progress)),
-        overload: wants("overload").then(|| trouble::overload(&progress)),
-        per_call: if wants("per call") { naive::compare(idle, &progress) } else { Vec::new() },
+        fleet: rows.iter().map(|row| done(measure(row, idle, &progress))).collect(),
+        storm: wants("storm").then(|| done(trouble::storm(idle, &progress))),
+        overload: wants("overload").then(|| done(trouble::overload(&progress))),
+        per_call: if wants("per call") { done(naive::compare(idle, &progress)) } else { Vec::new() },
     };
     drop(progress);
     if arguments.json {
@@ -75,6 +75,12 @@ fn main() -> ExitCode {
         show(&results);
     }
     ExitCode::SUCCESS
+}
+
+/// Shows a part at once, on stderr, so that it is not lost if a later one fails.
+fn done<T: Serialize>(part: T) -> T {
+    eprintln!("{}", serde_json::to_string(&part).expect("numbers"));
+    part
 }
 
 fn read(given: Vec<String>) -> Option<Arguments> {

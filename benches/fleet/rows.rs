@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::process::{Fleet, Order, Word};
 use super::support::screen::{Progress, quantile};
 
-/// The time from a fleet's start to the measurement. At the start, it exchanges more, for example settings.
-const SETTLING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 30 });
+/// The time from a fleet's start to the measurement. At the start, it exchanges more: settings are compared
+/// for the last time after 32 s.
+const SETTLING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 36 });
 pub(crate) const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,9 +13,9 @@ const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// lost data: lost states are written back within a second.
 const HEARTBEAT: Duration = Duration::from_millis(700);
 /// The shortest interval of reports while all is well.
-pub(super) const CALM: Duration = Duration::from_secs(2);
+pub(super) const CALM: Duration = Duration::from_secs(4);
 /// The heartbeat while all is well: longer, because a report is a heartbeat, too.
-const CALM_HEARTBEAT: Duration = Duration::from_secs(3);
+const CALM_HEARTBEAT: Duration = Duration::from_secs(6);
 /// All is well after this time with nothing but successes.
 const CALM_AFTER: Duration = Duration::from_secs(10);
 /// An instance that exchanges all the time sends a report at least this often: only the answer to a report

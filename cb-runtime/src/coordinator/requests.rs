@@ -48,6 +48,8 @@ impl Coordinator {
         if !self.context.store_up() || self.resync || self.quiet.is_empty() && !asks {
             return;
         }
+        // After an empty report, the first counts are reported at once.
+        let has_counts = !self.quiet.is_empty();
         loop {
             let some = self.quiet.drain(..self.quiet.len().min(MAX_REPORTED)).collect();
             self.seq += 1;
@@ -61,7 +63,9 @@ impl Coordinator {
         let now = self.context.clock.now();
         if due == Cadence::Usual {
             self.pace.settle(self.stream.number(), now, || self.breakers.are_closed());
-            self.pace.reported(now);
+            if has_counts {
+                self.pace.reported(now);
+            }
         }
         self.pace.asked(now);
     }

@@ -25,9 +25,9 @@ use crate::store::{Retention, Store};
 use crate::sync::lock;
 
 /// Without another transition for this long, all instances know the last one. An instance whose reader is
-/// connected to another server learns of it from an answer, and while all is well it asks every 3 s. It then
+/// connected to another server learns of it from an answer, and while all is well it asks every 6 s. It then
 /// makes a new connection after 1.4 s: two shorter heartbeats, because an event is overdue after one second.
-const CALM: Duration = Duration::from_secs(5);
+const CALM: Duration = Duration::from_secs(8);
 const BREAKERS: usize = PINNED.len() + KEYED.len();
 
 /// A call that has begun and has not ended.
