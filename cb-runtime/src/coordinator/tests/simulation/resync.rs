@@ -322,18 +322,17 @@ async fn opening_is_written_back_although_doubted(seed: u64, by_report: bool) {
     fleet.fail().await;
     fleet.settle().await;
     assert_eq!(fleet.truth().await, (State::Open, 1));
-    // From now on there is only the second instance.
+    // From now on there is only the second instance, which does not hear of the close.
     fleet.cut(0);
     fleet.cut(1);
+    fleet.force("b", State::Closed);
     fleet.advance(Duration::from_secs(1));
     fleet.turn(1).await;
     fleet.trim_stream();
     let link = fleet.instances[1].link.clone();
     let store = fleet.store.clone();
     *lock(&link.before_next) = Some(Box::new(move || store.forget_everything()));
-    if by_report {
-        fleet.instances[1].coordinator.unknown = Some(Sent::Report(Vec::new()));
-    }
+    fleet.instances[1].coordinator.unknown = by_report.then(|| Sent::Report(Vec::new()));
     link.set(Fate::Up);
     for _ in 0..6 {
         fleet.advance(Duration::from_millis(450));

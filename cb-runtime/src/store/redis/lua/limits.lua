@@ -1,5 +1,5 @@
--- The functions that all scripts share. Scripts merge counts, compare epochs and hand out leases; they make
--- no decisions.
+-- The clock and the limits of all scripts. Scripts merge counts, compare epochs and hand out leases; they
+-- make no decisions.
 --
 -- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes, so whole() writes
 -- them. Every value that is read is checked, because other clients can write to the same Redis.
