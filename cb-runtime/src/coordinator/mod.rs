@@ -221,6 +221,7 @@ impl Coordinator {
         self.emit(|outages| outages.take_due(now));
         let urgent = self.context.take_urgent();
         if now >= self.swept_at.after(self.sweep_interval()) {
+            // At most once a second, although keyed breakers are swept more often.
             if now.0 / micros(SWEEP) != self.swept_at.0 / micros(SWEEP) {
                 self.missing.extend(self.breakers.expired(now));
             }
