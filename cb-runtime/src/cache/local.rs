@@ -310,6 +310,7 @@ mod tests {
         for round in 0..3 {
             for recurring in [false, true] {
                 tier.insert(entry(round, 1), recurring);
+                assert!(tier.peek(key(round).local).is_some(), "what was just inserted stays");
                 tier.insert(entry(round + 10, large), recurring);
                 tier.insert(entry(round + 10, large), !recurring);
                 assert_eq!(held(&tier, 0..100).len(), 1);
