@@ -10,7 +10,7 @@ use std::time::Duration;
 use cb_testkit::RedisServer;
 use owo_colors::Style;
 use serde::Serialize;
-use support::instance::{Instance, Publisher, Reply, Request, be_one_if_told};
+use support::instance::{Instance, Reply, Request, be_one_if_told};
 use support::screen::{Limit, Options, Progress, Table, exit_code, judge, note, quantile, title};
 
 /// The time for which commands are counted.
@@ -49,7 +49,8 @@ struct Cost {
 
 #[derive(Serialize)]
 struct Propagation {
-    /// From PUBLISH in one thread to the message in another: a trip's path without the breaker.
+    /// From PUBLISH on the tripping instance to the message on the other, between two trips: a trip's path
+    /// without the breaker.
     publish_median_ms: f64,
     publish_p99_ms: f64,
     trips: usize,
@@ -121,17 +122,23 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
     let mut watching = Instance::start(&server.url(), "bench");
     watching.send(&Request::Watch);
     assert!(matches!(watching.reply(LOST), Some(Reply::Accepted)));
-    let mut spans = Vec::new();
+    let (mut spans, mut messages) = (Vec::new(), Vec::new());
     for trip in 0..trips {
         progress.say(&format!("trip {} of {trips}, {} seen", trip + 1, spans.len()));
-        // Each trip comes at another phase of the other instance's exchanges.
-        std::thread::sleep(Duration::from_millis(20 + trip as u64 * 37 % 120));
+        // Each trip comes at another phase of the other instance's exchanges, and each message, too. All
+        // processors and caches are as cold for the one as for the other.
+        let pause = || std::thread::sleep(Duration::from_millis(20 + trip as u64 * 37 % 120));
+        pause();
+        tripping.send(&Request::Publish);
+        let Some(Reply::Published(began)) = tripping.reply(LOST) else { panic!("it does not publish") };
+        let Some(Reply::Heard(at)) = watching.reply(LOST) else { panic!("the message does not come") };
+        messages.push(milliseconds(began, at));
+        pause();
         tripping.send(&Request::Trip);
         let Some(Reply::Tripped(began)) = tripping.reply(LOST) else { panic!("the circuit does not trip") };
         let seen = match watching.reply(LOST) {
             Some(Reply::Rejected(at)) => {
-                #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
-                spans.push(at.saturating_sub(began) as f64 / 1e6);
+                spans.push(milliseconds(began, at));
                 true
             }
             Some(other) => panic!("{other:?}"),
@@ -146,36 +153,23 @@ fn propagation(server: &RedisServer, trips: usize, progress: &Progress) -> Propa
             while watching.reply(Duration::from_millis(500)).is_some() {}
         }
     }
-    let quantile = |part| if spans.is_empty() { f64::INFINITY } else { quantile(&spans, part) };
-    let (publish_median_ms, publish_p99_ms) = published(server, &mut watching, trips, progress);
+    let of_trips = |part| if spans.is_empty() { f64::INFINITY } else { quantile(&spans, part) };
     Propagation {
-        publish_median_ms,
-        publish_p99_ms,
+        publish_median_ms: quantile(&messages, 0.5),
+        publish_p99_ms: quantile(&messages, 0.99),
         trips,
         seen: spans.len(),
-        median_ms: quantile(0.5),
-        p99_ms: quantile(0.99),
-        max_ms: quantile(1.0),
+        median_ms: of_trips(0.5),
+        p99_ms: of_trips(0.99),
+        max_ms: of_trips(1.0),
     }
 }
 
-/// The time of a bare message on this machine, for comparison.
-fn published(server: &RedisServer, watching: &mut Instance, times: usize, progress: &Progress) -> (f64, f64) {
-    watching.send(&Request::Listen);
-    assert!(matches!(watching.reply(LOST), Some(Reply::Ready)));
-    let mut publisher = Publisher::new(&server.url());
-    let spans: Vec<f64> = (0..times)
-        .map(|time| {
-            progress.say(&format!("message {} of {times}", time + 1));
-            std::thread::sleep(Duration::from_millis(20));
-            let began = publisher.publish();
-            let Some(Reply::Rejected(at)) = watching.reply(LOST) else { panic!("the message does not come") };
-            #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
-            let span = at.saturating_sub(began) as f64 / 1e6;
-            span
-        })
-        .collect();
-    (quantile(&spans, 0.5), quantile(&spans, 0.99))
+/// Between two times in nanoseconds.
+fn milliseconds(began: u64, ended: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
+    let nanoseconds = ended.saturating_sub(began) as f64;
+    nanoseconds / 1e6
 }
 
 fn show(costs: &[Cost], propagation: &Propagation) {

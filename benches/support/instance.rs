@@ -1,7 +1,7 @@
 //! One instance of a fleet in a process of its own. The process is this program again; it reads requests from
 //! stdin and answers on stdout, as lines of JSON.
 
-use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
+use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cb_runtime::{Breaker, BreakerConfig, Registry};
 use serde::{Deserialize, Serialize};
+
+use super::guards::runtime;
 
 /// The first argument of a process that runs an instance.
 const ROLE: &str = "--instance";
@@ -23,14 +25,15 @@ pub enum Request {
     Call { breakers: usize, per_second: Option<u64>, failing: u64 },
     /// Stop calling, and answer the number of calls.
     Count,
-    /// Call one breaker as often as possible, and report every change from success to rejection and back.
+    /// Call one breaker as often as possible, and report every change from success to rejection and back, and
+    /// every message that is published on a channel.
     Watch,
-    /// Report every message that is published on a channel, over a connection for this purpose only.
-    Listen,
     /// Make one call that fails.
     Trip,
     /// Close the circuit again.
     Reset,
+    /// Publish a message.
+    Publish,
 }
 
 /// An answer of an instance.
@@ -43,10 +46,14 @@ pub enum Reply {
     },
     /// When the tripping call began, in nanoseconds of the machine's clock, which all processes share.
     Tripped(u64),
-    /// When the first call was rejected, or a message arrived.
+    /// When the first call was rejected.
     Rejected(u64),
     Accepted,
     Reset,
+    /// When the message was given to the thread that sends it.
+    Published(u64),
+    /// When the calling thread noticed the message.
+    Heard(u64),
 }
 
 fn now() -> u64 {
@@ -120,8 +127,10 @@ pub fn be_one_if_told() {
     }
     let registry: &'static Registry =
         Registry::builder().redis(url).namespace(namespace).install().expect("the first in this process");
-    say(&Reply::Ready);
+    let caller = runtime();
+    let mut publisher: Option<Publisher> = None;
     let mut calling: Option<Calling> = None;
+    say(&Reply::Ready);
     for line in stdin().lines().map_while(Result::ok) {
         match serde_json::from_str(&line).expect("a request") {
             Request::Call { breakers, per_second, failing } => {
@@ -129,34 +138,35 @@ pub fn be_one_if_told() {
             }
             Request::Count => say(&calling.take().expect("it is calling").stop()),
             Request::Watch => {
-                std::thread::spawn(move || block_on(watch(&one(registry))));
-            }
-            Request::Listen => {
-                // One thread waits for a message as one did for a rejection.
-                WATCHES.store(false, Ordering::Relaxed);
-                let address = address(url).to_owned();
-                std::thread::spawn(move || listen(&address));
+                let heard = listen(url);
+                std::thread::spawn(move || runtime().block_on(watch(&one(registry), &heard)));
             }
             Request::Trip => {
                 let breaker = one(registry);
                 let began = now();
-                let tripped = block_on(breaker.call(async || Err::<(), _>("down")));
+                let tripped = caller.block_on(breaker.call(async || Err::<(), _>("down")));
                 assert!(tripped.is_err());
-                // The answer would take a processor from the trip.
-                std::thread::sleep(Duration::from_millis(10));
+                stay_idle();
                 say(&Reply::Tripped(began));
             }
             Request::Reset => {
-                block_on(one(registry).reset()).expect("the store is there");
+                caller.block_on(one(registry).reset()).expect("the store is there");
                 say(&Reply::Reset);
+            }
+            Request::Publish => {
+                let publisher = publisher.get_or_insert_with(|| Publisher::new(url));
+                let began = publisher.publish();
+                stay_idle();
+                say(&Reply::Published(began));
             }
         }
     }
     std::process::exit(0);
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+/// Leaves the processors to a trip or a message: the answer would take one from it.
+fn stay_idle() {
+    std::thread::sleep(Duration::from_millis(10));
 }
 
 /// One failure trips it, because constant successes elsewhere would end a streak of several.
@@ -165,28 +175,35 @@ fn one(registry: &Registry) -> Breaker {
     registry.get_or_create("tripped", config)
 }
 
-static WATCHES: AtomicBool = AtomicBool::new(true);
-
-async fn watch(breaker: &Breaker) {
-    let mut accepted = true;
+async fn watch(breaker: &Breaker, heard: &AtomicU64) {
+    let (mut accepted, mut messages) = (true, 0);
     say(&Reply::Accepted);
-    while WATCHES.load(Ordering::Relaxed) {
+    loop {
         let admitted = breaker.call(async || Ok::<_, &str>(())).await.is_ok();
         if admitted != accepted {
             accepted = admitted;
             say(&if accepted { Reply::Accepted } else { Reply::Rejected(now()) });
         }
+        let count = heard.load(Ordering::Acquire);
+        if count != messages {
+            messages = count;
+            say(&Reply::Heard(now()));
+        }
     }
 }
 
-fn address(url: &str) -> &str {
-    url.strip_prefix("redis://").expect("a plain URL")
+fn connect(url: &str) -> TcpStream {
+    let redis = TcpStream::connect(url.strip_prefix("redis://").expect("a plain URL"));
+    let redis = redis.expect("the server is there");
+    redis.set_nodelay(true).expect("it is connected");
+    redis
 }
 
 const CHANNEL: &str = "cb-benches";
 
-fn listen(address: &str) {
-    let mut redis = TcpStream::connect(address).expect("the server is there");
+/// Counts the messages on a thread of its own, with a connection of its own.
+fn listen(url: &str) -> Arc<AtomicU64> {
+    let mut redis = connect(url);
     writeln!(redis, "SUBSCRIBE {CHANNEL}\r").expect("it is listening");
     let mut lines = BufReader::new(redis).lines().map_while(Result::ok);
     lines.by_ref().find(|line| line == "subscribe").expect("it answers");
@@ -197,52 +214,33 @@ fn listen(address: &str) {
             counter.fetch_add(1, Ordering::Release);
         }
     });
-    say(&Reply::Ready);
-    let mut known = 0;
-    loop {
-        let count = heard.load(Ordering::Acquire);
-        if count == known {
-            std::hint::spin_loop();
-        } else {
-            known = count;
-            say(&Reply::Rejected(now()));
-        }
-    }
+    heard
 }
 
 /// Publishes messages, for comparison: the minimum time to reach another process through Redis. Like a trip,
 /// a message goes from its thread to the thread with the connection, and in the other process from the thread
-/// with the connection to a thread that waits for it.
-pub struct Publisher {
-    orders: Sender<()>,
-    answers: Receiver<()>,
-}
+/// with the connection to the thread that makes calls.
+struct Publisher(Sender<()>);
 
 impl Publisher {
-    pub fn new(url: &str) -> Self {
-        let mut redis = TcpStream::connect(address(url)).expect("the server is there");
-        redis.set_nodelay(true).expect("it is connected");
-        let (orders, ordered) = channel();
-        let (answered, answers) = channel();
+    fn new(url: &str) -> Self {
+        let mut redis = connect(url);
+        let mut answers = BufReader::new(redis.try_clone().expect("a second handle")).lines();
+        let (sender, orders) = channel();
         std::thread::spawn(move || {
             let command = format!("PUBLISH {CHANNEL} x\r\n");
-            for () in ordered {
+            for () in orders {
                 redis.write_all(command.as_bytes()).expect("it is listening");
-                let mut answer = [0; 64];
-                let _ = redis.read(&mut answer).expect("it answers");
-                if answered.send(()).is_err() {
-                    return;
-                }
+                answers.next().expect("it answers").expect("a line");
             }
         });
-        Publisher { orders, answers }
+        Publisher(sender)
     }
 
     /// When it began.
-    pub fn publish(&mut self) -> u64 {
+    fn publish(&self) -> u64 {
         let began = now();
-        self.orders.send(()).expect("the thread is there");
-        self.answers.recv().expect("it answers");
+        self.0.send(()).expect("the thread is there");
         began
     }
 }
@@ -269,7 +267,9 @@ impl Calling {
         let threads = (0..count)
             .map(|_| {
                 let (go_on, calls, breakers) = (go_on.clone(), calls.clone(), breakers.clone());
-                std::thread::spawn(move || block_on(call(&breakers, per_second, failing, &go_on, &calls)))
+                std::thread::spawn(move || {
+                    runtime().block_on(call(&breakers, per_second, failing, &go_on, &calls));
+                })
             })
             .collect();
         Calling { go_on, calls, threads, since: Instant::now() }
