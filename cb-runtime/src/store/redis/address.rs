@@ -1,5 +1,6 @@
 //! Validation of addresses before any connection. Error messages never contain passwords.
 
+use redis::io::tcp::TcpSettings;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::error::{Error, ErrorKind};
@@ -46,7 +47,9 @@ fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
         wrong(format!("\"{shown}\": {problem}; {RIGHT}"))
     })?;
     let settings = info.redis_settings().clone().set_skip_set_lib_name();
-    let info = info.set_redis_settings(settings);
+    // Otherwise a request would wait for the server to acknowledge the one before.
+    let tcp = TcpSettings::default().set_nodelay(true);
+    let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
     #[cfg(feature = "tls")]
     let info = super::tls::equip(info, url).map_err(|problem| wrong(format!("\"{shown}\": {problem}")))?;
     Ok(info)
@@ -83,7 +86,8 @@ mod tests {
             "unix:///run/redis.sock",
             "redis+unix:///run/redis.sock?db=2",
         ] {
-            check(url).unwrap();
+            let info = check(url).unwrap();
+            assert!(info.tcp_settings().nodelay(), "{url}");
         }
     }
 

@@ -158,7 +158,7 @@ impl Plan {
 #[cfg(feature = "cluster")]
 fn cluster(urls: &[String], limit: Duration) -> Result<Plan, Error> {
     let nodes = several(urls)?;
-    let addr = nodes[0].addr().clone();
+    let (addr, tcp) = (nodes[0].addr().clone(), nodes[0].tcp_settings().clone());
     // The caller of a request limits its time; the watch needs a long limit.
     let hour = Duration::from_secs(3600);
     let builder = redis::cluster::ClusterClientBuilder::new(nodes);
@@ -170,6 +170,7 @@ fn cluster(urls: &[String], limit: Duration) -> Result<Plan, Error> {
         Err(problem) => return Err(Error::new(ErrorKind::Url { problem })),
     };
     builder
+        .tcp_settings(tcp)
         .connection_timeout(limit)
         .response_timeout(hour)
         .overall_response_timeout(None)
