@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::RedisResult;
-use redis::streams::{StreamRangeReply, StreamReadReply};
 use tokio::time::timeout;
 
 use super::connect::Link;
 use super::keys::decode;
-use super::{RedisStore, is_an_answer, wire};
+use super::wire::{self, Fields};
+use super::{RedisStore, is_an_answer};
 use crate::error::{Error, ErrorKind};
 use crate::store::{EventsAt, News, Position, StreamEvent};
 
@@ -18,6 +18,11 @@ use crate::store::{EventsAt, News, Position, StreamEvent};
 const SKIP_PATIENCE: Duration = Duration::from_millis(500);
 /// The number of events per read.
 const EVENTS_AT_ONCE: usize = 256;
+
+/// Entries of a stream: their ids and fields.
+type Entries = Vec<(String, Fields)>;
+/// Streams: their keys and entries. redis-rs' own type clones a whole reply before it reads it.
+type Streams = Vec<(String, Entries)>;
 
 #[derive(Default)]
 pub(super) struct Watching {
@@ -59,7 +64,7 @@ impl RedisStore {
         let notices_after = if notice.is_empty() { "$" } else { &notice };
         command.arg("STREAMS").arg(&key).arg(&notices_key).arg(start).arg(notices_after);
         let limit = patience.saturating_add(self.timeouts.loss());
-        let reply: Option<StreamReadReply> = match timeout(limit, command.query_async(&mut link)).await {
+        let reply: Option<Streams> = match timeout(limit, command.query_async(&mut link)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 if is_an_answer(&error) {
@@ -71,16 +76,16 @@ impl RedisStore {
         };
         let mut news = News { notice, ..News::default() };
         let mut entries = Vec::new();
-        for stream in reply.into_iter().flat_map(|reply| reply.keys) {
-            if stream.key == key {
-                entries = stream.ids;
+        for (stream, read) in reply.into_iter().flatten() {
+            if stream == key {
+                entries = read;
                 continue;
             }
-            for entry in stream.ids {
+            for (id, fields) in read {
                 // An unreadable notice is skipped: instances then report a little later.
-                let names = entry.get::<String>("names").unwrap_or_default();
+                let names = wire::text(&fields, "names").unwrap_or_default();
                 news.notices.extend(names.split(' ').filter_map(decode).map(Arc::from));
-                news.notice = entry.id;
+                news.notice = id;
             }
         }
         if entries.is_empty()
@@ -89,11 +94,10 @@ impl RedisStore {
             // A new stream may never reach the id of the unreadable entries.
             let newest = redis::cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg(1).to_owned();
             let limit = self.timeouts.loss();
-            let newest: RedisResult<StreamRangeReply> =
-                timeout(limit, newest.query_async(&mut link))
-                    .await
-                    .map_err(|_| Error::store(doing, format!("{key}: no answer within {limit:?}")))?;
-            if newest.is_ok_and(|newest| newest.ids.first().is_some_and(|entry| entry.id == skip.1)) {
+            let newest: RedisResult<Entries> = timeout(limit, newest.query_async(&mut link))
+                .await
+                .map_err(|_| Error::store(doing, format!("{key}: no answer within {limit:?}")))?;
+            if newest.is_ok_and(|newest| newest.first().is_some_and(|(id, _)| *id == skip.1)) {
                 watching.skip = Some(skip);
             }
         }
@@ -101,19 +105,19 @@ impl RedisStore {
 
         let events = &mut news.events;
         let mut odd: Option<(String, Error)> = None;
-        for entry in entries {
-            match wire::event(entry.id.clone(), &entry.map) {
+        for (id, fields) in entries {
+            match wire::event(id.clone(), &fields) {
                 // Unreadable entries come first: they are reported, and the next watch continues behind them.
                 Ok(_) if odd.is_some() => break,
                 Ok(event) => events.push(event),
                 // Readable entries come first: the next watch begins at this one.
                 Err(_) if !events.is_empty() => break,
                 Err(problem) => {
-                    let what = format!("{key}, entry {},", entry.id);
+                    let what = format!("{key}, entry {id},");
                     let (last, _) = odd.get_or_insert_with(|| {
                         (String::new(), Error::new(ErrorKind::Data { what, problem }))
                     });
-                    *last = entry.id;
+                    *last = id;
                 }
             }
         }
@@ -133,18 +137,16 @@ impl RedisStore {
         let newest_first = |end: String| {
             redis::cmd("XREVRANGE").arg(&key).arg(end).arg("-").arg("COUNT").arg(limit).to_owned()
         };
-        let entries = match at {
+        let entries: Entries = match at {
             EventsAt::After(id) => {
                 let read =
                     redis::cmd("XREAD").arg("COUNT").arg(limit).arg("STREAMS").arg(&key).arg(id).to_owned();
-                let reply: Option<StreamReadReply> = self.request(doing, &read).await?;
-                reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids).collect()
+                let reply: Option<Streams> = self.request(doing, &read).await?;
+                reply.into_iter().flatten().flat_map(|(_, entries)| entries).collect()
             }
-            EventsAt::Newest => self.request::<StreamRangeReply>(doing, &newest_first("+".into())).await?.ids,
-            EventsAt::Before(id) => {
-                self.request::<StreamRangeReply>(doing, &newest_first(format!("({id}"))).await?.ids
-            }
+            EventsAt::Newest => self.request(doing, &newest_first("+".into())).await?,
+            EventsAt::Before(id) => self.request(doing, &newest_first(format!("({id}"))).await?,
         };
-        Ok(entries.into_iter().filter_map(|entry| wire::event(entry.id.clone(), &entry.map).ok()).collect())
+        Ok(entries.into_iter().filter_map(|(id, fields)| wire::event(id, &fields).ok()).collect())
     }
 }

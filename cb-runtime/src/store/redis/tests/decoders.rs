@@ -131,7 +131,7 @@ fn change() -> impl Strategy<Value = (String, Option<Value>)> {
 fn whole_answers_and_entries_are_accepted() {
     let view = reader(view()).view(NOW, "b").unwrap().unwrap();
     assert_eq!((view.record.state, view.granted, view.failing), (State::Open, vec![7, 8], vec![1_000_000]));
-    assert_eq!(event("1-0".into(), &entry()).unwrap().record.epoch, 3);
+    assert_eq!(event("1-0".into(), &entry().into_iter().collect::<Vec<_>>()).unwrap().record.epoch, 3);
 }
 
 proptest! {
@@ -164,7 +164,7 @@ proptest! {
                 None => fields.remove(&field),
             };
         }
-        if let Ok(event) = event(id, &fields) {
+        if let Ok(event) = event(id, &fields.into_iter().collect::<Vec<_>>()) {
             prop_assert!(event.record.epoch <= MAX_EPOCH);
             prop_assert!(event.record.reset_timeout_us <= MAX_SPAN_US);
             prop_assert!(event.evidence.failures <= MAX_COUNT);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::keys::encode;
 use crate::store::{Batch, Entry, Retention};
-pub(super) use event::event;
+pub(super) use event::{Fields, event, text};
 pub(super) use reply::{DecodeError, ReplyReader};
 pub(super) use report::report_arguments;
 
