@@ -214,7 +214,8 @@ impl RedisStore {
             message.entries.push(sent);
         }
         let json = serde_json::to_string(&message).map_err(|problem| Error::store(doing, problem))?;
-        self.run(doing, invocation.arg(json), |mut answer| {
+        invocation.arg(json).arg(message.opening());
+        self.run(doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let mut rows = answer.list()?;

@@ -2,6 +2,7 @@
 //! arrays.
 
 mod event;
+mod opening;
 mod reply;
 mod report;
 

@@ -1,7 +1,7 @@
--- Opens a closed breaker, which all instances wait for, before the functions for other batches are set up,
--- which takes longer than this. What was counted in a closed state ends with it, so nothing has to be merged.
+-- Opens a closed breaker, which all instances wait for, before the batch is parsed and the functions for
+-- other batches are set up, which takes longer than this. What was counted in a closed state ends with it, so
+-- nothing has to be merged.
 local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local batch = cjson.decode(ARGV[1])
 
 -- Whether an instance's summary of its settings is the stored one, and no other one is recent.
 local function agrees(said, latest, before)
@@ -15,71 +15,69 @@ end
 -- Returns nil if the batch has more than that, if the store knows another state, or if a key needs repair.
 -- Only `held` and `names` may have been written then, as the rest of the script would write them.
 local function open_at_once()
-  local e, key = batch.entries[1], KEYS[7]
-  local p, known = e and e.proposal, e and e.known
-  if not p or not known or batch.entries[2] or p.state ~= 'open' or p.force or p.token or p.actor
-    or e.leases or e.role or e.failing or e.leaves or e.last or e.notice then
+  local instance, seq, name, known, reason, left, reset, attempt, successes, failures, slow, failed, settings,
+    has_window = unpack(ARGV, 2, 15)
+  if not instance then
     return nil
   end
+  local key = KEYS[7]
   local f = redis.pcall('HMGET', key, 'state', 'epoch', 'actor', 'settings', 'settings_before')
   local m = redis.pcall('HMGET', meta, 'incarnation', 'number', 'last_id', 'touched_at', 'noticed', 'kept_for')
-  if f.err or f[1] ~= 'closed' or tonumber(f[2]) ~= known.epoch
-    or e.settings and not agrees(e.settings, f[4], f[5]) or m.err then
+  if f.err or f[1] ~= 'closed' or f[2] ~= known or settings ~= '' and not agrees(settings, f[4], f[5])
+    or m.err then
     return nil
   end
   local number, touched = tonumber(m[2]), tonumber(m[4])
   local is_whole = m[1] and #m[1] <= 100 and m[3] and number and number >= 0 and number < MAX_EPOCH
     and number % 1 == 0 and touched and abs(now - touched * 1000) <= RENEW
   local has_waiting_notice = m[5] and sub(m[5], -1) ~= '|'
-  if not is_whole or has_waiting_notice or m[6] or batch.retention then
+  if not is_whole or has_waiting_notice or m[6] then
     return nil
   end
-  local left, reset = min(p.remaining or 0, p.reset > 0 and p.reset or MAX_SPAN), min(p.reset, MAX_SPAN)
-  local next_number, epoch = format('%.0f', number + 1), format('%.0f', known.epoch + 1)
+  local next_number, epoch = format('%.0f', number + 1), format('%.0f', known + 1)
   local now_us, now_ms = format('%.0f', now), format('%.0f', now / 1000)
-  if type(redis.pcall('ZADD', held, format('%.0f', (now + left) / 1000 + IDLE * 1000), e.name)) == 'table'
-    or type(redis.pcall('ZADD', names, '+inf', e.name)) == 'table' then
+  if type(redis.pcall('ZADD', held, format('%.0f', (now + left) / 1000 + IDLE * 1000), name)) == 'table'
+    or type(redis.pcall('ZADD', names, '+inf', name)) == 'table' then
     return nil
   end
   local id = redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*',
-    'incarnation', m[1], 'number', next_number, 'name', e.name, 'from', 'closed', 'state', 'open',
-    'epoch', epoch, 'reason', p.reason, 'by', batch.instance, 'actor', '', 'at_us', now_us,
-    'remaining_us', format('%.0f', left), 'reset_timeout_us', format('%.0f', reset), 'attempt', p.attempt,
-    'successes', format('%.0f', p.evidence[1]), 'failures', format('%.0f', p.evidence[2]),
-    'slow', format('%.0f', p.evidence[3]))
+    'incarnation', m[1], 'number', next_number, 'name', name, 'from', 'closed', 'state', 'open',
+    'epoch', epoch, 'reason', reason, 'by', instance, 'actor', '', 'at_us', now_us,
+    'remaining_us', left, 'reset_timeout_us', reset, 'attempt', attempt,
+    'successes', successes, 'failures', failures, 'slow', slow)
   if type(id) == 'table' then
     return nil
   end
   redis.call('EXPIRE', events, IDLE)
   redis.call('HSET', meta, 'number', next_number, 'last_id', id)
-  local more, failed = {}, e.failures and e.failures[#e.failures][1] or e.counts and e.counts[2] > 0 and 0
-  if failed then
+  local more = {}
+  if failed ~= '' then
     more = { 'last_failure_at', format('%.0f', (now - failed) / 1000) }
   end
   if (f[3] or '') ~= '' then
     more[#more + 1], more[#more + 2] = 'actor', ''
   end
-  redis.call('HSET', key, 'state', 'open', 'epoch', epoch, 'reason', p.reason, 'by', batch.instance,
-    'attempt', p.attempt, 'reset_timeout_ms', format(reset % 1000 == 0 and '%.0f' or '%.3f', reset / 1000),
+  redis.call('HSET', key, 'state', 'open', 'epoch', epoch, 'reason', reason, 'by', instance,
+    'attempt', attempt, 'reset_timeout_ms', format(reset % 1000 == 0 and '%.0f' or '%.3f', reset / 1000),
     'since_us', now_us, 'until_us', format('%.0f', now + left), 'opened_at', now_ms, 'touched_at', now_ms,
     'successes', '0', 'failures', '0', 'slow', '0', 'consecutive_failures', '0', 'run', '|',
     unpack(more))
   redis.call('PEXPIRE', key, format('%.0f', left / 1000 + IDLE * 1000))
-  redis.pcall('HDEL', quiet, e.name)
-  local before = redis.pcall('SET', sequence, format('%.0f', batch.seq), 'EX', IDLE, 'GET')
-  if type(before) == 'string' and (tonumber(before) or 0) > batch.seq then
+  redis.pcall('HDEL', quiet, name)
+  local before = redis.pcall('SET', sequence, seq, 'EX', IDLE, 'GET')
+  if type(before) == 'string' and (tonumber(before) or 0) > tonumber(seq) then
     redis.call('SET', sequence, before, 'EX', IDLE)
   end
   -- Otherwise another breaker is held for longer, and so are these keys.
-  if redis.call('ZRANGE', held, -1, -1)[1] == e.name then
+  if redis.call('ZRANGE', held, -1, -1)[1] == name then
     local life = math.ceil(left / 1000000) + IDLE
     redis.call('EXPIRE', held, format('%.0f', life + 1))
     redis.call('EXPIRE', names, format('%.0f', life + IDLE))
     redis.call('EXPIRE', meta, format('%.0f', life + REMEMBERED))
   end
   return { now, { m[1], id, number + 1 }, {}, {
-    1, 1, '', -1, -1, e.window and '' or false, false, false, false, false, -1, 0, 0, 0, 0,
-    known.epoch + 1, 'open', p.reason, batch.instance, '', left, 0, reset, p.attempt,
+    1, 1, '', -1, -1, has_window == '1' and '' or false, false, false, false, false, -1, 0, 0, 0, 0,
+    known + 1, 'open', reason, instance, '', tonumber(left), 0, tonumber(reset), tonumber(attempt),
   } }
 end
 
@@ -87,3 +85,4 @@ local opened = open_at_once()
 if opened then
   return opened
 end
+local batch = cjson.decode(ARGV[1])
