@@ -85,6 +85,11 @@ pub(super) fn take(
             (None, Some(requests)) => drop(requests.send(Command::WriteBack(event.name.clone()))),
             (None, None) => {}
         }
+    } else if record.state != State::Closed && stream.was_loaded_after(&event.position) {
+        // Either the load has adopted it, or the store does not hold it any more.
+        if let Some(core) = breakers.get(&event.name) {
+            core.exchange_next();
+        }
     } else {
         breakers.adopt(&event.name, &record, now);
     }

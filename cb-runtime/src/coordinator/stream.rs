@@ -51,6 +51,8 @@ pub(crate) struct Stream {
     missing: Mutex<MissingEvents>,
     /// The position in the latest answer.
     answered: Mutex<Position>,
+    /// The position of the latest load.
+    loaded: Mutex<Position>,
     /// The first position in an answer that the reader has not reached. If another event has its number by
     /// then, the store was restored, and has gone on since.
     awaited: Mutex<Option<Position>>,
@@ -86,6 +88,7 @@ impl Stream {
     /// missed. Another stream is read from `now`, its position at the time of the load. `before`: this
     /// instance's position when it asked. The reader may have read on since, and is right then.
     pub(crate) fn place(&self, now: &Position, before: &Position) {
+        now.clone_into(&mut lock(&self.loaded));
         let mut position = lock(&self.position);
         let mut missing = lock(&self.missing);
         let skips = *missing == MissingEvents::Gone;
@@ -157,6 +160,12 @@ impl Stream {
         }
         *position = event.clone();
         is_next
+    }
+
+    /// Whether the latest load came after this event: it has the states that were still in force.
+    pub(super) fn was_loaded_after(&self, event: &Position) -> bool {
+        let loaded = lock(&self.loaded);
+        loaded.incarnation == event.incarnation && loaded.number >= event.number
     }
 
     /// Notes that the reader has reached this position. Returns whether it is another event than the one that

@@ -361,6 +361,30 @@ fn load_that_was_overtaken_by_an_event_does_not_set_an_unregistered_breaker_back
     });
 }
 
+/// Redis was restored from a backup that was made after the breaker's key had been deleted: the stream still
+/// has the event.
+#[test]
+fn event_of_a_state_that_the_store_did_not_hold_when_it_was_loaded_is_not_adopted() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        for at in 0..2 {
+            fleet.cut(at);
+            assert!(fleet.call(at, true).await);
+        }
+        fleet.go_on_without_last(Duration::from_secs(60)).await;
+        for name in ["b", UNREGISTERED] {
+            fleet.force(name, State::Disabled);
+            fleet.store.forget(name);
+        }
+        fleet.settle().await;
+        for at in 0..2 {
+            assert_eq!(fleet.instances[at].core.snapshot().state, State::Closed);
+            assert_eq!(fleet.register(at, UNREGISTERED).snapshot().state, State::Closed);
+        }
+        fleet.assert_agreed().await;
+    });
+}
+
 #[test]
 fn state_that_nobody_uses_lapses_for_the_fleet() {
     in_simulation(0..2, async |seed| {
