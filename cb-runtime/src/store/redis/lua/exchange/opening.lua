@@ -67,7 +67,10 @@ local function open_at_once()
   redis.call('PEXPIRE', key, format('%.0f', left / 1000 + IDLE * 1000))
   redis.pcall('HDEL', quiet, e.name)
   local before = redis.pcall('SET', sequence, format('%.0f', batch.seq), 'EX', IDLE, 'GET')
-  if type(before) == 'string' and (tonumber(before) or 0) > batch.seq then
+  local warnings = {}
+  if type(before) == 'string' and not tonumber(before) then
+    warnings[1] = sequence .. ' was not a number and has been made anew'
+  elseif type(before) == 'string' and tonumber(before) > batch.seq then
     redis.call('SET', sequence, before, 'EX', IDLE)
   end
   -- Otherwise another breaker is held for longer, and so are these keys.
@@ -77,7 +80,7 @@ local function open_at_once()
     redis.call('EXPIRE', names, format('%.0f', life + IDLE))
     redis.call('EXPIRE', meta, format('%.0f', life + REMEMBERED))
   end
-  return { now, { m[1], id, number + 1 }, {}, {
+  return { now, { m[1], id, number + 1 }, warnings, {
     1, 1, '', -1, -1, e.window and '' or false, false, false, false, false, -1, 0, 0, 0, 0,
     known.epoch + 1, 'open', p.reason, batch.instance, '', left, 0, reset, p.attempt,
   } }
