@@ -127,6 +127,24 @@ async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_whose_figures_need_a_token_asks_for_it_and_shows_them() {
+    let reader = "a token that may read";
+    let fleet = Fleet::start(|monitor| monitor.read_token(reader)).await;
+    fleet.trip("payments").await;
+    let mut browser = Browser::start();
+    browser.open(&fleet.url("/"));
+    browser.until("#headline", "needs a token");
+    browser.fill("#token-value", reader);
+    browser.click("#token-form button[type=submit]");
+    browser.until(&row("payments"), "open");
+    browser.until("#changes", "payments");
+    browser.click("#changes button");
+    browser.until("#detail h2", "payments");
+    browser.click("#detail .close");
+    assert_eq!(browser.text("#detail:not([hidden])"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_the_page_offers_no_action() {
     let fleet = Fleet::start(|monitor| monitor).await;
     fleet.trip("payments").await;

@@ -2,7 +2,7 @@
 
 import { $, say } from "./dom.js";
 import { headers, known } from "./known.js";
-import { soon } from "./rows.js";
+import { emit } from "./signals.js";
 import { keep } from "./token.js";
 import { ACTIONS, count, rate } from "./words.js";
 
@@ -62,7 +62,7 @@ async function submit(event) {
     keep(given);
     localStorage.setItem("circuits-actor", actor);
     $("action").close();
-    soon(0);
+    emit("refresh", 0);
   } catch {
     refuse("The monitor does not answer. The action may have been carried out: check the circuit before you try again.");
   } finally {

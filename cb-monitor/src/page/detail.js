@@ -3,11 +3,10 @@
 import { ask } from "./action.js";
 import { $, element, mark, say } from "./dom.js";
 import { headers, isStale, known, nodeOf, serverNow } from "./known.js";
-import { remember } from "./page.js";
-import { draw, sinceOf } from "./rows.js";
+import { emit } from "./signals.js";
 import { spark, trend } from "./spark.js";
 import { change } from "./timeline.js";
-import { ACTIONS, MANUAL, WORDS, clock, count, nextStep, number, percent, rate, span } from "./words.js";
+import { ACTIONS, MANUAL, WORDS, clock, count, nextStep, number, percent, rate, sinceOf, span } from "./words.js";
 
 /** More probes than this are shown as a number instead of dots. */
 const MAX_DOTS = 12;
@@ -15,22 +14,14 @@ const MAX_DOTS = 12;
 let opener = null;      // the element that had the focus before the details
 let drawn = "";
 
-export function select(name, focus = true) {
-  if (!name) return;
+/** Reads and shows the selected circuit. */
+export function showDetail(focus) {
   opener = document.activeElement;
-  known.selected = name;
-  known.detail = null;
-  remember();
-  draw();
   readDetail().then(() => { if (focus) $("detail").focus({ preventScroll: true }); });
 }
 
-export function closeDetail() {
-  if (known.selected === null) return;
-  known.selected = known.detail = null;
+export function hideDetail() {
   $("detail").hidden = true;
-  remember();
-  draw();
   (opener?.isConnected ? opener : $("rows")).focus({ preventScroll: true });
 }
 
@@ -56,7 +47,7 @@ function head(name) {
   const close = element("button", "quiet close", "✕");
   close.type = "button";
   close.setAttribute("aria-label", "Close the details");
-  close.addEventListener("click", closeDetail);
+  close.addEventListener("click", () => emit("close"));
   header.append(element("h2", "", name), close);
   return header;
 }
@@ -88,7 +79,7 @@ function figures(box, row, stale) {
   const set = (id, text) => { const node = box.querySelector(`[data-figure="${id}"]`); if (node) say(node, text); };
   const age = (performance.now() - row.read) / 1000;
   const perSecond = (value) => (stale || value === undefined ? "–" : `${rate(value)} / s`);
-  set("since", sinceOf(row));
+  set("since", sinceOf(row, serverNow()));
   set("next", stale ? (row.retry_after === null ? "–" : "unknown") : nextStep(row, age) || "–");
   set("rate", stale ? "–" : percent(row.failure_rate));
   set("calls", perSecond(row.per_second.calls));

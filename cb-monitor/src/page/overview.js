@@ -2,8 +2,7 @@
 
 import { $, element, mark, say } from "./dom.js";
 import { freshUntil, headers, isSilent, isStale, known, serverNow } from "./known.js";
-import { filtered } from "./page.js";
-import { readChanges } from "./timeline.js";
+import { emit } from "./signals.js";
 import { STATES, WORDS, clock, count, number, rate, span } from "./words.js";
 
 /** Instances report every five seconds. */
@@ -63,9 +62,6 @@ export function drawOverview() {
   }
   chips(states);
   shares(states);
-  // They are unknown while the store does not answer.
-  if (overview.instances) readInstances();
-  freshness();
 }
 
 function fact(id, value, unit) {
@@ -84,9 +80,9 @@ function instancesFact({ instances, isolated }) {
   fact("fact-instances", `${instances.alive}`, ["alive", ...trouble].join(", "));
 }
 
-/** Fills the list of instances. */
-async function readInstances() {
-  if (performance.now() - instancesRead < INSTANCES_PACE) return;
+/** Fills the list of instances. They are unknown while the store does not answer. */
+export async function readInstances() {
+  if (!known.overview.instances || performance.now() - instancesRead < INSTANCES_PACE) return;
   instancesRead = performance.now();
   try {
     const response = await fetch("instances", { headers: headers() });
@@ -95,7 +91,7 @@ async function readInstances() {
     const strangers = list.some(({ id }) => !known.nodes.has(id));
     // Names of ended instances are kept, because timelines show them.
     for (const { id, node } of list) known.nodes.set(id, node);
-    if (strangers) readChanges();
+    if (strangers) emit("instances");
     $("instances-title").hidden = list.length === 0;
     $("instances").replaceChildren(...list.slice(0, MAX_INSTANCES).map((instance) => {
       const state = instance.degraded ? "open" : "closed";
@@ -120,7 +116,7 @@ export function chips(states) {
       chip.addEventListener("click", () => {
         const { states: chosen } = known.filter;
         if (!chosen.delete(state)) chosen.add(state);
-        filtered();
+        emit("filter");
       });
       box.append(chip);
     }

@@ -1,11 +1,11 @@
 // The list. The document contains only the rows in view, so ten thousand breakers cost no more than ten.
 
-import { readDetail, select } from "./detail.js";
 import { $, element, mark, remark, say } from "./dom.js";
 import { headers, isStale, known, serverNow } from "./known.js";
+import { emit } from "./signals.js";
 import { spark, trend } from "./spark.js";
 import { needToken } from "./token.js";
-import { WORDS, count, instead, nextStep, number, percent, rate, reason, span } from "./words.js";
+import { WORDS, count, instead, nextStep, number, percent, rate, reason, sinceOf } from "./words.js";
 
 /** The number of rows requested above and below those in view. */
 const OVERSCAN = 12;
@@ -14,7 +14,6 @@ const pool = [];
 const space = element("div", "space");
 space.setAttribute("role", "presentation");
 let asked = 0;      // the number of the latest request; answers to earlier ones are dropped
-let wanted = 0;     // the timer of the next request
 let drawing = false;
 
 const height = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
@@ -52,16 +51,6 @@ export async function readRows() {
     if (known.total < before && first >= known.total) $("rows").scrollTop = 0;
     draw();
   } catch { /* the stream shows that the monitor does not answer */ }
-}
-
-/** Requests the rows in view soon, so that several causes lead to one request. */
-export function soon(delay = 40) {
-  if (wanted) return;
-  wanted = setTimeout(() => {
-    wanted = 0;
-    readRows();
-    if (known.selected !== null) readDetail();
-  }, delay);
 }
 
 /** Draws once at the next frame, however often it is called before. */
@@ -102,7 +91,7 @@ function drawRows() {
   const empty = $("empty");
   empty.hidden = total > 0 || !known.readAt;
   say(empty, filter.search || filter.states.size ? "No circuit matches. Clear the search or the states." : "This namespace has no circuits yet. A circuit appears with its first call.");
-  if (missing) soon(60);
+  if (missing) emit("refresh", 60);
 }
 
 function makeRow() {
@@ -119,7 +108,7 @@ function makeRow() {
   cells[4].className = "number";
   cells[4].append(element("div"), element("div", "sub"));
   row.append(...cells);
-  row.addEventListener("click", () => { known.cursor = Number(row.dataset.place); select(row.dataset.name); });
+  row.addEventListener("click", () => { known.cursor = Number(row.dataset.place); emit("select", row.dataset.name); });
   $("rows").append(row);
   return row;
 }
@@ -142,12 +131,6 @@ function tagsOf(row) {
   ].filter(Boolean);
 }
 
-/** How long the breaker has been in its state. A breaker that never left closed has been there since its start. */
-export function sinceOf(row) {
-  if (row.last_state_change === null) return row.epoch ? "unknown" : "start";
-  return span(Math.max(0, serverNow() - row.last_state_change));
-}
-
 function fill(node, row, age, stale) {
   const name = `row ${row.state}${known.turned.has(row.name) ? " turned" : ""}`;
   if (node.className !== name) node.className = name;
@@ -164,7 +147,7 @@ function fill(node, row, age, stale) {
   }
   circuit.title = row.name;
   say(circuit.children[1], reason(row));
-  say(since.children[0], sinceOf(row));
+  say(since.children[0], sinceOf(row, serverNow()));
   const changed = row.last_state_change;
   since.title = changed === null ? "" : new Date(changed * 1000).toLocaleString();
   say(since.children[1], stale ? (row.retry_after === null ? "" : "unknown") : nextStep(row, age));

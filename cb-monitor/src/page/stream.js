@@ -1,9 +1,7 @@
 // The stream of server-sent events. It is read by fetch, because an EventSource cannot send a token.
 
 import { headers, known } from "./known.js";
-import { freshness, drawOverview } from "./overview.js";
-import { soon } from "./rows.js";
-import { happened, readChanges } from "./timeline.js";
+import { emit } from "./signals.js";
 import { needToken } from "./token.js";
 
 const SHORTEST_WAIT = 500, LONGEST_WAIT = 8000;
@@ -36,7 +34,7 @@ async function read() {
   } catch { /* tried again below */ }
   if (reading !== stop) return;
   reading = null;
-  freshness();
+  emit("disconnected");
   if (document.hidden) return;
   // Jitter, so that pages that lost the same monitor do not reconnect at the same moment.
   setTimeout(() => { if (!reading) read(); }, wait * (0.7 + 0.6 * Math.random()));
@@ -56,15 +54,11 @@ function receive(text) {
     known.overview = event;
     known.heard = performance.now();
     known.offset = event.now - Date.now() / 1000;
-    drawOverview();
-    soon(0);
-  } else if (kind === "hello") {
-    soon(0);
-    readChanges();
-  } else if (kind === "gap") {
-    soon(0);
+    emit("overview");
+  } else if (kind === "hello" || kind === "gap") {
+    emit(kind);
   } else {
-    happened(event);
+    emit("change", event);
   }
 }
 

@@ -1,9 +1,8 @@
 // Changes: the latest of the fleet, and a circuit's own.
 
-import { select } from "./detail.js";
 import { $, element, say } from "./dom.js";
 import { headers, known, nodeOf } from "./known.js";
-import { soon } from "./rows.js";
+import { emit } from "./signals.js";
 import { WORDS, clock } from "./words.js";
 
 const SHOWN = 60;
@@ -23,18 +22,20 @@ export async function readChanges() {
   } catch { /* the stream shows that the monitor does not answer */ }
 }
 
+/** Shows an event of the stream. Returns whether a circuit has changed its state. */
 export function happened(event) {
-  if (event.event === "transition" || event.event === "local-transition") {
+  const turned = event.event === "transition" || event.event === "local-transition";
+  if (turned) {
     known.turned.add(event.breaker);
     setTimeout(() => known.turned.delete(event.breaker), TURNED);
     say($("announce"), `${event.breaker} is ${WORDS[event.to] ?? event.to}${event.reason ? `: ${event.reason}` : ""}`);
-    soon();
   }
-  if (!isShown(event)) return;
+  if (!isShown(event)) return turned;
   $("no-changes").hidden = true;
   const list = $("changes");
   list.prepend(change(event, true));
   while (list.children.length > SHOWN) list.lastChild.remove();
+  return turned;
 }
 
 /** One line of a timeline. */
@@ -44,7 +45,7 @@ export function change(event, withName) {
   if (withName && event.breaker !== undefined) {
     const name = element("button", "", event.breaker);
     name.type = "button";
-    name.addEventListener("click", () => select(event.breaker));
+    name.addEventListener("click", () => emit("select", event.breaker));
     what.append(name, " ");
   }
   const words = {

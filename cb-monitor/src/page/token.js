@@ -2,8 +2,7 @@
 
 import { $, say } from "./dom.js";
 import { known } from "./known.js";
-import { soon } from "./rows.js";
-import { stream } from "./stream.js";
+import { emit } from "./signals.js";
 
 let asked = false;      // whether the dialog for the token has been shown
 
@@ -26,7 +25,6 @@ $("token-form").addEventListener("submit", (event) => {
   keep($("token-value").value.trim());
   $("token").close();
   asked = false;
-  stream();
-  soon(0);
+  emit("authorized");
 });
 $("token-forget").addEventListener("click", () => { keep(""); $("token").close(); });

@@ -38,6 +38,12 @@ export function clock(at) {
   return new Date(at * 1000).toLocaleTimeString([], time);
 }
 
+/** How long the breaker has been in its state. A breaker that never left closed has been there since its start. */
+export function sinceOf(row, now) {
+  if (row.last_state_change === null) return row.epoch ? "unknown" : "start";
+  return span(Math.max(0, now - row.last_state_change));
+}
+
 /** The breaker's next timed event: a probe, or the end of an override. `age`: of the figures, in seconds. */
 export function nextStep(row, age) {
   if (row.retry_after === null) return "";

@@ -12,12 +12,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::keep::LONGEST_TTL;
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Moment};
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{CacheTier, Event};
 use crate::store::{BoxFuture, Cached};
 
 const TTL: Duration = Duration::from_secs(300);

@@ -1,0 +1,156 @@
+//! Commands that show and steer, their errors, and their manual.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use cb_runtime::State;
+use cb_testkit::{PATIENCE, RedisServer, wait_until};
+use serde_json::{Value, json};
+
+use crate::common::registry;
+use crate::{cbctl, json_of, one_breaker, run, text};
+
+#[test]
+fn a_breaker_is_listed_shown_opened_and_released() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    let rows = json_of(&run(&redis, &["list", "--json"]));
+    assert_eq!((&rows[0]["name"], &rows[0]["state"]), (&json!("orders"), &json!("closed")));
+    let opened = run(&redis, &["open", "orders", "--reason", "migration", "--for", "1h", "--yes"]);
+    assert_eq!((opened.status.code(), &*text(&opened.stdout)), (Some(0), "orders is forced-open for 1h\n"));
+    wait_until(PATIENCE, "the fleet hears of it", || {
+        fleet.breaker("orders").is_some_and(|breaker| breaker.state() == State::ForcedOpen)
+    });
+    let shown = json_of(&run(&redis, &["show", "orders", "--json"]));
+    assert_eq!((&shown["reason"], &shown["actor"]), (&json!("migration"), &json!("maria")));
+    let shown = text(&run(&redis, &["show", "orders"]).stdout);
+    assert!(shown.contains("forced-open") && shown.contains("ends in 59m"), "{shown}");
+    let listed = text(&run(&redis, &["list", "--state", "forced-open"]).stdout);
+    assert!(listed.contains("orders") && listed.contains("migration (maria)"), "{listed}");
+    let events = text(&run(&redis, &["events"]).stdout);
+    assert!(events.contains("orders  closed → forced-open  migration by maria"), "{events}");
+    for (action, state) in [
+        ("disable", "disabled"),
+        ("metrics-only", "metrics-only"),
+        ("release", "closed"),
+        ("reset", "closed"),
+    ] {
+        let answer = json_of(&run(&redis, &[action, "orders", "--reason", "a test", "--yes", "--json"]));
+        assert_eq!(answer, json!({"breaker": "orders", "action": action, "state": state}));
+    }
+}
+
+#[test]
+fn exit_codes_tell_what_went_wrong() {
+    let redis = RedisServer::start();
+    one_breaker(&registry(&redis), "orders");
+    let code = |arguments: &[&str], said: &str| {
+        let output = run(&redis, arguments);
+        let errors = text(&output.stderr);
+        assert!(errors.contains(said), "{arguments:?}: {errors}");
+        output.status.code().unwrap()
+    };
+    assert_eq!(code(&["show", "order"], "did you mean \"orders\"?"), 3);
+    assert_eq!(code(&["open", "order", "--reason", "typo", "--yes"], "did you mean \"orders\"?"), 3);
+    assert_eq!(code(&["open", "orders"], "--reason"), 2);
+    assert_eq!(code(&["open", "orders", "--reason", " ", "--yes"], "\"reason\" is missing"), 2);
+    assert_eq!(code(&["open", "orders", "--reason", "r", "--for", "soon", "--yes"], "such as \"30m\""), 2);
+    assert_eq!(
+        code(&["open", "orders", "--reason", "r", "--for", "900years", "--yes"], "at most 10 years"),
+        2
+    );
+    assert_eq!(code(&["list", "--state", "ajar"], "there are closed, open"), 2);
+    assert_eq!(code(&["open", "orders", "--reason", "r"], "add --yes"), 5);
+    let state = json_of(&run(&redis, &["show", "orders", "--json"]))["state"].clone();
+    assert_eq!(state, "closed", "nothing was changed by any of these");
+    redis.stop();
+    assert_eq!(code(&["list"], "`cbctl doctor` shows why"), 4);
+    assert_eq!(code(&["doctor"], ""), 1);
+}
+
+#[test]
+fn hostile_names_do_not_reach_the_terminal() {
+    let redis = RedisServer::start();
+    one_breaker(&registry(&redis), "\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}name");
+    let listed = text(&run(&redis, &["list"]).stdout);
+    assert!(listed.contains("\\u{1b}[2J") && listed.contains("\\u{202e}name"), "{listed:?}");
+    assert!(!listed.contains('\u{1b}') && !listed.contains('\u{202e}'), "{listed:?}");
+}
+
+#[test]
+fn events_are_followed_as_they_happen() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    let mut following =
+        cbctl(&redis).args(["events", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    // Whatever came first: the history, or the subscription.
+    let opened = run(&redis, &["open", "orders", "--reason", "now", "--yes"]);
+    assert!(opened.status.success(), "{opened:?}");
+    let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&event["breaker"], &event["to"]), (&json!("orders"), &json!("forced-open")));
+    following.kill().unwrap();
+    following.wait().unwrap();
+}
+
+#[test]
+fn errors_are_json_for_those_who_asked_for_json() {
+    let redis = RedisServer::start();
+    one_breaker(&registry(&redis), "orders");
+    let failed = run(&redis, &["show", "order", "--json"]);
+    let said: Value = serde_json::from_slice(&failed.stderr).unwrap();
+    assert_eq!((failed.status.code(), &said["exit_code"]), (Some(3), &json!(3)));
+    assert!(said["error"].as_str().unwrap().contains("did you mean"), "{said}");
+    assert!(failed.stdout.is_empty());
+}
+
+#[test]
+fn invalid_arguments_are_json_for_those_who_asked_for_json() {
+    let redis = RedisServer::start();
+    for (arguments, said) in [
+        (&["--json", "list", "--state", "ajar"][..], "there are closed, open"),
+        (&["open", "orders", "--json"], "--reason"),
+        (&["--json", "frobnicate"], "unrecognized subcommand"),
+    ] {
+        let output = run(&redis, arguments);
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), &error["exit_code"]), (Some(2), &json!(2)));
+        assert!(error["error"].as_str().unwrap().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_shell_completes_commands_and_the_manual_pages_name_every_option() {
+    let print = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cbctl")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout)
+    };
+    // As bash does when a person types "cbctl re" and the tabulator.
+    let program = env!("CARGO_BIN_EXE_cbctl");
+    let typed = format!(
+        "source <({program} completions bash); COMP_WORDS=(cbctl re); COMP_CWORD=1; _cbctl cbctl re cbctl; \
+         printf '%s ' \"${{COMPREPLY[@]}}\""
+    );
+    let completed = Command::new("bash").args(["-c", &typed]).output().unwrap();
+    assert_eq!(text(&completed.stdout), "release reset ", "{completed:?}");
+    assert!(print(&["completions", "zsh"]).contains("#compdef cbctl"));
+    assert!(print(&["completions", "fish"]).contains("metrics-only"));
+    let manual = print(&["man"]);
+    assert!(manual.contains(".TH cbctl") && manual.contains("Exit codes"), "{manual}");
+    for command in ["list", "watch", "show", "open", "disable", "metrics-only", "release", "reset", "events"]
+    {
+        assert!(
+            manual.contains(&format!("cbctl\\-{}(1)", command.replace('-', "\\-"))),
+            "{command}: {manual}"
+        );
+        assert!(print(&["man", command]).contains("namespace"), "{command}");
+    }
+    let opening = print(&["man", "open"]);
+    assert!(opening.contains("\\-\\-reason") && opening.contains("\\-\\-for"), "{opening}");
+    let unknown = Command::new(program).args(["man", "explode"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(print(&["--help"]).contains("Exit codes:"));
+}

@@ -1,0 +1,53 @@
+//! `cbctl` as a process, with a real Redis.
+
+mod commands;
+#[path = "../common/mod.rs"]
+mod common;
+mod doctor;
+mod serve;
+mod terminal;
+
+use std::process::{Command, Output, Stdio};
+
+use cb_runtime::{BreakerConfig, Registry};
+use cb_testkit::RedisServer;
+use serde_json::Value;
+
+use common::NAMESPACE;
+
+fn cbctl(redis: &RedisServer) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cbctl"));
+    command.args(["--redis", &redis.url(), "--namespace", NAMESPACE]).env("CB_ACTOR", "maria");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(redis: &RedisServer, arguments: &[&str]) -> Output {
+    cbctl(redis).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn json_of(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A fleet with one breaker that has failed once.
+#[tokio::main(flavor = "current_thread")]
+async fn one_breaker(registry: &Registry, name: &str) {
+    let breaker = registry.get_or_create(name, BreakerConfig::default().failure_threshold(3));
+    common::fail(&breaker, 1).await;
+    registry.fleet().await.unwrap();
+}
+
+/// Ctrl-C.
+#[track_caller]
+fn end_as_a_person_does(process: &mut std::process::Child) {
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(process.wait().unwrap().code(), Some(0), "Ctrl-C is how it ends");
+}
