@@ -7,6 +7,7 @@
 
 mod naive;
 mod process;
+mod row;
 mod rows;
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,7 +20,8 @@ use serde::Serialize;
 
 use naive::Compared;
 use process::{ROLE, hold};
-use rows::{Measured, Row, Rule, idle_share, measure};
+use row::{Row, Rule};
+use rows::{Measured, idle_share, measure};
 use support::screen::{Progress, Table, note, title};
 use trouble::{Overload, Storm};
 

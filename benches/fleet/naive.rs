@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use cb_testkit::RedisServer;
 use serde::Serialize;
 
-use super::process::{Fleet, Order};
-use super::rows::{Row, Rule, WINDOW, used};
+use super::process::{Fleet, Request};
+use super::row::{Row, Rule};
+use super::rows::{SETTLING, WINDOW, used};
 use super::support::screen::Progress;
 
 const INSTANCES: usize = 10;
@@ -40,7 +41,6 @@ pub(crate) fn compare(idle: f64, progress: &Progress) -> Vec<Compared> {
 /// Microseconds of the server per call, during a window of time.
 #[expect(clippy::cast_precision_loss, reason = "millions at most")]
 fn per_call(server: &RedisServer, idle: f64, calls: impl Fn() -> u64) -> f64 {
-    std::thread::sleep(Duration::from_secs(2));
     let (before, made, begun) = (used(server), calls(), Instant::now());
     std::thread::sleep(WINDOW);
     let seconds = used(server) - before - idle / 100.0 * begun.elapsed().as_secs_f64();
@@ -59,8 +59,9 @@ fn ours(per_second: u64, idle: f64) -> f64 {
         trips: 0,
     };
     let mut fleet = Fleet::start(&server, &row);
-    fleet.order(&Order::Call { per_second, failing: 0 });
+    fleet.request(&Request::Call { per_second, failing: 0 });
     let begun = Instant::now();
+    std::thread::sleep(SETTLING);
     // The rate must be reached, or the machine is too slow for the measurement.
     per_call(&server, idle, || {
         u64::try_from(begun.elapsed().as_millis()).expect("minutes") * per_second * INSTANCES as u64 / 1000
@@ -76,6 +77,7 @@ fn naive(per_second: u64, idle: f64) -> f64 {
             std::thread::spawn(move || call(port, per_second, &go_on, &calls))
         })
         .collect();
+    std::thread::sleep(Duration::from_secs(2));
     let us = per_call(&server, idle, || calls.load(Ordering::Relaxed));
     go_on.store(false, Ordering::Relaxed);
     for caller in callers {

@@ -1,18 +1,21 @@
-//! The fleet: processes that contain instances. They read orders from stdin and answer on stdout, as lines of
+//! The fleet: processes that contain instances. They read requests from stdin and answer on stdout, as lines of
 //! JSON.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use cb_runtime::{Breaker, BreakerConfig, Event, Registry, State};
+use cb_runtime::{Breaker, BreakerConfig, Event, Events, Registry, State};
 use cb_testkit::RedisServer;
 use serde::{Deserialize, Serialize};
+use tokio::task::LocalSet;
 
-use super::rows::{Row, Rule};
+use super::row::{Row, Rule};
 
 /// The first argument of a process that contains instances.
 pub(crate) const ROLE: &str = "--fleet-process";
@@ -22,7 +25,7 @@ pub(crate) const LOST: Duration = Duration::from_secs(20);
 pub(crate) const OPEN_FOR: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
+pub(crate) enum Request {
     /// Calls every breaker of every instance this often; `failing` percent of the calls fail.
     Call {
         per_second: u64,
@@ -46,12 +49,13 @@ pub(crate) enum Order {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Word {
+pub(crate) enum Message {
     Ready,
     /// When the tripping call began, in nanoseconds of the machine's clock.
     Tripped(u64),
-    /// When one instance received the transition.
+    /// When the last instance of a process received the transition.
     Open(u64),
+    /// All instances of a process have received the transition back.
     Closed,
     AllOpen,
     Registered,
@@ -63,52 +67,53 @@ pub(crate) enum Word {
 /// The processes that contain the fleet's instances.
 pub(crate) struct Fleet {
     processes: Vec<Process>,
-    words: Receiver<Word>,
+    messages: Receiver<Message>,
     /// How often the store counted as lost on an instance.
     pub(crate) lost: u64,
 }
 
 struct Process {
     child: Child,
-    orders: ChildStdin,
+    requests: ChildStdin,
 }
 
 impl Fleet {
     pub(crate) fn start(server: &RedisServer, row: &Row) -> Self {
         let count = row.instances.div_ceil(100).max(2.min(row.instances));
-        let (sender, words) = channel();
+        let (sender, messages) = channel();
         let mut left = row.instances;
         let processes = (0..count)
             .map(|number| {
                 let share = left.div_ceil(count - number);
                 left -= share;
                 let process = Process::start(server, share, row, number == 0, sender.clone());
-                while !matches!(words.recv_timeout(Duration::from_secs(60)).expect("it starts"), Word::Ready)
-                {
-                }
+                while !matches!(
+                    messages.recv_timeout(Duration::from_secs(60)).expect("it starts"),
+                    Message::Ready
+                ) {}
                 process
             })
             .collect();
-        Fleet { processes, words, lost: 0 }
+        Fleet { processes, messages, lost: 0 }
     }
 
-    pub(crate) fn order(&mut self, order: &Order) {
+    pub(crate) fn request(&mut self, request: &Request) {
         for process in &mut self.processes {
-            process.order(order);
+            process.request(request);
         }
     }
 
-    /// Sends an order to the first process, which has the first instance.
-    pub(crate) fn order_first(&mut self, order: &Order) {
-        self.processes[0].order(order);
+    /// Sends a request to the first process, which has the first instance.
+    pub(crate) fn request_first(&mut self, request: &Request) {
+        self.processes[0].request(request);
     }
 
-    /// Waits for the answers of that many processes or instances.
-    pub(crate) fn hear(&mut self, count: usize, mut wanted: impl FnMut(Word) -> bool) -> Option<()> {
+    /// Waits for the answers of that many processes.
+    pub(crate) fn wait_for(&mut self, count: usize, mut wanted: impl FnMut(Message) -> bool) -> Option<()> {
         let mut heard = 0;
         while heard < count {
-            let word = self.words.recv_timeout(LOST).ok()?;
-            if matches!(word, Word::Lost) {
+            let word = self.messages.recv_timeout(LOST).ok()?;
+            if matches!(word, Message::Lost) {
                 self.lost += 1;
             } else if wanted(word) {
                 heard += 1;
@@ -127,22 +132,23 @@ impl Fleet {
     }
 
     /// The milliseconds until all instances had the transition; `None` if one never received it.
-    pub(crate) fn trip(&mut self, instances: usize) -> Option<f64> {
-        self.order_first(&Order::Trip);
+    pub(crate) fn trip(&mut self) -> Option<f64> {
+        let processes = self.processes.len();
+        self.request_first(&Request::Trip);
         let (mut began, mut last) = (0, 0);
-        self.hear(instances + 1, |word| match word {
-            Word::Tripped(at) => {
+        self.wait_for(processes + 1, |word| match word {
+            Message::Tripped(at) => {
                 began = at;
                 true
             }
-            Word::Open(at) => {
+            Message::Open(at) => {
                 last = last.max(at);
                 true
             }
             _ => false,
         })?;
-        self.order_first(&Order::Reset);
-        self.hear(instances, |word| matches!(word, Word::Closed))?;
+        self.request_first(&Request::Reset);
+        self.wait_for(processes, |word| matches!(word, Message::Closed))?;
         #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
         Some(last.saturating_sub(began) as f64 / 1e6)
     }
@@ -157,7 +163,13 @@ fn seconds_used(pid: u32) -> f64 {
 }
 
 impl Process {
-    fn start(server: &RedisServer, instances: usize, row: &Row, first: bool, sender: Sender<Word>) -> Self {
+    fn start(
+        server: &RedisServer,
+        instances: usize,
+        row: &Row,
+        first: bool,
+        sender: Sender<Message>,
+    ) -> Self {
         let program = std::env::current_exe().expect("this program is a file");
         let rule = if row.rule == Rule::Rate { "rate" } else { "consecutive" };
         let place = if first { "first" } else { "other" };
@@ -167,7 +179,7 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program can be started");
-        let orders = child.stdin.take().expect("piped");
+        let requests = child.stdin.take().expect("piped");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -177,12 +189,12 @@ impl Process {
                 }
             }
         });
-        Process { child, orders }
+        Process { child, requests }
     }
 
-    fn order(&mut self, order: &Order) {
-        let line = serde_json::to_string(order).expect("it can be written");
-        writeln!(self.orders, "{line}").and_then(|()| self.orders.flush()).expect("it is listening");
+    fn request(&mut self, request: &Request) {
+        let line = serde_json::to_string(request).expect("it can be written");
+        writeln!(self.requests, "{line}").and_then(|()| self.requests.flush()).expect("it is listening");
     }
 }
 
@@ -200,7 +212,7 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).expect("and before 2554")
 }
 
-fn say(word: &Word) {
+fn say(word: &Message) {
     static OUT: Mutex<()> = Mutex::new(());
     let _one = OUT.lock();
     let line = serde_json::to_string(word).expect("it can be written");
@@ -220,24 +232,8 @@ pub(crate) fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, fir
     };
     let tripped: Vec<Breaker> =
         registries.iter().map(|registry| registry.get_or_create("tripped", once.clone())).collect();
-    for registry in &registries {
-        let mut events = registry.subscribe();
-        std::thread::Builder::new()
-            .stack_size(128 * 1024)
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-                while let Some(event) = runtime.block_on(events.recv()) {
-                    match event {
-                        Event::Transition(transition) if &*transition.breaker == "tripped" => {
-                            say(&if transition.to == State::Open { Word::Open(now()) } else { Word::Closed });
-                        }
-                        Event::StoreLost(_) => say(&Word::Lost),
-                        _ => {}
-                    }
-                }
-            })
-            .expect("a thread");
-    }
+    let arrivals = registries.iter().map(Registry::subscribe).collect();
+    std::thread::spawn(|| report_arrivals(arrivals));
     let called = |config: &BreakerConfig| -> Vec<Vec<Breaker>> {
         let names: Vec<String> = (0..breakers).map(|number| format!("breaker-{number}")).collect();
         let of = |registry: &Registry| {
@@ -248,41 +244,70 @@ pub(crate) fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, fir
     let go_on = Arc::new(AtomicBool::new(true));
     let made = Arc::new(AtomicU64::new(0));
     let mut kept = Vec::new();
-    say(&Word::Ready);
+    say(&Message::Ready);
     for line in stdin().lines().map_while(Result::ok) {
-        match serde_json::from_str(&line).expect("an order") {
-            Order::Call { per_second, failing } => {
+        match serde_json::from_str(&line).expect("a request") {
+            Request::Call { per_second, failing } => {
                 let (breakers, go_on) = (called(&config), go_on.clone());
                 std::thread::spawn(move || call(&breakers, per_second, failing, &go_on));
             }
-            Order::Register => {
+            Request::Register => {
                 kept = called(&config);
-                say(&Word::Registered);
+                say(&Message::Registered);
             }
-            Order::OpenAll { briefly } => {
+            Request::OpenAll { briefly } => {
                 let config = if briefly { once.clone().reset_timeout(OPEN_FOR) } else { once.clone() };
                 kept = called(&config);
                 for breaker in kept.iter().take(usize::from(first)).flatten() {
                     let _ = runtime.block_on(breaker.call(async || Err::<(), _>("down")));
                 }
-                say(&Word::AllOpen);
+                say(&Message::AllOpen);
             }
-            Order::Storm { per_second } => {
+            Request::Storm { per_second } => {
                 let (breakers, made, go_on) = (kept.clone(), made.clone(), go_on.clone());
                 std::thread::spawn(move || storm(&breakers, per_second, &made, &go_on));
             }
-            Order::Count => say(&Word::Counted(made.load(Ordering::Relaxed))),
-            Order::Trip => {
+            Request::Count => say(&Message::Counted(made.load(Ordering::Relaxed))),
+            Request::Trip => {
                 let began = now();
                 let _ = runtime.block_on(tripped[0].call(async || Err::<(), _>("down")));
-                say(&Word::Tripped(began));
+                say(&Message::Tripped(began));
             }
             // An overloaded server may count as lost for a moment.
-            Order::Reset => while runtime.block_on(tripped[0].reset()).is_err() {},
+            Request::Reset => while runtime.block_on(tripped[0].reset()).is_err() {},
         }
     }
     go_on.store(false, Ordering::Relaxed);
     std::process::exit(0);
+}
+
+/// Reports when all instances of this process have received a transition. One thread follows all of them, so
+/// that an instance costs the machine little more than its coordinator.
+fn report_arrivals(subscribers: Vec<Events>) {
+    let (count, open, closed) = (subscribers.len(), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let is_last = move |arrived: &Cell<usize>| {
+        arrived.set((arrived.get() + 1) % count);
+        arrived.get() == 0
+    };
+    let tasks = LocalSet::new();
+    for mut events in subscribers {
+        let (open, closed) = (open.clone(), closed.clone());
+        tasks.spawn_local(async move {
+            while let Some(event) = events.recv().await {
+                match event {
+                    Event::Transition(transition) if &*transition.breaker == "tripped" => {
+                        let (at, is_open) = (now(), transition.to == State::Open);
+                        if is_last(if is_open { &open } else { &closed }) {
+                            say(&if is_open { Message::Open(at) } else { Message::Closed });
+                        }
+                    }
+                    Event::StoreLost(_) => say(&Message::Lost),
+                    _ => {}
+                }
+            }
+        });
+    }
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(tasks);
 }
 
 /// Calls the breakers in turn, in bursts every few milliseconds.

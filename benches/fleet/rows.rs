@@ -3,38 +3,16 @@
 use std::time::{Duration, Instant};
 
 use cb_testkit::RedisServer;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::process::{Fleet, Order, Word};
+use super::process::{Fleet, Message, Request};
+use super::row::{BUSY, Row, Rule};
 use super::support::screen::{Progress, quantile};
 
 /// The time from a fleet's start to the measurement. At the start, it exchanges more: settings are compared
 /// for the last time after 32 s.
-const SETTLING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 36 });
+pub(crate) const SETTLING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 36 });
 pub(crate) const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Rule {
-    /// A failure rate of one half over a minute.
-    Rate,
-    /// Five failures in a row.
-    Consecutive,
-}
-
-/// A row of the table.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
-    pub(crate) instances: usize,
-    pub(crate) breakers: usize,
-    pub(crate) rule: Rule,
-    /// Calls per second of every breaker on every instance.
-    pub(crate) per_second: u64,
-    /// The share of failing calls, in percent.
-    pub(crate) failing: u64,
-    /// All breakers are open, and there are no calls.
-    pub(crate) open: bool,
-    pub(crate) trips: usize,
-}
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
@@ -56,9 +34,6 @@ pub(crate) struct Measured {
     /// Breakers that opened although their rate was below the limit.
     pub(crate) opened_wrongly: usize,
 }
-
-/// The calls per second of each breaker in a busy fleet.
-const BUSY: u64 = 40;
 
 /// The rows of docs/scale.md, from small to large.
 pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
@@ -89,20 +64,6 @@ pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
     rows
 }
 
-impl Row {
-    pub(crate) fn name(&self) -> String {
-        let Row { instances, breakers, failing, .. } = self;
-        let what = match (self.open, self.rule) {
-            (true, _) => "all open, no calls".to_owned(),
-            (false, _) if self.per_second == 0 => "idle".to_owned(),
-            (false, _) if self.per_second != BUSY => format!("{} calls/s each", self.per_second),
-            (false, Rule::Rate) => format!("rate, {failing} % failing"),
-            (false, Rule::Consecutive) => format!("consecutive, {failing} % failing"),
-        };
-        format!("{instances} × {breakers}, {what}")
-    }
-}
-
 /// The server's processor time, in seconds.
 pub(crate) fn used(server: &RedisServer) -> f64 {
     ["used_cpu_user", "used_cpu_sys"]
@@ -129,13 +90,13 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     let server = RedisServer::start_with(&["--maxclients", "10000"]);
     let mut fleet = Fleet::start(&server, row);
     if row.open {
-        fleet.order(&Order::OpenAll { briefly: false });
+        fleet.request(&Request::OpenAll { briefly: false });
         let all = fleet.processes();
-        fleet.hear(all, |word| matches!(word, Word::AllOpen)).expect("all breakers are opened");
+        fleet.wait_for(all, |word| matches!(word, Message::AllOpen)).expect("all breakers are opened");
     } else if row.per_second == 0 {
-        fleet.order(&Order::Register);
+        fleet.request(&Request::Register);
     } else {
-        fleet.order(&Order::Call { per_second: row.per_second, failing: row.failing });
+        fleet.request(&Request::Call { per_second: row.per_second, failing: row.failing });
     }
     std::thread::sleep(SETTLING);
     let processed = || server.info("stats", "total_commands_processed").parse::<f64>().expect("a number");
@@ -149,7 +110,7 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     for trip in 0..row.trips {
         progress.say(&format!("{}: trip {} of {}", row.name(), trip + 1, row.trips));
         std::thread::sleep(Duration::from_millis(200 + trip as u64 * 37 % 120));
-        spans.extend(fleet.trip(row.instances));
+        spans.extend(fleet.trip());
     }
     let opened_wrongly = if row.open {
         0

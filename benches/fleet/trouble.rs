@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use cb_testkit::RedisServer;
 use serde::Serialize;
 
-use super::process::{Fleet, LOST, OPEN_FOR, Order, Word};
-use super::rows::{Row, Rule, share, used};
+use super::process::{Fleet, LOST, Message, OPEN_FOR, Request};
+use super::row::{Row, Rule};
+use super::rows::{share, used};
 use super::support::screen::{Progress, quantile};
 
 const INSTANCES: usize = 50;
@@ -43,17 +44,17 @@ pub(crate) fn storm(idle: f64, progress: &Progress) -> Storm {
     progress.say("half-open storm");
     let server = RedisServer::start_with(&["--maxclients", "10000"]);
     let mut fleet = Fleet::start(&server, &Row { rule: Rule::Consecutive, ..BUSY });
-    fleet.order(&Order::OpenAll { briefly: true });
+    fleet.request(&Request::OpenAll { briefly: true });
     let processes = fleet.processes();
-    fleet.hear(processes, |word| matches!(word, Word::AllOpen)).expect("all breakers are opened");
+    fleet.wait_for(processes, |word| matches!(word, Message::AllOpen)).expect("all breakers are opened");
     std::thread::sleep(OPEN_FOR.saturating_sub(Duration::from_millis(500)));
     let per_second = 1000 / INSTANCES as u64;
-    fleet.order(&Order::Storm { per_second });
+    fleet.request(&Request::Storm { per_second });
     let redis_percent = share(Duration::from_secs(4), || used(&server)) - idle;
-    fleet.order(&Order::Count);
+    fleet.request(&Request::Count);
     let mut probes = 0;
-    fleet.hear(processes, |word| {
-        let Word::Counted(made) = word else { return false };
+    fleet.wait_for(processes, |word| {
+        let Message::Counted(made) = word else { return false };
         probes += made;
         true
     });
@@ -92,7 +93,7 @@ pub(crate) fn overload(progress: &Progress) -> Overload {
     progress.say("overload");
     let server = RedisServer::start_with(&["--maxclients", "10000", "--enable-debug-command", "local"]);
     let mut fleet = Fleet::start(&server, &BUSY);
-    fleet.order(&Order::Call { per_second: BUSY.per_second, failing: BUSY.failing });
+    fleet.request(&Request::Call { per_second: BUSY.per_second, failing: BUSY.failing });
     std::thread::sleep(Duration::from_secs(4));
     let commands = |seconds: u64| {
         let count = || server.info("commandstats", "cmdstat_evalsha");
@@ -113,12 +114,12 @@ pub(crate) fn overload(progress: &Progress) -> Overload {
     let commands_per_second_and_instance = commands(6);
     let mut spans = Vec::new();
     for _ in 0..TRIPS {
-        spans.extend(fleet.trip(INSTANCES));
+        spans.extend(fleet.trip());
     }
     held.store(false, Ordering::Relaxed);
     let _ = holding.join();
     std::thread::sleep(Duration::from_secs(2));
-    let afterwards_ms = fleet.trip(INSTANCES);
+    let afterwards_ms = fleet.trip();
     Overload {
         instances: INSTANCES,
         breakers: BREAKERS,

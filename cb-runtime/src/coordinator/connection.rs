@@ -119,7 +119,7 @@ impl Coordinator {
         }
         let mut all = self.breakers.all();
         all.retain(|core| match core.review().want {
-            Want::Exchange => true,
+            Want::Exchange | Want::Confirmation => true,
             _ if core.has_history() => true,
             Want::Report(_) => {
                 core.mark_counted();

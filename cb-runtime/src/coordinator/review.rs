@@ -75,8 +75,9 @@ impl Coordinator {
         match agenda.want {
             Want::Nothing => {}
             Want::Exchange => self.tense.push(core),
+            Want::Confirmation if due == Cadence::Usual => self.tense.push(core),
             Want::Report(cadence) if cadence <= due => self.quiet.push(core),
-            Want::Report(_) => core.mark_counted(),
+            Want::Confirmation | Want::Report(_) => core.mark_counted(),
         }
     }
 }

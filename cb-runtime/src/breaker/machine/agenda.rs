@@ -43,6 +43,8 @@ pub(crate) struct Agenda {
 pub(crate) enum Want {
     Nothing,
     Report(Cadence),
+    /// An exchange when the reports of all quiet breakers are due: those of an instance share a request.
+    Confirmation,
     Exchange,
 }
 
@@ -76,6 +78,8 @@ impl StateMachine {
             Want::Nothing
         } else if self.is_quiet(now) {
             Want::Report(if self.notice.is_on(now.at) { Cadence::Noticed } else { Cadence::Usual })
+        } else if self.is_far_from_limits(now) && !self.notice.is_on(now.at) {
+            Want::Confirmation
         } else {
             Want::Exchange
         }
@@ -101,23 +105,24 @@ impl StateMachine {
         self.exchanged_at.map(|at| now.since(at))
     }
 
-    /// The interval in which to request the fleet's streak: another instance's success may have ended it, and
-    /// this instance's next failure would continue it.
+    /// The interval in which to request the fleet's streak, if a rule looks at it: another instance's success
+    /// may have ended it, and this instance's next failure would continue it.
     fn follow_up(&self, now: Moment) -> Option<Duration> {
-        let age = now.since(self.last_failure.filter(|_| self.stats.has_streak())?);
+        let is_judged = policy::looks_at_streaks(&self.settings) && self.stats.has_streak();
+        let age = now.since(self.last_failure.filter(|_| is_judged)?);
         (self.state() == State::Closed && age < FOLLOW_UP_ENDS).then(|| (age / 2).min(FOLLOW_UP))
     }
 
-    /// Closed, and far from every limit.
+    /// Closed, far from every limit, and not due for a confirmation.
     pub(super) fn is_quiet(&self, now: Now) -> bool {
+        self.is_far_from_limits(now) && self.exchanged_at >= Some(self.confirmation_due(now.at))
+    }
+
+    fn is_far_from_limits(&self, now: Now) -> bool {
         let closed = self.state() == State::Closed
             && self.local.is_none()
             && self.confirmed.as_ref().is_some_and(|confirmed| confirmed.state() == State::Closed);
-        closed
-            && !self.exchange_next
-            && self.exchanged_at.is_some_and(|at| at >= self.confirmation_due(now.at))
-            && self.stats.can_be_reported(&self.settings)
-            && !self.nears_limit(now)
+        closed && !self.exchange_next && self.stats.can_be_reported(&self.settings) && !self.nears_limit(now)
     }
 
     /// The latest moment at which a quiet breaker in use was due for an exchange. All breakers of an instance

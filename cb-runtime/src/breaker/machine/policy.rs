@@ -98,6 +98,11 @@ pub(crate) fn nears_limit(settings: &Settings, window: Counts) -> bool {
         || settings.strategy.is_some() && calls.failures + calls.slow > 0
 }
 
+/// Whether a rule looks at failures in a row.
+pub(crate) fn looks_at_streaks(settings: &Settings) -> bool {
+    settings.failure_threshold.is_some() || settings.strategy.is_some()
+}
+
 /// Whether as many failures in a row have reached half of their limit.
 pub(crate) fn streak_nears_limit(settings: &Settings, streak: u64) -> bool {
     streak > 0 && settings.failure_threshold.is_some_and(|limit| streak * 2 >= limit)

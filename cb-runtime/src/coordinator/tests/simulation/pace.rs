@@ -1,5 +1,7 @@
 //! How often instances ask, what they ask while nothing happens, and what they do when the store is slow.
 
+use std::sync::atomic::AtomicU64;
+
 use super::*;
 use crate::breaker::permit::Admission;
 use crate::coordinator::{PACE, RETRY};
@@ -180,6 +182,31 @@ fn a_fleet_that_only_succeeds_reports_every_four_seconds_until_something_happens
         let before = fleet.requests();
         succeed(&mut fleet, 8 * second).await;
         assert!(fleet.requests() - before >= 7 + 2 * 3, "one instance reports every second");
+        fleet.assert_agreed().await;
+    });
+}
+
+/// Far from its limit, a rate needs reports alone: no rule looks at the failures in a row that calls end with.
+#[test]
+fn failures_far_from_a_rates_limit_are_reported_and_not_exchanged() {
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &rate());
+        succeed(&mut fleet, Duration::from_secs(40)).await;
+        let exchanged = Arc::new(AtomicU64::new(0));
+        for instance in &fleet.instances {
+            let exchanged = exchanged.clone();
+            let count = move |_: &Batch| drop(exchanged.fetch_add(1, Ordering::Relaxed));
+            *lock(&instance.link.listener) = Some(Box::new(count));
+        }
+        for _ in 0..100 {
+            for at in 0..2 {
+                for call in 0..10 {
+                    fleet.call(at, call < 9).await;
+                }
+            }
+            pass(&mut fleet, PACE).await;
+        }
+        assert_eq!(exchanged.load(Ordering::Relaxed), 0);
         fleet.assert_agreed().await;
     });
 }
