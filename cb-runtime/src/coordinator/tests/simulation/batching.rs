@@ -44,6 +44,37 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
 }
 
 #[test]
+fn confirmations_of_breakers_that_fail_in_turn_share_an_exchange() {
+    let config = BreakerConfig::default().failure_rate_threshold(0.5).window(Duration::from_secs(60));
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 1, &config);
+        fleet.turn(0).await;
+        let Member { coordinator, link, .. } = &mut fleet.instances[0];
+        let make = |name, held| Core::new(name, &config, held, &coordinator.context);
+        let register =
+            |number: u32| coordinator.breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+        let breakers: Vec<_> = (0..10).map(register).collect();
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let log = sizes.clone();
+        *lock(&link.listener) = Some(Box::new(move |batch: &Batch| lock(&log).push(batch.entries.len())));
+        for round in 0..1200 {
+            // New settings are compared more often.
+            if round == 400 {
+                lock(&sizes).clear();
+            }
+            for call in 0..10 {
+                let Admission::Go(permit) = breakers[round % 10].admit() else { panic!("it is closed") };
+                if call == 0 { permit.failure() } else { permit.success() }
+            }
+            fleet.advance(PACE);
+            fleet.turn(0).await;
+        }
+        let sizes = lock(&sizes);
+        assert!(!sizes.is_empty() && sizes.iter().all(|size| *size == 10), "{sizes:?}");
+    });
+}
+
+#[test]
 fn question_between_two_looks_does_not_postpone_the_report() {
     in_simulation(0..50, async |seed| {
         let mut fleet = Fleet::new(seed, 1, &config());

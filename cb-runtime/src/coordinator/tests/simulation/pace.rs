@@ -195,8 +195,9 @@ fn failures_far_from_a_rates_limit_are_reported_and_not_exchanged() {
         let exchanged = Arc::new(AtomicU64::new(0));
         for instance in &fleet.instances {
             let exchanged = exchanged.clone();
-            let count = move |_: &Batch| drop(exchanged.fetch_add(1, Ordering::Relaxed));
-            *lock(&instance.link.listener) = Some(Box::new(count));
+            *lock(&instance.link.listener) = Some(Box::new(move |_: &Batch| {
+                exchanged.fetch_add(1, Ordering::Relaxed);
+            }));
         }
         for _ in 0..100 {
             for at in 0..2 {
