@@ -307,17 +307,25 @@ fn opening_whose_event_was_not_read_survives_a_restored_store_that_goes_on() {
     }
 }
 
-/// The load shows that events are missing, so the instance doubts what it knows. The store loses its data
-/// before it is asked for the state. An exchange shows the loss, or a repeated report before it (seed 1283436
-/// of all faults).
+/// The answer that is the first to show a loss of data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstSign {
+    Exchange,
+    /// A report that is repeated before the first exchange (seed 1283436 of all faults).
+    Report,
+    Load,
+}
+
+/// A load shows that events are missing, so the instance doubts what it knows. The store loses its data
+/// before it is asked for the state.
 #[test]
 fn opening_that_is_doubted_when_the_store_loses_its_data_is_written_back() {
-    for by_report in [false, true] {
-        in_simulation(0..2, async |seed| opening_is_written_back_although_doubted(seed, by_report).await);
+    for first in [FirstSign::Exchange, FirstSign::Report, FirstSign::Load] {
+        in_simulation(0..2, async |seed| opening_is_written_back_although_doubted(seed, first).await);
     }
 }
 
-async fn opening_is_written_back_although_doubted(seed: u64, by_report: bool) {
+async fn opening_is_written_back_although_doubted(seed: u64, first: FirstSign) {
     let mut fleet = Fleet::settled(seed, 2, &config()).await;
     fleet.fail().await;
     fleet.settle().await;
@@ -330,10 +338,22 @@ async fn opening_is_written_back_although_doubted(seed: u64, by_report: bool) {
     fleet.turn(1).await;
     fleet.trim_stream();
     let link = fleet.instances[1].link.clone();
-    let store = fleet.store.clone();
-    *lock(&link.before_next) = Some(Box::new(move || store.forget_everything()));
-    fleet.instances[1].coordinator.unknown = by_report.then(|| Sent::Report(Vec::new()));
+    let (store, cut) = (fleet.store.clone(), link.clone());
+    *lock(&link.before_next) = Some(Box::new(move || match first {
+        FirstSign::Load => cut.set(Fate::Cut),
+        _ => store.forget_everything(),
+    }));
+    let sent = (first == FirstSign::Report).then(|| Sent::Report(Vec::new()));
+    fleet.instances[1].coordinator.unknown = sent;
     link.set(Fate::Up);
+    if first == FirstSign::Load {
+        // The states are loaded, and the exchange after it is lost.
+        fleet.advance(Duration::from_secs(1));
+        fleet.turn(1).await;
+        assert!(link.is_cut());
+        fleet.store.forget_everything();
+        link.set(Fate::Up);
+    }
     for _ in 0..6 {
         fleet.advance(Duration::from_millis(450));
         fleet.turn(1).await;

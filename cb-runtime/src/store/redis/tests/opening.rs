@@ -5,7 +5,7 @@ use std::time::Duration;
 use cb_testkit::RedisServer;
 
 use super::layout::dump;
-use super::{SECOND, Target, about};
+use super::{SECOND, Target, about, batch, counting, exchange, store};
 use crate::clock::Clock;
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
@@ -77,4 +77,27 @@ async fn short_way_to_open_a_breaker_has_the_effects_of_the_usual_one() {
         // Counts of an epoch that ends are in no window: it was the short way.
         assert_eq!((short_windows, usual_windows), (0, 1));
     }
+}
+
+/// An opening may be the first request of its instance after the damage.
+#[tokio::test]
+async fn short_way_reports_a_sequence_that_is_not_a_number() {
+    let server = RedisServer::start();
+    let store = store(&server);
+    exchange(&store, vec![counting("x", 1, 3)]).await;
+    let to = Record {
+        state: State::Open,
+        remaining_us: Some(SECOND),
+        reset_timeout_us: SECOND,
+        attempt: 1,
+        ..Record::closed()
+    };
+    let proposal = Some(Proposal { to, force: false, token: None, evidence: Counts::default() });
+    let batch = batch(vec![Entry { known: Some(Record::closed()), proposal, ..about("x") }]);
+    let key = format!("cb1:{{test}}:s:{}", batch.instance);
+    server.cli(&["SET", &key, "garbage"]);
+    let answer = Store::exchange(&store, batch).await.unwrap();
+    assert!(answer.views[0].as_ref().unwrap().won);
+    assert_eq!(answer.warnings, [format!("{key} was not a number and has been made anew")]);
+    assert_eq!(server.cli(&["GET", &key]), "1");
 }

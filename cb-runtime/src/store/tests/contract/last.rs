@@ -1,6 +1,6 @@
 //! Count windows: the last N calls.
 
-use super::{Bench, Entry, StoreClient, about, delta, proposal, propose, rules, seconds};
+use super::{Bench, Entry, StoreClient, about, delta, proposal, rules};
 use crate::snapshot::State;
 use crate::store::{
     Batch, CountWindowRequest, CountWindowView, Counts, Delta, IDLE, MAX_COUNT, MAX_FAILING, MAX_LAST,
@@ -21,7 +21,7 @@ rules! {
     failing_instances_are_answered_by_latest_place
     number_of_failing_instances_is_bounded
     failing_instances_are_kept_only_on_request
-    count_windows_expire_after_their_last_use
+    requested_count_window_does_not_expire
     successes_before_the_first_failure_are_in_the_count_window
     successes_of_entries_without_a_count_window_are_not_in_it
     count_windows_of_successes_alone_expire_after_their_last_use
@@ -213,17 +213,27 @@ async fn failing_instances_are_kept_only_on_request(bench: &Bench<'_>) {
     assert_eq!(append(&mut bench.instance("c"), 10, &[]).await.failing, [1], "only a");
 }
 
-async fn count_windows_expire_after_their_last_use(bench: &Bench<'_>) {
+async fn requested_count_window_does_not_expire(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let known = a.say(appending(10, &[(F, 1)])).await.record;
     for _ in 0..4 {
         bench.pass(IDLE / 2);
         assert_eq!(last(&a.say(Entry { known: Some(known.clone()), ..asking(10, 0) }).await).place, 1);
     }
-    bench.pass(seconds(1));
-    let opening = propose("x", &known, proposal(State::Open));
-    assert!(a.say(opening).await.won);
-    assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
+}
+
+/// In Redis, its key expires: `count_window_expires_an_hour_after_its_last_use`.
+#[tokio::test]
+async fn count_window_that_is_not_requested_expires_in_memory() {
+    let bench = Bench::memory();
+    let mut a = bench.instance("a");
+    append(&mut a, 10, &[(F, 1)]).await;
+    for _ in 0..3 {
+        bench.pass(IDLE / 2);
+        append(&mut a, 20, &[(S, 1)]).await;
+    }
+    assert_eq!(append(&mut a, 20, &[]).await.place, 3);
+    assert_eq!(append(&mut a, 10, &[]).await, NOTHING);
 }
 
 /// These calls, as an instance reports them.

@@ -65,7 +65,10 @@ local function open_at_once()
   redis.call('PEXPIRE', key, format('%.0f', left / 1000 + IDLE * 1000))
   redis.pcall('HDEL', quiet, name)
   local before = redis.pcall('SET', sequence, seq, 'EX', IDLE, 'GET')
-  if type(before) == 'string' and (tonumber(before) or 0) > tonumber(seq) then
+  local warnings = {}
+  if type(before) == 'string' and not tonumber(before) then
+    warnings[1] = sequence .. ' was not a number and has been made anew'
+  elseif type(before) == 'string' and tonumber(before) > tonumber(seq) then
     redis.call('SET', sequence, before, 'EX', IDLE)
   end
   -- Otherwise another breaker is held for longer, and so are these keys.
@@ -75,7 +78,7 @@ local function open_at_once()
     redis.call('EXPIRE', names, format('%.0f', life + IDLE))
     redis.call('EXPIRE', meta, format('%.0f', life + REMEMBERED))
   end
-  return { now, { m[1], id, number + 1 }, {}, {
+  return { now, { m[1], id, number + 1 }, warnings, {
     1, 1, '', -1, -1, has_window == '1' and '' or false, false, false, false, false, -1, 0, 0, 0, 0,
     known + 1, 'open', reason, instance, '', tonumber(left), 0, tonumber(reset), tonumber(attempt),
   } }
