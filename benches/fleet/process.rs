@@ -1,5 +1,5 @@
-//! The fleet: processes that contain instances. They read requests from stdin and answer on stdout, as lines of
-//! JSON.
+//! The fleet: processes that contain instances. They read requests from stdin and answer on stdout, as lines
+//! of JSON.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write, stdin, stdout};

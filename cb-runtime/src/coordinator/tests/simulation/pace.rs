@@ -186,7 +186,8 @@ fn a_fleet_that_only_succeeds_reports_every_four_seconds_until_something_happens
     });
 }
 
-/// Far from its limit, a rate needs reports alone: no rule looks at the failures in a row that calls end with.
+/// Far from its limit, a rate needs reports alone: no rule looks at the failures in a row that calls end
+/// with.
 #[test]
 fn failures_far_from_a_rates_limit_are_reported_and_not_exchanged() {
     in_simulation(0..5, async |seed| {
