@@ -24,9 +24,9 @@ const CONFIRMATION: Duration = Duration::from_secs(60);
 const COMPARISON: Duration = Duration::from_secs(1);
 /// Settings of this age are not new any more.
 const COMPARED_FOR: Duration = Duration::from_secs(64);
-/// After a failure, the fleet's streak is requested at growing intervals up to this one.
+/// After a failure, the fleet's counts are requested at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
-/// It is not requested any more once the failure is this old.
+/// They are not requested any more once the failure is this old.
 const FOLLOW_UP_ENDS: Duration = Duration::from_secs(30);
 /// Counters are read again this long after they were not empty: a concurrent success may have been missed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -98,19 +98,21 @@ impl StateMachine {
             || self.probes.want_exchange()
             || self.health.want_exchange(self.check_context(now))
             || renews && silent_for >= RENEWAL
-            || self.follow_up(now.at).is_some_and(|interval| silent_for >= interval)
+            || self.follow_up(now).is_some_and(|interval| silent_for >= interval)
     }
 
     fn silent_for(&self, now: Moment) -> Option<Duration> {
         self.exchanged_at.map(|at| now.since(at))
     }
 
-    /// The interval in which to request the fleet's streak, if a rule looks at it: another instance's success
-    /// may have ended it, and this instance's next failure would continue it.
-    fn follow_up(&self, now: Moment) -> Option<Duration> {
-        let is_judged = policy::looks_at_streaks(&self.settings) && self.stats.has_streak();
-        let age = now.since(self.last_failure.filter(|_| is_judged)?);
-        (self.state() == State::Closed && age < FOLLOW_UP_ENDS).then(|| (age / 2).min(FOLLOW_UP))
+    /// The interval in which to request the fleet's counts after a failure, if a rule looks at its streak or is
+    /// near its limit: another instance's success may have ended the streak, and others may have reported since.
+    fn follow_up(&self, now: Now) -> Option<Duration> {
+        let age = now.at.since(self.last_failure.filter(|_| self.stats.has_streak())?);
+        let is_followed = self.state() == State::Closed
+            && age < FOLLOW_UP_ENDS
+            && (policy::looks_at_streaks(&self.settings) || self.nears_limit(now));
+        is_followed.then(|| (age / 2).min(FOLLOW_UP))
     }
 
     /// Closed, far from every limit, and not due for a confirmation.
@@ -159,7 +161,7 @@ impl StateMachine {
         let soon = self.local.is_some()
             || self.probes.are_held()
             || self.settings.health.is_some()
-            || self.follow_up(now.at).is_some()
+            || self.follow_up(now).is_some()
             || self.state() == State::MetricsOnly
             || self.notice.is_on(now.at)
             || self.state() == State::Closed && self.nears_limit(now);

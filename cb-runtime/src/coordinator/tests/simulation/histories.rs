@@ -213,6 +213,18 @@ fn instances_that_start_together_do_not_trip_by_their_own_counts() {
     });
 }
 
+/// In these histories, an instance with few calls waits for the others' reports, which complete the minimum.
+#[test]
+fn instance_near_a_rates_limit_requests_the_fleets_counts_after_a_failure() {
+    for seed in [4928, 5064, 8862] {
+        in_simulation(seed..seed + 1, async |seed| {
+            if let Err(problem) = history(seed, false).await {
+                panic!("seed {seed}: {problem}");
+            }
+        });
+    }
+}
+
 #[test]
 fn nothing_trips_below_its_limit_and_all_else_in_time() {
     run(false);
