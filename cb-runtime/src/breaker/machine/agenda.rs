@@ -105,8 +105,9 @@ impl StateMachine {
         self.exchanged_at.map(|at| now.since(at))
     }
 
-    /// The interval in which to request the fleet's counts after a failure, if a rule looks at its streak or is
-    /// near its limit: another instance's success may have ended the streak, and others may have reported since.
+    /// The interval in which to request the fleet's counts after a failure, if a rule looks at streaks or the
+    /// breaker is near a limit: another instance's success may have ended the streak, and others may have
+    /// reported since.
     fn follow_up(&self, now: Now) -> Option<Duration> {
         let age = now.at.since(self.last_failure.filter(|_| self.stats.has_streak())?);
         let is_followed = self.state() == State::Closed
