@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::snapshot::State;
 use crate::store::{Counts, NOTICE};
 
-/// Fleet counts older than this are refreshed before a decision rests on them.
+/// Fleet counts that may lack outcomes older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
 /// By this time and an answer time after a notice, all instances have reported what they had counted before
 /// it: they review the breaker every [`PACE`](super::PACE).
@@ -47,7 +47,8 @@ impl Notice {
         let Now { at: now, answer_time, .. } = now;
         let since = *self.awaited_since.get_or_insert(now);
         let received_after = |at: Moment| received_at.is_some_and(|received| received >= at);
-        let is_fresh = received_at.is_some_and(|at| now.since(at) <= FRESH);
+        // They have what the others had counted until this long before.
+        let is_fresh = received_at.is_some_and(|at| now.since(at) + SETTLING <= FRESH);
         match self.given_at {
             Some(at) if self.is_on(now) => !(received_after(at.after(SETTLING + answer_time)) && is_fresh),
             _ => now.since(since) < NO_NOTICE + 2 * answer_time || !received_after(since),

@@ -225,6 +225,18 @@ fn instance_near_a_rates_limit_requests_the_fleets_counts_after_a_failure() {
     }
 }
 
+/// In these histories, an instance decides just before its next exchange, and others have succeeded since.
+#[test]
+fn decision_on_a_rate_rests_on_counts_that_lack_nothing_older_than_200_ms() {
+    for seed in [49816, 54307, 54948] {
+        in_simulation(seed..seed + 1, async |seed| {
+            if let Err(problem) = history(seed, false).await {
+                panic!("seed {seed}: {problem}");
+            }
+        });
+    }
+}
+
 #[test]
 fn nothing_trips_below_its_limit_and_all_else_in_time() {
     run(false);
