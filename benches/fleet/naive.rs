@@ -11,7 +11,7 @@ use cb_testkit::RedisServer;
 use serde::Serialize;
 
 use super::process::{Fleet, Request};
-use super::row::{Row, Rule};
+use super::row::Row;
 use super::rows::{SETTLING, WINDOW, used};
 use super::support::screen::Progress;
 
@@ -49,15 +49,7 @@ fn per_call(server: &RedisServer, idle: f64, calls: impl Fn() -> u64) -> f64 {
 
 fn ours(per_second: u64, idle: f64) -> f64 {
     let server = RedisServer::start();
-    let row = Row {
-        instances: INSTANCES,
-        breakers: 1,
-        rule: Rule::Rate,
-        per_second,
-        failing: 0,
-        open: false,
-        trips: 0,
-    };
+    let row = Row { instances: INSTANCES, per_second, ..Row::ONE };
     let mut fleet = Fleet::start(&server, &row);
     fleet.request(&Request::Call { per_second, failing: 0 });
     let begun = Instant::now();

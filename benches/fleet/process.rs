@@ -112,10 +112,10 @@ impl Fleet {
     pub(crate) fn wait_for(&mut self, count: usize, mut wanted: impl FnMut(Message) -> bool) -> Option<()> {
         let mut heard = 0;
         while heard < count {
-            let word = self.messages.recv_timeout(LOST).ok()?;
-            if matches!(word, Message::Lost) {
+            let message = self.messages.recv_timeout(LOST).ok()?;
+            if matches!(message, Message::Lost) {
                 self.lost += 1;
-            } else if wanted(word) {
+            } else if wanted(message) {
                 heard += 1;
             }
         }
@@ -136,7 +136,7 @@ impl Fleet {
         let processes = self.processes.len();
         self.request_first(&Request::Trip);
         let (mut began, mut last) = (0, 0);
-        self.wait_for(processes + 1, |word| match word {
+        self.wait_for(processes + 1, |message| match message {
             Message::Tripped(at) => {
                 began = at;
                 true
@@ -148,7 +148,7 @@ impl Fleet {
             _ => false,
         })?;
         self.request_first(&Request::Reset);
-        self.wait_for(processes, |word| matches!(word, Message::Closed))?;
+        self.wait_for(processes, |message| matches!(message, Message::Closed))?;
         #[expect(clippy::cast_precision_loss, reason = "seconds at most")]
         Some(last.saturating_sub(began) as f64 / 1e6)
     }
@@ -183,8 +183,8 @@ impl Process {
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let word = serde_json::from_str(&line).expect("a process of instances says nothing else");
-                if sender.send(word).is_err() {
+                let message = serde_json::from_str(&line).expect("a process of instances says nothing else");
+                if sender.send(message).is_err() {
                     return;
                 }
             }
@@ -212,10 +212,10 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).expect("and before 2554")
 }
 
-fn say(word: &Message) {
+fn say(message: &Message) {
     static OUT: Mutex<()> = Mutex::new(());
     let _one = OUT.lock();
-    let line = serde_json::to_string(word).expect("it can be written");
+    let line = serde_json::to_string(message).expect("it can be written");
     let mut out = stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -26,9 +26,20 @@ pub(crate) struct Row {
 }
 
 /// The calls per second of each breaker in a busy fleet.
-pub(crate) const BUSY: u64 = 40;
+const BUSY: u64 = 40;
 
 impl Row {
+    /// One busy breaker on one instance; all calls succeed.
+    pub(crate) const ONE: Row = Row {
+        instances: 1,
+        breakers: 1,
+        rule: Rule::Rate,
+        per_second: BUSY,
+        failing: 0,
+        open: false,
+        trips: 0,
+    };
+
     pub(crate) fn name(&self) -> String {
         let Row { instances, breakers, failing, .. } = self;
         let what = match (self.open, self.rule) {

@@ -6,7 +6,7 @@ use cb_testkit::RedisServer;
 use serde::Serialize;
 
 use super::process::{Fleet, Message, Request};
-use super::row::{BUSY, Row, Rule};
+use super::row::{Row, Rule};
 use super::support::screen::{Progress, quantile};
 
 /// The time from a fleet's start to the measurement. At the start, it exchanges more: settings are compared
@@ -37,15 +37,7 @@ pub(crate) struct Measured {
 
 /// The rows of docs/scale.md, from small to large.
 pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
-    let healthy = Row {
-        instances: 1,
-        breakers: 1,
-        rule: Rule::Rate,
-        per_second: BUSY,
-        failing: 0,
-        open: false,
-        trips: 20,
-    };
+    let healthy = Row { trips: 20, ..Row::ONE };
     let mut rows = vec![healthy, Row { failing: 10, ..healthy }];
     for instances in [10, 50, 200, 1000] {
         let row = Row { instances, breakers: 50, ..healthy };
@@ -92,7 +84,7 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     if row.open {
         fleet.request(&Request::OpenAll { briefly: false });
         let all = fleet.processes();
-        fleet.wait_for(all, |word| matches!(word, Message::AllOpen)).expect("all breakers are opened");
+        fleet.wait_for(all, |message| matches!(message, Message::AllOpen)).expect("all breakers are opened");
     } else if row.per_second == 0 {
         fleet.request(&Request::Register);
     } else {

@@ -18,15 +18,7 @@ const INSTANCES: usize = 50;
 const BREAKERS: usize = 50;
 /// Of each breaker.
 const BUDGET: u64 = 3;
-const BUSY: Row = Row {
-    instances: INSTANCES,
-    breakers: BREAKERS,
-    rule: Rule::Rate,
-    per_second: 40,
-    failing: 10,
-    open: false,
-    trips: 0,
-};
+const BUSY: Row = Row { instances: INSTANCES, breakers: BREAKERS, failing: 10, ..Row::ONE };
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Storm {
@@ -46,15 +38,17 @@ pub(crate) fn storm(idle: f64, progress: &Progress) -> Storm {
     let mut fleet = Fleet::start(&server, &Row { rule: Rule::Consecutive, ..BUSY });
     fleet.request(&Request::OpenAll { briefly: true });
     let processes = fleet.processes();
-    fleet.wait_for(processes, |word| matches!(word, Message::AllOpen)).expect("all breakers are opened");
+    fleet
+        .wait_for(processes, |message| matches!(message, Message::AllOpen))
+        .expect("all breakers are opened");
     std::thread::sleep(OPEN_FOR.saturating_sub(Duration::from_millis(500)));
     let per_second = 1000 / INSTANCES as u64;
     fleet.request(&Request::Storm { per_second });
     let redis_percent = share(Duration::from_secs(4), || used(&server)) - idle;
     fleet.request(&Request::Count);
     let mut probes = 0;
-    fleet.wait_for(processes, |word| {
-        let Message::Counted(made) = word else { return false };
+    fleet.wait_for(processes, |message| {
+        let Message::Counted(made) = message else { return false };
         probes += made;
         true
     });

@@ -113,7 +113,7 @@ async fn an_action_needs_the_token_and_a_reason_and_is_carried_out() {
     browser.click("#action-go");
     browser.until(&row("payments"), "a migration — maria");
     browser.until("#detail", "forced open");
-    // The token serves for the next order, too.
+    // The token serves for the next action, too.
     browser.click("#detail button[data-action=release]");
     browser.fill("#action-reason", "it is over");
     browser.click("#action-go");

@@ -76,12 +76,15 @@ impl StateMachine {
             Want::Exchange
         } else if !self.stats.has_news() {
             Want::Nothing
-        } else if self.is_quiet(now) {
-            Want::Report(if self.notice.is_on(now.at) { Cadence::Noticed } else { Cadence::Usual })
-        } else if self.is_far_from_limits(now) && !self.notice.is_on(now.at) {
-            Want::Confirmation
-        } else {
+        } else if !self.is_far_from_limits(now) {
             Want::Exchange
+        } else {
+            match (self.is_confirmed(now.at), self.notice.is_on(now.at)) {
+                (true, false) => Want::Report(Cadence::Usual),
+                (true, true) => Want::Report(Cadence::Noticed),
+                (false, false) => Want::Confirmation,
+                (false, true) => Want::Exchange,
+            }
         }
     }
 
@@ -118,7 +121,11 @@ impl StateMachine {
 
     /// Closed, far from every limit, and not due for a confirmation.
     pub(super) fn is_quiet(&self, now: Now) -> bool {
-        self.is_far_from_limits(now) && self.exchanged_at >= Some(self.confirmation_due(now.at))
+        self.is_far_from_limits(now) && self.is_confirmed(now.at)
+    }
+
+    fn is_confirmed(&self, now: Moment) -> bool {
+        self.exchanged_at.is_some_and(|at| at >= self.confirmation_due(now))
     }
 
     fn is_far_from_limits(&self, now: Now) -> bool {

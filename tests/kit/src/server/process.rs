@@ -20,7 +20,7 @@ impl RedisServer {
         let _ = std::fs::remove_file(self.directory.path().join("dump.rdb"));
     }
 
-    /// Stops the server if it runs, and starts it again without data, on the same port and socket.
+    /// Restarts the server without its data, on the same port and socket. A stopped server is started.
     pub fn restart(&self) {
         self.stop();
         self.launch_again();

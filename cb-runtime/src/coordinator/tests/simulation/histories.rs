@@ -213,10 +213,9 @@ fn instances_that_start_together_do_not_trip_by_their_own_counts() {
     });
 }
 
-/// In these histories, an instance with few calls waits for the others' reports, which complete the minimum.
-#[test]
-fn instance_near_a_rates_limit_requests_the_fleets_counts_after_a_failure() {
-    for seed in [4928, 5064, 8862] {
+/// Plays these histories of a rate.
+fn replay(seeds: [u64; 3]) {
+    for seed in seeds {
         in_simulation(seed..seed + 1, async |seed| {
             if let Err(problem) = history(seed, false).await {
                 panic!("seed {seed}: {problem}");
@@ -225,16 +224,16 @@ fn instance_near_a_rates_limit_requests_the_fleets_counts_after_a_failure() {
     }
 }
 
-/// In these histories, an instance decides just before its next exchange, and others have succeeded since.
+/// An instance with few calls waits for the others' reports, which complete the minimum.
+#[test]
+fn instance_near_a_rates_limit_requests_the_fleets_counts_after_a_failure() {
+    replay([4928, 5064, 8862]);
+}
+
+/// An instance decides just before its next exchange, and others have succeeded since the latest.
 #[test]
 fn decision_on_a_rate_rests_on_counts_that_lack_nothing_older_than_200_ms() {
-    for seed in [49816, 54307, 54948] {
-        in_simulation(seed..seed + 1, async |seed| {
-            if let Err(problem) = history(seed, false).await {
-                panic!("seed {seed}: {problem}");
-            }
-        });
-    }
+    replay([49816, 54307, 54948]);
 }
 
 #[test]

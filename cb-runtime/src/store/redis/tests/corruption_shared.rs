@@ -150,6 +150,7 @@ async fn invalid_stream_entry_is_an_error_once() {
     say(&store, forcing("x", State::Open)).await;
     server.cli(&["XADD", events, "*", "junk", "1"]);
     server.cli(&["XADD", events, "*", "name", "%zz", "number", "-1"]);
+    server.command(&[b"XADD", events.as_bytes(), b"*", b"\xff", b"\xff"]);
     let first = watch(&store, "0-0").await.unwrap();
     assert_eq!(first.len(), 1, "what comes before it can be read");
     let at = &first[0].position.id;

@@ -99,7 +99,7 @@ fn reader(values: Vec<Value>) -> ReplyReader {
 }
 
 /// An entry of the event stream as the script writes it.
-fn entry() -> HashMap<String, Value> {
+fn entry() -> HashMap<Vec<u8>, Value> {
     let fields = [
         ("incarnation", "9f2c41"),
         ("number", "7"),
@@ -118,11 +118,11 @@ fn entry() -> HashMap<String, Value> {
         ("slow", "0"),
         ("at_us", "1700000000000000"),
     ];
-    fields.map(|(field, content)| (field.to_owned(), text(content))).into()
+    fields.map(|(field, content)| (field.into(), text(content))).into()
 }
 
 /// Another value for a field of an entry; `None` removes the field.
-fn change() -> impl Strategy<Value = (String, Option<Value>)> {
+fn change() -> impl Strategy<Value = (Vec<u8>, Option<Value>)> {
     let field = select(entry().into_keys().collect::<Vec<_>>());
     (field, prop::option::of(prop_oneof![value(), number().prop_map(text)]))
 }

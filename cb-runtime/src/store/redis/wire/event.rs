@@ -8,15 +8,15 @@ use crate::snapshot::State;
 use crate::store::redis::keys::decode;
 use crate::store::{Counts, MAX_COUNT, MAX_EPOCH, MAX_SPAN_US, Position, Record, StreamEvent, cut};
 
-/// The fields of a stream's entry, as they are read.
-pub(in crate::store::redis) type Fields = Vec<(String, Value)>;
+/// The fields of a stream's entry, as they are read. Another client's need not have names in UTF-8.
+pub(in crate::store::redis) type Fields = Vec<(Vec<u8>, Value)>;
 
 /// The content of a field; the error says what is wrong with it.
 pub(in crate::store::redis) fn text<'a>(
-    fields: &'a [(String, Value)],
+    fields: &'a [(Vec<u8>, Value)],
     field: &str,
 ) -> Result<&'a str, String> {
-    match fields.iter().find(|(name, _)| name == field) {
+    match fields.iter().find(|(name, _)| name == field.as_bytes()) {
         Some((_, Value::BulkString(bytes))) => str::from_utf8(bytes).ok(),
         Some(_) => None,
         None => return Err(format!("{field} is missing")),
@@ -25,7 +25,7 @@ pub(in crate::store::redis) fn text<'a>(
 }
 
 /// An entry of the event stream; the error says what is wrong with it.
-pub(in crate::store::redis) fn event(id: String, fields: &[(String, Value)]) -> Result<StreamEvent, String> {
+pub(in crate::store::redis) fn event(id: String, fields: &[(Vec<u8>, Value)]) -> Result<StreamEvent, String> {
     let text = |field: &'static str| text(fields, field);
     let number = |field: &'static str| {
         let value = text(field)?;
@@ -37,7 +37,7 @@ pub(in crate::store::redis) fn event(id: String, fields: &[(String, Value)]) -> 
     let encoded = text("name")?;
     let name = decode(encoded).ok_or_else(|| format!("name {} is no breaker's", shown(encoded)))?;
     let to = state("state")?;
-    let has_actor = fields.iter().any(|(name, _)| name == "actor");
+    let has_actor = fields.iter().any(|(name, _)| name == b"actor");
     let reset_timeout_us = number("reset_timeout_us")?.min(MAX_SPAN_US);
     let remaining_us = if text("remaining_us")?.is_empty() { None } else { Some(number("remaining_us")?) };
     Ok(StreamEvent {
