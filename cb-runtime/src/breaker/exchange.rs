@@ -104,12 +104,12 @@ impl Core {
         self.transact(|inner, _| inner.machine.end_doubt());
     }
 
-    /// Whether it knows a later epoch than this one. After a long idleness a closed breaker knows none,
-    /// because the store may have expired it, and begun its epochs anew.
-    pub(crate) fn knows_later_than(&self, epoch: u64) -> bool {
+    /// Whether the confirmed state contradicts an event with this record. After a long idleness a closed
+    /// breaker has none, because the store may have expired it, and begun its epochs anew.
+    pub(crate) fn contradicts(&self, event: &Record) -> bool {
         self.transact(|inner, now| {
             inner.machine.forget_if_idle(now.at);
-            inner.machine.epoch() > epoch
+            inner.machine.contradicts(event)
         })
     }
 

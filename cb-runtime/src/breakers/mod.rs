@@ -211,11 +211,11 @@ impl BreakerMap {
         }
     }
 
-    /// Whether a later epoch of this breaker is known here.
-    pub(crate) fn knows_later_than(&self, name: &str, epoch: u64) -> bool {
+    /// Whether what is known here of this breaker contradicts an event with this record.
+    pub(crate) fn contradicts(&self, name: &str, event: &Record) -> bool {
         match self.get(name) {
-            Some(core) => core.knows_later_than(epoch),
-            None => self.read().held.get(name).is_some_and(|(record, _)| record.epoch > epoch),
+            Some(core) => core.contradicts(event),
+            None => self.read().held.get(name).is_some_and(|(known, _)| known.contradicts(event)),
         }
     }
 

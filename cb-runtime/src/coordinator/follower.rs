@@ -77,9 +77,9 @@ pub(super) fn take(
     let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
-    if breakers.knows_later_than(&event.name, record.epoch) {
+    if breakers.contradicts(&event.name, &record) {
         // An answer was faster than this event, or the store has lost this breaker, and an instance that
-        // knows less has gone on with it.
+        // knows less has gone on with it. Which state is in force, the store knows.
         match (breakers.get(&event.name), requests.upgrade()) {
             (Some(core), _) => core.exchange_next(),
             (None, Some(requests)) => drop(requests.send(Command::WriteBack(event.name.clone()))),

@@ -248,6 +248,11 @@ impl StateMachine {
         self.confirmed.as_ref().map_or(0, |confirmed| confirmed.record.epoch)
     }
 
+    /// Whether the confirmed record contradicts an event with this one.
+    pub(crate) fn contradicts(&self, event: &Record) -> bool {
+        self.confirmed.as_ref().is_some_and(|known| known.record.contradicts(event))
+    }
+
     fn confirmed_state(&self) -> State {
         self.confirmed.as_ref().map_or(State::Closed, DatedRecord::state)
     }

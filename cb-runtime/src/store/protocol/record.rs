@@ -67,6 +67,12 @@ impl Record {
         self.state.is_manual() && self.remaining_us == Some(0)
     }
 
+    /// Whether an event's record does not follow this one: its epoch is an earlier one, or the same one in
+    /// another state, because it has begun twice.
+    pub(crate) fn contradicts(&self, event: &Record) -> bool {
+        self.epoch > event.epoch || self.epoch == event.epoch && self.state != event.state
+    }
+
     /// The record as it reads this many microseconds later.
     pub(crate) fn aged(self, elapsed_us: u64) -> Self {
         Record {

@@ -24,8 +24,8 @@ use crate::coordinator::stream::Stream;
 use crate::coordinator::{Command, Coordinator};
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
-use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::{Store, StreamEvent};
 
 /// One of the fleet's instances.
 pub(super) struct Member {
@@ -158,20 +158,21 @@ impl Fleet {
             instance.core.take_notice();
         }
         for event in news.events {
-            let requests = instance.asked.downgrade();
-            follower::take(
-                &coordinator.context,
-                &coordinator.breakers,
-                &coordinator.stream,
-                &requests,
-                &event,
-            );
+            self.take(at, &event);
         }
+        let instance = &mut self.instances[at];
         while let Some(event) = instance.events.try_recv() {
             if let Event::Transition(transition) = event {
                 instance.received.push(transition.epoch);
             }
         }
+    }
+
+    /// This instance reads an event.
+    pub(super) fn take(&self, at: usize, event: &StreamEvent) {
+        let Member { coordinator, asked, .. } = &self.instances[at];
+        let Coordinator { context, breakers, stream, .. } = coordinator;
+        follower::take(context, breakers, stream, &asked.downgrade(), event);
     }
 
     /// Everything heals, and nobody calls.

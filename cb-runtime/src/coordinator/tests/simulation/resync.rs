@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::coordinator::requests::Sent;
-use crate::store::{Entry, MAX_EVENTS, Proposal, Record};
+use crate::store::{Entry, EventsAt, MAX_EVENTS, Proposal, Record};
 
 /// A breaker that no instance has registered.
 const UNREGISTERED: &str = "unregistered";
@@ -401,6 +401,26 @@ fn event_of_a_state_that_the_store_did_not_hold_when_it_was_loaded_is_not_adopte
             assert_eq!(fleet.instances[at].core.snapshot().state, State::Closed);
             assert_eq!(fleet.register(at, UNREGISTERED).snapshot().state, State::Closed);
         }
+        fleet.assert_agreed().await;
+    });
+}
+
+/// The breaker's key was deleted, and an instance that has not read the event yet goes on with it: the store
+/// begins the epoch a second time.
+#[test]
+fn event_of_an_epoch_that_has_begun_a_second_time_is_not_adopted() {
+    in_simulation(0..2, async |seed| {
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        fleet.force("b", State::ForcedOpen);
+        fleet.store.forget("b");
+        fleet.fail().await;
+        fleet.turn(0).await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        let events = fleet.store.history(EventsAt::Newest, 2).await.unwrap();
+        fleet.take(0, &events[1]);
+        let snapshot = fleet.instances[0].core.snapshot();
+        assert_eq!((snapshot.state, snapshot.epoch), (State::Open, 1));
+        fleet.settle().await;
         fleet.assert_agreed().await;
     });
 }
