@@ -151,9 +151,8 @@ impl Stream {
     /// the stream was trimmed, deleted, restored or created anew.
     pub(super) fn read(&self, event: &Position) -> bool {
         let mut position = lock(&self.position);
-        let follows = event.incarnation == position.incarnation && event.number == position.number + 1;
         let is_replaced = self.reaches(event);
-        let is_next = follows && !is_replaced;
+        let is_next = event.follows(&position) && !is_replaced;
         if !is_next {
             let found = position.followed_by(event);
             self.is_broken(if is_replaced { Continuity::Lost } else { found });

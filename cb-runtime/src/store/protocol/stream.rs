@@ -17,6 +17,13 @@ pub(crate) struct Position {
     pub(crate) number: u64,
 }
 
+impl Position {
+    /// Whether the event at this position is the next one after that.
+    pub(crate) fn follows(&self, previous: &Position) -> bool {
+        self.incarnation == previous.incarnation && self.number == previous.number + 1
+    }
+}
+
 /// A part of the event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EventsAt {

@@ -3,16 +3,16 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-#[cfg(feature = "cluster")]
-use redis::ConnectionAddr;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, Value};
+use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Value};
+#[cfg(feature = "cluster")]
+use redis::{ConnectionAddr, ProtocolVersion};
 #[cfg(feature = "cluster")]
 use tokio::time::timeout;
 
-use super::open::open;
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
 use super::open::several;
+use super::open::{Inbox, open};
 use super::{Target, address, hint};
 use crate::error::Error;
 #[cfg(feature = "cluster")]
@@ -33,6 +33,15 @@ impl Link {
             Link::Server(connection) => connection,
             #[cfg(feature = "cluster")]
             Link::Cluster(connection) => connection,
+        }
+    }
+
+    /// The connection must have been made with an inbox.
+    pub(super) async fn subscribe(&mut self, channels: &[String]) -> RedisResult<()> {
+        match self {
+            Link::Server(connection) => connection.subscribe(channels).await,
+            #[cfg(feature = "cluster")]
+            Link::Cluster(connection) => connection.subscribe(channels).await,
         }
     }
 }
@@ -86,7 +95,7 @@ impl Dialer {
         let plan = match target {
             Target::Single(url) => Plan::Single(address::check(&url)?),
             #[cfg(feature = "cluster")]
-            Target::Cluster(urls) => cluster(&urls, timeouts.loss())?,
+            Target::Cluster(urls) => cluster(&urls)?,
             #[cfg(feature = "sentinel")]
             Target::Sentinel { urls, master } => Plan::Sentinel { sentinels: several(&urls)?, master },
         };
@@ -95,7 +104,11 @@ impl Dialer {
 
     /// Makes a connection, unless `ready` returns one when it is this caller's turn. If an attempt failed
     /// while this caller waited, its error is returned: concurrent callers must not try one after another.
-    pub(super) async fn dial(&self, ready: impl Fn() -> Option<Link>) -> Result<Link, Error> {
+    pub(super) async fn dial(
+        &self,
+        ready: impl Fn() -> Option<Link>,
+        inbox: Option<Inbox>,
+    ) -> Result<Link, Error> {
         let before = self.failed().0;
         let _turn = self.turn.lock().await;
         if let Some(link) = ready() {
@@ -109,7 +122,7 @@ impl Dialer {
                 return Err(error.clone());
             }
         }
-        let result = self.plan.connect(self.timeouts.loss()).await;
+        let result = self.plan.connect(self.timeouts.loss(), inbox).await;
         if let Err(error) = &result {
             let mut failed = self.failed();
             *failed = (failed.0 + 1, Some(error.clone()));
@@ -132,35 +145,42 @@ impl Dialer {
 }
 
 impl Plan {
-    async fn connect(&self, limit: Duration) -> Result<Link, Error> {
+    async fn connect(&self, limit: Duration, inbox: Option<Inbox>) -> Result<Link, Error> {
         match self {
-            Plan::Single(info) => open(info, limit).await.map(Link::Server),
+            Plan::Single(info) => open(info, limit, inbox).await.map(Link::Server),
             #[cfg(feature = "cluster")]
-            Plan::Cluster(client, addr) => match timeout(limit * 2, client.get_async_connection()).await {
-                Ok(Ok(connection)) => Ok(Link::Cluster(connection)),
-                Ok(Err(error)) => {
-                    let hint = hint::on_connecting(addr, &error);
-                    Err(Error::store("connecting to the cluster", format!("{error}{hint}")))
+            Plan::Cluster(client, addr) => {
+                // The caller of a request limits its time.
+                let mut config = redis::cluster::ClusterConfig::new()
+                    .set_connection_timeout(limit)
+                    .set_response_timeout(Duration::from_secs(3600));
+                if let Some(inbox) = inbox {
+                    config = config.set_push_sender(move |message| inbox.push(message));
                 }
-                Err(_) => {
-                    let problem = format!("its nodes do not answer in time{}", hint::on_delay(addr));
-                    Err(Error::store("connecting to the cluster", problem))
+                match timeout(limit * 2, client.get_async_connection_with_config(config)).await {
+                    Ok(Ok(connection)) => Ok(Link::Cluster(connection)),
+                    Ok(Err(error)) => {
+                        let hint = hint::on_connecting(addr, &error);
+                        Err(Error::store("connecting to the cluster", format!("{error}{hint}")))
+                    }
+                    Err(_) => {
+                        let problem = format!("its nodes do not answer in time{}", hint::on_delay(addr));
+                        Err(Error::store("connecting to the cluster", problem))
+                    }
                 }
-            },
+            }
             #[cfg(feature = "sentinel")]
             Plan::Sentinel { sentinels, master } => {
-                super::sentinel::open_master(sentinels, master, limit).await.map(Link::Server)
+                super::sentinel::open_master(sentinels, master, limit, inbox).await.map(Link::Server)
             }
         }
     }
 }
 
 #[cfg(feature = "cluster")]
-fn cluster(urls: &[String], limit: Duration) -> Result<Plan, Error> {
+fn cluster(urls: &[String]) -> Result<Plan, Error> {
     let nodes = several(urls)?;
     let (addr, tcp) = (nodes[0].addr().clone(), nodes[0].tcp_settings().clone());
-    // The caller of a request limits its time; the watch needs a long limit.
-    let hour = Duration::from_secs(3600);
     let builder = redis::cluster::ClusterClientBuilder::new(nodes);
     // Nodes that the cluster announces use the TLS settings of the first address.
     #[cfg(feature = "tls")]
@@ -171,8 +191,7 @@ fn cluster(urls: &[String], limit: Duration) -> Result<Plan, Error> {
     };
     builder
         .tcp_settings(tcp)
-        .connection_timeout(limit)
-        .response_timeout(hour)
+        .use_protocol(ProtocolVersion::RESP3)
         .overall_response_timeout(None)
         // redis-rs counts redirections as retries. More than three indicate an error.
         .retries(3)

@@ -28,7 +28,7 @@ pub async fn connect(target: Target, limit: Duration) -> Result<Vec<Server>, Err
     match target {
         Target::Single(url) => Ok(vec![server(&address::check(&url)?, limit).await?]),
         Target::Sentinel { urls, master } => {
-            let connection = sentinel::open_master(&several(&urls)?, &master, limit).await?;
+            let connection = sentinel::open_master(&several(&urls)?, &master, limit, None).await?;
             Ok(vec![Server { address: format!("the master \"{master}\""), connection }])
         }
         Target::Cluster(urls) => {
@@ -43,7 +43,7 @@ pub async fn connect(target: Target, limit: Duration) -> Result<Vec<Server>, Err
 }
 
 async fn server(info: &ConnectionInfo, limit: Duration) -> Result<Server, Error> {
-    Ok(Server { address: info.addr().to_string(), connection: open(info, limit).await? })
+    Ok(Server { address: info.addr().to_string(), connection: open(info, limit, None).await? })
 }
 
 /// The first node that answers knows all masters.
@@ -51,7 +51,7 @@ async fn masters(nodes: &[ConnectionInfo], limit: Duration) -> Result<Vec<Connec
     let mut last = Error::store("connecting to the cluster", "no node is known");
     for node in nodes {
         let slots_of_node = async {
-            let mut connection = open(node, limit).await?;
+            let mut connection = open(node, limit, None).await?;
             let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
             let slots = tokio::time::timeout(limit, slots.query_async(&mut connection)).await;
             let slots: Vec<Vec<Value>> = slots

@@ -1,6 +1,6 @@
 //! The store that a fleet shares: Redis 6.2 or later, or a compatible server.
 //!
-//! All commands share one connection; the blocking read of the event stream has its own. Connections are made
+//! All commands share one connection; another one is subscribed to events and notices. Connections are made
 //! at their first use, dropped when they fail, and made again at the next use. Nothing is retried here: the
 //! coordinator decides when. A connection belongs to the runtime of its first use, which should outlive it.
 
@@ -17,6 +17,7 @@ mod plain_rows;
 mod script;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod subscription;
 mod target;
 #[cfg(feature = "tls")]
 mod tls;
@@ -137,7 +138,7 @@ impl RedisStore {
         if let Some(there) = self.slot().clone() {
             return Ok(there);
         }
-        let link = self.dialer.dial(|| self.slot().as_ref().map(|(_, link)| link.clone())).await?;
+        let link = self.dialer.dial(|| self.slot().as_ref().map(|(_, link)| link.clone()), None).await?;
         let mut slot = self.slot();
         Ok(slot.get_or_insert_with(|| (self.generation.fetch_add(1, Ordering::Relaxed), link)).clone())
     }

@@ -116,6 +116,7 @@ mod tests {
         let by_store = [
             "EVALSHA",
             "SCRIPT|LOAD",
+            "SUBSCRIBE",
             "XREAD",
             "XREVRANGE",
             "GET",

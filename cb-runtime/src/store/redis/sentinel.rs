@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisResult, Value};
 use tokio::time::timeout;
 
-use super::open::open;
+use super::open::{Inbox, open};
 use crate::error::Error;
 
 /// Asks the sentinels in turn, at every connect, because a failover changes the master.
@@ -17,12 +17,13 @@ pub(super) async fn open_master(
     sentinels: &[ConnectionInfo],
     name: &str,
     limit: Duration,
+    inbox: Option<Inbox>,
 ) -> Result<MultiplexedConnection, Error> {
     let mut last = None;
     for sentinel in sentinels {
         match ask(sentinel, name, limit).await {
             // The first sentinel's address has the master's credentials.
-            Ok((host, port)) => match open_if_master(&sentinels[0], host, port, limit).await {
+            Ok((host, port)) => match open_if_master(&sentinels[0], host, port, limit, inbox.clone()).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             },
@@ -57,7 +58,7 @@ async fn ask_as(
     name: &str,
     limit: Duration,
 ) -> Result<RedisResult<Option<(String, u16)>>, Error> {
-    let mut connection = open(sentinel, limit).await?;
+    let mut connection = open(sentinel, limit, None).await?;
     let command = redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).to_owned();
     let asked = timeout(limit, command.query_async(&mut connection)).await;
     asked.map_err(|_| {
@@ -70,6 +71,7 @@ async fn open_if_master(
     host: String,
     port: u16,
     limit: Duration,
+    inbox: Option<Inbox>,
 ) -> Result<MultiplexedConnection, Error> {
     let addr = match like.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -78,7 +80,7 @@ async fn open_if_master(
         _ => ConnectionAddr::Tcp(host, port),
     };
     let master = like.clone().set_addr(addr);
-    let mut connection = open(&master, limit).await?;
+    let mut connection = open(&master, limit, inbox).await?;
     let role = timeout(limit, redis::cmd("ROLE").query_async::<Value>(&mut connection)).await;
     let replica = match role {
         Ok(Ok(Value::Array(role))) => !matches!(

@@ -16,6 +16,7 @@ mod results;
 mod sentinel;
 #[cfg(all(feature = "tls", any(feature = "cluster", feature = "sentinel")))]
 mod tls;
+mod watch;
 
 use std::time::Duration;
 
@@ -46,6 +47,22 @@ fn impatient(url: &str) -> RedisStore {
 /// The events after `from`, without notices.
 async fn events(store: &RedisStore, from: Position, patience: Duration) -> Result<Vec<StreamEvent>, Error> {
     Ok(store.watch(from, String::new(), patience).await?.events)
+}
+
+/// Before the first event.
+fn unknown_position() -> Position {
+    Position { id: "0-0".into(), ..Position::default() }
+}
+
+fn is_subscribed(server: &RedisServer) -> bool {
+    server.cli(&["PUBSUB", "NUMSUB", "cb1:{test}:events"]).lines().nth(1) == Some("1")
+}
+
+/// How often the streams were read.
+fn calls_of_xread(server: &RedisServer) -> u64 {
+    let stats = server.cli(&["INFO", "commandstats"]);
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_xread:calls=")?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
 }
 
 fn about(name: &str) -> Entry {

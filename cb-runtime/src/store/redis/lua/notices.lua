@@ -36,9 +36,10 @@ local function give_notice(meta, notices, place)
   local at = next_notice(place)
   if place.waiting ~= '' and at <= now then
     local names = place.waiting
-    mended(notices, function()
+    local id = mended(notices, function()
       return redis.pcall('XADD', notices, 'MAXLEN', '~', KEPT_NOTICES, '*', 'names', names)
     end)
+    warnings[#warnings + 1] = id and publish(notices, id, { 'names', names })
     redis.pcall('EXPIRE', notices, IDLE)
     redis.pcall('HSET', meta, 'noticed', whole(now) .. '|')
   elseif place.asked then

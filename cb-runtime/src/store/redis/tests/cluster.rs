@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use cb_testkit::{PATIENCE, RedisCluster};
 
-use super::{about, batch, busy_keys, counting, events, exchange, forcing, say};
+use super::{
+    about, batch, busy_keys, calls_of_xread, counting, events, exchange, forcing, is_subscribed, say,
+    unknown_position,
+};
 use crate::snapshot::State;
 use crate::store::redis::{RedisStore, Target};
 use crate::store::{Position, ResultStore, Store};
@@ -59,14 +62,26 @@ async fn watch_does_not_delay_commands() {
     let store = std::sync::Arc::new(store(&cluster, "test"));
     exchange(&store, vec![]).await;
     let watcher = store.clone();
-    let from = Position { id: "0-0".into(), ..Position::default() };
-    let watching = tokio::spawn(async move { events(&watcher, from, PATIENCE).await.unwrap() });
-    cb_testkit::wait_until(PATIENCE, "it waits", || {
-        cluster.nodes().iter().any(|node| node.info("clients", "blocked_clients") == "1")
-    });
+    let watching = tokio::spawn(async move { events(&watcher, unknown_position(), PATIENCE).await.unwrap() });
+    cb_testkit::wait_until(PATIENCE, "it waits", || cluster.nodes().iter().any(is_subscribed));
     say(&store, counting("x", 1, 0)).await;
     say(&store, forcing("x", State::Open)).await;
     assert_eq!(watching.await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn events_of_all_nodes_clients_come_as_messages() {
+    let cluster = RedisCluster::start(3);
+    let store = store(&cluster, "test");
+    say(&store, forcing("x", State::Open)).await;
+    let mut from = events(&store, unknown_position(), PATIENCE).await.unwrap().remove(0).position;
+    let reads = || cluster.nodes().iter().map(calls_of_xread).sum::<u64>();
+    let before = reads();
+    for to in [State::Closed, State::Open, State::Closed] {
+        say(&store, forcing("x", to)).await;
+        from = events(&store, from, PATIENCE).await.unwrap().remove(0).position;
+    }
+    assert_eq!((from.number, reads()), (4, before));
 }
 
 #[tokio::test]

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use cb_testkit::{PATIENCE, Proxy, RedisServer, Reply, wait_until};
 
-use super::{about, at, batch, counting, events, exchange, forcing, impatient, say, store};
+use super::{
+    about, at, batch, counting, events, exchange, forcing, impatient, is_subscribed, say, store,
+    unknown_position,
+};
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
-use crate::store::{Batch, Position, ResultStore, Store};
+use crate::store::{Batch, ResultStore, Store};
 use crate::timeouts::Timeouts;
 
 /// Repeats an exchange until it is answered: on a busy machine, a store with a short deadline may need
@@ -18,10 +21,6 @@ async fn until_answered(store: &RedisStore) {
     while let Err(error) = Store::exchange(store, batch(vec![])).await {
         assert!(start.elapsed() < PATIENCE, "{error}");
     }
-}
-
-fn unknown_position() -> Position {
-    Position { id: "0-0".into(), ..Position::default() }
 }
 
 #[tokio::test]
@@ -66,7 +65,7 @@ async fn watch_does_not_delay_commands() {
     let store = Arc::new(store(&server));
     let watcher = store.clone();
     let watching = tokio::spawn(async move { events(&watcher, unknown_position(), PATIENCE).await.unwrap() });
-    wait_until(PATIENCE, "it waits", || server.info("clients", "blocked_clients") == "1");
+    wait_until(PATIENCE, "it waits", || is_subscribed(&server));
     say(&store, counting("x", 1, 0)).await;
     say(&store, forcing("x", State::Open)).await;
     assert_eq!(watching.await.unwrap().len(), 1);

@@ -12,6 +12,14 @@ local function agrees(said, latest, before)
   return not ends or now - ends >= SAID_FOR * 1000000
 end
 
+-- Sends a stream's new entry to all instances, which subscribe to the stream's key. Returns what went wrong.
+local function publish(stream, id, fields)
+  table.insert(fields, 1, id)
+  local reply = redis.pcall('PUBLISH', stream, cjson.encode(fields))
+  return type(reply) == 'table' and reply.err
+    and 'a message could not be published on ' .. stream .. ': ' .. reply.err or nil
+end
+
 -- Returns nil if the batch has more than that, if the store knows another state, or if a key needs repair.
 -- Only `held` and `names` may have been written then, as the rest of the script would write them.
 local function open_at_once()
@@ -40,14 +48,17 @@ local function open_at_once()
     or type(redis.pcall('ZADD', names, '+inf', name)) == 'table' then
     return nil
   end
-  local id = redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*',
+  local fields = {
     'incarnation', m[1], 'number', next_number, 'name', name, 'from', 'closed', 'state', 'open',
     'epoch', epoch, 'reason', reason, 'by', instance, 'actor', '', 'at_us', now_us,
     'remaining_us', left, 'reset_timeout_us', reset, 'attempt', attempt,
-    'successes', successes, 'failures', failures, 'slow', slow)
+    'successes', successes, 'failures', failures, 'slow', slow,
+  }
+  local id = redis.pcall('XADD', events, 'MAXLEN', '~', MAX_EVENTS, '*', unpack(fields))
   if type(id) == 'table' then
     return nil
   end
+  local warnings = { publish(events, id, fields) }
   redis.call('EXPIRE', events, IDLE)
   redis.call('HSET', meta, 'number', next_number, 'last_id', id)
   local more = {}
@@ -65,9 +76,8 @@ local function open_at_once()
   redis.call('PEXPIRE', key, format('%.0f', left / 1000 + IDLE * 1000))
   redis.pcall('HDEL', quiet, name)
   local before = redis.pcall('SET', sequence, seq, 'EX', IDLE, 'GET')
-  local warnings = {}
   if type(before) == 'string' and not tonumber(before) then
-    warnings[1] = sequence .. ' was not a number and has been made anew'
+    warnings[#warnings + 1] = sequence .. ' was not a number and has been made anew'
   elseif type(before) == 'string' and tonumber(before) > tonumber(seq) then
     redis.call('SET', sequence, before, 'EX', IDLE)
   end

@@ -61,17 +61,20 @@ end
 local function announce(e, b, from, evidence)
   place.number = place.number + 1
   announced = true
+  local fields = {
+    'incarnation', place.incarnation, 'number', whole(place.number),
+    'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
+    'reason', b.reason, 'by', b.by, 'actor', b.actor, 'at_us', whole(now),
+    'remaining_us', b.ends and whole(b.ends - now) or '',
+    'reset_timeout_us', whole(b.reset), 'attempt', whole(b.attempt),
+    'successes', whole(evidence[1]), 'failures', whole(evidence[2]), 'slow', whole(evidence[3]),
+  }
   local id = mended(events, function()
-    return redis.pcall('XADD', events, 'MAXLEN', '~', retention[1], '*',
-      'incarnation', place.incarnation, 'number', whole(place.number),
-      'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
-      'reason', b.reason, 'by', b.by, 'actor', b.actor, 'at_us', whole(now),
-      'remaining_us', b.ends and whole(b.ends - now) or '',
-      'reset_timeout_us', whole(b.reset), 'attempt', whole(b.attempt),
-      'successes', whole(evidence[1]), 'failures', whole(evidence[2]), 'slow', whole(evidence[3]))
+    return redis.pcall('XADD', events, 'MAXLEN', '~', retention[1], '*', unpack(fields))
   end)
   if id then
     place.id = id
     redis.call('EXPIRE', events, retention[2])
+    warnings[#warnings + 1] = publish(events, id, fields)
   end
 end
