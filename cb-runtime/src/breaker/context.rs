@@ -202,11 +202,15 @@ impl RegistryContext {
             return;
         }
         dirty.push(core);
+        // Of the first one, the coordinator has been told.
+        let is_first = dirty.len() == 1;
         drop(dirty);
         if urgent {
             self.urgent.store(true, Ordering::Release);
         }
-        self.notify.notify_one();
+        if urgent || is_first {
+            self.notify.notify_one();
+        }
     }
 
     /// Notes that this breaker has counted successes, for the next report.
@@ -266,18 +270,45 @@ impl RegistryContext {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::CacheLimits;
+    use std::pin::pin;
 
-    #[test]
-    fn machines_clock_stands_in_for_a_shared_stores_until_that_is_known() {
+    use super::*;
+    use crate::config::{BreakerConfig, CacheLimits};
+
+    fn context() -> (RegistryContext, Clock) {
         let (clock, _hands) = Clock::manual();
         let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
         let up = Arc::new(AtomicBool::new(true));
         let bus = Arc::new(EventBus::new(None));
-        let context = RegistryContext::new("a".into(), clock.clone(), bus, cache, up).with_shared_store(true);
+        let context = RegistryContext::new("a".into(), clock.clone(), bus, cache, up);
+        (context.with_shared_store(true), clock)
+    }
+
+    #[test]
+    fn machines_clock_stands_in_for_a_shared_stores_until_that_is_known() {
+        let (context, clock) = context();
         assert_eq!(context.store_now(), clock.now().0 + clock.epoch_us());
         context.set_skew(7);
         assert_eq!(context.store_now(), clock.now().0 + 7);
+    }
+
+    #[test]
+    fn coordinator_is_woken_by_the_first_breaker_and_by_urgent_ones() {
+        let context = Arc::new(context().0);
+        let is_woken = || {
+            let mut poll = std::task::Context::from_waker(std::task::Waker::noop());
+            pin!(context.notified()).poll(&mut poll).is_ready()
+        };
+        let core = Core::new("b".into(), &BreakerConfig::default(), None, &context);
+        context.take_dirty();
+        is_woken();
+        for (urgent, wakes) in [(false, true), (false, false), (true, true), (false, false)] {
+            context.mark_dirty(core.clone(), urgent);
+            assert_eq!(is_woken(), wakes, "urgent: {urgent}");
+        }
+        assert_eq!(context.take_dirty().len(), 4);
+        context.mark_dirty(core, false);
+        assert!(is_woken());
+        context.take_dirty();
     }
 }

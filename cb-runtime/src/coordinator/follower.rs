@@ -13,7 +13,7 @@ use crate::event::{Cursor, Event, Transition};
 use crate::snapshot::State;
 use crate::store::{Position, Store, StreamEvent};
 
-/// A blocking read of the stream returns after this, with or without events.
+/// A watch of the stream returns after this, with or without events.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The delay before a stream that could not be read is read again. The coordinator loads all states
 /// meanwhile.
