@@ -9,8 +9,8 @@ use cb_runtime::{Breaker, BreakerConfig, Registry, State};
 use cb_testkit::{RedisServer, wait_until};
 use serde_json::{Value, json};
 
-use common::protocol::{Act, Ended, Event, Override};
-use common::{Instance, PATIENCE, T, all, instances, within, within_t};
+use common::protocol::{Act, Ended, Override};
+use common::{Instance, PATIENCE, T, all, patient_instances as instances, within, within_t};
 
 const NAME: &str = "orders";
 /// A probe's lease expires this long after its last renewal.
@@ -45,21 +45,6 @@ fn due(instances: &[Instance]) {
             seen.state == State::Open && seen.retry_after_us == Some(0)
         })
     });
-}
-
-/// Whether no instance lost the store. A machine that stalls can make an instance treat the store as lost; it
-/// then acts locally, and the scenario does not apply.
-fn none_lost_the_store(instances: &[&Instance]) -> bool {
-    let kept = instances.iter().all(|instance| !instance.events().contains(&Event::StoreLost));
-    if !kept {
-        eprintln!("an instance lost the store because the machine stalled; repeating the scenario");
-    }
-    kept
-}
-
-/// Runs `scenario` until no instance lost the store during it, at most five times.
-fn without_store_loss(scenario: impl Fn() -> bool) {
-    assert!((0..5).any(|_| scenario()), "the machine stalls too often");
 }
 
 /// Makes one successful probe. Retries, because another probe's lease may still be on its way back.
@@ -155,27 +140,21 @@ fn failed_probe_reopens_and_resets_the_success_count() {
 
 #[test]
 fn killed_holders_lease_expires_under_rejected_traffic() {
-    without_store_loss(|| {
-        let redis = RedisServer::start();
-        let [a, b] = instances(&redis, NAME, &config(1, 1));
-        open_until_due(std::slice::from_ref(&a));
-        let _probe = a.hold_one(NAME);
-        all(NAME, std::slice::from_ref(&b), State::HalfOpen);
+    let redis = RedisServer::start();
+    let [a, b] = instances(&redis, NAME, &config(1, 1));
+    open_until_due(std::slice::from_ref(&a));
+    let _probe = a.hold_one(NAME);
+    all(NAME, std::slice::from_ref(&b), State::HalfOpen);
 
-        let traffic = b.traffic(NAME, good(), Duration::from_millis(10));
-        // A living holder renews its lease beyond the first term.
-        let calls = || b.progress(traffic).ended.len();
-        wait_until(LEASE * 2 + PATIENCE, "300 calls have been made", || calls() >= 300);
-        if !none_lost_the_store(&[&a, &b]) {
-            return false;
-        }
-        assert_eq!(b.progress(traffic).ran, 0);
-        a.kill();
-        within(LEASE + T, "a new probe runs", || b.progress(traffic).ran > 0);
-        within_t("it closes the circuit", || b.is(NAME, State::Closed));
-        b.finish(traffic, good());
-        true
-    });
+    let traffic = b.traffic(NAME, good(), Duration::from_millis(10));
+    // A living holder renews its lease beyond the first term.
+    let calls = || b.progress(traffic).ended.len();
+    wait_until(LEASE * 2 + PATIENCE, "300 calls have been made", || calls() >= 300);
+    assert_eq!(b.progress(traffic).ran, 0);
+    a.kill();
+    within(LEASE + T, "a new probe runs", || b.progress(traffic).ran > 0);
+    within_t("it closes the circuit", || b.is(NAME, State::Closed));
+    b.finish(traffic, good());
 }
 
 #[test]
@@ -362,24 +341,18 @@ async fn call(breaker: &Breaker, success: bool) -> bool {
 
 #[test]
 fn calls_further_apart_than_a_lease_close() {
-    without_store_loss(|| {
-        let redis = RedisServer::start();
-        let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 2));
-        open_until_due(&fleet);
-        probe(&fleet[0]);
-        all(NAME, &fleet, State::HalfOpen);
-        // The test needs real time to pass.
-        std::thread::sleep(LEASE + Duration::from_millis(500));
-        if !none_lost_the_store(&fleet.each_ref()) {
-            return false;
-        }
-        for instance in &fleet {
-            assert_eq!(instance.state(NAME), State::HalfOpen);
-        }
-        assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call since the first probe is admitted");
-        all(NAME, &fleet, State::Closed);
-        true
-    });
+    let redis = RedisServer::start();
+    let fleet: [Instance; 2] = instances(&redis, NAME, &config(1, 2));
+    open_until_due(&fleet);
+    probe(&fleet[0]);
+    all(NAME, &fleet, State::HalfOpen);
+    // The test needs real time to pass.
+    std::thread::sleep(LEASE + Duration::from_millis(500));
+    for instance in &fleet {
+        assert_eq!(instance.state(NAME), State::HalfOpen);
+    }
+    assert_eq!(fleet[1].call(NAME, good(), 1).ran, 1, "the only call since the first probe is admitted");
+    all(NAME, &fleet, State::Closed);
 }
 
 #[test]

@@ -73,7 +73,13 @@ impl Instance {
     /// Starts a process on the node of this name.
     #[track_caller]
     pub fn on_node(url: &str, node: &str) -> Instance {
-        let mut instance = Instance::with_environment(&[("CB_INSTANCE", node)]);
+        Instance::with_variables(url, &[("CB_INSTANCE", node)])
+    }
+
+    /// Starts a process whose registry reads these environment variables.
+    #[track_caller]
+    pub fn with_variables(url: &str, variables: &[(&str, &str)]) -> Instance {
+        let mut instance = Instance::with_environment(variables);
         let request = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: true };
         instance.id = instance.ask(&request);
         instance

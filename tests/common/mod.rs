@@ -34,6 +34,21 @@ pub fn instances<const N: usize>(redis: &RedisServer, breaker: &str, config: &Va
     })
 }
 
+/// As [`instances`], of processes that do not take a machine that stalls for a lost store: they would act
+/// locally for a moment, and the fleet would not know of their probes.
+#[track_caller]
+pub fn patient_instances<const N: usize>(
+    redis: &RedisServer,
+    breaker: &str,
+    config: &Value,
+) -> [Instance; N] {
+    std::array::from_fn(|_| {
+        let instance = Instance::with_variables(&redis.url(), &[("CB_RESPONSE_TIMEOUT", "2s")]);
+        instance.create(breaker, config.clone());
+        instance
+    })
+}
+
 /// Waits until `breaker` is in `state` on all instances.
 #[track_caller]
 pub fn all(breaker: &str, instances: &[Instance], state: State) {
