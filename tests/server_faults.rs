@@ -233,7 +233,9 @@ fn killed_connections_lose_no_count() {
     for _ in 0..20 {
         a.fail(7);
         failures += 7;
-        redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        for kind in ["normal", "pubsub"] {
+            redis.cli(&["CLIENT", "KILL", "TYPE", kind]);
+        }
         a.fail(3);
         failures += 3;
     }
@@ -258,7 +260,7 @@ fn paused_clients_lose_no_count() {
 }
 
 /// A replica becomes the master, and the old master goes on to run. A proxy that does not know yet leads the
-/// connection that reads the stream to the old one, and the connection for commands to the new one.
+/// connection that is subscribed to the old one, and the connection for commands to the new one.
 #[test]
 fn watch_on_another_server_than_the_commands_misses_no_event() {
     let (old, new) = (RedisServer::start_with(&["--repl-diskless-sync-delay", "0"]), RedisServer::start());
@@ -277,18 +279,19 @@ fn watch_on_another_server_than_the_commands_misses_no_event() {
     };
     block_on(a.breaker.force_open("before the failover")).expect("the store has the override");
     wait_until(LIMIT, "the event arrives", || has_received(1).is_some());
-    wait_until(LIMIT, "it reads the stream", || old.info("clients", "blocked_clients") == "1");
+    wait_until(LIMIT, "it is subscribed", || old.subscribed_clients() == 1);
     new.cli(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]);
     wait_until(LIMIT, "the replica follows", || new.info("replication", "master_link_status") == "up");
     wait_until(LIMIT, "the replica has everything", || new.cli(&["DBSIZE"]) == old.cli(&["DBSIZE"]));
 
     new.cli(&["REPLICAOF", "NO", "ONE"]);
     let accepted = proxy.accepted();
-    // The connection for commands is made first.
     proxy.redirect(&[new.port(), old.port()]);
     old.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    wait_until(LIMIT, "the connection for commands is made anew", || proxy.accepted() > accepted);
+    old.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     wait_until(LIMIT, "both connections are made anew", || proxy.accepted() >= accepted + 2);
-    wait_until(LIMIT, "it reads the old stream", || old.info("clients", "blocked_clients") == "1");
+    wait_until(LIMIT, "it is subscribed to the old server", || old.subscribed_clients() == 1);
     proxy.redirect(&[new.port()]);
     let b = Instance::on(&new.url());
     block_on(b.breaker.release()).expect("the store has the release");
@@ -296,7 +299,7 @@ fn watch_on_another_server_than_the_commands_misses_no_event() {
 
     wait_until(LIMIT, "every event arrives", || has_received(3).is_some());
     assert_eq!(has_received(3), Some(vec![1, 2, 3]));
-    wait_until(LIMIT, "the old server is left", || old.info("clients", "blocked_clients") == "0");
+    wait_until(LIMIT, "the old server is left", || old.subscribed_clients() == 0);
 }
 
 /// Where connections are dropped all the time, the first loss is reported, and then their number.

@@ -64,6 +64,7 @@ async fn steering_declares_no_settings() {
         watching.control("orders").force_open("now").await.unwrap();
         watching.control("orders").release().await.unwrap();
     }
+    wait_until(PATIENCE, "every event has arrived", || breaker.snapshot().epoch == 6);
     // One that is open is also looked at through a handle, which keeps it here.
     breaker.call(async || Err::<(), _>(())).await.unwrap_err();
     serving.fleet().await.unwrap();

@@ -130,6 +130,11 @@ impl RedisServer {
         self.cli(&["CLIENT", "LIST"]).lines().filter(|line| !line.is_empty() && !own(line)).count()
     }
 
+    /// The number of clients that are subscribed to a channel.
+    pub fn subscribed_clients(&self) -> usize {
+        self.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]).lines().filter(|line| !line.is_empty()).count()
+    }
+
     /// Starts to record the commands that clients send.
     pub fn monitor(&self) -> Monitor<'_> {
         Monitor::start(self)
