@@ -139,12 +139,12 @@ impl RedisStore {
             Ok(Err(error)) => return Err(failed(error.to_string(), is_an_answer(&error))),
             Err(_) => return Err(failed(format!("no answer within {limit:?}"), false)),
         };
-        let (mut entries, mut noticed) = (Entries::new(), Entries::new());
-        for (stream, read) in reply.into_iter().flatten() {
-            let of_stream = if stream == events { &mut entries } else { &mut noticed };
-            *of_stream = read;
+        let mut read = (Entries::new(), Entries::new());
+        for (stream, entries) in reply.into_iter().flatten() {
+            let of_stream = if stream == events { &mut read.0 } else { &mut read.1 };
+            *of_stream = entries;
         }
-        Ok((entries, noticed))
+        Ok(read)
     }
 
     /// Whether the event with this id is the newest.
