@@ -53,8 +53,8 @@ pub(crate) struct Stream {
     answered: Mutex<Position>,
     /// The position of the latest load.
     loaded: Mutex<Position>,
-    /// The first position in an answer that the reader has not reached. If another event has its number by
-    /// then, the store was restored, and has gone on since.
+    /// A position in an answer that the reader has not reached: the first one, and when that is reached, the
+    /// latest. If another event has its number by then, the store was restored, and has gone on since.
     awaited: Mutex<Option<Position>>,
     /// `running` or `position` has been set by the coordinator, or the reader needs a new connection: it
     /// drops the read that is under way, and its connection.
@@ -172,9 +172,11 @@ impl Stream {
     fn reaches(&self, read: &Position) -> bool {
         let mut awaited = lock(&self.awaited);
         let Some(expected) = awaited.take() else { return false };
-        let is_ahead = expected.incarnation == read.incarnation && expected.number > read.number;
+        let is_ahead =
+            |position: &Position| position.incarnation == read.incarnation && position.number > read.number;
         let is_replaced = expected.is_replaced_by(read);
-        *awaited = is_ahead.then_some(expected);
+        // Later answers may have told of later events.
+        *awaited = [expected, lock(&self.answered).clone()].into_iter().find(is_ahead);
         is_replaced
     }
 

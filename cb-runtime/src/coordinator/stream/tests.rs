@@ -42,6 +42,19 @@ fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
 }
 
 #[test]
+fn another_event_with_the_number_of_the_latest_unread_one_shows_a_loss_of_data() {
+    let at =
+        |serial: u64, number: u64| Position { incarnation: "one".into(), id: format!("{serial}-0"), number };
+    let stream = Stream::default();
+    stream.place(&at(1, 1), &stream.position());
+    assert!(!stream.goes_back_to(&at(3, 3)) && !stream.goes_back_to(&at(4, 4)));
+    // The store was restored to the third event, and has gone on, before the reader reads on.
+    assert!(stream.read(&at(2, 2)) && stream.read(&at(3, 3)));
+    assert!(!stream.read(&at(5, 4)), "an answer told of another fourth event");
+    assert_eq!(stream.take_continuity(), Continuity::Lost);
+}
+
+#[test]
 fn another_event_with_the_number_of_the_latest_shows_a_loss_of_data() {
     let at = |id: &str| Position { incarnation: "one".into(), id: id.into(), number: 2 };
     let stream = Stream::default();
