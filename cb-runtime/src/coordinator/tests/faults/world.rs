@@ -449,7 +449,7 @@ impl World {
             // What is closed is not asked after until it is called.
             let closed = known.0 == State::Closed && (truth.0 == State::Closed || known.1 > truth.1);
             // The store was restored, and no connection broke. An instance that was started after the key had
-            // been deleted, or that has read only the events before it, learns of the state with its next call.
+            // been deleted, or that has read only older events, learns of the state with its next call.
             let is_older = known == (State::Closed, 0) || truth.0 == State::Closed && known.1 < truth.1;
             let is_excused = is_older && learn_later.contains(&*snapshot.name) && !self.is_trimmed;
             assert!(
