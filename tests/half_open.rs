@@ -150,7 +150,8 @@ fn killed_holders_lease_expires_under_rejected_traffic() {
     // A living holder renews its lease beyond the first term.
     let calls = || b.progress(traffic).ended.len();
     wait_until(LEASE * 2 + PATIENCE, "300 calls have been made", || calls() >= 300);
-    assert_eq!(b.progress(traffic).ran, 0);
+    let events = || redis.cli(&["XRANGE", "cb1:{tests}:events", "-", "+"]);
+    assert_eq!(b.progress(traffic).ran, 0, "{}", events());
     a.kill();
     within(LEASE + T, "a new probe runs", || b.progress(traffic).ran > 0);
     within_t("it closes the circuit", || b.is(NAME, State::Closed));
