@@ -1,5 +1,9 @@
 use super::*;
 
+fn at(serial: u64, number: u64) -> Position {
+    Position { incarnation: "one".into(), id: format!("{serial}-0"), number }
+}
+
 #[test]
 fn answer_with_fewer_events_than_the_one_before_shows_a_loss_of_data() {
     let at = |incarnation: &str, number: u64| Position {
@@ -26,8 +30,6 @@ fn event_that_an_answer_tells_of_is_the_latest_before_it_is_read() {
 
 #[test]
 fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
-    let at =
-        |serial: u64, number: u64| Position { incarnation: "one".into(), id: format!("{serial}-0"), number };
     let stream = Stream::default();
     stream.place(&at(6, 6), &stream.position());
     assert!(!stream.goes_back_to(&at(7, 7)) && !stream.has_lost_since(&at(7, 7)));
@@ -43,8 +45,6 @@ fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
 
 #[test]
 fn another_event_with_the_number_of_the_latest_unread_one_shows_a_loss_of_data() {
-    let at =
-        |serial: u64, number: u64| Position { incarnation: "one".into(), id: format!("{serial}-0"), number };
     let stream = Stream::default();
     stream.place(&at(1, 1), &stream.position());
     assert!(!stream.goes_back_to(&at(3, 3)) && !stream.goes_back_to(&at(4, 4)));

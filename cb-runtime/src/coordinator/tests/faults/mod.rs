@@ -9,6 +9,7 @@
 //! A seed decides a history. A seed that fails prints itself: `CB_SEED=<seed>` replays it alone.
 //! `CB_SEEDS=<first>..<end>` runs others than the default, and `scripts/simulate` runs a million.
 
+mod healing;
 mod instance;
 mod invariants;
 mod network;

@@ -1,0 +1,105 @@
+//! The end of a history: every fault ends, and the fleet agrees.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::world::{BREAKERS, World};
+use super::{INSTANCES, PROBE_LIMIT};
+use crate::breaker::counters::Outcome;
+use crate::snapshot::{Snapshot, State};
+use crate::store::Store;
+
+/// Without another transition for this long, all instances know the last one. An instance whose reader is
+/// connected to another server learns of it from an answer, and while all is well it asks every 6 s. It then
+/// makes a new connection after 1.4 s: two shorter heartbeats, because an event is overdue after one second.
+const CALM: Duration = Duration::from_secs(8);
+
+impl World {
+    /// Every fault ends. Then the fleet agrees, a failing dependency opens every circuit, and a healthy one
+    /// leads back to closed.
+    pub(super) async fn heal(&mut self) {
+        self.is_healing = true;
+        for instance in &self.instances {
+            instance.wire.mend();
+            instance.resume();
+        }
+        self.settle(CALM).await;
+        self.assert_agreed(&self.deleted).await;
+        let is_rejecting = |snapshot: Snapshot| snapshot.state != State::Closed && !snapshot.local;
+        self.call_until(Outcome::Failure, is_rejecting).await;
+        let is_closed = |snapshot: Snapshot| snapshot.state == State::Closed && !snapshot.local;
+        self.call_until(Outcome::Success, is_closed).await;
+        self.settle(CALM).await;
+        self.assert_agreed(&BTreeSet::new()).await;
+    }
+
+    /// Every instance calls every breaker with this outcome, until each breaker's state is the expected one.
+    async fn call_until(&mut self, outcome: Outcome, is_expected: fn(Snapshot) -> bool) {
+        for round in 0.. {
+            assert!(round < 60, "{outcome:?} all the time, and yet: {}", self.states());
+            for number in 0..INSTANCES {
+                for breaker in 0..BREAKERS {
+                    self.call(number, breaker);
+                }
+            }
+            self.run_tasks().await;
+            while let Some(index) = self.calls.iter().position(|call| !call.hangs) {
+                self.end_call(index, outcome);
+            }
+            self.advance(Duration::from_millis(500)).await;
+            self.trace(|| format!("{outcome:?}"));
+            self.assert_invariants();
+            if self.snapshots().all(is_expected) {
+                break;
+            }
+        }
+    }
+
+    /// Time passes: this long, and until the last transition is some time ago. A probe that hangs counts as
+    /// failed long after every fault has ended, and the transition that follows takes its time: an event that
+    /// does not arrive is looked for after a second.
+    async fn settle(&mut self, span: Duration) {
+        let step = Duration::from_millis(200);
+        let (mut passed, mut calm, mut before) = (Duration::ZERO, Duration::ZERO, self.known());
+        while passed < span || calm < CALM && passed < span + PROBE_LIMIT {
+            self.advance(step).await;
+            self.trace(|| "heals".to_owned());
+            self.assert_invariants();
+            let known = self.known();
+            calm = if known == before { calm + step } else { Duration::ZERO };
+            before = known;
+            passed += step;
+        }
+    }
+
+    /// Each breaker's state, as its instance knows it.
+    fn known(&self) -> Vec<(State, u64, bool)> {
+        self.snapshots().map(|snapshot| (snapshot.state, snapshot.epoch, snapshot.local)).collect()
+    }
+
+    /// `learn_later`: breakers of which an instance may know an older state until it is called.
+    async fn assert_agreed(&self, learn_later: &BTreeSet<&str>) {
+        let rows = self.store.fleet().await.expect("the memory store answers");
+        for snapshot in self.snapshots() {
+            let stored = rows.iter().find(|row| *row.name == *snapshot.name);
+            let truth = stored.map_or((State::Closed, 0), |row| {
+                let (record, ..) = row.view.as_ref().expect("the memory store reads its own");
+                (record.state, record.epoch)
+            });
+            let known = (snapshot.state, snapshot.epoch);
+            assert!(!snapshot.local, "an instance goes on alone: {}", self.states());
+            // What is closed is not asked after until it is called.
+            let closed = known.0 == State::Closed && (truth.0 == State::Closed || known.1 > truth.1);
+            // The store was restored, and no connection broke. An instance that was started after the key had
+            // been deleted, or that has read only older events, learns of the state with its next call.
+            let is_older = known == (State::Closed, 0) || truth.0 == State::Closed && known.1 < truth.1;
+            let is_excused = is_older && learn_later.contains(&*snapshot.name) && !self.is_trimmed;
+            assert!(
+                known == truth || closed || is_excused,
+                "{}: the store has {truth:?}: {}",
+                snapshot.name,
+                self.states()
+            );
+        }
+    }
+}
