@@ -47,6 +47,8 @@ pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
             rows.extend([consecutive, Row { failing: 10, ..consecutive }]);
         }
     }
+    // Without calls, a trip does not wait for a processor.
+    rows.push(Row { instances: 1000, breakers: 50, per_second: 0, ..healthy });
     rows.push(Row { instances: 6, breakers: 4_000, open: true, rule: Rule::Consecutive, ..healthy });
     for per_second in [0, 1] {
         rows.push(Row { breakers: 10_000, per_second, trips: 0, ..healthy });

@@ -35,13 +35,13 @@ pub(crate) async fn follow(
         }
         let from = stream.position();
         let answer = tokio::select! {
-            answer = store.watch(from.clone(), notice.clone(), PATIENCE) => answer,
+            answer = store.watch(from, notice.clone(), PATIENCE) => answer,
             () = stream.changed() => continue,
         };
         match answer {
             Ok(news) => {
                 for event in news.events {
-                    take(&context, &breakers, &stream, &requests, &event);
+                    take(&context, &breakers, &stream, &requests, event);
                 }
                 for core in news.notices.iter().filter_map(|name| breakers.get(name)) {
                     core.take_notice();
@@ -64,7 +64,7 @@ pub(super) fn take(
     breakers: &BreakerMap,
     stream: &Stream,
     requests: &mpsc::WeakUnboundedSender<Command>,
-    event: &StreamEvent,
+    mut event: StreamEvent,
 ) {
     if !stream.read(&event.position)
         && let Some(requests) = requests.upgrade()
@@ -73,11 +73,11 @@ pub(super) fn take(
         let _ = requests.send(Command::Resync);
     }
     let now = context.clock.now();
-    let mut record = event.record.clone();
     let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
+    let record = &mut event.record;
     record.since_us = elapsed;
     record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
-    if breakers.contradicts(&event.name, &record) {
+    if breakers.contradicts(&event.name, record) {
         // An answer was faster than this event, or the store has lost this breaker, and an instance that
         // knows less has gone on with it. Which state is in force, the store knows.
         match (breakers.get(&event.name), requests.upgrade()) {
@@ -91,7 +91,7 @@ pub(super) fn take(
             core.exchange_next();
         }
     } else {
-        breakers.adopt(&event.name, &record, now);
+        breakers.adopt(&event.name, record, now);
     }
     // A state that was written back after the store had lost it: new instances adopt it, but it is no
     // transition.
@@ -107,21 +107,22 @@ pub(super) fn take(
 }
 
 /// The public form of an event. `from`: the previous state.
-pub(crate) fn transition(context: &RegistryContext, event: &StreamEvent, from: State) -> Transition {
-    let StreamEvent { position: Position { incarnation, id, number }, record, evidence, .. } = event;
+pub(crate) fn transition(context: &RegistryContext, event: StreamEvent, from: State) -> Transition {
+    let StreamEvent { position: Position { incarnation, id, number }, name, record, evidence, at_us, .. } =
+        event;
     Transition {
-        breaker: event.name.clone(),
+        breaker: name,
         epoch: record.epoch,
-        at: context.wall_of_store(event.at_us),
+        at: context.wall_of_store(at_us),
         from,
         to: record.state,
-        reason: record.reason.clone(),
-        actor: record.actor.clone(),
-        originator: record.originator.clone(),
         own: *record.originator == *context.instance,
+        reason: record.reason,
+        actor: record.actor,
+        originator: record.originator,
         successes: evidence.successes,
         failures: evidence.failures,
         open_for: (record.state == State::Open).then(|| Duration::from_micros(record.reset_timeout_us)),
-        cursor: Some(Cursor { incarnation: incarnation.clone(), number: *number, id: id.clone() }),
+        cursor: Some(Cursor { incarnation, number, id }),
     }
 }

@@ -47,7 +47,7 @@ impl Registry {
             let Some(oldest) = chunk.last() else { break };
             at = EventsAt::Before(oldest.position.id.clone());
             let kept = history.len();
-            history.extend(chunk.iter().filter_map(|event| self.transition(event)));
+            history.extend(chunk.into_iter().filter_map(|event| self.transition(event)));
             if history.len() == kept {
                 break;
             }
@@ -101,11 +101,11 @@ impl Registry {
             Some(_) => 1,
             None => 0,
         };
-        let past = past.iter().filter_map(|event| self.transition(event)).collect();
+        let past = past.into_iter().filter_map(|event| self.transition(event)).collect();
         Ok(events.behind(past, lost))
     }
 
-    fn transition(&self, event: &StreamEvent) -> Option<Transition> {
+    fn transition(&self, event: StreamEvent) -> Option<Transition> {
         let age_us = self.context.store_now().saturating_sub(event.at_us);
         let is_kept = age_us <= micros(self.shared.retention.age);
         // An event without `from` was written back after a loss of data: no transition.

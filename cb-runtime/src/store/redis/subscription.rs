@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::connect::{Dialer, Link};
 use super::keys::{Keys, decode};
 use super::open::Inbox;
-use super::wire::{self, Fields};
+use super::wire::{self, Fields, Published};
 use crate::error::Error;
 use crate::store::StreamEvent;
 
@@ -44,8 +44,8 @@ pub(super) struct Notice {
 
 impl Notice {
     /// Of unreadable fields, a notice of nothing: instances then report a little later.
-    pub(super) fn new(id: String, fields: &Fields) -> Self {
-        let names = wire::text(fields, "names").unwrap_or_default();
+    pub(super) fn new(id: String, fields: &Fields<'_>) -> Self {
+        let names = fields.text("names").unwrap_or_default();
         let names = names.split(' ').filter(|name| !name.is_empty()).filter_map(decode);
         Notice { id, names: names.map(Arc::from).collect() }
     }
@@ -104,7 +104,9 @@ impl Subscription {
         if push.kind != PushKind::Message {
             return None;
         }
-        let Some((channel, id, fields)) = entry(&push.data) else { return Some(Message::Unreadable) };
+        let Some((channel, Published { id, fields })) = entry(&push.data) else {
+            return Some(Message::Unreadable);
+        };
         if *channel == *self.notices.as_bytes() {
             return Some(Message::Notice(Notice::new(id, &fields)));
         }
@@ -112,14 +114,8 @@ impl Subscription {
     }
 }
 
-/// The stream's entry in a message: the channel, which has the stream's name, the id and the fields.
-fn entry(message: &[Value]) -> Option<(&[u8], String, Fields)> {
+/// The channel of a message, which has the stream's name, and the stream's entry.
+fn entry(message: &[Value]) -> Option<(&[u8], Published<'_>)> {
     let [Value::BulkString(channel), Value::BulkString(payload)] = message else { return None };
-    let mut texts = serde_json::from_slice::<Vec<String>>(payload).ok()?.into_iter();
-    let id = texts.next()?;
-    let mut fields = Fields::new();
-    while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-        fields.push((name.into_bytes(), Value::BulkString(value.into_bytes())));
-    }
-    Some((channel, id, fields))
+    Some((channel, serde_json::from_slice(payload).ok()?))
 }

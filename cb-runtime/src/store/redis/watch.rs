@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::RedisResult;
+use redis::{RedisResult, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::Link;
@@ -22,7 +22,7 @@ const SKIP_PATIENCE: Duration = Duration::from_millis(500);
 const EVENTS_AT_ONCE: usize = 256;
 
 /// Entries of a stream: their ids and fields.
-type Entries = Vec<(String, Fields)>;
+type Entries = Vec<(String, Vec<(Vec<u8>, Value)>)>;
 /// Streams: their keys and entries. redis-rs' own type clones a whole reply before it reads it.
 type Streams = Vec<(String, Entries)>;
 
@@ -61,7 +61,8 @@ impl RedisStore {
         };
         let ends_at = Instant::now() + patience;
         let mut news = News { notice, ..News::default() };
-        let mut is_complete = watching.reached.take() == Some((start.clone(), news.notice.clone()));
+        let is_reached = |(event, latest): (String, String)| event == start && latest == news.notice;
+        let mut is_complete = watching.reached.take().is_some_and(is_reached);
         let mut has_read = false;
         while is_empty(&news) && !(has_read && Instant::now() >= ends_at) {
             if is_complete {
@@ -81,7 +82,7 @@ impl RedisStore {
                 }
             };
             for (id, fields) in notices {
-                add_notice(&mut news, Notice::new(id, &fields));
+                add_notice(&mut news, Notice::new(id, &Fields::of_entry(&fields)));
             }
             if entries.is_empty()
                 && let Some((_, behind)) = &skip
@@ -222,7 +223,7 @@ fn readable(entries: Entries, key: &str) -> Result<(Vec<StreamEvent>, bool), (St
     let mut events = Vec::new();
     let mut odd: Option<(String, Error)> = None;
     for (id, fields) in entries {
-        match wire::event(id.clone(), &fields) {
+        match wire::event(id.clone(), &Fields::of_entry(&fields)) {
             // Unreadable entries come first: they are reported, and the next watch continues behind them.
             Ok(_) if odd.is_some() => break,
             Ok(event) => events.push(event),
@@ -257,6 +258,9 @@ impl RedisStore {
             EventsAt::Newest => self.request(doing, &newest_first("+".into())).await?,
             EventsAt::Before(id) => self.request(doing, &newest_first(format!("({id}"))).await?,
         };
-        Ok(entries.into_iter().filter_map(|(id, fields)| wire::event(id, &fields).ok()).collect())
+        Ok(entries
+            .into_iter()
+            .filter_map(|(id, fields)| wire::event(id, &Fields::of_entry(&fields)).ok())
+            .collect())
     }
 }

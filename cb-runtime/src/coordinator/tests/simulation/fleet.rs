@@ -158,7 +158,7 @@ impl Fleet {
             instance.core.take_notice();
         }
         for event in news.events {
-            self.take(at, &event);
+            self.take(at, event);
         }
         let instance = &mut self.instances[at];
         while let Some(event) = instance.events.try_recv() {
@@ -169,7 +169,7 @@ impl Fleet {
     }
 
     /// This instance reads an event.
-    pub(super) fn take(&self, at: usize, event: &StreamEvent) {
+    pub(super) fn take(&self, at: usize, event: StreamEvent) {
         let Member { coordinator, asked, .. } = &self.instances[at];
         let Coordinator { context, breakers, stream, .. } = coordinator;
         follower::take(context, breakers, stream, &asked.downgrade(), event);

@@ -10,7 +10,7 @@ use crate::snapshot::State;
 use crate::store::redis::address;
 use crate::store::redis::overview::detail;
 use crate::store::redis::plain_rows::ReportedRow;
-use crate::store::redis::wire::{ReplyReader, event};
+use crate::store::redis::wire::{Fields, ReplyReader, event};
 use crate::store::{MAX_COUNT, MAX_EPOCH, MAX_SPAN_US};
 
 const NOW: u64 = 1_700_000_000_000_000;
@@ -131,7 +131,8 @@ fn change() -> impl Strategy<Value = (Vec<u8>, Option<Value>)> {
 fn whole_answers_and_entries_are_accepted() {
     let view = reader(view()).view(NOW, "b").unwrap().unwrap();
     assert_eq!((view.record.state, view.granted, view.failing), (State::Open, vec![7, 8], vec![1_000_000]));
-    assert_eq!(event("1-0".into(), &entry().into_iter().collect::<Vec<_>>()).unwrap().record.epoch, 3);
+    let fields: Vec<_> = entry().into_iter().collect();
+    assert_eq!(event("1-0".into(), &Fields::of_entry(&fields)).unwrap().record.epoch, 3);
 }
 
 proptest! {
@@ -164,7 +165,8 @@ proptest! {
                 None => fields.remove(&field),
             };
         }
-        if let Ok(event) = event(id, &fields.into_iter().collect::<Vec<_>>()) {
+        let fields: Vec<_> = fields.into_iter().collect();
+        if let Ok(event) = event(id, &Fields::of_entry(&fields)) {
             prop_assert!(event.record.epoch <= MAX_EPOCH);
             prop_assert!(event.record.reset_timeout_us <= MAX_SPAN_US);
             prop_assert!(event.evidence.failures <= MAX_COUNT);

@@ -2,31 +2,14 @@
 
 use std::sync::Arc;
 
-use redis::Value;
-
+use super::Fields;
 use crate::snapshot::State;
 use crate::store::redis::keys::decode;
 use crate::store::{Counts, MAX_COUNT, MAX_EPOCH, MAX_SPAN_US, Position, Record, StreamEvent, cut};
 
-/// The fields of a stream's entry, as they are read. Another client's need not have names in UTF-8.
-pub(in crate::store::redis) type Fields = Vec<(Vec<u8>, Value)>;
-
-/// The content of a field; the error says what is wrong with it.
-pub(in crate::store::redis) fn text<'a>(
-    fields: &'a [(Vec<u8>, Value)],
-    field: &str,
-) -> Result<&'a str, String> {
-    match fields.iter().find(|(name, _)| name == field.as_bytes()) {
-        Some((_, Value::BulkString(bytes))) => str::from_utf8(bytes).ok(),
-        Some(_) => None,
-        None => return Err(format!("{field} is missing")),
-    }
-    .ok_or_else(|| format!("{field} is not a text"))
-}
-
 /// An entry of the event stream; the error says what is wrong with it.
-pub(in crate::store::redis) fn event(id: String, fields: &[(Vec<u8>, Value)]) -> Result<StreamEvent, String> {
-    let text = |field: &'static str| text(fields, field);
+pub(in crate::store::redis) fn event(id: String, fields: &Fields<'_>) -> Result<StreamEvent, String> {
+    let text = |field: &'static str| fields.text(field);
     let number = |field: &'static str| {
         let value = text(field)?;
         let number = value.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT);
@@ -34,34 +17,41 @@ pub(in crate::store::redis) fn event(id: String, fields: &[(Vec<u8>, Value)]) ->
     };
     let state =
         |field: &'static str| text(field)?.parse::<State>().map_err(|problem| format!("{field}: {problem}"));
+    // In the order of the entry's fields.
+    let (incarnation, number_of_event) = (text("incarnation")?.to_owned(), number("number")?);
     let encoded = text("name")?;
     let name = decode(encoded).ok_or_else(|| format!("name {} is no breaker's", shown(encoded)))?;
+    let from = if text("from")?.is_empty() { None } else { Some(state("from")?) };
     let to = state("state")?;
-    let has_actor = fields.iter().any(|(name, _)| name == b"actor");
-    let reset_timeout_us = number("reset_timeout_us")?.min(MAX_SPAN_US);
+    let epoch = Some(number("epoch")?).filter(|epoch| *epoch <= MAX_EPOCH).ok_or("epoch is too large")?;
+    let (reason, originator) = (cut(text("reason")?).to_owned(), text("by")?.to_owned());
+    // An instance of an earlier layout does not tell.
+    let actor = cut(if fields.has("actor") { text("actor")? } else { "" }).to_owned();
+    let at_us = number("at_us")?;
     let remaining_us = if text("remaining_us")?.is_empty() { None } else { Some(number("remaining_us")?) };
+    let reset_timeout_us = number("reset_timeout_us")?.min(MAX_SPAN_US);
+    let attempt = u32::try_from(number("attempt")?).map_err(|_| "attempt is too large".to_owned())?;
     Ok(StreamEvent {
-        position: Position { incarnation: text("incarnation")?.to_owned(), id, number: number("number")? },
+        position: Position { incarnation, id, number: number_of_event },
         name: Arc::from(name),
-        from: if text("from")?.is_empty() { None } else { Some(state("from")?) },
+        from,
         record: Record {
-            epoch: Some(number("epoch")?).filter(|epoch| *epoch <= MAX_EPOCH).ok_or("epoch is too large")?,
+            epoch,
             state: to,
-            reason: cut(text("reason")?).to_owned(),
-            originator: text("by")?.to_owned(),
-            // An instance of an earlier layout does not tell.
-            actor: cut(if has_actor { text("actor")? } else { "" }).to_owned(),
+            reason,
+            originator,
+            actor,
             remaining_us: to.remaining(remaining_us, reset_timeout_us),
             since_us: 0,
             reset_timeout_us,
-            attempt: u32::try_from(number("attempt")?).map_err(|_| "attempt is too large".to_owned())?,
+            attempt,
         },
         evidence: Counts {
             successes: number("successes")?,
             failures: number("failures")?,
             slow: number("slow")?,
         },
-        at_us: number("at_us")?,
+        at_us,
     })
 }
 

@@ -2,6 +2,7 @@
 //! arrays.
 
 mod event;
+mod fields;
 mod opening;
 mod reply;
 mod report;
@@ -10,7 +11,8 @@ use serde::Serialize;
 
 use super::keys::encode;
 use crate::store::{Batch, Entry, Retention};
-pub(super) use event::{Fields, event, text};
+pub(super) use event::event;
+pub(super) use fields::{Fields, Published};
 pub(super) use reply::{DecodeError, ReplyReader};
 pub(super) use report::report_arguments;
 
