@@ -309,9 +309,8 @@ impl CallStats {
         self.streak = sent.delta.streak_after(self.streak);
         self.success_at = self.success_at.max(sent.delta.streak.success);
         if let Some(time) = self.time.as_mut().filter(|_| sent.window.is_some()) {
-            for (middle, counts) in &sent.delta.buckets {
-                time.add(middle.0.wrapping_add(now.skew), *counts);
-            }
+            let dated = |(middle, counts): &(Moment, Counts)| (middle.0.wrapping_add(now.skew), *counts);
+            time.add(sent.delta.buckets.iter().map(dated), now.store_time());
         }
     }
 
