@@ -110,7 +110,11 @@ impl Core {
     #[cold]
     fn admit_at_machine(&self) -> Admission<'_> {
         let state = self.gate.word().state();
-        let is_due = || self.context.clock.now().0 >= self.due.load(Ordering::Relaxed);
+        let is_due = || match self.due.load(Ordering::Relaxed) {
+            // Another thread is about to end this state.
+            u64::MAX => true,
+            due => self.context.clock.now().0 >= due,
+        };
         if state == State::Open && (self.is_checked() || !is_due()) {
             return Admission::No(self.rejection());
         }

@@ -46,6 +46,14 @@ fn hung_probe_counts_as_failed_and_its_outcome_is_late() {
 }
 
 #[test]
+fn caller_that_meets_the_end_of_the_open_state_asks_for_a_probe() {
+    let bench = Pair::due(&config());
+    // The thread that ends the state has stored this, and the gate's word not yet.
+    bench.a.core.due.store(u64::MAX, Ordering::Relaxed);
+    assert!(matches!(bench.a.core.admit(), Admission::Wait(_)));
+}
+
+#[test]
 fn hung_probe_frees_its_slot_in_the_same_epoch() {
     let sampled = config().recovery_rate(0.5).success_threshold(2).half_open_max_calls(1);
     let mut bench = Pair::due(&sampled);
