@@ -93,12 +93,10 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
         fleet.request(&Request::Call { per_second: row.per_second, failing: row.failing });
     }
     std::thread::sleep(SETTLING);
-    let processed = || server.info("stats", "total_commands_processed").parse::<f64>().expect("a number");
-    let called_by_scripts = || script_calls(&server);
-    let (commands, inside, working, begun) = (processed(), called_by_scripts(), fleet.used(), Instant::now());
+    let (before, working, begun) = (commands_of_clients(&server), fleet.used(), Instant::now());
     let redis_percent = share(WINDOW, || used(&server)) - idle;
     let seconds = begun.elapsed().as_secs_f64();
-    let sent = (processed() - commands) - (called_by_scripts() - inside);
+    let sent = commands_of_clients(&server) - before;
     let instances_percent = (fleet.used() - working) / seconds * 100.0;
     let mut spans = Vec::new();
     for trip in 0..row.trips {
@@ -129,18 +127,22 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     }
 }
 
-/// The number of commands that scripts have called. The server includes them in its total.
-fn script_calls(server: &RedisServer) -> f64 {
-    let all = server.cli(&["INFO", "commandstats"]);
+/// The number of commands so far, without those that scripts have called. Both numbers are of one moment,
+/// because a busy server calls thousands between two requests.
+fn commands_of_clients(server: &RedisServer) -> f64 {
+    let all = server.cli(&["INFO", "stats", "commandstats"]);
+    let total = |line: &str| line.strip_prefix("total_commands_processed:")?.parse::<f64>().ok();
     let calls = |line: &str| -> Option<(String, f64)> {
         let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
         Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
     };
     let sent_by_clients =
         ["evalsha", "eval", "script|load", "xread", "xrevrange", "info", "hello", "client|setinfo"];
-    all.lines()
+    let by_scripts: f64 = all
+        .lines()
         .filter_map(|line| calls(line.trim()))
         .filter(|(name, _)| !sent_by_clients.contains(&name.as_str()))
         .map(|(_, calls)| calls)
-        .sum()
+        .sum();
+    all.lines().find_map(|line| total(line.trim())).expect("a total") - by_scripts
 }
