@@ -64,17 +64,19 @@ pub async fn collect(ids: &[u64]) -> Result<Vec<String>, Failure> {
     Ok(vec![user.name])
 }
 
-/// Not written yet.
+/// No answer at all.
 ///
 /// # Errors
 /// As the dependency does.
-#[circuit_breaker(name = "user: inferred todo", fallback = |_| todo!(), fallback_on = "open")]
-#[allow(clippy::todo, reason = "to show that it compiles")]
-pub async fn todo(id: u64) -> Result<User, Failure> {
+///
+/// # Panics
+/// While the circuit is open.
+#[circuit_breaker(name = "user: inferred diverging", fallback = |_| panic!("no fallback"), fallback_on = "open")]
+pub async fn diverging(id: u64) -> Result<User, Failure> {
     ask(id).await
 }
 
-/// Not written yet, and async.
+/// A default, and async.
 ///
 /// # Errors
 /// None.
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(option(0).await, None);
         assert_eq!(number(0).await, Ok(7));
         assert_eq!(collect(&[0, 1]).await.unwrap(), ["0", "1"]);
-        assert_eq!(todo(0).await, Err(Failure::Down));
+        assert_eq!(diverging(0).await, Err(Failure::Down));
         assert_eq!(later(0).await.as_deref(), Ok(""));
         assert_eq!(whole(0).await.as_deref(), Ok(""));
     }

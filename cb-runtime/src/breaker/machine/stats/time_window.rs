@@ -33,7 +33,7 @@ impl TimeWindow {
             width,
             buckets: BTreeMap::new(),
             sum: Counts::default(),
-            whole_until: u64::MAX,
+            whole_until: 0,
             since: 0,
             asked_whole_in: 0,
         }
@@ -94,26 +94,22 @@ impl TimeWindow {
     fn sum_up(&mut self) {
         self.sum = self.buckets.values().fold(Counts::default(), |sum, counts| sum.plus(*counts));
         let first = self.buckets.first_key_value();
-        self.whole_until = first.map_or(u64::MAX, |(index, _)| self.expiry(*index));
+        self.whole_until = first.map_or(0, |(index, _)| self.expiry(*index));
     }
 
     /// When a bucket leaves the window.
     fn expiry(&self, index: u64) -> u64 {
-        (index + 1) * self.width + self.length
+        index.saturating_add(1).saturating_mul(self.width).saturating_add(self.length)
     }
 
     /// The window's buckets at the store's time `now`, by number.
     pub(crate) fn buckets(&self, now: u64) -> impl Iterator<Item = (u64, Counts)> + '_ {
-        let start = now.saturating_sub(self.length);
-        let inside = move |(index, _): &(&u64, &Counts)| (**index + 1) * self.width > start;
+        let inside = move |(index, _): &(&u64, &Counts)| now < self.expiry(**index);
         self.buckets.iter().filter(inside).map(|(index, counts)| (*index, *counts))
     }
 
     /// The store's time at which the first of the window's buckets leaves it.
     pub(crate) fn next_expiry(&self, now: u64) -> Option<u64> {
-        if now < self.whole_until {
-            return Some(self.whole_until).filter(|_| !self.buckets.is_empty());
-        }
         self.buckets(now).next().map(|(index, _)| self.expiry(index))
     }
 

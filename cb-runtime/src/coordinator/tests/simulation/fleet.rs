@@ -9,6 +9,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::sync::mpsc;
 
+use super::config;
 use super::link::{Fate, SimulatedLink};
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
@@ -25,7 +26,10 @@ use crate::coordinator::{Command, Coordinator};
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
-use crate::store::{Store, StreamEvent};
+use crate::store::{Batch, Counts, Entry, MAX_EVENTS, Proposal, Record, Store, StreamEvent};
+
+/// A breaker that no instance has registered.
+pub(super) const UNREGISTERED: &str = "unregistered";
 
 /// One of the fleet's instances.
 pub(super) struct Member {
@@ -256,6 +260,59 @@ impl Fleet {
                 "{snapshot:?}, but {truth:?}"
             );
             assert!(!snapshot.local, "{snapshot:?}");
+        }
+    }
+
+    /// An operator's override, without an instance of the fleet.
+    pub(super) fn force(&self, name: &str, to: State) {
+        self.place(name, Record { state: to, ..Record::closed() });
+    }
+
+    pub(super) fn place(&self, name: &str, to: Record) {
+        let to = Record { reason: "by hand".into(), ..to };
+        let proposal = Proposal { to, force: true, token: None, evidence: Counts::default() };
+        let entry = Entry { name: name.into(), proposal: Some(proposal), ..Entry::default() };
+        let batch = Batch { instance: "operator".into(), seq: 1, entries: vec![entry], ..Batch::default() };
+        assert!(self.store.exchange_now(&batch).views[0].as_ref().unwrap().won);
+    }
+
+    pub(super) fn trim_stream(&self) {
+        for number in 0..=MAX_EVENTS {
+            self.force("noise", if number % 2 == 0 { State::Disabled } else { State::Closed });
+        }
+    }
+
+    pub(super) fn cut(&self, at: usize) {
+        self.instances[at].link.set(Fate::Cut);
+    }
+
+    /// As many failures on the first instance as open the circuit.
+    pub(super) async fn fail(&mut self) {
+        for _ in 0..3 {
+            self.call(0, false).await;
+        }
+    }
+
+    pub(super) async fn held(&self, name: &str) -> bool {
+        self.store.load().await.unwrap().held.iter().any(|(held, _)| **held == *name)
+    }
+
+    /// Registers a breaker at one instance.
+    pub(super) fn register(&self, at: usize, name: &str) -> Arc<Core> {
+        let coordinator = &self.instances[at].coordinator;
+        let make = |name, held| Core::new(name, &config(), held, &coordinator.context);
+        coordinator.breakers.entry(name).insert(Place::Pinned, make)
+    }
+
+    /// All but the last instance go on for this long.
+    pub(super) async fn go_on_without_last(&mut self, span: Duration) {
+        for _ in 0..6 {
+            self.advance(span / 6);
+            for at in 0..self.instances.len() - 1 {
+                self.turn(at).await;
+                self.follow(at).await;
+            }
+            self.turn(self.instances.len() - 1).await;
         }
     }
 }
