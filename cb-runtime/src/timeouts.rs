@@ -12,6 +12,11 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(400);
 const SHORTEST: Duration = Duration::from_millis(20);
 /// Leases last two seconds, and could not be renewed over a slower connection.
 const LONGEST: Duration = Duration::from_secs(2);
+/// An entry adds this to the time limit of its exchange or report: what Redis takes for one entry of each of a
+/// thousand instances. What makes an instance send many makes all of them send many: a start, a deploy, the
+/// end of an outage.
+const EXCHANGED: Duration = Duration::from_millis(20);
+const REPORTED: Duration = Duration::from_millis(5);
 
 /// All time limits of the store follow from one, because all of them depend on the round trip. Clones share
 /// what has been measured.
@@ -53,9 +58,19 @@ impl Timeouts {
         Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
     }
 
-    /// For an answer, or a connection attempt: the store counts as lost after it. A store that is slow is not
-    /// one that is lost: the limit leaves room for a first slow answer, and grows with the answer times, to
-    /// five times the response timeout. 0.8 s to 2 s by default.
+    /// For the answer to an exchange of so many entries.
+    pub(crate) fn exchange(&self, entries: usize) -> Duration {
+        self.loss() + EXCHANGED * count(entries)
+    }
+
+    /// For the answer to a report of so many entries.
+    pub(crate) fn report(&self, entries: usize) -> Duration {
+        self.loss() + REPORTED * count(entries)
+    }
+
+    /// For another answer, or a connection attempt: the store counts as lost after it. A store that is slow is
+    /// not one that is lost: the limit leaves room for a first slow answer, and grows with the answer times,
+    /// to five times the response timeout. 0.8 s to 2 s by default.
     pub(crate) fn loss(&self) -> Duration {
         (self.longest() * 4).clamp(self.response * 2, self.response * 5)
     }
@@ -77,6 +92,10 @@ impl Timeouts {
     }
 }
 
+fn count(entries: usize) -> u32 {
+    u32::try_from(entries).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +108,8 @@ mod tests {
         assert_eq!(millis(default.connection()), 500);
         assert_eq!(millis(default.silence()), 2000);
         assert_eq!(millis(default.loss()), 800);
+        assert_eq!([0, 50].map(|entries| millis(default.exchange(entries))), [800, 1800]);
+        assert_eq!([0, 50].map(|entries| millis(default.report(entries))), [800, 1050]);
         let longest = Timeouts::new(LONGEST).unwrap();
         assert_eq!(millis(longest.loss()), 4000);
         for invalid in [Duration::ZERO, SHORTEST / 2, LONGEST * 2] {

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::pace::CALM;
 use super::{Coordinator, MAX_REPORTED};
@@ -94,7 +95,8 @@ impl Coordinator {
         if !batch.entries.iter().all(only_confirms) {
             self.pace.disturbed(sent_at);
         }
-        let answer = self.wait_for("exchanging counts", self.store.exchange(batch)).await?;
+        let limit = self.context.timeouts.exchange(batch.entries.len());
+        let answer = self.wait_within(limit, "exchanging counts", self.store.exchange(batch)).await?;
         self.measure(answer.now_us, sent_at);
         self.end_doubts_after_loss(&answer.position);
         for (core, view) in cores.iter().zip(&answer.views) {
@@ -132,7 +134,8 @@ impl Coordinator {
             as_of_us: self.skew.estimate(sent_at),
             entries,
         };
-        let answer = self.wait_for("reporting counts", self.store.report(report)).await?;
+        let limit = self.context.timeouts.report(report.entries.len());
+        let answer = self.wait_within(limit, "reporting counts", self.store.report(report)).await?;
         self.measure(answer.now_us, sent_at);
         self.end_doubts_after_loss(&answer.position);
         for core in &reported {
@@ -172,15 +175,24 @@ impl Coordinator {
         }
     }
 
-    /// Waits for an answer. The store's own limits end a hanging connection; this one ends a hanging answer,
-    /// which may take several requests. No caller waits for it longer than the response timeout.
     pub(super) async fn wait_for<T>(
         &self,
         doing: &'static str,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
+        self.wait_within(self.context.timeouts.loss(), doing, answer).await
+    }
+
+    /// Waits for an answer. The store's own `limit` ends a hanging connection; this wait ends a hanging answer,
+    /// which may take several requests. No caller waits for it longer than the response timeout.
+    async fn wait_within<T>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let timeouts = &self.context.timeouts;
-        let limit = timeouts.loss() * 3;
+        let limit = limit * 3;
         let (mut answer, mut left) = (pin!(answer), limit);
         loop {
             let span = left.min(timeouts.response());

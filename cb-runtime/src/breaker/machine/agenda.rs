@@ -19,11 +19,13 @@ const RENEWAL: Duration = Duration::from_millis(400);
 /// A quiet breaker in use is exchanged this often, so that its keys do not expire and differing settings are
 /// noticed.
 const CONFIRMATION: Duration = Duration::from_secs(60);
-/// New settings are exchanged more often: at this age, and whenever it has doubled. Differences are noticed
-/// during a deploy, and a starting fleet does not exchange all the time.
+/// New settings are exchanged more often: at an age between this and twice this, and whenever it has doubled.
+/// Differences are noticed during a deploy, and a fleet that starts at once does not exchange at once.
 const COMPARISON: Duration = Duration::from_secs(1);
+/// They wait until they are this many times older than an answer takes: a slow store has enough to do.
+const COMPARED_AT: u32 = 100;
 /// Settings of this age are not new any more.
-const COMPARED_FOR: Duration = Duration::from_secs(64);
+const COMPARED_FOR: Duration = Duration::from_secs(32);
 /// After a failure, the fleet's counts are requested at growing intervals up to this one.
 const FOLLOW_UP: Duration = Duration::from_secs(1);
 /// They are not requested any more once the failure is this old.
@@ -79,7 +81,7 @@ impl StateMachine {
         } else if !self.is_far_from_limits(now) {
             Want::Exchange
         } else {
-            match (self.is_confirmed(now.at), self.notice.is_on(now.at)) {
+            match (self.is_confirmed(now), self.notice.is_on(now.at)) {
                 (true, false) => Want::Report(Cadence::Usual),
                 (true, true) => Want::Report(Cadence::Noticed),
                 (false, false) => Want::Confirmation,
@@ -121,10 +123,10 @@ impl StateMachine {
 
     /// Closed, far from every limit, and not due for a confirmation.
     pub(super) fn is_quiet(&self, now: Now) -> bool {
-        self.is_far_from_limits(now) && self.is_confirmed(now.at)
+        self.is_far_from_limits(now) && self.is_confirmed(now)
     }
 
-    fn is_confirmed(&self, now: Moment) -> bool {
+    fn is_confirmed(&self, now: Now) -> bool {
         self.exchanged_at.is_some_and(|at| at >= self.confirmation_due(now))
     }
 
@@ -137,20 +139,22 @@ impl StateMachine {
 
     /// The latest moment at which a quiet breaker in use was due for an exchange. All breakers of an instance
     /// are due together, so that they share a request. Instances are due at different moments.
-    fn confirmation_due(&self, now: Moment) -> Moment {
-        let age = now.since(self.configured_at);
-        if age < COMPARISON {
+    fn confirmation_due(&self, now: Now) -> Moment {
+        let Now { at: now, answer_time, .. } = now;
+        let hashed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let phase = self.instance.bytes().fold(0, hashed);
+        let first = micros(COMPARISON) + phase % micros(COMPARISON);
+        let age = now.0.saturating_sub(self.configured_at.0);
+        if age < first.max(micros(answer_time * COMPARED_AT)) {
             return Moment::default();
         }
-        let doubled = |age: Duration| self.configured_at.after(COMPARISON * (1 << age.as_secs().ilog2()));
-        if age < COMPARED_FOR {
+        let doubled = |age: u64| Moment(self.configured_at.0 + (first << (age / first).ilog2()));
+        if age < micros(COMPARED_FOR) {
             return doubled(age);
         }
         let period = micros(CONFIRMATION);
-        let hashed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        let phase = self.instance.bytes().fold(0, hashed);
         let at = now.0.saturating_sub(now.0.wrapping_add(phase) % period);
-        Moment(at).max(doubled(COMPARED_FOR / 2))
+        Moment(at).max(doubled(micros(COMPARED_FOR / 2)))
     }
 
     /// Half of a limit has been reached, by the fleet's counts or by this instance's own.

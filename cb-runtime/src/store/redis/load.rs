@@ -17,7 +17,7 @@ impl RedisStore {
         self.shared_keys(&mut invocation);
         invocation.key(self.keys.quiet()).key(self.keys.notices());
         invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
-        self.run(doing, &mut invocation, |mut answer| {
+        self.run(self.timeouts.loss(), doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             Ok((Load { now_us, position, warnings, held: Vec::new() }, answer.list()?.texts()?))
@@ -53,7 +53,7 @@ impl RedisStore {
             for (encoded, _) in &known {
                 invocation.key(self.keys.breaker(encoded)).arg(encoded.as_str());
             }
-            self.run(doing, &mut invocation, |mut answer| {
+            self.run(self.timeouts.loss(), doing, &mut invocation, |mut answer| {
                 let now_us = answer.number()?;
                 let mut list = answer.list()?;
                 for (_, name) in known {

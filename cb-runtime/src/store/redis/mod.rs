@@ -146,8 +146,16 @@ impl RedisStore {
     /// Sends one request on the connection for commands, which is dropped if it fails. Cancelling leaves the
     /// connection intact.
     async fn request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
+        self.request_within(self.timeouts.loss(), doing, request).await
+    }
+
+    async fn request_within<T>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        request: impl Request<T>,
+    ) -> Result<T, Error> {
         let (generation, mut link) = self.link().await?;
-        let limit = self.timeouts.loss();
         // After it the connection is dropped, and what has become of the request is unknown.
         let problem = match timeout(limit, request.send(&mut link)).await {
             Ok(Ok(answer)) => {
@@ -174,6 +182,7 @@ impl RedisStore {
 
     async fn run<T>(
         &self,
+        limit: Duration,
         doing: &'static str,
         invocation: &mut ScriptInvocation<'_>,
         decode: impl FnOnce(ReplyReader) -> Result<T, DecodeError>,
@@ -182,7 +191,7 @@ impl RedisStore {
         if let Some(clock) = &self.clock {
             invocation.arg(clock.now().0);
         }
-        let answer = self.request(doing, &*invocation).await?;
+        let answer = self.request_within(limit, doing, &*invocation).await?;
         ReplyReader::of(answer).and_then(decode).map_err(|problem| Error::store(doing, problem))
     }
 
@@ -216,7 +225,7 @@ impl RedisStore {
         }
         let json = serde_json::to_string(&message).map_err(|problem| Error::store(doing, problem))?;
         invocation.arg(json).arg(message.opening());
-        self.run(doing, &mut invocation, |mut answer| {
+        self.run(self.timeouts.exchange(batch.entries.len()), doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let mut rows = answer.list()?;
@@ -241,7 +250,7 @@ impl RedisStore {
         let order = report_arguments(&report.entries, &mut |argument| {
             invocation.arg(argument);
         });
-        self.run(doing, &mut invocation, |mut answer| {
+        self.run(self.timeouts.report(report.entries.len()), doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let places = answer.list()?.numbers()?;

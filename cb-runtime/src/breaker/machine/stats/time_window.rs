@@ -110,6 +110,9 @@ impl TimeWindow {
 
     /// The store's time at which the first of the window's buckets leaves it.
     pub(crate) fn next_expiry(&self, now: u64) -> Option<u64> {
+        if now < self.whole_until {
+            return Some(self.whole_until);
+        }
         self.buckets(now).next().map(|(index, _)| self.expiry(index))
     }
 

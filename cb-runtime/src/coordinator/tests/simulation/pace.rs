@@ -37,6 +37,18 @@ impl Fleet {
         self.instances.iter().map(|instance| instance.link.requests.load(Ordering::Relaxed)).sum()
     }
 
+    /// The number of exchanges from now on.
+    fn count_exchanges(&self) -> Arc<AtomicU64> {
+        let exchanged = Arc::new(AtomicU64::new(0));
+        for instance in &self.instances {
+            let exchanged = exchanged.clone();
+            *lock(&instance.link.listener) = Some(Box::new(move |_: &Batch| {
+                exchanged.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+        exchanged
+    }
+
     fn delay(&self, span: Duration) {
         for instance in &self.instances {
             instance.link.delay_answers(span);
@@ -172,7 +184,7 @@ fn a_fleet_that_only_succeeds_reports_every_four_seconds_until_something_happens
         succeed(&mut fleet, 2 * second).await;
         let young = requests(&mut fleet, 8 * second).await;
         assert!(young >= 3 * 7, "a report every second: {young}");
-        // Settings are compared in an exchange after 16 and 32 s.
+        // Settings are compared in an exchange for the last time within 32 s.
         succeed(&mut fleet, 20 * second).await;
         let calm = requests(&mut fleet, 20 * second).await;
         assert!(calm <= 3 * 7, "a report every four seconds, and a confirmation: {calm}");
@@ -186,6 +198,38 @@ fn a_fleet_that_only_succeeds_reports_every_four_seconds_until_something_happens
     });
 }
 
+#[test]
+fn instances_that_start_together_compare_their_settings_one_after_another() {
+    const SIZE: usize = 20;
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, SIZE, &rate());
+        succeed(&mut fleet, Duration::from_secs(8)).await;
+        let exchanged = fleet.count_exchanges();
+        for _ in 0..9 {
+            let before = exchanged.load(Ordering::Relaxed);
+            succeed(&mut fleet, Duration::from_secs(1)).await;
+            let at_once = exchanged.load(Ordering::Relaxed) - before;
+            assert!(at_once <= SIZE as u64 / 2, "{at_once} of {SIZE} within a second");
+        }
+        assert_eq!(exchanged.load(Ordering::Relaxed), SIZE as u64);
+    });
+}
+
+#[test]
+fn settings_are_not_compared_while_the_store_has_enough_to_do() {
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &rate());
+        fleet.delay(50 * MS);
+        succeed(&mut fleet, Duration::from_secs(1)).await;
+        let exchanged = fleet.count_exchanges();
+        succeed(&mut fleet, Duration::from_secs(3)).await;
+        assert_eq!(exchanged.load(Ordering::Relaxed), 0);
+        fleet.delay(Duration::ZERO);
+        succeed(&mut fleet, Duration::from_secs(15)).await;
+        assert!(exchanged.load(Ordering::Relaxed) >= 2);
+    });
+}
+
 /// Far from its limit, a rate needs reports alone: no rule looks at the failures in a row that calls end
 /// with.
 #[test]
@@ -193,13 +237,7 @@ fn failures_far_from_a_rates_limit_are_reported_and_not_exchanged() {
     in_simulation(0..5, async |seed| {
         let mut fleet = Fleet::new(seed, 2, &rate());
         succeed(&mut fleet, Duration::from_secs(40)).await;
-        let exchanged = Arc::new(AtomicU64::new(0));
-        for instance in &fleet.instances {
-            let exchanged = exchanged.clone();
-            *lock(&instance.link.listener) = Some(Box::new(move |_: &Batch| {
-                exchanged.fetch_add(1, Ordering::Relaxed);
-            }));
-        }
+        let exchanged = fleet.count_exchanges();
         for _ in 0..100 {
             for at in 0..2 {
                 for call in 0..10 {

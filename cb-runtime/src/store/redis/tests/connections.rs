@@ -123,9 +123,10 @@ async fn frozen_server_is_an_error_in_time() {
     server.freeze();
     let start = Instant::now();
     // The first one has a connection, the second one makes a new one.
-    for _ in 0..2 {
-        assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
-    }
+    let entries = || (0..10).map(|number| counting(&format!("breaker-{number}"), 1, 0)).collect();
+    let first = Store::exchange(&store, batch(entries())).await.unwrap_err();
+    assert!(first.is_store() && first.to_string().contains("no answer within 1s"), "{first}");
+    assert!(Store::exchange(&store, batch(entries())).await.unwrap_err().is_store());
     assert!(events(&store, unknown_position(), Duration::ZERO).await.unwrap_err().is_store());
     assert!(start.elapsed() >= Timeouts::default().loss());
     assert!(start.elapsed() < PATIENCE);
