@@ -104,8 +104,17 @@ fn show(results: &Results) {
     let span = |span: Option<f64>| span.map_or("–".to_owned(), |span| format!("{span:.1} ms"));
     if !results.fleet.is_empty() {
         title("The cost of a fleet for Redis");
-        let head =
-            ["", "Redis", "commands/s each", "instances", "a trip reaches all: median", "p99", "wrong"];
+        let head = [
+            "",
+            "Redis",
+            "commands/s each",
+            "instances",
+            "calls made",
+            "store lost",
+            "a trip reaches all: median",
+            "p99",
+            "wrong",
+        ];
         let mut table = Table::new(&head);
         for row in &results.fleet {
             let Measured { instances, breakers, rule, per_second, failing_percent: failing, open, .. } = *row;
@@ -117,6 +126,8 @@ fn show(results: &Results) {
                     format!("{:.2} %", row.redis_percent),
                     format!("{:.1}", row.commands_per_second_and_instance),
                     format!("{:.1} %", row.instances_percent),
+                    row.calls_percent.map_or("–".to_owned(), |calls| format!("{calls:.0} %")),
+                    row.lost.to_string(),
                     span(row.all_after_median_ms),
                     span(row.all_after_p99_ms),
                     row.opened_wrongly.to_string(),

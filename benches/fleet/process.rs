@@ -41,7 +41,7 @@ pub(crate) enum Request {
     Storm {
         per_second: u64,
     },
-    /// Asks for the number of admitted calls in the storm.
+    /// Asks for the number of calls so far; of the storm's, the admitted ones.
     Count,
     /// Makes one failing call on the first instance, of a breaker that trips at its first failure.
     Trip,
@@ -129,6 +129,20 @@ impl Fleet {
     /// The processor time of all processes, in seconds.
     pub(crate) fn used(&self) -> f64 {
         self.processes.iter().map(|process| seconds_used(process.child.id())).sum()
+    }
+
+    /// The number of calls so far, of all instances.
+    pub(crate) fn calls(&mut self) -> u64 {
+        let mut sum = 0;
+        self.request(&Request::Count);
+        let all = self.processes();
+        self.wait_for(all, |message| {
+            let Message::Counted(calls) = message else { return false };
+            sum += calls;
+            true
+        })
+        .expect("every process counts");
+        sum
     }
 
     /// The milliseconds until all instances had the transition; `None` if one never received it.
@@ -248,8 +262,8 @@ pub(crate) fn hold(url: &str, instances: usize, breakers: usize, rule: Rule, fir
     for line in stdin().lines().map_while(Result::ok) {
         match serde_json::from_str(&line).expect("a request") {
             Request::Call { per_second, failing } => {
-                let (breakers, go_on) = (called(&config), go_on.clone());
-                std::thread::spawn(move || call(&breakers, per_second, failing, &go_on));
+                let (breakers, made, go_on) = (called(&config), made.clone(), go_on.clone());
+                std::thread::spawn(move || call(&breakers, per_second, failing, &made, &go_on));
             }
             Request::Register => {
                 kept = called(&config);
@@ -310,8 +324,11 @@ fn report_arrivals(subscribers: Vec<Events>) {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(tasks);
 }
 
-/// Calls the breakers in turn, in bursts every few milliseconds.
-fn call(instances: &[Vec<Breaker>], per_second: u64, failing: u64, go_on: &AtomicBool) {
+/// Calls the breakers in turn, in bursts every few milliseconds. A fleet's applications have processors of
+/// their own; here, they get what Redis and the coordinators leave.
+fn call(instances: &[Vec<Breaker>], per_second: u64, failing: u64, made: &AtomicU64, go_on: &AtomicBool) {
+    // On Linux, this is the priority of a thread.
+    rustix::process::nice(19).expect("anyone may lower a priority");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     // The instances take turns, so that none is idle for a part of each round.
     let most = instances.iter().map(Vec::len).max().unwrap_or(0);
@@ -332,6 +349,7 @@ fn call(instances: &[Vec<Breaker>], per_second: u64, failing: u64, go_on: &Atomi
                 let result = if random % 100 < failing { Err("down") } else { Ok(()) };
                 let _ = next.next().expect("there is one").call(async || result).await;
             }
+            made.store(calls, Ordering::Relaxed);
         }
     });
 }

@@ -10,7 +10,7 @@ use super::row::{Row, Rule};
 use super::support::screen::{Progress, quantile};
 
 /// The time from a fleet's start to the measurement. At the start, it exchanges more: settings are compared
-/// for the last time after 32 s.
+/// for the last time within 32 s.
 pub(crate) const SETTLING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 36 });
 pub(crate) const WINDOW: Duration = Duration::from_secs(if cfg!(debug_assertions) { 1 } else { 8 });
 
@@ -27,6 +27,10 @@ pub(crate) struct Measured {
     pub(crate) commands_per_second_and_instance: f64,
     /// The share of one core of all instances together: calls and coordinators.
     pub(crate) instances_percent: f64,
+    /// The calls that were made, of those that were due: the callers get what the others leave.
+    pub(crate) calls_percent: Option<f64>,
+    /// How often an instance has lost the store, since the fleet's start.
+    pub(crate) lost: u64,
     pub(crate) trips: usize,
     /// The time from the tripping call until the last instance has the transition.
     pub(crate) all_after_median_ms: Option<f64>,
@@ -93,11 +97,14 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
         fleet.request(&Request::Call { per_second: row.per_second, failing: row.failing });
     }
     std::thread::sleep(SETTLING);
+    let made_before = fleet.calls();
     let (before, working, begun) = (commands_of_clients(&server), fleet.used(), Instant::now());
     let redis_percent = share(WINDOW, || used(&server)) - idle;
     let seconds = begun.elapsed().as_secs_f64();
     let sent = commands_of_clients(&server) - before;
     let instances_percent = (fleet.used() - working) / seconds * 100.0;
+    let (made, lasted) = (fleet.calls() - made_before, begun.elapsed().as_secs_f64());
+    let due = (row.instances * row.breakers) as f64 * row.per_second as f64 * lasted;
     let mut spans = Vec::new();
     for trip in 0..row.trips {
         progress.say(&format!("{}: trip {} of {}", row.name(), trip + 1, row.trips));
@@ -120,6 +127,8 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
         redis_percent,
         commands_per_second_and_instance: sent / seconds / row.instances as f64,
         instances_percent,
+        calls_percent: (due > 0.0).then(|| made as f64 / due * 100.0),
+        lost: fleet.lost,
         trips: spans.len(),
         all_after_median_ms: (!spans.is_empty()).then(|| quantile(&spans, 0.5)),
         all_after_p99_ms: (!spans.is_empty()).then(|| quantile(&spans, 0.99)),

@@ -45,13 +45,7 @@ pub(crate) fn storm(idle: f64, progress: &Progress) -> Storm {
     let per_second = 1000 / INSTANCES as u64;
     fleet.request(&Request::Storm { per_second });
     let redis_percent = share(Duration::from_secs(4), || used(&server)) - idle;
-    fleet.request(&Request::Count);
-    let mut probes = 0;
-    fleet.wait_for(processes, |message| {
-        let Message::Counted(made) = message else { return false };
-        probes += made;
-        true
-    });
+    let probes = fleet.calls();
     let budgets = BUDGET * BREAKERS as u64;
     Storm {
         instances: INSTANCES,
