@@ -12,9 +12,9 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(400);
 const SHORTEST: Duration = Duration::from_millis(20);
 /// Leases last two seconds, and could not be renewed over a slower connection.
 const LONGEST: Duration = Duration::from_secs(2);
-/// An entry adds this to the time limit of its exchange or report: what Redis takes for one entry of each of a
-/// thousand instances. What makes an instance send many makes all of them send many: a start, a deploy, the
-/// end of an outage.
+/// An entry adds this to the time limit of its exchange or report: what Redis takes for one entry of each of
+/// a thousand instances. What makes an instance send many makes all of them send many: a start, a deploy,
+/// the end of an outage.
 const EXCHANGED: Duration = Duration::from_millis(20);
 const REPORTED: Duration = Duration::from_millis(5);
 
@@ -58,19 +58,19 @@ impl Timeouts {
         Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
     }
 
-    /// For the answer to an exchange of so many entries.
+    /// For the answer to an exchange of this number of entries.
     pub(crate) fn exchange(&self, entries: usize) -> Duration {
         self.loss() + EXCHANGED * count(entries)
     }
 
-    /// For the answer to a report of so many entries.
+    /// For the answer to a report of this number of entries.
     pub(crate) fn report(&self, entries: usize) -> Duration {
         self.loss() + REPORTED * count(entries)
     }
 
-    /// For another answer, or a connection attempt: the store counts as lost after it. A store that is slow is
-    /// not one that is lost: the limit leaves room for a first slow answer, and grows with the answer times,
-    /// to five times the response timeout. 0.8 s to 2 s by default.
+    /// For another answer, or a connection attempt: the store counts as lost after it. A store that is slow
+    /// is not one that is lost: the limit leaves room for a first slow answer, and grows with the answer
+    /// times, to five times the response timeout. 0.8 s to 2 s by default.
     pub(crate) fn loss(&self) -> Duration {
         (self.longest() * 4).clamp(self.response * 2, self.response * 5)
     }

@@ -188,8 +188,8 @@ impl RegistryBuilder {
     /// Sets how long a caller waits for the store's answer when it asks for a probe: from 20 ms to 2 s.
     /// Default: 0.4 s. A store that has not answered for twice that counts as lost, and this instance decides
     /// locally until it answers again. While answers take long, the limit of a loss grows to five times the
-    /// response timeout. It is up to 2.6 s longer for a request about many breakers, as at a start, when other
-    /// instances send such requests, too.
+    /// response timeout. It is up to 2.6 s longer for a request about many breakers, as at a start, because
+    /// other instances send such requests, too.
     ///
     /// It should be three times the longest usual round trip: with a store in another region, where a round
     /// trip takes 0.45 s, callers get no probes by default, and all with 1.5 s. The limits of connection
