@@ -183,8 +183,8 @@ impl Coordinator {
         self.wait_within(self.context.timeouts.loss(), doing, answer).await
     }
 
-    /// Waits for an answer. The store's own `limit` ends a hanging connection; this one ends a hanging answer,
-    /// which may take several requests. No caller waits for it longer than the response timeout.
+    /// Waits for an answer. The store's own `limit` ends a hanging connection; three times this one ends a
+    /// hanging answer, which may take several requests. No caller waits longer than the response timeout.
     async fn wait_within<T>(
         &self,
         limit: Duration,
