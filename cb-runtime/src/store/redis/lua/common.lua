@@ -1,14 +1,5 @@
 -- The functions that all scripts share.
 
-local function whole(number)
-  return format('%.0f', number)
-end
-
--- Writes a count. tostring() is faster than whole(), and exact for counts that are not huge.
-local function count_text(number)
-  return number < 1e14 and number .. '' or whole(number)
-end
-
 local function failure(reply)
   return type(reply) == 'table' and reply.err
 end

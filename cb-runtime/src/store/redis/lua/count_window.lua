@@ -6,7 +6,7 @@
 local quiet_windows, quiet_windows_changed = {}, {}
 
 local function quiet_window_field(ask, name)
-  return ' ' .. count_text(ask.calls) .. ':' .. name
+  return ' ' .. whole(ask.calls) .. ':' .. name
 end
 
 local function fetch_quiet_windows(key, entries)

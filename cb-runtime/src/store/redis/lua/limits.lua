@@ -1,12 +1,19 @@
 -- The clock and the limits of all scripts. Scripts merge counts, compare epochs and hand out leases; they
 -- make no decisions.
 --
--- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes, so whole() writes
--- them. Every value that is read is checked, because other clients can write to the same Redis.
+-- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes. Every value that is read is checked, because other clients can write to the same Redis.
 
 -- Library functions as locals: a look-up in a global table costs as much as a call.
 local format, sub, match, find = string.format, string.sub, string.match, string.find
 local abs, floor, max, min = math.abs, math.floor, math.max, math.min
+
+-- Lua writes an integer twice as fast as a number with a point. On a server with 32 bits, it has too few.
+local INTEGER = format('%d', 9007199254740991) == '9007199254740991' and '%d' or '%.0f'
+
+-- Writes a number that is not negative, to the nearest integer.
+local function whole(number)
+  return format(INTEGER, number % 1 == 0 and number or floor(number + 0.5))
+end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

@@ -78,7 +78,7 @@ local function more_successes(text, epoch, counts, age)
     return nil
   end
   local before, sum = sub(text, length + 1, length + 16), (tonumber(sub(text, length + 19)) or -1) + counts
-  local success = format('%.0f', base - age)
+  local success = format(INTEGER, base - age)
   -- Instants have 16 digits, so their texts compare as they do.
   if #success ~= 16 or not (sum >= counts and sum < 1e14 and sum % 1 == 0) then
     return nil

@@ -23,14 +23,13 @@ local function counts_of(text)
     min(tonumber(slow), MAX_COUNT)
 end
 
--- Redis writes a number with 17 digits, which is exact for counts.
+local COUNTS = INTEGER .. ',' .. INTEGER .. ',' .. INTEGER
+
 local function counts_text(successes, failures, slow)
   if failures == 0 and slow == 0 then
-    return count_text(successes)
-  elseif successes + failures + slow < 1e14 then
-    return successes .. ',' .. failures .. ',' .. slow
+    return format(INTEGER, successes)
   end
-  return format('%.0f,%.0f,%.0f', successes, failures, slow)
+  return format(COUNTS, successes, failures, slow)
 end
 
 -- Adds counts to stored ones.
@@ -38,7 +37,7 @@ local function sum_of(text, successes, failures, slow)
   local plain = tonumber(text)
   if failures == 0 and slow == 0 and is_count(plain) then
     local sum = plain + successes
-    return count_text(min(sum, MAX_COUNT))
+    return format(INTEGER, min(sum, MAX_COUNT))
   end
   local s, f, l = counts_of(text)
   return counts_text(min(s + successes, MAX_COUNT), min(f + failures, MAX_COUNT), min(l + slow, MAX_COUNT))

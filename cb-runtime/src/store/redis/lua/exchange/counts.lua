@@ -95,25 +95,25 @@ local function exchange_counts(e, key)
     if counts then
       if counts[1] > 0 then
         successes = min(successes + counts[1], MAX_COUNT)
-        set[1], set[2], count = 'successes', count_text(successes), 2
+        set[1], set[2], count = 'successes', format(INTEGER, successes), 2
       end
       if counts[2] > 0 then
         failures = min(failures + counts[2], MAX_COUNT)
-        set[count + 1], set[count + 2], count = 'failures', count_text(failures), count + 2
+        set[count + 1], set[count + 2], count = 'failures', format(INTEGER, failures), count + 2
       end
       if counts[3] > 0 then
         slow = min(slow + counts[3], MAX_COUNT)
-        set[count + 1], set[count + 2], count = 'slow', count_text(slow), count + 2
+        set[count + 1], set[count + 2], count = 'slow', format(INTEGER, slow), count + 2
       end
     end
     if e.success or #failed > 0 then
-      set[count + 1], set[count + 2] = 'consecutive_failures', count_text(run.sum)
+      set[count + 1], set[count + 2] = 'consecutive_failures', format(INTEGER, run.sum)
       set[count + 3], set[count + 4] = 'run', written_run(run)
       count = count + 4
     end
     local failed_at = #failed > 0 and failed[#failed][1] or counts and counts[2] > 0 and base
     if failed_at then
-      set[count + 1], set[count + 2] = 'last_failure_at', count_text(floor(failed_at / 1000 + 0.5))
+      set[count + 1], set[count + 2] = 'last_failure_at', whole(failed_at / 1000)
       count = count + 2
     end
     if count > 0 then

@@ -42,9 +42,9 @@ local function open_at_once()
   if not is_whole or has_waiting_notice or m[6] then
     return nil
   end
-  local next_number, epoch = format('%.0f', number + 1), format('%.0f', known + 1)
-  local now_us, now_ms = format('%.0f', now), format('%.0f', now / 1000)
-  if type(redis.pcall('ZADD', held, format('%.0f', (now + left) / 1000 + IDLE * 1000), name)) == 'table'
+  local next_number, epoch = whole(number + 1), whole(known + 1)
+  local now_us, now_ms = whole(now), whole(now / 1000)
+  if type(redis.pcall('ZADD', held, whole((now + left) / 1000 + IDLE * 1000), name)) == 'table'
     or type(redis.pcall('ZADD', names, '+inf', name)) == 'table' then
     return nil
   end
@@ -63,17 +63,17 @@ local function open_at_once()
   redis.call('HSET', meta, 'number', next_number, 'last_id', id)
   local more = {}
   if failed ~= '' then
-    more = { 'last_failure_at', format('%.0f', (now - failed) / 1000) }
+    more = { 'last_failure_at', whole((now - failed) / 1000) }
   end
   if (f[3] or '') ~= '' then
     more[#more + 1], more[#more + 2] = 'actor', ''
   end
   redis.call('HSET', key, 'state', 'open', 'epoch', epoch, 'reason', reason, 'by', instance,
     'attempt', attempt, 'reset_timeout_ms', format(reset % 1000 == 0 and '%.0f' or '%.3f', reset / 1000),
-    'since_us', now_us, 'until_us', format('%.0f', now + left), 'opened_at', now_ms, 'touched_at', now_ms,
+    'since_us', now_us, 'until_us', whole(now + left), 'opened_at', now_ms, 'touched_at', now_ms,
     'successes', '0', 'failures', '0', 'slow', '0', 'consecutive_failures', '0', 'run', '|',
     unpack(more))
-  redis.call('PEXPIRE', key, format('%.0f', left / 1000 + IDLE * 1000))
+  redis.call('PEXPIRE', key, whole(left / 1000 + IDLE * 1000))
   redis.pcall('HDEL', quiet, name)
   local before = redis.pcall('SET', sequence, seq, 'EX', IDLE, 'GET')
   if type(before) == 'string' and not tonumber(before) then
@@ -84,9 +84,9 @@ local function open_at_once()
   -- Otherwise another breaker is held for longer, and so are these keys.
   if redis.call('ZRANGE', held, -1, -1)[1] == name then
     local life = math.ceil(left / 1000000) + IDLE
-    redis.call('EXPIRE', held, format('%.0f', life + 1))
-    redis.call('EXPIRE', names, format('%.0f', life + IDLE))
-    redis.call('EXPIRE', meta, format('%.0f', life + REMEMBERED))
+    redis.call('EXPIRE', held, whole(life + 1))
+    redis.call('EXPIRE', names, whole(life + IDLE))
+    redis.call('EXPIRE', meta, whole(life + REMEMBERED))
   end
   return { now, { m[1], id, number + 1 }, warnings, {
     1, 1, '', -1, -1, has_window == '1' and '' or false, false, false, false, false, -1, 0, 0, 0, 0,
