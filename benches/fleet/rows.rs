@@ -104,7 +104,8 @@ pub(crate) fn measure(row: &Row, idle: f64, progress: &Progress) -> Measured {
     let sent = commands_of_clients(&server) - before;
     let instances_percent = (fleet.used() - working) / seconds * 100.0;
     let (made, lasted) = (fleet.calls() - made_before, begun.elapsed().as_secs_f64());
-    let due = (row.instances * row.breakers) as f64 * row.per_second as f64 * lasted;
+    let called = if row.open { 0 } else { row.instances * row.breakers };
+    let due = called as f64 * row.per_second as f64 * lasted;
     let mut spans = Vec::new();
     for trip in 0..row.trips {
         progress.say(&format!("{}: trip {} of {}", row.name(), trip + 1, row.trips));
