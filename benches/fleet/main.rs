@@ -25,6 +25,12 @@ use rows::{Measured, idle_share, measure};
 use support::screen::{Progress, Table, note, title};
 use trouble::{Overload, Storm};
 
+const STORM: &str = "storm";
+const OVERLOAD: &str = "overload";
+const PER_CALL: &str = "per call";
+/// What is measured beside the rows.
+const OTHERS: [&str; 3] = [STORM, OVERLOAD, PER_CALL];
+
 struct Arguments {
     json: bool,
     up_to: usize,
@@ -58,17 +64,23 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     };
+    let only = arguments.only.as_deref();
+    let wants = |name: &str| only.is_none_or(|only| name.contains(only));
+    let mut rows = rows::all(arguments.up_to);
+    let names: Vec<_> = rows.iter().map(Row::name).chain(OTHERS.map(str::to_owned)).collect();
+    if !names.iter().any(|name| wants(name)) {
+        eprintln!("nothing is called {:?}; there are:\n  {}", only.unwrap_or_default(), names.join("\n  "));
+        return ExitCode::from(2);
+    }
+    rows.retain(|row| wants(&row.name()));
     let progress = Progress::new();
     let idle = idle_share(&progress);
-    let only = arguments.only.as_deref();
-    let wants = |part: &str| only.is_none_or(|only| part.contains(only));
-    let rows = rows::all(arguments.up_to, only);
     let results = Results {
         idle_percent: idle,
         fleet: rows.iter().map(|row| done(measure(row, idle, &progress))).collect(),
-        storm: wants("storm").then(|| done(trouble::storm(idle, &progress))),
-        overload: wants("overload").then(|| done(trouble::overload(&progress))),
-        per_call: if wants("per call") { done(naive::compare(idle, &progress)) } else { Vec::new() },
+        storm: wants(STORM).then(|| done(trouble::storm(idle, &progress))),
+        overload: wants(OVERLOAD).then(|| done(trouble::overload(&progress))),
+        per_call: if wants(PER_CALL) { done(naive::compare(idle, &progress)) } else { Vec::new() },
     };
     drop(progress);
     if arguments.json {

@@ -40,7 +40,7 @@ pub(crate) struct Measured {
 }
 
 /// The rows of docs/scale.md, from small to large.
-pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
+pub(crate) fn all(up_to: usize) -> Vec<Row> {
     let healthy = Row { trips: 20, ..Row::ONE };
     let mut rows = vec![healthy, Row { failing: 10, ..healthy }];
     for instances in [10, 50, 200, 1000] {
@@ -58,7 +58,6 @@ pub(crate) fn all(up_to: usize, only: Option<&str>) -> Vec<Row> {
         rows.push(Row { breakers: 10_000, per_second, trips: 0, ..healthy });
     }
     rows.retain(|row| row.instances <= up_to);
-    rows.retain(|row| only.is_none_or(|only| row.name().contains(only)));
     rows
 }
 

@@ -175,6 +175,7 @@ impl Coordinator {
         }
     }
 
+    /// Waits for the answer to a request without entries.
     pub(super) async fn wait_for<T>(
         &self,
         doing: &'static str,

@@ -141,9 +141,7 @@ impl StateMachine {
     /// are due together, so that they share a request. Instances are due at different moments.
     fn confirmation_due(&self, now: Now) -> Moment {
         let Now { at: now, answer_time, .. } = now;
-        let hashed = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        let phase = self.instance.bytes().fold(0, hashed);
-        let first = micros(COMPARISON) + phase % micros(COMPARISON);
+        let first = micros(COMPARISON) + self.phase % micros(COMPARISON);
         let age = now.0.saturating_sub(self.configured_at.0);
         if age < first.max(micros(answer_time * COMPARED_AT)) {
             return Moment::default();
@@ -153,7 +151,7 @@ impl StateMachine {
             return doubled(age);
         }
         let period = micros(CONFIRMATION);
-        let at = now.0.saturating_sub(now.0.wrapping_add(phase) % period);
+        let at = now.0.saturating_sub(now.0.wrapping_add(self.phase) % period);
         Moment(at).max(doubled(micros(COMPARED_FOR / 2)))
     }
 

@@ -25,6 +25,7 @@ mod tests;
 mod transitions;
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -104,10 +105,18 @@ struct Override {
     release: bool,
 }
 
+fn hash_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct StateMachine {
     settings: Settings,
     instance: String,
+    /// A hash of the instance's name, so that instances confirm at different moments.
+    phase: u64,
     /// Grows with each change of the state that calls see.
     generation: u64,
     /// The record that the store has confirmed last; `None` before the first answer.
@@ -161,6 +170,7 @@ impl StateMachine {
         StateMachine {
             stats: CallStats::new(&settings),
             settings,
+            phase: hash_of(&instance),
             instance,
             generation: 0,
             confirmed: known,

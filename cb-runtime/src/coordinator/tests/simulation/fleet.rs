@@ -94,6 +94,38 @@ impl Fleet {
         fleet
     }
 
+    /// A fleet that knows two breakers as forced open: "b", and one that no instance has registered.
+    pub(super) async fn forced_open(seed: u64, size: usize) -> Self {
+        let mut fleet = Fleet::settled(seed, size, &config()).await;
+        fleet.force("b", State::ForcedOpen);
+        fleet.force(UNREGISTERED, State::ForcedOpen);
+        fleet.settle().await;
+        assert_eq!(fleet.instances[size - 1].core.snapshot().state, State::ForcedOpen);
+        fleet
+    }
+
+    /// Two instances that know that the circuit is open.
+    pub(super) async fn opened(seed: u64) -> Self {
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        fleet.fail().await;
+        fleet.settle().await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet
+    }
+
+    /// Two instances whose store was restored from a backup just after the first one opened the circuit. The
+    /// second one has not read the event.
+    pub(super) async fn opened_and_restored(seed: u64) -> Self {
+        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        let backup = fleet.store.back_up();
+        fleet.fail().await;
+        fleet.turn(0).await;
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+        fleet.store.restore(&backup);
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+        fleet
+    }
+
     pub(super) fn any(&mut self) -> usize {
         self.random.usize(..self.instances.len())
     }

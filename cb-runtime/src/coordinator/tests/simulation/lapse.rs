@@ -7,9 +7,7 @@ use super::*;
 #[test]
 fn opening_of_a_breaker_that_was_idle_for_hours_begins_its_epochs_anew() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::settled(seed, 2, &config()).await;
-        fleet.fail().await;
-        fleet.settle().await;
+        let mut fleet = Fleet::opened(seed).await;
         fleet.get_well(8).await;
         assert_eq!(fleet.truth().await, (State::Closed, 3));
         for _ in 0..12 {
@@ -47,10 +45,7 @@ fn opening_of_a_breaker_that_was_idle_for_hours_begins_its_epochs_anew() {
 fn override_is_not_written_back_after_more_than_a_week() {
     for (days, is_kept) in [(6, true), (8, false)] {
         in_simulation(0..2, async |seed| {
-            let mut fleet = Fleet::settled(seed, 1, &config()).await;
-            fleet.force("b", State::ForcedOpen);
-            fleet.force(UNREGISTERED, State::ForcedOpen);
-            fleet.settle().await;
+            let mut fleet = Fleet::forced_open(seed, 1).await;
             fleet.cut(0);
             fleet.go_on_without_last(Duration::from_secs(days * 24 * 3600)).await;
             fleet.store.forget_everything();
@@ -65,11 +60,9 @@ fn override_is_not_written_back_after_more_than_a_week() {
 #[test]
 fn state_that_nobody_uses_lapses_for_the_fleet() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::settled(seed, 2, &config()).await;
+        let mut fleet = Fleet::opened(seed).await;
         fleet.force(UNREGISTERED, State::Open);
-        fleet.fail().await;
         fleet.settle().await;
-        assert_eq!(fleet.truth().await.0, State::Open);
         let before = fleet.instances[1].core.snapshot().epoch;
         for _ in 0..2 {
             fleet.advance(Duration::from_secs(1750));
@@ -102,9 +95,7 @@ fn state_that_nobody_uses_lapses_for_the_fleet() {
 #[test]
 fn late_call_finds_an_open_state_still_due() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::settled(seed, 2, &config()).await;
-        fleet.fail().await;
-        fleet.settle().await;
+        let mut fleet = Fleet::opened(seed).await;
         fleet.advance(Duration::from_secs(3400));
         for _ in 0..2 {
             assert!(fleet.call(1, true).await, "a probe");

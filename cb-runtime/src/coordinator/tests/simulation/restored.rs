@@ -9,9 +9,7 @@ use crate::store::EventsAt;
 #[test]
 fn override_of_a_breaker_whose_key_was_deleted_reaches_the_fleet() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::settled(seed, 2, &config()).await;
-        fleet.fail().await;
-        fleet.settle().await;
+        let mut fleet = Fleet::opened(seed).await;
         fleet.get_well(8).await;
         assert_eq!(fleet.truth().await, (State::Closed, 3));
         fleet.store.forget("b");
@@ -25,9 +23,7 @@ fn override_of_a_breaker_whose_key_was_deleted_reaches_the_fleet() {
 #[test]
 fn unregistered_override_survives_an_emptied_store() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::settled(seed, 2, &config()).await;
-        fleet.force(UNREGISTERED, State::ForcedOpen);
-        fleet.settle().await;
+        let mut fleet = Fleet::forced_open(seed, 2).await;
         fleet.store.forget_everything();
         fleet.settle().await;
         assert!(fleet.held(UNREGISTERED).await);
@@ -37,13 +33,7 @@ fn unregistered_override_survives_an_emptied_store() {
 #[test]
 fn opening_whose_event_was_not_read_survives_a_restored_store() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::settled(seed, 2, &config()).await;
-        let backup = fleet.store.back_up();
-        fleet.fail().await;
-        fleet.turn(0).await;
-        assert_eq!(fleet.truth().await, (State::Open, 1));
-        fleet.store.restore(&backup);
-        assert_eq!(fleet.truth().await, (State::Closed, 0));
+        let mut fleet = Fleet::opened_and_restored(seed).await;
         fleet.settle().await;
         assert_eq!(fleet.truth().await, (State::Open, 1));
         fleet.assert_agreed().await;
@@ -55,12 +45,7 @@ fn opening_whose_event_was_not_read_survives_a_restored_store() {
 fn opening_whose_event_was_not_read_survives_a_restored_store_that_goes_on() {
     for further in 1..4 {
         in_simulation(0..2, async |seed| {
-            let mut fleet = Fleet::settled(seed, 2, &config()).await;
-            let backup = fleet.store.back_up();
-            fleet.fail().await;
-            fleet.turn(0).await;
-            assert_eq!(fleet.truth().await, (State::Open, 1));
-            fleet.store.restore(&backup);
+            let mut fleet = Fleet::opened_and_restored(seed).await;
             for number in 0..further {
                 fleet.force("noise", if number % 2 == 0 { State::Disabled } else { State::Closed });
             }
@@ -90,10 +75,7 @@ fn opening_that_is_doubted_when_the_store_loses_its_data_is_written_back() {
 }
 
 async fn opening_is_written_back_although_doubted(seed: u64, first: FirstSign) {
-    let mut fleet = Fleet::settled(seed, 2, &config()).await;
-    fleet.fail().await;
-    fleet.settle().await;
-    assert_eq!(fleet.truth().await, (State::Open, 1));
+    let mut fleet = Fleet::opened(seed).await;
     // From now on there is only the second instance, which does not hear of the close.
     fleet.cut(0);
     fleet.cut(1);

@@ -6,11 +6,7 @@ use crate::store::Record;
 
 /// Two instances that know both breakers as forced open; the second is cut off when they are released.
 async fn released_without_the_second(seed: u64, away: Duration, trims: bool) -> Fleet {
-    let mut fleet = Fleet::settled(seed, 2, &config()).await;
-    fleet.force("b", State::ForcedOpen);
-    fleet.force(UNREGISTERED, State::ForcedOpen);
-    fleet.settle().await;
-    assert_eq!(fleet.instances[1].core.snapshot().state, State::ForcedOpen);
+    let mut fleet = Fleet::forced_open(seed, 2).await;
     fleet.cut(1);
     fleet.force("b", State::Closed);
     fleet.force(UNREGISTERED, State::Closed);
@@ -86,10 +82,7 @@ fn override_released_while_an_instance_was_stopped_stays_released() {
 #[test]
 fn override_that_stands_is_kept_over_a_trimmed_stream() {
     in_simulation(0..2, async |seed| {
-        let mut fleet = Fleet::settled(seed, 2, &config()).await;
-        fleet.force("b", State::ForcedOpen);
-        fleet.force(UNREGISTERED, State::ForcedOpen);
-        fleet.settle().await;
+        let mut fleet = Fleet::forced_open(seed, 2).await;
         fleet.cut(1);
         fleet.trim_stream();
         fleet.go_on_without_last(Duration::from_secs(2 * 3600)).await;

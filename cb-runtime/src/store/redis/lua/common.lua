@@ -54,13 +54,6 @@ local function span(key, field, text)
   return floor(value * 1000 + 0.5)
 end
 
-local function milliseconds(us)
-  if us % 1000 == 0 then
-    return whole(us / 1000)
-  end
-  return format('%.3f', us / 1000)
-end
-
 -- Keys that all breakers share hold only data that can be rebuilt. A damaged one is therefore repaired and
 -- reported once.
 local warnings = {}

@@ -1,8 +1,8 @@
 -- The clock and the limits of all scripts. Scripts merge counts, compare epochs and hand out leases; they
 -- make no decisions.
 --
--- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes. Every value that is
--- read is checked, because other clients can write to the same Redis.
+-- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes. Scripts check every
+-- value they read, because other clients can write to the same Redis.
 
 -- Library functions as locals: a look-up in a global table costs as much as a call.
 local format, sub, match, find = string.format, string.sub, string.match, string.find
@@ -14,6 +14,14 @@ local INTEGER = format('%d', 9007199254740991) == '9007199254740991' and '%d' or
 -- Writes a number that is not negative, to the nearest integer.
 local function whole(number)
   return format(INTEGER, number % 1 == 0 and number or floor(number + 0.5))
+end
+
+-- Writes microseconds as milliseconds.
+local function milliseconds(us)
+  if us % 1000 == 0 then
+    return whole(us / 1000)
+  end
+  return format('%.3f', us / 1000)
 end
 
 local time = redis.call('TIME')

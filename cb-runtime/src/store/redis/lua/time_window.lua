@@ -27,7 +27,7 @@ local COUNTS = INTEGER .. ',' .. INTEGER .. ',' .. INTEGER
 
 local function counts_text(successes, failures, slow)
   if failures == 0 and slow == 0 then
-    return format(INTEGER, successes)
+    return whole(successes)
   end
   return format(COUNTS, successes, failures, slow)
 end
@@ -37,7 +37,7 @@ local function sum_of(text, successes, failures, slow)
   local plain = tonumber(text)
   if failures == 0 and slow == 0 and is_count(plain) then
     local sum = plain + successes
-    return format(INTEGER, min(sum, MAX_COUNT))
+    return whole(min(sum, MAX_COUNT))
   end
   local s, f, l = counts_of(text)
   return counts_text(min(s + successes, MAX_COUNT), min(f + failures, MAX_COUNT), min(l + slow, MAX_COUNT))

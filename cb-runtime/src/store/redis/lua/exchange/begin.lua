@@ -31,7 +31,7 @@ for i, e in ipairs(batch.entries) do
   all[i] = e.name
   if e.window then
     e.of_epoch = e.known and e.known.epoch or 0
-    local w, field = shape_of(e.window), format(INTEGER, e.of_epoch) .. ':' .. e.name
+    local w, field = shape_of(e.window), whole(e.of_epoch) .. ':' .. e.name
     e.shape, e.field = w, field
     for bucket = max(w.first, e.window.since), w.current do
       want_bucket(w, bucket, field)

@@ -95,19 +95,19 @@ local function exchange_counts(e, key)
     if counts then
       if counts[1] > 0 then
         successes = min(successes + counts[1], MAX_COUNT)
-        set[1], set[2], count = 'successes', format(INTEGER, successes), 2
+        set[1], set[2], count = 'successes', whole(successes), 2
       end
       if counts[2] > 0 then
         failures = min(failures + counts[2], MAX_COUNT)
-        set[count + 1], set[count + 2], count = 'failures', format(INTEGER, failures), count + 2
+        set[count + 1], set[count + 2], count = 'failures', whole(failures), count + 2
       end
       if counts[3] > 0 then
         slow = min(slow + counts[3], MAX_COUNT)
-        set[count + 1], set[count + 2], count = 'slow', format(INTEGER, slow), count + 2
+        set[count + 1], set[count + 2], count = 'slow', whole(slow), count + 2
       end
     end
     if e.success or #failed > 0 then
-      set[count + 1], set[count + 2] = 'consecutive_failures', format(INTEGER, run.sum)
+      set[count + 1], set[count + 2] = 'consecutive_failures', whole(run.sum)
       set[count + 3], set[count + 4] = 'run', written_run(run)
       count = count + 4
     end

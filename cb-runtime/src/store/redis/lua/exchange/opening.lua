@@ -69,7 +69,7 @@ local function open_at_once()
     more[#more + 1], more[#more + 2] = 'actor', ''
   end
   redis.call('HSET', key, 'state', 'open', 'epoch', epoch, 'reason', reason, 'by', instance,
-    'attempt', attempt, 'reset_timeout_ms', format(reset % 1000 == 0 and '%.0f' or '%.3f', reset / 1000),
+    'attempt', attempt, 'reset_timeout_ms', milliseconds(reset),
     'since_us', now_us, 'until_us', whole(now + left), 'opened_at', now_ms, 'touched_at', now_ms,
     'successes', '0', 'failures', '0', 'slow', '0', 'consecutive_failures', '0', 'run', '|',
     unpack(more))
