@@ -5,6 +5,7 @@
 //! The server's share is the processor time that the server reports. Other programs on the machine change it
 //! little, but they do change durations.
 
+mod entries;
 mod naive;
 mod process;
 mod row;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use owo_colors::Style;
 use serde::Serialize;
 
+use entries::PerEntry;
 use naive::Compared;
 use process::{ROLE, hold};
 use row::{Row, Rule};
@@ -28,8 +30,9 @@ use trouble::{Overload, Storm};
 const STORM: &str = "storm";
 const OVERLOAD: &str = "overload";
 const PER_CALL: &str = "per call";
+const PER_ENTRY: &str = "per entry";
 /// What is measured beside the rows.
-const OTHERS: [&str; 3] = [STORM, OVERLOAD, PER_CALL];
+const OTHERS: [&str; 4] = [STORM, OVERLOAD, PER_CALL, PER_ENTRY];
 
 struct Arguments {
     json: bool,
@@ -45,6 +48,7 @@ struct Results {
     storm: Option<Storm>,
     overload: Option<Overload>,
     per_call: Vec<Compared>,
+    per_entry: Vec<PerEntry>,
 }
 
 fn main() -> ExitCode {
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
     let Some(arguments) = read(arguments) else {
         eprintln!(
             "usage: cargo bench -p cb-benches --bench fleet -- [--json] [--up-to INSTANCES] [--only TEXT]\n\
-             TEXT: a part of a row's name, or storm, overload, per call"
+             TEXT: a part of a row's name, or storm, overload, per call, per entry"
         );
         return ExitCode::from(2);
     };
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         storm: wants(STORM).then(|| done(trouble::storm(idle, &progress))),
         overload: wants(OVERLOAD).then(|| done(trouble::overload(&progress))),
         per_call: if wants(PER_CALL) { done(naive::compare(idle, &progress)) } else { Vec::new() },
+        per_entry: if wants(PER_ENTRY) { done(entries::measure(idle, &progress)) } else { Vec::new() },
     };
     drop(progress);
     if arguments.json {
@@ -190,6 +195,24 @@ fn show(results: &Results) {
                     row.calls_per_second_and_instance.to_string(),
                     format!("{:.1} µs", row.naive_us_per_call),
                     format!("{:.2} µs", row.ours_us_per_call),
+                ],
+            );
+        }
+        table.print();
+    }
+    if !results.per_entry.is_empty() {
+        title("Redis' time for one entry of a request");
+        let mut table = Table::new(&["", "entries", "instances", "requests/s each", "an entry"]);
+        for row in &results.per_entry {
+            let failing = if row.failing { ", with failures" } else { "" };
+            table.row(
+                Style::new(),
+                vec![
+                    format!("{:?}{failing}", row.request),
+                    row.entries.to_string(),
+                    row.instances.to_string(),
+                    row.per_second.to_string(),
+                    format!("{:.1} µs", row.us),
                 ],
             );
         }

@@ -31,8 +31,8 @@ impl Core {
     }
 
     /// This breaker's part of a report; `None` if there are no counts, or the breaker must be exchanged.
-    pub(crate) fn encode_report(&self, retry: bool) -> Option<Reported> {
-        let reported = self.transact(|inner, now| inner.machine.encode_report(retry, now))?;
+    pub(crate) fn encode_report(&self, retry: bool, as_of: Moment) -> Option<Reported> {
+        let reported = self.transact(|inner, now| inner.machine.encode_report(retry, as_of, now))?;
         Some(Reported { name: self.name.clone(), ..reported })
     }
 

@@ -120,7 +120,7 @@ impl Coordinator {
         let before = self.stream.position();
         let (mut reported, mut entries) = (Vec::new(), Vec::new());
         for core in cores {
-            if let Some(entry) = core.encode_report(retry) {
+            if let Some(entry) = core.encode_report(retry, sent_at) {
                 reported.push(*core);
                 entries.push(entry);
             }

@@ -84,8 +84,9 @@ impl StateMachine {
     }
 
     /// The next report of this breaker; `None` if there are no counts, or an exchange is needed. With
-    /// `retry`, it has the outcomes of the report whose fate is unknown.
-    pub(crate) fn encode_report(&mut self, retry: bool, now: Now) -> Option<Reported> {
+    /// `retry`, it has the outcomes of the report whose fate is unknown. Ages are those at `as_of`: all
+    /// breakers of a report then name a bucket by the same age, and Redis looks it up once.
+    pub(crate) fn encode_report(&mut self, retry: bool, as_of: Moment, now: Now) -> Option<Reported> {
         let sent = if retry {
             self.in_flight.take().map(|before| before.sent).unwrap_or_default()
         } else if self.stats.has_news() && self.is_quiet(now) {
@@ -93,7 +94,7 @@ impl StateMachine {
         } else {
             return None;
         };
-        let Delta { counts, streak, buckets, .. } = sent.delta.aged(now.at);
+        let Delta { counts, streak, buckets, .. } = sent.delta.aged(as_of);
         let reported = Reported {
             epoch: self.epoch(),
             counts,

@@ -146,9 +146,9 @@ impl Delta<Moment> {
         self.streak.failures.last().map(|(at, _)| *at)
     }
 
-    /// The delta of an entry that is sent `now`: with ages instead of moments.
-    pub(crate) fn aged(&self, now: Moment) -> Delta {
-        let age = |at: Moment| now.0.saturating_sub(at.0);
+    /// The delta with ages at `as_of` instead of moments.
+    pub(crate) fn aged(&self, as_of: Moment) -> Delta {
+        let age = |at: Moment| as_of.0.saturating_sub(at.0);
         Delta {
             counts: self.counts,
             streak: Streak {

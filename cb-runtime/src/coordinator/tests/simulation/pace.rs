@@ -199,6 +199,20 @@ fn a_fleet_that_only_succeeds_reports_every_four_seconds_until_something_happens
 }
 
 #[test]
+fn ages_of_a_report_do_not_depend_on_when_each_breaker_is_encoded() {
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 1, &rate());
+        succeed(&mut fleet, Duration::from_secs(40)).await;
+        assert!(fleet.call(0, false).await);
+        fleet.advance(100 * MS);
+        let as_of = fleet.instances[0].coordinator.context.clock.now();
+        fleet.advance(MS);
+        let reported = fleet.instances[0].core.encode_report(false, as_of).unwrap();
+        assert_eq!(reported.failure_age_us, Some(100_000));
+    });
+}
+
+#[test]
 fn instances_that_start_together_compare_their_settings_one_after_another() {
     const SIZE: usize = 20;
     in_simulation(0..5, async |seed| {

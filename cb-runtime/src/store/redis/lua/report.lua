@@ -85,10 +85,10 @@ local function more_successes(text, epoch, counts, age)
   elseif before > success and before <= now_text then
     success = before
   end
-  return head .. success .. '||' .. sum
+  return head .. success .. '||' .. format(INTEGER, sum)
 end
 
--- The bucket of an age; false if the window has none. Most entries of a group have one age.
+-- The bucket of an age; false if the window has none. The entries of a group mostly have one age.
 local function bucket_at(w, age)
   local bucket = w.ages[age]
   if bucket == nil then
