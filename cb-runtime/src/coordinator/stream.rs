@@ -1,5 +1,6 @@
 //! This instance's position in the event stream, and what shows that the stream has lost events.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::sync::lock;
 /// An event that is part of an answered position, and has not arrived for this long, was trimmed away, or the
 /// reader is connected to another server.
 const LATE: Duration = Duration::from_secs(1);
+/// The number of events whose ids are kept, to compare them with answers that come after them.
+const RECENT: usize = 64;
 
 /// What has happened to the stream since this instance read it last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +59,8 @@ pub(crate) struct Stream {
     /// A position in an answer that the reader has not reached: the first one, and when that is reached, the
     /// latest. If another event has its number by then, the store was restored, and has gone on since.
     awaited: Mutex<Option<Position>>,
+    /// The latest events that were read: an answer may come after events that have overtaken it.
+    recent: Mutex<VecDeque<Position>>,
     /// `running` or `position` has been set by the coordinator, or the reader needs a new connection: it
     /// drops the read that is under way, and its connection.
     changed: Notify,
@@ -101,6 +106,7 @@ impl Stream {
             || position.is_replaced_by(now);
         if is_behind && *position == *before {
             *position = now.clone();
+            lock(&self.recent).clear();
             drop(position);
             self.changed.notify_one();
         }
@@ -116,12 +122,11 @@ impl Stream {
         answered.incarnation != lock(&self.position).incarnation
     }
 
-    /// Notes the position in an answer. Returns whether the stream has lost events of which the answer before
-    /// told: the store has lost data, although the reader may not have read those events.
+    /// Notes the position in an answer. Returns whether the stream has lost events of which this answer or
+    /// the one before told: the store has lost data, although the reader may not have read those events.
     pub(super) fn goes_back_to(&self, answered: &Position) -> bool {
         let before = std::mem::replace(&mut *lock(&self.answered), answered.clone());
-        let has_fewer = answered.incarnation == before.incarnation && answered.number < before.number;
-        let goes_back = has_fewer || before.is_replaced_by(answered);
+        let goes_back = self.has_lost_between(&before, answered);
         if goes_back {
             self.is_broken(Continuity::Lost);
         }
@@ -143,8 +148,16 @@ impl Stream {
     pub(super) fn has_lost_since(&self, answered: &Position) -> bool {
         let before = lock(&self.answered);
         let is_same = before.incarnation == answered.incarnation;
-        !before.incarnation.is_empty()
-            && (!is_same || answered.number < before.number || before.is_replaced_by(answered))
+        !before.incarnation.is_empty() && (!is_same || self.has_lost_between(&before, answered))
+    }
+
+    /// Whether the stream has fewer events than at the answer before, or another one in the place of one of
+    /// which either answer told.
+    fn has_lost_between(&self, before: &Position, answered: &Position) -> bool {
+        let has_fewer = answered.incarnation == before.incarnation && answered.number < before.number;
+        has_fewer
+            || before.is_replaced_by(answered)
+            || lock(&self.recent).iter().any(|read| read.is_replaced_by(answered))
     }
 
     /// Notes that the reader has read the event at this position. Returns whether it is the next one: if not,
@@ -158,6 +171,11 @@ impl Stream {
             self.is_broken(if is_replaced { Continuity::Lost } else { found });
         }
         *position = event.clone();
+        let mut recent = lock(&self.recent);
+        recent.retain(|read| read.incarnation == event.incarnation && read.number < event.number);
+        recent.push_back(event.clone());
+        let surplus = recent.len().saturating_sub(RECENT);
+        recent.drain(..surplus);
         is_next
     }
 

@@ -54,6 +54,44 @@ fn another_event_with_the_number_of_the_latest_unread_one_shows_a_loss_of_data()
     assert_eq!(stream.take_continuity(), Continuity::Lost);
 }
 
+/// The store was restored while the answer was under way, and the events after it have overtaken the answer.
+#[test]
+fn answer_that_tells_of_another_event_than_was_read_shows_a_loss_of_data() {
+    let stream = Stream::default();
+    stream.place(&at(7, 7), &stream.position());
+    assert!(stream.read(&at(9, 8)) && stream.read(&at(10, 9)) && stream.read(&at(11, 10)));
+    assert!(!stream.has_lost_since(&at(9, 8)) && !stream.goes_back_to(&at(9, 8)));
+    let stream = Stream::default();
+    stream.place(&at(7, 7), &stream.position());
+    assert!(!stream.goes_back_to(&at(7, 7)));
+    assert!(stream.read(&at(9, 8)) && stream.read(&at(10, 9)) && stream.read(&at(11, 10)));
+    assert!(stream.has_lost_since(&at(8, 8)) && stream.goes_back_to(&at(8, 8)));
+    assert_eq!(stream.take_continuity(), Continuity::Lost);
+    assert!(!stream.goes_back_to(&at(11, 10)), "it is noticed once");
+}
+
+#[test]
+fn events_that_were_read_before_a_loss_of_data_are_not_compared_with_answers() {
+    let stream = Stream::default();
+    stream.place(&at(1, 1), &stream.position());
+    assert!(stream.read(&at(2, 2)) && stream.read(&at(3, 3)));
+    assert!(!stream.read(&at(5, 2)), "the store was restored to the first event");
+    assert!(!stream.goes_back_to(&at(5, 2)) && !stream.goes_back_to(&at(6, 3)));
+    assert!(stream.read(&at(6, 3)));
+    stream.place(&at(7, 1), &stream.position());
+    assert!(lock(&stream.recent).is_empty(), "a load has set the position");
+}
+
+#[test]
+fn few_events_are_kept() {
+    let stream = Stream::default();
+    for number in 1..1000 {
+        stream.read(&at(number, number));
+    }
+    let recent = lock(&stream.recent);
+    assert_eq!((recent.len(), recent[0].number), (RECENT, 1000 - RECENT as u64));
+}
+
 #[test]
 fn another_event_with_the_number_of_the_latest_shows_a_loss_of_data() {
     let at = |id: &str| Position { incarnation: "one".into(), id: id.into(), number: 2 };
