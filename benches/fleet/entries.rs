@@ -85,7 +85,7 @@ impl Template {
         panic!("no {kind:?} of {entries} entries within {LOST:?}");
     }
 
-    /// Reads a line of MONITOR, if it is a script call. Its texts are those of JSON where all is ASCII.
+    /// Reads a line of MONITOR, if it is a script call. MONITOR quotes ASCII texts as JSON does.
     fn read(line: &str) -> Option<Template> {
         let mut texts = serde_json::Deserializer::from_str(line).into_iter::<String>().map_while(Result::ok);
         let command = texts.next()?;

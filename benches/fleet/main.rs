@@ -64,7 +64,8 @@ fn main() -> ExitCode {
     let Some(arguments) = read(arguments) else {
         eprintln!(
             "usage: cargo bench -p cb-benches --bench fleet -- [--json] [--up-to INSTANCES] [--only TEXT]\n\
-             TEXT: a part of a row's name, or storm, overload, per call, per entry"
+             TEXT: a part of a row's name, or {}",
+            OTHERS.join(", ")
         );
         return ExitCode::from(2);
     };

@@ -74,6 +74,12 @@ impl Position {
         self.incarnation == other.incarnation && self.number == other.number && self.id != other.id
     }
 
+    /// Whether the stream has fewer events at `later` than here, or another one in this place.
+    fn is_undone_by(&self, later: &Position) -> bool {
+        let has_fewer = later.incarnation == self.incarnation && later.number < self.number;
+        has_fewer || self.is_replaced_by(later)
+    }
+
     /// What it means that the next event to be read has this position.
     pub(super) fn followed_by(&self, next: &Position) -> Continuity {
         if self.incarnation.is_empty() {
@@ -117,7 +123,7 @@ impl Stream {
     /// it sent the request. The reader may be ahead of the answer by now.
     pub(super) fn is_another(&self, answered: &Position, before: &Position) -> bool {
         if answered.incarnation == before.incarnation {
-            return answered.number < before.number || before.is_replaced_by(answered);
+            return before.is_undone_by(answered);
         }
         answered.incarnation != lock(&self.position).incarnation
     }
@@ -154,10 +160,7 @@ impl Stream {
     /// Whether the stream has fewer events than at the answer before, or another one in the place of one of
     /// which either answer told.
     fn has_lost_between(&self, before: &Position, answered: &Position) -> bool {
-        let has_fewer = answered.incarnation == before.incarnation && answered.number < before.number;
-        has_fewer
-            || before.is_replaced_by(answered)
-            || lock(&self.recent).iter().any(|read| read.is_replaced_by(answered))
+        before.is_undone_by(answered) || lock(&self.recent).iter().any(|read| read.is_replaced_by(answered))
     }
 
     /// Notes that the reader has read the event at this position. Returns whether it is the next one: if not,

@@ -84,8 +84,8 @@ impl StateMachine {
     }
 
     /// The next report of this breaker; `None` if there are no counts, or an exchange is needed. With
-    /// `retry`, it has the outcomes of the report whose fate is unknown. Ages are those at `as_of`: all
-    /// breakers of a report then name a bucket by the same age, and Redis looks it up once.
+    /// `retry`, it has the outcomes of the report whose fate is unknown. Ages are relative to `as_of`, which
+    /// is the same for all breakers of a report: Redis looks up their bucket once.
     pub(crate) fn encode_report(&mut self, retry: bool, as_of: Moment, now: Now) -> Option<Reported> {
         let sent = if retry {
             self.in_flight.take().map(|before| before.sent).unwrap_or_default()

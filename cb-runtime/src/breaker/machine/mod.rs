@@ -25,7 +25,7 @@ mod tests;
 mod transitions;
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -105,12 +105,6 @@ struct Override {
     release: bool,
 }
 
-fn hash_of(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
-}
-
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub(crate) struct StateMachine {
     settings: Settings,
@@ -170,7 +164,7 @@ impl StateMachine {
         StateMachine {
             stats: CallStats::new(&settings),
             settings,
-            phase: hash_of(&instance),
+            phase: BuildHasherDefault::<DefaultHasher>::default().hash_one(&instance),
             instance,
             generation: 0,
             confirmed: known,
