@@ -113,8 +113,8 @@ impl Fleet {
         fleet
     }
 
-    /// Two instances whose store was restored from a backup just after the first one opened the circuit. The
-    /// second one has not read the event.
+    /// Two instances whose store was restored from a backup just after the first one opened the circuit.
+    /// Neither has read the event.
     pub(super) async fn opened_and_restored(seed: u64) -> Self {
         let mut fleet = Fleet::settled(seed, 2, &config()).await;
         let backup = fleet.store.back_up();
