@@ -120,6 +120,17 @@ async fn an_override_of_a_breaker_that_no_instance_has_expires() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_that_redis_has_just_lost_can_be_released() {
+    let redis = RedisServer::start();
+    let watching = on(&redis).build().unwrap();
+    watching.control("orders").force_open("migration").await.unwrap();
+    redis.cli(&["FLUSHALL"]);
+    watching.control("orders").release().await.unwrap();
+    let fleet = watching.fleet().await.unwrap();
+    assert_eq!((fleet[0].state, fleet[0].epoch), (State::Closed, 2), "{fleet:?}");
+}
+
 #[tokio::test]
 async fn a_release_and_a_reset_keep_their_reason() {
     let registry = Registry::builder().build().unwrap();

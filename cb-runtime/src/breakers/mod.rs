@@ -219,6 +219,11 @@ impl BreakerMap {
         }
     }
 
+    /// The state of a breaker that is not registered here.
+    pub(crate) fn held_state(&self, name: &str) -> Option<Held> {
+        self.read().held.get(name).cloned()
+    }
+
     /// The states of breakers that are not registered here, as they read at `now`: of those that are wanted.
     pub(crate) fn held(&self, now: Moment, wants: impl Fn(&str) -> bool) -> Vec<(Arc<str>, Record)> {
         let breakers = self.read();

@@ -93,7 +93,7 @@ impl Registry {
             return (Breaker::new(core), None);
         }
         let (blueprint, _layers) = self.blueprint(name, &BreakerConfig::default(), None);
-        let core = blueprint.observed(name.into(), None);
+        let core = blueprint.observed(name.into(), self.breakers.held_state(name));
         let steered = self.breakers.steer(core);
         (Breaker::new(steered.core().clone()), Some(steered))
     }

@@ -56,9 +56,7 @@ impl StateMachine {
         let closes = record.state == State::Closed;
         match &self.confirmed {
             Some(known) if known.record.epoch > record.epoch => Adoption::Outdated,
-            Some(known) if known.record.epoch == record.epoch && known.state() == record.state => {
-                Adoption::Known
-            }
+            Some(known) if known.record.is_of_same_transition(record) => Adoption::Known,
             _ if is_own && local == Some(record.state) => Adoption::Accepted,
             _ if is_own
                 && local.is_some()
@@ -85,7 +83,7 @@ impl StateMachine {
         }
         let is_first = self.confirmed.is_none();
         let from = self.state();
-        // After a failover that lost writes, this epoch has begun twice, in different states.
+        // After a failover that lost writes, this epoch has begun twice, in different states, or by different overrides.
         let is_divergent = self.epoch() == record.epoch && self.announced >= record.epoch;
         self.confirmed = Some(adopted);
         self.doubted = false;

@@ -302,6 +302,28 @@ fn clock_that_is_set_ahead_makes_no_early_probe() {
     assert_eq!(bench.b.snapshot().retry_after, Some(Duration::from_millis(3_700)));
 }
 
+/// After a loss of data, an epoch may begin a second time, by another override.
+#[test]
+fn another_override_of_the_same_epoch_is_adopted() {
+    let mut bench = Pair::new(&config());
+    let forced = Record { epoch: 1, state: State::ForcedOpen, reason: "for now".into(), ..Record::closed() };
+    let expiring = Record { remaining_us: Some(1_000_000), reset_timeout_us: 1_000_000, ..forced.clone() };
+    bench.a.core.adopt(&expiring);
+    assert!(bench.a.snapshot().retry_after.is_some());
+    for other in [
+        forced.clone(),
+        Record { actor: "alice".into(), ..forced.clone() },
+        Record { reason: "migration".into(), ..forced },
+    ] {
+        bench.a.core.adopt(&other);
+        let snapshot = bench.a.snapshot();
+        assert_eq!((&*snapshot.reason, &*snapshot.actor), (&*other.reason, &*other.actor));
+        assert_eq!(snapshot.retry_after, None);
+    }
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.a.state(), State::ForcedOpen);
+}
+
 #[test]
 fn epoch_number_is_announced_once() {
     let mut bench = Pair::new(&config());

@@ -132,9 +132,11 @@ impl StoredBreaker {
     pub(super) fn write_back(&mut self, known: &Record, now: u64) -> bool {
         let lost = known.epoch > self.epoch;
         let age = self.since.map_or(0, |since| now.saturating_sub(since));
-        if lost && known.state == State::Closed && self.state() != State::Closed && age < known.since_us {
-            // A closed state that is older than one that has begun since must not end that one: its epoch
-            // goes on from there.
+        let stands =
+            self.state().is_manual() || known.state == State::Closed && self.state() != State::Closed;
+        if lost && stands && age < known.since_us {
+            // An older state must not end an override that was made since, nor an older closed state any that
+            // has begun since: its epoch goes on from there.
             let stands = Record { epoch: known.epoch + 1, ..self.record(now) };
             self.begin(&stands, now);
         } else if lost {
@@ -149,12 +151,12 @@ impl StoredBreaker {
         lost
     }
 
-    /// It begins in the future, or is open beyond its reset timeout: a state that is written back may begin
-    /// in the past and end ahead.
+    /// It begins in the future, or ends later than its whole span from now: a state that is written back may
+    /// begin in the past and end ahead.
     fn is_ahead(&self, now: u64) -> bool {
-        let (span, is_open) = (self.reset_timeout_us, self.state() == State::Open);
+        let span = self.reset_timeout_us;
         let ends_late = self.until.is_some_and(|until| until > now.saturating_add(span));
-        self.since.is_some_and(|since| since > now) || is_open && span > 0 && ends_late
+        self.since.is_some_and(|since| since > now) || span > 0 && ends_late
     }
 
     /// Begins a state, without counts. The leader and the settings do not belong to an epoch and stay.

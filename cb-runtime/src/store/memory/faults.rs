@@ -1,6 +1,7 @@
 //! What can happen to a store's data, for simulations.
 
 use super::{MemoryStore, Space, new_incarnation};
+use crate::snapshot::State;
 
 /// All data of a moment, as an old backup has it.
 pub(crate) struct Backup(Space);
@@ -25,6 +26,13 @@ impl MemoryStore {
     /// Loses one breaker, as a Redis does whose key is deleted.
     pub(crate) fn forget(&self, breaker: &str) {
         self.lock().breakers.remove(breaker);
+    }
+
+    /// The state that it holds this breaker in, and its epoch.
+    pub(crate) fn state_of(&self, breaker: &str) -> (State, u64) {
+        let space = self.lock();
+        let record = space.breakers.get(breaker).map(|breaker| breaker.record(self.clock.now().0));
+        record.map_or((State::Closed, 0), |record| (record.state, record.epoch))
     }
 
     /// The part of the latest event's id that grows whatever happens to the data.

@@ -22,8 +22,9 @@ pub(crate) struct Record {
     #[serde(serialize_with = "json::reason", skip_serializing_if = "String::is_empty")]
     pub(crate) actor: String,
     /// Open: the time until a probe is due (0 = now), at most `reset_timeout_us` unless that is 0.
-    /// Forced-open, disabled, metrics-only: the time until the expiry (0 = expired), `None` without one.
-    /// `None` in all other states. A store adjusts other values; open with `None` becomes 0.
+    /// Forced-open, disabled, metrics-only: the time until the expiry (0 = expired), `None` without one; at
+    /// most `reset_timeout_us`, too. `None` in all other states. A store adjusts other values; open with
+    /// `None` becomes 0.
     #[serde(
         rename = "remaining",
         serialize_with = "json::optional_span",
@@ -33,7 +34,7 @@ pub(crate) struct Record {
     /// The age of the state; 0 if it was never left.
     #[serde(rename = "since", serialize_with = "json::whole")]
     pub(crate) since_us: u64,
-    /// `remaining_us` at the time of the opening.
+    /// `remaining_us` when the state began.
     #[serde(rename = "reset", serialize_with = "json::span")]
     pub(crate) reset_timeout_us: u64,
     /// The number of consecutive openings, for the backoff. A closed state after a recovery keeps it during
@@ -67,10 +68,19 @@ impl Record {
         self.state.is_manual() && self.remaining_us == Some(0)
     }
 
-    /// Whether an event's record does not follow this one: its epoch is an earlier one, or the same one in
-    /// another state, because it has begun twice.
+    /// Whether the other record tells of the same transition. After a loss of data, an epoch may begin twice:
+    /// in different states, or by different overrides.
+    pub(crate) fn is_of_same_transition(&self, other: &Record) -> bool {
+        let what = |record: &Record| (record.epoch, record.state);
+        let terms = |record: &Record| (record.remaining_us.is_some(), record.reset_timeout_us);
+        let is_same_override =
+            || terms(self) == terms(other) && self.reason == other.reason && self.actor == other.actor;
+        what(self) == what(other) && (!self.state.is_manual() || is_same_override())
+    }
+
+    /// Whether an event's record does not follow this one.
     pub(crate) fn contradicts(&self, event: &Record) -> bool {
-        self.epoch > event.epoch || self.epoch == event.epoch && self.state != event.state
+        self.epoch > event.epoch || self.epoch == event.epoch && !self.is_of_same_transition(event)
     }
 
     /// The record as it reads this many microseconds later.
@@ -86,11 +96,11 @@ impl Record {
 impl State {
     /// Adjusts a state's remaining time; see [`Record::remaining_us`].
     pub(in crate::store) fn remaining(self, given: Option<u64>, reset_timeout_us: u64) -> Option<u64> {
+        let longest = if reset_timeout_us > 0 { reset_timeout_us } else { MAX_SPAN_US };
         match self {
             State::Closed | State::HalfOpen => None,
-            State::Open if reset_timeout_us > 0 => Some(given.unwrap_or(0).min(reset_timeout_us)),
-            State::Open => Some(given.unwrap_or(0).min(MAX_SPAN_US)),
-            _ => given.map(|span| span.min(MAX_SPAN_US)),
+            State::Open => Some(given.unwrap_or(0).min(longest)),
+            _ => given.map(|span| span.min(longest)),
         }
     }
 }

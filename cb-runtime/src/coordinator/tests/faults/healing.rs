@@ -25,6 +25,9 @@ impl World {
         }
         self.settle(CALM).await;
         self.assert_agreed(&self.deleted).await;
+        self.release_all().await;
+        self.settle(CALM).await;
+        self.assert_agreed(&self.deleted).await;
         let is_rejecting = |snapshot: Snapshot| snapshot.state != State::Closed && !snapshot.local;
         self.call_until(Outcome::Failure, is_rejecting).await;
         let is_closed = |snapshot: Snapshot| snapshot.state == State::Closed && !snapshot.local;

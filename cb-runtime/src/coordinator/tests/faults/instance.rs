@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 
 use super::network::Wire;
 use super::{KEYED, PINNED, PLACES, config};
-use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
-use crate::breakers::{BreakerMap, KeyedSite, Place};
+use crate::breaker::{Breaker, Core};
+use crate::breakers::{BreakerMap, KeyedSite, Place, Steered};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
-use crate::config::CacheLimits;
+use crate::config::{BreakerConfig, CacheLimits};
 use crate::coordinator::follower;
 use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::Stream;
@@ -125,6 +125,23 @@ impl Instance {
         }
         let has_room = self.breakers.entry(name).has_room();
         has_room.then(|| self.register(name, Place::Keyed(TENANTS)))
+    }
+
+    /// The breaker for an override, and what keeps it in the coordinator's care if it is not registered.
+    pub(super) fn steered(&self, name: &str) -> (Breaker, Option<Steered>) {
+        if let Some(core) = self.breakers.get(name) {
+            return (Breaker::new(core), None);
+        }
+        let held = self.breakers.held_state(name);
+        let core = Core::new(name.into(), &BreakerConfig::default(), held, &self.context);
+        let steered = self.breakers.steer(core);
+        (Breaker::new(steered.core().clone()), Some(steered))
+    }
+
+    /// The epoch in which it knows a breaker.
+    pub(super) fn known_epoch(&self, name: &str) -> u64 {
+        let held = || self.breakers.held_state(name).map_or(0, |(record, _)| record.epoch);
+        self.breakers.get(name).map_or_else(held, |core| core.snapshot_without_settings().epoch)
     }
 
     /// The breakers that it has, by name.

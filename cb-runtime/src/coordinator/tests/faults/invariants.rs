@@ -51,6 +51,7 @@ impl World {
             instance.assert_invariants(&self.deleted, self.is_trimmed, self.loss, now);
         }
         self.assert_budgets(now);
+        self.assert_overrides();
         for caller in &self.waiting {
             assert!(caller.waited < LONGEST_WAIT, "a caller waits for ever: {}", self.states());
         }

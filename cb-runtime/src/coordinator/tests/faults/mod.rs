@@ -4,7 +4,7 @@
 //! instances and the store have clocks of their own, which the test moves. Requests, answers and events are
 //! delayed, reordered and lost. Instances are paused, killed and restarted. The store is emptied, restored
 //! from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last over many steps, some
-//! for ever, and begin and end while exchanges are under way.
+//! for ever, and begin and end while exchanges are under way. Operators override breakers, and release them.
 //!
 //! A seed decides a history. A seed that fails prints itself: `CB_SEED=<seed>` replays it alone.
 //! `CB_SEEDS=<first>..<end>` runs others than the default, and `scripts/simulate` runs a million.
@@ -13,6 +13,7 @@ mod healing;
 mod instance;
 mod invariants;
 mod network;
+mod overrides;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

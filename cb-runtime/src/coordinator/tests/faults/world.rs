@@ -1,6 +1,6 @@
 //! The fleet, its calls, and what happens to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use fastrand::Rng;
 use super::instance::Instance;
 use super::invariants::{assert_outcome, shown};
 use super::network::{Fate, Missing, NoticeFate, Wire};
+use super::overrides::{Held, Override};
 use super::{INSTANCES, KEYED, PINNED, RESET};
 use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
@@ -26,6 +27,10 @@ use crate::sync::lock;
 
 pub(super) const BREAKERS: usize = PINNED.len() + KEYED.len();
 
+pub(super) fn name_of(breaker: usize) -> &'static str {
+    PINNED.into_iter().chain(KEYED).nth(breaker).expect("a breaker")
+}
+
 /// A call that has begun and has not ended.
 pub(super) struct Call {
     pub(super) instance: usize,
@@ -34,8 +39,8 @@ pub(super) struct Call {
     word: GateWord,
     pub(super) is_probe: bool,
     pub(super) epoch: u64,
-    /// It has begun in a state that the store had not confirmed.
-    is_local: bool,
+    /// It has begun in a state that the store had confirmed, and in which calls are counted.
+    is_of_epoch: bool,
     /// When its caller asked for admission. Its lease, if it has one, was granted after that.
     pub(super) asked: Moment,
     pub(super) begun: Moment,
@@ -62,7 +67,7 @@ pub(super) struct Loss {
 }
 
 pub(super) struct World {
-    random: Rng,
+    pub(super) random: Rng,
     pub(super) clock: Clock,
     hands: ManualClock,
     store_hands: ManualClock,
@@ -79,6 +84,9 @@ pub(super) struct World {
     started: usize,
     pub(super) calls: Vec<Call>,
     pub(super) waiting: Vec<WaitingCaller>,
+    pub(super) overrides: Vec<Override>,
+    /// By breaker: what the store has confirmed.
+    pub(super) held: BTreeMap<&'static str, Held>,
     /// When the store last lost data, or its clock jumped: leases may have been granted twice.
     pub(super) disturbed_at: Moment,
     pub(super) loss: Loss,
@@ -113,6 +121,8 @@ impl World {
             started: 0,
             calls: Vec::new(),
             waiting: Vec::new(),
+            overrides: Vec::new(),
+            held: BTreeMap::new(),
             disturbed_at: Moment(0),
             loss: Loss::default(),
             is_healing: false,
@@ -133,6 +143,7 @@ impl World {
         self.instances[number].kill();
         self.calls.retain(|call| call.instance != number);
         self.waiting.retain(|caller| caller.instance != number);
+        self.overrides.retain(|order| order.instance != number);
         self.instances[number] = self.start();
     }
 
@@ -151,6 +162,11 @@ impl World {
             for caller in &mut self.waiting {
                 if !self.instances[caller.instance].is_paused() {
                     caller.waited += piece;
+                }
+            }
+            for order in &mut self.overrides {
+                if !self.instances[order.instance].is_paused() {
+                    order.waited += piece;
                 }
             }
             self.run_tasks().await;
@@ -175,6 +191,7 @@ impl World {
             }
             before = polls;
         }
+        self.poll_overrides();
         let mut context = Context::from_waker(Waker::noop());
         let mut at = 0;
         while at < self.waiting.len() {
@@ -203,7 +220,7 @@ impl World {
             word,
             is_probe: state == State::HalfOpen,
             epoch,
-            is_local: local,
+            is_of_epoch: !local && state != State::Disabled,
             asked,
             begun: self.clock.now(),
             hangs: self.random.u8(..20) == 0 && !self.is_healing,
@@ -232,11 +249,11 @@ impl World {
     }
 
     pub(super) fn end_call(&mut self, index: usize, outcome: Outcome) {
-        let Call { core, word, epoch, is_local, .. } = self.calls.swap_remove(index);
+        let Call { core, word, epoch, is_of_epoch, .. } = self.calls.swap_remove(index);
         let before = core.snapshot_without_settings();
         core.record(word, outcome);
         // A state that the store has not confirmed gets its epoch with the confirmation.
-        let epoch = (!is_local).then_some(epoch);
+        let epoch = is_of_epoch.then_some(epoch);
         assert_outcome(epoch, outcome, &before, &core.snapshot_without_settings());
     }
 
@@ -245,7 +262,8 @@ impl World {
         let breaker = self.random.usize(..BREAKERS);
         let dice = self.random.u8(..100);
         match dice {
-            0..40 => self.step_call(number, breaker),
+            0..38 => self.step_call(number, breaker),
+            38..40 => self.step_override(number, breaker).await,
             40..60 => self.step_end(),
             60..71 => {
                 let span = self.milliseconds(400);
@@ -291,7 +309,7 @@ impl World {
         }
     }
 
-    fn milliseconds(&mut self, most: u64) -> Duration {
+    pub(super) fn milliseconds(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.random.u64(1..most))
     }
 
@@ -326,8 +344,9 @@ impl World {
 
     /// Something happens to the store.
     fn step_store(&mut self, breaker: usize) {
-        let name = PINNED.into_iter().chain(KEYED).nth(breaker).expect("a breaker");
+        let name = name_of(breaker);
         let loss = Loss { at: self.clock.now(), serial: self.store.latest_serial() };
+        let mut lost = None;
         match self.random.u8(..8) {
             0 => self.store.forget_everything(),
             1 if self.is_trimmed => return self.store.forget_events(),
@@ -338,15 +357,18 @@ impl World {
             3 if !self.is_trimmed => self.store.restore(&self.backup),
             4 => {
                 self.store.forget(name);
+                lost = Some(name);
                 self.deleted.insert(name);
                 lock(&self.missing).insert(name.into());
             }
             5 | 6 => {
                 self.disturbed_at = loss.at;
+                self.forget_ends();
                 return self.set_store_clock();
             }
             _ => return,
         }
+        self.forget_held(lost);
         (self.loss, self.disturbed_at) = (loss, loss.at);
     }
 

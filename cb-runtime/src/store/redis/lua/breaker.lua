@@ -103,10 +103,10 @@ end
 local function fitted(state, remaining, reset)
   if state == 'closed' or state == 'half-open' then
     return nil
-  elseif state == 'open' then
+  elseif state == 'open' or remaining then
     return min(remaining or 0, reset > 0 and reset or MAX_SPAN)
   end
-  return remaining and min(remaining, MAX_SPAN)
+  return nil
 end
 
 local function remaining(b)

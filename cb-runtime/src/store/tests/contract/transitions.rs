@@ -22,8 +22,11 @@ rules! {
     implausible_record_is_ignored
     closed_state_does_not_end_a_younger_open_one
     open_state_that_a_written_back_closed_one_ends_is_announced
+    lost_state_does_not_end_a_younger_override
     open_state_that_begins_in_the_future_is_timed_anew
     open_state_beyond_its_reset_timeout_is_timed_anew
+    override_that_ends_beyond_its_span_is_timed_anew
+    remaining_time_of_an_override_is_at_most_its_span
     unused_state_lapses_an_hour_after_it_was_due
     use_prolongs_a_state
     override_without_an_expiry_is_durable
@@ -151,7 +154,7 @@ async fn remaining_times_are_made_to_fit_the_state(bench: &Bench<'_>) {
         (State::Open, Some(SECOND), 2 * SECOND, Some(SECOND)),
         (State::Open, Some(SECOND), 0, Some(SECOND)),
         (State::Open, Some(u64::MAX), u64::MAX, Some(MAX_SPAN_US)),
-        (State::ForcedOpen, Some(2 * SECOND), SECOND, Some(2 * SECOND)),
+        (State::ForcedOpen, Some(2 * SECOND), SECOND, Some(SECOND)),
         (State::Disabled, Some(u64::MAX), 0, Some(MAX_SPAN_US)),
         (State::MetricsOnly, None, SECOND, None),
     ]
@@ -302,6 +305,29 @@ async fn closed_state_does_not_end_a_younger_open_one(bench: &Bench<'_>) {
     assert_eq!(bench.instance("c").say(idle(4)).await.record.state, State::Closed);
 }
 
+async fn lost_state_does_not_end_a_younger_override(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    a.force("x", State::Open, "first").await;
+    let open = a.force("x", State::Open, "second").await.record;
+    let claim = |age: u64| Entry { known: Some(open.clone().aged(age * SECOND)), ..about("x") };
+    bench.pass(seconds(10));
+    (bench.lose_everything)();
+    let mut b = bench.instance("b");
+    let disabled = b.force("x", State::Disabled, "for now").await.record;
+    assert_eq!(disabled.epoch, 1);
+    bench.pass(seconds(5));
+    let stands = Record { epoch: open.epoch + 1, ..disabled.aged(5 * SECOND) };
+    assert_eq!(bench.instance("c").say(claim(15)).await.record, stands);
+    let event = bench.events().await.pop().unwrap();
+    assert_eq!((event.from, event.record.epoch, event.record.state), (None, 3, State::Disabled));
+
+    // An older override has ended: the store has lost that.
+    (bench.lose_everything)();
+    b.force("x", State::Disabled, "for now").await;
+    bench.pass(seconds(5));
+    assert_eq!(bench.instance("c").say(claim(4)).await.record.state, State::Open);
+}
+
 async fn open_state_that_begins_in_the_future_is_timed_anew(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let open = a.force("x", State::Open, "test").await.record;
@@ -326,6 +352,35 @@ async fn open_state_beyond_its_reset_timeout_is_timed_anew(bench: &Bench<'_>) {
     assert_eq!(a.say(claim(&known)).await.record, known);
     bench.pass(seconds(20));
     assert!(a.say(propose("x", &known, proposal(State::HalfOpen))).await.won);
+}
+
+async fn override_that_ends_beyond_its_span_is_timed_anew(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let expiring = forced_for(Some(30 * SECOND), 30 * SECOND, State::Disabled, "for half a minute");
+    let disabled = a.say(Entry { proposal: Some(expiring), ..about("x") }).await.record;
+    (bench.lose_everything)();
+    // As that of an open state.
+    let known = Record { since_us: 1200 * SECOND, ..disabled };
+    let claim = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
+    assert_eq!(a.say(claim(&known)).await.record, known);
+    bench.hands.set_back(seconds(600));
+    let known = known.aged(10 * SECOND);
+    assert_eq!(a.say(claim(&known)).await.record, known);
+    bench.pass(seconds(20));
+    assert!(a.say(propose("x", &known, proposal(State::Closed))).await.won);
+}
+
+async fn remaining_time_of_an_override_is_at_most_its_span(bench: &Bench<'_>) {
+    let mut a = bench.instance("a");
+    let expiring = forced_for(Some(30 * SECOND), 30 * SECOND, State::ForcedOpen, "for half a minute");
+    a.say(Entry { proposal: Some(expiring), ..about("x") }).await;
+    bench.hands.set_back(seconds(600));
+    // What an instance claims that has learned of the override just now.
+    let known = bench.instance("b").ask("x").await.record;
+    assert_eq!(known.remaining_us, Some(30 * SECOND));
+    a.say(Entry { known: Some(known.clone()), ..about("x") }).await;
+    bench.pass(seconds(30));
+    assert!(a.say(propose("x", &known, proposal(State::Closed))).await.won);
 }
 
 async fn unused_state_lapses_an_hour_after_it_was_due(bench: &Bench<'_>) {

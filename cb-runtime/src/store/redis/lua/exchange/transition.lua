@@ -20,11 +20,16 @@ local function begin(b, record)
   b.reported = nil
 end
 
--- Writes a lost record back. A closed state that is older than one that has begun since must not end that
--- one, whose epoch then continues from the lost one.
+local function is_manual(state)
+  return state == 'forced-open' or state == 'disabled' or state == 'metrics-only'
+end
+
+-- Writes a lost record back. An older state must not end an override that was made since, nor an older closed
+-- state any that has begun since: its epoch then continues from the lost one.
 local function write_back(b, known)
   local age = b.since and max(now - b.since, 0) or 0
-  if known.state == 'closed' and b.state ~= 'closed' and age < known.since then
+  local stands = is_manual(b.state) or (known.state == 'closed' and b.state ~= 'closed')
+  if stands and age < known.since then
     begin(b, {
       epoch = known.epoch + 1, state = b.state, reason = b.reason, by = b.by, remaining = remaining(b),
       since = age, reset = b.reset, attempt = b.attempt, actor = b.actor,
@@ -34,10 +39,10 @@ local function write_back(b, known)
   end
 end
 
--- Whether a state begins in the future, or is open beyond its reset timeout: the clock was set back. (A state
--- that was written back may begin in the past and end later than its reset timeout after that.)
+-- Whether a state begins in the future, or ends later than its whole span from now: the clock was set back.
+-- (A state that was written back may begin in the past and end later than its span after that.)
 local function is_ahead(b)
-  local ends_late = b.state == 'open' and b.reset > 0 and b.ends and b.ends > now + b.reset
+  local ends_late = b.reset > 0 and b.ends and b.ends > now + b.reset
   return b.since and b.since > now or ends_late
 end
 
@@ -53,8 +58,7 @@ local function wins(b, e)
       or fitted(p.state, p.remaining, min(p.reset, MAX_SPAN)) ~= nil
       or (b.state == 'closed' and not nothing_counted)
   end
-  local bound = b.state == 'forced-open' or b.state == 'disabled' or b.state == 'metrics-only'
-    or (b.state == 'open' and p.state == 'half-open')
+  local bound = is_manual(b.state) or (b.state == 'open' and p.state == 'half-open')
   return e.known ~= nil and e.known.epoch == b.epoch and (not bound or left == 0)
 end
 

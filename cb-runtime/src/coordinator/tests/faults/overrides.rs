@@ -1,0 +1,150 @@
+//! Overrides by operators, and what the store holds afterwards.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::INSTANCES;
+use super::world::{BREAKERS, World, name_of};
+use crate::clock::Moment;
+use crate::error::Error;
+use crate::snapshot::State;
+
+/// An override is answered within this time, in which its instance runs.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// An override whose caller waits for the answer.
+pub(super) struct Override {
+    pub(super) instance: usize,
+    breaker: &'static str,
+    to: Held,
+    /// No other override, and no loss of data, was under way at the same time.
+    is_alone: bool,
+    answer: Pin<Box<dyn Future<Output = Result<(), Error>>>>,
+    /// For this long while its instance ran.
+    pub(super) waited: Duration,
+}
+
+/// What the store holds after an override, until there is another one, or data is lost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// `Closed`: the override is released, and none returns.
+    state: State,
+    /// It ends by itself, and not before this moment.
+    ends: Option<Moment>,
+}
+
+impl World {
+    /// An operator overrides a breaker, or releases or resets it, by this instance.
+    pub(super) async fn step_override(&mut self, number: usize, breaker: usize) {
+        if self.instances[number].is_paused() {
+            return;
+        }
+        // Of two overrides, one is the later.
+        self.advance(Duration::from_millis(1)).await;
+        let states = [State::ForcedOpen, State::Disabled, State::MetricsOnly];
+        let to = states.get(self.random.usize(..6)).copied().unwrap_or(State::Closed);
+        let span = self.random.bool().then(|| self.milliseconds(5000));
+        self.order(number, breaker, to, span);
+    }
+
+    fn order(&mut self, number: usize, breaker: usize, to: State, span: Option<Duration>) {
+        let name = name_of(breaker);
+        let (mut handle, steered) = self.instances[number].steered(name);
+        if let Some(span) = span {
+            handle = handle.expires_in(span);
+        }
+        let answer = Box::pin(async move {
+            let _steered = steered;
+            match to {
+                State::ForcedOpen => handle.force_open("for now").await,
+                State::Disabled => handle.disable("for now").await,
+                State::MetricsOnly => handle.metrics_only("for now").await,
+                // Which of the two it is does not matter to the invariants.
+                _ if span.is_some() => handle.reset().await,
+                _ => handle.release().await,
+            }
+        });
+        self.held.remove(name);
+        // The store has lost an override, and is told to release it before one who knows it writes it back.
+        let (_, epoch) = self.store.state_of(name);
+        let returns =
+            !to.is_manual() && self.instances.iter().any(|instance| instance.known_epoch(name) > epoch);
+        let mut others = self.overrides.iter_mut().filter(|other| other.breaker == name).peekable();
+        let is_alone = others.peek().is_none() && !returns;
+        others.for_each(|other| other.is_alone = false);
+        let ends = span.filter(|_| to.is_manual()).map(|span| self.clock.now().after(span));
+        let to = Held { state: to, ends };
+        let waited = Duration::ZERO;
+        self.overrides.push(Override { instance: number, breaker: name, to, is_alone, answer, waited });
+        self.poll_overrides();
+    }
+
+    pub(super) fn poll_overrides(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        let (instances, held) = (&self.instances, &mut self.held);
+        self.overrides.retain_mut(|order| {
+            if instances[order.instance].is_paused() {
+                return true;
+            }
+            let Poll::Ready(answer) = order.answer.as_mut().poll(&mut context) else { return true };
+            if answer.is_ok() && order.is_alone {
+                held.insert(order.breaker, order.to);
+            }
+            false
+        });
+    }
+
+    /// The store has lost what it held of this breaker, or of all.
+    pub(super) fn forget_held(&mut self, breaker: Option<&str>) {
+        let is_lost = |name: &str| breaker.is_none_or(|lost| lost == name);
+        self.held.retain(|name, _| !is_lost(name));
+        for order in self.overrides.iter_mut().filter(|order| is_lost(order.breaker)) {
+            order.is_alone = false;
+        }
+    }
+
+    /// The store's clock has jumped, so overrides may end at any time.
+    pub(super) fn forget_ends(&mut self) {
+        self.held.retain(|_, held| held.ends.is_none());
+        for order in self.overrides.iter_mut().filter(|order| order.to.ends.is_some()) {
+            order.is_alone = false;
+        }
+    }
+
+    /// The store holds each override that it has confirmed until its end, and none that was released.
+    pub(super) fn assert_overrides(&self) {
+        let now = self.clock.now();
+        for (name, held) in &self.held {
+            let (stored, _) = self.store.state_of(name);
+            let has_ended = held.ends.is_some_and(|ends| now >= ends);
+            let is_kept = if held.state.is_manual() { stored == held.state } else { !stored.is_manual() };
+            assert!(
+                is_kept || has_ended,
+                "{name} is {stored} in the store after {held:?}: {}",
+                self.states()
+            );
+        }
+        for order in &self.overrides {
+            assert!(order.waited < LONGEST_WAIT, "an override waits for ever: {}", self.states());
+        }
+    }
+
+    /// Every breaker is released, by any instance.
+    pub(super) async fn release_all(&mut self) {
+        for breaker in 0..BREAKERS {
+            let number = self.random.usize(..INSTANCES);
+            self.order(number, breaker, State::Closed, None);
+        }
+        while !self.overrides.is_empty() {
+            self.advance(Duration::from_millis(50)).await;
+            self.trace(|| "releases".to_owned());
+            self.assert_invariants();
+        }
+        for name in (0..BREAKERS).map(name_of) {
+            let (stored, _) = self.store.state_of(name);
+            assert!(!stored.is_manual(), "{name} cannot be released: {}", self.states());
+        }
+    }
+}
