@@ -83,7 +83,7 @@ impl StateMachine {
         }
         let is_first = self.confirmed.is_none();
         let from = self.state();
-        // After a failover that lost writes, this epoch has begun twice, in different states, or by different overrides.
+        // After a failover that lost writes, this epoch has begun twice.
         let is_divergent = self.epoch() == record.epoch && self.announced >= record.epoch;
         self.confirmed = Some(adopted);
         self.doubted = false;

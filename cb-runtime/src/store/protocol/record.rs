@@ -71,11 +71,12 @@ impl Record {
     /// Whether the other record tells of the same transition. After a loss of data, an epoch may begin twice:
     /// in different states, or by different overrides.
     pub(crate) fn is_of_same_transition(&self, other: &Record) -> bool {
-        let what = |record: &Record| (record.epoch, record.state);
         let terms = |record: &Record| (record.remaining_us.is_some(), record.reset_timeout_us);
         let is_same_override =
-            || terms(self) == terms(other) && self.reason == other.reason && self.actor == other.actor;
-        what(self) == what(other) && (!self.state.is_manual() || is_same_override())
+            terms(self) == terms(other) && self.reason == other.reason && self.actor == other.actor;
+        self.epoch == other.epoch
+            && self.state == other.state
+            && (!self.state.is_manual() || is_same_override)
     }
 
     /// Whether an event's record does not follow this one.

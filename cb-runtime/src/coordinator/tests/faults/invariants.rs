@@ -17,6 +17,9 @@ use crate::snapshot::{Snapshot, State};
 /// A caller that waits for a probe is answered within this time, in which its instance runs.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
+/// An event or an answer is on its way for at most this long, by which a state seems to be younger.
+const LONGEST_WAY: Duration = Duration::from_millis(500);
+
 /// A breaker's state, for messages.
 pub(super) fn shown(s: &Snapshot) -> String {
     format!("{} {} epoch {} local {} ({})", s.name, s.state, s.epoch, s.local, s.reason)
@@ -119,7 +122,7 @@ impl Instance {
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
             let is_alone = !is_shared || !before.is_shared || after.local;
             // A store that has lost the trip gives its number a second time. Its state stands.
-            let is_given_twice = before.since.is_some_and(|since| since <= loss.at);
+            let is_given_twice = before.since.is_some_and(|since| since <= loss.at.after(LONGEST_WAY));
             assert!(
                 !is_undone || is_alone || is_given_twice,
                 "a trip was undone within its epoch: {}",

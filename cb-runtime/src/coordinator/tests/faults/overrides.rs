@@ -67,12 +67,11 @@ impl World {
             }
         });
         self.held.remove(name);
-        // The store has lost an override, and is told to release it before one who knows it writes it back.
-        let (_, epoch) = self.store.state_of(name);
-        let returns =
-            !to.is_manual() && self.instances.iter().any(|instance| instance.known_epoch(name) > epoch);
+        // What the store has lost may be written back after the override: a state whose age is not known
+        // exactly, or an override that is released meanwhile.
+        let is_behind = self.is_behind(name);
         let mut others = self.overrides.iter_mut().filter(|other| other.breaker == name).peekable();
-        let is_alone = others.peek().is_none() && !returns;
+        let is_alone = others.peek().is_none() && !is_behind;
         others.for_each(|other| other.is_alone = false);
         let ends = span.filter(|_| to.is_manual()).map(|span| self.clock.now().after(span));
         let to = Held { state: to, ends };
@@ -103,6 +102,12 @@ impl World {
         for order in self.overrides.iter_mut().filter(|order| is_lost(order.breaker)) {
             order.is_alone = false;
         }
+    }
+
+    /// An instance knows a later epoch of this breaker than the store, which has lost it.
+    fn is_behind(&self, name: &str) -> bool {
+        let (_, epoch) = self.store.state_of(name);
+        self.instances.iter().any(|instance| instance.known_epoch(name) > epoch)
     }
 
     /// The store's clock has jumped, so overrides may end at any time.

@@ -346,7 +346,7 @@ impl World {
     fn step_store(&mut self, breaker: usize) {
         let name = name_of(breaker);
         let loss = Loss { at: self.clock.now(), serial: self.store.latest_serial() };
-        let mut lost = None;
+        let mut only = None;
         match self.random.u8(..8) {
             0 => self.store.forget_everything(),
             1 if self.is_trimmed => return self.store.forget_events(),
@@ -357,7 +357,7 @@ impl World {
             3 if !self.is_trimmed => self.store.restore(&self.backup),
             4 => {
                 self.store.forget(name);
-                lost = Some(name);
+                only = Some(name);
                 self.deleted.insert(name);
                 lock(&self.missing).insert(name.into());
             }
@@ -368,7 +368,7 @@ impl World {
             }
             _ => return,
         }
-        self.forget_held(lost);
+        self.forget_held(only);
         (self.loss, self.disturbed_at) = (loss, loss.at);
     }
 
