@@ -263,6 +263,10 @@ impl StateMachine {
             Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
         if self.probes_are_local() {
             self.local_probes = self.local_probes.plus(probe);
+            // Else all could be open alone, each with successes of others between their failures.
+            if self.is_isolated() && !success {
+                self.stats.failure(slow, self.absorbed_at);
+            }
         } else {
             self.stats.count_probe(probe);
         }

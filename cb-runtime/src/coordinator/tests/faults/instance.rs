@@ -32,10 +32,10 @@ pub(super) struct Instance {
     pub(super) context: Arc<RegistryContext>,
     pub(super) events: Events,
     breakers: Arc<BreakerMap>,
+    pub(super) has_further_rules: bool,
     pause: Arc<Pause>,
     tasks: Vec<JoinHandle<()>>,
-    /// Keeps the coordinator running.
-    _requests: mpsc::UnboundedSender<Command>,
+    requests: mpsc::UnboundedSender<Command>,
     /// What the invariants compare the next step with.
     pub(super) before: Before,
 }
@@ -62,6 +62,7 @@ pub(super) struct Seen {
     pub(super) since: Option<Moment>,
     /// The store answers, and the state has not begun without it.
     pub(super) is_shared: bool,
+    pub(super) is_local: bool,
 }
 
 const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}", at: std::panic::Location::caller() };
@@ -73,7 +74,7 @@ pub(super) fn context(name: &str, clock: Clock) -> RegistryContext {
 }
 
 impl Instance {
-    pub(super) fn start(name: &str, wire: Wire) -> Instance {
+    pub(super) fn start(name: &str, wire: Wire, has_further_rules: bool) -> Instance {
         let (clock, wire) = (wire.clock.clone(), Arc::new(wire));
         let context = Arc::new(context(name, clock.clone()));
         let events = context.events.subscribe();
@@ -98,9 +99,10 @@ impl Instance {
             context,
             events,
             breakers,
+            has_further_rules,
             pause,
             tasks,
-            _requests: requests,
+            requests,
             before: Before::default(),
         };
         for name in PINNED {
@@ -109,8 +111,12 @@ impl Instance {
         instance
     }
 
+    fn config(&self, name: &str) -> BreakerConfig {
+        config(name, self.has_further_rules)
+    }
+
     fn register(&self, name: &str, place: Place) -> Arc<Core> {
-        let settings = config(name);
+        let settings = self.config(name);
         let make = |name, held| Core::new(name, &settings, held, &self.context);
         self.breakers.entry(name).insert(place, make)
     }
@@ -120,7 +126,7 @@ impl Instance {
         let Some(name) = number.checked_sub(PINNED.len()).map(|keyed| KEYED[keyed]) else {
             return self.breakers.get(PINNED[number]);
         };
-        if let Some(known) = self.breakers.get_keyed(name, &config(name), TENANTS) {
+        if let Some(known) = self.breakers.get_keyed(name, &self.config(name), TENANTS) {
             return Some(known.core);
         }
         let has_room = self.breakers.entry(name).has_room();
@@ -167,6 +173,12 @@ impl Instance {
     pub(super) fn resume(&self) {
         self.pause.paused.store(false, Ordering::Relaxed);
         lock(&self.pause.wakers).drain(..).for_each(Waker::wake);
+    }
+
+    /// Reports everything, returns all leases, and stops.
+    pub(super) fn shut_down(&self) {
+        let (done, _) = tokio::sync::oneshot::channel();
+        let _ = self.requests.send(Command::Shutdown(done));
     }
 
     /// SIGKILL: nothing is given back.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::instance::{Instance, Seen, context};
 use super::world::{Loss, World};
-use super::{BUDGET, KEYED, PROBE_LIMIT};
+use super::{BUDGET, KEYED, PROBE_LIMIT, has_quorum};
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::clock::{Clock, Moment, micros};
@@ -105,7 +105,8 @@ impl Instance {
             let is_shared = !(is_away || after.local && was_alone);
             let Snapshot { state, epoch, since, .. } = after;
             let since = since.map(|since| moment(&self.context, since, now));
-            let seen = Seen { core: Arc::downgrade(&core), state, epoch, since, is_shared };
+            let is_local = after.local;
+            let seen = Seen { core: Arc::downgrade(&core), state, epoch, since, is_shared, is_local };
             let before = self.before.seen.insert(core.name().clone(), seen);
             let Some(before) = before.filter(|before| before.core.as_ptr() == Arc::as_ptr(&core)) else {
                 continue;
@@ -120,7 +121,8 @@ impl Instance {
                 shown(&after)
             );
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
-            let is_alone = !is_shared || !before.is_shared || after.local;
+            let opened_alone = before.is_local && has_quorum(core.name(), self.has_further_rules);
+            let is_alone = !is_shared || !before.is_shared || after.local || opened_alone;
             // A store that has lost the trip gives its number a second time. Its state stands.
             let is_given_twice = before.since.is_some_and(|since| since <= loss.at.after(LONGEST_WAY));
             assert!(

@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::config::BreakerConfig;
+use crate::config::{Backoff, BreakerConfig};
 use crate::sync::lock;
 use world::World;
 
@@ -38,16 +38,24 @@ const RESET: Duration = Duration::from_secs(2);
 /// A probe that has not ended by then counts as failed: `max(reset_timeout, 10 s)`.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Half of the breakers trip by failures in a row, the others by a rate, which waits for notices.
-fn config(name: &str) -> BreakerConfig {
-    let config = match name {
-        "users" | "tenant-2" => BreakerConfig::default()
-            .failure_rate_threshold(0.5)
-            .minimum_calls(4)
-            .window(Duration::from_secs(10)),
-        _ => BreakerConfig::default().failure_threshold(3),
+/// Half of the breakers trip by failures in a row, the others by a rate, which waits for notices. In every
+/// second history, each has a further rule.
+fn config(name: &str, has_further_rules: bool) -> BreakerConfig {
+    let by_rate = || BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(4);
+    let config = match (name, has_further_rules) {
+        ("users" | "tenant-2", false) => by_rate().window(Duration::from_secs(10)),
+        ("users", true) => by_rate().window_calls(6),
+        ("tenant-2", true) => by_rate().window(Duration::from_secs(10)).ramp_up(RESET),
+        (_, false) => BreakerConfig::default().failure_threshold(3),
+        ("orders", true) => BreakerConfig::default().failure_threshold(3).min_failing_instances(2),
+        (_, true) => BreakerConfig::default().failure_threshold(3).backoff(Backoff::exponential(1.5)),
     };
     config.success_threshold(2).half_open_max_calls(BUDGET).reset_timeout(RESET)
+}
+
+/// Whether the fleet opens this breaker only from two failing instances on. One alone then opens locally.
+fn has_quorum(name: &str, has_further_rules: bool) -> bool {
+    config(name, has_further_rules).resolve().expect("valid settings").min_failing_instances > 1
 }
 
 /// Plays the history that this seed decides.

@@ -92,6 +92,7 @@ pub(super) struct World {
     pub(super) loss: Loss,
     /// Every fault has ended, and no call hangs any more.
     pub(super) is_healing: bool,
+    pub(super) has_further_rules: bool,
     is_traced: bool,
 }
 
@@ -126,6 +127,7 @@ impl World {
             disturbed_at: Moment(0),
             loss: Loss::default(),
             is_healing: false,
+            has_further_rules: seed % 2 == 1,
             is_traced: std::env::var_os("CB_SEED").is_some(),
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
@@ -135,7 +137,7 @@ impl World {
     fn start(&mut self) -> Instance {
         self.started += 1;
         let wire = Wire::new(self.store.clone(), self.missing.clone(), self.clock.clone());
-        Instance::start(&format!("instance-{}", self.started), wire)
+        Instance::start(&format!("instance-{}", self.started), wire, self.has_further_rules)
     }
 
     /// Its calls are gone without an outcome, and its leases stay with the store.
@@ -251,7 +253,13 @@ impl World {
     pub(super) fn end_call(&mut self, index: usize, outcome: Outcome) {
         let Call { core, word, epoch, is_of_epoch, .. } = self.calls.swap_remove(index);
         let before = core.snapshot_without_settings();
-        core.record(word, outcome);
+        match outcome {
+            // The dependency has said when to come back.
+            Outcome::Failure if !self.is_healing && self.random.u8(..20) == 0 => {
+                core.record_opening(word, self.milliseconds(4000));
+            }
+            _ => core.record(word, outcome),
+        }
         // A state that the store has not confirmed gets its epoch with the confirmation.
         let epoch = is_of_epoch.then_some(epoch);
         assert_outcome(epoch, outcome, &before, &core.snapshot_without_settings());
@@ -290,7 +298,7 @@ impl World {
             87..90 => self.instances[number].wire.cut.store(false, Ordering::Relaxed),
             90 => self.instances[number].pause(),
             91..93 => self.instances[number].resume(),
-            93 => self.kill(number),
+            93 => self.step_stop(number).await,
             _ => self.step_store(breaker),
         }
         self.run_tasks().await;
@@ -324,6 +332,16 @@ impl World {
             let outcome = if self.random.u8(..10) < 6 { Outcome::Failure } else { Outcome::Success };
             self.end_call(before, outcome);
         }
+    }
+
+    /// The process is killed, or shuts down, and starts anew.
+    async fn step_stop(&mut self, number: usize) {
+        if self.random.bool() && !self.instances[number].is_paused() {
+            self.instances[number].shut_down();
+            let span = self.milliseconds(1000);
+            self.advance(span).await;
+        }
+        self.kill(number);
     }
 
     fn step_end(&mut self) {

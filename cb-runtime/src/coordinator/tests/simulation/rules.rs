@@ -211,6 +211,33 @@ fn isolated_opening_that_others_confirm_gets_the_fleets_reason() {
     }
 }
 
+/// Two of three instances are open alone, because the third has succeeded after the failures of each. Then
+/// the dependency fails everywhere, and those two only make probes.
+#[test]
+fn failed_probe_of_an_instance_that_is_open_alone_counts_toward_the_quorum() {
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::new(seed, 3, &quorum(2));
+        exchange(&mut fleet).await;
+        for at in 0..2 {
+            for _ in 0..3 {
+                fleet.call(at, false).await;
+                exchange(&mut fleet).await;
+            }
+            fleet.call(2, true).await;
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Open, State::Open, State::Closed]);
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+        fleet.advance(RESET);
+        for at in 0..3 {
+            assert!(fleet.call(at, false).await, "its probe, or a call");
+            exchange(&mut fleet).await;
+        }
+        assert_eq!(states(&fleet), [State::Open; 3]);
+        assert_eq!(fleet.truth().await, (State::Open, 1));
+    });
+}
+
 #[test]
 fn failures_before_the_latest_success_do_not_count_toward_the_quorum() {
     in_simulation(0..5, async |seed| {
