@@ -91,7 +91,7 @@ impl World {
             });
             let known = (snapshot.state, snapshot.epoch);
             // With a quorum, it does so if only its own calls fail.
-            let may_be_alone = has_quorum(&snapshot.name, self.has_further_rules);
+            let may_be_alone = has_quorum(&snapshot.name, self.rules);
             assert!(!snapshot.local || may_be_alone, "an instance goes on alone: {}", self.states());
             // What is closed is not asked after until it is called.
             let closed = known.0 == State::Closed && (truth.0 == State::Closed || known.1 > truth.1);

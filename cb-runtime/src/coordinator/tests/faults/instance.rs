@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::network::Wire;
-use super::{KEYED, PINNED, PLACES, config};
+use super::{KEYED, PINNED, PLACES, Rules, config};
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
 use crate::breakers::{BreakerMap, KeyedSite, Place, Steered};
@@ -32,7 +32,7 @@ pub(super) struct Instance {
     pub(super) context: Arc<RegistryContext>,
     pub(super) events: Events,
     breakers: Arc<BreakerMap>,
-    pub(super) has_further_rules: bool,
+    pub(super) rules: Rules,
     pause: Arc<Pause>,
     tasks: Vec<JoinHandle<()>>,
     requests: mpsc::UnboundedSender<Command>,
@@ -74,7 +74,7 @@ pub(super) fn context(name: &str, clock: Clock) -> RegistryContext {
 }
 
 impl Instance {
-    pub(super) fn start(name: &str, wire: Wire, has_further_rules: bool) -> Instance {
+    pub(super) fn start(name: &str, wire: Wire, rules: Rules) -> Instance {
         let (clock, wire) = (wire.clock.clone(), Arc::new(wire));
         let context = Arc::new(context(name, clock.clone()));
         let events = context.events.subscribe();
@@ -99,7 +99,7 @@ impl Instance {
             context,
             events,
             breakers,
-            has_further_rules,
+            rules,
             pause,
             tasks,
             requests,
@@ -112,7 +112,7 @@ impl Instance {
     }
 
     fn config(&self, name: &str) -> BreakerConfig {
-        config(name, self.has_further_rules)
+        config(name, self.rules)
     }
 
     fn register(&self, name: &str, place: Place) -> Arc<Core> {

@@ -121,7 +121,7 @@ impl Instance {
                 shown(&after)
             );
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
-            let opened_alone = before.is_local && has_quorum(core.name(), self.has_further_rules);
+            let opened_alone = before.is_local && has_quorum(core.name(), self.rules);
             let is_alone = !is_shared || !before.is_shared || after.local || opened_alone;
             // A store that has lost the trip gives its number a second time. Its state stands.
             let is_given_twice = before.since.is_some_and(|since| since <= loss.at.after(LONGEST_WAY));

@@ -2,9 +2,10 @@
 //!
 //! Real coordinators, stream followers, breakers and the memory store run as tasks of one thread. The
 //! instances and the store have clocks of their own, which the test moves. Requests, answers and events are
-//! delayed, reordered and lost. Instances are paused, killed and restarted. The store is emptied, restored
-//! from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last over many steps, some
-//! for ever, and begin and end while exchanges are under way. Operators override breakers, and release them.
+//! delayed, reordered and lost. Instances are paused, killed, shut down and restarted. The store is emptied,
+//! restored from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last over many steps,
+//! some for ever, and begin and end while exchanges are under way. Operators override breakers, and release
+//! them.
 //!
 //! A seed decides a history. A seed that fails prints itself: `CB_SEED=<seed>` replays it alone.
 //! `CB_SEEDS=<first>..<end>` runs others than the default, and `scripts/simulate` runs a million.
@@ -38,24 +39,33 @@ const RESET: Duration = Duration::from_secs(2);
 /// A probe that has not ended by then counts as failed: `max(reset_timeout, 10 s)`.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Half of the breakers trip by failures in a row, the others by a rate, which waits for notices. In every
-/// second history, each has a further rule.
-fn config(name: &str, has_further_rules: bool) -> BreakerConfig {
+/// Which settings the breakers of a history have.
+#[derive(Clone, Copy)]
+enum Rules {
+    Usual,
+    /// Each breaker has one more rule.
+    Further,
+}
+
+/// Half of the breakers trip by failures in a row, the others by a rate, which waits for notices.
+fn config(name: &str, rules: Rules) -> BreakerConfig {
     let by_rate = || BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(4);
-    let config = match (name, has_further_rules) {
-        ("users" | "tenant-2", false) => by_rate().window(Duration::from_secs(10)),
-        ("users", true) => by_rate().window_calls(6),
-        ("tenant-2", true) => by_rate().window(Duration::from_secs(10)).ramp_up(RESET),
-        (_, false) => BreakerConfig::default().failure_threshold(3),
-        ("orders", true) => BreakerConfig::default().failure_threshold(3).min_failing_instances(2),
-        (_, true) => BreakerConfig::default().failure_threshold(3).backoff(Backoff::exponential(1.5)),
+    let config = match (name, rules) {
+        ("users" | "tenant-2", Rules::Usual) => by_rate().window(Duration::from_secs(10)),
+        ("users", Rules::Further) => by_rate().window_calls(6),
+        ("tenant-2", Rules::Further) => by_rate().window(Duration::from_secs(10)).ramp_up(RESET),
+        (_, Rules::Usual) => BreakerConfig::default().failure_threshold(3),
+        ("orders", Rules::Further) => BreakerConfig::default().failure_threshold(3).min_failing_instances(2),
+        (_, Rules::Further) => {
+            BreakerConfig::default().failure_threshold(3).backoff(Backoff::exponential(1.5))
+        }
     };
     config.success_threshold(2).half_open_max_calls(BUDGET).reset_timeout(RESET)
 }
 
 /// Whether the fleet opens this breaker only from two failing instances on. One alone then opens locally.
-fn has_quorum(name: &str, has_further_rules: bool) -> bool {
-    config(name, has_further_rules).resolve().expect("valid settings").min_failing_instances > 1
+fn has_quorum(name: &str, rules: Rules) -> bool {
+    matches!((name, rules), ("orders", Rules::Further))
 }
 
 /// Plays the history that this seed decides.

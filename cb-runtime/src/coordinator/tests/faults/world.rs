@@ -14,7 +14,7 @@ use super::instance::Instance;
 use super::invariants::{assert_outcome, shown};
 use super::network::{Fate, Missing, NoticeFate, Wire};
 use super::overrides::{Held, Override};
-use super::{INSTANCES, KEYED, PINNED, RESET};
+use super::{INSTANCES, KEYED, PINNED, RESET, Rules};
 use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
 use crate::breaker::gate::GateWord;
@@ -92,7 +92,7 @@ pub(super) struct World {
     pub(super) loss: Loss,
     /// Every fault has ended, and no call hangs any more.
     pub(super) is_healing: bool,
-    pub(super) has_further_rules: bool,
+    pub(super) rules: Rules,
     is_traced: bool,
 }
 
@@ -127,7 +127,7 @@ impl World {
             disturbed_at: Moment(0),
             loss: Loss::default(),
             is_healing: false,
-            has_further_rules: seed % 2 == 1,
+            rules: if seed.is_multiple_of(2) { Rules::Usual } else { Rules::Further },
             is_traced: std::env::var_os("CB_SEED").is_some(),
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
@@ -137,7 +137,7 @@ impl World {
     fn start(&mut self) -> Instance {
         self.started += 1;
         let wire = Wire::new(self.store.clone(), self.missing.clone(), self.clock.clone());
-        Instance::start(&format!("instance-{}", self.started), wire, self.has_further_rules)
+        Instance::start(&format!("instance-{}", self.started), wire, self.rules)
     }
 
     /// Its calls are gone without an outcome, and its leases stay with the store.
