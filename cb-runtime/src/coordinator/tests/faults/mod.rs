@@ -3,9 +3,9 @@
 //! Real coordinators, stream followers, breakers and the memory store run as tasks of one thread. The
 //! instances and the store have clocks of their own, which the test moves. Requests, answers and events are
 //! delayed, reordered and lost. Instances are paused, killed, shut down and restarted. The store is emptied,
-//! restored from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last over many steps,
-//! some for ever, and begin and end while exchanges are under way. Operators override breakers, and release
-//! them.
+//! restored from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last over many
+//! steps, some for ever, and begin and end while exchanges are under way. Operators override breakers, and
+//! release them.
 //!
 //! A seed decides a history. A seed that fails prints itself: `CB_SEED=<seed>` replays it alone.
 //! `CB_SEEDS=<first>..<end>` runs others than the default, and `scripts/simulate` runs a million.
