@@ -64,7 +64,9 @@ impl StateMachine {
             self.used_at = now.at;
         }
         let manual = if retry { None } else { self.overrides.pop_front() };
-        let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !self.state().is_manual());
+        // One that has expired here may not have expired by the store's clock.
+        let is_overridden = self.state().is_manual() || self.confirmed_state().is_manual();
+        let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !is_overridden);
         if let Some(manual) = manual.as_ref().filter(|_| !is_moot) {
             entry.proposal = Some(manual.proposal.clone());
         }

@@ -28,11 +28,14 @@ impl MemoryStore {
         self.lock().breakers.remove(breaker);
     }
 
-    /// The state that it holds this breaker in, and its epoch.
+    /// The state that it holds this breaker in, and its epoch. An override that has expired is closed, though
+    /// no instance has said so yet.
     pub(crate) fn state_of(&self, breaker: &str) -> (State, u64) {
         let space = self.lock();
         let record = space.breakers.get(breaker).map(|breaker| breaker.record(self.clock.now().0));
-        record.map_or((State::Closed, 0), |record| (record.state, record.epoch))
+        record.map_or((State::Closed, 0), |record| {
+            (if record.has_expired() { State::Closed } else { record.state }, record.epoch)
+        })
     }
 
     /// The part of the latest event's id that grows whatever happens to the data.
