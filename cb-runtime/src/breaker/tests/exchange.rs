@@ -1,6 +1,10 @@
 //! Decisions and counts between an entry and its answer, a loss of the store, and clocks that are set.
 
+use std::future::Future;
+use std::pin::pin;
+
 use super::*;
+use crate::breaker::Breaker;
 
 fn trips_at(threshold: u32) -> BreakerConfig {
     config().failure_threshold(threshold)
@@ -322,6 +326,30 @@ fn another_override_of_the_same_epoch_is_adopted() {
     }
     bench.pass(Duration::from_secs(2));
     assert_eq!(bench.a.state(), State::ForcedOpen);
+}
+
+/// Begins what an operator asks for. The next exchange contains it.
+fn begin(order: impl Future<Output = Result<(), Error>>) {
+    let began = pin!(order).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(began.is_pending(), "it waits for the store");
+}
+
+#[test]
+fn release_of_an_override_that_has_expired_only_here_reaches_the_store() {
+    let mut bench = Pair::new(&config());
+    let [here, elsewhere] = [&bench.a, &bench.b].map(|peer| Breaker::new(peer.core.clone()));
+    begin(elsewhere.expires_in(Duration::from_secs(10)).force_open("for now"));
+    bench.b.exchange();
+    // The end was measured too early.
+    bench.a.core.adopt(&Record { remaining_us: Some(1_000_000), ..bench.record() });
+    bench.a.lose_store();
+    bench.hands.advance(Duration::from_secs(2));
+    bench.a.core.review();
+    assert_eq!((bench.a.state(), bench.stored()), (State::Closed, State::ForcedOpen));
+    bench.a.up.store(true, Ordering::Release);
+    begin(here.release());
+    bench.a.exchange();
+    assert_eq!(bench.stored(), State::Closed);
 }
 
 #[test]
