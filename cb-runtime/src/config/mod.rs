@@ -155,9 +155,8 @@ settings! {
         strategy: Strategy,
         /// The fleet opens only if failures come from at least this many nodes (see
         /// [`node`](crate::RegistryBuilder::node)). An instance that alone sees failures opens only its own
-        /// breaker, and its failed probes count as failures. Slow successes do not count toward the quorum;
-        /// each instance opens on them locally.
-        /// Default: 1; at most 32.
+        /// breaker. Its failed probes count toward the quorum; slow successes do not, and each instance opens
+        /// on them locally. Default: 1; at most 32.
         min_failing_instances: u32,
         /// The time from open to half-open. Default: 30 s.
         #[serde(default, deserialize_with = "span")]

@@ -64,7 +64,7 @@ impl StateMachine {
             self.used_at = now.at;
         }
         let manual = if retry { None } else { self.overrides.pop_front() };
-        // One that has expired here may not have expired by the store's clock.
+        // An override that has expired by this instance's clock may not have expired by the store's.
         let is_overridden = self.state().is_manual() || self.confirmed_state().is_manual();
         let is_moot = manual.as_ref().is_some_and(|manual| manual.release && !is_overridden);
         if let Some(manual) = manual.as_ref().filter(|_| !is_moot) {
@@ -86,8 +86,8 @@ impl StateMachine {
     }
 
     /// The next report of this breaker; `None` if there are no counts, or an exchange is needed. With
-    /// `retry`, it has the outcomes of the report whose fate is unknown. Ages are relative to `as_of`, which
-    /// is the same for all breakers of a report: Redis looks up their bucket once.
+    /// `retry`, it has the outcomes of the report whose fate is unknown. Ages are relative to `as_of`. All
+    /// breakers of a report have the same `as_of`, so that Redis looks up their bucket once.
     pub(crate) fn encode_report(&mut self, retry: bool, as_of: Moment, now: Now) -> Option<Reported> {
         let sent = if retry {
             self.in_flight.take().map(|before| before.sent).unwrap_or_default()

@@ -263,7 +263,8 @@ impl StateMachine {
             Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
         if self.probes_are_local() {
             self.local_probes = self.local_probes.plus(probe);
-            // Else all could be open alone, each with successes of others between their failures.
+            // The other instances count this failure toward the quorum. Without it, every instance could stay
+            // open alone.
             if self.is_isolated() && !success {
                 self.stats.failure(slow, self.absorbed_at);
             }

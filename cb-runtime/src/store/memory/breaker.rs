@@ -132,11 +132,11 @@ impl StoredBreaker {
     pub(super) fn write_back(&mut self, known: &Record, now: u64) -> bool {
         let lost = known.epoch > self.epoch;
         let age = self.since.map_or(0, |since| now.saturating_sub(since));
-        let stands =
+        let outlasts_older =
             self.state().is_manual() || known.state == State::Closed && self.state() != State::Closed;
-        if lost && stands && age < known.since_us {
-            // An older state must not end an override that was made since, nor an older closed state any that
-            // has begun since: its epoch goes on from there.
+        if lost && outlasts_older && age < known.since_us {
+            // No older state ends an override, and an older closed state ends no other state. The present one
+            // goes on in the epoch after the lost one.
             let stands = Record { epoch: known.epoch + 1, ..self.record(now) };
             self.begin(&stands, now);
         } else if lost {

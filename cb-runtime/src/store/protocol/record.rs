@@ -68,15 +68,15 @@ impl Record {
         self.state.is_manual() && self.remaining_us == Some(0)
     }
 
-    /// Whether the other record tells of the same transition. After a loss of data, an epoch may begin twice:
-    /// in different states, or by different overrides.
+    /// Whether both records are of one transition. A store that has lost data may begin an epoch a second
+    /// time, in another state or by another override.
     pub(crate) fn is_of_same_transition(&self, other: &Record) -> bool {
+        if (self.epoch, self.state) != (other.epoch, other.state) {
+            return false;
+        }
         let terms = |record: &Record| (record.remaining_us.is_some(), record.reset_timeout_us);
-        let is_same_override =
-            terms(self) == terms(other) && self.reason == other.reason && self.actor == other.actor;
-        self.epoch == other.epoch
-            && self.state == other.state
-            && (!self.state.is_manual() || is_same_override)
+        !self.state.is_manual()
+            || terms(self) == terms(other) && self.reason == other.reason && self.actor == other.actor
     }
 
     /// Whether an event's record does not follow this one.

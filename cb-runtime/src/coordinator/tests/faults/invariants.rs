@@ -17,7 +17,8 @@ use crate::snapshot::{Snapshot, State};
 /// A caller that waits for a probe is answered within this time, in which its instance runs.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// An event or an answer is on its way for at most this long, by which a state seems to be younger.
+/// An event or an answer takes at most this long. The instance that receives it takes a state for younger than
+/// it is by this time.
 const LONGEST_WAY: Duration = Duration::from_millis(500);
 
 /// A breaker's state, for messages.

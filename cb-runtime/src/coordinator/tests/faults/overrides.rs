@@ -18,8 +18,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 pub(super) struct Override {
     pub(super) instance: usize,
     breaker: &'static str,
-    to: Held,
-    /// No other override, and no loss of data, was under way at the same time.
+    to: Confirmed,
+    /// While it was under way, the breaker had no other override, and the store lost no data.
     is_alone: bool,
     answer: Pin<Box<dyn Future<Output = Result<(), Error>>>>,
     /// For this long while its instance ran.
@@ -28,7 +28,7 @@ pub(super) struct Override {
 
 /// What the store holds after an override, until there is another one, or data is lost.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
+pub(super) struct Confirmed {
     /// `Closed`: the override is released, and none returns.
     state: State,
     /// It ends by itself, and not before this moment.
@@ -66,7 +66,7 @@ impl World {
                 _ => handle.release().await,
             }
         });
-        self.held.remove(name);
+        self.confirmed.remove(name);
         // What the store has lost may be written back after the override: a state whose age is not known
         // exactly, or an override that is released meanwhile.
         let is_behind = self.is_behind(name);
@@ -74,7 +74,7 @@ impl World {
         let is_alone = others.peek().is_none() && !is_behind;
         others.for_each(|other| other.is_alone = false);
         let ends = span.filter(|_| to.is_manual()).map(|span| self.clock.now().after(span));
-        let to = Held { state: to, ends };
+        let to = Confirmed { state: to, ends };
         let waited = Duration::ZERO;
         self.overrides.push(Override { instance: number, breaker: name, to, is_alone, answer, waited });
         self.poll_overrides();
@@ -82,23 +82,23 @@ impl World {
 
     pub(super) fn poll_overrides(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
-        let (instances, held) = (&self.instances, &mut self.held);
+        let (instances, confirmed) = (&self.instances, &mut self.confirmed);
         self.overrides.retain_mut(|order| {
             if instances[order.instance].is_paused() {
                 return true;
             }
             let Poll::Ready(answer) = order.answer.as_mut().poll(&mut context) else { return true };
             if answer.is_ok() && order.is_alone {
-                held.insert(order.breaker, order.to);
+                confirmed.insert(order.breaker, order.to);
             }
             false
         });
     }
 
     /// The store has lost what it held of this breaker, or of all.
-    pub(super) fn forget_held(&mut self, breaker: Option<&str>) {
+    pub(super) fn forget_confirmed(&mut self, breaker: Option<&str>) {
         let is_lost = |name: &str| breaker.is_none_or(|lost| lost == name);
-        self.held.retain(|name, _| !is_lost(name));
+        self.confirmed.retain(|name, _| !is_lost(name));
         for order in self.overrides.iter_mut().filter(|order| is_lost(order.breaker)) {
             order.is_alone = false;
         }
@@ -112,7 +112,7 @@ impl World {
 
     /// The store's clock has jumped, so overrides may end at any time.
     pub(super) fn forget_ends(&mut self) {
-        self.held.retain(|_, held| held.ends.is_none());
+        self.confirmed.retain(|_, confirmed| confirmed.ends.is_none());
         for order in self.overrides.iter_mut().filter(|order| order.to.ends.is_some()) {
             order.is_alone = false;
         }
@@ -121,13 +121,14 @@ impl World {
     /// The store holds each override that it has confirmed until its end, and none that was released.
     pub(super) fn assert_overrides(&self) {
         let now = self.clock.now();
-        for (name, held) in &self.held {
+        for (name, confirmed) in &self.confirmed {
             let (stored, _) = self.store.state_of(name);
-            let has_ended = held.ends.is_some_and(|ends| now >= ends);
-            let is_kept = if held.state.is_manual() { stored == held.state } else { !stored.is_manual() };
+            let has_ended = confirmed.ends.is_some_and(|ends| now >= ends);
+            let is_kept =
+                if confirmed.state.is_manual() { stored == confirmed.state } else { !stored.is_manual() };
             assert!(
                 is_kept || has_ended,
-                "{name} is {stored} in the store after {held:?}: {}",
+                "{name} is {stored} in the store after {confirmed:?}: {}",
                 self.states()
             );
         }

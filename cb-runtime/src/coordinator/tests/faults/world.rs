@@ -13,7 +13,7 @@ use fastrand::Rng;
 use super::instance::Instance;
 use super::invariants::{assert_outcome, shown};
 use super::network::{Fate, Missing, NoticeFate, Wire};
-use super::overrides::{Held, Override};
+use super::overrides::{Confirmed, Override};
 use super::{INSTANCES, KEYED, PINNED, RESET, Rules};
 use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
@@ -86,7 +86,7 @@ pub(super) struct World {
     pub(super) waiting: Vec<WaitingCaller>,
     pub(super) overrides: Vec<Override>,
     /// By breaker: what the store has confirmed.
-    pub(super) held: BTreeMap<&'static str, Held>,
+    pub(super) confirmed: BTreeMap<&'static str, Confirmed>,
     /// When the store last lost data, or its clock jumped: leases may have been granted twice.
     pub(super) disturbed_at: Moment,
     pub(super) loss: Loss,
@@ -123,7 +123,7 @@ impl World {
             calls: Vec::new(),
             waiting: Vec::new(),
             overrides: Vec::new(),
-            held: BTreeMap::new(),
+            confirmed: BTreeMap::new(),
             disturbed_at: Moment(0),
             loss: Loss::default(),
             is_healing: false,
@@ -386,7 +386,7 @@ impl World {
             }
             _ => return,
         }
-        self.forget_held(only);
+        self.forget_confirmed(only);
         (self.loss, self.disturbed_at) = (loss, loss.at);
     }
 

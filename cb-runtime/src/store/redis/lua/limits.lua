@@ -1,8 +1,8 @@
 -- The clock and the limits of all scripts. Scripts merge counts, compare epochs and hand out leases; they
 -- make no decisions.
 --
--- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes. Other clients can
--- write to the same Redis, so scripts check what they read.
+-- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes.
+-- Scripts check what they read, because other clients can write to the same Redis.
 
 -- Library functions as locals: a look-up in a global table costs as much as a call.
 local format, sub, match, find = string.format, string.sub, string.match, string.find

@@ -5,7 +5,7 @@ use super::{
     streak, want,
 };
 use crate::snapshot::State;
-use crate::store::{Delta, MAX_EPOCH, MAX_REASON, MAX_SPAN_US, Position, Record};
+use crate::store::{Delta, MAX_EPOCH, MAX_REASON, MAX_SPAN_US, Position, Proposal, Record};
 
 rules! {
     transition_starts_a_new_epoch_with_zero_counts
@@ -340,34 +340,29 @@ async fn open_state_that_begins_in_the_future_is_timed_anew(bench: &Bench<'_>) {
 }
 
 async fn open_state_beyond_its_reset_timeout_is_timed_anew(bench: &Bench<'_>) {
-    let mut a = bench.instance("a");
-    let open = a.force("x", State::Open, "test").await.record;
-    (bench.lose_everything)();
-    // After a clock has been set ahead, its age is greater than what of its time has passed.
-    let known = Record { since_us: 1200 * SECOND, ..open };
-    let claim = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
-    assert_eq!(a.say(claim(&known)).await.record, known);
-    bench.hands.set_back(seconds(600));
-    let known = known.aged(10 * SECOND);
-    assert_eq!(a.say(claim(&known)).await.record, known);
-    bench.pass(seconds(20));
-    assert!(a.say(propose("x", &known, proposal(State::HalfOpen))).await.won);
+    let opening = forced_for(Some(30 * SECOND), 30 * SECOND, State::Open, "test");
+    state_that_ends_late_is_timed_anew(bench, opening, State::HalfOpen).await;
 }
 
 async fn override_that_ends_beyond_its_span_is_timed_anew(bench: &Bench<'_>) {
-    let mut a = bench.instance("a");
     let expiring = forced_for(Some(30 * SECOND), 30 * SECOND, State::Disabled, "for half a minute");
-    let disabled = a.say(Entry { proposal: Some(expiring), ..about("x") }).await.record;
+    state_that_ends_late_is_timed_anew(bench, expiring, State::Closed).await;
+}
+
+/// `begins`: a state that ends after 30 s. `next`: the state that follows it.
+async fn state_that_ends_late_is_timed_anew(bench: &Bench<'_>, begins: Proposal, next: State) {
+    let mut a = bench.instance("a");
+    let begun = a.say(Entry { proposal: Some(begins), ..about("x") }).await.record;
     (bench.lose_everything)();
-    // As that of an open state.
-    let known = Record { since_us: 1200 * SECOND, ..disabled };
+    // After a clock has been set ahead, its age is greater than what of its time has passed.
+    let known = Record { since_us: 1200 * SECOND, ..begun };
     let claim = |record: &Record| Entry { known: Some(record.clone()), ..about("x") };
     assert_eq!(a.say(claim(&known)).await.record, known);
     bench.hands.set_back(seconds(600));
     let known = known.aged(10 * SECOND);
     assert_eq!(a.say(claim(&known)).await.record, known);
     bench.pass(seconds(20));
-    assert!(a.say(propose("x", &known, proposal(State::Closed))).await.won);
+    assert!(a.say(propose("x", &known, proposal(next))).await.won);
 }
 
 async fn remaining_time_of_an_override_is_at_most_its_span(bench: &Bench<'_>) {

@@ -24,12 +24,12 @@ local function is_manual(state)
   return state == 'forced-open' or state == 'disabled' or state == 'metrics-only'
 end
 
--- Writes a lost record back. An older state must not end an override that was made since, nor an older closed
--- state any that has begun since: its epoch then continues from the lost one.
+-- Writes a lost record back. No older state ends an override, and an older closed state ends no other state:
+-- the present one goes on in the epoch after the lost one.
 local function write_back(b, known)
   local age = b.since and max(now - b.since, 0) or 0
-  local stands = is_manual(b.state) or (known.state == 'closed' and b.state ~= 'closed')
-  if stands and age < known.since then
+  local outlasts_older = is_manual(b.state) or (known.state == 'closed' and b.state ~= 'closed')
+  if outlasts_older and age < known.since then
     begin(b, {
       epoch = known.epoch + 1, state = b.state, reason = b.reason, by = b.by, remaining = remaining(b),
       since = age, reset = b.reset, attempt = b.attempt, actor = b.actor,
