@@ -17,8 +17,8 @@ use crate::snapshot::{Snapshot, State};
 /// A caller that waits for a probe is answered within this time, in which its instance runs.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// An event or an answer takes at most this long. The instance that receives it takes a state for younger than
-/// it is by this time.
+/// An event or an answer takes at most this long. An instance takes a state for younger than it is, by up to
+/// this time.
 const LONGEST_WAY: Duration = Duration::from_millis(500);
 
 /// A breaker's state, for messages.
