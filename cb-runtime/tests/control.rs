@@ -131,6 +131,25 @@ async fn an_override_that_redis_has_just_lost_can_be_released() {
     assert_eq!((fleet[0].state, fleet[0].epoch), (State::Closed, 2), "{fleet:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_steers_a_breaker_does_not_judge_it() {
+    let redis = RedisServer::start();
+    let (watching, serving) = (on(&redis).build().unwrap(), on(&redis).build().unwrap());
+    let breaker = serving.get_or_create("orders", BreakerConfig::default().failure_threshold(50));
+    // More failures than the default allows.
+    for _ in 0..20 {
+        breaker.call(async || Err::<(), _>(())).await.unwrap_err();
+    }
+    serving.fleet().await.unwrap();
+    watching.control("orders").release().await.unwrap();
+    let fleet = watching.fleet().await.unwrap();
+    assert_eq!(fleet[0].state, State::Closed, "{fleet:?}");
+    watching.control("orders").metrics_only("trial").await.unwrap();
+    watching.control("orders").release().await.unwrap();
+    let fleet = watching.fleet().await.unwrap();
+    assert_eq!(fleet[0].state, State::Closed, "{fleet:?}");
+}
+
 #[tokio::test]
 async fn a_release_and_a_reset_keep_their_reason() {
     let registry = Registry::builder().build().unwrap();

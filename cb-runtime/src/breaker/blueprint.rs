@@ -1,7 +1,7 @@
 //! What a breaker is made of.
 
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use super::context::RegistryContext;
@@ -44,7 +44,7 @@ impl Blueprint {
     /// A breaker that this instance only looks at, or steers.
     pub(crate) fn observed(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
         let core = self.unscheduled(name, held);
-        core.is_observed.store(true, Ordering::Release);
+        core.transact(|inner, _| inner.machine.set_only_observes(true));
         core.mark_dirty(false);
         core
     }
@@ -95,7 +95,6 @@ impl Blueprint {
             urgent: AtomicBool::new(false),
             provisional: AtomicBool::new(provisional),
             is_keyed: AtomicBool::new(false),
-            is_observed: AtomicBool::new(false),
             disputed: AtomicBool::new(false),
             drift_reported: AtomicBool::new(false),
             check_slots: Arc::new(()),
@@ -123,10 +122,20 @@ impl Core {
         held: Option<Held>,
         context: &Arc<RegistryContext>,
     ) -> Arc<Self> {
+        Blueprint::of(given, context).build(name, held)
+    }
+
+    /// A breaker that its instance only looks at, or steers.
+    pub(crate) fn observed(name: Arc<str>, held: Option<Held>, context: &Arc<RegistryContext>) -> Arc<Self> {
+        Blueprint::of(&BreakerConfig::default(), context).observed(name, held)
+    }
+}
+
+#[cfg(test)]
+impl Blueprint {
+    fn of(given: &BreakerConfig, context: &Arc<RegistryContext>) -> Blueprint {
         let settings = given.resolve().expect("valid settings");
         let (given, context) = (given.clone(), context.clone());
-        let blueprint =
-            Blueprint { given, given_at: None, settings, per_function: PerFunction::default(), context };
-        blueprint.build(name, held)
+        Blueprint { given, given_at: None, settings, per_function: PerFunction::default(), context }
     }
 }

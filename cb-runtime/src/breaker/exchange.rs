@@ -61,7 +61,7 @@ impl Core {
             let only_succeeded = self.is_keyed.load(Ordering::Relaxed)
                 && entry.known.as_ref().is_none_or(|known| known.epoch == 0)
                 && entry.delta.counts.failures == 0;
-            let settings = if only_succeeded || self.is_observed.load(Ordering::Acquire) {
+            let settings = if only_succeeded || inner.machine.only_observes() {
                 Arc::default()
             } else {
                 inner.line.encode(self.drift_reported.load(Ordering::Acquire), now.at)

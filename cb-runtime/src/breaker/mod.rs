@@ -109,9 +109,6 @@ pub(crate) struct Core {
     provisional: AtomicBool,
     /// Its name is made of arguments: it has no key in the store as long as it only succeeds.
     is_keyed: AtomicBool,
-    /// No function and no `get_or_create` has asked for it: this instance only looks at it or steers it, and
-    /// so declares no settings to the fleet.
-    is_observed: AtomicBool,
     /// Two registrations with different settings have been reported.
     disputed: AtomicBool,
     /// Another instance's different settings have been reported.
@@ -146,7 +143,7 @@ struct Inner {
 impl Core {
     /// A function or `get_or_create` has asked for it.
     pub(crate) fn registered(&self) {
-        self.is_observed.store(false, Ordering::Release);
+        self.transact(|inner, _| inner.machine.set_only_observes(false));
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -292,8 +289,7 @@ impl Core {
 
     /// What it judges by, as one line; `None` if this instance only looks at it.
     pub(crate) fn settings_line(&self) -> Option<Arc<str>> {
-        let is_observed = self.is_observed.load(Ordering::Acquire);
-        (!is_observed).then(|| self.transact(|inner, _| inner.line.text()))
+        self.transact(|inner, _| (!inner.machine.only_observes()).then(|| inner.line.text()))
     }
 
     /// How long calls took since the last time this was asked.

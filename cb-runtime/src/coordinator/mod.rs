@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::background;
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
+use crate::breaker::health::Check;
 use crate::breaker::machine::{Cadence, PACE};
 use crate::breakers::BreakerMap;
 use crate::clock::{Moment, micros};
@@ -60,6 +61,9 @@ pub(crate) enum Command {
     Shutdown(oneshot::Sender<()>),
 }
 
+/// Runs a health check to its end, beside the coordinator.
+type RunCheck = Box<dyn Fn(Arc<Core>, Check) + Send + Sync>;
+
 pub(crate) struct Coordinator {
     context: Arc<RegistryContext>,
     breakers: Arc<BreakerMap>,
@@ -78,6 +82,7 @@ pub(crate) struct Coordinator {
     quiet: Vec<Arc<Core>>,
     /// Breakers with health checks.
     checked: Vec<Weak<Core>>,
+    run_check: RunCheck,
     reviewed_at: Moment,
     swept_at: Moment,
     checked_at: Moment,
@@ -113,7 +118,8 @@ pub(crate) fn start(
         sender.downgrade(),
     );
     let pace = Pace::new(context.clock.now());
-    let coordinator = Coordinator::new(context, breakers, store, stream, requests, pace);
+    let run_check = Box::new(|core, check| drop(tokio::spawn(health::run(core, check))));
+    let coordinator = Coordinator::new(context, breakers, store, stream, requests, pace, run_check);
     runtime.spawn(async move {
         let follower = tokio::spawn(follower);
         coordinator.run(ready).await;
@@ -130,6 +136,7 @@ impl Coordinator {
         stream: Arc<Stream>,
         requests: mpsc::UnboundedReceiver<Command>,
         pace: Pace,
+        run_check: RunCheck,
     ) -> Self {
         let now = context.clock.now();
         Coordinator {
@@ -146,6 +153,7 @@ impl Coordinator {
             tense: Vec::new(),
             quiet: Vec::new(),
             checked: Vec::new(),
+            run_check,
             reviewed_at: now,
             swept_at: now,
             checked_at: now,
@@ -204,7 +212,7 @@ impl Coordinator {
         self.checked.retain(|core| core.strong_count() > 0);
         for core in self.checked.iter().filter_map(Weak::upgrade) {
             if let Some(check) = core.begin_check() {
-                tokio::spawn(health::run(core, check));
+                (self.run_check)(core, check);
             }
         }
     }

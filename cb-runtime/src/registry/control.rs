@@ -14,8 +14,8 @@ impl Registry {
     /// Returns a handle that steers the breaker of that name for the whole fleet: registered here or not,
     /// open or closed.
     ///
-    /// A program that only watches the fleet steers by this. It declares no settings, so no instance takes it
-    /// for one that judges by others; and the breaker does not become one of [`breakers`](Self::breakers).
+    /// A program that only watches the fleet steers by this. It does not judge the breaker, and declares no
+    /// settings; and the breaker does not become one of [`breakers`](Self::breakers).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

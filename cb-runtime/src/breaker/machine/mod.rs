@@ -120,6 +120,10 @@ pub(crate) struct StateMachine {
     doubted: bool,
     /// The registry shuts down.
     leaves: bool,
+    /// No function and no `get_or_create` has asked for the breaker, and no call has used it: this instance
+    /// looks at it or steers it. Its settings are the defaults, so it neither judges by them nor declares
+    /// them to the fleet.
+    only_observes: bool,
     /// The record in place of `confirmed` while that is `None`.
     initial: DatedRecord,
     local: Option<LocalState>,
@@ -170,6 +174,7 @@ impl StateMachine {
             confirmed: known,
             doubted: false,
             leaves: false,
+            only_observes: false,
             initial: DatedRecord::new(Record::closed(), now),
             local: None,
             local_probes: Counts::default(),
@@ -205,6 +210,14 @@ impl StateMachine {
         // A report carries no settings.
         self.exchange_next = true;
         self.with_health(now, HealthChecks::configured);
+    }
+
+    pub(crate) fn only_observes(&self) -> bool {
+        self.only_observes
+    }
+
+    pub(crate) fn set_only_observes(&mut self, only_observes: bool) {
+        self.only_observes = only_observes;
     }
 
     pub(crate) fn take_wake(&mut self) -> Option<Wake> {

@@ -26,12 +26,14 @@ impl StateMachine {
     /// used, so that the success never erases a later failure of another instance.
     pub(crate) fn absorb(&mut self, successes: Successes, unjudged: Unjudged, now: Now) {
         if unjudged.failures > 0 {
+            self.only_observes = false;
             self.absorb_unjudged(successes, unjudged, now);
         }
         // Strictly increasing, so that a success and a failure of this instance keep their order.
         let earliest = Moment(self.absorbed_at.0 + 1);
         let at = now.at.max(Moment(earliest.0 + 1));
         let new = successes.count.wrapping_sub(self.absorbed);
+        self.only_observes &= new == 0;
         if new > 0 && self.counts_calls() {
             let latest = successes.latest.unwrap_or(earliest).clamp(earliest, Moment(at.0 - 1));
             self.stats.successes(new, latest, at);
@@ -77,6 +79,7 @@ impl StateMachine {
     /// Records a call that ended while closed or metrics-only. The successes before it have been absorbed.
     pub(crate) fn record_call(&mut self, result: CallResult, now: Now) {
         let at = self.absorbed_at;
+        self.only_observes = false;
         match result {
             CallResult::Failure { slow } => {
                 self.stats.failure(slow, at);

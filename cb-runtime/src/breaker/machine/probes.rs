@@ -261,6 +261,7 @@ impl StateMachine {
     fn count_probe(&mut self, success: bool, slow: bool) {
         let probe =
             Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
+        self.only_observes = false;
         if self.probes_are_local() {
             self.local_probes = self.local_probes.plus(probe);
             // The other instances count this failure toward the quorum. Without it, every instance could stay

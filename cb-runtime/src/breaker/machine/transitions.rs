@@ -30,6 +30,7 @@ impl StateMachine {
     /// Evaluates the rules, and changes the state accordingly.
     pub(crate) fn judge(&mut self, now: Now) {
         match self.state() {
+            State::Closed | State::HalfOpen if self.only_observes => {}
             State::Closed => {
                 let input = self.trip_input(now);
                 self.headroom = policy::headroom(&self.settings, input.window);
@@ -66,7 +67,7 @@ impl StateMachine {
     /// While metrics-only: reports once that the breaker would have opened. `requested`: the reason, if a
     /// call has requested it (`open_for`).
     pub(super) fn watch(&mut self, requested: Option<String>, now: Now) {
-        let watching = self.state() == State::MetricsOnly;
+        let watching = self.state() == State::MetricsOnly && !self.only_observes;
         let verdict = || self.verdict(self.trip_input(now), now).map(|(reason, ..)| reason);
         let reason = requested.or_else(|| watching.then(verdict).flatten());
         let holds = self.would_open && now.at < self.would_open_until;

@@ -328,6 +328,33 @@ fn another_override_of_the_same_epoch_is_adopted() {
     assert_eq!(bench.a.state(), State::ForcedOpen);
 }
 
+/// Its settings are the defaults, which allow fewer failures, and ask for more successful probes.
+#[test]
+fn instance_that_has_not_registered_a_breaker_judges_it_only_after_a_call() {
+    let lenient = config().failure_threshold(50).success_threshold(5).half_open_max_calls(5);
+    let mut bench = Pair::new(&lenient);
+    bench.b.core = Core::observed("b".into(), None, &bench.b.context);
+    bench.a.fail(20);
+    bench.sync();
+    assert_eq!((bench.b.state(), bench.b.snapshot().consecutive_failures), (State::Closed, 20));
+
+    begin(Breaker::new(bench.b.core.clone()).metrics_only("trial"));
+    bench.sync();
+    bench.a.fail(20);
+    bench.sync();
+    assert_eq!(bench.b.state(), State::MetricsOnly);
+    bench.b.core.review();
+    assert!(bench.b.events.try_recv().is_none(), "it does not say that it would have opened");
+
+    begin(Breaker::new(bench.b.core.clone()).release());
+    bench.sync();
+    bench.a.fail(20);
+    bench.sync();
+    assert_eq!(bench.b.state(), State::Closed);
+    bench.b.fail(1);
+    assert_eq!(bench.b.state(), State::Open);
+}
+
 /// Begins what an operator asks for. The next exchange contains it.
 fn begin(order: impl Future<Output = Result<(), Error>>) {
     let began = pin!(order).poll(&mut Context::from_waker(Waker::noop()));

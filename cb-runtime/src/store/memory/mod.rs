@@ -214,7 +214,8 @@ impl Space {
         if won && let Some(proposal) = &entry.proposal {
             self.announce(&entry.name, Some(from), breaker.record(now), proposal.evidence, now);
         }
-        if entry.role.is_some_and(|role| !role.want) {
+        // A request that is late may come after the next one, which has requested the lease again.
+        if entry.role.is_some_and(|role| !role.want) && !when.retry {
             breaker.role().give_up(instance);
         }
         if entry.notice {

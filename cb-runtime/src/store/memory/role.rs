@@ -14,8 +14,9 @@ pub(super) struct StoredLeader {
 }
 
 impl StoredLeader {
+    /// `None` also if the lease ends later than the longest one, because the clock was set back then.
     pub(super) fn holder(&self, now: u64) -> Option<&Arc<str>> {
-        self.holder.as_ref().filter(|_| self.until > now)
+        self.holder.as_ref().filter(|_| self.until > now && self.until - now <= MAX_ROLE_TERM_US)
     }
 
     /// Returns whether the instance has the lease, or had it until now.

@@ -36,7 +36,7 @@ pub(crate) const MAX_LAST: u32 = 10_000;
 pub(crate) const MAX_FAILING: usize = 32;
 /// The longest term of a leader lease; longer terms are limited to it. It also bounds the effect of a clock
 /// that was set back on a breaker whose leader is gone.
-pub(crate) const MAX_ROLE_TERM_US: u64 = 300 * 1_000_000;
+pub(crate) const MAX_ROLE_TERM_US: u64 = 10 * 1_000_000;
 /// After a notice, all instances report what they have counted of that breaker at every pace for this long.
 pub(crate) const NOTICE: Duration = Duration::from_secs(10);
 /// A notice reaches every instance, which costs Redis 28 ms for a thousand of them: there is at most one in

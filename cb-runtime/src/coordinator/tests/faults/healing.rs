@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::{BREAKERS, World};
-use super::{INSTANCES, PROBE_LIMIT, has_quorum};
+use super::{INSTANCES, PROBE_LIMIT, Rules, has_quorum};
 use crate::breaker::counters::Outcome;
 use crate::snapshot::{Snapshot, State};
 use crate::store::Store;
@@ -19,6 +19,7 @@ impl World {
     /// leads back to closed.
     pub(super) async fn heal(&mut self) {
         self.is_healing = true;
+        self.checks.mend();
         for instance in &self.instances {
             instance.wire.mend();
             instance.resume();
@@ -28,6 +29,10 @@ impl World {
         self.release_all().await;
         self.settle(CALM).await;
         self.assert_agreed(&self.deleted).await;
+        if self.rules == Rules::Checked {
+            let is_closed = self.snapshots().all(|snapshot| snapshot.state == State::Closed);
+            assert!(is_closed, "every check passes, and yet: {}", self.states());
+        }
         let is_rejecting = |snapshot: Snapshot| snapshot.state != State::Closed && !snapshot.local;
         self.call_until(Outcome::Failure, is_rejecting).await;
         let is_closed = |snapshot: Snapshot| snapshot.state == State::Closed && !snapshot.local;
@@ -38,6 +43,7 @@ impl World {
 
     /// Every instance calls every breaker with this outcome, until each breaker's state is the expected one.
     async fn call_until(&mut self, outcome: Outcome, is_expected: fn(Snapshot) -> bool) {
+        self.checks.pass = Some(outcome == Outcome::Success);
         for round in 0.. {
             assert!(round < 60, "{outcome:?} all the time, and yet: {}", self.states());
             for number in 0..INSTANCES {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::checks::Begun;
 use super::network::Wire;
 use super::{KEYED, PINNED, PLACES, Rules, config};
 use crate::breaker::context::RegistryContext;
@@ -74,7 +75,7 @@ pub(super) fn context(name: &str, clock: Clock) -> RegistryContext {
 }
 
 impl Instance {
-    pub(super) fn start(name: &str, wire: Wire, rules: Rules) -> Instance {
+    pub(super) fn start(name: &str, wire: Wire, rules: Rules, checks: Begun) -> Instance {
         let (clock, wire) = (wire.clock.clone(), Arc::new(wire));
         let context = Arc::new(context(name, clock.clone()));
         let events = context.events.subscribe();
@@ -90,7 +91,9 @@ impl Instance {
             requests.downgrade(),
         );
         let pace = Pace::steady(clock.now());
-        let coordinator = Coordinator::new(context.clone(), breakers.clone(), store, stream, receiver, pace);
+        let run_check = Box::new(move |core, check| lock(&checks).push((core, check)));
+        let (known, all) = (context.clone(), breakers.clone());
+        let coordinator = Coordinator::new(known, all, store, stream, receiver, pace, run_check);
         let (ready, _) = std::sync::mpsc::sync_channel(1);
         let pause = Arc::new(Pause::default());
         let tasks = vec![pause.spawn(coordinator.run(ready)), pause.spawn(follower)];
@@ -139,7 +142,7 @@ impl Instance {
             return (Breaker::new(core), None);
         }
         let held = self.breakers.held_state(name);
-        let core = Core::new(name.into(), &BreakerConfig::default(), held, &self.context);
+        let core = Core::observed(name.into(), held, &self.context);
         let steered = self.breakers.steer(core);
         (Breaker::new(steered.core().clone()), Some(steered))
     }

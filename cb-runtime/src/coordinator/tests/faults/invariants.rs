@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::instance::{Instance, Seen, context};
 use super::world::{Loss, World};
-use super::{BUDGET, KEYED, PROBE_LIMIT, has_quorum};
+use super::{BUDGET, KEYED, PROBE_LIMIT, Rules, has_quorum};
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::clock::{Clock, Moment, micros};
@@ -122,7 +122,9 @@ impl Instance {
                 shown(&after)
             );
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
-            let opened_alone = before.is_local && has_quorum(core.name(), self.rules);
+            // While answers are late, an instance also closes by its own checks what it has opened.
+            let may_close_alone = has_quorum(core.name(), self.rules) || self.rules == Rules::Checked;
+            let opened_alone = before.is_local && may_close_alone;
             let is_alone = !is_shared || !before.is_shared || after.local || opened_alone;
             // A store that has lost the trip gives its number a second time. Its state stands.
             let is_given_twice = before.since.is_some_and(|since| since <= loss.at.after(LONGEST_WAY));

@@ -4,12 +4,13 @@
 //! instances and the store have clocks of their own, which the test moves. Requests, answers and events are
 //! delayed, reordered and lost. Instances are paused, killed, shut down and restarted. The store is emptied,
 //! restored from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last over many
-//! steps, some for ever, and begin and end while exchanges are under way. Operators override breakers, and
-//! release them.
+//! steps, some for ever, and begin and end while exchanges are under way. So do health checks. Operators
+//! override breakers, and release them.
 //!
 //! A seed decides a history. A seed that fails prints itself: `CB_SEED=<seed>` replays it alone.
 //! `CB_SEEDS=<first>..<end>` runs others than the default, and `scripts/simulate` runs a million.
 
+mod checks;
 mod healing;
 mod instance;
 mod invariants;
@@ -40,32 +41,44 @@ const RESET: Duration = Duration::from_secs(2);
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which settings the breakers of a history have.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Rules {
     Usual,
     /// Each breaker has one more rule.
     Further,
+    /// Each breaker has a health check.
+    Checked,
 }
 
 /// Half of the breakers trip by failures in a row, the others by a rate, which waits for notices.
 fn config(name: &str, rules: Rules) -> BreakerConfig {
     let by_rate = || BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(4);
+    let in_a_row = || BreakerConfig::default().failure_threshold(3);
     let config = match (name, rules) {
         ("users" | "tenant-2", Rules::Usual) => by_rate().window(Duration::from_secs(10)),
         ("users", Rules::Further) => by_rate().window_calls(6),
         ("tenant-2", Rules::Further) => by_rate().window(Duration::from_secs(10)).ramp_up(RESET),
-        (_, Rules::Usual) => BreakerConfig::default().failure_threshold(3),
-        ("orders", Rules::Further) => BreakerConfig::default().failure_threshold(3).min_failing_instances(2),
-        (_, Rules::Further) => {
-            BreakerConfig::default().failure_threshold(3).backoff(Backoff::exponential(1.5))
+        (_, Rules::Usual) => in_a_row(),
+        ("orders", Rules::Further) => in_a_row().min_failing_instances(2),
+        (_, Rules::Further) => in_a_row().backoff(Backoff::exponential(1.5)),
+        ("orders", Rules::Checked) => checked(in_a_row()).idle_health_check_interval(RESET),
+        ("users", Rules::Checked) => {
+            checked(in_a_row().min_failing_instances(2)).idle_health_check_interval(RESET)
         }
+        ("tenant-2", Rules::Checked) => checked(by_rate().window(Duration::from_secs(10))),
+        (_, Rules::Checked) => checked(in_a_row()),
     };
     config.success_threshold(2).half_open_max_calls(BUDGET).reset_timeout(RESET)
 }
 
+/// With a health check, which the history ends by itself.
+fn checked(config: BreakerConfig) -> BreakerConfig {
+    config.health_check(async || ()).health_check_interval(Duration::from_millis(500))
+}
+
 /// Whether the fleet opens this breaker only from two failing instances on. One alone then opens locally.
 fn has_quorum(name: &str, rules: Rules) -> bool {
-    matches!((name, rules), ("orders", Rules::Further))
+    matches!((name, rules), ("orders", Rules::Further) | ("users", Rules::Checked))
 }
 
 /// Plays the history that this seed decides.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::checks::Checks;
 use super::instance::Instance;
 use super::invariants::{assert_outcome, shown};
 use super::network::{Fate, Missing, NoticeFate, Wire};
@@ -85,6 +86,7 @@ pub(super) struct World {
     pub(super) calls: Vec<Call>,
     pub(super) waiting: Vec<WaitingCaller>,
     pub(super) overrides: Vec<Override>,
+    pub(super) checks: Checks,
     /// By breaker: what the store has confirmed.
     pub(super) confirmed: BTreeMap<&'static str, Confirmed>,
     /// When the store last lost data, or its clock jumped: leases may have been granted twice.
@@ -123,11 +125,12 @@ impl World {
             calls: Vec::new(),
             waiting: Vec::new(),
             overrides: Vec::new(),
+            checks: Checks::default(),
             confirmed: BTreeMap::new(),
             disturbed_at: Moment(0),
             loss: Loss::default(),
             is_healing: false,
-            rules: if seed.is_multiple_of(2) { Rules::Usual } else { Rules::Further },
+            rules: [Rules::Usual, Rules::Further, Rules::Checked][usize::try_from(seed % 3).expect("small")],
             is_traced: std::env::var_os("CB_SEED").is_some(),
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
@@ -137,7 +140,7 @@ impl World {
     fn start(&mut self) -> Instance {
         self.started += 1;
         let wire = Wire::new(self.store.clone(), self.missing.clone(), self.clock.clone());
-        Instance::start(&format!("instance-{}", self.started), wire, self.rules)
+        Instance::start(&format!("instance-{}", self.started), wire, self.rules, self.checks.begun.clone())
     }
 
     /// Its calls are gone without an outcome, and its leases stay with the store.
@@ -146,6 +149,7 @@ impl World {
         self.calls.retain(|call| call.instance != number);
         self.waiting.retain(|caller| caller.instance != number);
         self.overrides.retain(|order| order.instance != number);
+        self.checks.kill(number);
         self.instances[number] = self.start();
     }
 
@@ -171,6 +175,7 @@ impl World {
                     order.waited += piece;
                 }
             }
+            self.time_checks_out();
             self.run_tasks().await;
             left -= piece;
         }
@@ -194,6 +199,7 @@ impl World {
             before = polls;
         }
         self.poll_overrides();
+        self.begin_checks();
         let mut context = Context::from_waker(Waker::noop());
         let mut at = 0;
         while at < self.waiting.len() {
@@ -272,6 +278,7 @@ impl World {
         match dice {
             0..38 => self.step_call(number, breaker),
             38..40 => self.step_override(number, breaker).await,
+            40..46 if self.rules == Rules::Checked => self.step_end_check(),
             40..60 => self.step_end(),
             60..71 => {
                 let span = self.milliseconds(400);

@@ -34,7 +34,7 @@ local MAX_EVENTS = 1000
 local MAX_STREAK = 64
 local MAX_REASON = 200
 local MAX_FAILING = 32
-local MAX_ROLE_TERM = 300000000
+local MAX_ROLE_TERM = 10000000
 local MAX_SETTINGS = 600
 local IDLE = 3600
 -- `meta` lives for this long after its last use, so that an instance that was away can tell what has expired

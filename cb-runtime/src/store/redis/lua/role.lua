@@ -12,7 +12,7 @@ local function read_role(key, b)
   if #role.holder > 1000 then
     odd(key, 'leader', role.holder, 'the name of an instance')
   end
-  -- A deadline beyond a term means that the clock was set back.
+  -- A deadline beyond the longest term means that the clock was set back.
   if role.ends > now + MAX_ROLE_TERM then
     role.ends = 0
   end

@@ -1,7 +1,7 @@
 //! The role of the one instance that makes health checks.
 
 use super::{
-    Bench, Entry, SECOND, StoreClient, about, counts, delta, forced, proposal, propose, rules, seconds,
+    Batch, Bench, Entry, SECOND, StoreClient, about, counts, delta, forced, proposal, propose, rules, seconds,
 };
 use crate::snapshot::State;
 use crate::store::{IDLE, LeaderRequest, LeaderView, MAX_ROLE_TERM_US, MAX_SPAN_US, Proposal, Record};
@@ -10,8 +10,10 @@ rules! {
     one_instance_has_the_leader_lease
     renewal_keeps_the_token
     lapsed_lease_is_taken_under_a_larger_token
+    lease_that_ends_beyond_the_longest_term_is_free
     released_lease_is_free_at_once
     lease_of_another_instance_cannot_be_released
+    late_release_does_not_end_a_later_lease
     leader_lease_survives_new_epochs
     proposal_with_a_token_wins_only_while_the_lease_has_that_token
     proposal_is_fenced_by_the_lease_that_its_entry_renews_or_releases
@@ -84,6 +86,13 @@ async fn lapsed_lease_is_taken_under_a_larger_token(bench: &Bench<'_>) {
     assert!(third.mine && third.token > second.token);
 }
 
+async fn lease_that_ends_beyond_the_longest_term_is_free(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let token = say(&mut a, wanting(TERM)).await.token;
+    bench.hands.set_back(seconds(1));
+    assert_eq!(say(&mut b, wanting(TERM)).await, mine(token + 1, TERM));
+}
+
 async fn released_lease_is_free_at_once(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let first = say(&mut a, wanting(TERM)).await.token;
@@ -101,6 +110,16 @@ async fn lease_of_another_instance_cannot_be_released(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     let token = say(&mut a, wanting(TERM)).await.token;
     say(&mut b, giving_up()).await;
+    assert_eq!(say(&mut b, wanting(TERM)).await, theirs(token, TERM));
+}
+
+async fn late_release_does_not_end_a_later_lease(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let release = Batch { instance: "a".into(), seq: 1, entries: vec![giving_up()], ..Batch::default() };
+    a.seq = 1;
+    let token = say(&mut a, wanting(TERM)).await.token;
+    let answer = bench.store.exchange(release).await.unwrap();
+    assert_eq!(answer.views[0].as_ref().unwrap().role, Some(mine(token, TERM)));
     assert_eq!(say(&mut b, wanting(TERM)).await, theirs(token, TERM));
 }
 

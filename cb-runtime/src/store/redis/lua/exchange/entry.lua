@@ -161,7 +161,8 @@ local function exchange(e, key, leases_key, last_key)
     })
     announce(e, b, from, p.evidence)
   end
-  if e.role and not e.role.want then
+  -- A request that is late may come after the next one, which has requested the lease again.
+  if e.role and not e.role.want and not retry then
     give_role_up(b.role, batch.instance)
   end
   if b.leases_end then
