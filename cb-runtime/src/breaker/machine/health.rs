@@ -302,12 +302,11 @@ impl HealthChecks {
         random: f64,
     ) -> CheckVerdict {
         self.follow(context);
-        let Some(interval) = context.interval().filter(|_| !self.shut_down) else {
+        // In any case: other settings may have ended the checks, and begin them again.
+        let is_awaited = self.under_way.take_if(|under_way| under_way == ticket).is_some();
+        let Some(interval) = context.interval().filter(|_| is_awaited && !self.shut_down) else {
             return CheckVerdict::Late;
         };
-        if self.under_way.take_if(|under_way| under_way == ticket).is_none() {
-            return CheckVerdict::Late;
-        }
         let token = match self.authority(context) {
             // A check that was run for the fleet also counts for this instance.
             Some(CheckAuthority::Own) => None,

@@ -166,6 +166,20 @@ fn result_of_an_earlier_state_is_late() {
 }
 
 #[test]
+fn check_that_ends_while_none_is_configured_does_not_keep_the_next_from_being_made() {
+    let mut world = Checks::open();
+    world.advance(INTERVAL);
+    world.exchange(true, 7);
+    let ticket = world.begin().unwrap();
+    let with_checks = std::mem::replace(&mut world.settings, BreakerConfig::default().resolve().unwrap());
+    assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
+
+    world.settings = with_checks;
+    world.exchange(true, 7);
+    assert!(world.begin().is_some());
+}
+
+#[test]
 fn no_leader_where_nothing_is_checked() {
     let mut world = Checks::new(false);
     assert_eq!(world.exchange(true, 7), None, "closed");

@@ -51,6 +51,10 @@ impl Checks {
         self.blocked.retain(|(number, _)| *number != instance);
     }
 
+    pub(super) fn are_under_way(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
     /// No check hangs any more.
     pub(super) fn mend(&mut self) {
         self.blocked.clear();
@@ -100,11 +104,8 @@ impl World {
         );
     }
 
-    /// A check ends, if one can.
+    /// A check ends, if it can.
     pub(super) fn step_end_check(&mut self) {
-        if self.checks.under_way.is_empty() {
-            return;
-        }
         let index = self.random.usize(..self.checks.under_way.len());
         let running = &self.checks.under_way[index];
         if !running.hangs && !self.instances[running.instance].is_paused() {

@@ -20,9 +20,10 @@ impl World {
     pub(super) async fn heal(&mut self) {
         self.is_healing = true;
         self.checks.mend();
-        for instance in &self.instances {
+        for instance in &mut self.instances {
             instance.wire.mend();
             instance.resume();
+            instance.configure(self.rules);
         }
         self.settle(CALM).await;
         self.assert_agreed(&self.deleted).await;
@@ -30,8 +31,11 @@ impl World {
         self.settle(CALM).await;
         self.assert_agreed(&self.deleted).await;
         if self.rules == Rules::Checked {
-            let is_closed = self.snapshots().all(|snapshot| snapshot.state == State::Closed);
-            assert!(is_closed, "every check passes, and yet: {}", self.states());
+            // A circuit that was half-open before it got a check waits for calls.
+            let may_wait = |state| self.is_configured_anew && state == State::HalfOpen;
+            let is_closed = |state| state == State::Closed || may_wait(state);
+            let are_closed = self.snapshots().all(|snapshot| is_closed(snapshot.state));
+            assert!(are_closed, "every check passes, and yet: {}", self.states());
         }
         let is_rejecting = |snapshot: Snapshot| snapshot.state != State::Closed && !snapshot.local;
         self.call_until(Outcome::Failure, is_rejecting).await;
@@ -96,8 +100,8 @@ impl World {
                 (record.state, record.epoch)
             });
             let known = (snapshot.state, snapshot.epoch);
-            // With a quorum, it does so if only its own calls fail.
-            let may_be_alone = has_quorum(&snapshot.name, self.rules);
+            // With a quorum, it does so if only its own calls fail, and also without one until it is called.
+            let may_be_alone = has_quorum(&snapshot.name, self.rules) || self.is_configured_anew;
             assert!(!snapshot.local || may_be_alone, "an instance goes on alone: {}", self.states());
             // What is closed is not asked after until it is called.
             let closed = known.0 == State::Closed && (truth.0 == State::Closed || known.1 > truth.1);

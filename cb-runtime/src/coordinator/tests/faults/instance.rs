@@ -18,7 +18,7 @@ use crate::breaker::{Breaker, Core};
 use crate::breakers::{BreakerMap, KeyedSite, Place, Steered};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
-use crate::config::{BreakerConfig, CacheLimits};
+use crate::config::{BreakerConfig, CacheLimits, PerFunction};
 use crate::coordinator::follower;
 use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::Stream;
@@ -34,6 +34,7 @@ pub(super) struct Instance {
     pub(super) events: Events,
     breakers: Arc<BreakerMap>,
     pub(super) rules: Rules,
+    pub(super) had_other_rules: bool,
     pause: Arc<Pause>,
     tasks: Vec<JoinHandle<()>>,
     requests: mpsc::UnboundedSender<Command>,
@@ -103,6 +104,7 @@ impl Instance {
             events,
             breakers,
             rules,
+            had_other_rules: false,
             pause,
             tasks,
             requests,
@@ -116,6 +118,16 @@ impl Instance {
 
     fn config(&self, name: &str) -> BreakerConfig {
         config(name, self.rules)
+    }
+
+    /// Its breakers get the settings of other rules.
+    pub(super) fn configure(&mut self, rules: Rules) {
+        self.had_other_rules |= self.rules != rules;
+        self.rules = rules;
+        for core in self.registered() {
+            let settings = self.config(core.name()).resolve().expect("valid settings");
+            core.configure(settings, &PerFunction::default());
+        }
     }
 
     fn register(&self, name: &str, place: Place) -> Arc<Core> {

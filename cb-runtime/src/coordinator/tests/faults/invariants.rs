@@ -123,7 +123,8 @@ impl Instance {
             );
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
             // While answers are late, an instance also closes by its own checks what it has opened.
-            let may_close_alone = has_quorum(core.name(), self.rules) || self.rules == Rules::Checked;
+            let may_close_alone =
+                has_quorum(core.name(), self.rules) || self.rules == Rules::Checked || self.had_other_rules;
             let opened_alone = before.is_local && may_close_alone;
             let is_alone = !is_shared || !before.is_shared || after.local || opened_alone;
             // A store that has lost the trip gives its number a second time. Its state stands.

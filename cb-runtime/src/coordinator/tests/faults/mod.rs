@@ -2,7 +2,8 @@
 //!
 //! Real coordinators, stream followers, breakers and the memory store run as tasks of one thread. The
 //! instances and the store have clocks of their own, which the test moves. Requests, answers and events are
-//! delayed, reordered and lost. Instances are paused, killed, shut down and restarted. The store is emptied,
+//! delayed, reordered and lost. Instances are paused, killed, shut down and restarted, and get other
+//! settings. The store is emptied,
 //! restored from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last over many
 //! steps, some for ever, and begin and end while exchanges are under way. So do health checks. Operators
 //! override breakers, and release them.
@@ -49,6 +50,8 @@ enum Rules {
     /// Each breaker has a health check.
     Checked,
 }
+
+const RULES: [Rules; 3] = [Rules::Usual, Rules::Further, Rules::Checked];
 
 /// Half of the breakers trip by failures in a row, the others by a rate, which waits for notices.
 fn config(name: &str, rules: Rules) -> BreakerConfig {

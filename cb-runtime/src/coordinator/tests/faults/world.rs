@@ -15,7 +15,7 @@ use super::instance::Instance;
 use super::invariants::{assert_outcome, shown};
 use super::network::{Fate, Missing, NoticeFate, Wire};
 use super::overrides::{Confirmed, Override};
-use super::{INSTANCES, KEYED, PINNED, RESET, Rules};
+use super::{INSTANCES, KEYED, PINNED, RESET, RULES, Rules};
 use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
 use crate::breaker::gate::GateWord;
@@ -95,7 +95,8 @@ pub(super) struct World {
     /// Every fault has ended, and no call hangs any more.
     pub(super) is_healing: bool,
     pub(super) rules: Rules,
-    is_traced: bool,
+    /// Instances get other settings while they run.
+    pub(super) is_configured_anew: bool,
 }
 
 impl World {
@@ -130,8 +131,8 @@ impl World {
             disturbed_at: Moment(0),
             loss: Loss::default(),
             is_healing: false,
-            rules: [Rules::Usual, Rules::Further, Rules::Checked][usize::try_from(seed % 3).expect("small")],
-            is_traced: std::env::var_os("CB_SEED").is_some(),
+            rules: RULES[usize::try_from(seed % 3).expect("small")],
+            is_configured_anew: seed.is_multiple_of(2),
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
         world
@@ -278,7 +279,8 @@ impl World {
         match dice {
             0..38 => self.step_call(number, breaker),
             38..40 => self.step_override(number, breaker).await,
-            40..46 if self.rules == Rules::Checked => self.step_end_check(),
+            40..46 if self.checks.are_under_way() => self.step_end_check(),
+            46 if self.is_configured_anew => self.step_configure(number),
             40..60 => self.step_end(),
             60..71 => {
                 let span = self.milliseconds(400);
@@ -315,7 +317,7 @@ impl World {
 
     /// Shows what has happened, if a seed is replayed alone.
     pub(super) fn trace(&self, what: impl FnOnce() -> String) {
-        if self.is_traced {
+        if std::env::var_os("CB_SEED").is_some() {
             // A look at a breaker takes random numbers, and must not change the history.
             let seed = fastrand::get_seed();
             let at = self.clock.now().since(Moment(86_400_000_000));
@@ -338,6 +340,14 @@ impl World {
         if self.calls.len() > before && self.random.u8(..4) > 0 {
             let outcome = if self.random.u8(..10) < 6 { Outcome::Failure } else { Outcome::Success };
             self.end_call(before, outcome);
+        }
+    }
+
+    /// The instance gets the settings of other rules.
+    fn step_configure(&mut self, number: usize) {
+        if !self.instances[number].is_paused() {
+            let rules = RULES[self.random.usize(..RULES.len())];
+            self.instances[number].configure(rules);
         }
     }
 
