@@ -159,9 +159,11 @@ async fn role_keeps_its_breaker_as_long_as_it_is_renewed() {
     let (clock, hands) = crate::clock::Clock::manual();
     let store = super::RedisStore::on_clock(Target::Single(server.url()), "test", clock);
     let key = "cb1:{test}:b:x";
-    let ask = async |want| {
+    let mut seq = 0;
+    let mut ask = async |want| {
+        seq += 1;
         let entry = Entry { role: Some(LeaderRequest { want, term_us: 60 * SECOND }), ..about("x") };
-        let batch = crate::store::Batch { instance: "a".into(), ..batch(vec![entry]) };
+        let batch = crate::store::Batch { instance: "a".into(), seq, ..batch(vec![entry]) };
         Store::exchange(&store, batch).await.unwrap().views.remove(0).unwrap()
     };
     ask(false).await;
