@@ -141,9 +141,16 @@ struct Inner {
 }
 
 impl Core {
-    /// A function or `get_or_create` has asked for it.
+    /// A function or `get_or_create` has asked for it, and its settings are those of the registration.
     pub(crate) fn registered(&self) {
-        self.transact(|inner, _| inner.machine.set_only_observes(false));
+        let was_observed = self.transact(|inner, _| {
+            let was_observed = inner.machine.only_observes();
+            inner.machine.set_only_observes(false);
+            was_observed
+        });
+        if was_observed {
+            self.mark_dirty(false);
+        }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {

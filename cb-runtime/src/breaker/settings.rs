@@ -72,17 +72,23 @@ impl Core {
         settings: &Settings,
         at: &'static Location<'static>,
     ) {
+        let mut are_applied = false;
         let problem = self.transact(|inner, now| {
             if self.provisional.swap(false, Ordering::AcqRel) {
                 inner.given = given.over(&inner.given);
                 inner.given_at = Some(at);
                 self.judge_by(inner, settings.clone(), now);
+                are_applied = true;
                 return None;
             }
             let first = inner.machine.settings();
             let disputed = first != settings && !self.disputed.swap(true, Ordering::AcqRel);
             disputed.then(|| conflict(first, inner.given_at, settings, at))
         });
+        // They may have a health check, which begins with a review.
+        if are_applied {
+            self.mark_dirty(false);
+        }
         if let Some(problem) = problem {
             let breaker = self.name.clone();
             self.context.events.error(Error::new(ErrorKind::Conflict { breaker, problem }));

@@ -109,7 +109,8 @@ impl Registry {
     /// To steer any other, see [`control`](Self::control).
     ///
     /// One that is not registered here is judged by the instances that have registered it. If it is called
-    /// here all the same, this instance judges it, too, by the default settings.
+    /// here all the same, this instance judges it, too, by the registry's settings and the defaults, which it
+    /// then declares to the fleet.
     pub fn breaker(&self, name: &str) -> Option<Breaker> {
         match self.breakers.get(name) {
             Some(core) => Some(Breaker::new(core)),

@@ -21,10 +21,14 @@ impl Registry {
         if let Some(core) = self.breakers.pin(name) {
             return self.registered_again(core, config, at);
         }
-        let (blueprint, _layers) = self.blueprint(name, config, Some(at));
+        let (blueprint, layers) = self.blueprint(name, config, Some(at));
         let mut entry = self.breakers.entry(name);
         match entry.pin() {
-            Some(core) => core,
+            // Another thread has just asked for it, or looked at it.
+            Some(core) => {
+                drop((entry, layers));
+                self.registered_again(core, config, at)
+            }
             None => entry.insert(Place::Pinned, |name, held| blueprint.build(name, held)),
         }
     }
@@ -47,7 +51,13 @@ impl Registry {
         let core = self.new_keyed(name, config, site);
         // It is not evicted meanwhile, as `core` refers to it.
         match self.breakers.get_keyed(name, config, site) {
-            Some(found) => Ok(found.breaker),
+            Some(KeyedBreaker { breaker, core, first }) => {
+                // Another thread has just asked for it, or looked at it.
+                if first {
+                    self.registered_again(core, config, site.at);
+                }
+                Ok(breaker)
+            }
             None => Err(Arc::new(SiteBreaker::of(core, config))),
         }
     }
@@ -104,12 +114,12 @@ impl Registry {
         config: &BreakerConfig,
         at: &'static Location<'static>,
     ) -> Arc<Core> {
-        core.registered();
         if config.is_about_the_breaker() {
             let layers = self.context.layers();
             let (given, settings) = self.usable(&layers, core.name(), config);
             core.registered_again(&given, &settings, at);
         }
+        core.registered();
         core
     }
 

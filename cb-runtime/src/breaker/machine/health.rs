@@ -302,7 +302,7 @@ impl HealthChecks {
         random: f64,
     ) -> CheckVerdict {
         self.follow(context);
-        // In any case: other settings may have ended the checks, and begin them again.
+        // It ends even if no check is configured now, because one may be configured again.
         let is_awaited = self.under_way.take_if(|under_way| under_way == ticket).is_some();
         let Some(interval) = context.interval().filter(|_| is_awaited && !self.shut_down) else {
             return CheckVerdict::Late;

@@ -72,6 +72,7 @@ impl StateMachine {
     pub(super) fn wants_notice(&self, now: Now) -> bool {
         let input = || self.trip_input(now);
         now.store_up
+            && !self.only_observes
             && !self.notice.is_recent(now.at)
             && self.state() == State::Closed
             && self.local.is_none()

@@ -33,7 +33,9 @@ impl StateMachine {
         let earliest = Moment(self.absorbed_at.0 + 1);
         let at = now.at.max(Moment(earliest.0 + 1));
         let new = successes.count.wrapping_sub(self.absorbed);
-        self.only_observes &= new == 0;
+        if new > 0 {
+            self.only_observes = false;
+        }
         if new > 0 && self.counts_calls() {
             let latest = successes.latest.unwrap_or(earliest).clamp(earliest, Moment(at.0 - 1));
             self.stats.successes(new, latest, at);

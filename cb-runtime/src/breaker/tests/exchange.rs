@@ -328,7 +328,7 @@ fn another_override_of_the_same_epoch_is_adopted() {
     assert_eq!(bench.a.state(), State::ForcedOpen);
 }
 
-/// Its settings are the defaults, which allow fewer failures, and ask for more successful probes.
+/// Its settings are the defaults, which allow fewer failures.
 #[test]
 fn instance_that_has_not_registered_a_breaker_judges_it_only_after_a_call() {
     let lenient = config().failure_threshold(50).success_threshold(5).half_open_max_calls(5);

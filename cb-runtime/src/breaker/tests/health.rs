@@ -1,5 +1,7 @@
 //! Leaders whose health checks fail for a reason of their own.
 
+use std::panic::Location;
+
 use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -89,4 +91,19 @@ fn failed_idle_check_that_another_instance_confirms_opens_the_fleet() {
     assert!(a >= 1 && b >= 1, "{a} {b}");
     assert_eq!((bench.stored(), bench.a.state(), bench.b.state()), (State::Open, State::Open, State::Open));
     assert!(bench.record().reason.starts_with("health check failed"), "{:?}", bench.record());
+}
+
+/// A health check begins with a review.
+#[test]
+fn breaker_that_was_only_observed_is_reviewed_after_its_registration() {
+    let bench = Pair::new(&config());
+    let core = Core::observed("b".into(), None, &bench.b.context);
+    bench.b.context.take_dirty();
+    let given = config().health_check(async || ());
+    core.registered_again(&given, &given.resolve().unwrap(), Location::caller());
+    assert_eq!(bench.b.context.take_dirty().len(), 1, "it has other settings");
+    core.registered();
+    assert_eq!(bench.b.context.take_dirty().len(), 1, "it judges from now on");
+    core.registered();
+    assert!(bench.b.context.take_dirty().is_empty());
 }

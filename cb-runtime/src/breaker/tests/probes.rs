@@ -273,3 +273,34 @@ fn wait_for_a_probe_ends_without_a_coordinator() {
     breaker.call_blocking(|| Ok::<_, ()>(())).expect("it is a probe");
     assert_eq!(breaker.state(), State::Closed);
 }
+
+/// Its settings are the defaults, which ask for three successful probes.
+#[test]
+fn instance_that_has_not_registered_a_breaker_does_not_judge_its_probes() {
+    let mut bench = Pair::due(&config().failure_threshold(1).success_threshold(5).half_open_max_calls(5));
+    bench.b.core = Core::observed("b".into(), None, &bench.b.context);
+    bench.b.exchange();
+    for _ in 0..4 {
+        probe(&mut bench.a).success();
+        bench.sync();
+        assert_eq!((bench.a.state(), bench.b.state()), (State::HalfOpen, State::HalfOpen));
+    }
+    probe(&mut bench.a).success();
+    bench.sync();
+    assert_eq!((bench.a.state(), bench.b.state()), (State::Closed, State::Closed));
+}
+
+/// It has called it, and its settings apply.
+#[test]
+fn instance_that_calls_a_breaker_without_having_registered_it_closes_it_by_its_probes() {
+    let mut bench = Pair::due(&config().failure_threshold(1));
+    bench.b.core = Core::observed("b".into(), None, &bench.b.context);
+    bench.b.exchange();
+    std::mem::swap(&mut bench.a, &mut bench.b);
+    for _ in 0..3 {
+        assert_ne!(bench.a.state(), State::Closed);
+        probe(&mut bench.a).success();
+        bench.a.exchange();
+    }
+    assert_eq!(bench.a.state(), State::Closed);
+}

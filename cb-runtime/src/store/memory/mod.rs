@@ -214,7 +214,7 @@ impl Space {
         if won && let Some(proposal) = &entry.proposal {
             self.announce(&entry.name, Some(from), breaker.record(now), proposal.evidence, now);
         }
-        // A request that is late may come after the next one, which has requested the lease again.
+        // A late release may arrive after a later request, which has taken the lease again.
         if entry.role.is_some_and(|role| !role.want) && !when.retry {
             breaker.role().give_up(instance);
         }

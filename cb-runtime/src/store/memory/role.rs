@@ -14,7 +14,7 @@ pub(super) struct StoredLeader {
 }
 
 impl StoredLeader {
-    /// `None` also if the lease ends later than the longest one, because the clock was set back then.
+    /// Also `None` for a lease that ends more than the longest term from now: the clock was set back.
     pub(super) fn holder(&self, now: u64) -> Option<&Arc<str>> {
         self.holder.as_ref().filter(|_| self.until > now && self.until - now <= MAX_ROLE_TERM_US)
     }

@@ -180,7 +180,7 @@ pub(crate) struct CountWindowRequest {
 pub(crate) struct LeaderRequest {
     /// `true`: requests or renews the lease for `term_us` from now, if no other instance has it. A renewal
     /// keeps the token; a new or expired lease gets a new one. `false`: gives the lease up, if the instance
-    /// has it.
+    /// has it and the batch is not a retry.
     pub(crate) want: bool,
     /// At most [`MAX_ROLE_TERM_US`](super::MAX_ROLE_TERM_US).
     #[serde(rename = "term", serialize_with = "json::span")]

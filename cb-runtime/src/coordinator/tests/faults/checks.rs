@@ -1,4 +1,4 @@
-//! Health checks, which begin as the coordinators decide, and end as the history does.
+//! Health checks: the coordinators begin them, and the history decides when they end, and how.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -106,6 +106,9 @@ impl World {
 
     /// A check ends, if it can.
     pub(super) fn step_end_check(&mut self) {
+        if self.random.u8(..8) == 0 {
+            self.checks.blocked.clear();
+        }
         let index = self.random.usize(..self.checks.under_way.len());
         let running = &self.checks.under_way[index];
         if !running.hangs && !self.instances[running.instance].is_paused() {

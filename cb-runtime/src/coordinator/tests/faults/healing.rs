@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::{BREAKERS, World};
-use super::{INSTANCES, PROBE_LIMIT, Rules, has_quorum};
+use super::{INSTANCES, PROBE_LIMIT, RULES, Rules, has_quorum};
 use crate::breaker::counters::Outcome;
 use crate::snapshot::{Snapshot, State};
 use crate::store::Store;
@@ -100,8 +100,10 @@ impl World {
                 (record.state, record.epoch)
             });
             let known = (snapshot.state, snapshot.epoch);
-            // With a quorum, it does so if only its own calls fail, and also without one until it is called.
-            let may_be_alone = has_quorum(&snapshot.name, self.rules) || self.is_configured_anew;
+            // With a quorum, it does so if only its own calls fail. If it had one before, it goes on alone until
+            // it is called.
+            let rules = if self.is_configured_anew { &RULES[..] } else { std::slice::from_ref(&self.rules) };
+            let may_be_alone = rules.iter().any(|rules| has_quorum(&snapshot.name, *rules));
             assert!(!snapshot.local || may_be_alone, "an instance goes on alone: {}", self.states());
             // What is closed is not asked after until it is called.
             let closed = known.0 == State::Closed && (truth.0 == State::Closed || known.1 > truth.1);

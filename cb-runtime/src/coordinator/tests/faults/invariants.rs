@@ -122,7 +122,8 @@ impl Instance {
                 shown(&after)
             );
             let is_undone = (before.state, state) == (State::Open, State::Closed) && epoch == before.epoch;
-            // While answers are late, an instance also closes by its own checks what it has opened.
+            // While answers are late, an instance also closes by its own checks what it has opened, and under
+            // other settings what it would not have opened.
             let may_close_alone =
                 has_quorum(core.name(), self.rules) || self.rules == Rules::Checked || self.had_other_rules;
             let opened_alone = before.is_local && may_close_alone;

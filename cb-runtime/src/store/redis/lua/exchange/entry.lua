@@ -161,7 +161,7 @@ local function exchange(e, key, leases_key, last_key)
     })
     announce(e, b, from, p.evidence)
   end
-  -- A request that is late may come after the next one, which has requested the lease again.
+  -- A late release may arrive after a later request, which has taken the lease again.
   if e.role and not e.role.want and not retry then
     give_role_up(b.role, batch.instance)
   end
