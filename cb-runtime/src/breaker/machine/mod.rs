@@ -120,9 +120,9 @@ pub(crate) struct StateMachine {
     doubted: bool,
     /// The registry shuts down.
     leaves: bool,
-    /// No function and no `get_or_create` has asked for the breaker, and no outcome of a call has been counted:
-    /// this instance looks at it or steers it. Its settings are not those that a function gives it, so it
-    /// neither judges by them nor declares them to the fleet.
+    /// No function and no `get_or_create` has asked for the breaker, and no outcome of a call has been
+    /// counted: this instance looks at it or steers it. Its settings are not those that a function gives it,
+    /// so it neither judges by them nor declares them to the fleet.
     only_observes: bool,
     /// The record in place of `confirmed` while that is `None`.
     initial: DatedRecord,

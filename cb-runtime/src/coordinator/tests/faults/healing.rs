@@ -100,8 +100,8 @@ impl World {
                 (record.state, record.epoch)
             });
             let known = (snapshot.state, snapshot.epoch);
-            // With a quorum, it does so if only its own calls fail. If it had one before, it goes on alone until
-            // it is called.
+            // With a quorum, it does so if only its own calls fail. If it had one before, it goes on alone
+            // until it is called.
             let rules = if self.is_configured_anew { &RULES[..] } else { std::slice::from_ref(&self.rules) };
             let may_be_alone = rules.iter().any(|rules| has_quorum(&snapshot.name, *rules));
             assert!(!snapshot.local || may_be_alone, "an instance goes on alone: {}", self.states());
