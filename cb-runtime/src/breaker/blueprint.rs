@@ -44,7 +44,7 @@ impl Blueprint {
     /// A breaker that this instance only looks at, or steers.
     pub(crate) fn observed(self, name: Arc<str>, held: Option<Held>) -> Arc<Core> {
         let core = self.unscheduled(name, held);
-        core.transact(|inner, _| inner.machine.set_only_observes(true));
+        core.transact(|inner, _| inner.machine.observe());
         core.mark_dirty(false);
         core
     }

@@ -143,12 +143,7 @@ struct Inner {
 impl Core {
     /// A function or `get_or_create` has asked for it, and its settings are those of the registration.
     pub(crate) fn registered(&self) {
-        let was_observed = self.transact(|inner, _| {
-            let was_observed = inner.machine.only_observes();
-            inner.machine.set_only_observes(false);
-            was_observed
-        });
-        if was_observed {
+        if self.transact(|inner, _| inner.machine.register()) {
             self.mark_dirty(false);
         }
     }

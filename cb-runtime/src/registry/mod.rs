@@ -108,9 +108,9 @@ impl Registry {
     /// The breaker of that name, if it is registered here or the fleet has it in a state other than closed.
     /// To steer any other, see [`control`](Self::control).
     ///
-    /// One that is not registered here is judged by the instances that have registered it. If it is called
-    /// here all the same, this instance judges it, too, by the registry's settings and the defaults, which it
-    /// then declares to the fleet.
+    /// If it is not registered here, the instances that have registered it judge it. After a call through
+    /// this handle, this instance judges it, too. Its settings are then those of
+    /// [`RegistryBuilder::configure`], and the defaults for the rest.
     pub fn breaker(&self, name: &str) -> Option<Breaker> {
         match self.breakers.get(name) {
             Some(core) => Some(Breaker::new(core)),

@@ -86,8 +86,8 @@ impl StateMachine {
     }
 
     /// The next report of this breaker; `None` if there are no counts, or an exchange is needed. With
-    /// `retry`, it has the outcomes of the report whose fate is unknown. Ages are relative to `as_of`. All
-    /// breakers of a report have the same `as_of`, so that Redis looks up their bucket once.
+    /// `retry`, it has the outcomes of the report whose fate is unknown. Ages are counted from `as_of`,
+    /// which is one moment for the whole report. Equal ages then need one lookup of their bucket in Redis.
     pub(crate) fn encode_report(&mut self, retry: bool, as_of: Moment, now: Now) -> Option<Reported> {
         let sent = if retry {
             self.in_flight.take().map(|before| before.sent).unwrap_or_default()

@@ -216,8 +216,13 @@ impl StateMachine {
         self.only_observes
     }
 
-    pub(crate) fn set_only_observes(&mut self, only_observes: bool) {
-        self.only_observes = only_observes;
+    pub(crate) fn observe(&mut self) {
+        self.only_observes = true;
+    }
+
+    /// The breaker is registered. Returns whether it was only observed before.
+    pub(crate) fn register(&mut self) -> bool {
+        std::mem::take(&mut self.only_observes)
     }
 
     pub(crate) fn take_wake(&mut self) -> Option<Wake> {

@@ -25,17 +25,16 @@ impl StateMachine {
     /// success ended between the time that the counters have noted and now. The earliest possible time is
     /// used, so that the success never erases a later failure of another instance.
     pub(crate) fn absorb(&mut self, successes: Successes, unjudged: Unjudged, now: Now) {
-        if unjudged.failures > 0 {
+        if unjudged.failures > 0 || successes.count != self.absorbed {
             self.only_observes = false;
+        }
+        if unjudged.failures > 0 {
             self.absorb_unjudged(successes, unjudged, now);
         }
         // Strictly increasing, so that a success and a failure of this instance keep their order.
         let earliest = Moment(self.absorbed_at.0 + 1);
         let at = now.at.max(Moment(earliest.0 + 1));
         let new = successes.count.wrapping_sub(self.absorbed);
-        if new > 0 {
-            self.only_observes = false;
-        }
         if new > 0 && self.counts_calls() {
             let latest = successes.latest.unwrap_or(earliest).clamp(earliest, Moment(at.0 - 1));
             self.stats.successes(new, latest, at);

@@ -14,9 +14,8 @@ pub(super) struct StoredLeader {
 }
 
 impl StoredLeader {
-    /// Also `None` for a lease that ends more than the longest term from now: the clock was set back.
     pub(super) fn holder(&self, now: u64) -> Option<&Arc<str>> {
-        self.holder.as_ref().filter(|_| self.until > now && self.until - now <= MAX_ROLE_TERM_US)
+        self.holder.as_ref().filter(|_| LeaderView::holds(self.until, now))
     }
 
     /// Returns whether the instance has the lease, or had it until now.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Counts, LeaseId, OutcomeKind, Position, Record};
+use super::{Counts, LeaseId, MAX_ROLE_TERM_US, OutcomeKind, Position, Record};
 
 /// The store's answer to a batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +75,14 @@ pub(crate) struct LeaderView {
     pub(crate) remaining_us: u64,
 }
 
+impl LeaderView {
+    /// Whether a lease that ends at `until_us` holds. One that ends more than the longest term from now does
+    /// not: the clock was set back.
+    pub(crate) fn holds(until_us: u64, now_us: u64) -> bool {
+        until_us.checked_sub(now_us).is_some_and(|left| (1..=MAX_ROLE_TERM_US).contains(&left))
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WindowView {
     /// Non-empty buckets from `since` on, ascending, none older than the window.
@@ -107,4 +115,18 @@ pub(crate) struct Cached {
     /// The rest of its TTL by the store's clock, from which its age follows without comparing clocks. `None`:
     /// it has no TTL, so it was not stored through this contract.
     pub(crate) remaining: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leader_lease_holds_until_it_ends_and_never_beyond_the_longest_term() {
+        let now = 1_700_000_000_000_000;
+        let ends = [0, now, now + 1, now + MAX_ROLE_TERM_US, now + MAX_ROLE_TERM_US + 1, u64::MAX];
+        let hold = ends.map(|until| LeaderView::holds(until, now));
+        assert_eq!(hold, [false, false, true, true, false, false]);
+        assert!(!LeaderView::holds(0, u64::MAX) && !LeaderView::holds(u64::MAX, u64::MAX));
+    }
 }

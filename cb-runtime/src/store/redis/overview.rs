@@ -9,7 +9,7 @@ use super::keys::{decode, encode};
 use super::plain_rows::{ReportedRow, stored_number};
 use super::wire::{DecodeError, ReplyReader};
 use crate::error::Error;
-use crate::store::{BoxFuture, Detail, FleetRow, IDLE, MAX_ROLE_TERM_US, Overview, Record, Roll, Topic};
+use crate::store::{BoxFuture, Detail, FleetRow, IDLE, LeaderView, Overview, Record, Roll, Topic};
 
 /// Members of a sorted set or a hash that one command is to look at.
 const SCANNED_AT_ONCE: usize = 500;
@@ -77,9 +77,7 @@ pub(super) fn detail(row: &mut ReplyReader, now_us: u64) -> Result<Detail, Decod
     let (opened_at, last_failure_at) = (row.text()?, row.text()?);
     let (leader, leader_until_us) = (row.text()?, row.text()?);
     let milliseconds = |text: &str| stored_number(text).map(|ms| ms.saturating_mul(1000));
-    // Later than the longest term: the clock was set back.
-    let in_time = now_us + 1..=now_us + MAX_ROLE_TERM_US;
-    let leads = stored_number(&leader_until_us).is_some_and(|until| in_time.contains(&until));
+    let leads = stored_number(&leader_until_us).is_some_and(|until| LeaderView::holds(until, now_us));
     Ok(Detail {
         opened_at_us: milliseconds(&opened_at),
         last_failure_at_us: milliseconds(&last_failure_at).max(reported),

@@ -48,6 +48,15 @@ impl Checks {
         world
     }
 
+    /// Open, and the leader has begun a check.
+    fn under_way() -> (Checks, CheckTicket) {
+        let mut world = Checks::open();
+        world.advance(INTERVAL);
+        world.exchange(true, 7);
+        let ticket = world.begin().unwrap();
+        (world, ticket)
+    }
+
     fn enter(&mut self, state: State) {
         let remaining_us = (state == State::Open).then(|| micros(INTERVAL));
         let record = Record { state, remaining_us, attempt: 1, ..Record::closed() };
@@ -133,10 +142,7 @@ fn unrenewed_lease_ends_with_its_term() {
 
 #[test]
 fn result_counts_only_under_its_own_lease() {
-    let mut world = Checks::open();
-    world.advance(INTERVAL);
-    world.exchange(true, 7);
-    let ticket = world.begin().unwrap();
+    let (mut world, ticket) = Checks::under_way();
     world.exchange(false, 8);
     world.exchange(true, 9);
     assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
@@ -151,10 +157,7 @@ fn result_counts_only_under_its_own_lease() {
 
 #[test]
 fn result_of_an_earlier_state_is_late() {
-    let mut world = Checks::open();
-    world.advance(INTERVAL);
-    world.exchange(true, 7);
-    let ticket = world.begin().unwrap();
+    let (mut world, ticket) = Checks::under_way();
     world.enter(State::ForcedOpen);
     assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
 
@@ -167,10 +170,7 @@ fn result_of_an_earlier_state_is_late() {
 
 #[test]
 fn check_that_ends_while_none_is_configured_does_not_keep_the_next_from_being_made() {
-    let mut world = Checks::open();
-    world.advance(INTERVAL);
-    world.exchange(true, 7);
-    let ticket = world.begin().unwrap();
+    let (mut world, ticket) = Checks::under_way();
     let with_checks = std::mem::replace(&mut world.settings, BreakerConfig::default().resolve().unwrap());
     assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
 
@@ -309,10 +309,7 @@ fn unfinished_checks_are_bounded_and_the_next_one_fails() {
 
 #[test]
 fn shutdown_ends_checks_and_gives_the_lease_up() {
-    let mut world = Checks::open();
-    world.advance(INTERVAL);
-    world.exchange(true, 7);
-    let ticket = world.begin().unwrap();
+    let (mut world, ticket) = Checks::under_way();
     world.health.shut_down();
     assert_eq!(world.end(&ticket, Ok(())), CheckVerdict::Late);
     assert!(world.with(|health, context| health.want_exchange(context)));

@@ -123,9 +123,7 @@ impl World {
         let is_late = |running: &Running| {
             now >= running.begun.after(running.check.timeout) && !self.instances[running.instance].is_paused()
         };
-        let (late, rest) = std::mem::take(&mut self.checks.under_way).into_iter().partition(is_late);
-        self.checks.under_way = rest;
-        let late: Vec<Running> = late;
+        let late: Vec<_> = self.checks.under_way.extract_if(.., |running| is_late(running)).collect();
         for Running { instance, core, check, hangs, .. } in late {
             core.end_check(&check, Err("no result".into()), check.timeout);
             if hangs {
