@@ -129,6 +129,11 @@ impl Core {
     pub(crate) fn observed(name: Arc<str>, held: Option<Held>, context: &Arc<RegistryContext>) -> Arc<Self> {
         Blueprint::of(&BreakerConfig::default(), context).observed(name, held)
     }
+
+    /// No call, and no function, has given it settings.
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.provisional.load(std::sync::atomic::Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]

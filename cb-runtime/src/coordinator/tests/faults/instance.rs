@@ -35,6 +35,8 @@ pub(super) struct Instance {
     breakers: Arc<BreakerMap>,
     pub(super) rules: Rules,
     pub(super) had_other_rules: bool,
+    /// It registers all of `PINNED` at its start.
+    pub(super) pins: bool,
     pause: Arc<Pause>,
     tasks: Vec<JoinHandle<()>>,
     requests: mpsc::UnboundedSender<Command>,
@@ -76,7 +78,7 @@ pub(super) fn context(name: &str, clock: Clock) -> RegistryContext {
 }
 
 impl Instance {
-    pub(super) fn start(name: &str, wire: Wire, rules: Rules, checks: Begun) -> Instance {
+    pub(super) fn start(name: &str, wire: Wire, rules: Rules, pins: bool, checks: Begun) -> Instance {
         let (clock, wire) = (wire.clock.clone(), Arc::new(wire));
         let context = Arc::new(context(name, clock.clone()));
         let events = context.events.subscribe();
@@ -104,14 +106,15 @@ impl Instance {
             events,
             breakers,
             rules,
+            pins,
             had_other_rules: false,
             pause,
             tasks,
             requests,
             before: Before::default(),
         };
-        for name in PINNED {
-            instance.register(name, Place::Pinned);
+        for name in PINNED.into_iter().filter(|_| pins) {
+            instance.pinned(name);
         }
         instance
     }
@@ -120,11 +123,11 @@ impl Instance {
         config(name, self.rules)
     }
 
-    /// Its breakers get the settings of other rules.
+    /// The breakers that it has registered get the settings of other rules.
     pub(super) fn configure(&mut self, rules: Rules) {
         self.had_other_rules |= self.rules != rules;
         self.rules = rules;
-        for core in self.registered() {
+        for core in self.registered().into_iter().filter(|core| !core.is_provisional()) {
             let settings = self.config(core.name()).resolve().expect("valid settings");
             core.configure(settings, &PerFunction::default());
         }
@@ -136,16 +139,38 @@ impl Instance {
         self.breakers.entry(name).insert(place, make)
     }
 
+    fn register_again(&self, core: Arc<Core>) -> Arc<Core> {
+        let given = self.config(core.name());
+        core.registered_again(&given, &given.resolve().expect("valid settings"), TENANTS.at);
+        core.registered();
+        core
+    }
+
     /// The breaker for a call; `None` if there is no place for it.
     pub(super) fn breaker(&self, number: usize) -> Option<Arc<Core>> {
         let Some(name) = number.checked_sub(PINNED.len()).map(|keyed| KEYED[keyed]) else {
-            return self.breakers.get(PINNED[number]);
+            return Some(self.pinned(PINNED[number]));
         };
         if let Some(known) = self.breakers.get_keyed(name, &self.config(name), TENANTS) {
-            return Some(known.core);
+            return Some(if known.first { self.register_again(known.core) } else { known.core });
         }
         let has_room = self.breakers.entry(name).has_room();
         has_room.then(|| self.register(name, Place::Keyed(TENANTS)))
+    }
+
+    fn pinned(&self, name: &str) -> Arc<Core> {
+        match self.breakers.pin(name) {
+            Some(core) => self.register_again(core),
+            None => self.register(name, Place::Pinned),
+        }
+    }
+
+    /// Its program looks at a breaker, registered or not.
+    pub(super) fn look(&self, name: &str) {
+        let entry = self.breakers.entry(name);
+        if entry.get().is_none() {
+            entry.insert(Place::Observed, |name, held| Core::observed(name, held, &self.context));
+        }
     }
 
     /// The breaker for an override, and what keeps it in the coordinator's care if it is not registered.
@@ -163,6 +188,11 @@ impl Instance {
     pub(super) fn known_epoch(&self, name: &str) -> u64 {
         let held = || self.breakers.held_state(name).map_or(0, |(record, _)| record.epoch);
         self.breakers.get(name).map_or_else(held, |core| core.snapshot_without_settings().epoch)
+    }
+
+    /// It knows the settings of this breaker.
+    pub(super) fn has_registered(&self, name: &str) -> bool {
+        self.breakers.get(name).is_some_and(|core| !core.is_provisional())
     }
 
     /// The breakers that it has, by name.

@@ -3,9 +3,10 @@
 //! Real coordinators, stream followers, breakers and the memory store run as tasks of one thread. The
 //! instances and the store have clocks of their own, which the test moves. Requests, answers and events are
 //! delayed, reordered and lost. Instances are paused, killed, shut down and restarted, and get other
-//! settings. The store is emptied, restored from a backup and damaged, its stream is trimmed, and its clock
-//! jumps. Calls last over many steps, some for ever, and begin and end while exchanges are under way. So do
-//! health checks. Operators override breakers, and release them.
+//! settings. In every fifth history, they register breakers at the first call, and look at others. The store
+//! is emptied, restored from a backup and damaged, its stream is trimmed, and its clock jumps. Calls last
+//! over many steps, some for ever, and begin and end while exchanges are under way. So do health checks.
+//! Operators override breakers, and release them.
 //!
 //! A seed decides a history. A seed that fails prints itself: `CB_SEED=<seed>` replays it alone.
 //! `CB_SEEDS=<first>..<end>` runs others than the default, and `scripts/simulate` runs a million.

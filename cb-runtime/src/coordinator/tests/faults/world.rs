@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) rules: Rules,
     /// Instances get other settings while they run.
     pub(super) is_configured_anew: bool,
+    /// Instances register breakers when they call them, and look at breakers that they have not called.
+    is_looked_at: bool,
 }
 
 impl World {
@@ -133,6 +135,7 @@ impl World {
             is_healing: false,
             rules: RULES[usize::try_from(seed % 3).expect("small")],
             is_configured_anew: seed.is_multiple_of(2),
+            is_looked_at: seed % 5 == 1,
         };
         world.instances = (0..INSTANCES).map(|_| world.start()).collect();
         world
@@ -141,7 +144,8 @@ impl World {
     fn start(&mut self) -> Instance {
         self.started += 1;
         let wire = Wire::new(self.store.clone(), self.missing.clone(), self.clock.clone());
-        Instance::start(&format!("instance-{}", self.started), wire, self.rules, self.checks.begun.clone())
+        let name = format!("instance-{}", self.started);
+        Instance::start(&name, wire, self.rules, !self.is_looked_at, self.checks.begun.clone())
     }
 
     /// Its calls are gone without an outcome, and its leases stay with the store.
@@ -281,6 +285,7 @@ impl World {
             38..40 => self.step_override(number, breaker).await,
             40..46 if self.checks.are_under_way() => self.step_end_check(),
             46 if self.is_configured_anew => self.step_configure(number),
+            47 if self.is_looked_at => self.step_look(number, breaker),
             40..60 => self.step_end(),
             60..71 => {
                 let span = self.milliseconds(400);
@@ -348,6 +353,12 @@ impl World {
         if !self.instances[number].is_paused() {
             let rules = RULES[self.random.usize(..RULES.len())];
             self.instances[number].configure(rules);
+        }
+    }
+
+    fn step_look(&self, number: usize, breaker: usize) {
+        if !self.instances[number].is_paused() {
+            self.instances[number].look(name_of(breaker));
         }
     }
 
