@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cb_runtime::clock::Clock;
 use cb_runtime::{BreakerConfig, Cursor, Event, Events, Registry, State, Transition};
@@ -120,6 +120,39 @@ async fn redis_keeps_stream_and_numbering_for_the_retention() {
         let ttl: u64 = redis.cli(&["TTL", &format!("cb1:{{default}}:{key}")]).trim().parse().unwrap();
         assert!(ttl > 6 * 86_400, "{key}: {ttl}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn program_that_sets_no_retention_leaves_the_history_as_it_is() {
+    let redis = RedisServer::start();
+    let week = Duration::from_secs(7 * 86_400);
+    let service = Registry::builder().redis(redis.url()).retain_history(2000, week).build().unwrap();
+    let operator = Registry::builder().redis(redis.url()).build().unwrap();
+    for number in 0..1500 {
+        force(&service, "orders", &number.to_string()).await;
+    }
+    operator.control("users").force_open("migration").await.unwrap();
+    assert_eq!(service.history(2000).await.unwrap().len(), 1501);
+    let ttl: u64 = redis.cli(&["TTL", "cb1:{default}:events"]).trim().parse().unwrap();
+    assert!(ttl > 6 * 86_400, "{ttl}");
+    // Two hours ago, a transition happened that the stream still has.
+    let long_ago = (SystemTime::now() - Duration::from_secs(7200)).duration_since(UNIX_EPOCH).unwrap();
+    let latest = redis.cli(&["XREVRANGE", "cb1:{default}:events", "+", "-", "COUNT", "1"]);
+    let mut fields: Vec<_> = latest.lines().skip(1).map(str::to_owned).collect();
+    let at = fields.iter().position(|field| field == "at_us").unwrap();
+    fields[at + 1] = long_ago.as_micros().to_string();
+    let add = ["XADD", "cb1:{default}:events", "*"];
+    redis.cli(&add.into_iter().chain(fields.iter().map(String::as_str)).collect::<Vec<_>>());
+    assert_eq!(operator.history(2000).await.unwrap().len(), 1502);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_has_no_upper_limit() {
+    let redis = RedisServer::start();
+    let registry =
+        Registry::builder().redis(redis.url()).retain_history(usize::MAX, Duration::MAX).build().unwrap();
+    force(&registry, "orders", "for ever").await;
+    assert_eq!(registry.history(1).await.unwrap()[0].reason, "for ever");
 }
 
 #[tokio::test(flavor = "multi_thread")]

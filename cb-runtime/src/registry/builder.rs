@@ -30,7 +30,8 @@ pub struct RegistryBuilder {
     pub(super) node: Option<String>,
     pub(super) connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
-    pub(super) retention: Retention,
+    /// `None`: as other programs have set it.
+    pub(super) retention: Option<Retention>,
     #[cfg(feature = "metrics")]
     pub(super) measures_calls: bool,
 }
@@ -56,7 +57,7 @@ impl Default for RegistryBuilder {
             node: None,
             connect_timeout: None,
             response_timeout: None,
-            retention: Retention::default(),
+            retention: None,
             #[cfg(feature = "metrics")]
             measures_calls: false,
         }
@@ -203,9 +204,9 @@ impl RegistryBuilder {
     /// Sets the retention of the fleet's [history](Registry::history): at least this number of transitions,
     /// until this time after the latest of them. Default: 1,000 transitions and an hour. Redis removes
     /// transitions in blocks of about a hundred, and needs about 300 bytes for each. All instances of a
-    /// namespace should have the same retention.
+    /// namespace should have the same retention. A program that sets none leaves it as others have set it.
     pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
-        self.retention = Retention { events: transitions, age };
+        self.retention = Some(Retention { events: transitions, age });
         self
     }
 
@@ -248,7 +249,7 @@ impl RegistryBuilder {
         if self.max_breakers == 0 {
             return Err(Error::config("max_breakers", "0 would guard nothing; it must be at least 1"));
         }
-        if self.retention.events == 0 || self.retention.age < Duration::from_secs(1) {
+        if self.retention.is_some_and(|kept| kept.events == 0 || kept.age < Duration::from_secs(1)) {
             let problem =
                 "must be at least one transition and one second, which instances need to follow each other";
             return Err(Error::config("retain_history", problem));
@@ -260,7 +261,8 @@ impl RegistryBuilder {
         let timeouts = timeouts.map_or_else(|| Ok(Timeouts::default()), Timeouts::new)?;
         match &self.target {
             StoreTarget::Memory => {
-                let store = Arc::new(MemoryStore::new(self.clock.clone()).retaining(self.retention));
+                let store = MemoryStore::new(self.clock.clone());
+                let store = Arc::new(store.retaining(self.retention.unwrap_or_default()));
                 Registry::start(self, layers, timeouts, store.clone(), store, None)
             }
             #[cfg(feature = "redis")]

@@ -107,7 +107,7 @@ impl Registry {
 
     fn transition(&self, event: StreamEvent) -> Option<Transition> {
         let age_us = self.context.store_now().saturating_sub(event.at_us);
-        let is_kept = age_us <= micros(self.shared.retention.age);
+        let is_kept = self.shared.retention.is_none_or(|retention| age_us <= micros(retention.age));
         // An event without `from` was written back after a loss of data: no transition.
         event.from.filter(|_| is_kept).map(|from| follower::transition(&self.context, event, from))
     }

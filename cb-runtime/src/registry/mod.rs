@@ -73,7 +73,7 @@ struct Shared {
     readings: fleet::Readings,
     /// The task that announces this instance to the fleet.
     announcing: AbortHandle,
-    retention: Retention,
+    retention: Option<Retention>,
     code: Code,
     address: Address,
     unguarded: ReportLimiter,

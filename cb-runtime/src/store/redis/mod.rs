@@ -78,7 +78,7 @@ pub(crate) struct RedisStore {
     moves: AtomicU64,
     /// A server has answered, so the address is right.
     answered: AtomicBool,
-    retention: Retention,
+    retention: Option<Retention>,
     timeouts: Timeouts,
     #[cfg(test)]
     clock: Option<Clock>,
@@ -104,14 +104,14 @@ impl RedisStore {
             generation: AtomicU64::new(0),
             moves: AtomicU64::new(0),
             answered: AtomicBool::new(false),
-            retention: Retention::default(),
+            retention: None,
             timeouts,
             #[cfg(test)]
             clock: None,
         })
     }
 
-    pub(crate) fn retaining(self, retention: Retention) -> Self {
+    pub(crate) fn retaining(self, retention: Option<Retention>) -> Self {
         RedisStore { retention, ..self }
     }
 

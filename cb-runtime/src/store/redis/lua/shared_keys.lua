@@ -60,10 +60,15 @@ local function find_held(held, names, prefix)
   end
 end
 
--- The number of seconds for which the stream is kept, if it was ever set to another one than IDLE.
-local function stream_kept_for(meta)
-  local kept_for = redis.pcall('HGET', meta, 'kept_for')
-  return type(kept_for) == 'string' and tonumber(kept_for) or 0
+-- The retention of the stream as it was last set: the number of events, and the seconds for which they stay.
+local function stored_retention(meta)
+  local text = redis.pcall('HGET', meta, 'retention')
+  local count, seconds = match(type(text) == 'string' and text or '', '^(%d+)|(%d+)$')
+  count, seconds = tonumber(count), tonumber(seconds)
+  if not count or count < 1 or count > MAX_COUNT or seconds < 1 or seconds > MAX_SPAN / 1000000 then
+    return MAX_EVENTS, IDLE
+  end
+  return count, seconds
 end
 
 -- Scores may be damaged, so the breaker's own hash determines whether its state has lapsed.
@@ -99,7 +104,8 @@ local function keep(meta, held, names, prefix)
   local last = redis.pcall('ZRANGE', held, -1, -1, 'WITHSCORES')
   local ends = not failure(last) and last[2] and tonumber(last[2]) or 0
   local left = math.ceil(max(ends / 1000 - now / 1000000, 0))
-  for key, life in pairs({ [meta] = max(REMEMBERED, stream_kept_for(meta)), [names] = IDLE, [held] = 1 }) do
+  local _, kept_for = stored_retention(meta)
+  for key, life in pairs({ [meta] = max(REMEMBERED, kept_for), [names] = IDLE, [held] = 1 }) do
     if left > MAX_SPAN then
       redis.pcall('PERSIST', key)
     else

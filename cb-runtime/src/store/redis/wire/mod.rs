@@ -10,7 +10,7 @@ mod report;
 use serde::Serialize;
 
 use super::keys::encode;
-use crate::store::{Batch, Entry, Retention};
+use crate::store::{Batch, Entry, MAX_COUNT, MAX_SPAN_US, Retention};
 pub(super) use event::event;
 pub(super) use fields::{Fields, Published};
 pub(super) use reply::{DecodeError, ReplyReader};
@@ -31,9 +31,9 @@ pub(super) struct BatchMessage<'a> {
     windows: &'a str,
     /// The key of the notices.
     notices: String,
-    /// The number of events to keep, and for how many seconds; left out if it is the script's default.
+    /// The number of events to keep, and for how many seconds; `None`: as others have set it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    retention: Option<(usize, u64)>,
+    retention: Option<(u64, u64)>,
     pub(super) entries: Vec<EntryMessage<'a>>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> BatchMessage<'a> {
         prefix: &'a str,
         windows: &'a str,
         notices: String,
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Self {
         BatchMessage {
             batch,
@@ -66,8 +66,10 @@ impl<'a> BatchMessage<'a> {
             prefix,
             windows,
             notices,
-            retention: (retention != Retention::default())
-                .then_some((retention.events, retention.age.as_secs())),
+            retention: retention.map(|kept| {
+                let events = (kept.events as u64).min(MAX_COUNT);
+                (events, kept.age.as_secs().min(MAX_SPAN_US / 1_000_000))
+            }),
             entries: Vec::with_capacity(batch.entries.len()),
         }
     }

@@ -59,7 +59,7 @@ write_quiet(quiet, without_quiet, set)
 if announced then
   redis.call('HSET', meta, 'number', whole(place.number), 'last_id', place.id)
   if batch.retention then
-    redis.call('HSET', meta, 'kept_for', whole(retention[2]))
+    redis.call('HSET', meta, 'retention', whole(batch.retention[1]) .. '|' .. whole(batch.retention[2]))
   end
 end
 if shared_due then

@@ -6,7 +6,6 @@ local retry, refused = settle_sequence(sequence, batch.seq)
 if refused then
   return refused
 end
-local retention = batch.retention or { MAX_EVENTS, IDLE }
 local place = stand(meta, events, batch.fresh)
 local announced = false
 local shared_due = place.due

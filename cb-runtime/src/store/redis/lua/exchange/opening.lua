@@ -30,7 +30,7 @@ local function open_at_once()
   end
   local key = KEYS[7]
   local f = redis.pcall('HMGET', key, 'state', 'epoch', 'actor', 'settings', 'settings_before')
-  local m = redis.pcall('HMGET', meta, 'incarnation', 'number', 'last_id', 'touched_at', 'noticed', 'kept_for')
+  local m = redis.pcall('HMGET', meta, 'incarnation', 'number', 'last_id', 'touched_at', 'noticed', 'retention')
   if f.err or f[1] ~= 'closed' or f[2] ~= known or settings ~= '' and not agrees(settings, f[4], f[5])
     or m.err then
     return nil

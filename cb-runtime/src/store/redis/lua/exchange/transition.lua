@@ -62,9 +62,13 @@ local function wins(b, e)
   return e.known ~= nil and e.known.epoch == b.epoch and (not bound or left == 0)
 end
 
+-- The number of events to keep, and for how many seconds.
+local retention
+
 local function announce(e, b, from, evidence)
   place.number = place.number + 1
   announced = true
+  retention = retention or batch.retention or { stored_retention(meta) }
   local fields = {
     'incarnation', place.incarnation, 'number', whole(place.number),
     'name', e.name, 'from', from, 'state', b.state, 'epoch', whole(b.epoch),
@@ -74,11 +78,11 @@ local function announce(e, b, from, evidence)
     'successes', whole(evidence[1]), 'failures', whole(evidence[2]), 'slow', whole(evidence[3]),
   }
   local id = mended(events, function()
-    return redis.pcall('XADD', events, 'MAXLEN', '~', retention[1], '*', unpack(fields))
+    return redis.pcall('XADD', events, 'MAXLEN', '~', whole(retention[1]), '*', unpack(fields))
   end)
   if id then
     place.id = id
-    redis.call('EXPIRE', events, retention[2])
+    redis.call('EXPIRE', events, whole(retention[2]))
     warnings[#warnings + 1] = publish(events, id, fields)
   end
 end
