@@ -5,13 +5,28 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, exit};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use cb_runtime::{Breaker, BreakerConfig, Registry, State, StoreStatus};
+use cb_runtime::{Breaker, BreakerConfig, Registry, State, StoreStatus, circuit_breaker};
 use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use fork::{Fork, WEXITSTATUS, WIFEXITED, fork, waitpid_nohang};
+
+static CACHING: OnceLock<Registry> = OnceLock::new();
+
+#[circuit_breaker(name = "users", registry = CACHING.get().unwrap(), cache_ttl = 300)]
+async fn fail(id: u64) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    Err(format!("{id} is not found").into())
+}
+
+/// Nobody in the child reads a result from the store.
+fn call_cached_in_child() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for id in [1, 2, 2] {
+        runtime.block_on(fail(id)).expect_err("no result is cached");
+    }
+}
 
 /// Each caller is answered in the end: as without a store, the child probes on its own.
 fn probe_in_child(breaker: &Breaker) {
@@ -47,6 +62,7 @@ fn make_registries_in_child(redis: &str) {
 fn caller_in_a_forked_process_does_not_wait_for_ever() {
     let redis = RedisServer::start();
     let registry = Registry::builder().redis(redis.url()).build().expect("a valid address");
+    assert!(CACHING.set(registry.clone()).is_ok());
     let config = BreakerConfig::default()
         .failure_threshold(1)
         .success_threshold(1)
@@ -66,6 +82,7 @@ fn caller_in_a_forked_process_does_not_wait_for_ever() {
         Fork::Child => {
             let result = catch_unwind(AssertUnwindSafe(|| {
                 probe_in_child(&breaker);
+                call_cached_in_child();
                 make_registries_in_child(&redis.url());
             }));
             // Unwinding further would lead into the parent's test harness.

@@ -138,7 +138,8 @@ pub(crate) async fn within<T>(span: Duration, future: impl Future<Output = T>) -
     .await
 }
 
-/// Runs a future on this thread, without a runtime.
+/// Runs a future on this thread, without a runtime. If the thread runs a task, its budget is left alone: the
+/// task cannot yield meanwhile.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -147,7 +148,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         }
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = std::pin::pin!(future);
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(value) => return value,

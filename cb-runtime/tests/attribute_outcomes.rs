@@ -182,6 +182,17 @@ async fn call_that_takes_too_long_is_dropped_and_counts_as_a_failure() {
     assert_eq!(call(&dropped).await, Err(Broken::Open));
 }
 
+#[tokio::test]
+async fn call_that_always_has_something_to_do_times_out() {
+    #[circuit_breaker(name = "busy", call_timeout = "10ms")]
+    async fn call() -> Result<(), Broken> {
+        // Uses up the budget of its task each time that it is polled.
+        let _ = tokio::io::copy(&mut tokio::io::repeat(0), &mut tokio::io::sink()).await;
+        Ok(())
+    }
+    assert_eq!(bounded(call()).await, Err(Broken::TimedOut));
+}
+
 #[tokio::test(start_paused = true)]
 async fn call_that_ends_in_time_is_not_touched_by_its_timeout() {
     #[circuit_breaker(name = "in-time", call_timeout = 1)]

@@ -53,6 +53,21 @@ async fn panic_is_a_failure_and_a_drop_is_cancelled() {
     assert_eq!(breaker.state(), State::Open);
 }
 
+#[tokio::test]
+async fn blocking_call_in_a_task_without_budget_gets_its_probe() {
+    let config = BreakerConfig::default().failure_threshold(1).reset_timeout(Duration::from_millis(1));
+    let (_registry, breaker) = breaker(config);
+    breaker.call_blocking(|| Err::<(), _>(Broken::Down)).unwrap_err();
+    // A probe is due then.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    while tokio::task::coop::has_budget_remaining() {
+        sender.send(()).unwrap();
+        receiver.recv().await.unwrap();
+    }
+    breaker.call_blocking(|| Ok::<_, Broken>(())).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn timed_out_call_is_a_failure() {
     let config = BreakerConfig::default().failure_threshold(1).call_timeout(Duration::from_secs(1));

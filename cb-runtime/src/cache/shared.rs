@@ -14,6 +14,7 @@ use super::key::StoreKey;
 use super::payload::Payload;
 use super::reports::{Problem, Reports};
 use crate::clock::{Clock, Moment};
+use crate::deadline::within;
 use crate::store::{Cached, ResultStore};
 use crate::sync::lock;
 
@@ -139,8 +140,8 @@ impl SharedTier {
         self.link.store().is_none()
     }
 
-    /// The result, if the store has one and answers in time. The deadline is kept in the background, so
-    /// this works in any executor. Cancelling abandons the answer for this caller only.
+    /// The result, if the store has one and answers in time. Deadlines are kept in the background, so this
+    /// works in any executor. Cancelling abandons the answer for this caller only.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         breaker: &Arc<str>,
@@ -148,7 +149,17 @@ impl SharedTier {
         slot: FreshnessSlot,
     ) -> Option<Arc<Found>> {
         let answer = self.board(breaker, key, slot)?;
-        answer.await.ok().flatten()
+        if let Some(found) = within(2 * self.patience, answer).await {
+            return found.ok().flatten();
+        }
+        // In a forked process, nothing runs in the background.
+        self.be_quiet();
+        lock(&self.flights).remove(&key);
+        None
+    }
+
+    fn be_quiet(&self) {
+        self.quiet_until.store(self.pace.now().after(QUIET).0, Ordering::Relaxed);
     }
 
     /// Joins the request for this result, or starts one. `None`: the store is not asked now.
@@ -205,7 +216,7 @@ impl SharedTier {
             Ok(Ok(cached)) => return cached.map(|cached| Found::new(cached, asked_at)),
             Ok(Err(error)) => format!("a cached result could not be read: {error}"),
             Err(_late) => {
-                self.quiet_until.store(self.pace.now().after(QUIET).0, Ordering::Relaxed);
+                self.be_quiet();
                 format!("the store did not give a cached result within {:?}", self.patience)
             }
         };

@@ -151,7 +151,8 @@ pub(crate) fn suspend<'a>(
     let Some(Awaited::Deadline(_, timer)) = awaited.as_mut().and_then(Arc::get_mut) else {
         return Poll::Pending;
     };
-    // The timer must have been polled to wake this task.
-    ready!(timer.as_mut().poll(cx));
+    // The timer must have been polled to wake this task. It is polled even if the body has used up the task's
+    // budget, as a body that always has something to do does.
+    ready!(Pin::new(&mut tokio::task::unconstrained(timer.as_mut())).poll(cx));
     awaited.take().map_or(Poll::Pending, Poll::Ready)
 }
