@@ -1,6 +1,6 @@
 //! The source of time: the machine's monotonic clock, or one that a test moves.
 //!
-//! Nothing in this crate compares wall clocks. An instance measures spans on its own monotonic clock;
+//! Nothing in this crate compares wall clocks of several machines. An instance measures spans on its own monotonic clock;
 //! instants that several instances compare are the store's. Wall-clock times are only for display.
 
 use std::fmt;
@@ -77,6 +77,8 @@ enum Source {
 
 struct Hands {
     now: AtomicU64,
+    /// For how long the machine has slept, while this clock stood still.
+    slept: AtomicU64,
     moved: Notify,
 }
 
@@ -94,7 +96,8 @@ impl Clock {
     pub fn manual() -> (Self, ManualClock) {
         // Not zero: "a moment before now" must exist for a clock that has just been made.
         let start = micros(Duration::from_secs(86_400));
-        let hands = Arc::new(Hands { now: AtomicU64::new(start), moved: Notify::new() });
+        let hands =
+            Arc::new(Hands { now: AtomicU64::new(start), slept: AtomicU64::new(0), moved: Notify::new() });
         let epoch_us = unix_us().saturating_sub(start);
         (Clock { source: Source::Manual(hands.clone()), epoch_us }, ManualClock(hands))
     }
@@ -114,6 +117,15 @@ impl Clock {
         match &self.source {
             Source::System(start, _) => Moment(micros(start.elapsed()).saturating_add(1)),
             Source::Manual(hands) => Moment(hands.now.load(Ordering::Acquire)),
+        }
+    }
+
+    /// The wall clock, in microseconds since 1970. Unlike the monotonic clock, it goes on while the machine
+    /// sleeps, and may be set.
+    pub(crate) fn wall_us(&self) -> u64 {
+        match &self.source {
+            Source::System(..) => unix_us(),
+            Source::Manual(hands) => self.epoch_us + self.now().0 + hands.slept.load(Ordering::Acquire),
         }
     }
 
@@ -199,6 +211,12 @@ impl ManualClock {
     pub fn advance(&self, span: Duration) {
         self.0.now.fetch_add(micros(span), Ordering::AcqRel);
         self.0.moved.notify_waiters();
+    }
+
+    /// The machine sleeps, in which this clock stands still.
+    #[cfg(test)]
+    pub(crate) fn sleep(&self, span: Duration) {
+        self.0.slept.fetch_add(micros(span), Ordering::AcqRel);
     }
 
     /// Moves the clock back, as only a machine's wall clock can be moved: for a store's clock.

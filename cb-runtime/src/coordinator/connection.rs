@@ -66,8 +66,12 @@ impl Coordinator {
         Ok(if self.was_away() { known.max(Continuity::Gap) } else { known })
     }
 
+    /// The time since the latest answer: by the monotonic clock, which may stand still while the machine
+    /// sleeps, or by the wall clock, which may be set. A load too many does no harm.
     fn silent_for(&self) -> Duration {
-        self.context.clock.now().since(self.answered_at)
+        let clock = &self.context.clock;
+        let by_wall = Duration::from_micros(clock.wall_us().saturating_sub(self.answered_wall_us));
+        clock.now().since(self.answered_at).max(by_wall)
     }
 
     /// By now, what is known here may have ended and expired in the store.

@@ -96,6 +96,8 @@ pub(crate) struct Coordinator {
     missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
+    /// The same by the wall clock.
+    answered_wall_us: u64,
     outages: Outages,
 }
 
@@ -138,7 +140,7 @@ impl Coordinator {
         pace: Pace,
         run_check: RunCheck,
     ) -> Self {
-        let now = context.clock.now();
+        let (now, answered_wall_us) = (context.clock.now(), context.clock.wall_us());
         Coordinator {
             context,
             breakers,
@@ -163,6 +165,7 @@ impl Coordinator {
             continuity: Continuity::default(),
             missing: BTreeSet::new(),
             answered_at: now,
+            answered_wall_us,
             outages: Outages::default(),
         }
     }

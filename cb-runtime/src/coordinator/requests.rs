@@ -214,6 +214,7 @@ impl Coordinator {
     pub(super) fn measure(&mut self, store_now: u64, sent_at: Moment) {
         let now = self.context.clock.now();
         self.answered_at = now;
+        self.answered_wall_us = self.context.clock.wall_us();
         self.pace.answered(sent_at, now);
         self.context.timeouts.answered(now.since(sent_at));
         let skew = self.skew.measure(store_now, sent_at, now);
