@@ -284,7 +284,9 @@ async fn settings_of_every_instance_show_who_differs() {
         Ok(())
     }
     let redis = RedisServer::start();
-    let fleet = ["a", "b", "c"].map(|node| on(&redis).node(node).build().unwrap());
+    let fleet = ["a", "b", "c"]
+        .map(|node| on(&redis).node(node).configure("tenant-1", |config| config.failure_threshold(50)));
+    let fleet = fleet.map(|builder| builder.build().unwrap());
     let watching = on(&redis).node("watching").build().unwrap();
     for (number, registry) in fleet.iter().enumerate() {
         let threshold = if number == 2 { 9 } else { 3 };
@@ -304,7 +306,7 @@ async fn settings_of_every_instance_show_who_differs() {
     eventually("tenants' too", tenants, |told| told.len() == 3 && told.iter().all(|told| !told.drift)).await;
     assert_eq!(watching.drifting().await.unwrap(), ["orders"]);
     let all = watching.fleet_settings().await.unwrap();
-    assert_eq!(all.keys().collect::<Vec<_>>(), ["orders", "tenant-{id}"]);
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["orders", "tenant-1", "tenant-{id}"]);
     assert_eq!(all["orders"], watching.settings("orders").await.unwrap());
 }
 

@@ -134,14 +134,19 @@ impl BreakerMap {
         first.into_iter().take(most).map(|breaker| breaker.core.clone()).collect()
     }
 
-    /// What they judge by: at most this many, by name, and keyed ones by the name in their attribute.
-    pub(crate) fn settings_lines(&self, most: usize) -> BTreeMap<String, (Arc<str>, Arc<Core>)> {
+    /// What they judge by: at most this many, by name, and keyed ones by the name in their attribute, unless
+    /// `has_own` says that there are settings for this one alone.
+    pub(crate) fn settings_lines(
+        &self,
+        most: usize,
+        has_own: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, (Arc<str>, Arc<Core>)> {
         let cores: Vec<_> = {
             let breakers = self.read();
             let mut cores = HashMap::new();
             for (name, breaker) in &breakers.registered {
                 let label = match breaker.pattern.get() {
-                    Some(pattern) if breaker.keyed => pattern,
+                    Some(pattern) if breaker.keyed && !has_own(name) => pattern,
                     _ => &**name,
                 };
                 cores.entry(label.to_owned()).or_insert_with(|| breaker.core.clone());

@@ -94,6 +94,12 @@ impl Layers {
         self.operator.keys().cloned().chain(by_variable.map(|folded| folded.0.clone())).collect()
     }
 
+    /// Whether the operator has settings for this breaker.
+    pub(crate) fn configures(&self, name: &str) -> bool {
+        let by_variable = || lock(&self.meant).get(&Folded::new(name)).is_some_and(|first| first == name);
+        self.operator.contains_key(name) || !self.by_variable.is_empty() && by_variable()
+    }
+
     /// The operator's settings of this breaker.
     pub(crate) fn operator(&self, name: &str) -> BreakerConfig {
         let said = self.operator.get(name).cloned().unwrap_or_default();

@@ -230,7 +230,9 @@ impl Posted {
             self.alive_at = Some(now);
             let about = About::of(context, started_us);
             posts.push((Topic::About, serde_json::to_string(&about).unwrap_or_default()));
-            let settings = breakers.settings_lines(MOST_BREAKERS);
+            let layers = context.layers();
+            let settings = breakers.settings_lines(MOST_BREAKERS, |name| layers.configures(name));
+            drop(layers);
             let lines: BTreeMap<_, _> =
                 settings.iter().map(|(name, (line, _))| (name.clone(), line.clone())).collect();
             if lines != self.settings || self.signs.is_multiple_of(REPEATED_AFTER) {
