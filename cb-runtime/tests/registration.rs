@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cb_runtime::{BreakerConfig, Registry, State};
+use cb_runtime::{BreakerConfig, CacheLimits, Registry, RegistryConfig, State};
 use cb_testkit::wait_until;
 
 async fn fail(registry: &Registry, times: u32) {
@@ -78,4 +78,21 @@ fn invalid_setting_is_an_error_that_names_the_field() {
     ] {
         assert_eq!(config.validate().unwrap_err().field(), Some(field));
     }
+}
+
+#[test]
+fn reload_of_what_cannot_change_names_it() {
+    let registry = Registry::builder().node(" rack-7 ").build().unwrap();
+    let reload = |change: fn(&mut RegistryConfig)| {
+        let mut config = RegistryConfig::default();
+        change(&mut config);
+        registry.reload(config).map_err(|error| error.field())
+    };
+    assert_eq!(reload(|config| config.node = Some(" rack-7 ".into())), Ok(()));
+    assert_eq!(reload(|config| config.node = Some("rack-8".into())), Err(Some("node")));
+    let no_cache =
+        |config: &mut RegistryConfig| config.cache_limits = Some(CacheLimits::default().entries(0));
+    assert_eq!(reload(no_cache), Err(Some("cache_limits")));
+    let hasty = |config: &mut RegistryConfig| config.response_timeout = Some(Duration::from_micros(1));
+    assert_eq!(reload(hasty), Err(Some("response_timeout")));
 }

@@ -40,6 +40,7 @@ use crate::metrics;
 use crate::report_limiter::ReportLimiter;
 use crate::snapshot::StoreStatus;
 use crate::store::{Overview, Retention, Store};
+use crate::timeouts::Timeouts;
 use unregistered::Unregistered;
 
 static GLOBAL: OnceCell<Registry> = OnceCell::new();
@@ -170,14 +171,17 @@ impl Registry {
     ///
     /// # Errors
     /// If `config` is invalid. `redis`, `namespace` and `node` may be left out, but not differ from before.
+    /// `response_timeout` and `cache_limits` stay as they were when the registry was built.
     pub fn reload(&self, config: RegistryConfig) -> Result<(), Error> {
         self.shared.address.is_kept_by(&config)?;
-        if config.node.as_ref().is_some_and(|node| **node != *self.context.node) {
+        if config.node.is_some() && node::name(config.node.clone()) != self.context.node {
             return Err(Error::config(
                 "node",
                 "it cannot change while the registry runs; restart to change it",
             ));
         }
+        config.cache_limits.map_or(Ok(()), |limits| limits.validate())?;
+        config.response_timeout.map_or(Ok(()), |span| Timeouts::new(span).map(drop))?;
         let layers = Layers::new(&self.shared.code, &config)?;
         // The lock prevents registrations during the reload.
         let mut current = self.context.layers_mut();

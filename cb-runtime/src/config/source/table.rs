@@ -118,7 +118,7 @@ pub(super) fn read_breaker(
     problems.table(name, table);
     let readable: Vec<_> =
         BreakerConfig::NAMES.iter().copied().filter(|name| !IN_CODE_ONLY.contains(name)).collect();
-    let mut config = BreakerConfig::default();
+    let (mut of_file, mut of_variables) = (BreakerConfig::default(), BreakerConfig::default());
     for (key, value) in entries(table) {
         let place = format!("{name}.{key}");
         let Some(field) = BreakerConfig::NAMES.iter().copied().find(|known| *known == key) else {
@@ -132,11 +132,16 @@ pub(super) fn read_breaker(
         }
         sources.note(place.clone(), &problems.source(value));
         match plain(value).map(|value| BreakerConfig::of_one(field, value)) {
-            Some(Ok(one)) => config = one.or(config),
+            Some(Ok(one)) => {
+                let layer = if value.origin().is_some() { &mut of_variables } else { &mut of_file };
+                *layer = one.or(std::mem::take(layer));
+            }
             Some(Err(problem)) => problems.at(&place, value, Some(field), in_words(&problem)),
             None => problems.at(&place, value, Some(field), format!("{} is no number", written(value))),
         }
     }
+    // A window of calls replaces one of time.
+    let config = of_variables.over(&of_file);
     if problems.len() == before
         && let Err(error) = config.validate()
     {

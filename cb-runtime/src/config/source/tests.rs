@@ -76,6 +76,14 @@ fn toml_and_yaml_say_the_same() {
 }
 
 #[test]
+fn window_of_calls_from_a_variable_replaces_the_files_window_of_time() {
+    let file = "[breakers.orders]\nfailure_rate_threshold = 0.5\nwindow = \"1m\"\nminimum_calls = 20\n";
+    let config = toml(file, &[("CB_BREAKERS__ORDERS__WINDOW_CALLS", "10")]).unwrap();
+    let orders = &config.breakers["orders"];
+    assert_eq!((orders.window, orders.window_calls, orders.minimum_calls), (None, Some(10), Some(10)));
+}
+
+#[test]
 fn variables_stand_over_the_file_setting_by_setting() {
     let config = toml(
         FILE,
