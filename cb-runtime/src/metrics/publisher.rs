@@ -54,7 +54,7 @@ impl Publisher {
         }
     }
 
-    /// Resets the gauges of breakers that have gone since the last round.
+    /// Resets the gauges that have gone since the last round, mostly with their breakers.
     fn set_back(&mut self, reading: &mut MetricReading) {
         for (labels, (had_epoch, had_rate)) in self.shown.drain() {
             let gone = StateReading {
@@ -62,7 +62,9 @@ impl Publisher {
                 failure_rate: had_rate.then_some(0.0),
                 ..StateReading::default()
             };
-            reading.breakers.entry(labels).or_default().standing.get_or_insert(gone);
+            let standing = reading.breakers.entry(labels).or_default().standing.get_or_insert(gone);
+            // Its settings may have no rate any more.
+            standing.failure_rate = standing.failure_rate.or(gone.failure_rate);
         }
         for (labels, row) in &reading.breakers {
             if let Some(standing) = row.standing

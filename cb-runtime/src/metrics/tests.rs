@@ -17,7 +17,7 @@ use crate::breaker::permit::Admission;
 use crate::breakers::{BreakerMap, KeyedSite, Place};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{BreakerConfig, CacheLimits};
+use crate::config::{BreakerConfig, CacheLimits, PerFunction};
 use crate::event::{CacheTier, Event, EventBus, Transition};
 use crate::registry::MeteredRegistry;
 use crate::snapshot::State;
@@ -141,16 +141,26 @@ fn failure_rate_of_a_window_is_published_and_set_back() {
     let here = MeteredInstance::new();
     let config = BreakerConfig::default().failure_rate_threshold(0.9).minimum_calls(100);
     let make = |name, _| Core::new(name, &config, None, &here.source.context);
-    let orders = here.source.breakers.entry("orders").insert(Place::Pinned, make);
+    let [orders, users] =
+        ["orders", "users"].map(|name| here.source.breakers.entry(name).insert(Place::Pinned, make));
     here.kept("no window");
-    calls(&orders, Outcome::Failure, 1);
-    calls(&orders, Outcome::Success, 3);
+    for core in [&orders, &users] {
+        calls(core, Outcome::Failure, 1);
+        calls(core, Outcome::Success, 3);
+    }
     let mut publisher = publisher(&[&here]);
     let mut recorded = Recorded::new();
     let of_orders = "circuit_breaker_failure_rate breaker=orders namespace=test";
     recorded.round(&mut publisher);
     assert_eq!(recorded.gauge(of_orders), Some(0.25));
     assert_eq!(recorded.gauge("circuit_breaker_failure_rate breaker=no window namespace=test"), None);
+    let of_users = "circuit_breaker_failure_rate breaker=users namespace=test";
+    assert_eq!(recorded.gauge(of_users), Some(0.25));
+    // A reload takes its window away.
+    let without = BreakerConfig::default().resolve().unwrap();
+    users.configure(without, &PerFunction::default());
+    recorded.round(&mut publisher);
+    assert_eq!((recorded.gauge(of_orders), recorded.gauge(of_users)), (Some(0.25), Some(0.0)));
     publisher.leave(&(here.source.clone() as Arc<dyn MetricSource>));
     recorded.round(&mut publisher);
     assert_eq!(recorded.gauge(of_orders), Some(0.0));
