@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::args::Connection;
 use super::client::Client;
-use super::{Failure, text};
+use super::{Failure, output, text};
 use crate::figures::Figures;
 use crate::fleet::Instances;
 
@@ -75,9 +75,9 @@ pub(super) async fn run(connection: &Connection, json: bool) -> Result<(), Failu
         Err(error) => findings.problem("connection", advice(&error.to_string())),
     }
     fleet(connection, &mut findings).await?;
-    print(&findings.list, json);
+    let printed = print(&findings.list, json);
     let problem = findings.list.iter().any(|finding| finding.verdict == Verdict::Problem);
-    if problem { Err(Failure::Reported) } else { Ok(()) }
+    if problem { Err(Failure::Reported) } else { printed }
 }
 
 async fn look_at(servers: &mut [Server], namespace: &str, findings: &mut Findings) {
@@ -325,10 +325,9 @@ fn instances_and_drift(instances: &Instances, findings: &mut Findings) {
     }
 }
 
-fn print(findings: &[Finding], json: bool) {
+fn print(findings: &[Finding], json: bool) -> Result<(), Failure> {
     if json {
-        println!("{}", serde_json::json!(findings));
-        return;
+        return output::line(serde_json::json!(findings));
     }
     for Finding { check, verdict, message } in findings {
         let sign = match verdict {
@@ -336,6 +335,7 @@ fn print(findings: &[Finding], json: bool) {
             Verdict::Notice => "notice ",
             Verdict::Problem => "PROBLEM",
         };
-        println!("{sign}  {check:<12}  {}", text::plain(message));
+        output::line(format_args!("{sign}  {check:<12}  {}", text::plain(message)))?;
     }
+    Ok(())
 }

@@ -1,6 +1,5 @@
 //! `cbctl events`.
 
-use std::io::Write;
 use std::time::SystemTime;
 
 use cb_runtime::Event;
@@ -8,7 +7,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::client::Client;
-use super::text;
+use super::{output, text};
 use crate::event_log::{describe, transition};
 
 pub(super) async fn events(client: &Client, follow: bool, number: usize, json: bool) -> Result<(), Failure> {
@@ -33,10 +32,8 @@ pub(super) async fn events(client: &Client, follow: bool, number: usize, json: b
 }
 
 fn print(event: &Value, json: bool) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{event}")?;
-        return Ok(out.flush()?);
+        return output::line(event);
     }
     let field = |name: &str| event[name].as_str().map(text::plain).unwrap_or_default();
     let at = text::time(event["at"].as_f64().unwrap_or_default());
@@ -48,6 +45,5 @@ fn print(event: &Value, json: bool) -> Result<(), Failure> {
     let why = if event["reason"].is_string() { field("reason") } else { field("error") };
     let who = if field("actor").is_empty() { field("originator") } else { field("actor") };
     let who = if who.is_empty() { who } else { format!(" by {who}") };
-    writeln!(out, "{at}  {}  {what}  {why}{who}", field("breaker"))?;
-    Ok(out.flush()?)
+    output::line(format_args!("{at}  {}  {what}  {why}{who}", field("breaker")))
 }

@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment};
 use super::Failure;
 use super::args::Which;
 use super::client::Client;
-use super::text;
+use super::{output, text};
 use crate::figures::{Figures, Filter, Rates, Row, seconds};
 
 /// The interval between two readings of `watch`.
@@ -19,15 +19,16 @@ pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(
     client.read(&mut figures).await?;
     let (rows, total) = figures.page(&which.filter(), Instant::now());
     if json {
-        println!("{}", serde_json::json!(rows));
-        return Ok(());
+        return output::line(serde_json::json!(rows));
     }
-    print!("{}", table(&rows, false));
+    if !rows.is_empty() {
+        output::line(table(&rows, false))?;
+    }
     if rows.len() < total {
-        eprintln!("{} of {total}; a higher --limit shows more", rows.len());
+        output::remark(format_args!("{} of {total}; a higher --limit shows more", rows.len()));
     }
     if total == 0 {
-        eprintln!("no breaker of this namespace matches; is --namespace right?");
+        output::remark("no breaker of this namespace matches; is --namespace right?");
     }
     Ok(())
 }
@@ -107,7 +108,7 @@ fn table(rows: &[Row], with_rates: bool) -> String {
         cells.push(Cell::new(text::reason(row)));
         table.add_row(cells);
     }
-    if rows.is_empty() { String::new() } else { format!("{}\n", table.trim_fmt()) }
+    if rows.is_empty() { String::new() } else { table.trim_fmt() }
 }
 
 impl Which {

@@ -5,11 +5,13 @@ mod client;
 mod doctor;
 mod events;
 mod list;
+mod output;
 mod serve;
 mod show;
 mod steer;
 mod text;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -32,6 +34,8 @@ enum Failure {
     Unconfirmed(String),
     /// The arguments are invalid.
     Usage(String),
+    /// The reader of stdout has closed it, as `head` does when it has enough.
+    NoReader,
     /// Anything else.
     Other(String),
 }
@@ -50,6 +54,7 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
+            Failure::NoReader => 0,
             Failure::Reported | Failure::Other(_) => 1,
             Failure::Usage(_) => Failure::USAGE,
             Failure::Unknown(_) => 3,
@@ -60,7 +65,7 @@ impl Failure {
 
     fn message(&self) -> Option<&str> {
         match self {
-            Failure::Reported => None,
+            Failure::Reported | Failure::NoReader => None,
             Failure::Unknown(message)
             | Failure::Store(message)
             | Failure::Unconfirmed(message)
@@ -70,9 +75,12 @@ impl Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        Failure::Other(error.to_string())
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::NoReader,
+            _ => Failure::Other(error.to_string()),
+        }
     }
 }
 
@@ -86,7 +94,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("cbctl: {error}");
+            output::remark(format_args!("cbctl: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -95,7 +103,7 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             match failure.message() {
                 Some(error) if json => print_json_error(error, failure.code()),
-                Some(error) => eprintln!("cbctl: {error}"),
+                Some(error) => output::remark(format_args!("cbctl: {error}")),
                 None => {}
             }
             ExitCode::from(failure.code())
@@ -115,7 +123,7 @@ fn invalid(error: &clap::Error) -> ExitCode {
 }
 
 fn print_json_error(error: &str, code: u8) {
-    eprintln!("{}", serde_json::json!({ "error": error, "exit_code": code }));
+    output::remark(serde_json::json!({ "error": error, "exit_code": code }));
 }
 
 /// Runs a command that has no end of its own until it fails or Ctrl-C is pressed.
@@ -133,11 +141,13 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { connection, json, command } = arguments;
     match command {
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "cbctl", &mut std::io::stdout());
-            return Ok(());
+            // By way of a buffer: clap_complete panics if it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "cbctl", &mut script);
+            return Ok(io::stdout().write_all(&script)?);
         }
         Command::Man { command } => {
-            clap_mangen::Man::new(manual(command.as_deref())?).render(&mut std::io::stdout())?;
+            clap_mangen::Man::new(manual(command.as_deref())?).render(&mut io::stdout())?;
             return Ok(());
         }
         Command::Doctor => return doctor::run(&connection, json).await,

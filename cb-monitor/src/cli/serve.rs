@@ -9,9 +9,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 
-use super::Failure;
 use super::args::Serve;
 use super::client::Client;
+use super::{Failure, output};
 use crate::Monitor;
 use crate::problem::Problem;
 
@@ -45,9 +45,9 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
     let address = format!("http://{}{}/", listener.local_addr()?, options.prefix.trim_end_matches('/'));
     let role = if act.is_some() { "the token may act" } else { "read-only" };
     if json {
-        println!("{}", serde_json::json!({ "address": address, "read_only": act.is_none() }));
+        output::line(serde_json::json!({ "address": address, "read_only": act.is_none() }))?;
     } else {
-        println!("{address}  ({role})");
+        output::line(format_args!("{address}  ({role})"))?;
     }
     // No graceful shutdown on Ctrl-C: open streams would prevent it, and their readers reconnect.
     Ok(axum::serve(listener, router).await?)

@@ -6,7 +6,7 @@ use comfy_table::Cell;
 
 use super::Failure;
 use super::client::Client;
-use super::text;
+use super::{output, text};
 use crate::figures::{Figures, Row, seconds};
 
 pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), Failure> {
@@ -16,8 +16,7 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
     if json {
         let mut answer = serde_json::json!(row);
         answer["instances"] = serde_json::json!(settings);
-        println!("{answer}");
-        return Ok(());
+        return output::line(answer);
     }
     let now = seconds(SystemTime::now());
     let mut table = text::table(&[]);
@@ -57,7 +56,7 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
             line(label, Cell::new(value));
         }
     }
-    println!("{}", table.trim_fmt());
+    output::line(table.trim_fmt())?;
     if !settings.is_empty() {
         let mut table = text::table(&["node", "instance", "settings"]);
         for instance in settings {
@@ -70,7 +69,7 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
                 format!("{mark}{given}"),
             ]);
         }
-        println!("\n{}", table.trim_fmt());
+        output::line(format_args!("\n{}", table.trim_fmt()))?;
     }
     Ok(())
 }

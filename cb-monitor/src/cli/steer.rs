@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::args::ActionOptions;
 use super::client::Client;
-use super::{Failure, show, text};
+use super::{Failure, output, show, text};
 use crate::action::{Action, ActionRequest, Refusal};
 use crate::blast_radius::BlastRadius;
 use crate::figures::{Figures, Row};
@@ -38,12 +38,11 @@ pub(super) async fn steer(
     if json {
         let answer =
             serde_json::json!({ "breaker": options.name, "action": action.as_str(), "state": state });
-        println!("{answer}");
+        output::line(answer)
     } else {
         let span = request.expires_in.map(|span| format!(" for {}", humantime::format_duration(span)));
-        println!("{name} is {state}{}", span.unwrap_or_default());
+        output::line(format_args!("{name} is {state}{}", span.unwrap_or_default()))
     }
-    Ok(())
 }
 
 /// Shows what the action would do, and asks for confirmation.
@@ -60,13 +59,14 @@ fn confirm(action: Action, row: &Row, request: &ActionRequest, radius: BlastRadi
         None if action.takes_an_expiry() => ", until someone releases it".into(),
         None => String::new(),
     };
-    eprint!(
+    write!(
+        std::io::stderr(),
         "\"{}\" is {}. {}: {effect}{until}. This concerns {radius}. Go on? [y/N] ",
         text::plain(&row.name),
         row.state,
         action.as_str()
-    );
-    std::io::stderr().flush()?;
+    )
+    .map_err(|error| Failure::Unconfirmed(error.to_string()))?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().to_lowercase().as_str() {

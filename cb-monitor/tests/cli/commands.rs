@@ -154,3 +154,29 @@ fn a_shell_completes_commands_and_the_manual_pages_name_every_option() {
     assert_eq!(unknown.status.code(), Some(2));
     assert!(print(&["--help"]).contains("Exit codes:"));
 }
+
+#[test]
+fn a_reader_that_closes_stdout_ends_the_command_quietly() {
+    let redis = RedisServer::start();
+    one_breaker(&registry(&redis), "orders");
+    for arguments in [
+        &["list"][..],
+        &["list", "--json"],
+        &["watch"],
+        &["show", "orders"],
+        &["open", "orders", "--reason", "a test", "--yes"],
+        &["events"],
+        &["doctor"],
+        &["completions", "bash"],
+        &["man"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = cbctl(&redis).args(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""), "{arguments:?}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let failed = cbctl(&redis).args(["show", "order"]).stderr(writer).output().unwrap();
+    assert_eq!(failed.status.code(), Some(3), "an error without a reader");
+}

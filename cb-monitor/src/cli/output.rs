@@ -1,0 +1,21 @@
+//! Printing to stdout and stderr. Their reader may close them, as `head` does, and `println!` would panic then.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use super::Failure;
+
+/// Prints a line of the answer.
+///
+/// # Errors
+/// [`Failure::NoReader`] if nobody reads it, which ends the program quietly.
+pub(super) fn line(line: impl Display) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Prints a line to stderr, if it has a reader.
+pub(super) fn remark(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
