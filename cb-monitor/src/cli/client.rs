@@ -1,10 +1,11 @@
 //! The registry of one command. It only reads, and registers no breaker.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use cb_runtime::Registry;
 use cb_runtime::inspect::Target;
+use cb_runtime::{Event, Registry};
 
 use super::Failure;
 use super::args::Connection;
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Client {
     pub(super) registry: Registry,
     pub(super) source: Source,
-    /// The latest background error: more specific than "no answer".
+    /// The latest background error that may be why the store does not answer: more specific than "no answer".
     error: Arc<Mutex<Option<String>>>,
 }
 
@@ -42,7 +43,11 @@ impl Client {
         let error = Arc::new(Mutex::new(None));
         let heard = error.clone();
         let builder = Registry::builder().namespace(&connection.namespace);
-        let builder = builder.on_error(move |error| *lock(&heard) = Some(error.to_string()));
+        let builder = builder.on_error(move |error| {
+            if !error.is_data() {
+                *lock(&heard) = Some(error.to_string());
+            }
+        });
         let builder = match connection.target()? {
             Target::Single(url) => builder.redis(url),
             Target::Cluster(nodes) => builder.redis_cluster(nodes),
@@ -52,12 +57,18 @@ impl Client {
         Ok(Client { source: Source::new(registry.clone()), registry, error })
     }
 
-    /// Reads the fleet into `figures`.
-    pub(super) async fn read(&self, figures: &mut Figures) -> Result<(), Failure> {
+    /// Reads the fleet into `figures`. Returns what is damaged in the store: a damaged breaker is left out.
+    pub(super) async fn read(&self, figures: &mut Figures) -> Result<BTreeSet<String>, Failure> {
+        let mut events = self.source.subscribe();
         match tokio::time::timeout(PATIENCE, self.source.read()).await {
             Ok(Ok(readings)) => {
                 figures.update(readings, Instant::now(), SystemTime::now());
-                Ok(())
+                // Sent during the reading, so they are all here.
+                let problems = std::iter::from_fn(|| events.try_recv()).filter_map(|event| match event {
+                    Event::Error(error) if error.is_data() => Some(error.to_string()),
+                    _ => None,
+                });
+                Ok(problems.collect())
             }
             Ok(Err(error)) => Err(self.away(&error.to_string())),
             Err(_) => Err(self.away(&format!("no answer within {PATIENCE:?}"))),

@@ -267,7 +267,7 @@ async fn fleet(connection: &Connection, findings: &mut Findings) -> Result<(), F
     let mut figures = Figures::default();
     let start = Instant::now();
     match client.read(&mut figures).await {
-        Ok(()) => {
+        Ok(damage) => {
             let namespace = text::plain(&connection.namespace);
             let noun = if figures.len() == 1 { "breaker" } else { "breakers" };
             let message = format!(
@@ -276,8 +276,13 @@ async fn fleet(connection: &Connection, findings: &mut Findings) -> Result<(), F
                 start.elapsed()
             );
             match figures.len() {
-                0 => findings.notice("fleet", format!("{message}: is --namespace right?")),
+                0 if damage.is_empty() => {
+                    findings.notice("fleet", format!("{message}: is --namespace right?"));
+                }
                 _ => findings.fine("fleet", message),
+            }
+            for problem in damage {
+                findings.notice("damage", format!("{problem}; it is left out"));
             }
             let open = figures.open();
             if !open.is_empty() {

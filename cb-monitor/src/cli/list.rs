@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
+use cb_runtime::{Event, Events};
 use comfy_table::{Cell, CellAlignment};
 
 use super::Failure;
@@ -11,13 +12,20 @@ use super::client::Client;
 use super::{output, text};
 use crate::figures::{Figures, Filter, Rates, Row, seconds};
 
-/// The interval between two readings of `watch`.
+/// `watch` reads again after this time, or
 const PACE: Duration = Duration::from_secs(1);
+/// this many times the duration of the latest reading, so that Redis spends at most a twentieth of its time on it,
+const SHARE: u32 = 20;
+/// but after at most this time.
+const SLOWEST: Duration = Duration::from_secs(15);
 
 pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(), Failure> {
     let mut figures = Figures::default();
-    client.read(&mut figures).await?;
+    let damage = client.read(&mut figures).await?;
     let (rows, total) = figures.page(&which.filter(), Instant::now());
+    for problem in damage.iter().cloned().map(left_out) {
+        output::warning(&problem, json);
+    }
     if json {
         return output::line(serde_json::json!(rows));
     }
@@ -27,38 +35,86 @@ pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(
     if rows.len() < total {
         output::remark(format_args!("{} of {total}; a higher --limit shows more", rows.len()));
     }
-    if total == 0 {
+    if total == 0 && damage.is_empty() {
         output::remark("no breaker of this namespace matches; is --namespace right?");
     }
     Ok(())
 }
 
 pub(super) async fn watch(client: &Client, which: &Which, json: bool) -> Result<(), Failure> {
+    let filter = which.filter();
     let mut figures = Figures::default();
     let mut events = client.source.subscribe();
+    let mut warned = Vec::new();
     loop {
-        let error = match client.read(&mut figures).await {
-            Ok(()) => None,
+        let begun = Instant::now();
+        let (problems, is_current) = match client.read(&mut figures).await {
+            Ok(damage) => (damage.into_iter().map(left_out).collect(), true),
             // If the first reading fails, the command ends. After that, Redis may return.
             Err(failure) if figures.as_of().is_none() => return Err(failure),
-            Err(failure) => failure.message().map(str::to_owned),
+            Err(failure) => (vec![format!("NOT CURRENT: {}", failure.message().unwrap_or_default())], false),
         };
-        draw(&figures, &which.filter(), error.as_deref(), json)?;
-        tokio::select! {
-            () = tokio::time::sleep(PACE) => {}
-            // Show a change at once.
-            _ = events.recv() => {}
+        let ended = Instant::now();
+        let pace = if is_current { (ended - begun) * SHARE } else { PACE };
+        let mut next = NextReading { due: ended + pace.clamp(PACE, SLOWEST), soonest: ended + PACE };
+        if json && warned != problems {
+            problems.iter().for_each(|problem| output::warning(problem, json));
+            warned.clone_from(&problems);
+        }
+        loop {
+            if !json {
+                draw(&figures, &filter, &problems)?;
+            } else if is_current {
+                output::line(serde_json::json!(figures.page(&filter, Instant::now()).0))?;
+            }
+            if !next.comes_after_a_change(&mut events, &mut figures).await {
+                break;
+            }
         }
     }
 }
 
-fn draw(figures: &Figures, filter: &Filter, error: Option<&str>, json: bool) -> Result<(), Failure> {
+/// When `watch` reads the store again.
+struct NextReading {
+    due: Instant,
+    /// If the store is lost or restored, it is read then.
+    soonest: Instant,
+}
+
+impl NextReading {
+    /// Applies the transitions that have arrived before it, so that they are shown at once and need no reading.
+    /// Returns `false` once the reading is due.
+    async fn comes_after_a_change(&mut self, events: &mut Events, figures: &mut Figures) -> bool {
+        let mut changed = false;
+        while Instant::now() < self.due {
+            let event = match events.try_recv() {
+                None if changed => return true,
+                None => tokio::time::timeout_at(self.due.into(), events.recv()).await.ok().flatten(),
+                event => event,
+            };
+            match event {
+                Some(Event::Transition(change)) => {
+                    figures.apply(&change, false, Instant::now());
+                    changed = true;
+                }
+                Some(Event::StoreLost(_) | Event::StoreRestored) => self.due = self.due.min(self.soonest),
+                // A damaged breaker is an error at each reading: it must not cause the next one.
+                Some(_) => {}
+                None => tokio::time::sleep_until(self.due.into()).await,
+            }
+        }
+        false
+    }
+}
+
+/// What is said of a breaker that is missing in a list.
+fn left_out(damage: String) -> String {
+    format!("{damage}; it is left out")
+}
+
+fn draw(figures: &Figures, filter: &Filter, problems: &[String]) -> Result<(), Failure> {
     let (rows, total) = figures.page(filter, Instant::now());
     let mut out = std::io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::json!(rows))?;
-        return Ok(out.flush()?);
-    }
     if text::is_terminal() {
         // Move home, draw over the old text, clear the rest. Clearing first would flicker.
         write!(out, "\x1b[H")?;
@@ -68,14 +124,13 @@ fn draw(figures: &Figures, filter: &Filter, error: Option<&str>, json: bool) -> 
     let counts: Vec<_> = counts.map(|(state, count)| format!("{count} {state}")).collect();
     let as_of = figures.as_of().map(seconds).map(text::time).unwrap_or_default();
     line(&mut out, &format!("{}   {as_of}", counts.join(", ")))?;
-    if let Some(error) = error {
-        line(&mut out, &format!("NOT CURRENT: {}", text::plain(error)))?;
+    let height = usize::from(text::terminal_size().1).saturating_sub(3);
+    let problems = problems.iter().map(|problem| text::plain(problem));
+    let lines: Vec<_> = problems.chain(table(&rows, true).lines().map(str::to_owned)).collect();
+    for text in lines.iter().take(height) {
+        line(&mut out, text)?;
     }
-    let height = usize::from(text::terminal_size().1).saturating_sub(4);
-    for row in table(&rows, true).lines().take(height) {
-        line(&mut out, row)?;
-    }
-    if rows.len() < total || rows.len() + 1 > height {
+    if rows.len() < total || lines.len() > height {
         line(&mut out, &format!("… {total} in total"))?;
     }
     write!(out, "\x1b[J")?;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
-use super::Failure;
+use super::{Failure, text};
 
 /// Prints a line of the answer.
 ///
@@ -18,4 +18,13 @@ pub(super) fn line(line: impl Display) -> Result<(), Failure> {
 /// Prints a line to stderr, if it has a reader.
 pub(super) fn remark(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Prints a problem to stderr that does not end the command.
+pub(super) fn warning(problem: &str, json: bool) {
+    if json {
+        remark(serde_json::json!({ "warning": problem }));
+    } else {
+        remark(format_args!("cbctl: {}", text::plain(problem)));
+    }
 }

@@ -74,10 +74,15 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
     Ok(())
 }
 
-/// The row of a breaker. For an unknown name, the error suggests a similar one.
+/// The row of a breaker. For an unknown name, the error suggests a similar one; for a damaged breaker, it is the
+/// damage.
 pub(super) async fn find(client: &Client, name: &str, figures: &mut Figures) -> Result<Row, Failure> {
-    client.read(figures).await?;
+    let damage = client.read(figures).await?;
     figures.row(name, Instant::now()).ok_or_else(|| {
+        let of_it = format!("breaker \"{name}\" ");
+        if let Some(problem) = damage.iter().find(|problem| problem.starts_with(&of_it)) {
+            return Failure::Other(text::plain(problem));
+        }
         let advice = match figures.similar(name) {
             Some(similar) => format!("did you mean \"{}\"?", text::plain(&similar)),
             None => format!("`cbctl list` shows all {}", figures.len()),

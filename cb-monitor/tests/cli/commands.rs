@@ -8,7 +8,7 @@ use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use serde_json::{Value, json};
 
 use crate::common::registry;
-use crate::{cbctl, json_of, one_breaker, run, text};
+use crate::{cbctl, damage, json_of, one_breaker, run, text};
 
 #[test]
 fn a_breaker_is_listed_shown_opened_and_released() {
@@ -179,4 +179,30 @@ fn a_reader_that_closes_stdout_ends_the_command_quietly() {
     drop(reader);
     let failed = cbctl(&redis).args(["show", "order"]).stderr(writer).output().unwrap();
     assert_eq!(failed.status.code(), Some(3), "an error without a reader");
+}
+
+#[test]
+fn a_damaged_breaker_is_named() {
+    let redis = RedisServer::start();
+    one_breaker(&registry(&redis), "users");
+    damage(&redis, "orders");
+    let sentence = "breaker \"orders\" in the store is damaged: ";
+    let listed = run(&redis, &["list"]);
+    let problem = text(&listed.stderr);
+    assert!(
+        problem.contains(sentence) && problem.contains("banana") && problem.contains("left out"),
+        "{problem}"
+    );
+    assert_eq!((listed.status.code(), text(&listed.stdout).contains("users")), (Some(0), true));
+    let listed = run(&redis, &["list", "--json"]);
+    let warning: Value = serde_json::from_slice(&listed.stderr).unwrap();
+    assert!(warning["warning"].as_str().unwrap().starts_with(sentence), "{warning}");
+    assert_eq!(json_of(&listed).as_array().unwrap().len(), 1);
+    let shown = run(&redis, &["show", "orders"]);
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(text(&shown.stderr).contains(sentence), "{}", text(&shown.stderr));
+    let found = json_of(&run(&redis, &["doctor", "--json"]));
+    let found = found.as_array().unwrap().iter().find(|found| found["check"] == "damage").unwrap();
+    assert_eq!(found["verdict"], "notice");
+    assert!(found["message"].as_str().unwrap().starts_with(sentence), "{found}");
 }

@@ -13,7 +13,7 @@ use cb_runtime::{BreakerConfig, Registry};
 use cb_testkit::RedisServer;
 use serde_json::Value;
 
-use common::NAMESPACE;
+use common::{NAMESPACE, registry};
 
 fn cbctl(redis: &RedisServer) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cbctl"));
@@ -42,6 +42,12 @@ async fn one_breaker(registry: &Registry, name: &str) {
     let breaker = registry.get_or_create(name, BreakerConfig::default().failure_threshold(3));
     common::fail(&breaker, 1).await;
     registry.fleet().await.unwrap();
+}
+
+/// A breaker whose key has a state that does not exist.
+fn damage(redis: &RedisServer, name: &str) {
+    one_breaker(&registry(redis), name);
+    redis.cli(&["HSET", &format!("cb1:{{{NAMESPACE}}}:b:{name}"), "state", "banana"]);
 }
 
 /// Ctrl-C.

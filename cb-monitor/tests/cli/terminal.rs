@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
 use crate::common::{NAMESPACE, registry};
-use crate::{cbctl, end_as_a_person_does, json_of, one_breaker, run, text};
+use crate::{cbctl, damage, end_as_a_person_does, json_of, one_breaker, run, text};
 
 /// Runs it on a terminal, and types this.
 fn on_a_terminal(redis: &RedisServer, arguments: &str, typed: &str) -> Output {
@@ -79,6 +80,68 @@ fn watch_shows_changes_as_they_happen_and_goes_on_without_redis() {
     end_as_a_person_does(&mut watching);
     let screen = on_a_terminal_for_a_moment(&redis, "watch");
     assert!(screen.contains("\u{1b}[H") && screen.contains("orders"), "{screen:?}");
+}
+
+#[test]
+fn watch_reads_at_its_pace_whatever_is_damaged_and_however_much_changes() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "users");
+    damage(&redis, "orders");
+    let commands = redis.monitor();
+    let begun = Instant::now();
+    let mut watching = cbctl(&redis)
+        .args(["watch", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("users")).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        for _ in 0..20 {
+            fleet.control("users").force_open("a burst").await.unwrap();
+            fleet.control("users").disable("a burst").await.unwrap();
+        }
+        fleet.control("users").metrics_only("the end").await.unwrap();
+    });
+    lines.find(|line| line.contains("the end")).unwrap();
+    let readings = commands.finish();
+    let readings =
+        readings.iter().filter(|command| command.starts_with("\"SET\" \"cb1:{tests}:watched\"")).count();
+    // Each second has at most one: the time is measured around all of them.
+    assert!(readings as u64 <= begun.elapsed().as_secs() + 1, "{readings} in {:?}", begun.elapsed());
+    assert!(readings > 0);
+    end_as_a_person_does(&mut watching);
+    let warnings = std::io::read_to_string(watching.stderr.take().unwrap()).unwrap();
+    assert_eq!(warnings.matches("breaker \\\"orders\\\" in the store is damaged").count(), 1, "{warnings}");
+    let mut watching = cbctl(&redis).arg("watch").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("breaker \"orders\" in the store is damaged")).unwrap();
+    end_as_a_person_does(&mut watching);
+}
+
+#[test]
+fn watch_gives_a_program_no_rows_that_are_not_current() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    tokio::runtime::Runtime::new().unwrap().block_on(fleet.shutdown());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut watching = cbctl(&redis);
+    watching.args(["watch", "--json"]).stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut process = watching.spawn().unwrap();
+    drop(watching);
+    let lines = BufReader::new(reader).lines();
+    let mut answers = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    assert_eq!(answers.next().unwrap()[0]["name"], "orders");
+    redis.stop();
+    let old = answers.by_ref().take(20).find(|answer| answer[0]["name"] != "orders").unwrap();
+    assert!(old["warning"].as_str().unwrap().starts_with("NOT CURRENT: "), "{old}");
+    redis.restart();
+    let new = answers.find(|answer| answer["warning"].is_null()).unwrap();
+    assert_eq!(new, json!([]), "the new server is empty");
+    end_as_a_person_does(&mut process);
 }
 
 /// What it shows on a terminal until it shows the breaker.
