@@ -8,7 +8,7 @@ use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use serde_json::{Value, json};
 
 use crate::common::registry;
-use crate::{cbctl, damage, json_of, one_breaker, run, text};
+use crate::{cbctl, damage, json_of, one_breaker, run, text, tripped_breaker};
 
 #[test]
 fn a_breaker_is_listed_shown_opened_and_released() {
@@ -205,4 +205,20 @@ fn a_damaged_breaker_is_named() {
     let found = found.as_array().unwrap().iter().find(|found| found["check"] == "damage").unwrap();
     assert_eq!(found["verdict"], "notice");
     assert!(found["message"].as_str().unwrap().starts_with(sentence), "{found}");
+}
+
+#[test]
+fn a_release_without_an_override_says_that_the_circuit_is_still_open() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    tripped_breaker(&fleet, "orders");
+    let released = run(&redis, &["release", "orders", "--reason", "a test", "--yes"]);
+    let said = "orders is open: it had no manual override to release; `cbctl reset` would close it\n";
+    assert_eq!((released.status.code(), &*text(&released.stdout)), (Some(0), said));
+    let answer = json_of(&run(&redis, &["release", "orders", "--reason", "a test", "--yes", "--json"]));
+    assert_eq!(answer, json!({"breaker": "orders", "action": "release", "state": "open"}));
+    let reset = run(&redis, &["reset", "orders", "--reason", "a test", "--yes"]);
+    assert_eq!(text(&reset.stdout), "orders is closed\n");
+    let released = run(&redis, &["release", "orders", "--reason", "a test", "--yes"]);
+    assert_eq!(text(&released.stdout), "orders is closed: it had no manual override to release\n");
 }

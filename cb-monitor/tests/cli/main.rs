@@ -37,10 +37,19 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A fleet with one breaker that has failed once.
+fn one_breaker(registry: &Registry, name: &str) {
+    failed_breaker(registry, name, 1);
+}
+
+/// A fleet with one breaker whose circuit is open.
+fn tripped_breaker(registry: &Registry, name: &str) {
+    failed_breaker(registry, name, 3);
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn one_breaker(registry: &Registry, name: &str) {
+async fn failed_breaker(registry: &Registry, name: &str, failures: usize) {
     let breaker = registry.get_or_create(name, BreakerConfig::default().failure_threshold(3));
-    common::fail(&breaker, 1).await;
+    common::fail(&breaker, failures).await;
     registry.fleet().await.unwrap();
 }
 

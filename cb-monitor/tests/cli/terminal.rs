@@ -50,6 +50,8 @@ fn an_order_says_what_it_concerns_and_waits_for_a_yes() {
     assert_eq!((released.status.code(), state()), (Some(0), json!("closed")));
     let events = text(&run(&redis, &["events"]).stdout);
     assert!(events.contains("orders  forced-open → closed  done by maria"), "{events}");
+    let again = on_a_terminal(&redis, "release orders --reason done", "n\n");
+    assert!(text(&again.stdout).contains("nothing will change, as there is no manual override"), "{again:?}");
 }
 
 #[test]
