@@ -126,15 +126,32 @@ fn print_json_error(error: &str, code: u8) {
     output::remark(serde_json::json!({ "error": error, "exit_code": code }));
 }
 
-/// Runs a command that has no end of its own until it fails or Ctrl-C is pressed.
+/// Runs a command that has no end of its own until it fails, Ctrl-C is pressed, or a supervisor ends it.
 ///
 /// One listener serves the whole run: a signal that arrives while nobody listens would be lost.
 async fn until_interrupted(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => Ok(()),
+        () = terminated() => Ok(()),
         outcome = command => outcome,
     }
+}
+
+/// SIGTERM, by which service managers and container runtimes end a process. The first process of a container
+/// ignores it without a handler.
+#[cfg(unix)]
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signals) => drop(signals.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {

@@ -62,7 +62,12 @@ fn damage(redis: &RedisServer, name: &str) {
 /// Ctrl-C.
 #[track_caller]
 fn end_as_a_person_does(process: &mut std::process::Child) {
+    end_by_signal(process, "-INT");
+}
+
+#[track_caller]
+fn end_by_signal(process: &mut std::process::Child, signal: &str) {
     let pid = process.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    assert_eq!(process.wait().unwrap().code(), Some(0), "Ctrl-C is how it ends");
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    assert_eq!(process.wait().unwrap().code(), Some(0), "{signal} is how it ends");
 }

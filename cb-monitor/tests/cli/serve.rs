@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
-use cb_testkit::RedisServer;
+use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use serde_json::{Value, json};
 
 use crate::common::{self, registry};
-use crate::{cbctl, end_as_a_person_does, one_breaker, run, text};
+use crate::{cbctl, end_as_a_person_does, end_by_signal, one_breaker, run, text};
 
 #[test]
 fn serve_is_on_loopback_read_only_and_knows_its_own_hosts() {
@@ -88,4 +88,20 @@ fn serve_takes_its_tokens_from_files_and_ends_with_ctrl_c() {
         assert_eq!(order("a token that may act").await.status, 200);
     });
     end_as_a_person_does(&mut serving);
+}
+
+#[test]
+fn serve_leaves_the_fleet_when_a_service_manager_ends_it() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    let mut serving =
+        cbctl(&redis).args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let instances = || runtime.block_on(fleet.instances()).unwrap().len();
+    wait_until(PATIENCE, "the monitor is an instance of the fleet", || instances() == 2);
+    end_by_signal(&mut serving, "-TERM");
+    assert_eq!(instances(), 1);
 }
