@@ -1,5 +1,6 @@
 //! `cbctl doctor`: checks Redis, its settings, the permissions and the fleet.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use cb_runtime::inspect::{self, Server};
@@ -180,7 +181,7 @@ async fn server(redis: &mut MultiplexedConnection, findings: &mut Findings) {
     } else {
         findings.fine("memory", format!("{} used", megabytes(used)));
     }
-    if field("aof_enabled") == "0" && field("rdb_bgsave_in_progress").is_empty() {
+    if field("aof_enabled") == "0" && takes_no_snapshots(redis).await {
         findings.notice(
             "persistence",
             "nothing is written to disk: manual overrides end with a restart of Redis",
@@ -194,6 +195,12 @@ async fn server(redis: &mut MultiplexedConnection, findings: &mut Findings) {
             field("instantaneous_ops_per_sec")
         ),
     );
+}
+
+/// Whether the server is known to take no snapshots. Only its configuration has that, which an ACL may hide.
+async fn takes_no_snapshots(redis: &mut MultiplexedConnection) -> bool {
+    let config = cmd("CONFIG").arg("GET").arg("save").query_async::<HashMap<String, String>>(redis).await;
+    config.is_ok_and(|config| config.get("save").is_some_and(String::is_empty))
 }
 
 fn megabytes(bytes: f64) -> String {

@@ -33,6 +33,26 @@ fn doctor_says_what_is_fine_and_what_to_do_about_the_rest() {
 }
 
 #[test]
+fn doctor_says_that_nothing_is_written_to_disk_only_where_it_knows() {
+    let persistence = |url: &str| {
+        let program = env!("CARGO_BIN_EXE_cbctl");
+        let output = Command::new(program).args(["--redis", url, "doctor", "--json"]).output().unwrap();
+        let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found =
+            findings.as_array().unwrap().iter().find(|found| found["check"] == "persistence").cloned();
+        found.map(|found| found["message"].as_str().unwrap().to_owned())
+    };
+    let redis = RedisServer::start();
+    let said = persistence(&redis.url()).unwrap();
+    assert!(said.starts_with("nothing is written to disk"), "{said}");
+    redis.cli(&["ACL", "SETUSER", "reader", "on", ">secret", "~*", "&*", "+@all", "-config"]);
+    let url = redis.url().replace("redis://", "redis://reader:secret@");
+    assert_eq!(persistence(&url), None, "the configuration is unknown");
+    redis.cli(&["CONFIG", "SET", "save", "3600 1"]);
+    assert_eq!(persistence(&redis.url()), None, "snapshots are taken");
+}
+
+#[test]
 fn doctor_tells_a_frozen_server_from_one_that_is_gone() {
     let redis = RedisServer::start();
     redis.freeze();
