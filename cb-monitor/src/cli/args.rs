@@ -173,7 +173,7 @@ pub(super) struct Serve {
     #[arg(long, default_value = "127.0.0.1:7433")]
     pub(super) listen: SocketAddr,
     /// The path under which the routes are.
-    #[arg(long, default_value = "/circuits")]
+    #[arg(long, default_value = "/circuits", value_parser = prefix)]
     pub(super) prefix: String,
     /// A file with the token that actions need; or CB_MONITOR_TOKEN. Without a token, the page is read-only.
     #[arg(long, value_name = "FILE")]
@@ -188,4 +188,14 @@ pub(super) struct Serve {
     /// A further host name of this address, such as that of a proxy; may be given more than once.
     #[arg(long, value_name = "HOST")]
     pub(super) allow_host: Vec<String>,
+}
+
+/// A prefix that [`Monitor::prefix`](crate::Monitor::prefix) takes: it panics for others.
+fn prefix(path: &str) -> Result<String, String> {
+    let path = path.trim_end_matches('/');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
+    if path.is_empty() || path.starts_with('/') && path.chars().all(plain) && !path.contains("//") {
+        return Ok(path.into());
+    }
+    Err("must be a plain path that begins with a slash, such as /circuits".into())
 }

@@ -42,7 +42,7 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| Failure::Other(format!("cannot listen on {}: {error}", options.listen)))?;
-    let address = format!("http://{}{}/", listener.local_addr()?, options.prefix.trim_end_matches('/'));
+    let address = format!("http://{}{}/", listener.local_addr()?, options.prefix);
     let role = if act.is_some() { "the token may act" } else { "read-only" };
     if json {
         output::line(serde_json::json!({ "address": address, "read_only": act.is_none() }))?;

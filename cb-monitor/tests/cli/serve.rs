@@ -105,3 +105,26 @@ fn serve_leaves_the_fleet_when_a_service_manager_ends_it() {
     end_by_signal(&mut serving, "-TERM");
     assert_eq!(instances(), 1);
 }
+
+#[test]
+fn a_prefix_that_is_no_plain_path_is_an_invalid_argument() {
+    let redis = RedisServer::start();
+    for prefix in ["circuits", "/a//b", "/{name}", "/a b", "/ä"] {
+        let refused = run(&redis, &["serve", "--listen", "127.0.0.1:0", "--prefix", prefix]);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(text(&refused.stderr).contains("such as /circuits"), "{prefix}: {}", text(&refused.stderr));
+    }
+    for (prefix, path) in [("", "/"), ("/", "/"), ("/ops/circuits/", "/ops/circuits/")] {
+        let mut serving = cbctl(&redis)
+            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--prefix", prefix])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        let address = said["address"].as_str().unwrap().strip_prefix("http://").unwrap();
+        assert_eq!(address.split_once('/').map(|(_, path)| format!("/{path}")).as_deref(), Some(path));
+        end_as_a_person_does(&mut serving);
+    }
+}
