@@ -1,9 +1,11 @@
 //! The arguments of `cbctl`.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::EXIT_CODES;
@@ -19,6 +21,18 @@ pub(super) struct Arguments {
     pub(super) json: bool,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Arguments {
+    /// The arguments of this process. An empty environment variable counts as not set, as in cb-runtime. An empty
+    /// argument is invalid: a script's variable may lack its value.
+    pub(super) fn read() -> Result<Arguments, clap::Error> {
+        let is_empty = |variable: &OsStr| std::env::var_os(variable).is_some_and(|value| value.is_empty());
+        let command = Arguments::command().mut_args(|argument| {
+            if argument.get_env().is_some_and(is_empty) { argument.env(Resettable::Reset) } else { argument }
+        });
+        Arguments::from_arg_matches(&command.try_get_matches()?)
+    }
 }
 
 /// The Redis and the namespace of a fleet.
@@ -155,7 +169,7 @@ impl From<ActionArgs> for ActionOptions {
     fn from(args: ActionArgs) -> ActionOptions {
         let ActionArgs { name, reason, actor, yes } = args;
         let user = || ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-        let actor = actor.or_else(user).filter(|actor| !actor.is_empty());
+        let actor = actor.filter(|actor| !actor.is_empty()).or_else(user).filter(|user| !user.is_empty());
         ActionOptions { name, reason, actor: actor.unwrap_or_else(|| "cbctl".into()), expires_in: None, yes }
     }
 }

@@ -7,7 +7,7 @@ use cb_runtime::State;
 use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use serde_json::{Value, json};
 
-use crate::common::registry;
+use crate::common::{NAMESPACE, registry};
 use crate::{cbctl, damage, json_of, one_breaker, run, text, tripped_breaker};
 
 #[test]
@@ -221,4 +221,31 @@ fn a_release_without_an_override_says_that_the_circuit_is_still_open() {
     assert_eq!(text(&reset.stdout), "orders is closed\n");
     let released = run(&redis, &["release", "orders", "--reason", "a test", "--yes"]);
     assert_eq!(text(&released.stdout), "orders is closed: it had no manual override to release\n");
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let redis = RedisServer::start();
+    let cbctl = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cbctl"));
+        command.args(arguments).stdin(Stdio::null());
+        command.env("CB_REDIS_URL", "").env("CB_NAMESPACE", "").env("CB_ACTOR", "").env("USER", "maria");
+        command.output().unwrap()
+    };
+    let found = cbctl(&["--redis", &redis.url(), "doctor"]);
+    assert!(text(&found.stdout).contains("namespace \"default\""), "{found:?}");
+    // The address and the namespace are looked at before the reason, and Redis is asked after it.
+    let refused = text(&cbctl(&["--namespace", NAMESPACE, "open", "orders", "--reason", "", "--yes"]).stderr);
+    assert!(refused.contains("\"reason\" is missing"), "{refused}");
+    for arguments in [["--redis", ""], ["--namespace", ""]] {
+        let refused = cbctl(&[&arguments[..], &["open", "orders", "--reason", "", "--yes"]].concat());
+        assert!(!text(&refused.stderr).contains("\"reason\""), "{arguments:?}: {refused:?}");
+        assert_eq!(refused.status.code(), Some(2));
+    }
+    let fleet = registry(&redis);
+    one_breaker(&fleet, "orders");
+    let order =
+        ["--redis", &redis.url(), "--namespace", NAMESPACE, "open", "orders", "--reason", "r", "--yes"];
+    assert_eq!(cbctl(&order).status.code(), Some(0));
+    assert_eq!(json_of(&run(&redis, &["show", "orders", "--json"]))["actor"], "maria");
 }
