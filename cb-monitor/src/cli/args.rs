@@ -24,8 +24,8 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// The arguments of this process. An empty environment variable counts as not set, as in cb-runtime. An empty
-    /// argument is invalid: a script's variable may lack its value.
+    /// The arguments of this process. An empty environment variable counts as not set, as in cb-runtime. An
+    /// empty argument is invalid: a script's variable may lack its value.
     pub(super) fn read() -> Result<Arguments, clap::Error> {
         let is_empty = |variable: &OsStr| std::env::var_os(variable).is_some_and(|value| value.is_empty());
         let command = Arguments::command().mut_args(|argument| {

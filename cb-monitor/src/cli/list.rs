@@ -12,11 +12,11 @@ use super::client::Client;
 use super::{output, text};
 use crate::figures::{Figures, Filter, Rates, Row, seconds};
 
-/// `watch` reads again after this time, or
+/// The shortest pause of `watch` between two readings.
 const PACE: Duration = Duration::from_secs(1);
-/// this many times the duration of the latest reading, so that Redis spends at most a twentieth of its time on it,
+/// A pause is this many times as long as the reading before it: Redis spends at most a twentieth of its time.
 const SHARE: u32 = 20;
-/// but after at most this time.
+/// The longest pause.
 const SLOWEST: Duration = Duration::from_secs(15);
 
 pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(), Failure> {
@@ -58,7 +58,9 @@ pub(super) async fn watch(client: &Client, which: &Which, json: bool) -> Result<
         let pace = if is_current { (ended - begun) * SHARE } else { PACE };
         let mut next = NextReading { due: ended + pace.clamp(PACE, SLOWEST), soonest: ended + PACE };
         if json && warned != problems {
-            problems.iter().for_each(|problem| output::warning(problem, json));
+            for problem in &problems {
+                output::warning(problem, json);
+            }
             warned.clone_from(&problems);
         }
         loop {
@@ -82,8 +84,8 @@ struct NextReading {
 }
 
 impl NextReading {
-    /// Applies the transitions that have arrived before it, so that they are shown at once and need no reading.
-    /// Returns `false` once the reading is due.
+    /// Waits for transitions, and applies them: they are shown at once, and need no reading. Returns `false`
+    /// once the reading is due.
     async fn comes_after_a_change(&mut self, events: &mut Events, figures: &mut Figures) -> bool {
         let mut changed = false;
         while Instant::now() < self.due {

@@ -1,4 +1,4 @@
-//! Printing to stdout and stderr. Their reader may close them, as `head` does, and `println!` would panic then.
+//! Printing to stdout and stderr. If their reader has closed them, as `head` does, `println!` would panic.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -74,8 +74,8 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
     Ok(())
 }
 
-/// The row of a breaker. For an unknown name, the error suggests a similar one; for a damaged breaker, it is the
-/// damage.
+/// The row of a breaker. For an unknown name, the error suggests a similar one; for a damaged breaker, it
+/// says what is damaged.
 pub(super) async fn find(client: &Client, name: &str, figures: &mut Figures) -> Result<Row, Failure> {
     let damage = client.read(figures).await?;
     figures.row(name, Instant::now()).ok_or_else(|| {
