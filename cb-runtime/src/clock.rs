@@ -1,7 +1,8 @@
 //! The source of time: the machine's monotonic clock, or one that a test moves.
 //!
-//! Nothing in this crate compares wall clocks of several machines. An instance measures spans on its own monotonic clock;
-//! instants that several instances compare are the store's. Wall-clock times are only for display.
+//! Nothing in this crate compares wall clocks of several machines. An instance measures spans on its own
+//! monotonic clock; instants that several instances compare are the store's. Wall-clock times are for
+//! display, and show for how long the machine has slept.
 
 use std::fmt;
 use std::sync::Arc;

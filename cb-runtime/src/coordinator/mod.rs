@@ -96,7 +96,7 @@ pub(crate) struct Coordinator {
     missing: BTreeSet<Arc<str>>,
     /// When the store answered last.
     answered_at: Moment,
-    /// The same by the wall clock.
+    /// When that was by the wall clock.
     answered_wall_us: u64,
     outages: Outages,
 }

@@ -180,8 +180,8 @@ impl Registry {
                 "it cannot change while the registry runs; restart to change it",
             ));
         }
-        config.cache_limits.map_or(Ok(()), |limits| limits.validate())?;
-        config.response_timeout.map_or(Ok(()), |span| Timeouts::new(span).map(drop))?;
+        config.cache_limits.unwrap_or_default().validate()?;
+        config.response_timeout.map(Timeouts::new).transpose()?;
         let layers = Layers::new(&self.shared.code, &config)?;
         // The lock prevents registrations during the reload.
         let mut current = self.context.layers_mut();

@@ -67,6 +67,7 @@ pub(super) struct Loss {
     pub(super) serial: u64,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each tells one kind of history from the others")]
 pub(super) struct World {
     pub(super) random: Rng,
     pub(super) clock: Clock,

@@ -67,9 +67,9 @@ fn override_released_while_an_instance_was_stopped_stays_released() {
         for _ in 0..6 {
             let span = Duration::from_secs(1800);
             if seed % 2 == 0 {
-                fleet.advance(span)
+                fleet.advance(span);
             } else {
-                fleet.time.sleep(span)
+                fleet.time.sleep(span);
             }
             fleet.turn(0).await;
             fleet.follow(0).await;
