@@ -9,7 +9,7 @@ use super::Target;
 use super::layout::script;
 use crate::clock::Clock;
 use crate::store::redis::RedisStore;
-use crate::store::{Overview, Topic};
+use crate::store::{Overview, Retention, Topic};
 
 /// A documented key: its pattern, its type and its fields' patterns.
 struct Section {
@@ -65,6 +65,7 @@ async fn every_key_and_field_is_documented_and_every_documented_one_exists() {
     let server = RedisServer::start();
     let (clock, hands) = Clock::manual();
     let store = RedisStore::on_clock(Target::Single(server.url()), "ns", clock);
+    let store = store.retaining(Some(Retention::default()));
     script(&store, &hands).await;
     let posts = Topic::ALL.map(|topic| (topic, "{}".to_owned())).to_vec();
     Overview::post(&store, "host-1/42".into(), posts).await.unwrap();
