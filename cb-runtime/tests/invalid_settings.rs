@@ -57,6 +57,19 @@ async fn invalid_argument_leaves_the_attributes_others_in_force() {
     assert!(reported.len() >= 2 && reported[0].contains("window_calls = 100"), "{reported:?}");
 }
 
+#[tokio::test]
+async fn invalid_argument_is_reported_once_in_each_registry() {
+    for _ in 0..2 {
+        let registry = Registry::builder().build().unwrap();
+        let mut events = registry.subscribe();
+        for _ in 0..3 {
+            assert_eq!(call(&registry).await, Err(Broken::TimedOut));
+        }
+        let events = std::iter::from_fn(|| events.try_recv());
+        assert_eq!(events.filter(|event| matches!(event, Event::Error(_))).count(), 1);
+    }
+}
+
 #[test]
 fn more_minimum_calls_than_the_window_holds_are_refused() {
     let config = BreakerConfig::default().failure_rate_threshold(0.5).window_calls(100).minimum_calls(200);

@@ -95,6 +95,11 @@ impl Core {
         }
     }
 
+    /// Whether its settings stand in this attribute.
+    pub(crate) fn was_given_at(&self, at: &'static Location<'static>) -> bool {
+        self.transact(|inner, _| inner.given_at == Some(at))
+    }
+
     /// The settings that these layers give it.
     pub(crate) fn resolve(&self, layers: &Layers) -> Result<Settings, Error> {
         let given = self.transact(|inner, _| inner.given.clone());

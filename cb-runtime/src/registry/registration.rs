@@ -116,7 +116,11 @@ impl Registry {
     ) -> Arc<Core> {
         if config.is_about_the_breaker() {
             let layers = self.context.layers();
-            let (given, settings) = self.usable(&layers, core.name(), config);
+            let (given, settings, errors) = layers.resolve_leniently(core.name(), config);
+            // Those of the attribute that made it were reported then.
+            if !core.was_given_at(at) {
+                errors.into_iter().for_each(|error| self.report(error));
+            }
             core.registered_again(&given, &settings, at);
         }
         core.registered();
