@@ -36,7 +36,8 @@ fn problem_in(manifest: &str) -> Option<String> {
         let key = line.split(['=', '.']).next().unwrap_or_default().trim().trim_matches('"');
         let is_renamed =
             |name: &str| name != "package" && line.contains("package") && is_runtime_package(line);
-        if (is_runtime(key) || is_runtime(section)) && !line.contains("package") {
+        // The key alone decides, and not the package behind it: it makes `::cb_runtime` exist.
+        if is_runtime(key) || is_runtime(section) {
             return None;
         }
         if is_renamed(key) {
@@ -77,6 +78,10 @@ mod tests {
             "[dependencies]\n\"cb-runtime\" = \"1\"",
             "[dependencies.cb-runtime]\nversion = \"1\"",
             "[target.'cfg(unix)'.dependencies.cb-runtime]\nversion = \"1\"",
+            "[dependencies]\ncb-runtime = { path = \"../packages/cb-runtime\" }",
+            "[dependencies]\ncb-runtime = \"1\" # our package",
+            "[dependencies]\ncb-runtime = { version = \"1\", package = \"acme-cb-runtime\" }",
+            "[dependencies.cb-runtime]\npackage = \"acme-cb-runtime\"",
             "[dev-dependencies]\nbreaker = { package = \"cb-runtime\" }\ncb-runtime = \"1\"",
         ] {
             assert_eq!(problem_in(line), None, "{line}");
