@@ -76,10 +76,10 @@ impl Guarded<'_> {
     fn pinned_of_alias(alias: &Type, closure: TokenStream) -> TokenStream {
         let into_pinned = Self::of_alias(alias, "into_pinned");
         // Called where the alias stands, see `of_alias`; lints look at code there, so the name is nobody
-        // else's.
+        // else's. It is `mut` for code that changes what the closure has taken.
         let make = Ident::new("__circuit_breaker_body", alias.span());
         let pinned = quote_spanned!(alias.span()=> #into_pinned(#make()));
-        quote_spanned!(Span::mixed_site()=> { let #make = #closure; #pinned })
+        quote_spanned!(Span::mixed_site()=> { #[allow(unused_mut)] let mut #make = #closure; #pinned })
     }
 
     /// The inside of the body's `async` block.

@@ -10,7 +10,8 @@ impl Directory {
             __circuit_breaker::Site::global(&__CIRCUIT_BREAKER_SITE, settings)
         };
         let body = {
-            let __circuit_breaker_body = move || -> BoxFuture<
+            #[allow(unused_mut)]
+            let mut __circuit_breaker_body = move || -> BoxFuture<
                 'static,
                 Result<User, HttpError>,
             > {

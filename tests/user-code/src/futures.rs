@@ -62,12 +62,13 @@ pub trait Service {
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     prefix: Arc<str>,
+    calls: u64,
 }
 
 impl Client {
     /// With a prefix for all names.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+        Self { prefix: prefix.into(), calls: 0 }
     }
 
     /// Clones what it needs; the future outlives the client.
@@ -95,6 +96,21 @@ impl Client {
     #[circuit_breaker(name = "user: delegated")]
     pub fn delegated(&self, id: u64) -> BoxFuture<'static, Result<String, Failure>> {
         self.detached(id)
+    }
+
+    /// Changes the client before the future.
+    #[circuit_breaker(name = "user: counted")]
+    pub fn counted(&mut self, id: u64) -> Pin<Box<dyn Future<Output = Result<u64, Failure>> + Send>> {
+        self.calls += 1;
+        let calls = self.calls;
+        Box::pin(async move { Ok(calls + ask(id).await?.id) })
+    }
+
+    /// Changes an argument before the future.
+    #[circuit_breaker(name = "user: next")]
+    pub fn next(&self, mut id: u64) -> BoxFuture<'_, Result<String, Failure>> {
+        id += 1;
+        Box::pin(async move { Ok(format!("{} {}", self.prefix, ask(id).await?.name)) })
     }
 
     /// In no box; before edition 2024 the future borrows nothing that it does not name.
@@ -130,6 +146,26 @@ impl Service for Client {
             let user = ask(id).await?;
             Ok(User { name: format!("{} {}", prefix, user.name), ..user })
         })
+    }
+}
+
+/// Asks another service, as a layer of tower does.
+#[derive(Clone, Debug, Default)]
+pub struct Layered<S> {
+    inner: S,
+}
+
+impl<S> Service for Layered<S>
+where
+    S: Service<Future = BoxFuture<'static, Result<User, Failure>>> + Clone + Send + 'static,
+{
+    type Future = BoxFuture<'static, Result<User, Failure>>;
+
+    #[circuit_breaker(name = "user: layered")]
+    fn call(&mut self, id: u64) -> Self::Future {
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        Box::pin(async move { inner.call(id).await })
     }
 }
 
@@ -185,5 +221,14 @@ mod tests {
         assert_eq!(delegated.await.as_deref(), Ok("dr user 2"));
         assert_eq!(opaque.await.as_deref(), Ok("dr user 5"));
         assert_eq!(user.await.unwrap().name, "dr user 3");
+    }
+
+    #[tokio::test]
+    async fn code_before_the_future_changes_what_it_likes() {
+        let mut client = Client::new("dr");
+        assert_eq!(client.counted(1).await, Ok(2));
+        assert_eq!(client.next(1).await.as_deref(), Ok("dr user 2"));
+        let mut layered = Layered { inner: client };
+        assert_eq!(layered.call(3).await.unwrap().name, "dr user 3");
     }
 }
