@@ -27,7 +27,14 @@ pub(crate) fn mentions(code: &TokenStream, name: &Ident) -> bool {
 
 /// Whether a token of the code, at any depth, is one of these.
 pub(crate) fn any(code: &TokenStream, is_it: &mut impl FnMut(&TokenTree) -> bool) -> bool {
-    code.clone().into_iter().any(|token| {
-        is_it(&token) || matches!(&token, TokenTree::Group(group) if any(&group.stream(), is_it))
+    find(code, is_it).is_some()
+}
+
+/// The first token of the code, at any depth, that is one of these.
+pub(crate) fn find(code: &TokenStream, is_it: &mut impl FnMut(&TokenTree) -> bool) -> Option<TokenTree> {
+    code.clone().into_iter().find_map(|token| match &token {
+        _ if is_it(&token) => Some(token),
+        TokenTree::Group(group) => find(&group.stream(), is_it),
+        _ => None,
     })
 }

@@ -213,14 +213,25 @@ fn contradictory(args: &Args, errors: &mut Errors) {
 }
 
 fn cacheable(args: &Args, function: &Function, errors: &mut Errors) {
-    if let Some(receiver) = function.receiver()
-        && args.get("cache_key").is_none()
-    {
-        errors.add(
-            receiver.type_span,
-            "what of `self` tells one result from another? say so: `cache_key = expression`, such as \
-             `cache_key = (self.id, user_id)`",
-        );
+    if args.get("cache_key").is_none() {
+        if let Some(receiver) = function.receiver() {
+            errors.add(
+                receiver.type_span,
+                "what of `self` tells one result from another? say so: `cache_key = expression`, such as \
+                 `cache_key = (self.id, user_id)`",
+            );
+        } else {
+            for unordered in function.unordered_types() {
+                let ordered = unordered.to_string().replace("Hash", "BTree");
+                errors.add(
+                    unordered.span(),
+                    format!(
+                        "a `{unordered}` iterates in a random order, so equal arguments would get different keys: say \
+                         what tells one result from another, `cache_key = expression`, or use a `{ordered}`"
+                    ),
+                );
+            }
+        }
     }
     if let Some(span) = function.borrowed_or_opaque() {
         errors.add(

@@ -8,11 +8,15 @@ use quote::ToTokens;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Error, GenericArgument, PathArguments, ReturnType, Signature, Token, Type, Visibility};
+use syn::{
+    Attribute, Error, FnArg, GenericArgument, PathArguments, ReturnType, Signature, Token, Type, Visibility,
+};
 
 pub(crate) use arguments::{Arg, by_reference};
 use returned::ungrouped;
 pub(crate) use returned::{ReturnedFuture, TokioBody};
+
+use crate::tokens::find;
 
 /// An item, as far as the attribute can do something with it.
 pub(crate) enum Item {
@@ -184,20 +188,31 @@ impl Function {
     pub(crate) fn borrowed_or_opaque(&self) -> Option<Span> {
         match self.output() {
             Output::Unit | Output::Never => None,
-            Output::Type(_) => find_borrow(self.written_output()?.to_token_stream()),
+            Output::Type(_) => find_borrow(&self.written_output()?.to_token_stream()),
             // The alias' own lifetime is the future's.
-            Output::OfFuture(alias) => type_arguments(&alias).find_map(find_borrow),
+            Output::OfFuture(alias) => type_arguments(&alias).find_map(|ty| find_borrow(&ty)),
         }
+    }
+
+    /// The arguments' types, as far as their tokens tell, that iterate in another order in each process, or
+    /// even in each of their values.
+    pub(crate) fn unordered_types(&self) -> impl Iterator<Item = TokenTree> {
+        self.sig.inputs.iter().filter_map(|input| match input {
+            FnArg::Receiver(_) => None,
+            FnArg::Typed(typed) => find(&typed.ty.to_token_stream(), &mut |token| {
+                matches!(token, TokenTree::Ident(ident) if ident == "HashMap" || ident == "HashSet")
+            }),
+        })
     }
 }
 
-fn find_borrow(tokens: TokenStream) -> Option<Span> {
-    tokens.into_iter().find_map(|token| match token {
-        TokenTree::Group(group) => find_borrow(group.stream()),
-        TokenTree::Punct(punct) if punct.as_char() == '&' || punct.as_char() == '\'' => Some(punct.span()),
-        TokenTree::Ident(ident) if ident == "impl" => Some(ident.span()),
-        _ => None,
-    })
+fn find_borrow(tokens: &TokenStream) -> Option<Span> {
+    let found = find(tokens, &mut |token| match token {
+        TokenTree::Punct(punct) => matches!(punct.as_char(), '&' | '\''),
+        TokenTree::Ident(ident) => ident == "impl",
+        _ => false,
+    });
+    found.map(|token| token.span())
 }
 
 /// The types between the angle brackets of a path.
