@@ -9,6 +9,8 @@ use syn::{
     TypeParamBound, WherePredicate,
 };
 
+use crate::tokens::any;
+
 /// The future that a function returns, such as the one that `#[async_trait]` makes of an `async fn`.
 pub(crate) struct ReturnedFuture {
     /// The return type, unless it is `impl Future<…>`.
@@ -22,7 +24,8 @@ pub(crate) struct ReturnedFuture {
 }
 
 /// What `#[tokio::test]` and `#[tokio::main]` make of an `async fn` if they stand above: `let body = async {
-/// … };` and then a runtime that runs it. Only the inside of that block is the user's, and guarded.
+/// … };` and then, in a block at the end, `return Builder::….block_on(body);`. Only the inside of the first
+/// block is the user's, and guarded.
 pub(crate) struct TokioBody {
     pub(crate) before: TokenStream,
     pub(super) block: Group,
@@ -55,9 +58,16 @@ impl TokioBody {
         let mut tokens = body.stream().into_iter();
         let before: Vec<TokenTree> = tokens.by_ref().take(BEFORE.len()).collect();
         let Some(TokenTree::Group(block)) = tokens.next() else { return None };
-        let is_tokio =
-            before.iter().map(ToString::to_string).eq(BEFORE) && block.delimiter() == Delimiter::Brace;
-        is_tokio.then(|| TokioBody { before: before.into_iter().collect(), block, after: tokens.collect() })
+        let is_block = |group: &Group| group.delimiter() == Delimiter::Brace;
+        let after: Vec<TokenTree> = tokens.collect();
+        let runs_it = matches!(after.last(), Some(TokenTree::Group(last)) if is_block(last)
+            && any(&last.stream(), &mut |token| matches!(token, TokenTree::Ident(name) if name == "block_on")));
+        let is_tokio = before.iter().map(ToString::to_string).eq(BEFORE) && is_block(&block) && runs_it;
+        is_tokio.then(|| TokioBody {
+            before: before.into_iter().collect(),
+            block,
+            after: after.into_iter().collect(),
+        })
     }
 }
 

@@ -40,6 +40,13 @@ pub fn alias_local<'a>(id: &'a u64) -> LocalBoxFuture<'a, Result<&'a u64, Failur
     })
 }
 
+/// By a variable with the name that tokio's attributes give to theirs.
+#[circuit_breaker(name = "user: alias of a body")]
+pub fn alias_body() -> BoxFuture<'static, Result<u64, Failure>> {
+    let body = async { Ok(ask(4).await?.id) };
+    Box::pin(body)
+}
+
 /// By an alias of this crate.
 #[circuit_breaker(name = "user: alias own", fallback = |id| Ok(id + 1))]
 pub fn alias_own(id: u64) -> Answer<u64> {
@@ -200,6 +207,7 @@ mod tests {
         assert_eq!(alias(0).await.unwrap().id, 0);
         assert_eq!(alias_boxed(&2).await, Ok(2));
         assert_eq!(alias_local(&3).await, Ok(&3));
+        assert_eq!(alias_body().await, Ok(4));
         assert_eq!(alias_own(7).await, Ok(8));
         alias_unit(1).await;
         assert_eq!(opaque_of_reference("abc").await, Ok(3));
