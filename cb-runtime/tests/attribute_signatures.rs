@@ -18,6 +18,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use cb_runtime::clock::Clock;
@@ -280,6 +281,58 @@ async fn functions_that_return_a_future() {
     assert_eq!(boxed("a", true).await.as_deref(), Ok("a true"));
     assert_eq!(outcomes("boxed").failure, 1);
     assert_eq!(impl_future("b").await.as_deref(), Ok("b"));
+}
+
+#[test]
+fn code_before_the_future_runs_at_once_only_for_an_argument_that_cannot_be_sent() {
+    type Reply<'a> = Boxed<'a, Result<String, Broken>>;
+    #[circuit_breaker(name = "before")]
+    fn opaque<'a>(ran: &'a AtomicBool, text: impl Into<String>) -> Reply<'a> {
+        ran.store(true, Relaxed);
+        let text = text.into();
+        Box::pin(async { Ok(text) })
+    }
+    #[circuit_breaker(name = "before")]
+    fn of_a_parameter<T: Into<String>>(ran: &AtomicBool, text: T) -> Reply<'_> {
+        ran.store(true, Relaxed);
+        let text = text.into();
+        Box::pin(async { Ok(text) })
+    }
+    #[circuit_breaker(name = "before")]
+    fn sendable<'a>(ran: &'a AtomicBool, text: impl Into<String> + Send + 'a) -> Reply<'a> {
+        ran.store(true, Relaxed);
+        Box::pin(async { Ok(text.into()) })
+    }
+    #[circuit_breaker(name = "before")]
+    fn sendable_parameter<'a, T>(ran: &'a AtomicBool, text: T) -> Reply<'a>
+    where
+        T: Into<String> + Send + 'a,
+    {
+        ran.store(true, Relaxed);
+        Box::pin(async { Ok(text.into()) })
+    }
+    #[circuit_breaker(name = "before")]
+    fn of_one_thread<'a, T>(
+        ran: &'a AtomicBool,
+        text: T,
+    ) -> Pin<Box<dyn Future<Output = Result<String, Broken>> + 'a>>
+    where
+        T: Into<String> + 'a,
+    {
+        ran.store(true, Relaxed);
+        Box::pin(async { Ok(text.into()) })
+    }
+
+    let ran_at_once = |call: &dyn Fn(&AtomicBool)| {
+        let ran = AtomicBool::new(false);
+        call(&ran);
+        ran.into_inner()
+    };
+    assert!(ran_at_once(&|ran| drop(opaque(ran, "a"))));
+    assert!(ran_at_once(&|ran| drop(of_a_parameter(ran, "a"))));
+    assert!(!ran_at_once(&|ran| drop(sendable(ran, "a"))));
+    assert!(!ran_at_once(&|ran| drop(sendable_parameter(ran, "a"))));
+    assert!(!ran_at_once(&|ran| drop(of_one_thread(ran, "a"))));
 }
 
 #[async_trait::async_trait]

@@ -101,7 +101,7 @@ impl Guarded<'_> {
     fn is_body_first(&self) -> bool {
         // With `fallback_on = "open"` the arguments move into the body only once it is known that the call
         // may be made.
-        self.function.returned.as_ref().is_some_and(|future| future.outlives_arguments)
+        self.function.returned.as_ref().is_some_and(|future| future.leaves_arguments)
             && !matches!(self.plan.fallback, Some(Fallback { on: On::Open, .. }))
     }
 

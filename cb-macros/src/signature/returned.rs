@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{
     FnArg, GenericArgument, GenericParam, Generics, Lifetime, PathArguments, ReturnType, Signature, Type,
     TypeParamBound, WherePredicate,
 };
 
-use crate::tokens::any;
+use crate::tokens::{any, mentions};
 
 /// The future that a function returns, such as the one that `#[async_trait]` makes of an `async fn`.
 pub(crate) struct ReturnedFuture {
@@ -18,9 +18,9 @@ pub(crate) struct ReturnedFuture {
     /// What the future returns, if the return type says so. It does not behind an alias such as
     /// `BoxFuture<'_, T>`.
     pub(crate) output: Option<Type>,
-    /// The future does not borrow an argument that the function borrows: only code before the future can read
-    /// that argument, so that code has to run when the function is called.
-    pub(crate) outlives_arguments: bool,
+    /// The future cannot hold an argument, because it outlives or could not be sent with it: only code before
+    /// the future can read that argument, so that code has to run when the function is called.
+    pub(crate) leaves_arguments: bool,
 }
 
 /// What `#[tokio::test]` and `#[tokio::main]` make of an `async fn` if they stand above: `let body = async {
@@ -47,8 +47,10 @@ impl ReturnedFuture {
                 (Some(pinned.clone()), output)
             }
         };
-        let outlives_arguments = outlives_arguments(sig, written);
-        Some(ReturnedFuture { boxed, output: output.cloned(), outlives_arguments })
+        // An alias does not tell.
+        let is_sent = output.is_none() || says_send(&written.to_token_stream());
+        let leaves_arguments = outlives_arguments(sig, written) || (is_sent && has_unsendable(sig, written));
+        Some(ReturnedFuture { boxed, output: output.cloned(), leaves_arguments })
     }
 }
 
@@ -147,6 +149,37 @@ fn outlives_arguments(sig: &Signature, output: &Type) -> bool {
                 .iter()
                 .any(|borrow| !is_held(borrow) || (of_receiver && *borrow == Borrow::Elided)),
         })
+}
+
+/// Whether a generic argument need not be `Send`, as far as the signature tells. A type parameter that the
+/// output mentions does not count, because the future may hold the argument to make its output of it.
+fn has_unsendable(sig: &Signature, output: &Type) -> bool {
+    let output = output.to_token_stream();
+    let is_bound_by_where = |param: &Ident| {
+        sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates).any(|predicate| {
+            let WherePredicate::Type(bound) = predicate else { return false };
+            matches!(&bound.bounded_ty, Type::Path(bounded) if bounded.path.is_ident(param))
+                && says_send(&bound.bounds.to_token_stream())
+        })
+    };
+    let unsendable: Vec<&Ident> = sig
+        .generics
+        .type_params()
+        .filter(|param| !says_send(&param.to_token_stream()) && !is_bound_by_where(&param.ident))
+        .map(|param| &param.ident)
+        .filter(|param| !mentions(&output, param))
+        .collect();
+    sig.inputs.iter().any(|input| {
+        let FnArg::Typed(typed) = input else { return false };
+        let ty = typed.ty.to_token_stream();
+        let is_opaque = any(&ty, &mut |token| matches!(token, TokenTree::Ident(name) if name == "impl"));
+        (is_opaque && !says_send(&ty)) || unsendable.iter().any(|param| mentions(&ty, param))
+    })
+}
+
+/// Whether a bound makes values, or references to them, `Send`.
+fn says_send(bounds: &TokenStream) -> bool {
+    any(bounds, &mut |token| matches!(token, TokenTree::Ident(name) if name == "Send" || name == "Sync"))
 }
 
 #[derive(PartialEq, Eq, Hash)]

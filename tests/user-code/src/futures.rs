@@ -120,6 +120,38 @@ impl Client {
         Box::pin(async move { Ok(format!("{} {}", self.prefix, ask(id).await?.name)) })
     }
 
+    /// Takes what need not be `Send`, and makes of it what the future holds.
+    #[circuit_breaker(name = "user: into")]
+    pub fn into_key<'a>(&'a self, key: impl Into<String>) -> BoxFuture<'a, Result<String, Failure>> {
+        let key = key.into();
+        Box::pin(async move { Ok(format!("{} {} {}", self.prefix, key, ask(1).await?.name)) })
+    }
+
+    /// In no box, by a type parameter.
+    ///
+    /// # Errors
+    /// As the dependency does.
+    #[circuit_breaker(name = "user: into opaque")]
+    pub fn into_key_opaque<'a, K>(
+        &'a self,
+        key: K,
+    ) -> impl Future<Output = Result<String, Failure>> + Send + 'a
+    where
+        K: Into<String> + 'a,
+    {
+        let key = key.into();
+        async move { Ok(format!("{} {} {}", self.prefix, key, ask(1).await?.name)) }
+    }
+
+    /// Takes what is `Send`, and holds it.
+    #[circuit_breaker(name = "user: into later")]
+    pub fn into_later<'a, K>(&'a self, key: K) -> BoxFuture<'a, Result<String, Failure>>
+    where
+        K: Into<String> + Send + 'a,
+    {
+        Box::pin(async move { Ok(format!("{} {} {}", self.prefix, key.into(), ask(1).await?.name)) })
+    }
+
     /// In no box; before edition 2024 the future borrows nothing that it does not name.
     ///
     /// # Errors
@@ -201,6 +233,7 @@ pub fn alias_unit(id: u64) -> BoxFuture<'static, ()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sendable::assert_send;
 
     #[tokio::test]
     async fn returned_futures_are_guarded() {
@@ -229,6 +262,22 @@ mod tests {
         assert_eq!(delegated.await.as_deref(), Ok("dr user 2"));
         assert_eq!(opaque.await.as_deref(), Ok("dr user 5"));
         assert_eq!(user.await.unwrap().name, "dr user 3");
+    }
+
+    struct Key(std::rc::Rc<str>);
+
+    impl From<Key> for String {
+        fn from(Key(key): Key) -> Self {
+            key.as_ref().into()
+        }
+    }
+
+    #[tokio::test]
+    async fn code_before_the_future_takes_what_cannot_be_sent() {
+        let (client, key) = (Client::new("dr"), || Key("k".into()));
+        assert_eq!(assert_send(client.into_key(key())).await.as_deref(), Ok("dr k user 1"));
+        assert_eq!(client.into_key_opaque(key()).await.as_deref(), Ok("dr k user 1"));
+        assert_eq!(client.into_later("k").await.as_deref(), Ok("dr k user 1"));
     }
 
     #[tokio::test]
