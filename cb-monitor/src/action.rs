@@ -69,7 +69,7 @@ pub(crate) enum Refusal {
     Invalid(String),
     /// The store does not answer; nothing was changed.
     StoreAway(String),
-    /// The store has not answered in time; the action may have been carried out.
+    /// The store has not confirmed the action, which may have been carried out.
     InDoubt(String),
 }
 

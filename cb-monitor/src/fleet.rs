@@ -158,7 +158,8 @@ impl Source {
     /// Carries out an action.
     ///
     /// # Errors
-    /// Says whether anything may have changed.
+    /// [`Refusal::InDoubt`] if the store has not confirmed the action: after an error, too, the store may
+    /// still receive it, or have carried it out.
     pub(crate) async fn perform(&self, name: &str, request: &ActionRequest) -> Result<(), Refusal> {
         let control = self.registry.control(name);
         let control = control.by(&request.actor).because(&request.reason);
@@ -175,17 +176,15 @@ impl Source {
                 Action::Reset => control.reset().await,
             }
         };
-        match tokio::time::timeout(ACTION_LIMIT, carried_out).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Refusal::StoreAway(format!(
-                "the store did not take the action ({error}); look at the breaker, then try again"
-            ))),
-            Err(_) => Err(Refusal::InDoubt(
-                "the store has not answered in time; look at the breaker before trying again: the action may have \
-                 arrived"
-                    .into(),
-            )),
-        }
+        let problem = match tokio::time::timeout(ACTION_LIMIT, carried_out).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it has not answered in time".into(),
+        };
+        Err(Refusal::InDoubt(format!(
+            "the store has not confirmed the action ({problem}); look at the breaker before trying again: the action \
+             may have arrived"
+        )))
     }
 }
 

@@ -174,6 +174,31 @@ async fn every_answer_forbids_framing_sniffing_and_foreign_content() {
     assert!(!page.text.contains("<style") && !page.text.contains("style=") && !page.text.contains("onclick"));
 }
 
+/// Redis carries out afterwards what it has received while it was frozen. Whether it has received this order
+/// depends on the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_the_store_may_have_received_is_504() {
+    let fleet = steerable().await;
+    let mut attempts = 0;
+    let unconfirmed = loop {
+        fleet.redis.freeze();
+        let answer = fleet.post("/breakers/orders/open", &json!({"reason": "migration"})).await;
+        fleet.redis.thaw();
+        if answer.status != 503 {
+            break answer;
+        }
+        // The figures were old enough to be read again, which failed before the order was placed.
+        assert!(answer.error().contains("so nothing was changed"), "{}", answer.error());
+        attempts += 1;
+        assert!(attempts < 20, "no order has reached the store");
+        fleet.until("/stats", |answer| !answer.headers.contains_key("x-store")).await;
+        nothing_has_changed(&fleet).await;
+    };
+    assert_eq!(unconfirmed.status, 504);
+    assert!(unconfirmed.error().contains("the action may have arrived"), "{}", unconfirmed.error());
+    assert!(!unconfirmed.headers.contains_key("retry-after"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_override_reaches_the_fleet() {
     let fleet = steerable().await;

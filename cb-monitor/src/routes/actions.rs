@@ -47,7 +47,7 @@ pub(super) async fn act(
     if let Some(problem) = hub.problem() {
         let error =
             format!("the store is away ({problem}), so nothing was changed; try again when it is back");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1));
+        return Err(refused(Refusal::StoreAway(error)));
     }
     if lock(&hub.figures).state(&name).is_none() {
         return Err(unknown(&hub, &name));
