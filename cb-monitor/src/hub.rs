@@ -274,6 +274,8 @@ impl Hub {
                 lock(&self.last).take();
                 None
             }
+            // Frequent, and no changes: they would push the changes out of the log.
+            Event::HealthCheck { .. } | Event::Error(_) => return,
             _ => None,
         };
         if let Some((kind, data)) = describe(event, SystemTime::now()) {

@@ -131,6 +131,41 @@ async fn what_happened_before_the_first_reader_came_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn health_checks_and_problems_do_not_push_changes_out_of_the_log() {
+    let redis = RedisServer::start();
+    let application = common::registry(&redis);
+    // As in a service, the monitor receives the application's own events.
+    let address = common::serve(cb_monitor::Monitor::new(&application)).await;
+    let fleet = Fleet { redis, application, address, http: reqwest::Client::new() };
+    fleet.get("/history").await;
+    for name in ["payments", "damaged"] {
+        fleet.trip(name).await;
+    }
+    let mut events = fleet.application.subscribe();
+    fleet.redis.cli(&["SET", "cb1:{tests}:b:damaged", "x"]);
+    let interval = Duration::from_millis(10);
+    let checked =
+        BreakerConfig::default().health_check_interval(interval).idle_health_check_interval(interval);
+    fleet.application.get_or_create("checked", checked.health_check(async || ()));
+    let (mut checks, mut problems) = (0, 0);
+    while checks < 10 || problems == 0 {
+        match tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event").expect("an event") {
+            cb_runtime::Event::HealthCheck { .. } => checks += 1,
+            cb_runtime::Event::Error(_) => problems += 1,
+            _ => {}
+        }
+    }
+    fleet.breaker("payments").reset().await.unwrap();
+    // This change comes after the others in the log.
+    let closed = |event: &Value| event["breaker"] == "payments" && event["to"] == "closed";
+    let is_told = |answer: &common::Answer| answer.json().as_array().unwrap().iter().any(closed);
+    let history = fleet.until("/history?limit=60", is_told).await.json();
+    let kinds: Vec<_> = history.as_array().unwrap().iter().map(|event| &event["event"]).collect();
+    assert!(kinds.iter().all(|kind| *kind == "transition"), "{kinds:?}");
+    assert!(kinds.len() >= 3, "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_overview_is_sent_every_second_to_those_who_ask() {
     let fleet = Fleet::start(|monitor| monitor).await;
     let mut stream = Stream::open(&fleet, "?overview=true", None).await;

@@ -9,14 +9,12 @@ const SHOWN = 60;
 /** How long a row that has just changed is marked, in milliseconds. */
 const TURNED = 1600;
 
-const isShown = (event) => event.event !== "health-check" && event.event !== "problem";
-
 /** Reads the changes from before this page was opened, or while it was not connected. */
 export async function readChanges() {
   try {
     const response = await fetch(`history?limit=${SHOWN}`, { headers: headers() });
     if (!response.ok) return;
-    const shown = (await response.json()).filter(isShown);
+    const shown = await response.json();
     $("changes").replaceChildren(...shown.map((event) => change(event, true)));
     $("no-changes").hidden = shown.length > 0;
   } catch { /* the stream shows that the monitor does not answer */ }
@@ -30,7 +28,6 @@ export function happened(event) {
     setTimeout(() => known.turned.delete(event.breaker), TURNED);
     say($("announce"), `${event.breaker} is ${WORDS[event.to] ?? event.to}${event.reason ? `: ${event.reason}` : ""}`);
   }
-  if (!isShown(event)) return turned;
   $("no-changes").hidden = true;
   const list = $("changes");
   list.prepend(change(event, true));
