@@ -51,8 +51,11 @@ impl Access {
 
     /// Whether the request may read.
     pub(crate) fn may_read(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        self.limits.reads.take("requests")?;
-        if self.read.is_none() { Ok(()) } else { self.check(headers, &[self.read, self.act]) }
+        if self.read.is_some() {
+            self.check(headers, &[self.read, self.act])?;
+        }
+        // After the check: clients without the token must not use up what readers may take.
+        self.limits.reads.take("requests")
     }
 
     /// Whether the request may act.

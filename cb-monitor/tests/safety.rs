@@ -161,6 +161,25 @@ async fn where_reading_needs_a_token_only_the_empty_page_and_live_are_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_without_the_token_do_not_lock_readers_out() {
+    let reader = "a token to read by";
+    let fleet = Fleet::start(|monitor| monitor.read_token(reader)).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (http, url) = (fleet.http.clone(), fleet.url("/stats"));
+        clients.spawn(async move {
+            for _ in 0..100 {
+                assert_eq!(answer(http.get(&url)).await.status, 401, "so that the page asks for the token");
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+        assert_eq!(answer(fleet.http.get(fleet.url("/metrics")).bearer_auth(reader)).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_answer_forbids_framing_sniffing_and_foreign_content() {
     let fleet = Fleet::start(|monitor| monitor).await;
     for path in ["/", "/page.js", "/page.css", "/stats", "/metrics", "/nowhere"] {
