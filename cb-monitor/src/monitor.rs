@@ -36,7 +36,7 @@ impl Monitor {
         self
     }
 
-    /// Requests with `Authorization: Bearer <token>` may act.
+    /// Requests with `Authorization: Bearer <token>` may act. White space around the token is ignored.
     ///
     /// A token of fewer than 16 characters is reported as a warning, because it could be guessed. An empty
     /// one is reported as an error and matches no request.

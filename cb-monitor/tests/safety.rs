@@ -180,6 +180,16 @@ async fn clients_without_the_token_do_not_lock_readers_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_from_a_file_with_a_line_feed_is_accepted_without_it() {
+    let reader = "a token to read by";
+    let line = |token| format!(" {token}\r\n");
+    let fleet = Fleet::start(|monitor| monitor.token(line(TOKEN)).read_token(line(reader))).await;
+    for token in [reader, TOKEN] {
+        assert_eq!(answer(fleet.http.get(fleet.url("/stats")).bearer_auth(token)).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_answer_forbids_framing_sniffing_and_foreign_content() {
     let fleet = Fleet::start(|monitor| monitor).await;
     for path in ["/", "/page.js", "/page.css", "/stats", "/metrics", "/nowhere"] {
