@@ -67,10 +67,12 @@ impl EventLog {
     }
 
     /// The event's id for `Last-Event-ID`: its number in this process, and its place in the fleet's history,
-    /// which other processes know, too.
+    /// which other processes know, too. A place that they could not read is left out: Redis may hold
+    /// anything, and an id with control characters would panic.
     pub(crate) fn id(&self, number: u64) -> String {
         let place = self.get(number).and_then(|event| event.place.as_ref());
-        let place = place.map_or_else(String::new, Cursor::to_string);
+        let place = place.map(Cursor::to_string).filter(|place| place.parse::<Cursor>().is_ok());
+        let place = place.unwrap_or_default();
         format!("{}/{number}/{place}", self.origin)
     }
 

@@ -131,6 +131,26 @@ async fn what_happened_before_the_first_reader_came_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_incarnation_with_control_characters_does_not_end_a_stream() {
+    let redis = RedisServer::start();
+    let incarnation = "a\r\n\0b";
+    let place = ["number", "0", "last_id", "0-0", "touched_at", "0"];
+    redis.cli(&[&["HSET", "cb1:{tests}:meta", "incarnation", incarnation], &place[..]].concat());
+    let application = common::registry(&redis);
+    let address = common::serve(cb_monitor::Monitor::new(common::registry(&redis))).await;
+    let fleet = Fleet { redis, application, address, http: reqwest::Client::new() };
+    let mut stream = Stream::open(&fleet, "", None).await;
+    fleet.trip("first").await;
+    let (seen, _) = stream.of_kind("transition").await;
+    assert!(seen.id.ends_with("/1/"), "its number, and no place: {}", seen.id);
+    fleet.trip("second").await;
+    let mut resumed = Stream::open(&fleet, "", Some(&seen.id)).await;
+    assert_eq!(resumed.of_kind("transition").await.1["breaker"], "second");
+    let kept = fleet.redis.cli(&["HGET", "cb1:{tests}:meta", "incarnation"]);
+    assert_eq!(kept, incarnation, "the store has not begun another one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_checks_and_problems_do_not_push_changes_out_of_the_log() {
     let redis = RedisServer::start();
     let application = common::registry(&redis);
