@@ -112,8 +112,21 @@ impl Source {
     /// # Errors
     /// If the store does not answer.
     pub(crate) async fn read(&self) -> Result<Vec<Reading>, Error> {
+        self.read_pages(FleetQuery::default()).await
+    }
+
+    /// The state of one breaker, as the store has it; `None` if it does not know the breaker.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(crate) async fn state(&self, name: &str) -> Result<Option<State>, Error> {
+        let found = self.read_pages(FleetQuery::default().search(name)).await?;
+        Ok(found.into_iter().find(|reading| &*reading.name == name).map(|reading| reading.state))
+    }
+
+    async fn read_pages(&self, query: FleetQuery) -> Result<Vec<Reading>, Error> {
         let mut readings = Vec::new();
-        let mut query = FleetQuery::default().limit(PAGE);
+        let mut query = query.limit(PAGE);
         loop {
             let page = self.registry.fleet_page(&query).await?;
             readings.extend(page.breakers.into_iter().map(Reading::from));

@@ -130,6 +130,21 @@ async fn an_action_is_carried_out_and_recorded_with_its_actor_and_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_of_a_circuit_that_is_not_overridden_is_answered_with_its_state() {
+    let fleet = Fleet::start(|monitor| monitor.token(TOKEN)).await;
+    // Another state that a search for the name finds, too.
+    fleet.control("all orders").force_open("a test").await.unwrap();
+    fleet.trip("orders").await;
+    fleet.until("/stats?state=open", |answer| answer.headers["x-total-count"] == "1").await;
+    for (action, state) in
+        [("release", "open"), ("disable", "disabled"), ("release", "closed"), ("release", "closed")]
+    {
+        let answer = fleet.post(&format!("/breakers/orders/{action}"), &json!({"reason": "a test"})).await;
+        assert_eq!(answer.json(), json!({"breaker": "orders", "action": action, "state": state}));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_that_only_the_store_knows_is_steered_too() {
     let fleet = Fleet::start(|monitor| monitor.token(TOKEN)).await;
     let name = "a/b c?d#e\"<é>";

@@ -55,7 +55,10 @@ pub(super) async fn act(
     let performed = hub.source.perform(&name, &request).await;
     hub.expire();
     performed.map_err(refused)?;
-    Ok(Json(json!({ "breaker": name, "action": action.as_str(), "state": action.leads_to() })))
+    // Read again, because a release does not change a breaker that is open without an override. The action
+    // has been carried out even if that fails: the state is null then.
+    let state = hub.source.state(&name).await.ok().flatten();
+    Ok(Json(json!({ "breaker": name, "action": action.as_str(), "state": state })))
 }
 
 fn requested(
