@@ -49,6 +49,8 @@ mod hub;
 mod monitor;
 mod problem;
 mod routes;
+#[cfg(feature = "cli")]
+mod server;
 mod settings;
 mod sync;
 

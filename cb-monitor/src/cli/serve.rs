@@ -50,7 +50,7 @@ pub(super) async fn serve(client: &Client, options: &Serve, json: bool) -> Resul
         output::line(format_args!("{address}  ({role})"))?;
     }
     // No graceful shutdown on Ctrl-C: open streams would prevent it, and their readers reconnect.
-    Ok(axum::serve(listener, router).await?)
+    match crate::server::serve(listener, router, crate::server::HEAD_LIMIT).await {}
 }
 
 /// Refuses requests for an unknown host. In DNS rebinding, an attacker's host name resolves to this address,
