@@ -119,7 +119,9 @@ impl Registry {
             let (given, settings, errors) = layers.resolve_leniently(core.name(), config);
             // Those of the attribute that made it were reported then.
             if !core.was_given_at(at) {
-                errors.into_iter().for_each(|error| self.report(error));
+                for error in errors {
+                    self.report(error);
+                }
             }
             core.registered_again(&given, &settings, at);
         }
