@@ -66,6 +66,8 @@ impl StateMachine {
             {
                 Adoption::AcceptedBeforeTrip
             }
+            // A reset ends what is known here, also before the first contact.
+            None if closes && is_own && in_flight.manual.is_some() => Adoption::Entered,
             None if closes && self.state() == State::Closed => Adoption::FirstContact,
             None if closes && local == Some(State::Open) => Adoption::FirstContactWhileOpen,
             _ => Adoption::Entered,

@@ -379,6 +379,28 @@ fn release_of_an_override_that_has_expired_only_here_reaches_the_store() {
     assert_eq!(bench.stored(), State::Closed);
 }
 
+/// Before the first contact, and when the store knows this instance.
+#[test]
+fn reset_ends_a_trip_and_counts_that_the_store_has_not_confirmed() {
+    let config = BreakerConfig::default().failure_threshold(3);
+    for (is_known, failures) in [(false, 3), (true, 3), (false, 2), (true, 2)] {
+        let (clock, _hands) = Clock::manual();
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let mut peer = Peer::new("a", &config, &clock, &store);
+        if is_known {
+            peer.exchange();
+        }
+        peer.fail(failures);
+        begin(Breaker::new(peer.core.clone()).reset());
+        peer.exchange();
+        peer.exchange();
+        assert_eq!(peer.state(), State::Closed, "known: {is_known}, {failures} failures");
+        peer.fail(2);
+        peer.exchange();
+        assert_eq!(peer.state(), State::Closed, "known: {is_known}, {failures} failures");
+    }
+}
+
 #[test]
 fn epoch_number_is_announced_once() {
     let mut bench = Pair::new(&config());
