@@ -19,6 +19,11 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::timeouts::Timeouts;
 
+/// The caller of a request limits its time. A cluster's connection waits longer than any caller, but not for
+/// ever: it keeps the requests that a silent node does not answer.
+#[cfg(feature = "cluster")]
+const ABANDONED: Duration = Duration::from_secs(20);
+
 /// A connection to a server or a cluster. Clones share it.
 #[derive(Clone)]
 pub(super) enum Link {
@@ -150,10 +155,11 @@ impl Plan {
             Plan::Single(info) => open(info, limit, inbox).await.map(Link::Server),
             #[cfg(feature = "cluster")]
             Plan::Cluster(client, addr) => {
-                // The caller of a request limits its time.
+                // redis-rs waits for the nodes of the addresses, and then for those that the cluster names. A
+                // silent one must not use up the time for both.
                 let mut config = redis::cluster::ClusterConfig::new()
-                    .set_connection_timeout(limit)
-                    .set_response_timeout(Duration::from_secs(3600));
+                    .set_connection_timeout(limit / 2)
+                    .set_response_timeout(ABANDONED);
                 if let Some(inbox) = inbox {
                     config = config.set_push_sender(move |message| inbox.push(message));
                 }

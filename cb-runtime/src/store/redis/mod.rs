@@ -180,6 +180,20 @@ impl RedisStore {
         Err(Error::store(doing, problem))
     }
 
+    /// Sends one request about a cached result. In a cluster, its key may be on another node than the
+    /// namespace's. If that node is silent or down, the connection to the others is kept.
+    async fn cache_request<T>(&self, doing: &'static str, request: impl Request<T>) -> Result<T, Error> {
+        #[cfg(feature = "cluster")]
+        if let (_, mut link @ Link::Cluster(_)) = self.link().await? {
+            let limit = self.timeouts.loss();
+            return match timeout(limit, request.send(&mut link)).await {
+                Ok(answer) => answer.map_err(|error| Error::store(doing, error)),
+                Err(_) => Err(Error::store(doing, format!("no answer within {limit:?}"))),
+            };
+        }
+        self.request(doing, request).await
+    }
+
     async fn run<T>(
         &self,
         limit: Duration,
@@ -353,7 +367,7 @@ impl ResultStore for RedisStore {
             let key = self.keys.cached(&key);
             let both = redis::pipe().get(&key).pttl(&key).to_owned();
             let (value, left): (Option<Vec<u8>>, i64) =
-                self.request("reading a cached result", &both).await?;
+                self.cache_request("reading a cached result", &both).await?;
             // -1: it never expires. -2: it has expired since the GET.
             let remaining = u64::try_from(left).ok().map(Duration::from_millis);
             Ok(value.filter(|_| left != -2).map(|value| Cached { value, remaining }))
@@ -365,7 +379,7 @@ impl ResultStore for RedisStore {
             let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, LONGEST_TTL);
             let key = self.keys.cached(&key);
             let command = redis::cmd("SET").arg(key).arg(value).arg("PX").arg(ttl).to_owned();
-            self.request("caching a result", &command).await
+            self.cache_request("caching a result", &command).await
         })
     }
 }

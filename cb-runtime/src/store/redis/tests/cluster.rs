@@ -96,12 +96,65 @@ async fn node_outage_is_an_error_and_ends() {
         assert!(Store::exchange(&store, batch(vec![])).await.unwrap_err().is_store());
     }
     context.thaw();
+    until_answered(&store).await;
+    assert_eq!(say(&patient, about("x")).await.record.state, State::Open);
+}
+
+async fn until_answered(store: &RedisStore) {
     let start = std::time::Instant::now();
-    while Store::exchange(&store, batch(vec![])).await.is_err() {
-        assert!(start.elapsed() < PATIENCE);
+    while let Err(error) = Store::exchange(store, batch(vec![])).await {
+        assert!(start.elapsed() < PATIENCE, "{error}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(say(&patient, about("x")).await.record.state, State::Open);
+}
+
+/// A cluster that goes on without one of its nodes, a store on it, and the place of a node that has none of
+/// its breakers.
+async fn cluster_with_another_node() -> (RedisCluster, RedisStore, usize) {
+    let cluster = RedisCluster::start(3);
+    for node in cluster.nodes() {
+        node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let store = hasty(&cluster);
+    until_answered(&store).await;
+    let other = (owner(&cluster, &store.keys.meta()) + 1) % 3;
+    (cluster, store, other)
+}
+
+/// The place of the node that has this key.
+fn owner(cluster: &RedisCluster, key: &str) -> usize {
+    let slot: usize = cluster.nodes()[0].cli(&["CLUSTER", "KEYSLOT", key]).trim().parse().unwrap();
+    (0..3).rfind(|node| slot >= node * 16_384 / 3).unwrap()
+}
+
+fn hasty(cluster: &RedisCluster) -> RedisStore {
+    RedisStore::new(Target::Cluster(cluster.urls()), "test").unwrap()
+}
+
+#[tokio::test]
+async fn silent_node_keeps_no_instance_from_another_nodes_namespace() {
+    let (cluster, before, other) = cluster_with_another_node().await;
+    cluster.nodes()[other].freeze();
+    until_answered(&before).await;
+    // One that starts now.
+    until_answered(&hasty(&cluster)).await;
+    // Scripts are loaded on all nodes.
+    cluster.nodes()[owner(&cluster, &before.keys.meta())].cli(&["SCRIPT", "FLUSH"]);
+    until_answered(&before).await;
+}
+
+#[tokio::test]
+async fn cached_result_of_a_silent_node_does_not_end_the_connection() {
+    let (cluster, store, other) = cluster_with_another_node().await;
+    let generation = || store.slot().as_ref().map(|(generation, _)| *generation);
+    let connected = generation();
+    cluster.nodes()[other].freeze();
+    let is_there = |key: &String| owner(&cluster, &store.keys.cached(key)) == other;
+    let key = (0..1000).map(|number| format!("k{number}")).find(is_there).unwrap();
+    let error = store.cache_put(key.clone(), vec![1], PATIENCE).await.unwrap_err();
+    assert!(error.is_store() && error.to_string().contains("no answer within"), "{error}");
+    store.cache_get(key).await.unwrap_err();
+    assert_eq!(generation(), connected);
 }
 
 #[test]
