@@ -7,30 +7,44 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisResult, Value};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::open::{Inbox, open};
 use crate::error::Error;
 
-/// Asks the sentinels in turn, at every connect, because a failover changes the master.
+/// Asks all sentinels, at every connect, because a failover changes the master. The first answer that leads
+/// to a master is taken, so that silent sentinels delay nothing.
 pub(super) async fn open_master(
     sentinels: &[ConnectionInfo],
     name: &str,
     limit: Duration,
     inbox: Option<Inbox>,
 ) -> Result<MultiplexedConnection, Error> {
-    let mut last = None;
+    let mut asked = JoinSet::new();
     for sentinel in sentinels {
-        match ask(sentinel, name, limit).await {
-            // The first sentinel's address has the master's credentials.
-            Ok((host, port)) => match open_if_master(&sentinels[0], host, port, limit, inbox.clone()).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = Some(error),
-            },
-            Err(error) => last = Some(error),
+        let (sentinel, name) = (sentinel.clone(), name.to_owned());
+        asked.spawn(async move { ask(&sentinel, &name, limit).await });
+    }
+    let (mut tried, mut problem) = (Vec::new(), None);
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Ok(address)) if tried.contains(&address) => {}
+            Ok(Ok(address)) => {
+                let (host, port) = address.clone();
+                tried.push(address);
+                // The first sentinel's address has the master's credentials.
+                match open_if_master(&sentinels[0], host, port, limit, inbox.clone()).await {
+                    Ok(connection) => return Ok(connection),
+                    // It tells more than that a sentinel has failed.
+                    Err(error) => problem = Some(error),
+                }
+            }
+            Ok(Err(error)) => problem = problem.or(Some(error)),
+            Err(_panicked) => {}
         }
     }
-    Err(last.unwrap_or_else(|| Error::store("connecting", "no sentinel is known")))
+    Err(problem.unwrap_or_else(|| Error::store("connecting", "no sentinel is known")))
 }
 
 async fn ask(sentinel: &ConnectionInfo, name: &str, limit: Duration) -> Result<(String, u16), Error> {

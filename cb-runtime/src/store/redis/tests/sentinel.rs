@@ -76,6 +76,18 @@ async fn new_master_is_used_after_a_failover() {
 }
 
 #[tokio::test]
+async fn silent_sentinels_delay_no_connection() {
+    let master = RedisServer::start();
+    let sentinel = RedisServer::start_sentinel("main", &master);
+    let silent: Vec<_> = (0..4).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let urls = silent.iter().map(|listener| format!("redis://{}", listener.local_addr().unwrap()));
+    let store = store(&urls.chain([sentinel.url()]).collect::<Vec<_>>()).patient();
+    let exchange = Store::exchange(&store, batch(vec![]));
+    let answer = tokio::time::timeout(store.timeouts.loss(), exchange).await;
+    answer.expect("no silent sentinel is waited for").unwrap();
+}
+
+#[tokio::test]
 async fn demoted_master_is_not_used() {
     let Sentinels { master, replica, sentinel } = fleet();
     let store = store(&[sentinel.url()]);
