@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cb_runtime::{
@@ -275,6 +275,47 @@ async fn an_instance_that_is_silent_is_degraded_and_at_last_forgotten() {
     let silent = all.iter().find(|instance| instance.id == "silent").unwrap();
     assert!(silent.degraded && !silent.own);
     assert_eq!(redis.cli(&["HKEYS", key]).lines().count(), 2, "what is gone is removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_text_is_reported_and_hides_nothing() {
+    for protocol in ["resp2", "resp3"] {
+        let redis = RedisServer::start();
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let reported = errors.clone();
+        let registry = Registry::builder()
+            .redis(format!("{}/?protocol={protocol}", redis.url()))
+            .on_error(move |error| reported.lock().unwrap().push(error.to_string()))
+            .build()
+            .unwrap();
+        registry.get_or_create("orders", BreakerConfig::default());
+        registry.control("orders").force_open("now").await.unwrap();
+        let instances = async || registry.instances().await.unwrap();
+        eventually("this instance is there", instances, |all| all.len() == 1).await;
+        for (command, key, name, value) in [
+            ("ZADD", "held", &b"9999999999999"[..], &b"in-held-\xff"[..]),
+            ("ZADD", "names", b"9999999999999", b"in-names-\xff"),
+            ("HSET", "quiet", b"in-quiet-\xff", b"0|0|||1"),
+            ("HSET", "quiet", b"damaged", b"\xff"),
+            ("HSET", "instances", b"\xff", b"{}"),
+            ("HSET", "instances", b"damaged", b"\xff"),
+            ("HSET", "settings", b"\xff", b"\xff"),
+            ("HSET", "figures", b"\xff", b"\xff"),
+        ] {
+            let key = format!("cb1:{{default}}:{key}");
+            redis.cli(&[command.as_bytes(), key.as_bytes(), name, value]);
+        }
+        assert_eq!(row(&registry, "orders").await.state, State::ForcedOpen);
+        let page = registry.fleet_page(&FleetQuery::default()).await.unwrap();
+        assert!(page.breakers.iter().any(|row| row.name == "orders"), "{page:?}");
+        assert_eq!(instances().await.len(), 1);
+        registry.fleet_settings().await.unwrap();
+        let errors = errors.lock().unwrap();
+        for name in ["in-held-\u{fffd}", "in-names-\u{fffd}", "in-quiet-\u{fffd}"] {
+            assert!(errors.iter().any(|error| error.contains(name)), "{name}: {errors:?}");
+        }
+        assert!(registry.store_status().is_up(), "{errors:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

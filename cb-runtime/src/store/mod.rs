@@ -29,7 +29,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::error::Error;
-pub(crate) use overview::{Detail, Overview, Roll, Topic};
+pub(crate) use overview::{Detail, Overview, Posts, Roll, Topic};
 pub(crate) use protocol::*;
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -14,7 +14,7 @@ pub(crate) struct Roll {
     /// Closed ones that have to be [read](Overview::read).
     pub(crate) closed: Vec<Arc<str>>,
     /// Closed breakers whose reports contain all there is to read. Most keyed breakers are among them, so
-    /// that an overview of many breakers needs few requests.
+    /// that an overview of many breakers needs few requests. Also what is listed and cannot be read.
     pub(crate) complete: Vec<(FleetRow, Detail)>,
 }
 

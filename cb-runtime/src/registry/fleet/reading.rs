@@ -108,7 +108,7 @@ impl Registry {
             Ok((roll, held, overview.posts(Topic::Figures).await?))
         };
         let (roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
-        let held = held.into_iter().filter_map(|(row, detail)| match &row.view {
+        let read = held.into_iter().chain(roll.complete).filter_map(|(row, detail)| match &row.view {
             Ok((record, ..)) => {
                 Some(ListedBreaker { state: record.state, name: row.name.clone(), row: Some((row, detail)) })
             }
@@ -119,12 +119,7 @@ impl Registry {
         });
         let closed =
             roll.closed.into_iter().map(|name| ListedBreaker { state: State::Closed, name, row: None });
-        let complete = roll.complete.into_iter().map(|(row, detail)| ListedBreaker {
-            state: State::Closed,
-            name: row.name.clone(),
-            row: Some((row, detail)),
-        });
-        let mut entries: Vec<_> = held.chain(closed).chain(complete).collect();
+        let mut entries: Vec<_> = read.chain(closed).collect();
         entries.sort_unstable_by(|a, b| a.compare(rank(b.state), &b.name));
         Ok(Reading { begun, ended: Instant::now(), entries, figures: self.sum_of_figures(&posts) })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{MemoryStore, StoredBreaker};
 use crate::error::Error;
 use crate::snapshot::State;
-use crate::store::{BoxFuture, Detail, FleetRow, Overview, Roll, Topic};
+use crate::store::{BoxFuture, Detail, FleetRow, Overview, Posts, Roll, Topic};
 
 /// Instances' posts, and the time until which the fleet is observed.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Overview for MemoryStore {
         Box::pin(ready(Ok(board.watched_until > now)))
     }
 
-    fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Vec<(Arc<str>, String)>, Error>> {
+    fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Posts, Error>> {
         let space = self.lock();
         let posts = space.board.posts.iter().filter(|((of, _), _)| *of == topic);
         let posts = posts.map(|((_, instance), text)| (instance.clone(), text.clone()));

@@ -37,14 +37,7 @@ impl RedisStore {
         for some in encoded.chunks(ROWS_AT_ONCE) {
             let (known, strange): (Vec<_>, Vec<_>) =
                 some.iter().map(|encoded| (encoded, decode(encoded))).partition(|(_, name)| name.is_some());
-            rows.extend(strange.into_iter().map(|(member, _)| {
-                let view = Err(format!(
-                    "{} and {} may list names of breakers only, and {member:?} is none; remove it there",
-                    self.keys.held(),
-                    self.keys.names()
-                ));
-                (FleetRow { name: member.as_str().into(), view }, Detail::default())
-            }));
+            rows.extend(strange.into_iter().map(|(member, _)| self.no_name(member)));
             if known.is_empty() {
                 continue;
             }

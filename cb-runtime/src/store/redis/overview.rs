@@ -1,6 +1,6 @@
 //! The overview of the fleet, read with plain commands: it need not be a consistent snapshot.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::keys::{decode, encode};
 use super::plain_rows::{ReportedRow, stored_number};
 use super::wire::{DecodeError, ReplyReader};
 use crate::error::Error;
-use crate::store::{BoxFuture, Detail, FleetRow, IDLE, LeaderView, Overview, Record, Roll, Topic};
+use crate::store::{BoxFuture, Detail, FleetRow, IDLE, LeaderView, Overview, Posts, Record, Roll, Topic};
 
 /// Members of a sorted set or a hash that one command is to look at.
 const SCANNED_AT_ONCE: usize = 500;
@@ -17,15 +17,16 @@ const READING: &str = "reading the fleet's breakers";
 
 impl RedisStore {
     /// All members of a sorted set or all fields of a hash, each with its value, by ZSCAN or HSCAN: what is
-    /// there all the while is found, and no command holds up other clients.
-    async fn scan(&self, command: &str, key: &str) -> Result<Vec<String>, Error> {
+    /// there all the while is found, and no command holds up other clients. Bytes that are no text are
+    /// replaced, so that what has them is no name.
+    async fn scan(&self, command: &str, key: &str) -> Result<Vec<(String, String)>, Error> {
         let mut found = Vec::new();
         let mut cursor = 0_u64;
         loop {
             let mut command = redis::cmd(command);
             command.arg(key).arg(cursor).arg("COUNT").arg(SCANNED_AT_ONCE);
-            let (next, some): (u64, Vec<String>) = self.request(READING, &command).await?;
-            found.extend(some);
+            let (next, some): (u64, Pairs) = self.request(READING, &command).await?;
+            found.extend(some.into_iter().map(|(name, value)| (text(&name), text(&value))));
             cursor = next;
             if cursor == 0 {
                 return Ok(found);
@@ -41,15 +42,23 @@ impl RedisStore {
         let mut roll = Roll::default();
         // What is in several places belongs to the last of them.
         let mut seen = HashSet::new();
-        let name_of = |encoded: &str| decode(encoded).map(Arc::<str>::from);
-        for (encoded, _lapses_at) in pairs(held) {
-            roll.held.extend(name_of(&encoded).filter(|_| seen.insert(encoded)));
+        for (names, is_held) in [(held, true), (names, false)] {
+            for (encoded, _at) in names.into_iter().filter(|(encoded, _)| seen.insert(encoded.clone())) {
+                match decode(&encoded).map(Arc::from) {
+                    Some(name) if is_held => roll.held.push(name),
+                    Some(name) => roll.closed.push(name),
+                    None => roll.complete.push(self.no_name(&encoded)),
+                }
+            }
         }
-        for (encoded, _used_at) in pairs(names) {
-            roll.closed.extend(name_of(&encoded).filter(|_| seen.insert(encoded)));
-        }
-        for (encoded, text) in pairs(quiet) {
-            let Some(name) = name_of(&encoded).filter(|_| seen.insert(encoded)) else { continue };
+        for (encoded, text) in quiet.into_iter().filter(|(encoded, _)| seen.insert(encoded.clone())) {
+            let Some(name) = decode(&encoded).map(Arc::<str>::from) else {
+                // A field that begins with a space is a count window.
+                if !encoded.starts_with(' ') {
+                    roll.complete.push(self.no_name(&encoded));
+                }
+                continue;
+            };
             // With a streak, the breaker has a key that holds failures.
             match ReportedRow::parse(&text).filter(|reported| !reported.has_streak) {
                 Some(ReportedRow { counts, failed_at_us, .. }) => {
@@ -62,11 +71,31 @@ impl RedisStore {
         }
         Ok(roll)
     }
+
+    /// The row of a listed text that is no breaker's name.
+    pub(super) fn no_name(&self, listed: &str) -> (FleetRow, Detail) {
+        let (held, names, quiet) = (self.keys.held(), self.keys.names(), self.keys.quiet());
+        let problem = format!(
+            "{held}, {names} and {quiet} may list names of breakers only, and {listed:?} is none; \
+             remove it there"
+        );
+        (FleetRow { name: listed.into(), view: Err(problem) }, Detail::default())
+    }
 }
 
-fn pairs(flat: Vec<String>) -> impl Iterator<Item = (String, String)> {
-    let mut flat = flat.into_iter();
-    std::iter::from_fn(move || Some((flat.next()?, flat.next()?)))
+/// What is stored by name. Anyone may have written it, so it need not be text.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn posts(pairs: Pairs) -> Posts {
+    // An instance's name is text. A post that is none is damaged, and its reader finds that out.
+    let posts = pairs
+        .into_iter()
+        .filter_map(|(instance, post)| Some((String::from_utf8(instance).ok()?.into(), text(&post))));
+    posts.collect()
 }
 
 /// The end of a row of the script `read`.
@@ -122,12 +151,10 @@ impl Overview for RedisStore {
         })
     }
 
-    fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Vec<(Arc<str>, String)>, Error>> {
+    fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Posts, Error>> {
         Box::pin(async move {
             let command = redis::cmd("HGETALL").arg(self.keys.board(topic)).to_owned();
-            let posts: HashMap<String, String> =
-                self.request("reading the fleet's instances", &command).await?;
-            Ok(posts.into_iter().map(|(instance, text)| (instance.into(), text)).collect())
+            Ok(posts(self.request("reading the fleet's instances", &command).await?))
         })
     }
 
