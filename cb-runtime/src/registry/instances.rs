@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Registry;
 use super::presence::{About, ReportedSettings, read_settings};
@@ -10,9 +9,6 @@ use crate::config::drift;
 use crate::error::Error;
 use crate::snapshot::{InstanceInfo, InstanceSettings};
 use crate::store::Topic;
-
-/// An instance that has been silent for longer is no longer listed.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 impl Registry {
     /// All instances of the namespace that have been alive within the last hour, by node and id.
@@ -25,11 +21,9 @@ impl Registry {
         let mut instances = Vec::with_capacity(posts.len());
         let mut gone = Vec::new();
         for (id, text) in posts {
-            match serde_json::from_str::<About>(&text) {
-                Ok(about) if now_us.saturating_sub(about.seen_us) < crate::clock::micros(FORGOTTEN_AFTER) => {
-                    instances.push(about.info(&id, now_us, self.instance()));
-                }
-                _ => gone.push(id),
+            match About::read(&text, now_us) {
+                Some(about) => instances.push(about.info(&id, now_us, self.instance())),
+                None => gone.push(id),
             }
         }
         if !gone.is_empty() {

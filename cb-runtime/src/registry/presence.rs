@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Core, Figures};
 use crate::breakers::BreakerMap;
-use crate::clock::{Moment, wall};
+use crate::clock::{Moment, micros, wall};
 use crate::config::drift;
 use crate::error::Error;
 use crate::snapshot::{InstanceInfo, Origin, Outcomes};
@@ -29,6 +29,12 @@ const BYTES_A_SECOND: usize = 20_000;
 const PAUSE: Duration = Duration::from_millis(250);
 /// An instance without a sign of life for this long is gone, or cut off.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// An instance that has been silent for longer is no longer listed.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// An instance looks for forgotten ones, at random, once in this many signs of life: once an hour.
+const SIGNS_PER_LOOK: u32 = 720;
+/// The number of instances that it looks at.
+const LOOKED_AT: usize = 100;
 /// Settings are posted again after this many signs of life, because the store may have lost them.
 const REPEATED_AFTER: u32 = 60;
 /// The largest number of breakers in an instance's posts. Pinned ones come first.
@@ -55,6 +61,12 @@ impl About {
             started_us,
             seen_us: context.unix_us(context.store_now()),
         }
+    }
+
+    /// `None` for an instance that is forgotten, and for what is no sign of life.
+    pub(super) fn read(text: &str, now_us: u64) -> Option<Self> {
+        let about: About = serde_json::from_str(text).ok()?;
+        (now_us.saturating_sub(about.seen_us) < micros(FORGOTTEN_AFTER)).then_some(about)
     }
 
     pub(super) fn info(self, id: &str, now_us: u64, own: &str) -> InstanceInfo {
@@ -181,8 +193,16 @@ pub(super) async fn announce(
             let posts = posted.posts(&context, &breakers, started_us);
             let figures = posts.iter().find(|(topic, _)| *topic == Topic::Figures);
             let figures = figures.map_or(0, |(_, text)| text.len());
+            let looks =
+                posts.iter().any(|(topic, _)| *topic == Topic::About) && fastrand::u32(..SIGNS_PER_LOOK) == 0;
             match overview.post(context.instance.clone(), posts).await {
-                Ok(watched) => posted.watched = watched,
+                Ok(watched) => {
+                    posted.watched = watched;
+                    if looks {
+                        let now_us = context.unix_us(context.store_now());
+                        let _ = forget_silent(&*overview, now_us).await;
+                    }
+                }
                 // The coordinator finds out by itself, and reports it.
                 Err(_) => posted = Posted::default(),
             }
@@ -197,6 +217,25 @@ pub(super) async fn announce(
         };
         // So that a fleet that was started at once does not post at once for ever.
         tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+    }
+}
+
+/// Takes off the word of instances that were killed. Nothing else does where nobody reads it, because every
+/// live instance prolongs the life of what all have posted.
+async fn forget_silent(overview: &dyn Overview, now_us: u64) -> Result<(), Error> {
+    loop {
+        let looked_at = overview.some_posts(Topic::About, LOOKED_AT).await?;
+        let count = looked_at.len();
+        let gone = looked_at.into_iter().filter(|(_, text)| About::read(text, now_us).is_none());
+        let gone: Vec<_> = gone.map(|(instance, _)| instance).collect();
+        let are_many = gone.len() * 4 > count;
+        if !gone.is_empty() {
+            overview.forget(gone).await?;
+        }
+        // As Redis does with keys that expire: it goes on while it finds many.
+        if !are_many {
+            return Ok(());
+        }
     }
 }
 
@@ -262,7 +301,83 @@ pub(super) async fn leave(overview: &dyn Overview, instance: Arc<str>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
+    use crate::cache::Cache;
+    use crate::clock::Clock;
+    use crate::config::CacheLimits;
+    use crate::event::EventBus;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn killed_instance_is_forgotten_though_nobody_looks() {
+        let (clock, hands) = Clock::manual();
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let breakers = Arc::new(BreakerMap::new(16, clock.now()));
+        let instance = |id: &str| {
+            let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
+            let (events, up) = (Arc::new(EventBus::new(None)), Arc::new(AtomicBool::new(true)));
+            RegistryContext::new(id.into(), clock.clone(), events, cache, up)
+        };
+        let about = serde_json::to_string(&About::of(&instance("killed"), 1)).unwrap();
+        let posts = vec![(Topic::About, about), (Topic::Settings, "{}".to_owned())];
+        store.post("killed".into(), posts).await.unwrap();
+        let announcing = tokio::spawn(announce(Arc::new(instance("live")), breakers, store.clone()));
+        let ids = async |topic| {
+            let posts = store.posts(topic).await.unwrap();
+            posts.into_iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>()
+        };
+        let pass = async || {
+            hands.advance(PACE);
+            tokio::time::sleep(PACE).await;
+        };
+        for _ in 0..FORGOTTEN_AFTER.as_secs() / PACE.as_secs() - 1 {
+            pass().await;
+        }
+        assert_eq!(ids(Topic::About).await, ["killed", "live"]);
+        // An instance looks at random.
+        let mut passes = 0;
+        while ids(Topic::About).await != ["live"] {
+            pass().await;
+            passes += 1;
+            assert!(passes < 100 * SIGNS_PER_LOOK);
+        }
+        assert_eq!(ids(Topic::Settings).await, ["live"]);
+        announcing.abort();
+    }
+
+    #[cfg(feature = "redis")]
+    #[tokio::test]
+    async fn many_killed_instances_are_forgotten_in_small_requests() {
+        use crate::store::redis::{RedisStore, Target};
+
+        let now_us = 2 * micros(FORGOTTEN_AFTER);
+        let post = |seen_us: u64| {
+            format!(r#"{{"node":"n","host":"h","pid":1,"version":"0","started_us":1,"seen_us":{seen_us}}}"#)
+        };
+        let fill = "for i = 1, tonumber(ARGV[3]) do redis.call('HSET', KEYS[1], ARGV[1]..i, ARGV[2]) end";
+        for protocol in ["resp2", "resp3"] {
+            let redis = cb_testkit::RedisServer::start();
+            let boards = ["instances", "settings"].map(|topic| format!("cb1:{{test}}:{topic}"));
+            for board in &boards {
+                for (id, seen_us, count) in [("killed-", 1, "5000"), ("live-", now_us, "30")] {
+                    redis.cli(&["EVAL", fill, "1", board, id, &post(seen_us), count]);
+                }
+            }
+            let url = format!("{}/?protocol={protocol}", redis.url());
+            let store = RedisStore::new(Target::Single(url), "test").unwrap().patient();
+            let some = store.some_posts(Topic::About, LOOKED_AT).await.unwrap();
+            assert_eq!(some.len(), LOOKED_AT, "{protocol}");
+            let mut looks = 0;
+            while redis.cli(&["HLEN", &boards[0]]) != "30" {
+                forget_silent(&store, now_us).await.unwrap();
+                looks += 1;
+                assert!(looks < 1000, "{protocol}: {}", redis.cli(&["HLEN", &boards[0]]));
+            }
+            assert_eq!(redis.cli(&["HLEN", &boards[1]]), "30", "{protocol}");
+        }
+    }
 
     #[test]
     fn figures_are_read_back_and_other_texts_are_ignored() {

@@ -62,6 +62,9 @@ pub(crate) trait Overview: Send + Sync + 'static {
     /// All instances' posts on this topic.
     fn posts(&self, topic: Topic) -> BoxFuture<'_, Result<Posts, Error>>;
 
+    /// At most `count` of the posts on this topic, picked at random.
+    fn some_posts(&self, topic: Topic, count: usize) -> BoxFuture<'_, Result<Posts, Error>>;
+
     /// Removes these instances' posts.
     fn forget(&self, instances: Vec<Arc<str>>) -> BoxFuture<'_, Result<(), Error>>;
 

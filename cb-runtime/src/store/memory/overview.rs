@@ -57,6 +57,11 @@ impl Overview for MemoryStore {
         Box::pin(ready(Ok(posts.collect())))
     }
 
+    fn some_posts(&self, topic: Topic, count: usize) -> BoxFuture<'_, Result<Posts, Error>> {
+        let all = self.posts(topic);
+        Box::pin(async move { Ok(fastrand::choose_multiple(all.await?, count)) })
+    }
+
     fn forget(&self, instances: Vec<Arc<str>>) -> BoxFuture<'_, Result<(), Error>> {
         self.lock().board.posts.retain(|(_, instance), _| !instances.contains(instance));
         Box::pin(ready(Ok(())))

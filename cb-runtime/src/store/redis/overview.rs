@@ -158,6 +158,14 @@ impl Overview for RedisStore {
         })
     }
 
+    fn some_posts(&self, topic: Topic, count: usize) -> BoxFuture<'_, Result<Posts, Error>> {
+        Box::pin(async move {
+            let mut command = redis::cmd("HRANDFIELD");
+            command.arg(self.keys.board(topic)).arg(count).arg("WITHVALUES");
+            Ok(posts(self.request("reading some of the fleet's instances", &command).await?))
+        })
+    }
+
     fn forget(&self, instances: Vec<Arc<str>>) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             let mut pipe = redis::pipe();

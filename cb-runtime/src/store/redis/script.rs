@@ -124,6 +124,7 @@ mod tests {
             "PTTL",
             "SELECT",
             "HGETALL",
+            "HRANDFIELD",
             "ZSCAN",
             "HSCAN",
         ];
