@@ -169,3 +169,31 @@ fn invalid_addresses_are_errors_at_once() {
         assert!(error.is_config() && !error.to_string().contains("hunter2"), "{urls:?} {error}");
     }
 }
+
+#[tokio::test]
+async fn documented_user_suffices_while_a_cached_results_slot_moves() {
+    let cluster = RedisCluster::start(3);
+    let page = include_str!("../../../../../docs/redis.md");
+    let documented = page.lines().find(|line| line.starts_with("ACL SETUSER breaker ")).unwrap();
+    let (_, further) = page.split_once("In a cluster, add `").unwrap();
+    let further = further.split('`').next().unwrap();
+    let command = format!("{documented} {further}");
+    for node in cluster.nodes() {
+        node.cli(&command.split(' ').collect::<Vec<_>>());
+    }
+    let urls = cluster.urls().iter().map(|url| url.replace("//", "//breaker:secret@")).collect();
+    let store = RedisStore::new(Target::Cluster(urls), "test").unwrap().patient();
+    until_answered(&store).await;
+    assert_eq!(events(&store, unknown_position(), Duration::ZERO).await.unwrap(), []);
+    let key = store.keys.cached("k");
+    let [from, to] = [0, 1].map(|place| &cluster.nodes()[(owner(&cluster, &key) + place) % 3]);
+    let slot = from.cli(&["CLUSTER", "KEYSLOT", &key]).trim().to_owned();
+    let [from_id, to_id] = [from, to].map(|node| node.cli(&["CLUSTER", "MYID"]).trim().to_owned());
+    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+    store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
+    assert!(busy_keys(to).contains(&key));
+    for node in cluster.nodes() {
+        assert_eq!(node.command(&["ACL", "LOG"]), cb_testkit::Reply::Many(vec![]), "nothing was denied");
+    }
+}
