@@ -208,7 +208,8 @@ impl Clock {
 }
 
 impl ManualClock {
-    /// Moves the clock on by `span`, and wakes what was waiting for that.
+    /// Moves the clock on by `span`, and wakes what was waiting for that. A due probe is admitted at once.
+    /// What is done in the background, such as the end of an override, has to be awaited.
     pub fn advance(&self, span: Duration) {
         self.0.now.fetch_add(micros(span), Ordering::AcqRel);
         self.0.moved.notify_waiters();

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 /// A custom rule that decides whether a closed breaker trips.
 ///
-/// It is evaluated after every failure, and ten times a second while there are calls. It runs under the
+/// It is evaluated after every failure, and about once a second while there are successes. It runs under the
 /// breaker's lock, so it must be pure and fast. It sees what the fleet had counted at the last exchange and
 /// what this instance has counted since. The counts start at zero with each transition.
 ///
-/// A panic does not trip the breaker. It is reported once.
+/// A panic does not trip the breaker. The first one is logged.
 ///
 /// ```
 /// use cb_runtime::{BreakerConfig, TripStrategy, WindowCounts};
@@ -105,6 +105,10 @@ impl Calls {
     /// The share of failures; 0 without calls.
     pub fn failure_rate(self) -> f64 {
         share(self.failures, self.total())
+    }
+
+    pub(crate) fn success_rate(self) -> f64 {
+        share(self.successes, self.total())
     }
 
     /// The share of slow calls; 0 without calls.

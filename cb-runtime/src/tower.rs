@@ -43,7 +43,8 @@ pub type CallFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, CallError<E>>>
 
 /// Puts a breaker around a service. All services that it is applied to share the breaker, as do all requests.
 ///
-/// `Ok` counts as a success and `Err` as a failure, unless [`classify`](Self::classify) says otherwise. A
+/// `Ok` counts as a success and `Err` as a failure, unless [`classify`](Self::classify) says otherwise. An
+/// error of the service's `poll_ready` is passed on and not counted, as there is no call. A
 /// service whose circuit is open is not called; its readiness is asked for all the same. A request that is
 /// dropped counts as cancelled.
 #[derive(Clone)]
@@ -133,7 +134,10 @@ where
             (self.breaker.clone(), self.classify.clone(), self.fallback.clone());
         Box::pin(async move {
             let error = match admitted(breaker.core()).await {
-                Err(error) => CallError::Rejected(error),
+                Err(error) => {
+                    drop((inner, request));
+                    CallError::Rejected(error)
+                }
                 Ok(mut permit) => {
                     let body = async move { inner.call(request).await };
                     match run(&mut permit, breaker.given_call_timeout(), body).await {

@@ -5,7 +5,7 @@ mod common;
 use std::future::pending;
 use std::time::Duration;
 
-use cb_runtime::{Breaker, BreakerConfig, CallError, Registry, State};
+use cb_runtime::{Breaker, BreakerConfig, CallError, Event, Registry, State};
 use common::{Broken, bounded, poll_once};
 
 fn breaker(config: BreakerConfig) -> (Registry, Breaker) {
@@ -51,6 +51,24 @@ async fn panic_is_a_failure_and_a_drop_is_cancelled() {
     });
     assert!(task.await.unwrap_err().is_panic());
     assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test]
+async fn transition_has_the_figures_of_the_rule_that_it_names() {
+    let config =
+        BreakerConfig::default().failure_threshold(3).failure_rate_threshold(0.9).minimum_calls(1000);
+    let (registry, breaker) = breaker(config);
+    let mut events = registry.subscribe();
+    for outcome in [false, true, false, true, false, false, false] {
+        let result = if outcome { Ok(()) } else { Err(Broken::Down) };
+        let _ = breaker.call(async || result).await;
+    }
+    let trip = loop {
+        if let Some(Event::Transition(trip)) = bounded(events.recv()).await {
+            break trip;
+        }
+    };
+    assert_eq!((trip.to, trip.successes, trip.failures), (State::Open, 0, 3), "{}", trip.reason);
 }
 
 #[tokio::test]

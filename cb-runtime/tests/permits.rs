@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use cb_runtime::clock::Clock;
 use cb_runtime::{Breaker, BreakerConfig, CallError, Permit, Registry, State};
 use cb_testkit::{PATIENCE, wait_until};
 
@@ -25,6 +26,21 @@ async fn admitted(breaker: &Breaker) -> Permit {
         }
     };
     tokio::time::timeout(PATIENCE, admitted).await.expect("a probe is admitted")
+}
+
+/// There is no fleet whose probes a lease would protect.
+#[tokio::test]
+async fn probe_of_a_process_alone_may_take_longer_than_a_lease() {
+    let (clock, hands) = Clock::manual();
+    let registry = Registry::builder().clock(clock).build().unwrap();
+    let config = BreakerConfig::default().failure_threshold(1).success_threshold(1);
+    let breaker = registry.get_or_create("b", config);
+    breaker.acquire().await.unwrap().failure();
+    hands.advance(Duration::from_secs(31));
+    let probe = admitted(&breaker).await;
+    hands.advance(Duration::from_secs(5));
+    probe.success();
+    wait_until(PATIENCE, "the probe closes it", || breaker.state() == State::Closed);
 }
 
 #[tokio::test]

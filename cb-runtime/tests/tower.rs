@@ -5,10 +5,14 @@ mod common;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cb_runtime::clock::Clock;
 use cb_runtime::tower::{CircuitBreakerLayer, Verdict};
 use cb_runtime::{Breaker, BreakerConfig, CallError, Registry, State};
+use cb_testkit::{PATIENCE, wait_until};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 fn breaker(config: BreakerConfig) -> (Registry, Breaker) {
@@ -54,6 +58,67 @@ async fn responses_are_classified_and_one_that_is_a_failure_passes_through() {
     assert_eq!((outcomes.success, outcomes.ignored, outcomes.failure), (1, 1, 1));
     assert_eq!(service.ready().await.unwrap().call(429).await.unwrap(), 429);
     assert!(breaker.snapshot().retry_after.is_some_and(|left| left > Duration::from_secs(3000)));
+}
+
+/// A service with one slot, which a ready clone holds until it is called or dropped.
+struct OneSlot {
+    slot: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl Clone for OneSlot {
+    fn clone(&self) -> Self {
+        OneSlot { slot: self.slot.clone(), held: None }
+    }
+}
+
+impl Service<()> for OneSlot {
+    type Response = ();
+    type Error = &'static str;
+    type Future = std::future::Ready<Result<(), &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.held = self.held.take().or_else(|| self.slot.clone().try_acquire_owned().ok());
+        if self.held.is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        self.held = None;
+        std::future::ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn rejected_request_does_not_hold_the_service_during_its_fallback() {
+    let (_registry, breaker) = breaker(BreakerConfig::default());
+    breaker.force_open("a test").await.unwrap();
+    let slot = Arc::new(Semaphore::new(1));
+    let free = slot.clone();
+    let layer = CircuitBreakerLayer::new(breaker).fallback(move |_: CallError<&'static str>| {
+        let free = free.available_permits();
+        async move { assert_eq!(free, 1, "slots that are free during the fallback") }
+    });
+    let mut service = layer.layer(OneSlot { slot, held: None });
+    service.ready().await.unwrap().call(()).await.unwrap();
+}
+
+#[tokio::test]
+async fn slow_failure_that_asks_for_an_opening_counts_as_slow() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (clock, hands) = Clock::manual();
+    let registry = Registry::builder().clock(clock).build().unwrap();
+    let config = BreakerConfig::default().slow_call_duration(SECOND).slow_call_rate_threshold(0.9);
+    let breaker = registry.get_or_create("upstream", config);
+    breaker.metrics_only("a trial").await.unwrap();
+    let layer = CircuitBreakerLayer::new(breaker.clone()).classify(|_: &_| Verdict::Opening(SECOND));
+    let mut service = layer.layer(service_fn(move |()| {
+        hands.advance(5 * SECOND);
+        async { Err::<(), _>("down") }
+    }));
+    service.ready().await.unwrap().call(()).await.unwrap_err();
+    wait_until(PATIENCE, "it is counted", || {
+        breaker.snapshot().window.is_some_and(|window| window.slow == 1)
+    });
 }
 
 #[tokio::test(start_paused = true)]

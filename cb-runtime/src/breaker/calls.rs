@@ -109,14 +109,15 @@ impl Core {
 
     #[cold]
     fn admit_at_machine(&self) -> Admission<'_> {
-        let state = self.gate.word().state();
+        let word = self.gate.word();
+        let state = word.state();
         let is_due = || match self.due.load(Ordering::Relaxed) {
             // Another thread is about to end this state.
             u64::MAX => true,
             due => self.context.clock.now().0 >= due,
         };
         if state == State::Open && (self.is_checked() || !is_due()) {
-            return Admission::No(self.rejection());
+            return Admission::No(self.rejection(word));
         }
         self.admit_probe()
     }
@@ -138,7 +139,9 @@ impl Core {
             (_, Some(answer)) => Admission::Wait(Waiting::new(self, answer)),
             (ProbeAdmission::Admitted, _) => Admission::Go(CallPermit::new(self, word)),
             (ProbeAdmission::Granted(id), _) => Admission::Go(CallPermit::of_probe(self, id)),
-            (ProbeAdmission::Requested(_) | ProbeAdmission::Denied, None) => Admission::No(self.rejection()),
+            (ProbeAdmission::Requested(_) | ProbeAdmission::Denied, None) => {
+                Admission::No(self.rejection(word))
+            }
         }
     }
 
@@ -153,13 +156,13 @@ impl Core {
     /// Admits a caller whose request for a probe was dropped because the circuit has closed meanwhile.
     pub(crate) fn admit_late(&self) -> Result<CallPermit<'_>, Rejection<'_>> {
         let word = self.gate.word();
-        if word.state().admits() { Ok(CallPermit::new(self, word)) } else { Err(self.rejection()) }
+        if word.state().admits() { Ok(CallPermit::new(self, word)) } else { Err(self.rejection(word)) }
     }
 
     /// Counts a rejected call.
-    fn rejection(&self) -> Rejection<'_> {
+    fn rejection(&self, word: GateWord) -> Rejection<'_> {
         self.counters.add(Outcome::Rejected);
-        Rejection::new(self, self.gate.word().rejected_at(0))
+        Rejection::new(self, word.rejected_at(0))
     }
 
     /// The error of a call that was rejected with this word.
@@ -278,7 +281,7 @@ impl Core {
                 inner.machine.record_probe(lease, result, open_for, now)
             } else if self.gate.is_current(word) {
                 let result = match open_for {
-                    Some(span) => CallResult::OpenFor(span),
+                    Some(span) => CallResult::OpenFor { span, slow },
                     None if failed => CallResult::Failure { slow },
                     None => CallResult::SlowSuccess,
                 };

@@ -43,7 +43,7 @@ impl Peer {
         let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
         let up = Arc::new(AtomicBool::new(true));
         let context = RegistryContext::new(id.into(), clock.clone(), bus, cache, up.clone());
-        let context = Arc::new(context);
+        let context = Arc::new(context.with_shared_store(true));
         let core = Core::new("b".into(), config, None, &context);
         Peer { core, context, up, events, store: store.clone(), seq: 0 }
     }

@@ -144,6 +144,7 @@ impl StateMachine {
         self.notice = Notice::default();
         self.local_probes = Counts::default();
         self.last_failure = None;
+        (self.would_open, self.would_open_until) = (false, Moment::default());
         let may_have_probes = self.may_have_probes(now);
         self.probes.begin_epoch(may_have_probes);
         // Its outcomes belong to an epoch that has ended.

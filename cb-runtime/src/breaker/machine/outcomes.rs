@@ -17,7 +17,10 @@ pub(crate) enum CallResult {
     },
     SlowSuccess,
     /// A failure that requests to open the circuit for this duration.
-    OpenFor(Duration),
+    OpenFor {
+        span: Duration,
+        slow: bool,
+    },
 }
 
 impl StateMachine {
@@ -87,10 +90,10 @@ impl StateMachine {
                 self.last_failure = Some(now.at);
             }
             CallResult::SlowSuccess => self.stats.slow_success(at),
-            CallResult::OpenFor(_) => self.stats.failure(false, at),
+            CallResult::OpenFor { slow, .. } => self.stats.failure(slow, at),
         }
         let requested = match result {
-            CallResult::OpenFor(span) => Some(span.min(Duration::from_micros(MAX_SPAN_US))),
+            CallResult::OpenFor { span, .. } => Some(span.min(Duration::from_micros(MAX_SPAN_US))),
             _ => None,
         };
         if now.store_up {

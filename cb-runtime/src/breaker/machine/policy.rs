@@ -207,7 +207,7 @@ fn judge_share(probes: Calls, limit: f64, sample: u64) -> ProbeVerdict {
     if probes.total() < sample {
         return ProbeVerdict::Wait;
     }
-    let share = 1.0 - probes.failure_rate();
+    let share = probes.success_rate();
     let figures = format!(
         "{:.1} % of {} probes succeeded (needed {:.1} %)",
         share * 100.0,

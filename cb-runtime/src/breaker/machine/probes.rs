@@ -242,7 +242,7 @@ impl StateMachine {
         open_for: Option<Duration>,
         now: Now,
     ) -> bool {
-        let valid = self.probes.end(id, self.is_leased(now), now.at);
+        let valid = self.probes.end(id, self.is_leased(now) && now.is_shared, now.at);
         if now.store_up {
             self.wake(Wake::AtOnce);
         }
@@ -276,7 +276,7 @@ impl StateMachine {
 
     /// Counts overdue probes as failed, whether or not their calls end.
     pub(super) fn expire_probes(&mut self, now: Now) {
-        let overdue = self.probes.expire(self.is_leased(now), now.at);
+        let overdue = self.probes.expire(self.is_leased(now) && now.is_shared, now.at);
         for _ in 0..overdue {
             self.count_probe(false, false);
         }
@@ -288,7 +288,7 @@ impl StateMachine {
 
     /// Returns a probe that was granted to a caller that has gone.
     pub(crate) fn release_probe(&mut self, id: LeaseId, now: Now) {
-        self.probes.end(id, self.is_leased(now), now.at);
+        self.probes.end(id, self.is_leased(now) && now.is_shared, now.at);
         self.wake(Wake::AtOnce);
     }
 

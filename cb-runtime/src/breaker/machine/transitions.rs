@@ -35,14 +35,14 @@ impl StateMachine {
                 let input = self.trip_input(now);
                 self.headroom = policy::headroom(&self.settings, input.window);
                 if let Some((reason, input, isolated)) = self.verdict(input, now) {
-                    let quorum = self.settings.min_failing_instances;
-                    let by_streak = policy::trips_by_streak(&self.settings, &input, quorum);
+                    let instances = if isolated { 1 } else { self.settings.min_failing_instances };
+                    let by_streak = policy::trips_by_streak(&self.settings, &input, instances);
                     if !by_streak && !isolated && self.awaits_reports(now) {
                         self.exchange_next();
                         return self.wake(if self.wants_notice(now) { Wake::AtOnce } else { Wake::Paced });
                     }
                     let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
-                    self.open(reason, figures(&input), scope, now);
+                    self.open(reason, figures(&input, by_streak), scope, now);
                 } else {
                     self.notice.end_wait();
                 }
@@ -237,8 +237,8 @@ impl StateMachine {
 }
 
 /// The counts that led to a decision, for events.
-fn figures(input: &TripInput) -> Counts {
-    if input.window == Counts::default() {
+fn figures(input: &TripInput, by_streak: bool) -> Counts {
+    if by_streak || input.window == Counts::default() {
         Counts { failures: input.streak, ..Counts::default() }
     } else {
         input.window

@@ -379,6 +379,21 @@ fn release_of_an_override_that_has_expired_only_here_reaches_the_store() {
     assert_eq!(bench.stored(), State::Closed);
 }
 
+#[test]
+fn trip_that_would_have_been_is_reported_in_each_metrics_only_period() {
+    let mut bench = Pair::new(&config());
+    let hour = Duration::from_secs(3600);
+    for period in 0..2 {
+        let epoch = 2 * period + 1;
+        let record = Record { epoch, state: State::MetricsOnly, originator: "b".into(), ..Record::closed() };
+        bench.a.core.adopt(&record);
+        bench.a.core.record_opening(bench.a.admitted().into_word(), hour);
+        let reports = std::iter::from_fn(|| bench.a.events.try_recv());
+        assert_eq!(reports.filter(|event| matches!(event, Event::WouldHaveOpened { .. })).count(), 1);
+        bench.a.core.adopt(&Record { epoch: epoch + 1, originator: "b".into(), ..Record::closed() });
+    }
+}
+
 /// Before the first contact, and when the store knows this instance.
 #[test]
 fn reset_ends_a_trip_and_counts_that_the_store_has_not_confirmed() {

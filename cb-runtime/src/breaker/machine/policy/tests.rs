@@ -161,6 +161,19 @@ fn recovery_rate_decides_after_its_sample() {
 }
 
 #[test]
+fn recovery_rate_that_is_reached_exactly_closes() {
+    for percent in 1..=100_u32 {
+        for sample in (1..=100).filter(|sample| sample * percent % 100 == 0) {
+            let rate: f64 = format!("{}.{:02}", percent / 100, percent % 100).parse().unwrap();
+            let settings = settings(BreakerConfig::default().recovery_rate(rate).half_open_max_calls(sample));
+            let successes = u64::from(sample * percent / 100);
+            let verdict = judge_probes(&settings, counts(successes, u64::from(sample) - successes));
+            assert!(matches!(verdict, ProbeVerdict::Close(_)), "{successes} of {sample}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
 fn ramp_grows_from_a_tenth_to_all() {
     let second = Duration::from_secs(1);
     let share = |half_seconds| admitted_share(second, second / 2 * half_seconds);
