@@ -5,11 +5,13 @@
 //! display, and show for how long the machine has slept.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
+
+use crate::sync::lock;
 
 /// A point on a [`Clock`]: microseconds since the clock was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +83,23 @@ struct Hands {
     /// For how long the machine has slept, while this clock stood still.
     slept: AtomicU64,
     moved: Notify,
+    /// How many hold it still.
+    holders: Mutex<u32>,
+    released: Condvar,
 }
+
+/// Holds a manual clock still until it is dropped.
+pub(crate) struct Held(Arc<Hands>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *lock(&self.0.holders) -= 1;
+        self.0.released.notify_all();
+    }
+}
+
+/// A clock is held for no longer than this, should what holds it never end.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
 /// Moves the [`Clock`] it was made with.
 #[derive(Clone)]
@@ -97,8 +115,13 @@ impl Clock {
     pub fn manual() -> (Self, ManualClock) {
         // Not zero: "a moment before now" must exist for a clock that has just been made.
         let start = micros(Duration::from_secs(86_400));
-        let hands =
-            Arc::new(Hands { now: AtomicU64::new(start), slept: AtomicU64::new(0), moved: Notify::new() });
+        let hands = Arc::new(Hands {
+            now: AtomicU64::new(start),
+            slept: AtomicU64::new(0),
+            moved: Notify::new(),
+            holders: Mutex::default(),
+            released: Condvar::new(),
+        });
         let epoch_us = unix_us().saturating_sub(start);
         (Clock { source: Source::Manual(hands.clone()), epoch_us }, ManualClock(hands))
     }
@@ -106,6 +129,13 @@ impl Clock {
     /// The wall clock at moment zero, in microseconds since 1970.
     pub(crate) fn epoch_us(&self) -> u64 {
         self.epoch_us
+    }
+
+    /// Keeps a manual clock from being moved: what is said of one moment is then handled at that moment.
+    pub(crate) fn hold(&self) -> Option<Held> {
+        let Source::Manual(hands) = &self.source else { return None };
+        *lock(&hands.holders) += 1;
+        Some(Held(hands.clone()))
     }
 
     /// It moves only by hand, so that a span on it says nothing about the machine's threads.
@@ -209,9 +239,13 @@ impl Clock {
 
 impl ManualClock {
     /// Moves the clock on by `span`, and wakes what was waiting for that. A due probe is admitted at once.
-    /// What is done in the background, such as the end of an override, has to be awaited.
+    /// What is done in the background, such as the end of an override, has to be awaited. If a registry is
+    /// just writing to its memory store, this waits until it has, a second at most.
     pub fn advance(&self, span: Duration) {
+        let holders = lock(&self.0.holders);
+        let still = self.0.released.wait_timeout_while(holders, LONGEST_HOLD, |holders| *holders > 0);
         self.0.now.fetch_add(micros(span), Ordering::AcqRel);
+        drop(still);
         self.0.moved.notify_waiters();
     }
 
@@ -246,5 +280,35 @@ impl fmt::Debug for Clock {
 impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ManualClock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn clock_that_is_held_is_moved_afterwards() {
+        let (clock, hands) = Clock::manual();
+        let (begun, is_released) = (AtomicBool::new(false), AtomicBool::new(false));
+        let start = clock.now();
+        let held = clock.hold().expect("it is moved by hand");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                begun.store(true, Ordering::Release);
+                hands.advance(Duration::from_secs(5));
+                assert!(is_released.load(Ordering::Acquire), "it is moved while it is held");
+            });
+            while !begun.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(clock.now(), start);
+            is_released.store(true, Ordering::Release);
+            drop(held);
+        });
+        assert_eq!(clock.now().since(start), Duration::from_secs(5));
     }
 }

@@ -83,6 +83,8 @@ impl Coordinator {
     }
 
     pub(super) async fn send_batch(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
+        // A state that begins at one moment by the breaker would otherwise end later by the store.
+        let _still = if self.context.has_shared_store() { None } else { self.context.clock.hold() };
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
         let batch = Batch {

@@ -51,7 +51,7 @@ impl StateMachine {
         entry.delta.streak.bound(entry.streak_pairs);
         self.exchanged_at = Some(now.at);
         self.exchange_next = false;
-        entry.notice = self.wants_notice(now);
+        entry.notice = self.requests_notice(now);
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseRequest::default() } else { self.probes.encode(&self.settings) };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Now, StateMachine, policy};
 use crate::clock::Moment;
 use crate::snapshot::State;
-use crate::store::{Counts, NOTICE};
+use crate::store::{Counts, NOTICE, NOTICE_PAUSE};
 
 /// Fleet counts that may lack outcomes older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
@@ -27,6 +27,8 @@ const UNANSWERED: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(super) struct Notice {
     given_at: Option<Moment>,
+    /// When the store was last asked for one.
+    asked_at: Option<Moment>,
     /// Since when a decision waits for the other instances' reports.
     awaited_since: Option<Moment>,
 }
@@ -40,6 +42,11 @@ impl Notice {
     /// It is too early for another one.
     fn is_recent(&self, now: Moment) -> bool {
         self.given_at.is_some_and(|at| now.since(at) < NOTICE / 2)
+    }
+
+    /// The store gives it within this time, to all breakers that need one: asking again would not hasten it.
+    fn is_requested(&self, now: Moment) -> bool {
+        self.asked_at.is_some_and(|at| now.since(at) < NOTICE_PAUSE)
     }
 
     /// Whether the fleet's counts of `received_at` may lack reports that the notice has asked for.
@@ -67,9 +74,23 @@ impl StateMachine {
         self.notice.given_at = self.notice.given_at.max(Some(given_at));
     }
 
+    /// Whether the next entry requests a notice.
+    pub(super) fn requests_notice(&mut self, now: Now) -> bool {
+        let wants = self.wants_notice(now);
+        if wants {
+            self.notice.asked_at = Some(now.at);
+        }
+        wants
+    }
+
+    /// Whether to ask for a notice at once.
+    pub(super) fn needs_notice(&self, now: Now) -> bool {
+        !self.notice.is_requested(now.at) && self.wants_notice(now)
+    }
+
     /// Whether to request a notice: the fleet's counts are near a limit, and other instances may not know
     /// that.
-    pub(super) fn wants_notice(&self, now: Now) -> bool {
+    fn wants_notice(&self, now: Now) -> bool {
         let input = || self.trip_input(now);
         now.store_up
             && !self.only_observes

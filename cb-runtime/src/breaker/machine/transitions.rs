@@ -39,7 +39,7 @@ impl StateMachine {
                     let by_streak = policy::trips_by_streak(&self.settings, &input, instances);
                     if !by_streak && !isolated && self.awaits_reports(now) {
                         self.exchange_next();
-                        return self.wake(if self.wants_notice(now) { Wake::AtOnce } else { Wake::Paced });
+                        return self.wake(if self.needs_notice(now) { Wake::AtOnce } else { Wake::Paced });
                     }
                     let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
                     self.open(reason, figures(&input, by_streak), scope, now);

@@ -74,7 +74,8 @@ const TENANTS: KeyedSite = KeyedSite { bit: 1, pattern: "tenant-{id}", at: std::
 pub(super) fn context(name: &str, clock: Clock) -> RegistryContext {
     let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
     let up = Arc::new(AtomicBool::new(false));
-    RegistryContext::new(name.into(), clock, Arc::new(EventBus::new(None)), cache, up)
+    let bus = Arc::new(EventBus::new(None));
+    RegistryContext::new(name.into(), clock, bus, cache, up).with_shared_store(true)
 }
 
 impl Instance {
