@@ -130,10 +130,12 @@ impl StateMachine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CallResult;
+    use super::super::state::DatedRecord;
     use super::super::stats::{Successes, Unjudged};
+    use super::super::{CallResult, Wake};
     use super::*;
     use crate::config::BreakerConfig;
+    use crate::store::Record;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -161,8 +163,8 @@ mod tests {
         assert_eq!(waits(MS * 450), [580, 1400]);
     }
 
-    /// Whether ten failures in a burst, `millis` after the registration, open a breaker at once.
-    fn burst_opens(millis: u32, answered_at: Option<u32>, answer_time: Duration) -> bool {
+    /// Ten failures in a burst, `millis` after the registration.
+    fn burst(millis: u32, answered_at: Option<u32>, answer_time: Duration) -> StateMachine {
         let config = BreakerConfig::default().failure_rate_threshold(0.5).minimum_calls(10);
         let settings = config.window(Duration::from_secs(60)).resolve().unwrap();
         let mut machine = StateMachine::new(settings, "a".into(), None, now(0, MS).at);
@@ -171,7 +173,29 @@ mod tests {
             machine.absorb(Successes::default(), Unjudged::default(), now(millis, answer_time));
             machine.record_call(CallResult::Failure { slow: false }, now(millis, answer_time));
         }
-        machine.state() == State::Open
+        machine
+    }
+
+    /// Whether they open the breaker at once.
+    fn burst_opens(millis: u32, answered_at: Option<u32>, answer_time: Duration) -> bool {
+        burst(millis, answered_at, answer_time).state() == State::Open
+    }
+
+    #[test]
+    fn notice_that_the_store_delays_is_not_requested_with_every_answer() {
+        let mut machine = burst(500, Some(290), MS);
+        machine.confirmed = Some(DatedRecord::new(Record::closed(), now(0, MS).at));
+        let mut wake_at = |millis: u32, sends: bool| {
+            machine.judge(now(millis, MS));
+            let wake = machine.take_wake();
+            if sends {
+                assert!(machine.encode(false, now(millis, MS)).notice);
+            }
+            wake
+        };
+        assert!(matches!(wake_at(500, true), Some(Wake::AtOnce)));
+        assert!(matches!(wake_at(501, false), Some(Wake::Paced)));
+        assert!(matches!(wake_at(602, false), Some(Wake::AtOnce)), "the store has not given it in time");
     }
 
     #[test]
