@@ -46,12 +46,13 @@ impl StateMachine {
             // Outcomes of a doubted state are kept until the store has confirmed it.
             (self.doubted && !self.confirmed_state().admits()).then(SentDelta::default)
         };
+        // By what is sent now, too.
+        entry.notice = self.requests_notice(now);
         let sent = self.stats.encode(&mut entry, retry_of, self.is_closing(), of_epoch, now);
         entry.streak_pairs = policy::streak_pairs(&self.settings);
         entry.delta.streak.bound(entry.streak_pairs);
         self.exchanged_at = Some(now.at);
         self.exchange_next = false;
-        entry.notice = self.requests_notice(now);
         entry.proposal = self.proposal(now.at);
         let proposed = entry.proposal.as_ref().map(|proposal| proposal.to.state);
         entry.leases = if retry { LeaseRequest::default() } else { self.probes.encode(&self.settings) };
