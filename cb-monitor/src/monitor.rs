@@ -60,14 +60,10 @@ impl Monitor {
     /// URL.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Monitor {
         let prefix = prefix.into();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
-        let prefix = prefix.trim_end_matches('/');
-        assert!(
-            prefix.is_empty()
-                || prefix.starts_with('/') && prefix.chars().all(plain) && !prefix.contains("//"),
-            "a monitor's prefix must be a plain path such as \"/circuits\", not {prefix:?}"
-        );
-        self.prefix = prefix.into();
+        let Some(plain) = plain_prefix(&prefix) else {
+            panic!("a monitor's prefix must be a plain path such as \"/circuits\", not {prefix:?}")
+        };
+        self.prefix = plain.into();
         self
     }
 
@@ -86,4 +82,12 @@ impl fmt::Debug for Monitor {
             .field("read_only", &self.access.is_read_only())
             .finish_non_exhaustive()
     }
+}
+
+/// The prefix without slashes at its end; `None` if it is no plain path that begins with a slash.
+pub(crate) fn plain_prefix(prefix: &str) -> Option<&str> {
+    let prefix = prefix.trim_end_matches('/');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
+    let is_plain = prefix.starts_with('/') && prefix.chars().all(plain) && !prefix.contains("//");
+    (prefix.is_empty() || is_plain).then_some(prefix)
 }

@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::EXIT_CODES;
+use crate::monitor::plain_prefix;
 
 /// Show and control a fleet's circuit breakers.
 #[derive(Debug, Parser)]
@@ -205,11 +206,7 @@ pub(super) struct Serve {
 }
 
 /// A prefix that [`Monitor::prefix`](crate::Monitor::prefix) takes: it panics for others.
-fn prefix(path: &str) -> Result<String, String> {
-    let path = path.trim_end_matches('/');
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
-    if path.is_empty() || path.starts_with('/') && path.chars().all(plain) && !path.contains("//") {
-        return Ok(path.into());
-    }
-    Err("must be a plain path that begins with a slash, such as /circuits".into())
+fn prefix(path: &str) -> Result<String, &'static str> {
+    let problem = "must be a plain path that begins with a slash, such as /circuits";
+    plain_prefix(path).map(str::to_owned).ok_or(problem)
 }

@@ -76,13 +76,11 @@ fn token(file: Option<&Path>, variable: &str) -> Result<Option<String>, Failure>
     let token = match file {
         Some(file) => Some(
             std::fs::read_to_string(file)
-                .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?
-                .trim()
-                .to_owned(),
+                .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?,
         ),
         None => std::env::var(variable).ok(),
     };
-    match token {
+    match token.map(|token| token.trim().to_owned()) {
         Some(token) if token.len() < crate::access::MIN_TOKEN => Err(Failure::Usage(format!(
             "a token must have at least {} characters; `openssl rand -hex 16` makes one",
             crate::access::MIN_TOKEN

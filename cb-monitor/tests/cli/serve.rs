@@ -1,7 +1,7 @@
 //! `cbctl serve`: the page alone.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use serde_json::{Value, json};
@@ -9,18 +9,24 @@ use serde_json::{Value, json};
 use crate::common::{self, registry};
 use crate::{cbctl, end_as_a_person_does, end_by_signal, one_breaker, run, text};
 
-#[test]
-fn serve_is_on_loopback_read_only_and_knows_its_own_hosts() {
-    let redis = RedisServer::start();
-    one_breaker(&registry(&redis), "orders");
-    let mut serving = cbctl(&redis)
+/// A page on a free port, and what the command says of it.
+fn serving(redis: &RedisServer, arguments: &[&str]) -> (Child, Value) {
+    let mut serving = cbctl(redis)
         .args(["serve", "--listen", "127.0.0.1:0", "--json"])
+        .args(arguments)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
     BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let said: Value = serde_json::from_str(&line).unwrap();
+    (serving, serde_json::from_str(&line).unwrap())
+}
+
+#[test]
+fn serve_is_on_loopback_read_only_and_knows_its_own_hosts() {
+    let redis = RedisServer::start();
+    one_breaker(&registry(&redis), "orders");
+    let (mut serving, said) = serving(&redis, &[]);
     assert_eq!(said["read_only"], true);
     let address = said["address"].as_str().unwrap();
     let (host, path) = address.strip_prefix("http://").unwrap().split_once('/').unwrap();
@@ -45,6 +51,11 @@ fn serve_is_on_loopback_read_only_and_knows_its_own_hosts() {
     std::fs::write(&file, "short\n").unwrap();
     let refused = run(&redis, &["serve", "--token-file", file.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("at least 16 characters"), "{}", text(&refused.stderr));
+    // The line feed is no part of it.
+    let mut serve = cbctl(&redis);
+    serve.args(["serve", "--listen", "0.0.0.0:0"]).env("CB_MONITOR_TOKEN", "fifteen letters\n");
+    let refused = serve.output().unwrap();
     assert!(text(&refused.stderr).contains("at least 16 characters"), "{}", text(&refused.stderr));
 }
 
@@ -95,10 +106,7 @@ fn serve_leaves_the_fleet_when_a_service_manager_ends_it() {
     let redis = RedisServer::start();
     let fleet = registry(&redis);
     one_breaker(&fleet, "orders");
-    let mut serving =
-        cbctl(&redis).args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (mut serving, _) = serving(&redis, &[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let instances = || runtime.block_on(fleet.instances()).unwrap().len();
     wait_until(PATIENCE, "the monitor is an instance of the fleet", || instances() == 2);
@@ -115,14 +123,7 @@ fn a_prefix_that_is_no_plain_path_is_an_invalid_argument() {
         assert!(text(&refused.stderr).contains("such as /circuits"), "{prefix}: {}", text(&refused.stderr));
     }
     for (prefix, path) in [("", "/"), ("/", "/"), ("/ops/circuits/", "/ops/circuits/")] {
-        let mut serving = cbctl(&redis)
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--prefix", prefix])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap();
+        let (mut serving, said) = serving(&redis, &["--prefix", prefix]);
         let address = said["address"].as_str().unwrap().strip_prefix("http://").unwrap();
         assert_eq!(address.split_once('/').map(|(_, path)| format!("/{path}")).as_deref(), Some(path));
         end_as_a_person_does(&mut serving);

@@ -204,7 +204,7 @@ impl RegistryBuilder {
     /// Sets the retention of the fleet's [history](Registry::history): at least this number of transitions,
     /// until this time after the latest of them. Default: 1,000 transitions and an hour. Redis removes
     /// transitions in blocks of about a hundred, and needs about 300 bytes for each. All instances of a
-    /// namespace should have the same retention. A program that sets none leaves it as others have set it.
+    /// namespace should have the same retention. A program without this call keeps what others have set.
     pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
         self.retention = Some(Retention { events: transitions, age });
         self

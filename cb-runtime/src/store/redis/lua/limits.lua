@@ -2,7 +2,7 @@
 -- make no decisions.
 --
 -- Instants are microseconds since 1970. They have 16 digits, more than tostring() writes.
--- Other clients can write to the same Redis. Scripts therefore check what they read.
+-- Scripts check what they read, because other programs can write to the same Redis.
 
 -- Library functions as locals: a look-up in a global table costs as much as a call.
 local format, sub, match, find = string.format, string.sub, string.match, string.find
