@@ -95,10 +95,10 @@ impl Template {
         }
         let keys: Vec<_> = texts.by_ref().take(count.parse().ok()?).collect();
         let arguments: Vec<_> = texts.collect();
-        let (kind, entries) = if keys.len() == SHARED {
-            (Kind::Report, arguments.get(8)?.parse().ok()?)
-        } else {
-            (Kind::Exchange, batch(&arguments)["entries"].as_array()?.len())
+        let (kind, entries) = match arguments.get(1)?.as_str() {
+            "count" => (Kind::Exchange, counted(&arguments).len()),
+            _ if keys.len() == SHARED => (Kind::Report, arguments.get(8)?.parse().ok()?),
+            _ => return None,
         };
         Some(Template { kind, entries, script, keys, arguments })
     }
@@ -106,12 +106,10 @@ impl Template {
     fn fits(&self, kind: Kind, entries: usize, failing: bool) -> bool {
         let fails = || match kind {
             Kind::Report => self.arguments.iter().any(|argument| argument.split(',').count() == 3),
-            // Without a notice, which an instance sends once.
-            Kind::Exchange => batch(&self.arguments)["entries"].as_array().is_some_and(|entries| {
-                entries.iter().all(|entry| entry["counts"][1] != 0 && entry["notice"].is_null())
-            }),
+            Kind::Exchange => counted(&self.arguments).iter().all(|counts| counts.contains(',')),
         };
-        self.kind == kind && self.entries == entries && fails() == failing
+        // Other entries than those with counts have keys.
+        self.kind == kind && self.keys.len() == SHARED && self.entries == entries && fails() == failing
     }
 
     /// The request as an instance would make it now.
@@ -157,6 +155,17 @@ impl Template {
         let seconds = used(server) - before - idle / 100.0 * begun.elapsed().as_secs_f64();
         seconds * 1e6 / (sent * self.entries) as f64
     }
+}
+
+/// The counts of an exchange's entries that have only counts.
+fn counted(arguments: &[String]) -> Vec<&str> {
+    let (mut counts, mut rest) = (Vec::new(), arguments.get(2..).unwrap_or_default());
+    while let Some((group, entries)) = rest.split_at_checked(6) {
+        let (entries, after) = entries.split_at(group[5].parse::<usize>().map_or(0, |count| 7 * count));
+        counts.extend(entries.chunks(7).map(|entry| entry[2].as_str()));
+        rest = after;
+    }
+    counts
 }
 
 /// The batch of an exchange; null if it has none.

@@ -28,9 +28,9 @@ pub(crate) struct Batch {
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) as_of_us: Option<u64>,
-    /// At most a few hundred, because Redis serves no other client during a batch. An entry without a window
-    /// takes about 25 µs, one with a whole window up to 100 µs. A count window takes 10 µs more, and 10 µs
-    /// per thousand calls kept.
+    /// At most one for each breaker, and a few hundred, because Redis serves no other client during a batch.
+    /// An entry that only has counts takes about 20 µs, another one up to 100 µs. A count window takes 10 µs
+    /// more, and 10 µs per thousand calls kept.
     #[serde(skip)]
     pub(crate) entries: Vec<Entry>,
 }

@@ -52,7 +52,7 @@ use connect::{Dialer, Link};
 use keys::{Keys, decode};
 use script::Scripts;
 use watch::Watching;
-use wire::{BatchMessage, DecodeError, EntryMessage, ReplyReader, report_arguments};
+use wire::{BatchMessage, DecodeError, EntryMessage, ReplyReader, counted_arguments, report_arguments};
 
 #[cfg(all(feature = "cluster", feature = "sentinel"))]
 pub use target::Target;
@@ -216,38 +216,56 @@ impl RedisStore {
             fresh_incarnation(),
             &self.breaker_prefix,
             &self.window_prefix,
+            self.keys.lease_prefix(),
             self.keys.notices(),
             self.retention,
         );
         let mut invocation = self.scripts.exchange.prepare_invoke();
         self.shared_keys(&mut invocation);
         invocation.key(self.keys.sequence(&batch.instance)).key(self.keys.quiet());
-        // The views of invalid entries, which are not sent.
         let mut views = Vec::with_capacity(batch.entries.len());
-        for entry in &batch.entries {
-            if let Err(problem) = entry.check() {
-                views.push(Some(Err(problem)));
-                continue;
+        let (mut counted, mut others) = (Vec::new(), Vec::new());
+        for (place, entry) in batch.entries.iter().enumerate() {
+            // Invalid entries are not sent.
+            let problem = entry.check().err();
+            if problem.is_none() && entry.only_counts() {
+                counted.push((place, entry));
+            } else if problem.is_none() {
+                let sent = EntryMessage::new(entry);
+                invocation.key(self.keys.breaker(&sent.name)).key(self.keys.leases(&sent.name));
+                if let Some(ask) = &entry.last {
+                    invocation.key(self.keys.last(&sent.name, ask));
+                }
+                message.entries.push(sent);
+                others.push(place);
             }
-            views.push(None);
-            let sent = EntryMessage::new(entry);
-            invocation.key(self.keys.breaker(&sent.name)).key(self.keys.leases(&sent.name));
-            if let Some(ask) = &entry.last {
-                invocation.key(self.keys.last(&sent.name, ask));
-            }
-            message.entries.push(sent);
+            views.push(problem.map(Err));
         }
         let json = serde_json::to_string(&message).map_err(|problem| Error::store(doing, problem))?;
-        invocation.arg(json).arg(message.opening());
+        invocation.arg(json);
+        if counted.is_empty() {
+            invocation.arg(message.opening());
+        } else {
+            invocation.arg("count");
+        }
+        let counted = counted_arguments(&counted, &mut |argument| {
+            invocation.arg(argument);
+        });
         self.run(self.timeouts.exchange(batch.entries.len()), doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
             let mut rows = answer.list()?;
-            let views = views.into_iter().map(|view| match view {
-                Some(view) => Ok(view),
-                None => rows.view(now_us, &message.node),
-            });
-            Ok(Answer { now_us, position, views: views.collect::<Result<_, DecodeError>>()?, warnings })
+            let mut left_over = Vec::new();
+            for place in counted {
+                match rows.counted_view()? {
+                    Some(view) => views[place] = Some(Ok(view)),
+                    None => left_over.push(place),
+                }
+            }
+            for place in others.into_iter().chain(left_over) {
+                views[place] = Some(rows.view(now_us, &message.node)?);
+            }
+            Ok(Answer { now_us, position, views: views.into_iter().flatten().collect(), warnings })
         })
         .await
     }

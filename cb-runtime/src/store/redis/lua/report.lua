@@ -88,22 +88,11 @@ local function more_successes(text, epoch, counts, age)
   return head .. success .. '||' .. format(INTEGER, sum)
 end
 
--- The bucket of an age; false if the window has none. The entries of a group mostly have one age.
-local function bucket_at(w, age)
-  local bucket = w.ages[age]
-  if bucket == nil then
-    local number_of = floor(max(base - age, 0) / w.width)
-    bucket = number_of >= w.first and number_of <= w.current and bucket_of(w, number_of)
-    if bucket and not bucket.count then
-      bucket.count, bucket.successes, bucket.failures, bucket.slow = 0, {}, {}, {}
-    end
-    w.ages[age] = bucket
-  end
-  return bucket
-end
-
 local function note(b, field, successes, failures, slow)
   if b then
+    if not b.count then
+      b.count, b.successes, b.failures, b.slow = 0, {}, {}, {}
+    end
     local count = b.count + 1
     b.count = count
     b.wanted[count], b.successes[count], b.failures[count], b.slow[count] = field, successes, failures, slow
@@ -117,7 +106,6 @@ local function shape_of(length, width)
   local w = shapes[shape]
   if not w then
     w = window_of(tonumber(length), tonumber(width), windows .. shape)
-    w.ages = {}
     shapes[shape] = w
   end
   return w
@@ -163,10 +151,10 @@ each_group(function(head, first, last)
         local field = epoch .. ':' .. name
         if find(fallen, ':', 1, true) then
           for age, some in string.gmatch(fallen, '(%d+):([%d,]+);') do
-            note(bucket_at(w, age), field, counts_of(some))
+            note(bucket_at(w, base, age), field, counts_of(some))
           end
         else
-          note(bucket_at(w, fallen), field, successes, failures, slow)
+          note(bucket_at(w, base, fallen), field, successes, failures, slow)
         end
       end
     end

@@ -31,6 +31,9 @@ local function read_run(key, text, sum)
   return run
 end
 
+local ONE_PAIR = '%s|' .. INTEGER .. '*' .. INTEGER .. ';'
+local TWO_PAIRS = ONE_PAIR .. INTEGER .. '*' .. INTEGER .. ';'
+
 local function written_run(run)
   local parts = { run.success and whole(run.success) or '', '|' }
   for _, pair in ipairs(run.failures) do

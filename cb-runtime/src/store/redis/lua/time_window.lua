@@ -48,7 +48,7 @@ local function window_of(length, width, prefix)
   w.count = math.ceil(length / width)
   w.current = floor(now / width)
   w.first = max(w.current + 1 - w.count, 0)
-  w.keys = {}
+  w.keys, w.ages = {}, {}
   return w
 end
 
@@ -58,7 +58,8 @@ local buckets = {}
 local function bucket_of(w, bucket)
   local b = w.keys[bucket]
   if not b then
-    b = { key = w.prefix .. whole(bucket), wanted = {}, values = {}, changed = {} }
+    local text = whole(bucket)
+    b = { key = w.prefix .. text, head = text .. ':', wanted = {}, values = {}, changed = {} }
     -- Kept for a minute beyond its use: clocks may be set back a little.
     b.life = min(max((bucket + 1) * w.width + w.length - now, 0) / 1000 + 60000, MAX_SPAN / 1000)
     w.keys[bucket] = b
@@ -69,7 +70,7 @@ end
 
 -- Names a field that will be read. Fields that have not been named are read one by one.
 local function want_bucket(w, bucket, field)
-  local wanted = bucket_of(w, bucket).wanted
+  local wanted = (w.keys[bucket] or bucket_of(w, bucket)).wanted
   wanted[#wanted + 1] = field
 end
 
@@ -89,22 +90,37 @@ local function fetch_buckets()
   end
 end
 
--- A breaker's counts in one bucket; false if there are none.
-local function bucket_counts(w, bucket, field)
-  local b = bucket_of(w, bucket)
-  if b.values[field] == nil then
-    fetch(b, { field })
+-- The bucket of an age before `base`; false if the window has none. Most entries of a call have one age.
+local function bucket_at(w, base, age)
+  local b = w.ages[age]
+  if b == nil then
+    local bucket = floor(max(base - age, 0) / w.width)
+    b = bucket >= w.first and bucket <= w.current and bucket_of(w, bucket)
+    w.ages[age] = b
   end
-  return b.values[field]
+  return b
 end
 
-local function add_to_bucket(w, bucket, field, successes, failures, slow)
-  if bucket < w.first or bucket > w.current then
-    return
+-- A breaker's counts in one bucket; false if there are none.
+local function counts_in(b, field)
+  local counts = b.values[field]
+  if counts == nil then
+    fetch(b, { field })
+    counts = b.values[field]
   end
-  local b = bucket_of(w, bucket)
-  b.values[field] = sum_of(bucket_counts(w, bucket, field) or 0, successes, failures, slow)
+  return counts
+end
+
+local function add_to(b, field, successes, failures, slow)
+  b.values[field] = sum_of(counts_in(b, field) or 0, successes, failures, slow)
   b.changed[#b.changed + 1] = field
+end
+
+-- Fields that have been read are not read again.
+local function forget_wanted_buckets()
+  for _, b in ipairs(buckets) do
+    b.wanted = {}
+  end
 end
 
 local function write_buckets()
@@ -121,13 +137,14 @@ local function write_buckets()
   end
 end
 
--- "<bucket>:<counts>;" for each bucket that has counts.
+-- "<bucket>:<counts>;" for each bucket that has counts. The instance ignores what it cannot read.
 local function seen_buckets(w, since, field)
   local text = ''
   for bucket = max(w.first, since), w.current do
-    local counts = bucket_counts(w, bucket, field)
+    local b = w.keys[bucket] or bucket_of(w, bucket)
+    local counts = counts_in(b, field)
     if counts then
-      text = text .. bucket .. ':' .. counts_text(counts_of(counts)) .. ';'
+      text = text .. b.head .. counts .. ';'
     end
   end
   return text

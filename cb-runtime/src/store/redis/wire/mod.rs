@@ -1,6 +1,7 @@
 //! What travels between an instance and the scripts: a batch as JSON, a report as arguments, answers as
 //! arrays.
 
+mod counted;
 mod event;
 mod fields;
 mod opening;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use super::keys::encode;
 use crate::store::{Batch, Entry, MAX_COUNT, MAX_SPAN_US, Retention};
+pub(super) use counted::counted_arguments;
 pub(super) use event::event;
 pub(super) use fields::{Fields, Published};
 pub(super) use reply::{DecodeError, ReplyReader};
@@ -29,6 +31,8 @@ pub(super) struct BatchMessage<'a> {
     prefix: &'a str,
     /// The prefix of windows' keys; the window's shape and bucket follow.
     windows: &'a str,
+    /// The prefix of leases' keys.
+    leases: String,
     /// The key of the notices.
     notices: String,
     /// The number of events to keep, and for how many seconds; `None`: as others have set it.
@@ -56,6 +60,7 @@ impl<'a> BatchMessage<'a> {
         fresh: String,
         prefix: &'a str,
         windows: &'a str,
+        leases: String,
         notices: String,
         retention: Option<Retention>,
     ) -> Self {
@@ -65,6 +70,7 @@ impl<'a> BatchMessage<'a> {
             fresh,
             prefix,
             windows,
+            leases,
             notices,
             retention: retention.map(|kept| {
                 let events = (kept.events as u64).min(MAX_COUNT);

@@ -28,6 +28,7 @@ impl BatchMessage<'_> {
         let [successes, failures, slow] = evidence.bounded().map(|count| count.to_string());
         let failed = entry.delta.failure_age_us().map(|age| age.min(MAX_COUNT).to_string());
         Some(vec![
+            "open".to_owned(),
             self.batch.instance.to_string(),
             self.batch.seq.min(MAX_COUNT).to_string(),
             name.clone(),

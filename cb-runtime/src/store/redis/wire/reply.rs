@@ -3,6 +3,7 @@
 
 use redis::Value;
 
+use crate::store::redis::plain_rows::stored_number;
 use crate::store::{
     CountWindowView, Counts, LeaderView, LeaseId, OutcomeKind, Position, Record, View, WindowView, cut,
 };
@@ -110,34 +111,42 @@ impl ReplyReader {
         })
     }
 
-    /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded. An entry
-    /// that only had counts has a shorter part (2), and one with its record if it has ever been open (3).
+    /// The next counted entry's part of an answer: after 2 or, if it has ever been open, 3. `None` (0): it
+    /// comes after all others.
+    pub(in crate::store::redis) fn counted_view(&mut self) -> Result<Option<View>, DecodeError> {
+        let kind = self.number()?;
+        if !matches!(kind, 0 | 2 | 3) {
+            return Err(DecodeError("counted view"));
+        } else if kind == 0 {
+            return Ok(None);
+        }
+        Ok(Some(View {
+            won: false,
+            granted: Vec::new(),
+            lease_wait_us: None,
+            success_age_us: self.signed()?,
+            window: self.optional_text()?.map(|buckets| window(&buckets)),
+            failing: Vec::new(),
+            last: None,
+            role: None,
+            other_settings: None,
+            notice_age_us: None,
+            counts: self.counts()?,
+            streak: self.number()?,
+            record: if kind == 2 { Record::closed() } else { self.record()? },
+        }))
+    }
+
+    /// The next entry's part of an answer, or the text of an error. `own`: the asking node, encoded.
     pub(in crate::store::redis) fn view(
         &mut self,
         now_us: u64,
         own: &str,
     ) -> Result<Result<View, String>, DecodeError> {
-        let kind = match self.next()? {
-            Value::Int(kind @ 1..=3) => kind,
+        match self.next()? {
+            Value::Int(1) => {}
             Value::BulkString(text) => return Ok(Err(String::from_utf8_lossy(&text).into_owned())),
             _ => return Err(DecodeError("view")),
-        };
-        if kind > 1 {
-            return Ok(Ok(View {
-                won: false,
-                granted: Vec::new(),
-                lease_wait_us: None,
-                success_age_us: self.signed()?,
-                window: self.optional_text()?.map(|buckets| window(&buckets)).transpose()?,
-                failing: Vec::new(),
-                last: None,
-                role: None,
-                other_settings: None,
-                notice_age_us: None,
-                counts: self.counts()?,
-                streak: self.number()?,
-                record: if kind == 2 { Record::closed() } else { self.record()? },
-            }));
         }
         // In the order in which they come.
         Ok(Ok(View {
@@ -145,7 +154,7 @@ impl ReplyReader {
             granted: self.granted()?,
             lease_wait_us: self.signed()?,
             success_age_us: self.signed()?,
-            window: self.optional_text()?.map(|buckets| window(&buckets)).transpose()?,
+            window: self.optional_text()?.map(|buckets| window(&buckets)),
             failing: match self.optional_text()? {
                 Some(list) => of_others(&list, own, now_us).into_iter().map(|at| now_us - at).collect(),
                 None => Vec::new(),
@@ -199,20 +208,24 @@ impl ReplyReader {
     }
 }
 
-/// `<bucket>:<counts>;` for each. Counts are `<successes>,<failures>,<slow>`, or `<successes>` alone.
-fn window(text: &str) -> Result<WindowView, DecodeError> {
+/// `<bucket>:<counts>;` for each. Counts are `<successes>,<failures>,<slow>`, or `<successes>` alone. Others
+/// than this library may have written them: what cannot be read is lost.
+fn window(text: &str) -> WindowView {
     let bucket = |text: &str| {
         let (number, counts) = text.split_once(':')?;
-        let mut counts = counts.split(',').map(|count| count.parse().ok());
-        let successes = counts.next()??;
-        let (failures, slow) = match counts.next() {
-            Some(failures) => (failures?, counts.next()??),
-            None => (0, 0),
-        };
-        Some((number.parse().ok()?, Counts { successes, failures, slow }))
+        Some((number.parse().ok()?, stored_counts(counts)?))
     };
-    let buckets = text.split_terminator(';').map(|text| bucket(text).ok_or(DecodeError("bucket")));
-    Ok(WindowView { buckets: buckets.collect::<Result<_, _>>()? })
+    WindowView { buckets: text.split_terminator(';').filter_map(bucket).collect() }
+}
+
+fn stored_counts(text: &str) -> Option<Counts> {
+    let mut counts = text.split(',').map(stored_number);
+    let successes = counts.next()??;
+    let (failures, slow) = match counts.next() {
+        Some(failures) => (failures?, counts.next()??),
+        None => (0, 0),
+    };
+    counts.next().is_none().then_some(Counts { successes, failures, slow })
 }
 
 /// From a list of failing instances, which the script has found to be in order, what it says of others than

@@ -31,16 +31,16 @@ pub(in crate::store::redis) fn report_arguments(
             put(counts_text(&entry.counts));
             put(or_none(entry.success_age_us.map(bounded)));
             put(or_none(entry.failure_age_us.map(bounded)));
-            put(buckets_text(entry));
+            put(entry.window.map_or(String::new(), |_| buckets_text(&entry.counts, &entry.buckets)));
         }
     }
     groups.into_values().flatten().collect()
 }
 
-fn buckets_text(entry: &Reported) -> String {
-    match &entry.buckets[..] {
-        _ if entry.window.is_none() => String::new(),
-        [(age, counts)] if *counts == entry.counts && !counts.is_nothing() => bounded(*age).to_string(),
+/// The buckets that `counts` fell into: none, the age of the only one, or each age with its counts.
+pub(super) fn buckets_text(counts: &Counts, buckets: &[(u64, Counts)]) -> String {
+    match buckets {
+        [(age, only)] if only == counts && !counts.is_nothing() => bounded(*age).to_string(),
         all => {
             let all = all.iter().filter(|(_, counts)| !counts.is_nothing());
             all.fold(String::new(), |text, (age, counts)| {
@@ -51,13 +51,13 @@ fn buckets_text(entry: &Reported) -> String {
 }
 
 /// Counts as they stand in Redis.
-fn counts_text(counts: &Counts) -> String {
+pub(super) fn counts_text(counts: &Counts) -> String {
     match counts.bounded() {
         [successes, 0, 0] => successes.to_string(),
         [successes, failures, slow] => format!("{successes},{failures},{slow}"),
     }
 }
 
-fn bounded(number: u64) -> u64 {
+pub(super) fn bounded(number: u64) -> u64 {
     number.min(MAX_COUNT)
 }

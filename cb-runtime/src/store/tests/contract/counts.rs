@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, Entry, SECOND, about, counts, delta, forced, proposal, propose, rules, seconds, streak};
+use super::{Bench, Entry, SECOND, about, counts, delta, proposal, propose, rules, seconds, streak};
 use crate::snapshot::State;
 use crate::store::{Batch, Delta, IDLE, MAX_COUNT, MAX_STREAK, Streak};
 
@@ -10,7 +10,6 @@ rules! {
     unknown_breaker_is_closed
     deltas_of_all_instances_add_up
     breakers_are_independent
-    entries_of_a_batch_are_applied_in_order
     retry_is_merged_once_and_answered_again
     delta_of_another_epoch_is_dropped
     delta_of_a_new_instance_counts_only_in_counting_states
@@ -65,17 +64,6 @@ async fn breakers_are_independent(bench: &Bench<'_>) {
     assert_eq!(fleet.iter().map(|row| &*row.name).collect::<Vec<_>>(), sorted);
     let load = bench.store.load().await.unwrap();
     assert_eq!(load.held.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["y"]);
-}
-
-async fn entries_of_a_batch_are_applied_in_order(bench: &Bench<'_>) {
-    let mut a = bench.instance("a");
-    let counting = || Entry { delta: delta(0, 1), ..about("x") };
-    let opening = Entry { proposal: Some(forced(State::Open, "test")), ..counting() };
-    let answer = a.exchange(vec![counting(), opening, counting()]).await;
-    let views: Vec<_> = answer.views.into_iter().map(Result::unwrap).collect();
-    assert_eq!(views[0].counts, counts(0, 1));
-    assert!(views[1].won);
-    assert_eq!((views[2].record.state, views[2].counts), (State::Open, counts(0, 0)));
 }
 
 async fn retry_is_merged_once_and_answered_again(bench: &Bench<'_>) {

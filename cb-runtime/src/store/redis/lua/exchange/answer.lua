@@ -1,38 +1,45 @@
--- Handles all entries, and answers.
+-- Handles all other entries, and answers.
 
-local function tells_counts_only(e)
-  return e.known and not (e.proposal or e.leases or e.role or e.failing or e.leaves or e.last or e.notice)
+-- Names the fields that the entries will read, so that few commands read them.
+forget_wanted_buckets()
+local all = {}
+for i, e in ipairs(batch.entries) do
+  all[i] = e.name
+  if e.window then
+    e.of_epoch = e.known and e.known.epoch or 0
+    local w, field = shape_of(whole(e.window.length), whole(e.window.width)), whole(e.of_epoch) .. ':' .. e.name
+    e.shape, e.field = w, field
+    for bucket = max(w.first, e.window.since), w.current do
+      want_bucket(w, bucket, field)
+    end
+    for _, bucket in ipairs(e.buckets or NONE) do
+      bucket[1] = floor(max(base - bucket[1], 0) / w.width)
+      if bucket[1] >= w.first and bucket[1] < e.window.since then
+        want_bucket(w, bucket[1], field)
+      end
+    end
+  end
 end
+parse_all_quiet(quiet, all)
+fetch_quiet_windows(quiet, batch.entries)
+fetch_buckets()
 
--- One list for all: each table in an answer costs Redis as much as a dozen numbers.
-local views, count = {}, 0
 local at = 7
 for _, e in ipairs(batch.entries) do
-  local last_key
-  local key, leases_key = KEYS[at], KEYS[at + 1]
-  at = at + 2
+  local key, leases_key, last_key
+  if e.is_left_over then
+    key, leases_key = batch.prefix .. e.name, batch.leases .. e.name
+  else
+    key, leases_key = KEYS[at], KEYS[at + 1]
+    at = at + 2
+  end
   if e.last then
     last_key = KEYS[at]
     at = at + 1
   end
   count = count + 1
-  local age, window, successes, failures, slow, sum, record
-  if tells_counts_only(e) then
-    age, window, successes, failures, slow, sum, record = exchange_counts(e, key)
-  end
-  local ok, result = true, nil
-  if not age then
-    ok, result = pcall(exchange, e, key, leases_key, last_key)
-  end
-  if age then
-    views[count], views[count + 1], views[count + 2] = record and 3 or 2, age, window
-    views[count + 3], views[count + 4], views[count + 5], views[count + 6] = successes, failures, slow, sum
-    count = count + 6
-    for i = 1, record and #record or 0 do
-      views[count + i] = record[i]
-    end
-    count = count + (record and #record or 0)
-  elseif ok then
+  local ok, result = pcall(exchange, e, key, leases_key, last_key)
+  if ok then
     views[count] = 1
     for place_of, value in ipairs(result) do
       views[count + place_of] = value
@@ -65,4 +72,4 @@ end
 if shared_due then
   keep(meta, held, names, batch.prefix)
 end
-return { now, { place.incarnation, place.id, place.number }, warnings, views }
+return answer()

@@ -1,7 +1,8 @@
 -- One exchange: see Store::exchange, and Batch for what the fields mean. KEYS: meta, events, held, names, the
--- instance's sequence, quiet; then for each entry its breaker, its leases and, if it asks for them, its last
--- calls. ARGV[1]: the batch, as JSON. No more but for an opening, because an empty batch has to have ten
--- arguments at most: a server that wants a password first says so only up to there.
+-- instance's sequence, quiet; then for each entry of the batch its breaker, its leases and, if it asks for
+-- them, its last calls. ARGV[1]: the batch, as JSON. Then follow, if there are any, 'open' and what an
+-- opening takes, or 'count' and the entries that only have counts. No more, because an empty batch has to have
+-- ten arguments at most: a server that wants a password first says so only up to there.
 local retry, refused = settle_sequence(sequence, batch.seq)
 if refused then
   return refused
@@ -12,37 +13,24 @@ local shared_due = place.due
 local base = base_of(batch.as_of)
 
 local NONE = {}
+-- Breakers whose reported counts have ended with their epoch, or have moved.
+local without_quiet = {}
 
--- Announces the fields that the entries will read, so that few commands read them: the entries of a batch
--- mostly have windows of one shape.
-local shapes, latest = {}, {}
-local function shape_of(ask)
-  if ask.length == latest.length and ask.width == latest.width then
-    return latest
+-- Windows of one shape share their buckets: each bucket is read and written once. Length and width are texts.
+local shapes = {}
+local function shape_of(length, width)
+  local shape = length .. '/' .. width .. ':'
+  local w = shapes[shape]
+  if not w then
+    w = window_of(tonumber(length), tonumber(width), batch.windows .. shape)
+    shapes[shape] = w
   end
-  local shape = whole(ask.length) .. '/' .. whole(ask.width) .. ':'
-  shapes[shape] = shapes[shape] or window_of(ask.length, ask.width, batch.windows .. shape)
-  latest = shapes[shape]
-  return latest
+  return w
 end
-local all, without_quiet = {}, {}
-for i, e in ipairs(batch.entries) do
-  all[i] = e.name
-  if e.window then
-    e.of_epoch = e.known and e.known.epoch or 0
-    local w, field = shape_of(e.window), whole(e.of_epoch) .. ':' .. e.name
-    e.shape, e.field = w, field
-    for bucket = max(w.first, e.window.since), w.current do
-      want_bucket(w, bucket, field)
-    end
-    for _, bucket in ipairs(e.buckets or NONE) do
-      bucket[1] = floor(max(base - bucket[1], 0) / w.width)
-      if bucket[1] >= w.first and bucket[1] < e.window.since then
-        want_bucket(w, bucket[1], field)
-      end
-    end
-  end
+
+-- One list for all: each table in an answer costs Redis as much as a dozen numbers.
+local views, count = {}, 0
+
+local function answer()
+  return { now, { place.incarnation, place.id, place.number }, warnings, views }
 end
-parse_all_quiet(quiet, all)
-fetch_quiet_windows(quiet, batch.entries)
-fetch_buckets()

@@ -123,7 +123,9 @@ local function exchange(e, key, leases_key, last_key)
     end
     if window then
       for _, bucket in ipairs(buckets) do
-        add_to_bucket(window, bucket[1], field_of(e, b), bucket[2], bucket[3], bucket[4])
+        if bucket[1] >= window.first and bucket[1] <= window.current then
+          add_to(bucket_of(window, bucket[1]), field_of(e, b), bucket[2], bucket[3], bucket[4])
+        end
       end
     end
     if last and e.calls then

@@ -23,11 +23,11 @@ end
 -- Returns nil if the batch has more than that, if the store knows another state, or if a key needs repair.
 -- Only `held` and `names` may have been written then, as the rest of the script would write them.
 local function open_at_once()
-  local instance, seq, name, known, reason, left, reset, attempt, successes, failures, slow, failed, settings,
-    has_window = unpack(ARGV, 2, 15)
-  if not instance then
+  if ARGV[2] ~= 'open' then
     return nil
   end
+  local instance, seq, name, known, reason, left, reset, attempt, successes, failures, slow, failed, settings,
+    has_window = unpack(ARGV, 3, 16)
   local key = KEYS[7]
   local f = redis.pcall('HMGET', key, 'state', 'epoch', 'actor', 'settings', 'settings_before')
   local m = redis.pcall('HMGET', meta, 'incarnation', 'number', 'last_id', 'touched_at', 'noticed', 'retention')
