@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Bench, Entry, SECOND, about, counts, delta, proposal, propose, rules, seconds, streak};
 use crate::snapshot::State;
-use crate::store::{Batch, Delta, IDLE, MAX_COUNT, MAX_STREAK, Streak};
+use crate::store::{Batch, Delta, IDLE, MAX_COUNT, MAX_STREAK, Record, Streak};
 
 rules! {
     unknown_breaker_is_closed
@@ -264,4 +264,19 @@ async fn a_streak_keeps_apart_as_many_failures_as_its_limit_needs(bench: &Bench<
     assert_eq!(view.streak, 5, "the three latest came after it, and the limit is three");
     let view = a.say(Entry { delta: success(2 * SECOND + 1), ..about("x") }).await;
     assert_eq!(view.streak, 2, "exact below the limit");
+    // The state that an instance knows makes no difference; a limit of one keeps the latest time.
+    for (name, known) in [("new", None), ("known", Some(Record::closed()))] {
+        let entry = |delta: Delta| Entry { delta, known: known.clone(), streak_pairs: 1, ..about(name) };
+        let failed =
+            |age| Delta { streak: Streak { success: None, failures: vec![(age, 1)] }, ..Delta::default() };
+        a.say(entry(failed(5 * SECOND))).await;
+        a.say(entry(failed(3 * SECOND))).await;
+        assert_eq!(a.say(entry(success(4 * SECOND))).await.streak, 2, "{name}");
+        for age in [3, 2] {
+            a.say(Entry { streak_pairs: 3, ..entry(failed(age * SECOND - 1)) }).await;
+        }
+        assert_eq!(a.say(entry(success(4 * SECOND))).await.streak, 4, "{name}");
+        let view = a.say(entry(success(3 * SECOND - 1))).await;
+        assert_eq!(view.streak, 2, "{name}: successes alone join no failures");
+    }
 }

@@ -1,8 +1,8 @@
 -- One exchange: see Store::exchange, and Batch for what the fields mean. KEYS: meta, events, held, names, the
 -- instance's sequence, quiet; then for each entry of the batch its breaker, its leases and, if it asks for
 -- them, its last calls. ARGV[1]: the batch, as JSON. Then follow, if there are any, 'open' and what an
--- opening takes, or 'count' and the entries that only have counts. No more, because an empty batch has to have
--- ten arguments at most: a server that wants a password first says so only up to there.
+-- opening takes, or 'count' and the entries that only have counts. No more, because an empty batch has to
+-- have ten arguments at most: a server that wants a password first says so only up to there.
 local retry, refused = settle_sequence(sequence, batch.seq)
 if refused then
   return refused

@@ -4,8 +4,8 @@
 --
 -- Groups of entries: length and width of the window ('' = none), the first bucket to answer, settings ('' =
 -- none), the number of pairs of the streak to keep, and the number of entries; for each: name, epoch, counts
--- ('' = none), age of the latest success ('' = none), failures ("<age>*<count>;" for each), the buckets as in a
--- report, and the known record as JSON ('' if the epoch is 0).
+-- ('' = none), age of the latest success ('' = none), the streak's failures ("<age>*<count>;" for each), the
+-- buckets as in a report, and the known record as JSON ('' if the epoch is 0).
 local GROUP, ENTRY = 6, 7
 
 -- The fields of the breaker's hash that they need, and those of its record, which are empty if it has never
