@@ -118,3 +118,28 @@ async fn store_with_a_tenth_of_its_processor_is_not_lost() {
         instance.assert_never_alone();
     }
 }
+
+/// A load of as many breakers takes dozens of requests, and longer than an instance waits for one answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn instance_joins_a_fleet_with_thousands_of_open_circuits() {
+    const BREAKERS: usize = 5000;
+    let redis = RedisServer::start();
+    let fleet = Registry::builder().redis(redis.url()).build().expect("a valid address");
+    let config = BreakerConfig::default().failure_threshold(1).reset_timeout(Duration::from_secs(3600));
+    for number in 0..BREAKERS {
+        let breaker = fleet.get_or_create(&format!("tenant-{number}"), config.clone());
+        breaker.call(async || Err::<(), _>("fails")).await.unwrap_err();
+    }
+    let held = || redis.cli(&["ZCARD", "cb1:{default}:held"]);
+    wait_until(PATIENCE, "all are open for the fleet", || held() == BREAKERS.to_string());
+    let proxy = Proxy::start(redis.port());
+    proxy.slow(Duration::from_millis(40));
+    let response_timeout = Duration::from_millis(100);
+    let new = Registry::builder().redis(proxy.url()).response_timeout(response_timeout).build();
+    let new = new.expect("a valid address");
+    wait_until(PATIENCE, "the new instance has joined", || new.store_status().is_up());
+    for number in 0..BREAKERS {
+        let breaker = new.breaker(&format!("tenant-{number}")).expect("it is open");
+        assert_eq!(breaker.state(), State::Open);
+    }
+}

@@ -9,12 +9,17 @@ use super::requests::Sent;
 use super::stream::Continuity;
 use super::{Coordinator, RETRY};
 use crate::breaker::machine::Want;
-use crate::clock::Moment;
+use crate::clock::{Moment, micros};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::store::{
     Batch, Counts, Entry, EventsAt, IDLE, Load, MAX_ENTRIES, Position, Proposal, REMEMBERED, Record,
 };
+
+/// The limit of a load, which takes a request for every hundred breakers that are not closed. Each request
+/// has the store's own limit, so this one need not be short: an instance that gives up before it has read all
+/// of them never joins the fleet.
+const LOAD: Duration = Duration::from_secs(60);
 
 impl Coordinator {
     /// Loads the fleet's states, repeats the request whose fate is unknown, and exchanges what has been
@@ -29,7 +34,7 @@ impl Coordinator {
         }
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
-        let result = match self.wait_for("reading the fleet's states", self.store.load()).await {
+        let result = match self.wait_within(LOAD, "reading the fleet's states", self.store.load()).await {
             Ok(load) => self.loaded(&load, &before, sent_at).await,
             Err(error) => Err(error),
         };
@@ -92,7 +97,8 @@ impl Coordinator {
             // Nothing tells what was lost from what has ended and expired since: the store is right.
             self.continuity = Continuity::Gap;
         }
-        self.measure(load.now_us, sent_at);
+        let answered_at = self.context.clock.now().0.saturating_sub(micros(load.read_for));
+        self.measure_at(Moment(answered_at).max(sent_at), load.now_us, sent_at);
         self.stream.place(&load.position, before);
         for problem in &load.warnings {
             self.stream.trouble(&self.context, problem);

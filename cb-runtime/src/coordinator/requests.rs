@@ -188,7 +188,7 @@ impl Coordinator {
 
     /// Waits for an answer. The store's own `limit` ends a hanging connection; three times this one ends a
     /// hanging answer, which may take several requests. No caller waits longer than the response timeout.
-    async fn wait_within<T>(
+    pub(super) async fn wait_within<T>(
         &self,
         limit: Duration,
         doing: &'static str,
@@ -214,7 +214,11 @@ impl Coordinator {
     }
 
     pub(super) fn measure(&mut self, store_now: u64, sent_at: Moment) {
-        let now = self.context.clock.now();
+        self.measure_at(self.context.clock.now(), store_now, sent_at);
+    }
+
+    /// The answer came at `now`.
+    pub(super) fn measure_at(&mut self, now: Moment, store_now: u64, sent_at: Moment) {
         self.answered_at = now;
         self.answered_wall_us = self.context.clock.wall_us();
         self.pace.answered(sent_at, now);

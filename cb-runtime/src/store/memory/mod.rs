@@ -314,7 +314,7 @@ impl Store for MemoryStore {
             now_us,
             position: space.position(),
             held: space.breakers.iter().filter_map(held).collect(),
-            warnings: Vec::new(),
+            ..Load::default()
         };
         Box::pin(ready(Ok(load)))
     }

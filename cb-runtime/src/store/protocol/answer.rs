@@ -97,6 +97,8 @@ pub(crate) struct Load {
     /// Every breaker whose state is not closed, by name; an error (with the key in its text) where it cannot
     /// be read. Read after `position`: an event after it may tell of what is here already.
     pub(crate) held: Vec<(Arc<str>, Result<Record, String>)>,
+    /// How long `held` was read for, after `now_us` and `position` had been answered.
+    pub(crate) read_for: Duration,
     /// As in [`Answer`].
     pub(crate) warnings: Vec<String>,
 }

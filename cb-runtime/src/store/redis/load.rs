@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::keys::decode;
 use super::plain_rows::ROWS_AT_ONCE;
 use super::{RedisStore, fresh_incarnation, overview};
+use crate::clock::micros;
 use crate::error::Error;
 use crate::snapshot::State;
-use crate::store::{Detail, FleetRow, Load};
+use crate::store::{Detail, FleetRow, Load, Record};
 
 impl RedisStore {
     /// The position of the stream, and the requested names as they are in keys.
@@ -20,7 +22,7 @@ impl RedisStore {
         self.run(self.timeouts.loss(), doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) =
                 (answer.number()?, answer.position()?, answer.list()?.texts()?);
-            Ok((Load { now_us, position, warnings, held: Vec::new() }, answer.list()?.texts()?))
+            Ok((Load { now_us, position, warnings, ..Load::default() }, answer.list()?.texts()?))
         })
         .await
     }
@@ -72,18 +74,28 @@ impl RedisStore {
     pub(super) async fn load(&self) -> Result<Load, Error> {
         let doing = "loading the namespace";
         let (mut load, encoded) = self.roll(doing, "held").await?;
+        let begun = Instant::now();
         let mut missing: BTreeSet<Arc<str>> =
             encoded.iter().filter_map(|name| decode(name).map(Arc::from)).collect();
-        for (row, _) in self.rows(doing, encoded).await? {
-            missing.remove(&row.name);
-            match row.view {
-                Ok((record, ..)) if record.state == State::Closed => {}
-                view => load.held.push((row.name, view.map(|(record, ..)| record))),
+        // Thousands are read one part after another, and the first are old by then.
+        let (mut read, mut read_at) = (Vec::new(), begun);
+        for some in encoded.chunks(ROWS_AT_ONCE) {
+            let rows = self.rows(doing, some.to_vec()).await?;
+            read_at = Instant::now();
+            for (row, _) in rows {
+                missing.remove(&row.name);
+                match row.view {
+                    Ok((record, ..)) if record.state == State::Closed => {}
+                    view => read.push((row.name, view.map(|(record, ..)| (record, read_at)))),
+                }
             }
         }
+        let as_of_now = |(record, at): (Record, Instant)| record.aged(micros(read_at - at));
+        load.held.extend(read.into_iter().map(|(name, view)| (name, view.map(as_of_now))));
         let gone = |name| (name, Err(format!("its key is gone, although {} lists it", self.keys.held())));
         load.held.extend(missing.into_iter().map(gone));
         load.held.sort_by(|one, other| one.0.cmp(&other.0));
+        load.read_for = read_at - begun;
         Ok(load)
     }
 
