@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Command;
+use super::pace::vary;
 use super::stream::Stream;
 use crate::breaker::context::RegistryContext;
 use crate::breakers::BreakerMap;
@@ -15,9 +16,10 @@ use crate::store::{Position, Store, StreamEvent};
 
 /// A watch of the stream returns after this, with or without events.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The delay before a stream that could not be read is read again. The coordinator loads all states
-/// meanwhile.
-const PAUSE: Duration = Duration::from_millis(300);
+/// The first and the longest delay before a stream that could not be read is read again. Each attempt may
+/// need a connection, and the coordinator loads all states after it: a fleet that may not subscribe must not
+/// keep Redis busy with that.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(300), PATIENCE);
 
 /// Runs until it is aborted.
 pub(crate) async fn follow(
@@ -28,6 +30,7 @@ pub(crate) async fn follow(
     requests: mpsc::WeakUnboundedSender<Command>,
 ) {
     let mut notice = String::new();
+    let mut pause = PAUSE.0;
     loop {
         if !stream.is_running() {
             stream.changed().await;
@@ -40,6 +43,7 @@ pub(crate) async fn follow(
         };
         match answer {
             Ok(news) => {
+                pause = PAUSE.0;
                 for event in news.events {
                     take(&context, &breakers, &stream, &requests, event);
                 }
@@ -53,7 +57,9 @@ pub(crate) async fn follow(
                 if let Some(requests) = requests.upgrade() {
                     let _ = requests.send(Command::Resync);
                 }
-                tokio::time::sleep(PAUSE).await;
+                // The store may be back with the stream, or lost, before the delay ends.
+                let _ = tokio::time::timeout(vary(pause), stream.changed()).await;
+                pause = (pause * 2).min(PAUSE.1);
             }
         }
     }
@@ -124,5 +130,74 @@ pub(crate) fn transition(context: &RegistryContext, event: StreamEvent, from: St
         failures: evidence.failures,
         open_for: (record.state == State::Open).then(|| Duration::from_micros(record.reset_timeout_us)),
         cursor: Some(Cursor { incarnation, number, id }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::clock::Clock;
+    use crate::config::CacheLimits;
+    use crate::error::Error;
+    use crate::event::EventBus;
+    use crate::store::{Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, News, Report};
+
+    /// A store whose stream cannot be read, and the number of attempts.
+    #[derive(Default)]
+    struct Unreadable(AtomicU32);
+
+    impl Store for Unreadable {
+        fn exchange(&self, _: Batch) -> BoxFuture<'_, Result<Answer, Error>> {
+            unreachable!()
+        }
+        fn report(&self, _: Report) -> BoxFuture<'_, Result<Acknowledged, Error>> {
+            unreachable!()
+        }
+        fn load(&self) -> BoxFuture<'_, Result<Load, Error>> {
+            unreachable!()
+        }
+        fn watch(&self, _: Position, _: String, _: Duration) -> BoxFuture<'_, Result<News, Error>> {
+            Box::pin(async {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                Err(Error::store("subscribing to events", "no permission"))
+            })
+        }
+        fn history(&self, _: EventsAt, _: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
+            unreachable!()
+        }
+        fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
+            unreachable!()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stream_that_cannot_be_read_is_read_again_at_growing_intervals() {
+        let clock = Clock::manual().0;
+        let breakers = Arc::new(BreakerMap::new(16, clock.now()));
+        let cache = Cache::new(clock.clone(), CacheLimits::default(), Arc::new(|_| ()));
+        let (events, up) = (Arc::new(EventBus::new(None)), Arc::new(AtomicBool::new(true)));
+        let context = Arc::new(RegistryContext::new("here".into(), clock, events, cache, up));
+        let (store, stream) = (Arc::new(Unreadable::default()), Arc::new(Stream::default()));
+        let (requests, mut requested) = mpsc::unbounded_channel();
+        let following = follow(context, breakers, store.clone(), stream.clone(), requests.downgrade());
+        let following = tokio::spawn(following);
+        stream.resume();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let attempts = store.0.load(Ordering::Relaxed);
+        assert!((12..=24).contains(&attempts), "{attempts}");
+        assert_eq!(requested.len(), attempts as usize, "the states are loaded after each");
+        while let Ok(request) = requested.try_recv() {
+            assert!(matches!(request, Command::Resync));
+        }
+        // The store was lost, and is back.
+        for change in [Stream::pause, Stream::resume] {
+            change(&stream);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(store.0.load(Ordering::Relaxed), attempts + 1);
+        following.abort();
     }
 }
