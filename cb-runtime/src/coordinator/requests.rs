@@ -1,5 +1,6 @@
 //! Exchanges and reports: what is sent, and what is done with the answers.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,26 +21,40 @@ pub(super) enum Sent {
 }
 
 impl Coordinator {
-    /// One exchange for these breakers, in as many batches as it takes. Urgent ones come first, including
-    /// those that become urgent meanwhile: a trip must not wait behind thousands of new breakers.
+    /// One exchange for these breakers, in as many batches as it takes. Urgent ones come first.
+    ///
+    /// Between two batches there may be one of breakers that have become urgent meanwhile. A trip does not
+    /// wait behind thousands of new breakers, and thousands of trips and probes do not keep the exchange, and
+    /// all that comes after it, from ever ending.
     pub(super) async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
         let mut rest = urgent_first(cores);
         loop {
             let batch = rest.drain(..rest.len().min(MAX_ENTRIES)).collect();
-            self.seq += 1;
-            if let Err(error) = self.send(Sent::Batch(batch), false).await {
-                return self.lost(&error);
-            }
-            if rest.is_empty() {
+            if !self.exchange_batch(batch).await || rest.is_empty() {
                 return;
             }
             if self.context.take_urgent() {
                 self.review(self.context.clock.now(), Cadence::Noticed);
-                let mut late = std::mem::take(&mut self.tense);
-                late.append(&mut rest);
-                rest = urgent_first(late);
+                let urgent = self.tense.extract_if(.., |core| core.is_urgent());
+                let late: Vec<_> = urgent.take(MAX_ENTRIES).collect();
+                if self.tense.iter().any(|core| core.is_urgent()) {
+                    self.context.wake();
+                }
+                if !late.is_empty() && !self.exchange_batch(urgent_first(late)).await {
+                    return;
+                }
             }
         }
+    }
+
+    /// Returns whether the store has answered.
+    async fn exchange_batch(&mut self, batch: Vec<Arc<Core>>) -> bool {
+        self.seq += 1;
+        let result = self.send(Sent::Batch(batch), false).await;
+        if let Err(error) = &result {
+            self.lost(error);
+        }
+        result.is_ok()
     }
 
     /// Reports what quiet breakers have counted. Without counts, an instance asks from time to time whether
@@ -257,7 +272,10 @@ fn once_each(cores: &[Arc<Core>]) -> Vec<&Arc<Core>> {
     cores
 }
 
+/// Each once: over a slow store, a breaker is reviewed several times before the next exchange.
 fn urgent_first(mut cores: Vec<Arc<Core>>) -> Vec<Arc<Core>> {
+    let mut listed = HashSet::with_capacity(cores.len());
+    cores.retain(|core| listed.insert(Arc::as_ptr(core)));
     cores.sort_by_cached_key(|core| !core.take_urgent());
     cores
 }

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::breaker::permit::Admission;
 use crate::coordinator::PACE;
-use crate::store::Entry;
+use crate::store::{Entry, MAX_ENTRIES};
 
 #[tokio::test]
 async fn trip_is_exchanged_before_a_thousand_new_breakers() {
@@ -40,7 +41,79 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
     fleet.time.advance(PACE);
     fleet.instances[0].coordinator.turn().await;
     let opens_in = lock(&batches).iter().position(|opens| *opens);
-    assert_eq!((opens_in, lock(&batches).len()), (Some(1), 8));
+    // Six of those that were there at the beginning, and the trip's. The others' turn is the next.
+    assert_eq!((opens_in, lock(&batches).len()), (Some(1), 7));
+    fleet.time.advance(PACE);
+    fleet.instances[0].coordinator.turn().await;
+    assert_eq!(lock(&batches).len(), 10);
+}
+
+#[tokio::test]
+async fn exchange_ends_though_more_breakers_trip_than_the_store_can_serve() {
+    let config = BreakerConfig::default().failure_threshold(1);
+    let mut fleet = Fleet::new(0, 1, &config);
+    fleet.turn(0).await;
+    let Member { coordinator, link, .. } = &mut fleet.instances[0];
+    let (breakers, context) = (coordinator.breakers.clone(), coordinator.context.clone());
+    let mut number = 0;
+    let mut trip_a_batch = move || {
+        for _ in 0..MAX_ENTRIES {
+            number += 1;
+            let make = |name, held| Core::new(name, &config, held, &context);
+            let core = breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+            match core.admit() {
+                Admission::Go(permit) => permit.failure(),
+                _ => panic!("it is closed"),
+            }
+        }
+    };
+    for _ in 0..3 {
+        trip_a_batch();
+    }
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    *lock(&link.listener) = Some(Box::new(move |_: &Batch| {
+        assert!(count.fetch_add(1, Ordering::Relaxed) < 100, "it never ends");
+        trip_a_batch();
+    }));
+    fleet.time.advance(PACE);
+    let Member { coordinator, .. } = &mut fleet.instances[0];
+    coordinator.turn().await;
+    assert_eq!(sent.load(Ordering::Relaxed), 5);
+    // What is left is as urgent as before.
+    coordinator.turn().await;
+    assert!(sent.load(Ordering::Relaxed) > 5);
+}
+
+#[tokio::test]
+async fn breaker_that_is_reviewed_again_and_again_is_exchanged_once() {
+    const BREAKERS: usize = 300;
+    let config = BreakerConfig::default().failure_threshold(1000);
+    let mut fleet = Fleet::new(0, 1, &config);
+    fleet.turn(0).await;
+    let Member { coordinator, link, .. } = &mut fleet.instances[0];
+    let make = |name, held| Core::new(name, &config, held, &coordinator.context);
+    let register =
+        |number: usize| coordinator.breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+    let breakers: Vec<_> = (0..BREAKERS).map(register).collect();
+    let turns = Arc::new(Mutex::new(vec![0]));
+    let log = turns.clone();
+    *lock(&link.listener) = Some(Box::new(move |batch: &Batch| {
+        *lock(&log).last_mut().expect("a turn") += batch.entries.len();
+    }));
+    // So that exchanges are a second apart.
+    link.delay_answers(Duration::from_millis(100));
+    for _ in 0..50 {
+        for core in &breakers {
+            let Admission::Go(permit) = core.admit() else { panic!("it is closed") };
+            permit.failure();
+        }
+        fleet.advance(PACE);
+        fleet.turn(0).await;
+        lock(&turns).push(0);
+    }
+    let largest = lock(&turns).iter().copied().max();
+    assert_eq!(largest, Some(BREAKERS));
 }
 
 #[test]
