@@ -102,6 +102,29 @@ async fn more_names_than_the_limit_are_guarded_and_reported_in_turn() {
 }
 
 #[tokio::test]
+async fn idle_health_checks_do_not_prevent_eviction() {
+    #[circuit_breaker(
+        name = "checked-{id}", registry = registry, health_check = async || true, idle_health_check_interval = "1m"
+    )]
+    async fn checked(registry: &Registry, id: usize) -> Result<(), Broken> {
+        let _ = id;
+        Ok(())
+    }
+    let (registry, time) = registry_with_limit(16);
+    let mut events = registry.subscribe();
+    for first in (0..100).step_by(4) {
+        for id in first..first + 4 {
+            checked(&registry, id).await.unwrap();
+        }
+        for _ in 0..3 {
+            settle(&registry, &time).await;
+        }
+        assert!(names(&registry).len() <= 16);
+    }
+    assert_eq!(unguarded(&mut events), [""; 0]);
+}
+
+#[tokio::test]
 async fn unreported_counts_prevent_eviction() {
     let (registry, time) = registry_with_limit(16);
     succeed(&registry, 0..14).await;

@@ -29,7 +29,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::config::{Health, Settings};
+use crate::config::Settings;
 use crate::snapshot::State;
 use crate::store::{Counts, Delta, LeaseId, Proposal, Record};
 pub(crate) use agenda::{Agenda, Cadence, PACE, Want};
@@ -284,11 +284,12 @@ impl StateMachine {
     }
 
     /// The record from which the breaker can be recreated after it was dropped: only if it is fully synced
-    /// and no health check depends on this instance. Under a quorum, this instance's own counts are then
-    /// lost, as for a new instance.
+    /// and no health check has to close it. Under a quorum, this instance's own counts are then lost, as for
+    /// a new instance.
     pub(crate) fn synced_record(&self, now: Moment) -> Option<Record> {
         let is_closed = self.state() == State::Closed;
-        let is_checked = |health: &Health| !is_closed || health.idle_interval.is_some();
+        // While it is closed, an instance that calls it goes on with idle checks.
+        let is_checked = !is_closed && self.settings.health.is_some();
         let is_synced = self.ramp(now).is_none()
             && !self.doubted
             && self.local.is_none()
@@ -296,7 +297,7 @@ impl StateMachine {
             && self.overrides.is_empty()
             && !self.stats.has_news()
             && !self.probes.want_exchange()
-            && !self.settings.health.as_ref().is_some_and(is_checked);
+            && !is_checked;
         let known = self.confirmed.as_ref().or_else(|| is_closed.then_some(&self.initial));
         known.filter(|_| is_synced).map(|known| known.at(now))
     }
