@@ -63,14 +63,15 @@ impl About {
         }
     }
 
-    /// `None` for an instance that is forgotten, and for what is no sign of life.
+    /// `None` for an instance that is forgotten, and for what is no sign of life. If it lies in the future,
+    /// the store's clock was set back, and an instance that lives gives another one.
     pub(super) fn read(text: &str, now_us: u64) -> Option<Self> {
         let about: About = serde_json::from_str(text).ok()?;
-        (now_us.saturating_sub(about.seen_us) < micros(FORGOTTEN_AFTER)).then_some(about)
+        (now_us.abs_diff(about.seen_us) < micros(FORGOTTEN_AFTER)).then_some(about)
     }
 
     pub(super) fn info(self, id: &str, now_us: u64, own: &str) -> InstanceInfo {
-        let silent_for = Duration::from_micros(now_us.saturating_sub(self.seen_us));
+        let silent_for = Duration::from_micros(now_us.abs_diff(self.seen_us));
         InstanceInfo {
             id: id.to_owned(),
             node: self.node,
@@ -345,6 +346,27 @@ mod tests {
         }
         assert_eq!(ids(Topic::Settings).await, ["live"]);
         announcing.abort();
+    }
+
+    #[test]
+    fn killed_instance_is_forgotten_though_the_stores_clock_was_set_back() {
+        let now_us = 1_700_000_000_000_000;
+        let degraded = |ahead: Duration| {
+            let seen_us = now_us + micros(ahead);
+            let about = About {
+                node: "n".into(),
+                host: "h".into(),
+                pid: 1,
+                version: "0".into(),
+                started_us: 1,
+                seen_us,
+            };
+            let read = About::read(&serde_json::to_string(&about).unwrap(), now_us);
+            read.map(|about| about.info("killed", now_us, "own").degraded)
+        };
+        assert_eq!(degraded(SILENT_AFTER), Some(false));
+        assert_eq!(degraded(SILENT_AFTER * 2), Some(true));
+        assert_eq!(degraded(FORGOTTEN_AFTER), None);
     }
 
     #[cfg(feature = "redis")]
