@@ -22,29 +22,30 @@ pub(super) enum Sent {
 
 impl Coordinator {
     /// One exchange for these breakers, in as many batches as it takes. Urgent ones come first.
-    ///
-    /// Between two batches there may be one of breakers that have become urgent meanwhile. A trip does not
-    /// wait behind thousands of new breakers, and thousands of trips and probes do not keep the exchange, and
-    /// all that comes after it, from ever ending.
     pub(super) async fn exchange(&mut self, cores: Vec<Arc<Core>>) {
         let mut rest = urgent_first(cores);
         loop {
             let batch = rest.drain(..rest.len().min(MAX_ENTRIES)).collect();
-            if !self.exchange_batch(batch).await || rest.is_empty() {
+            if !self.exchange_batch(batch).await || rest.is_empty() || !self.exchange_urgent().await {
                 return;
             }
-            if self.context.take_urgent() {
-                self.review(self.context.clock.now(), Cadence::Noticed);
-                let urgent = self.tense.extract_if(.., |core| core.is_urgent());
-                let late: Vec<_> = urgent.take(MAX_ENTRIES).collect();
-                if self.tense.iter().any(|core| core.is_urgent()) {
-                    self.context.wake();
-                }
-                if !late.is_empty() && !self.exchange_batch(urgent_first(late)).await {
-                    return;
-                }
-            }
         }
+    }
+
+    /// Between two requests of many: exchanges breakers that have become urgent meanwhile, as many as one
+    /// batch has room for. A trip does not wait behind thousands of new breakers, and thousands of trips and
+    /// probes do not keep all other requests from being made. Returns whether the store has answered.
+    async fn exchange_urgent(&mut self) -> bool {
+        if !self.context.take_urgent() {
+            return true;
+        }
+        self.review(self.context.clock.now(), Cadence::Noticed);
+        let urgent = self.tense.extract_if(.., |core| core.is_urgent());
+        let late: Vec<_> = urgent.take(MAX_ENTRIES).collect();
+        if self.tense.iter().any(|core| core.is_urgent()) {
+            self.context.wake();
+        }
+        late.is_empty() || self.exchange_batch(urgent_first(late)).await
     }
 
     /// Returns whether the store has answered.
@@ -65,15 +66,19 @@ impl Coordinator {
             return;
         }
         // After an empty report, the first counts are reported at once.
-        let has_counts = !self.quiet.is_empty();
+        let mut rest = std::mem::take(&mut self.quiet);
+        let has_counts = !rest.is_empty();
         loop {
-            let some = self.quiet.drain(..self.quiet.len().min(MAX_REPORTED)).collect();
+            let some = rest.drain(..rest.len().min(MAX_REPORTED)).collect();
             self.seq += 1;
             if let Err(error) = self.send(Sent::Report(some), false).await {
                 return self.lost(&error);
             }
-            if self.quiet.is_empty() {
+            if rest.is_empty() {
                 break;
+            }
+            if !self.exchange_urgent().await {
+                return;
             }
         }
         let now = self.context.clock.now();

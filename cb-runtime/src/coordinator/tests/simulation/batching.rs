@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::breaker::permit::Admission;
-use crate::coordinator::PACE;
+use crate::coordinator::{MAX_REPORTED, PACE};
 use crate::store::{Entry, MAX_ENTRIES};
 
 #[tokio::test]
@@ -46,6 +46,47 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
     fleet.time.advance(PACE);
     fleet.instances[0].coordinator.turn().await;
     assert_eq!(lock(&batches).len(), 10);
+}
+
+#[tokio::test]
+async fn trip_is_exchanged_before_the_second_of_many_reports() {
+    let config = BreakerConfig::default().failure_threshold(1);
+    let mut fleet = Fleet::new(0, 1, &config);
+    let Member { coordinator, .. } = &mut fleet.instances[0];
+    let make = |name, held| Core::new(name, &config, held, &coordinator.context);
+    let register =
+        |number: usize| coordinator.breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+    let breakers: Vec<_> = (0..3 * MAX_REPORTED).map(register).collect();
+    let succeed = || {
+        for core in &breakers {
+            let Admission::Go(permit) = core.admit() else { panic!("it is closed") };
+            permit.success();
+        }
+    };
+    // New settings are compared with others' in exchanges; after that time, successes are only reported.
+    fleet.settle().await;
+    fleet.advance(Duration::from_secs(31));
+    succeed();
+    fleet.settle().await;
+    succeed();
+    fleet.advance(Duration::from_secs(1));
+    let Member { core, link, .. } = &fleet.instances[0];
+    let (core, opens_after) = (core.clone(), Arc::new(Mutex::new(None)));
+    let (log, counter) = (opens_after.clone(), link.clone());
+    let before = link.requests.load(Ordering::Relaxed);
+    *lock(&link.listener) = Some(Box::new(move |batch: &Batch| {
+        if batch.entries.iter().any(|entry| entry.proposal.is_some()) {
+            *lock(&log) = Some(counter.requests.load(Ordering::Relaxed) - before);
+        }
+    }));
+    *lock(&link.before_next) = Some(Box::new(move || match core.admit() {
+        Admission::Go(permit) => permit.failure(),
+        _ => panic!("it is closed"),
+    }));
+    fleet.turn(0).await;
+    assert_eq!(*lock(&opens_after), Some(1));
+    let requests = fleet.instances[0].link.requests.load(Ordering::Relaxed) - before;
+    assert_eq!(requests, 4, "three reports, and the trip");
 }
 
 #[tokio::test]
