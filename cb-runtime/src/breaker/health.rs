@@ -52,6 +52,11 @@ impl Core {
         Duration::from_micros(every - (now.0 - until.0) % every)
     }
 
+    /// Whether its state has health checks.
+    pub(crate) fn has_checks(&self) -> bool {
+        self.is_checked() && self.transact(|inner, now| inner.machine.has_checks(now))
+    }
+
     /// The health check that this instance must run now, if any. Its result is passed to
     /// [`end_check`](Self::end_check).
     pub(crate) fn begin_check(&self) -> Option<Check> {

@@ -47,6 +47,7 @@ impl Core {
 
     fn transact_for<T>(&self, failure: bool, act: impl FnOnce(&mut Inner, Now) -> T) -> (T, GateWord) {
         let mut inner = lock(&self.inner);
+        let before = inner.published;
         let at = self.context.clock.now();
         let abandoned = self.context.is_abandoned(at);
         let now = Now {
@@ -75,7 +76,9 @@ impl Core {
         let result = act(&mut inner, now);
         self.publish(&mut inner, now.at);
         let word = self.gate.word();
-        let wake = inner.machine.take_wake();
+        // Another state may have health checks, wherever it was decided: the coordinator finds out.
+        let has_changed = inner.published != before && self.is_checked();
+        let wake = inner.machine.take_wake().or(has_changed.then_some(Wake::Paced));
         let has_more = inner.machine.has_effects() || !inner.callers.is_empty();
         let deferred = has_more.then(|| self.defer(&mut inner, word, now));
         drop(inner);

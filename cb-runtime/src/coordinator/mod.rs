@@ -18,7 +18,7 @@ pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -80,8 +80,8 @@ pub(crate) struct Coordinator {
     tense: Vec<Arc<Core>>,
     /// Quiet breakers for this turn's report.
     quiet: Vec<Arc<Core>>,
-    /// Breakers with health checks.
-    checked: Vec<Weak<Core>>,
+    /// Breakers whose state has health checks.
+    checked: BTreeMap<Arc<str>, Weak<Core>>,
     run_check: RunCheck,
     reviewed_at: Moment,
     swept_at: Moment,
@@ -154,7 +154,7 @@ impl Coordinator {
             schedule: Schedule::default(),
             tense: Vec::new(),
             quiet: Vec::new(),
-            checked: Vec::new(),
+            checked: BTreeMap::new(),
             run_check,
             reviewed_at: now,
             swept_at: now,
@@ -212,8 +212,8 @@ impl Coordinator {
             return;
         }
         self.checked_at = now;
-        self.checked.retain(|core| core.strong_count() > 0);
-        for core in self.checked.iter().filter_map(Weak::upgrade) {
+        self.checked.retain(|_, core| core.upgrade().is_some_and(|core| core.has_checks()));
+        for core in self.checked.values().filter_map(Weak::upgrade) {
             if let Some(check) = core.begin_check() {
                 (self.run_check)(core, check);
             }

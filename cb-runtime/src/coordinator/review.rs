@@ -1,6 +1,6 @@
 //! When the coordinator reviews which breaker, and whether to exchange or to report it then.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Coordinator, SWEEP};
@@ -68,9 +68,8 @@ impl Coordinator {
         if let Some(at) = agenda.review_at {
             self.schedule.add(&core, at);
         }
-        let is_listed = |other: &Weak<Core>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&core));
-        if core.is_checked() && !self.checked.iter().any(is_listed) {
-            self.checked.push(Arc::downgrade(&core));
+        if agenda.has_checks {
+            self.checked.insert(core.name().clone(), Arc::downgrade(&core));
         }
         match agenda.want {
             Want::Nothing => {}

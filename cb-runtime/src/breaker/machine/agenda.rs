@@ -39,6 +39,8 @@ pub(crate) struct Agenda {
     pub(crate) want: Want,
     /// When to review the breaker again, if nothing happens before.
     pub(crate) review_at: Option<Moment>,
+    /// Whether its state has health checks.
+    pub(crate) has_checks: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,8 @@ impl StateMachine {
         self.judge(now);
         self.watch(None, now);
         self.check_lapse(now);
-        let agenda = Agenda { want: self.want(now), review_at: self.review_at(now) };
+        let (want, review_at, has_checks) = (self.want(now), self.review_at(now), self.has_checks(now));
+        let agenda = Agenda { want, review_at, has_checks };
         if agenda.want != Want::Nothing {
             self.effects.wake = None;
         }
@@ -170,7 +173,7 @@ impl StateMachine {
         let pace = now.at.after(PACE);
         let soon = self.local.is_some()
             || self.probes.are_held()
-            || self.settings.health.is_some()
+            || self.has_checks(now)
             || self.follow_up(now).is_some()
             || self.state() == State::MetricsOnly
             || self.notice.is_on(now.at)

@@ -91,6 +91,11 @@ impl Health {
 }
 
 impl StateMachine {
+    /// Whether this state has health checks. All instances then ask who leads.
+    pub(crate) fn has_checks(&self, now: Now) -> bool {
+        self.check_context(now).interval().is_some()
+    }
+
     /// The health check that this instance must run now, if any. `unfinished`: the number of checks of this
     /// breaker that have not ended, including those that have timed out.
     pub(crate) fn begin_check(&mut self, unfinished: usize, now: Now) -> Option<CheckTicket> {

@@ -141,3 +141,26 @@ fn stale_leader_result_is_fenced() {
         assert_eq!(fleet.truth().await, (State::Open, 1));
     });
 }
+
+#[test]
+fn breaker_is_reviewed_for_checks_only_in_states_that_have_them() {
+    in_simulation(0..20, async |seed| {
+        let mut fleet = Fleet::settled(seed, 2, &checked()).await;
+        let is_reviewed = |fleet: &Fleet| {
+            let coordinators = fleet.instances.iter().map(|instance| &instance.coordinator);
+            coordinators
+                .map(|one| (!one.checked.is_empty(), one.schedule.next().is_some()))
+                .collect::<Vec<_>>()
+        };
+        fleet.instances.iter_mut().for_each(|instance| instance.coordinator.begin_checks());
+        assert_eq!(is_reviewed(&fleet), [(false, false); 2]);
+        fleet.fail().await;
+        fleet.settle().await;
+        assert_eq!(is_reviewed(&fleet), [(true, true); 2]);
+        fleet.recover().await;
+        fleet.advance(Duration::from_secs(60));
+        fleet.settle().await;
+        fleet.instances.iter_mut().for_each(|instance| instance.coordinator.begin_checks());
+        assert_eq!(is_reviewed(&fleet), [(false, false); 2]);
+    });
+}
