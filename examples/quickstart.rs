@@ -1,4 +1,4 @@
-//! The life of a circuit in fifteen seconds. It needs nothing but Rust:
+//! The life of a circuit in seven seconds. It needs nothing but Rust:
 //!
 //! ```text
 //! cargo run --example quickstart                                  # state in this process
