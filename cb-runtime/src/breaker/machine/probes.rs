@@ -52,10 +52,13 @@ struct Probe {
 }
 
 impl Probe {
-    /// Whether this instance still has the probe. After its lease has lapsed, another instance may have it;
-    /// without a store, no other can.
-    fn is_valid(&self, now: Moment, fleet: bool) -> bool {
-        !fleet || self.lapses_at.is_some_and(|at| now < at)
+    fn is_leased(&self) -> bool {
+        self.lapses_at.is_some()
+    }
+
+    /// Whether this instance still has the probe.
+    fn is_valid(&self, leases_lapse: bool, now: Moment) -> bool {
+        !leases_lapse || self.lapses_at.is_some_and(|at| now < at)
     }
 }
 
@@ -69,8 +72,7 @@ impl Probes {
     /// Requests a probe for a caller. `None`: there is none now. `requested`: leases in the exchange in
     /// flight.
     pub(super) fn join(&mut self, limit: u32, requested: usize, now: Moment) -> Option<LeaseId> {
-        let mine = self.waiting.len() + requested + self.held.len();
-        if mine >= limit as usize || now < self.denied_until {
+        if self.are_all_taken(limit, requested) || now < self.denied_until {
             return None;
         }
         self.last_id += 1;
@@ -81,8 +83,11 @@ impl Probes {
     /// Until when [`join`](Self::join) gives no probe. That all are under way is looked at anew after a
     /// while, so that no mistake elsewhere can keep callers out for ever.
     pub(super) fn denied_until(&self, limit: u32, requested: usize, now: Moment) -> Moment {
-        let mine = self.waiting.len() + requested + self.held.len();
-        if mine >= limit as usize { now.after(DENIAL) } else { self.denied_until }
+        if self.are_all_taken(limit, requested) { now.after(DENIAL) } else { self.denied_until }
+    }
+
+    fn are_all_taken(&self, limit: u32, requested: usize) -> bool {
+        self.waiting.len() + requested + self.held.len() >= limit as usize
     }
 
     /// Grants a probe to a caller without a store.
@@ -92,7 +97,7 @@ impl Probes {
         longest: Duration,
         now: Moment,
     ) -> Option<LeaseId> {
-        if self.held.iter().filter(|probe| probe.lapses_at.is_none()).count() >= limit as usize {
+        if self.held.iter().filter(|probe| !probe.is_leased()).count() >= limit as usize {
             return None;
         }
         self.last_id += 1;
@@ -111,20 +116,19 @@ impl Probes {
         }
     }
 
-    /// Ends a probe. `fleet`: the state is the fleet's, and the store is up. Returns whether the outcome
-    /// counts.
-    pub(super) fn end(&mut self, id: LeaseId, fleet: bool, now: Moment) -> bool {
+    /// Ends a probe. Returns whether the outcome counts.
+    pub(super) fn end(&mut self, id: LeaseId, leases_lapse: bool, now: Moment) -> bool {
         let Some(at) = self.held.iter().position(|probe| probe.id == id) else { return false };
         let probe = self.held.swap_remove(at);
-        let valid = probe.is_valid(now, fleet);
-        self.release(probe);
+        let valid = probe.is_valid(leases_lapse, now);
+        self.release(&probe);
         // The slot that this instance gives back is free again.
         self.denied_until = Moment::default();
         valid
     }
 
-    fn release(&mut self, probe: Probe) {
-        if probe.lapses_at.is_some() {
+    fn release(&mut self, probe: &Probe) {
+        if probe.is_leased() {
             self.released.push(probe.id);
         }
     }
@@ -132,17 +136,17 @@ impl Probes {
     /// Returns all probes while their calls continue. Their outcomes no longer count.
     pub(super) fn release_all(&mut self) {
         for probe in std::mem::take(&mut self.held) {
-            self.release(probe);
+            self.release(&probe);
         }
     }
 
     /// Removes overdue and lapsed probes. Returns the number of overdue ones that were still valid.
-    pub(super) fn expire(&mut self, fleet: bool, now: Moment) -> u64 {
+    pub(super) fn expire(&mut self, leases_lapse: bool, now: Moment) -> u64 {
         let mut overdue = 0;
-        for probe in self.held.extract_if(.., |probe| now >= probe.overdue_at || !probe.is_valid(now, fleet))
-        {
-            overdue += u64::from(probe.is_valid(now, fleet));
-            if probe.lapses_at.is_some() {
+        let is_over = |probe: &mut Probe| now >= probe.overdue_at || !probe.is_valid(leases_lapse, now);
+        for probe in self.held.extract_if(.., is_over) {
+            overdue += u64::from(probe.is_valid(leases_lapse, now));
+            if probe.is_leased() {
                 self.released.push(probe.id);
             }
         }
@@ -160,7 +164,7 @@ impl Probes {
 
     /// Whether some of them have leases, which must be renewed.
     pub(super) fn hold_leases(&self) -> bool {
-        self.held.iter().any(|probe| probe.lapses_at.is_some())
+        self.held.iter().any(Probe::is_leased)
     }
 
     pub(super) fn want_exchange(&self) -> bool {
@@ -169,7 +173,7 @@ impl Probes {
 
     /// The next entry's lease requests.
     pub(super) fn encode(&mut self, settings: &Settings) -> LeaseRequest {
-        let leased = self.held.iter().filter(|probe| probe.lapses_at.is_some());
+        let leased = self.held.iter().filter(|probe| probe.is_leased());
         LeaseRequest {
             renew: leased.map(|probe| probe.id).collect(),
             release: std::mem::take(&mut self.released),
@@ -242,7 +246,7 @@ impl StateMachine {
         open_for: Option<Duration>,
         now: Now,
     ) -> bool {
-        let valid = self.probes.end(id, self.is_leased(now) && now.is_shared, now.at);
+        let valid = self.probes.end(id, self.leases_lapse(now), now.at);
         if now.store_up {
             self.wake(Wake::AtOnce);
         }
@@ -276,7 +280,7 @@ impl StateMachine {
 
     /// Counts overdue probes as failed, whether or not their calls end.
     pub(super) fn expire_probes(&mut self, now: Now) {
-        let overdue = self.probes.expire(self.is_leased(now) && now.is_shared, now.at);
+        let overdue = self.probes.expire(self.leases_lapse(now), now.at);
         for _ in 0..overdue {
             self.count_probe(false, false);
         }
@@ -288,7 +292,7 @@ impl StateMachine {
 
     /// Returns a probe that was granted to a caller that has gone.
     pub(crate) fn release_probe(&mut self, id: LeaseId, now: Now) {
-        self.probes.end(id, self.is_leased(now) && now.is_shared, now.at);
+        self.probes.end(id, self.leases_lapse(now), now.at);
         self.wake(Wake::AtOnce);
     }
 
@@ -308,7 +312,7 @@ impl StateMachine {
         }
         let limit = self.settings.half_open_max_calls;
         if now.store_up && !self.is_isolated() {
-            let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
+            let requested = self.requested_leases();
             let Some(id) = self.probes.join(limit, requested, now.at) else { return ProbeAdmission::Denied };
             self.wake(Wake::AtOnce);
             return ProbeAdmission::Requested(id);
@@ -324,8 +328,18 @@ impl StateMachine {
     /// While half-open, the time until which no probe is available, unless an outcome or an answer changes
     /// that.
     pub(crate) fn probes_denied_until(&self, now: Moment) -> Moment {
-        let requested = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len());
-        self.probes.denied_until(self.settings.half_open_max_calls, requested, now)
+        self.probes.denied_until(self.settings.half_open_max_calls, self.requested_leases(), now)
+    }
+
+    /// The number of leases in the exchange in flight.
+    fn requested_leases(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.leases.len())
+    }
+
+    /// Whether a probe without a valid lease is not this instance's any more, because another instance may
+    /// have it. Without the store, and where no other process shares it, none can.
+    fn leases_lapse(&self, now: Now) -> bool {
+        self.is_leased(now) && now.is_shared
     }
 }
 
