@@ -74,7 +74,7 @@ struct CreditLine {
     skew: AtomicU64,
     /// The thread's successes before the latest failure, and the number of failures after those.
     successes: AtomicU64,
-    run: AtomicU64,
+    streak: AtomicU64,
     /// The failures on credit, and the thread's successes, that the machine has absorbed. Used under the
     /// lock.
     absorbed: AtomicU64,
@@ -123,9 +123,9 @@ impl FailureCredit {
         }
         let successes = counters.successes_of(number);
         let is_next = line.successes.load(Ordering::Relaxed) == successes;
-        let run = if is_next { line.run.load(Ordering::Relaxed) + 1 } else { 1 };
+        let streak = if is_next { line.streak.load(Ordering::Relaxed) + 1 } else { 1 };
         line.successes.store(successes, Ordering::Relaxed);
-        line.run.store(run, Ordering::Relaxed);
+        line.streak.store(streak, Ordering::Relaxed);
         line.latest.store(now, Ordering::Relaxed);
         // Release: what is written above belongs to this failure. It fails if the credit has been taken back.
         line.word
@@ -167,7 +167,7 @@ impl FailureCredit {
                 line.absorbed.store(word >> 32, Ordering::Relaxed);
                 let absorbed = line.absorbed_successes.load(Ordering::Relaxed);
                 unjudged.failures += failures;
-                unjudged.run += line.run.load(Ordering::Relaxed).min(failures);
+                unjudged.streak += line.streak.load(Ordering::Relaxed).min(failures);
                 // The thread goes on meanwhile, so these may be those of a later failure.
                 unjudged.successes += line.successes.load(Ordering::Relaxed).saturating_sub(absorbed);
                 let latest = context.clock.of_coarse(line.latest.load(Ordering::Relaxed));
@@ -205,7 +205,7 @@ impl FailureCredit {
         line.until.store(context.clock.coarse_before(headroom.until), Ordering::Relaxed);
         line.skew.store(now.skew, Ordering::Relaxed);
         line.successes.store(counters.successes_of(number), Ordering::Relaxed);
-        line.run.store(0, Ordering::Relaxed);
+        line.streak.store(0, Ordering::Relaxed);
         // No other thread writes to it meanwhile.
         line.word.store(line.word.load(Ordering::Relaxed) & !CREDIT | credit, Ordering::Release);
         granted.has_room = left > credit;

@@ -28,7 +28,7 @@ pub(crate) struct Successes {
 pub(crate) struct Unjudged {
     pub(crate) failures: u64,
     /// The number of the latest of these failures that no success of their threads separates.
-    pub(crate) run: u64,
+    pub(crate) streak: u64,
     /// The successes of these failures' threads before the latest of them.
     pub(crate) successes: u64,
     /// The time of the latest of them.
@@ -159,20 +159,20 @@ impl CallStats {
         self.count(|delta, shape| delta.failure(slow, now, shape));
     }
 
-    /// Failures that were not judged, the last `run` of them in a row, and the successes before those.
+    /// Failures that were not judged, the last `streak` of them in a row, and the successes before those.
     /// `latest`: see [`Delta::successes`].
     pub(super) fn unjudged(&mut self, unjudged: Unjudged, latest: Moment, now: Moment) {
-        let Unjudged { failures, run, successes, .. } = unjudged;
-        let run = if successes > 0 { run.min(failures) } else { failures };
+        let Unjudged { failures, streak, successes, .. } = unjudged;
+        let streak = if successes > 0 { streak.min(failures) } else { failures };
         self.count(|delta, shape| {
-            if failures > run {
-                delta.failures(failures - run, false, now, shape);
+            if failures > streak {
+                delta.failures(failures - streak, false, now, shape);
             }
             if successes > 0 {
                 delta.successes(successes, latest, now, shape);
             }
-            if run > 0 {
-                delta.failures(run, false, now, shape);
+            if streak > 0 {
+                delta.failures(streak, false, now, shape);
             }
         });
     }
