@@ -238,8 +238,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn record_slowly(&self, word: GateWord, outcome: Outcome, open_for: Option<Duration>) {
-        let state = word.state();
-        if state == State::Disabled {
+        if word.state() == State::Disabled {
             return;
         }
         let outcome = match outcome {
@@ -258,16 +257,7 @@ impl Core {
         let lease = word.lease();
         let plain = matches!(outcome, Outcome::Success | Outcome::Ignored | Outcome::Cancelled);
         if plain && lease.is_none() {
-            match outcome {
-                Outcome::Success if self.gate.is_current(word) => {
-                    if !self.counters.later_success() {
-                        self.first_success();
-                    }
-                }
-                Outcome::Success => self.counters.add(Outcome::Late),
-                _ => self.counters.add(outcome),
-            }
-            return;
+            return self.count_plain(word, outcome);
         }
         let slow = matches!(outcome, Outcome::SlowSuccess | Outcome::SlowFailure);
         let failed = matches!(outcome, Outcome::Failure | Outcome::SlowFailure);
@@ -298,6 +288,19 @@ impl Core {
             self.transact_failure(record);
         } else {
             self.transact(record);
+        }
+    }
+
+    /// Counts an outcome that no rule looks at before the counters are drained.
+    fn count_plain(&self, word: GateWord, outcome: Outcome) {
+        match outcome {
+            Outcome::Success if self.gate.is_current(word) => {
+                if !self.counters.later_success() {
+                    self.first_success();
+                }
+            }
+            Outcome::Success => self.counters.add(Outcome::Late),
+            _ => self.counters.add(outcome),
         }
     }
 

@@ -84,17 +84,20 @@ impl StateMachine {
     pub(crate) fn record_call(&mut self, result: CallResult, now: Now) {
         let at = self.absorbed_at;
         self.only_observes = false;
-        match result {
+        let requested = match result {
             CallResult::Failure { slow } => {
                 self.stats.failure(slow, at);
                 self.last_failure = Some(now.at);
+                None
             }
-            CallResult::SlowSuccess => self.stats.slow_success(at),
-            CallResult::OpenFor { slow, .. } => self.stats.failure(slow, at),
-        }
-        let requested = match result {
-            CallResult::OpenFor { span, .. } => Some(span.min(Duration::from_micros(MAX_SPAN_US))),
-            _ => None,
+            CallResult::SlowSuccess => {
+                self.stats.slow_success(at);
+                None
+            }
+            CallResult::OpenFor { span, slow } => {
+                self.stats.failure(slow, at);
+                Some(span.min(Duration::from_micros(MAX_SPAN_US)))
+            }
         };
         if now.store_up {
             self.wake(Wake::Paced);
