@@ -4,26 +4,15 @@
 mod common;
 
 use std::array;
-use std::time::Duration;
 
 use cb_runtime::State;
 use cb_testkit::{Proxy, RedisServer};
 use serde_json::{Value, json};
 
 use common::protocol::{Act, Ended, Event, Function, Override, Request};
-use common::{Instance, T, all, instances, within, within_t};
+use common::{Instance, all, all_due, instances, within_t};
 
 const NAME: &str = "orders";
-
-#[track_caller]
-fn due(instances: &[Instance]) {
-    within(Duration::from_millis(500) + T, "a probe is due", || {
-        instances.iter().all(|instance| {
-            let seen = instance.look(NAME);
-            seen.state == State::Open && seen.retry_after_us == Some(0)
-        })
-    });
-}
 
 #[track_caller]
 fn reported(instance: &Instance, calls: u64) {
@@ -94,7 +83,7 @@ fn slow_calls_trip_during_ramp_up() {
         "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h", "backoff": {"factor": 600}});
     let [a] = instances(&redis, NAME, &config);
     a.fail(NAME, 1);
-    due(std::slice::from_ref(&a));
+    all_due(NAME, std::slice::from_ref(&a));
     a.probe(NAME, &Act::Succeed(None), 1);
     assert_eq!(a.state(NAME), State::Closed);
     let calls = a.call(NAME, Act::After(550, Box::new(Act::Succeed(None))), 20);
@@ -149,15 +138,15 @@ fn backoff_continues_across_restarts_and_an_emptied_store() {
         c.create(NAME, config.clone());
         c
     }];
-    due(&fleet);
+    all_due(NAME, &fleet);
     fleet[1].probe(NAME, &Act::Fail, 1);
     within_t("opened", || fleet[0].transitions(NAME).last().is_some_and(|c| c.open_for_ms == Some(200)));
     redis.cli(&["FLUSHALL"]);
-    due(&fleet);
+    all_due(NAME, &fleet);
     fleet[0].probe(NAME, &Act::Fail, 1);
     within_t("opened", || fleet[0].transitions(NAME).last().is_some_and(|c| c.open_for_ms == Some(400)));
     within_t("opened", || fleet[1].transitions(NAME).last().is_some_and(|c| c.open_for_ms == Some(400)));
-    due(&fleet);
+    all_due(NAME, &fleet);
     fleet[1].probe(NAME, &Act::Succeed(None), 1);
     all(NAME, &fleet, State::Closed);
     fleet[0].fail(NAME, 1);
@@ -170,7 +159,7 @@ fn cancelled_probes_are_not_in_the_recovery_rate() {
     let config = json!({"failure_threshold": 1, "reset_timeout": "100ms", "half_open_max_calls": 2, "success_threshold": 5, "recovery_rate": 0.6});
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
-    due(&fleet);
+    all_due(NAME, &fleet);
     for _ in 0..3 {
         let group = fleet[0].hold_one(NAME);
         fleet[0].drop_calls(group);
@@ -192,7 +181,7 @@ fn ramp_up_and_backoff_continue_without_the_store() {
     let config = json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h", "backoff": {"factor": 1000}});
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
-    due(&fleet);
+    all_due(NAME, &fleet);
     fleet[0].probe(NAME, &Act::Succeed(None), 1);
     all(NAME, &fleet, State::Closed);
     redis.stop();
@@ -217,7 +206,7 @@ fn new_instance_ramps_up_after_the_store_is_emptied() {
         json!({"failure_threshold": 1, "success_threshold": 1, "reset_timeout": "100ms", "ramp_up": "1h"});
     let fleet: [Instance; 1] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
-    due(&fleet);
+    all_due(NAME, &fleet);
     fleet[0].probe(NAME, &Act::Succeed(None), 1);
     all(NAME, &fleet, State::Closed);
     redis.cli(&["FLUSHALL"]);
@@ -238,7 +227,7 @@ fn reset_and_release_end_a_ramp_up() {
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     for word in [Override::Reset, Override::Release] {
         fleet[0].fail(NAME, 20);
-        due(&fleet);
+        all_due(NAME, &fleet);
         fleet[0].probe(NAME, &Act::Succeed(None), 1);
         all(NAME, &fleet, State::Closed);
         assert!(fleet[1].succeed(NAME, 50).ran < 10);

@@ -10,20 +10,9 @@ use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
 use common::protocol::{Act, Ended, Function};
-use common::{Instance, T, all, instances, within, within_t};
+use common::{Instance, T, all, all_due, instances, within, within_t};
 
 const NAME: &str = "orders";
-
-/// Returns once every instance knows that a probe is due.
-#[track_caller]
-fn due(instances: &[Instance]) {
-    within(Duration::from_millis(500) + T, "a probe is due", || {
-        instances.iter().all(|instance| {
-            let seen = instance.look(NAME);
-            seen.state == State::Open && seen.retry_after_us == Some(0)
-        })
-    });
-}
 
 /// Waits until the instance has observed this many openings and returns the latest one's duration in
 /// milliseconds.
@@ -62,7 +51,7 @@ fn backoff_grows_fleet_wide_to_its_cap_and_restarts_after_a_close() {
             for instance in &fleet {
                 assert_eq!(open_for(instance, openings), expected);
             }
-            due(&fleet);
+            all_due(NAME, &fleet);
         }
         fleet[1].probe(NAME, &Act::Succeed(None), 1);
         all(NAME, &fleet, State::Closed);
@@ -97,7 +86,7 @@ fn recovery_rate_decides_after_the_sample() {
     });
     let fleet: [Instance; 2] = instances(&redis, NAME, &config);
     fleet[0].fail(NAME, 1);
-    due(&fleet);
+    all_due(NAME, &fleet);
     fleet[0].probe(NAME, &Act::Fail, 1);
     all(NAME, &fleet, State::HalfOpen);
     fleet[1].probe(NAME, &Act::Succeed(None), 1);
@@ -107,7 +96,7 @@ fn recovery_rate_decides_after_the_sample() {
     all(NAME, &fleet, State::Closed);
 
     fleet[0].fail(NAME, 1);
-    due(&fleet);
+    all_due(NAME, &fleet);
     fleet[0].probe(NAME, &Act::Succeed(None), 1);
     fleet[1].probe(NAME, &Act::Fail, 3);
     all(NAME, &fleet, State::Open);
@@ -128,7 +117,7 @@ fn ramping() -> Value {
 #[track_caller]
 fn recover(fleet: &[Instance]) {
     fleet[0].fail(NAME, 1);
-    due(fleet);
+    all_due(NAME, fleet);
     fleet[0].probe(NAME, &Act::Succeed(None), 1);
     all(NAME, fleet, State::Closed);
 }
@@ -218,7 +207,7 @@ fn slow_probes_reopen() {
     let slow = || Act::After(550, Box::new(Act::Succeed(None)));
     fleet[0].call(NAME, slow(), 2);
     assert_eq!(open_for(&fleet[1], 1), 100);
-    due(&fleet);
+    all_due(NAME, &fleet);
     for instance in &fleet {
         instance.probe(NAME, &slow(), 1);
     }

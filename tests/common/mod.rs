@@ -55,6 +55,17 @@ pub fn all(breaker: &str, instances: &[Instance], state: State) {
     within_t(&format!("all are {state}"), || instances.iter().all(|instance| instance.is(breaker, state)));
 }
 
+/// Waits until every instance knows that a probe of `breaker` is due.
+#[track_caller]
+pub fn all_due(breaker: &str, instances: &[Instance]) {
+    within(Duration::from_millis(500) + T, "a probe is due", || {
+        instances.iter().all(|instance| {
+            let seen = instance.look(breaker);
+            seen.state == State::Open && seen.retry_after_us == Some(0)
+        })
+    });
+}
+
 /// Waits until `condition` holds, which is due within [`T`]. Returns the time it took.
 #[track_caller]
 pub fn within_t(what: &str, condition: impl FnMut() -> bool) -> Duration {

@@ -26,20 +26,13 @@ const PATIENT: &str = r#"{"call_timeout": "1m"}"#;
 /// A healthy fleet under load. `breaker`: settings that replace those of the attribute.
 async fn stage(breaker: &str) -> anyhow::Result<Stage> {
     let stage = Stage::set(executable(), breaker).await?;
-    all_healthy(&stage).await?;
+    stage.until_all_healthy().await?;
     let start = stage.started_us;
     // Every user was requested, so that each has a cached result.
     while counts(&stage, start..now_us()).live < 60 {
         pause().await;
     }
     Ok(stage)
-}
-
-async fn all_healthy(stage: &Stage) -> Outcome {
-    let well = |observation: &Observation| {
-        observation.all(|circuit| circuit.state == State::Closed && circuit.shared)
-    };
-    stage.until("all circuits are closed, and Redis is reached", well).await
 }
 
 async fn all_open(stage: &Stage) -> Outcome {
@@ -104,7 +97,7 @@ async fn clients_get_answers_and_auth_only_probes_while_it_is_down() -> Outcome 
     assert!(first_opening.spread.is_some(), "all three observed it");
 
     stage.fleet.set_mood(Mood::Healthy).await?;
-    all_healthy(&stage).await?;
+    stage.until_all_healthy().await?;
     let recovered = until_answered(&stage, "live answers", |counts| counts.total() > 200).await;
     let seen = counts(&stage, recovered);
     assert_eq!(seen.live, seen.total(), "{seen:?}");
@@ -140,7 +133,7 @@ async fn clients_are_not_affected_by_a_killed_redis() -> Outcome {
     stage.until("all notice the loss", |observation| observation.all(|circuit| !circuit.shared)).await?;
     until_answered(&stage, "answers without Redis", |counts| counts.live > 200).await;
     stage.fleet.set_redis(true).await?;
-    all_healthy(&stage).await?;
+    stage.until_all_healthy().await?;
     let back = until_answered(&stage, "answers with Redis", |counts| counts.live > 50).await;
     let seen = counts(&stage, start..back.end);
     assert_eq!(seen.live, seen.total(), "clients are not affected: {seen:?}");
@@ -172,7 +165,7 @@ async fn isolated_instance_opens_locally() -> Outcome {
         assert!(circuit.instance == ISOLATED || !opened, "{circuit:?}");
     }
     stage.fleet.cut(false).await?;
-    all_healthy(&stage).await
+    stage.until_all_healthy().await
 }
 
 #[tokio::test]

@@ -124,14 +124,7 @@ async fn end_faults(stage: &Stage) -> anyhow::Result<()> {
     if stage.fleet.redis.pid().is_none() {
         stage.fleet.set_redis(true).await?;
     }
-    all_healthy(stage).await
-}
-
-async fn all_healthy(stage: &Stage) -> anyhow::Result<()> {
-    let well = |observation: &Observation| {
-        observation.all(|circuit| circuit.state == State::Closed && circuit.shared)
-    };
-    stage.until("all circuits are closed, and Redis is reached", well).await
+    stage.until_all_healthy().await
 }
 
 async fn healthy() -> Span {
@@ -169,7 +162,7 @@ async fn down(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
 
 async fn recovery(stage: &Stage) -> anyhow::Result<Span> {
     stage.fleet.set_mood(Mood::Healthy).await?;
-    all_healthy(stage).await?;
+    stage.until_all_healthy().await?;
     let closed = now_us();
     hold(2500).await;
     Ok(ended(closed).await)
@@ -184,7 +177,7 @@ async fn cut_off(stage: &Stage, notes: &mut Notes) -> anyhow::Result<()> {
     hold(4000).await;
     notes.cut_off = Some(start..now_us());
     stage.fleet.cut(false).await?;
-    all_healthy(stage).await?;
+    stage.until_all_healthy().await?;
     hold(1000).await;
     Ok(())
 }
@@ -199,7 +192,7 @@ async fn redis_away(stage: &Stage) -> anyhow::Result<Span> {
         .await?;
     hold(3000).await;
     stage.fleet.set_redis(true).await?;
-    all_healthy(stage).await?;
+    stage.until_all_healthy().await?;
     hold(1000).await;
     Ok(start..now_us())
 }

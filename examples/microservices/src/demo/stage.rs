@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use cb_runtime::State;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -95,6 +96,17 @@ impl Stage {
         let seen = tokio::time::timeout(PATIENCE, observation.wait_for(condition)).await;
         seen.with_context(|| format!("not within {PATIENCE:?}: {what}"))?.context("the watcher has ended")?;
         Ok(())
+    }
+
+    /// Waits until all circuits are closed, and Redis is reached.
+    ///
+    /// # Errors
+    /// As [`until`](Self::until).
+    pub async fn until_all_healthy(&self) -> anyhow::Result<()> {
+        let well = |observation: &Observation| {
+            observation.all(|circuit| circuit.state == State::Closed && circuit.shared)
+        };
+        self.until("all circuits are closed, and Redis is reached", well).await
     }
 
     /// Ends the load and stops every process.
