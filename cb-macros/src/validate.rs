@@ -81,22 +81,7 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
         }
     }
     if all_read {
-        if args.get("name").is_none() {
-            errors.add(
-                Span::call_site(),
-                "`name` is missing: which breaker guards this function? `name = \"user-service\"`",
-            );
-        }
-        lonely(args, &values, &mut errors);
-        contradictory(args, &mut errors);
-        if caches(args) {
-            cacheable(args, function, &mut errors);
-        }
-        if args.get("crate").is_none()
-            && let Some(problem) = manifest::problem()
-        {
-            errors.add(Span::call_site(), problem);
-        }
+        inconsistent(args, &values, function, &mut errors);
     }
     for given in args.iter().filter(|given| given.argument.is_setting || given.argument.name == "config") {
         errors.take(captures::check(&given.name, &given.value, function));
@@ -104,23 +89,18 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
     // Without a name there is an error, and no plan.
     let name = args.value("name").and_then(|name| errors.take(name::parse(name, function)));
     let name = name.unwrap_or_else(|| Name::Fixed(Expr::Verbatim(TokenStream::new())));
-    let takes_reason = match args.value("fallback").map(unwrapped) {
-        Some(fallback) => errors.take(fallback_shape(fallback, function)).flatten(),
-        None => None,
-    };
-
     let expression = |name| args.value(name).cloned();
     let settings = args
         .iter()
         .filter(|given| given.argument.is_setting)
         .filter_map(|given| Some((given.name.clone(), values.remove(given.argument.name)?)))
         .collect();
-    let fallback = expression("fallback").map(|fallback| Fallback {
-        function: match takes_reason {
+    let fallback = args.value("fallback").map(|given| Fallback {
+        function: match errors.take(fallback_shape(unwrapped(given), function)).flatten() {
             Some(takes_reason) => {
-                Callee::Closure { closure: fallback, arity: function.args.len(), takes_reason }
+                Callee::Closure { closure: given.clone(), arity: function.args.len(), takes_reason }
             }
-            None => Callee::Path(fallback),
+            None => Callee::Path(given.clone()),
         },
         on: match values.get("fallback_on") {
             Some(Value::Text(word, _)) if word == "open" => On::Open,
@@ -143,6 +123,26 @@ pub(crate) fn plan(args: &Args, mut errors: Errors, function: &Function) -> Resu
             .then(|| Cache { key: expression("cache_key"), version: values.remove("cache_version") }),
         fallback,
     })
+}
+
+/// Reports arguments that are missing, have no effect, or contradict each other.
+fn inconsistent(args: &Args, valid: &HashMap<&str, Value>, function: &Function, errors: &mut Errors) {
+    if args.get("name").is_none() {
+        errors.add(
+            Span::call_site(),
+            "`name` is missing: which breaker guards this function? `name = \"user-service\"`",
+        );
+    }
+    lonely(args, valid, errors);
+    contradictory(args, errors);
+    if caches(args) {
+        cacheable(args, function, errors);
+    }
+    if args.get("crate").is_none()
+        && let Some(problem) = manifest::problem()
+    {
+        errors.add(Span::call_site(), problem);
+    }
 }
 
 /// Whether any argument of the cache is given; `config` may bring the TTL.
