@@ -161,16 +161,7 @@ async fn server(redis: &mut MultiplexedConnection, findings: &mut Findings) {
     } else {
         findings.fine("role", field("role"));
     }
-    match field("maxmemory_policy") {
-        "" => {}
-        policy @ ("noeviction" | "volatile-lru" | "volatile-lfu" | "volatile-ttl" | "volatile-random") => {
-            findings.fine("eviction", format!("maxmemory-policy {policy} keeps manual overrides"));
-        }
-        policy => findings.problem(
-            "eviction",
-            format!("maxmemory-policy {policy} may evict open circuits and manual overrides when memory is short; use noeviction or volatile-ttl"),
-        ),
-    }
+    eviction(field("maxmemory_policy"), findings);
     let (used, max) =
         (field("used_memory").parse().unwrap_or(0.0), field("maxmemory").parse().unwrap_or(0.0));
     if max > 0.0 && used > 0.9 * max {
@@ -195,6 +186,19 @@ async fn server(redis: &mut MultiplexedConnection, findings: &mut Findings) {
             field("instantaneous_ops_per_sec")
         ),
     );
+}
+
+fn eviction(policy: &str, findings: &mut Findings) {
+    match policy {
+        "" => {}
+        "noeviction" | "volatile-lru" | "volatile-lfu" | "volatile-ttl" | "volatile-random" => {
+            findings.fine("eviction", format!("maxmemory-policy {policy} keeps manual overrides"));
+        }
+        _ => findings.problem(
+            "eviction",
+            format!("maxmemory-policy {policy} may evict open circuits and manual overrides when memory is short; use noeviction or volatile-ttl"),
+        ),
+    }
 }
 
 /// Whether the server is known to take no snapshots. Only its configuration has that, which an ACL may hide.
