@@ -117,6 +117,7 @@ mod tests {
             assert_eq!(error.field(), Some("response_timeout"), "{error}");
         }
     }
+
     #[test]
     fn limit_of_a_loss_follows_the_answer_times() {
         let timeouts = Timeouts::default();

@@ -347,6 +347,7 @@ impl Guarded<'_> {
         self.counts_rejections_as_answered()
             .then(|| quote_spanned!(Span::mixed_site()=> #rt::answered_by_fallback(#breaker);))
     }
+
     /// `let judge`: what classifies a returned value.
     fn judge(&self) -> TokenStream {
         let judge = match &self.plan.is_failure {

@@ -90,6 +90,7 @@ impl Caller<'_> {
 fn interval(ttl: Duration) -> Duration {
     (ttl / 10).min(FRESH)
 }
+
 impl Cache {
     /// Creates a cache with the local tier only. Ages are measured on `clock`; hits and problems are sent to
     /// `reporter`.

@@ -104,6 +104,7 @@ mod tests {
             assert!(EXCHANGE.contains(&format!("local {name} = {value}\n")), "{name}");
         }
     }
+
     #[test]
     fn documented_user_may_do_what_scripts_and_store_do_and_no_more() {
         let page = include_str!("../../../../docs/redis.md");
