@@ -1,20 +1,14 @@
 //! The fleet's past transitions, from the store.
 
-use std::time::Duration;
-
 use super::Registry;
-use crate::background;
 use crate::clock::micros;
 use crate::coordinator::follower;
-use crate::deadline::{ANSWER, within};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::event::{Cursor, Events, Transition};
 use crate::store::{EventsAt, StreamEvent};
 
 /// The number of events per read.
 const CHUNK: usize = 256;
-/// The deadline of a read.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Registry {
     /// The fleet's latest transitions, newest first: at most `limit` of them, as far back as the store
@@ -115,38 +109,5 @@ impl Registry {
     async fn read_events(&self, at: EventsAt) -> Result<Vec<StreamEvent>, Error> {
         let store = self.shared.store.clone();
         self.in_background("reading the history", async move { store.history(at, CHUNK).await }).await
-    }
-
-    /// Awaits a request to the store on the coordinator's thread, because the caller may have no runtime.
-    /// Cancelling abandons the answer.
-    pub(super) async fn in_background<T: Send + 'static>(
-        &self,
-        doing: &'static str,
-        answer: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.in_background_within(PATIENCE, doing, answer).await
-    }
-
-    pub(super) async fn in_background_within<T: Send + 'static>(
-        &self,
-        patience: Duration,
-        doing: &'static str,
-        answer: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Result<T, Error> {
-        if self.context.has_ended() {
-            return Err(Error::new(ErrorKind::ShutDown));
-        }
-        let thread = background::runtime().map_err(super::no_thread)?;
-        let bounded = thread.spawn(async move { tokio::time::timeout(patience, answer).await });
-        // In a forked process the coordinator's thread does not exist.
-        let limit = ANSWER.max(patience + Duration::from_secs(1));
-        let Some(answer) = within(limit, bounded).await else {
-            return Err(Error::store(doing, format!("no answer within {limit:?}")));
-        };
-        match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Error::store(doing, format!("no answer within {patience:?}"))),
-            Err(_) => Err(Error::new(ErrorKind::ShutDown)),
-        }
     }
 }

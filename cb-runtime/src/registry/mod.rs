@@ -10,6 +10,7 @@ mod metered;
 mod node;
 mod presence;
 mod registration;
+mod request;
 mod start;
 mod unregistered;
 
@@ -247,7 +248,7 @@ impl Registry {
         self.shared.announcing.abort();
         if self.context.store_up() {
             let (overview, instance) = (self.shared.overview.clone(), self.context.instance.clone());
-            let leaving = async move { presence::leave(&*overview, instance).await };
+            let leaving = async move { overview.forget(vec![instance]).await };
             let _ = self.in_background("leaving the fleet", leaving).await;
         }
         let (done, is_done) = oneshot::channel();

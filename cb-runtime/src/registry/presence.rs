@@ -40,7 +40,7 @@ const REPEATED_AFTER: u32 = 60;
 /// The largest number of breakers in an instance's posts. Pinned ones come first.
 const MOST_BREAKERS: usize = 2000;
 
-/// Who an instance is; what stands in the store for it.
+/// The description of an instance that the store keeps.
 #[derive(Serialize, Deserialize)]
 pub(super) struct About {
     node: String,
@@ -63,8 +63,8 @@ impl About {
         }
     }
 
-    /// `None` for an instance that is forgotten, and for what is no sign of life. If it lies in the future,
-    /// the store's clock was set back, and an instance that lives gives another one.
+    /// `None` for an instance that is no longer listed, and for a text that is no description. If `seen_us` lies
+    /// in the future, the store's clock was set back, and an instance that lives gives another sign of life.
     pub(super) fn read(text: &str, now_us: u64) -> Option<Self> {
         let about: About = serde_json::from_str(text).ok()?;
         (now_us.abs_diff(about.seen_us) < micros(FORGOTTEN_AFTER)).then_some(about)
@@ -153,7 +153,7 @@ fn written_figures(breakers: &BreakerMap) -> String {
     serde_json::to_string(&numbers).unwrap_or_default()
 }
 
-/// What an instance judges a breaker by.
+/// An instance's settings of a breaker.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ReportedSettings {
     /// Those that are not built in, as in [`drift`](crate::config::drift).
@@ -208,7 +208,7 @@ pub(super) async fn announce(
                 Err(_) => posted = Posted::default(),
             }
             match (was_watched, posted.watched) {
-                // Somebody has begun to look, and waits for figures.
+                // A reader has begun to watch the fleet, and waits for figures.
                 (false, true) => Duration::ZERO,
                 (true, true) => watched_pace(figures),
                 (_, false) => PACE,
@@ -216,13 +216,13 @@ pub(super) async fn announce(
         } else {
             PAUSE
         };
-        // So that a fleet that was started at once does not post at once for ever.
+        // Instances that were started at once do not go on to post at once.
         tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
 
-/// Takes off the word of instances that were killed. Nothing else does where nobody reads it, because every
-/// live instance prolongs the life of what all have posted.
+/// Removes the posts of instances that were killed. Posts do not expire one by one: every live instance
+/// renews the time to live of all posts, and only programs that list the instances remove others'.
 async fn forget_silent(overview: &dyn Overview, now_us: u64) -> Result<(), Error> {
     loop {
         let looked_at = overview.some_posts(Topic::About, LOOKED_AT).await?;
@@ -233,7 +233,7 @@ async fn forget_silent(overview: &dyn Overview, now_us: u64) -> Result<(), Error
         if !gone.is_empty() {
             overview.forget(gone).await?;
         }
-        // As Redis does with keys that expire: it goes on while it finds many.
+        // It goes on while it finds many, as Redis does with keys that expire.
         if !are_many {
             return Ok(());
         }
@@ -293,11 +293,6 @@ impl Posted {
         }
         posts
     }
-}
-
-/// Takes an instance's word off, as it shuts down in order.
-pub(super) async fn leave(overview: &dyn Overview, instance: Arc<str>) -> Result<(), Error> {
-    overview.forget(vec![instance]).await
 }
 
 #[cfg(test)]
