@@ -14,7 +14,7 @@ use crate::coordinator::Command;
 use crate::deadline::{ANSWER, within};
 use crate::error::{Error, ErrorKind};
 use crate::snapshot::{FleetBreaker, FleetPage, FleetQuery, State, StateCounts, WindowSnapshot};
-use crate::store::{Detail, FleetRow};
+use crate::store::{Counts, Detail, FleetRow, Record};
 use reading::Reading;
 pub(super) use reading::Readings;
 
@@ -96,8 +96,7 @@ impl Registry {
         Ok(FleetPage { breakers, next, total, by_state })
     }
 
-    /// These breakers with all their details. One that cannot be read is reported and left
-    /// out.
+    /// These breakers with all their details. One that cannot be read is reported and left out.
     async fn breakers_of(
         &self,
         reading: &Reading,
@@ -116,9 +115,9 @@ impl Registry {
         let mut breakers = Vec::with_capacity(rows.len());
         for (FleetRow { name, view }, detail) in rows {
             match view {
-                Ok((record, counts, streak)) => {
+                Ok(view) => {
                     let figures = reading.figures(&name);
-                    breakers.push(self.breaker_of(name, record, counts, streak, detail, figures, now_us));
+                    breakers.push(self.breaker_of(name, view, detail, figures, now_us));
                 }
                 Err(problem) => self.report_unreadable(&name, problem),
             }
@@ -126,13 +125,10 @@ impl Registry {
         Ok(breakers)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one row, from four places")]
     fn breaker_of(
         &self,
         name: Arc<str>,
-        record: crate::store::Record,
-        counts: crate::store::Counts,
-        streak: u64,
+        (record, counts, streak): (Record, Counts, u64),
         detail: Detail,
         (figures, isolated): (Figures, Vec<String>),
         now_us: u64,

@@ -42,24 +42,26 @@ impl Registry {
         config: &BreakerConfig,
         site: KeyedSite,
     ) -> Result<Arc<SiteBreaker>, Arc<SiteBreaker>> {
-        if let Some(KeyedBreaker { breaker, core, first }) = self.breakers.get_keyed(name, config, site) {
-            if first {
-                self.registered_again(core, config, site.at);
-            }
+        if let Some(breaker) = self.registered_keyed(name, config, site) {
             return Ok(breaker);
         }
         let core = self.new_keyed(name, config, site);
         // It is not evicted meanwhile, as `core` refers to it.
-        match self.breakers.get_keyed(name, config, site) {
-            Some(KeyedBreaker { breaker, core, first }) => {
-                // Another thread has just asked for it, or looked at it.
-                if first {
-                    self.registered_again(core, config, site.at);
-                }
-                Ok(breaker)
-            }
-            None => Err(Arc::new(SiteBreaker::of(core, config))),
+        self.registered_keyed(name, config, site).ok_or_else(|| Arc::new(SiteBreaker::of(core, config)))
+    }
+
+    /// The keyed breaker of that name, if it is registered: by this function, or by another one or a reader.
+    fn registered_keyed(
+        &self,
+        name: &str,
+        config: &BreakerConfig,
+        site: KeyedSite,
+    ) -> Option<Arc<SiteBreaker>> {
+        let KeyedBreaker { breaker, core, first } = self.breakers.get_keyed(name, config, site)?;
+        if first {
+            self.registered_again(core, config, site.at);
         }
+        Some(breaker)
     }
 
     /// Notes that a call uses a keyed breaker.
