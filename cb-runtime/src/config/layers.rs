@@ -96,20 +96,24 @@ impl Layers {
 
     /// Whether the operator has settings for this breaker.
     pub(crate) fn configures(&self, name: &str) -> bool {
-        let by_variable = || lock(&self.meant).get(&Folded::new(name)).is_some_and(|first| first == name);
-        self.operator.contains_key(name) || !self.by_variable.is_empty() && by_variable()
+        self.operator.contains_key(name) || self.of_variables(name).is_some()
+    }
+
+    /// The settings that variables give this breaker.
+    fn of_variables(&self, name: &str) -> Option<&BreakerConfig> {
+        if self.by_variable.is_empty() {
+            return None;
+        }
+        let folded = Folded::new(name);
+        let is_meant = lock(&self.meant).get(&folded).is_some_and(|first| first == name);
+        self.by_variable.get(&folded).filter(|_| is_meant)
     }
 
     /// The operator's settings of this breaker.
     pub(crate) fn operator(&self, name: &str) -> BreakerConfig {
         let said = self.operator.get(name).cloned().unwrap_or_default();
-        if self.by_variable.is_empty() {
-            return said;
-        }
-        let folded = Folded::new(name);
-        let mine = lock(&self.meant).get(&folded).is_some_and(|first| first == name);
-        match self.by_variable.get(&folded).filter(|_| mine) {
-            Some(variable) => variable.over(&said),
+        match self.of_variables(name) {
+            Some(variables) => variables.over(&said),
             None => said,
         }
     }
