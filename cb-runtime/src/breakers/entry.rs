@@ -49,8 +49,7 @@ impl<'a> MapEntry<'a> {
         self.breakers.keyed < self.map.places || self.breakers.held.contains_key(self.name)
     }
 
-    /// Registers the breaker that `make` makes of its name and the state that the fleet has it in, if that is
-    /// known.
+    /// Registers the breaker that `make` creates from its name and from the fleet's state, if that is known.
     pub(crate) fn insert(
         mut self,
         place: Place,

@@ -1,9 +1,9 @@
 //! Which keyed breakers are evicted, and when.
 //!
-//! A keyed breaker may be evicted when no call and no handle refers to it, and when the store knows all that
-//! it does: if it is made again, it starts from the fleet's state. What is closed goes first, least recently
-//! used first; what is open goes only when it has not been called for [`UNCALLED`], and the map keeps its
-//! state.
+//! A keyed breaker may be evicted when no call and no handle refers to it, and when the store has all of its
+//! counts: a recreated breaker starts from the fleet's state. Closed breakers go first, the least recently
+//! used before others. A breaker that is not closed goes only after it has not been called for [`UNCALLED`],
+//! and the map keeps its state.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ const LONG_UNUSED: Duration = Duration::from_secs(600);
 /// A breaker that is not closed is evicted at the earliest when it has not been called for this long: one
 /// that goes on rejecting calls would come back at once.
 const UNCALLED: Duration = Duration::from_secs(10);
-/// How often states are looked for that have lapsed.
+/// The interval in which lapsed states are removed.
 const LAPSE_SWEEP: Duration = Duration::from_secs(60);
 
 /// A breaker that might be evicted. The order is that of eviction.
@@ -29,8 +29,8 @@ struct Candidate {
 }
 
 impl BreakerMap {
-    /// Evicts keyed breakers: those that have not been used for long, and beyond them as many as it
-    /// takes for a quarter of the places to be free, once less than an eighth is.
+    /// Evicts keyed breakers that have not been used for long. If less than an eighth of the places is free,
+    /// it evicts further ones, until a quarter is.
     pub(crate) fn sweep(&self, now: Moment) {
         let before = Moment(self.swept_at.swap(now.0, Ordering::Relaxed));
         if now.0 / micros(LAPSE_SWEEP) != before.0 / micros(LAPSE_SWEEP) {
@@ -47,7 +47,7 @@ impl BreakerMap {
         }
     }
 
-    /// Breakers that might be evicted, and how many have to be.
+    /// Breakers that may be evicted, and the number of them that must be.
     fn candidates(&self, now: Moment) -> (Vec<Candidate>, usize) {
         let breakers = self.read();
         if breakers.keyed == 0 {
@@ -64,7 +64,7 @@ impl BreakerMap {
         (candidates.collect(), wanted)
     }
 
-    /// Evicts at most this many of these.
+    /// Evicts at most `most` of the candidates.
     fn evict(&self, candidates: &[Candidate], most: usize, now: Moment) -> Vec<Registered> {
         let mut breakers = self.write();
         let mut evicted = Vec::with_capacity(candidates.len());

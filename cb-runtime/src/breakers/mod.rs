@@ -27,9 +27,10 @@ use crate::sync::lock;
 pub(crate) use entry::{MapEntry, Place};
 pub use site_breaker::SiteBreaker;
 
-/// Places for keyed breakers, unless the builder says otherwise.
+/// The default number of places for keyed breakers.
 pub(crate) const MAX_KEYED: usize = 10_000;
-/// The map's lock is held for this many breakers at a time: no new name can be guarded meanwhile.
+/// The map's lock is held for this number of breakers at a time, because no breaker can be registered
+/// meanwhile.
 const CHUNK: usize = 32;
 
 pub(crate) struct BreakerMap {
@@ -49,14 +50,14 @@ pub(crate) struct BreakerMap {
 struct Breakers {
     registered: HashMap<Arc<str>, Registered>,
     keyed: usize,
-    /// States that the fleet has breakers in that are not registered here: one that is registered later is in
-    /// the fleet's state from its first call on.
+    /// The fleet's states of breakers that are not registered here. A breaker that is registered later starts
+    /// from its state.
     held: HashMap<Arc<str>, Held>,
 }
 
 struct Registered {
     core: Arc<Core>,
-    /// What the threads have that have called it, if it is keyed.
+    /// Of a keyed breaker: the shared references of all threads that have called it.
     of_threads: Mutex<Vec<Arc<SiteBreaker>>>,
     keyed: bool,
     used_at: AtomicU64,
@@ -71,8 +72,8 @@ struct Registered {
 /// A function whose breakers are keyed.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyedSite {
-    /// Tells it from others. Beyond 64 functions some share a bit, and a difference of their settings may go
-    /// unnoticed.
+    /// Identifies the function. Beyond 64 functions some share a bit, and a difference of their settings may
+    /// go unnoticed.
     pub(crate) bit: u64,
     /// The name as it stands in the attribute: `"tenant-{id}"`.
     pub(crate) pattern: &'static str,
@@ -114,19 +115,19 @@ impl BreakerMap {
         self.read().registered.len()
     }
 
-    /// All that are registered.
+    /// All registered breakers.
     pub(crate) fn registered(&self) -> Vec<Arc<Core>> {
         self.read().registered.values().map(|breaker| breaker.core.clone()).collect()
     }
 
-    /// All that the coordinator has to serve.
+    /// All breakers that the coordinator serves: registered ones, and those that are being steered.
     pub(crate) fn all(&self) -> Vec<Arc<Core>> {
         let mut all = self.registered();
         all.extend(lock(&self.steered).iter().cloned());
         all
     }
 
-    /// At most this many of them, pinned ones first.
+    /// At most `most` registered breakers, pinned ones first.
     pub(crate) fn first(&self, most: usize) -> Vec<Arc<Core>> {
         let breakers = self.read();
         let (keyed, mut first): (Vec<_>, Vec<_>) = breakers.registered.values().partition(|b| b.keyed);
@@ -134,8 +135,8 @@ impl BreakerMap {
         first.into_iter().take(most).map(|breaker| breaker.core.clone()).collect()
     }
 
-    /// What they judge by: at most this many, by name, and keyed ones by the name in their attribute, unless
-    /// `has_own` says that there are settings for this one alone.
+    /// The settings of at most `most` breakers, by name. Keyed breakers have one entry, under the pattern in
+    /// their attribute, except for names that have settings of their own (`has_own`).
     pub(crate) fn settings_lines(
         &self,
         most: usize,
@@ -161,7 +162,7 @@ impl BreakerMap {
         self.read().held.contains_key(name)
     }
 
-    /// The place of this name, for whatever has to be done there at one moment.
+    /// The entry of this name. The map is locked until the entry is dropped.
     pub(crate) fn entry<'a>(&'a self, name: &'a str) -> MapEntry<'a> {
         MapEntry::new(self, name)
     }
@@ -201,7 +202,7 @@ impl BreakerMap {
         Some(KeyedBreaker { breaker, core: registered.core.clone(), first })
     }
 
-    /// The fleet's state of a breaker, registered here or not.
+    /// Adopts the fleet's state of a breaker, which need not be registered here.
     pub(crate) fn adopt(&self, name: &Arc<str>, record: &Record, now: Moment) {
         let core = {
             let mut breakers = self.write();
@@ -216,7 +217,7 @@ impl BreakerMap {
         }
     }
 
-    /// Whether what is known here of this breaker contradicts an event with this record.
+    /// Whether this breaker's known state contradicts an event with this record.
     pub(crate) fn contradicts(&self, name: &str, event: &Record) -> bool {
         match self.get(name) {
             Some(core) => core.contradicts(event),
@@ -229,7 +230,7 @@ impl BreakerMap {
         self.read().held.get(name).cloned()
     }
 
-    /// The states of breakers that are not registered here, as they read at `now`: of those that are wanted.
+    /// The states, as of `now`, of breakers that are not registered here and that `wants` accepts.
     pub(crate) fn held(&self, now: Moment, wants: impl Fn(&str) -> bool) -> Vec<(Arc<str>, Record)> {
         let breakers = self.read();
         let is_current = |name: &str, held: &Held| wants(name) && !is_lapsed(held, now, IDLE / 2);
@@ -269,14 +270,14 @@ impl BreakerMap {
         }
     }
 
-    /// The store has lost data, so that it does not hold a state no longer shows that the state has ended.
+    /// Ends all doubts. The store has lost data, so a state that it does not hold may still be in force.
     pub(crate) fn end_doubts(&self) {
         for core in self.all() {
             core.end_doubt();
         }
     }
 
-    /// A state that the store has confirmed for a breaker, unless a later one is known.
+    /// Adopts a state that the store has confirmed, unless a later one is known.
     pub(crate) fn learn(&self, name: &Arc<str>, record: &Record, now: Moment) {
         let is_known = |held: &Held| held.0.epoch > record.epoch;
         if !self.read().held.get(name).is_some_and(is_known) {

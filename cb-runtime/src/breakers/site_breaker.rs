@@ -63,12 +63,12 @@ impl SiteBreaker {
 }
 
 impl Registered {
-    /// One more, for the thread that asks.
+    /// A reference for the calling thread.
     pub(super) fn site_breaker(&self, config: &BreakerConfig) -> Arc<SiteBreaker> {
         let breaker = Arc::new(SiteBreaker::of(self.core.clone(), config));
         let mut of_threads = lock(&self.of_threads);
         if of_threads.len() == of_threads.capacity() {
-            // Those of threads that have ended are in use no more.
+            // Threads that have ended use theirs no more.
             self.take_back(&mut of_threads, |breaker| Arc::weak_count(breaker) == 0);
         }
         of_threads.push(breaker.clone());
