@@ -64,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
         assert_eq!(reqwest::get(&url).await?.status(), 502);
     }
     let answer = reqwest::get(&url).await?;
-    println!("{}, retry after {:?} s", answer.status(), answer.headers()[RETRY_AFTER]);
+    println!("{}, retry after {} s", answer.status(), answer.headers()[RETRY_AFTER].to_str()?);
     assert_eq!(answer.status(), 503);
     Ok(())
 }
