@@ -13,9 +13,9 @@ use crate::figures::{Figures, Rates, seconds};
 use crate::fleet::{Instances, Source};
 use crate::sync::lock;
 
-/// Figures are read again when they are this old, or
+/// Figures are read again when they are this old, and [`SHARE`] times as old as the reading took.
 const PACE: Duration = Duration::from_secs(1);
-/// this many times as old as reading them took: a large namespace costs Redis a twentieth of a core at most.
+/// Readings take at most this part of the time, as 1/n: a large namespace costs Redis a twentieth of a core.
 const SHARE: u32 = 20;
 /// The cost of a reading is that of the quickest of the latest ones; the others may have waited for a busy
 /// machine.
@@ -26,11 +26,11 @@ const SLOWEST: Duration = Duration::from_secs(15);
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// A request waits this long for new figures; if there are older ones, it gets them then, with their time.
 const WAIT: Duration = Duration::from_secs(1);
-/// Transitions of the past that are read at the start.
+/// The number of past transitions that are read at the start.
 const HISTORY: usize = 300;
 /// Instances are counted this often: they give a sign of life every five seconds.
 const INSTANCES_PACE: Duration = Duration::from_secs(5);
-/// Streams that are open at once.
+/// The number of streams that may be open at once.
 pub(crate) const MAX_STREAMS: usize = 64;
 
 /// Shared by all requests of one monitor.
