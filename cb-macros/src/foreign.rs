@@ -190,7 +190,7 @@ const ANSWERS: &[(&[&str], &str)] = &[
             "listeners",
             "oneventlistener",
         ],
-        "changes of state are heard through `Registry::subscribe`",
+        "changes of state come through `Registry::subscribe`",
     ),
     (
         &["automatictransitionfromopentohalfopenenabled", "maxwaitdurationinhalfopenstate"],

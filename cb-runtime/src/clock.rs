@@ -131,7 +131,7 @@ impl Clock {
         self.epoch_us
     }
 
-    /// Keeps a manual clock from being moved: what is said of one moment is then handled at that moment.
+    /// Keeps a manual clock from being moved: a request of one moment is then handled at that moment.
     pub(crate) fn hold(&self) -> Option<Held> {
         let Source::Manual(hands) = &self.source else { return None };
         *lock(&hands.holders) += 1;

@@ -202,7 +202,7 @@ impl RegistryContext {
             return;
         }
         dirty.push(core);
-        // Of the first one, the coordinator has been told.
+        // The first one has notified the coordinator.
         let is_first = dirty.len() == 1;
         drop(dirty);
         if urgent {

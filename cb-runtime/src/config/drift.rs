@@ -16,8 +16,8 @@ impl Settings {
     /// settings have equal summaries. Settings of functions (`call_timeout`, `cache_ttl`) are left out.
     pub(crate) fn line(&self) -> Arc<str> {
         let mine = self.written().into_iter().zip(built_in());
-        let said = mine.filter(|(mine, built_in)| mine != built_in);
-        let parts: Vec<_> = said.map(|((name, value), _)| format!("{name}={}", one_line(&value))).collect();
+        let given = mine.filter(|(mine, built_in)| mine != built_in);
+        let parts: Vec<_> = given.map(|((name, value), _)| format!("{name}={}", one_line(&value))).collect();
         let line = parts.join(BETWEEN);
         match line.len() {
             0 => BUILT_IN.into(),
@@ -61,8 +61,8 @@ pub(crate) fn parsed(line: &str) -> std::collections::BTreeMap<String, String> {
 }
 
 fn value(line: &str, name: &str) -> String {
-    let said = line.split(BETWEEN).filter_map(|part| part.split_once('=')).find(|(said, _)| *said == name);
-    match said {
+    let mut given = line.split(BETWEEN).filter_map(|part| part.split_once('='));
+    match given.find(|(given, _)| *given == name) {
         Some((_, value)) => one_line(value),
         None => {
             built_in().into_iter().find(|(n, _)| *n == name).map_or_else(|| "none".into(), |(_, value)| value)

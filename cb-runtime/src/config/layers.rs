@@ -45,8 +45,8 @@ impl Layers {
             .resolve()
             .map_err(|error| layers.sources.locate(error, &["defaults"]))?;
         for (name, config) in &outside.breakers {
-            let said = layers.operator.entry(name.clone()).or_default();
-            *said = config.over(said);
+            let own = layers.operator.entry(name.clone()).or_default();
+            *own = config.over(own);
         }
         let mut names: Vec<_> = layers.operator.keys().cloned().collect();
         names.sort();
@@ -111,10 +111,10 @@ impl Layers {
 
     /// The operator's settings of this breaker.
     pub(crate) fn operator(&self, name: &str) -> BreakerConfig {
-        let said = self.operator.get(name).cloned().unwrap_or_default();
+        let own = self.operator.get(name).cloned().unwrap_or_default();
         match self.of_variables(name) {
-            Some(variables) => variables.over(&said),
-            None => said,
+            Some(variables) => variables.over(&own),
+            None => own,
         }
     }
 

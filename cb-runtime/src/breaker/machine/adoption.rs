@@ -116,11 +116,11 @@ impl StateMachine {
     /// one comes from a clock that was set; then this instance's own measurement stays.
     fn correct_end(&mut self, adopted: &DatedRecord) {
         if let Some(known) = &mut self.confirmed
-            && let (Some(end), Some(told)) = (known.until(), adopted.until())
-            && told < end
-            && end.since(told) <= TRAVEL
+            && let (Some(end), Some(answered)) = (known.until(), adopted.until())
+            && answered < end
+            && end.since(answered) <= TRAVEL
         {
-            known.end_at(told);
+            known.end_at(answered);
         }
     }
 

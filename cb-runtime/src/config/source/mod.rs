@@ -115,8 +115,8 @@ fn read(
                 problems.table("breakers", value);
                 for (name, value) in entries(value) {
                     let table = format!("breakers.{name}");
-                    let said = read_breaker(&table, value, &mut config.sources, &mut problems);
-                    config.breakers.insert(name.to_owned(), said);
+                    let settings = read_breaker(&table, value, &mut config.sources, &mut problems);
+                    config.breakers.insert(name.to_owned(), settings);
                 }
             }
             unknown => {
@@ -144,16 +144,16 @@ fn by_variable(
     config: &mut RegistryConfig,
     problems: &mut Problems,
 ) -> BTreeMap<Folded, super::BreakerConfig> {
-    let mut said = BTreeMap::new();
+    let mut settings = BTreeMap::new();
     for (folded, table) in variables.by_breaker() {
         let named = config.breakers.keys().any(|name| Folded::new(name) == folded);
         let key = format!("breakers.{}", folded.0);
         // Problems of breakers that the file names are already reported.
         let mut known = Problems::new("");
         let problems = if named { &mut known } else { &mut *problems };
-        said.insert(folded, read_breaker(&key, &table, &mut config.sources, problems));
+        settings.insert(folded, read_breaker(&key, &table, &mut config.sources, problems));
     }
-    said
+    settings
 }
 
 fn unreadable(name: &str, error: ConfigError) -> Error {

@@ -332,11 +332,11 @@ impl StoredBreaker {
     }
 
     /// Keeps the reported settings, if the breaker is kept. Returns others that were reported before.
-    pub(super) fn settle_settings(&mut self, said: &str, now: u64) -> Option<String> {
-        if said.is_empty() || !self.kept {
+    pub(super) fn settle_settings(&mut self, summary: &str, now: u64) -> Option<String> {
+        if summary.is_empty() || !self.kept {
             return None;
         }
-        self.settings.say(text::cut(said, MAX_SETTINGS), now)
+        self.settings.report(text::cut(summary, MAX_SETTINGS), now)
     }
 
     pub(super) fn propose(

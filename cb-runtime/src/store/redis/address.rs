@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn invalid_address_error_shows_the_valid_forms() {
-        for (url, said) in [
+        for (url, expected) in [
             ("redi://localhost", "scheme \"redi\""),
             ("http://localhost:6379", "must be redis, rediss or unix"),
             ("localhost:6379", "no scheme"),
@@ -109,7 +109,7 @@ mod tests {
         ] {
             let error = check(url).expect_err(url);
             assert!(error.is_config(), "{url}");
-            assert!(error.to_string().contains(said), "{url}: {error}");
+            assert!(error.to_string().contains(expected), "{url}: {error}");
         }
     }
 

@@ -91,7 +91,7 @@ mod tests {
             file("empty", ""),
             file("broken", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"),
         );
-        for (parameters, said) in [
+        for (parameters, expected) in [
             ("cacert=/not/there.pem".to_owned(), "cacert=/not/there.pem: No such file"),
             (format!("cacert={empty}"), "there is no CERTIFICATE in PEM format in it"),
             (format!("cacert={broken}"), "certificate"),
@@ -102,7 +102,7 @@ mod tests {
         ] {
             let error = check(&format!("rediss://user:hunter2@host/0?{parameters}")).expect_err(&parameters);
             assert!(error.is_config(), "{parameters}");
-            assert!(error.to_string().contains(said), "{parameters}: {error}");
+            assert!(error.to_string().contains(expected), "{parameters}: {error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }
