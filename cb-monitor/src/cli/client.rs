@@ -41,11 +41,11 @@ impl Connection {
 impl Client {
     pub(super) fn connect(connection: &Connection) -> Result<Client, Failure> {
         let error = Arc::new(Mutex::new(None));
-        let heard = error.clone();
+        let latest = error.clone();
         let builder = Registry::builder().namespace(&connection.namespace);
         let builder = builder.on_error(move |error| {
             if !error.is_data() {
-                *lock(&heard) = Some(error.to_string());
+                *lock(&latest) = Some(error.to_string());
             }
         });
         let builder = match connection.target()? {

@@ -65,26 +65,12 @@ fn text(overview: &Overview, rows: &[Row], left_out: usize) -> String {
             text.line("calls_total", &[("breaker", &row.name), ("outcome", outcome)], count as f64);
         }
     }
-    text.family("consecutive_failures", "gauge", "Failures since the latest success, fleet-wide");
-    for row in rows {
-        text.line("consecutive_failures", &[("breaker", &row.name)], row.consecutive_failures as f64);
-    }
-    text.family(
-        "retry_after_seconds",
-        "gauge",
-        "Until a probe may be made, or until a manual override expires",
-    );
-    for row in rows {
-        if let Some(span) = row.retry_after {
-            text.line("retry_after_seconds", &[("breaker", &row.name)], span);
-        }
-    }
-    text.family("state_change_timestamp_seconds", "gauge", "When the breaker came to its state");
-    for row in rows {
-        if let Some(at) = row.last_state_change {
-            text.line("state_change_timestamp_seconds", &[("breaker", &row.name)], at);
-        }
-    }
+    let help = "Failures since the latest success, fleet-wide";
+    text.gauge_of_each("consecutive_failures", help, rows, |row| Some(row.consecutive_failures as f64));
+    let help = "Until a probe may be made, or until a manual override expires";
+    text.gauge_of_each("retry_after_seconds", help, rows, |row| row.retry_after);
+    let help = "When the breaker came to its state";
+    text.gauge_of_each("state_change_timestamp_seconds", help, rows, |row| row.last_state_change);
     text.family("monitor_timestamp_seconds", "gauge", "This process' clock");
     text.line("monitor_timestamp_seconds", &[], seconds(SystemTime::now()));
     text.0
@@ -99,6 +85,16 @@ impl Text {
         let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
         let _ = writeln!(self.0, "# HELP circuit_breaker_fleet_{name} {help}");
         let _ = writeln!(self.0, "# TYPE circuit_breaker_fleet_{name} {kind}");
+    }
+
+    /// A gauge of each breaker that has a value.
+    fn gauge_of_each(&mut self, name: &str, help: &str, rows: &[Row], value: fn(&Row) -> Option<f64>) {
+        self.family(name, "gauge", help);
+        for row in rows {
+            if let Some(value) = value(row) {
+                self.line(name, &[("breaker", &row.name)], value);
+            }
+        }
     }
 
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
