@@ -37,7 +37,8 @@ tokio::task_local! {
 /// Runs `test`, in which annotated functions use `registry` where they would use the
 /// [global](Registry::global) one.
 ///
-/// It holds for the future itself, not for tasks that it spawns: give each of these a scope of its own.
+/// It holds for the future itself, not for tasks that it spawns: give each of these a scope of its own. Of
+/// nested scopes, the innermost one applies.
 /// Functions whose attribute names a registry keep that. A function remembers its breaker of every registry
 /// that it was called in for as long as the process lives.
 pub async fn scope<F: Future>(registry: Registry, test: F) -> F::Output {
