@@ -2,13 +2,12 @@
 //! of JSON.
 
 use std::cell::Cell;
-use std::io::{BufRead, BufReader, Write, stdin, stdout};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{Write, stdin, stdout};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cb_runtime::{Breaker, BreakerConfig, Event, Events, Registry, State};
 use cb_testkit::RedisServer;
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
 use super::row::{Row, Rule};
+use super::support::process::{Process, now};
 
 /// The first argument of a process that contains instances.
 pub(crate) const ROLE: &str = "--fleet-process";
@@ -72,11 +72,6 @@ pub(crate) struct Fleet {
     pub(crate) lost: u64,
 }
 
-struct Process {
-    child: Child,
-    requests: ChildStdin,
-}
-
 impl Fleet {
     pub(crate) fn start(server: &RedisServer, row: &Row) -> Self {
         let count = row.instances.div_ceil(100).max(2.min(row.instances));
@@ -86,7 +81,7 @@ impl Fleet {
             .map(|number| {
                 let share = left.div_ceil(count - number);
                 left -= share;
-                let process = Process::start(server, share, row, number == 0, sender.clone());
+                let process = start(server, share, row, number == 0, sender.clone());
                 while !matches!(
                     messages.recv_timeout(Duration::from_secs(60)).expect("it starts"),
                     Message::Ready
@@ -99,13 +94,13 @@ impl Fleet {
 
     pub(crate) fn request(&mut self, request: &Request) {
         for process in &mut self.processes {
-            process.request(request);
+            process.send(request);
         }
     }
 
     /// Sends a request to the first process, which has the first instance.
     pub(crate) fn request_first(&mut self, request: &Request) {
-        self.processes[0].request(request);
+        self.processes[0].send(request);
     }
 
     /// Waits for the answers of that many processes.
@@ -128,7 +123,7 @@ impl Fleet {
 
     /// The processor time of all processes, in seconds.
     pub(crate) fn used(&self) -> f64 {
-        self.processes.iter().map(|process| seconds_used(process.child.id())).sum()
+        self.processes.iter().map(|process| seconds_used(process.id())).sum()
     }
 
     /// The number of calls so far, of all instances.
@@ -176,55 +171,15 @@ fn seconds_used(pid: u32) -> f64 {
         / 100.0
 }
 
-impl Process {
-    fn start(
-        server: &RedisServer,
-        instances: usize,
-        row: &Row,
-        first: bool,
-        sender: Sender<Message>,
-    ) -> Self {
-        let program = std::env::current_exe().expect("this program is a file");
-        let rule = if row.rule == Rule::Rate { "rate" } else { "consecutive" };
-        let place = if first { "first" } else { "other" };
-        let mut child = Command::new(program)
-            .args([ROLE, &server.url(), &instances.to_string(), &row.breakers.to_string(), rule, place])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program can be started");
-        let requests = child.stdin.take().expect("piped");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let message = serde_json::from_str(&line).expect("a process of instances says nothing else");
-                if sender.send(message).is_err() {
-                    return;
-                }
-            }
-        });
-        Process { child, requests }
-    }
-
-    fn request(&mut self, request: &Request) {
-        let line = serde_json::to_string(request).expect("it can be written");
-        writeln!(self.requests, "{line}").and_then(|()| self.requests.flush()).expect("it is listening");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A process of this number of instances; the `first` one contains the fleet's first instance.
+fn start(server: &RedisServer, instances: usize, row: &Row, first: bool, sender: Sender<Message>) -> Process {
+    let rule = if row.rule == Rule::Rate { "rate" } else { "consecutive" };
+    let place = if first { "first" } else { "other" };
+    let (instances, breakers) = (instances.to_string(), row.breakers.to_string());
+    Process::start(&[ROLE, &server.url(), &instances, &breakers, rule, place], sender)
 }
 
 // ---- a process that contains instances
-
-fn now() -> u64 {
-    let since = SystemTime::UNIX_EPOCH.elapsed().expect("the clock stands after 1970");
-    u64::try_from(since.as_nanos()).expect("and before 2554")
-}
 
 fn say(message: &Message) {
     static OUT: Mutex<()> = Mutex::new(());

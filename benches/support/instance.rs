@@ -3,16 +3,16 @@
 
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::net::TcpStream;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cb_runtime::{Breaker, BreakerConfig, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::guards::runtime;
+use super::process::{Process, now};
 
 /// The first argument of a process that runs an instance.
 const ROLE: &str = "--instance";
@@ -56,59 +56,29 @@ pub enum Reply {
     Heard(u64),
 }
 
-fn now() -> u64 {
-    let since = SystemTime::UNIX_EPOCH.elapsed().expect("the clock stands after 1970");
-    u64::try_from(since.as_nanos()).expect("and before 2554")
-}
-
 /// A process that runs an instance. It is killed on drop.
 pub struct Instance {
-    process: Child,
-    requests: ChildStdin,
+    process: Process,
     replies: Receiver<Reply>,
 }
 
 impl Instance {
     /// Starts an instance, and returns once it is connected to the store.
     pub fn start(url: &str, namespace: &str) -> Self {
-        let program = std::env::current_exe().expect("this program is a file");
-        let mut process = Command::new(program)
-            .args([ROLE, url, namespace])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program can be started");
-        let requests = process.stdin.take().expect("piped");
-        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         let (sender, replies) = channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let reply = serde_json::from_str(&line).expect("an instance says nothing else");
-                if sender.send(reply).is_err() {
-                    return;
-                }
-            }
-        });
-        let instance = Instance { process, requests, replies };
+        let process = Process::start(&[ROLE, url, namespace], sender);
+        let instance = Instance { process, replies };
         assert!(matches!(instance.reply(Duration::from_secs(10)), Some(Reply::Ready)), "it is not ready");
         instance
     }
 
     pub fn send(&mut self, request: &Request) {
-        let line = serde_json::to_string(request).expect("it can be written");
-        writeln!(self.requests, "{line}").and_then(|()| self.requests.flush()).expect("it is listening");
+        self.process.send(request);
     }
 
     /// Its next answer, if there is one within `limit`.
     pub fn reply(&self, limit: Duration) -> Option<Reply> {
         self.replies.recv_timeout(limit).ok()
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -3,4 +3,5 @@
 
 pub mod guards;
 pub mod instance;
+pub mod process;
 pub mod screen;
