@@ -32,7 +32,7 @@ const MAX_FAILURES: u32 = 3;
 const ABSTENTION: Duration = TERM.saturating_mul(3);
 /// If no other instance has taken the lease by then, it leads again. Others request the lease within
 /// [`REQUEST`].
-const TAKEOVER: Duration = REQUEST.saturating_mul(2);
+const TAKEOVER: Duration = REQUEST.saturating_add(RENEWAL);
 /// The bounds of a check's timeout.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -47,6 +47,8 @@ pub(crate) struct CheckContext<'a> {
     pub(crate) alone: bool,
     /// Whether the state is proposed to the store, which has not answered yet.
     pub(crate) unconfirmed: bool,
+    /// Whether other instances may share the store.
+    pub(crate) is_shared: bool,
     pub(crate) now: Moment,
 }
 
@@ -150,6 +152,7 @@ impl StateMachine {
             generation: self.generation,
             alone: !self.is_leased(now),
             unconfirmed: self.proposes(),
+            is_shared: now.is_shared,
             now: now.at,
         }
     }
@@ -193,8 +196,11 @@ impl HealthChecks {
         if !view.mine {
             self.failures_as_leader = 0;
         }
-        if view.remaining_us == 0 {
-            self.stepped_down_at = self.stepped_down_at.filter(|at| context.now < at.after(TAKEOVER));
+        if view.remaining_us == 0 && self.stepped_down_at.is_some_and(|at| context.now >= at.after(TAKEOVER))
+        {
+            // Nobody else leads: it requests the lease again at once.
+            self.stepped_down_at = None;
+            self.requested_at = Moment::default();
         }
         let until = self.requested_at.after(TERM);
         self.lease = view.mine.then_some(LeaderLease { token: view.token, until });
@@ -223,7 +229,10 @@ impl HealthChecks {
             return self.may_lead;
         }
         let interval = if self.lease.is_some() { RENEWAL } else { REQUEST };
-        context.now >= self.requested_at.after(interval)
+        let due = self.requested_at.after(interval);
+        // It asks whether another one leads as soon as that can be told.
+        let told = self.stepped_down_at.map(|at| at.after(TAKEOVER)).filter(|told| context.now < *told);
+        context.now >= told.unwrap_or(due)
     }
 
     /// Whether this state has checks, and thus a leader.
@@ -324,8 +333,10 @@ impl HealthChecks {
             self.failures_as_leader = if error.is_some() { self.failures_as_leader + 1 } else { 0 };
         }
         let unconfirmed = token.is_some() && context.settings.min_failing_instances > 1;
-        if self.failures_as_leader >= MAX_FAILURES
-            || unconfirmed && error.is_some() && context.record.state() == State::Closed
+        // Of a store that only this instance has, no other could take the lease.
+        if context.is_shared
+            && (self.failures_as_leader >= MAX_FAILURES
+                || unconfirmed && error.is_some() && context.record.state() == State::Closed)
         {
             self.step_down(context.now);
         }

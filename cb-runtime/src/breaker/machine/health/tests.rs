@@ -7,6 +7,7 @@ use crate::store::Record;
 const INTERVAL: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(1);
+const SHORT: Duration = Duration::from_millis(100);
 
 fn settings(idle: bool) -> Settings {
     let config = BreakerConfig::default()
@@ -23,6 +24,7 @@ struct Checks {
     record: DatedRecord,
     generation: u64,
     alone: bool,
+    is_shared: bool,
     unfinished: usize,
     now: Moment,
     health: HealthChecks,
@@ -36,6 +38,7 @@ impl Checks {
             record: DatedRecord::new(Record::closed(), now),
             generation: 0,
             alone: false,
+            is_shared: true,
             unfinished: 0,
             now,
             health: HealthChecks::default(),
@@ -75,6 +78,7 @@ impl Checks {
             generation: self.generation,
             alone: self.alone,
             unconfirmed: false,
+            is_shared: self.is_shared,
             now: self.now,
         };
         act(&mut self.health, context)
@@ -232,6 +236,37 @@ fn idle_leader_renews_and_others_request() {
         waited
     };
     assert_eq!((asked(true), asked(false)), (RENEWAL, REQUEST));
+}
+
+/// The time from a leader's third failed check in a row to the next one. Nobody else requests the lease.
+fn pause_of_a_single_instance(is_shared: bool) -> Duration {
+    let mut world = Checks::open();
+    world.is_shared = is_shared;
+    world.settings.health.as_mut().unwrap().interval = SHORT;
+    world.settings.backoff = Backoff::constant();
+    let mut failed_at = Vec::new();
+    while failed_at.len() <= MAX_FAILURES as usize {
+        if world.with(|health, context| health.want_exchange(context)) {
+            world.exchange(true, 7);
+        }
+        if let Some(ticket) = world.begin() {
+            assert_eq!(world.end(&ticket, Err("down")), CheckVerdict::Stay);
+            failed_at.push(world.now);
+        }
+        world.advance(STEP);
+    }
+    failed_at[MAX_FAILURES as usize].since(failed_at[MAX_FAILURES as usize - 1])
+}
+
+#[test]
+fn leader_of_a_store_that_no_other_instance_has_does_not_step_down() {
+    assert_eq!(pause_of_a_single_instance(false), SHORT);
+}
+
+#[test]
+fn leader_that_nobody_replaces_leads_again_as_soon_as_that_can_be_told() {
+    let pause = pause_of_a_single_instance(true);
+    assert!(pause <= TAKEOVER + 10 * STEP, "{pause:?}");
 }
 
 #[test]
