@@ -55,6 +55,16 @@ async fn stats_has_every_breaker_of_the_namespace_worst_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stats_has_a_breaker_that_has_not_been_called() {
+    let fleet = Fleet::start(|monitor| monitor).await;
+    fleet.breaker("orders");
+    let rows = fleet.until("/stats", |answer| answer.json() != json!([])).await.json();
+    let never = (&rows[0]["last_failure_time"], &rows[0]["last_state_change"]);
+    assert_eq!((&rows[0]["name"], &rows[0]["state"]), (&json!("orders"), &json!("closed")));
+    assert_eq!(never, (&Value::Null, &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stats_are_filtered_searched_sorted_and_paged() {
     let fleet = Fleet::start(|monitor| monitor).await;
     for tenant in 0..12 {

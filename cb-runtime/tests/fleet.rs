@@ -95,6 +95,36 @@ async fn figures_of_all_instances_are_summed_up_while_somebody_looks() {
     assert_eq!(redis.cli(&["EXISTS", "cb1:{default}:figures"]).trim(), "0");
 }
 
+#[circuit_breaker(name = "tenant-{id}", registry = registry)]
+async fn serve(registry: &Registry, id: u32) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registered_breaker_is_listed_before_its_first_call() {
+    let redis = RedisServer::start();
+    let names = async |registry: &Registry| {
+        let fleet = registry.fleet().await.unwrap();
+        assert!(fleet.iter().all(|row| row.state == State::Closed && row.epoch == 0), "{fleet:?}");
+        fleet.into_iter().map(|row| row.name).collect::<Vec<_>>()
+    };
+    for registry in [on(&redis).namespace("own").build().unwrap(), Registry::builder().build().unwrap()] {
+        for name in ["orders", "users"] {
+            registry.get_or_create(name, BreakerConfig::default());
+        }
+        serve(&registry, 7).await.unwrap();
+        assert_eq!(names(&registry).await, ["orders", "tenant-7", "users"]);
+        let page = registry.fleet_page(&FleetQuery::default().search("order")).await.unwrap();
+        assert_eq!((page.total, page.by_state[State::Closed]), (1, 1));
+    }
+    let [serving, steering] = [(); 2].map(|()| on(&redis).build().unwrap());
+    serving.get_or_create("orders", BreakerConfig::default());
+    serve(&serving, 7).await.unwrap();
+    let listed = |names: &Vec<String>| names.iter().any(|name| name == "orders");
+    let seen = eventually("its instance has told", async || names(&steering).await, listed).await;
+    assert!(!seen.iter().any(|name| name.contains('{')), "a pattern is no breaker: {seen:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_shows_the_window_probes_openings_and_times() {
     let redis = RedisServer::start();

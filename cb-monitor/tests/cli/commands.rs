@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use cb_runtime::State;
+use cb_runtime::{BreakerConfig, State};
 use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use serde_json::{Value, json};
 
@@ -39,6 +39,19 @@ fn a_breaker_is_listed_shown_opened_and_released() {
         let answer = json_of(&run(&redis, &[action, "orders", "--reason", "a test", "--yes", "--json"]));
         assert_eq!(answer, json!({"breaker": "orders", "action": action, "state": state}));
     }
+}
+
+#[test]
+fn a_breaker_is_steered_before_its_first_call() {
+    let redis = RedisServer::start();
+    let fleet = registry(&redis);
+    let breaker = fleet.get_or_create("orders", BreakerConfig::default());
+    wait_until(PATIENCE, "its instance has told of it", || {
+        text(&run(&redis, &["list"]).stdout).contains("orders")
+    });
+    let opened = run(&redis, &["open", "orders", "--reason", "not released yet", "--yes"]);
+    assert_eq!((opened.status.code(), &*text(&opened.stdout)), (Some(0), "orders is forced-open\n"));
+    wait_until(PATIENCE, "the fleet hears of it", || breaker.state() == State::ForcedOpen);
 }
 
 #[test]

@@ -127,6 +127,12 @@ impl BreakerMap {
         all
     }
 
+    /// All pinned ones.
+    pub(crate) fn pinned(&self) -> Vec<Arc<Core>> {
+        let breakers = self.read();
+        breakers.registered.values().filter(|b| !b.keyed).map(|b| b.core.clone()).collect()
+    }
+
     /// At most `most` registered breakers, pinned ones first.
     pub(crate) fn first(&self, most: usize) -> Vec<Arc<Core>> {
         let breakers = self.read();

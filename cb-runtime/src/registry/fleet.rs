@@ -20,7 +20,8 @@ pub(super) use reading::Readings;
 
 impl Registry {
     /// Every breaker of the fleet as the store has it, by name, after this instance has sent the store all
-    /// that it has counted.
+    /// that it has counted. Breakers that an instance has registered and none has called are closed; other
+    /// instances tell of theirs within seconds.
     ///
     /// Of a fleet with thousands of breakers, [`fleet_page`](Self::fleet_page) reads a part.
     ///

@@ -86,7 +86,7 @@ fn compared(reported: Vec<(String, String, ReportedSettings)>) -> Vec<InstanceSe
     let usual = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(line, _)| line.to_owned());
     let mut all: Vec<_> = reported
         .into_iter()
-        .map(|(instance, node, ReportedSettings { line, origins })| InstanceSettings {
+        .map(|(instance, node, ReportedSettings { line, origins, .. })| InstanceSettings {
             drift: usual.as_deref() != Some(&*line),
             settings: drift::parsed(&line),
             origins,

@@ -161,6 +161,14 @@ pub(super) struct ReportedSettings {
     /// Where each of them comes from.
     #[serde(default)]
     pub(super) origins: BTreeMap<String, Origin>,
+    /// The name is the one in the attribute of a keyed breaker.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) is_keyed: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// By name, and keyed breakers by the name in their attribute.
@@ -170,7 +178,8 @@ fn written_settings(settings: &BTreeMap<String, (Arc<str>, Arc<Core>)>) -> Strin
         let shown = core.snapshot().settings.into_iter();
         let shown = shown.filter(|setting| given.contains_key(setting.name));
         let origins = shown.map(|setting| (setting.name.to_owned(), setting.origin)).collect();
-        (name, ReportedSettings { line: line.to_string(), origins })
+        let is_keyed = **core.name() != **name;
+        (name, ReportedSettings { line: line.to_string(), origins, is_keyed })
     });
     serde_json::to_string(&reported.collect::<BTreeMap<_, _>>()).unwrap_or_default()
 }

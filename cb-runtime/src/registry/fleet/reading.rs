@@ -1,8 +1,8 @@
 //! One reading of the fleet: names, the states of breakers that are not closed, and instances' posts.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::rank;
@@ -10,21 +10,31 @@ use crate::breaker::Figures;
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind};
 use crate::registry::Registry;
-use crate::registry::presence::read_figures;
+use crate::registry::presence::{read_figures, read_settings};
 use crate::snapshot::State;
-use crate::store::{Detail, FleetRow, Topic};
+use crate::store::{Counts, Detail, FleetRow, Record, Topic};
+use crate::sync::lock;
 
 /// After a reading of the fleet, instances publish their calls for this long.
 const WATCHED_FOR: Duration = Duration::from_secs(10);
 /// Pages that are requested within this time use the names of the first page's reading.
 const KEPT_FOR: Duration = Duration::from_secs(30);
+/// Instances tell of what they have registered at this pace; it is not read more often.
+const KNOWN_FOR: Duration = Duration::from_secs(5);
 /// The time limit of a reading, which consists of many small requests.
 const PATIENCE: Duration = Duration::from_secs(20);
 const DOING: &str = "reading the fleet";
 
-/// The latest reading of this process, for concurrent requests and for later pages.
+type Names = Arc<[Arc<str>]>;
+
+/// What this process has read.
 #[derive(Default)]
-pub(in crate::registry) struct Readings(tokio::sync::Mutex<Option<Arc<Reading>>>);
+pub(in crate::registry) struct Readings {
+    /// The latest reading, for concurrent requests and for later pages.
+    latest: tokio::sync::Mutex<Option<Arc<Reading>>>,
+    /// The breakers that instances have registered, and when that was read.
+    registered: Mutex<Option<(Instant, Names)>>,
+}
 
 /// The result of one reading.
 pub(super) struct Reading {
@@ -89,7 +99,7 @@ impl Registry {
 
     async fn reading(&self, begun_after: Instant) -> Result<Arc<Reading>, Error> {
         // One at a time: those who have waited for a pass that began after they had asked share it.
-        let mut latest = self.shared.readings.0.lock().await;
+        let mut latest = self.shared.readings.latest.lock().await;
         if let Some(reading) = latest.as_ref().filter(|reading| reading.begun >= begun_after) {
             return Ok(reading.clone());
         }
@@ -108,6 +118,10 @@ impl Registry {
             Ok((roll, held, overview.posts(Topic::Figures).await?))
         };
         let (roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
+        let registered = self.registered_by_instances().await?;
+        let complete = roll.complete.iter().map(|(row, _)| &row.name);
+        let listed: HashSet<Arc<str>> =
+            roll.held.iter().chain(&roll.closed).chain(complete).cloned().collect();
         let read = held.into_iter().chain(roll.complete).filter_map(|(row, detail)| match &row.view {
             Ok((record, ..)) => {
                 Some(ListedBreaker { state: record.state, name: row.name.clone(), row: Some((row, detail)) })
@@ -120,8 +134,34 @@ impl Registry {
         let closed =
             roll.closed.into_iter().map(|name| ListedBreaker { state: State::Closed, name, row: None });
         let mut entries: Vec<_> = read.chain(closed).collect();
+        // The store has nothing of a breaker before its first call.
+        let own = self.breakers.pinned();
+        let mut uncalled: Vec<Arc<str>> = own.iter().map(|core| core.name().clone()).collect();
+        uncalled.extend(registered.iter().cloned());
+        uncalled.sort_unstable();
+        uncalled.dedup();
+        let has_history = |name: &str| self.breakers.get(name).is_some_and(|core| core.has_history());
+        uncalled.retain(|name| !listed.contains(name) && !has_history(name));
+        entries.extend(uncalled.into_iter().map(|name| {
+            let row = FleetRow { name: name.clone(), view: Ok((Record::closed(), Counts::default(), 0)) };
+            ListedBreaker { state: State::Closed, name, row: Some((row, Detail::default())) }
+        }));
         entries.sort_unstable_by(|a, b| a.compare(rank(b.state), &b.name));
         Ok(Reading { begun, ended: Instant::now(), entries, figures: self.sum_of_figures(&posts) })
+    }
+
+    /// The breakers that instances have registered, keyed ones aside.
+    async fn registered_by_instances(&self) -> Result<Names, Error> {
+        let known = lock(&self.shared.readings.registered).clone();
+        if let Some((_, names)) = known.filter(|(read_at, _)| read_at.elapsed() < KNOWN_FOR) {
+            return Ok(names);
+        }
+        let posts = self.posts(Topic::Settings).await?;
+        let reported = posts.iter().flat_map(|(_, text)| read_settings(text));
+        let names = reported.filter(|(_, settings)| !settings.is_keyed).map(|(name, _)| name.into());
+        let names: Names = names.collect();
+        *lock(&self.shared.readings.registered) = Some((Instant::now(), names.clone()));
+        Ok(names)
     }
 
     /// A breaker that cannot be read is left out.
@@ -131,7 +171,7 @@ impl Registry {
 
     /// The last page has been read.
     pub(super) fn forget_reading(&self) {
-        if let Ok(mut latest) = self.shared.readings.0.try_lock() {
+        if let Ok(mut latest) = self.shared.readings.latest.try_lock() {
             *latest = None;
         }
     }
