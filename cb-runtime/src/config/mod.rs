@@ -15,9 +15,11 @@ mod settings;
 mod source;
 mod validation;
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::Error;
@@ -40,8 +42,29 @@ macro_rules! settings {
             self
         }
     };
+    (@field [skip] $name:ident $type:ty, $key:ident, $map:ident, $raw:ident) => {};
+    (@field [] $name:ident $type:ty, $key:ident, $map:ident, $raw:ident) => {
+        settings!(@field [Option<$type>] $name, $key, $map, $raw)
+    };
+    (@field [as $read:ty] $name:ident $type:ty, $key:ident, $map:ident, $raw:ident) => {
+        settings!(@field [$read] $name, $key, $map, $raw)
+    };
+    // The error names the field, as that of a value that cannot be used does.
+    (@field [$read:ty] $name:ident, $key:ident, $map:ident, $raw:ident) => {
+        if $key == stringify!($name) {
+            if $raw.$name.is_some() {
+                return Err(A::Error::duplicate_field(stringify!($name)));
+            }
+            let value = $map.next_value::<$read>();
+            let value = value.map_err(|error| A::Error::custom(format_args!("{}: {error}", $key)))?;
+            $raw.$name = value.into();
+            continue;
+        }
+    };
+    (@known [skip] $name:ident) => { None };
+    (@known [$($read:tt)*] $name:ident) => { Some(stringify!($name)) };
     ($(#[$doc:meta])* pub struct BreakerConfig {
-        $($(#[doc = $help:literal])* $(#[serde($($read:tt)*)])? $name:ident: $type:ty,)+
+        $($(#[doc = $help:literal])* $(#[read($($read:tt)*)])? $name:ident: $type:ty,)+
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -51,10 +74,30 @@ macro_rules! settings {
         }
 
         /// The fields as deserialized, before validation.
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[derive(Default)]
         struct Raw {
-            $($(#[serde($($read)*)])? $name: Option<$type>,)+
+            $($name: Option<$type>,)+
+        }
+
+        impl<'de> Visitor<'de> for RawVisitor {
+            type Value = Raw;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a breaker's settings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+                let mut raw = Raw::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    $(settings!(@field [$($($read)*)?] $name $type, key, map, raw);)+
+                    let known = [$(settings!(@known [$($($read)*)?] $name)),+];
+                    let known = known.into_iter().flatten().collect::<Vec<_>>().join("`, `");
+                    return Err(A::Error::custom(format_args!(
+                        "unknown field `{key}`, expected one of `{known}`"
+                    )));
+                }
+                Ok(raw)
+            }
         }
 
         impl TryFrom<Raw> for BreakerConfig {
@@ -77,7 +120,10 @@ macro_rules! settings {
             /// A layer with only this setting. The error describes what is wrong with the value.
             #[cfg(feature = "config")]
             fn of_one(name: &str, value: serde_json::Value) -> Result<BreakerConfig, String> {
-                let raw = Raw::deserialize(serde_json::json!({ name: value })).map_err(|e| e.to_string())?;
+                let raw = Raw::deserialize(serde_json::json!({ name: value })).map_err(|error| {
+                    let text = error.to_string();
+                    text.strip_prefix(name).and_then(|text| text.strip_prefix(": ")).unwrap_or(&text).to_owned()
+                })?;
                 BreakerConfig::try_from(raw).map_err(|error| error.problem())
             }
 
@@ -135,7 +181,7 @@ settings! {
         failure_rate_threshold: f64,
         /// The time window of the rates and the strategy. Default: 60 s. It has ten buckets, so a call leaves
         /// the window at most a tenth of its length late; with a strategy, it has 60.
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         window: Duration,
         /// The count window of the rates and the strategy: the last N calls, at most 10,000, instead of a
         /// time window. The order of calls is exact within an instance; calls of several instances are in the
@@ -146,12 +192,12 @@ settings! {
         minimum_calls: u32,
         /// Calls that take longer are slow, whether they succeed or fail. Default: off. Durations are
         /// measured only if this is set.
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         slow_call_duration: Duration,
         /// Opens when at least this share, in (0, 1], of the calls in the window was slow. It also applies to
         /// the probes of a half-open circuit. Needs `slow_call_duration`. Default: off.
         slow_call_rate_threshold: f64,
-        #[serde(skip)]
+        #[read(skip)]
         strategy: Strategy,
         /// The fleet opens only if failures come from at least this many nodes (see
         /// [`node`](crate::RegistryBuilder::node)). An instance that alone sees failures opens only its own
@@ -159,7 +205,7 @@ settings! {
         /// on them locally. Default: 1; at most 32.
         min_failing_instances: u32,
         /// The time from open to half-open. Default: 30 s.
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         reset_timeout: Duration,
         /// The growth of `reset_timeout` over consecutive openings. Default: none.
         backoff: Backoff,
@@ -174,27 +220,45 @@ settings! {
         recovery_rate: f64,
         /// The time after a recovery in which the closed circuit admits a share of the calls that grows
         /// evenly from a tenth to all. A trip in that time uses the next step of the `backoff`. Default: off.
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         ramp_up: Duration,
-        #[serde(skip)]
+        #[read(skip)]
         health_check: HealthCheck,
         /// The time from the opening to the first health check, and between checks. Default: 5 s. It grows
         /// over consecutive failed checks by the [`backoff`](Self::backoff).
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         health_check_interval: Duration,
         /// The interval of health checks while the circuit is closed. A failed one opens the circuit.
         /// Default: off.
         ///
         /// With it, every instance asks for the leader lease about once a second, even without calls.
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         idle_health_check_interval: Duration,
         /// A call that takes longer is cancelled and counts as a failure. Default: off.
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         call_timeout: Duration,
         /// How long a success may answer later failures (stale-if-error, RFC 5861; not memoization). Default:
         /// off.
-        #[serde(default, deserialize_with = "span")]
+        #[read(as Span)]
         cache_ttl: Duration,
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_map(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+/// A duration that may be missing.
+#[derive(Deserialize)]
+struct Span(#[serde(deserialize_with = "span")] Option<Duration>);
+
+impl From<Span> for Option<Duration> {
+    fn from(span: Span) -> Self {
+        span.0
     }
 }
 
