@@ -213,13 +213,13 @@ impl Error {
 
     /// Adds where the invalid value comes from.
     pub(crate) fn at(&self, source: &str, key: &str) -> Self {
-        let ErrorKind::Config { field, problem } = &*self.0 else { return self.clone() };
-        Error::new(ErrorKind::Outside(vec![Misread {
-            source: source.to_owned(),
-            key: key.to_owned(),
-            field: Some(field),
-            problem: problem.clone(),
-        }]))
+        let (field, problem) = match &*self.0 {
+            ErrorKind::Config { field, problem } => (Some(*field), problem.clone()),
+            ErrorKind::Url { .. } => (None, self.to_string()),
+            _ => return self.clone(),
+        };
+        let (source, key) = (source.to_owned(), key.to_owned());
+        Error::new(ErrorKind::Outside(vec![Misread { source, key, field, problem }]))
     }
 
     /// What is wrong with a setting, without its name.

@@ -60,6 +60,16 @@ pub struct RegistryConfig {
     pub(super) sources: Sources,
 }
 
+impl RegistryConfig {
+    /// Adds the file or variable that this key was read from to an error about its value.
+    pub(crate) fn locate(&self, error: Error, key: &str) -> Error {
+        match self.sources.0.get(key) {
+            Some(source) => error.at(source, key),
+            None => error,
+        }
+    }
+}
+
 /// See [`crate::feature`].
 #[cfg(not(feature = "config"))]
 #[doc(hidden)]

@@ -242,7 +242,8 @@ impl RegistryBuilder {
             return Err(Error::config("redis", "needs the feature `redis` of cb-runtime"));
         }
         if self.namespace.is_empty() {
-            return Err(Error::config("namespace", "is empty; it must have at least one character"));
+            let error = Error::config("namespace", "is empty; it must have at least one character");
+            return Err(self.config.locate(error, "namespace"));
         }
         self.cache_limits = self.config.cache_limits.unwrap_or(self.cache_limits);
         self.cache_limits.validate()?;
@@ -271,7 +272,11 @@ impl RegistryBuilder {
                     target.clone(),
                     &self.namespace,
                     timeouts.clone(),
-                )?;
+                );
+                let store = match &self.config.redis {
+                    Some(_) => store.map_err(|error| self.config.locate(error, "redis"))?,
+                    None => store?,
+                };
                 let store = Arc::new(store.retaining(self.retention));
                 Registry::start(self, layers, timeouts, store.clone(), store.clone(), Some(store))
             }

@@ -100,6 +100,7 @@ fn read(
     let merged = merged.map_err(|error| unreadable("the environment", error))?;
     let mut config = RegistryConfig::default();
     for (key, value) in entries(&merged.cache) {
+        config.sources.note(key.to_owned(), &problems.source(value));
         match key {
             "redis" => config.redis = read_text("redis", value, &mut problems),
             "namespace" => config.namespace = read_text("namespace", value, &mut problems),

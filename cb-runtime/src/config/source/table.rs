@@ -37,7 +37,7 @@ impl Problems {
     }
 
     /// The file or the variable. For a table with values from both, the variable, which takes precedence.
-    fn source(&self, value: &Value) -> String {
+    pub(super) fn source(&self, value: &Value) -> String {
         let own = value.origin().map(str::to_owned);
         let inner = || entries(value).into_iter().find_map(|(_, value)| value.origin().map(str::to_owned));
         own.or_else(inner).unwrap_or_else(|| self.file.clone())

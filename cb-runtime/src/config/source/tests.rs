@@ -55,6 +55,29 @@ fn problems(text: &str, variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn what_the_registry_finds_invalid_names_its_source() {
+    let problem = |text: &str, variables: &[(&str, &str)]| {
+        let config = toml(text, variables).unwrap();
+        let error = crate::Registry::builder().config(config).build().unwrap_err();
+        assert!(error.is_config());
+        error.to_string()
+    };
+    assert_eq!(
+        problem("namespace = ''", &[]),
+        "cb.toml: namespace: is empty; it must have at least one character"
+    );
+    #[cfg(feature = "redis")]
+    {
+        let said =
+            "redis: the store's address cannot be used: \"localhost:6379\" has no scheme; write redis://";
+        let of_file = problem("redis = 'localhost:6379'", &[]);
+        assert!(of_file.starts_with(&format!("cb.toml: {said}")), "{of_file}");
+        let of_variable = problem("redis = 'redis://localhost'", &[("CB_REDIS_URL", "localhost:6379")]);
+        assert!(of_variable.starts_with(&format!("CB_REDIS_URL: {said}")), "{of_variable}");
+    }
+}
+
+#[test]
 fn toml_and_yaml_say_the_same() {
     for config in
         [toml(FILE, &[]).unwrap(), read(Some(("cb.yaml", AS_YAML, FileFormat::Yaml)), Vec::new()).unwrap()]
