@@ -46,6 +46,12 @@ fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
         let problem = problem.split(" - ").next().unwrap_or_default();
         wrong(format!("\"{shown}\": {problem}; {RIGHT}"))
     })?;
+    if let Some(unknown) = unknown_parameter(url) {
+        return Err(wrong(format!("\"{shown}\": {unknown}")));
+    }
+    if info.redis_settings().db() < 0 {
+        return Err(wrong(format!("\"{shown}\": a database has a number from 0 on; {RIGHT}")));
+    }
     let settings = info.redis_settings().clone().set_skip_set_lib_name();
     // Otherwise a request would wait for the server to acknowledge the one before.
     let tcp = TcpSettings::default().set_nodelay(true);
@@ -53,6 +59,23 @@ fn check_in(url: &str, tls: bool) -> Result<ConnectionInfo, Error> {
     #[cfg(feature = "tls")]
     let info = super::tls::equip(info, url).map_err(|problem| wrong(format!("\"{shown}\": {problem}")))?;
     Ok(info)
+}
+
+/// A parameter that no code reads: what it should do would silently not be done.
+fn unknown_parameter(url: &str) -> Option<String> {
+    let known: &[&str] = match split_scheme(url)?.0 {
+        "unix" | "redis+unix" | "valkey+unix" => &["db", "user", "pass", "protocol"],
+        "rediss" | "valkeys" => &["protocol", "cacert", "cert", "key"],
+        _ => &["protocol"],
+    };
+    let address = redis::parse_redis_url(url)?;
+    let (name, _) = address.query_pairs().find(|(name, _)| !known.contains(&&**name))?;
+    let advice = match &*name {
+        "db" => "; the database is the path: redis://host/2",
+        "cacert" | "cert" | "key" => "; certificates need TLS: rediss://",
+        _ => "",
+    };
+    Some(format!("there is no parameter {name:?}, but {}{advice}", known.join(", ")))
 }
 
 /// Splits `url` at the first `://`. Text before it that cannot be a scheme may hold a password.
@@ -106,6 +129,11 @@ mod tests {
             ("redis://host/mydb", "Invalid database number"),
             ("redis://host:port", "percent-encoded"),
             ("redis://0.0.0.0:6379", "wildcard"),
+            ("redis://host/-1", "from 0 on"),
+            ("redis://host?db=2", "the database is the path: redis://host/2"),
+            ("redis://host?cacert=/ca.pem", "certificates need TLS: rediss://"),
+            ("rediss://host?cacrt=/ca.pem", "no parameter \"cacrt\", but protocol, cacert, cert, key"),
+            ("unix:///run/redis.sock?database=2", "no parameter \"database\", but db, user, pass, protocol"),
         ] {
             let error = check(url).expect_err(url);
             assert!(error.is_config(), "{url}");
