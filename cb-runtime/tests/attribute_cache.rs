@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,6 +70,20 @@ async fn success_answers_failures_and_rejections_until_its_ttl() {
         }
     }
     assert_eq!(hits, [0, 299]);
+}
+
+#[tokio::test]
+async fn result_with_a_static_lifetime_is_cached() {
+    thread_local!(static HERE: Cell<Option<&'static Registry>> = const { Cell::new(None) });
+    #[circuit_breaker(name = "texts", registry = HERE.get().unwrap(), cache_ttl = "5m")]
+    async fn text(id: u64) -> Result<Vec<Cow<'static, str>>, Broken> {
+        ask(vec![Cow::Borrowed("borrowed"), Cow::Owned(id.to_string())])
+    }
+    HERE.set(Some(registry().0));
+    up(true);
+    assert_eq!(text(7).await.unwrap(), ["borrowed", "7"]);
+    up(false);
+    assert_eq!(text(7).await.unwrap(), ["borrowed", "7"]);
 }
 
 #[tokio::test]

@@ -206,13 +206,27 @@ impl Function {
     }
 }
 
+/// `'static` outside a reference borrows nothing that would end: `Cow<'static, str>` is read back as owned.
 fn find_borrow(tokens: &TokenStream) -> Option<Span> {
-    let found = find(tokens, &mut |token| match token {
-        TokenTree::Punct(punct) => matches!(punct.as_char(), '&' | '\''),
-        TokenTree::Ident(ident) => ident == "impl",
-        _ => false,
-    });
-    found.map(|token| token.span())
+    let mut tokens = tokens.clone().into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let is_borrow = match &token {
+            TokenTree::Group(group) => match find_borrow(&group.stream()) {
+                Some(found) => return Some(found),
+                None => false,
+            },
+            TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+                !matches!(tokens.peek(), Some(TokenTree::Ident(name)) if name == "static")
+            }
+            TokenTree::Punct(punct) => punct.as_char() == '&',
+            TokenTree::Ident(ident) => ident == "impl",
+            TokenTree::Literal(_) => false,
+        };
+        if is_borrow {
+            return Some(token.span());
+        }
+    }
+    None
 }
 
 /// The types between the angle brackets of a path.
