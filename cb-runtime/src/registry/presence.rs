@@ -63,8 +63,9 @@ impl About {
         }
     }
 
-    /// `None` for an instance that is no longer listed, and for a text that is no description. If `seen_us` lies
-    /// in the future, the store's clock was set back, and an instance that lives gives another sign of life.
+    /// `None` for an instance that is no longer listed, and for a text that is no description. If `seen_us`
+    /// lies in the future, the store's clock was set back, and an instance that lives sends another sign of
+    /// life.
     pub(super) fn read(text: &str, now_us: u64) -> Option<Self> {
         let about: About = serde_json::from_str(text).ok()?;
         (now_us.abs_diff(about.seen_us) < micros(FORGOTTEN_AFTER)).then_some(about)
