@@ -80,25 +80,3 @@ fn more_minimum_calls_than_the_window_holds_are_refused() {
     let error = serde_json::from_str::<BreakerConfig>(json).unwrap_err().to_string();
     assert!(error.starts_with("minimum_calls: "), "{error}");
 }
-
-#[test]
-fn error_of_a_value_of_another_type_names_the_field() {
-    for (json, expected) in [
-        (r#"{"failure_threshold": -1}"#, "failure_threshold: invalid value: integer `-1`"),
-        (r#"{"minimum_calls": 2.5}"#, "minimum_calls: invalid type: floating point `2.5`"),
-        (r#"{"failure_rate_threshold": "half"}"#, "failure_rate_threshold: invalid type: string"),
-        (r#"{"window": "soon"}"#, "window: \"soon\" is not a span of time"),
-        (r#"{"call_timeout": -3}"#, "call_timeout: -3 is not a span of time"),
-        (r#"{"backoff": {"factr": 2}}"#, "backoff: unknown field `factr`"),
-        (
-            r#"{"failure_treshold": 3}"#,
-            "unknown field `failure_treshold`, expected one of `failure_threshold`",
-        ),
-        (r#"{"strategy": 3}"#, "unknown field `strategy`"),
-        (r#"{"window": 3, "window": 4}"#, "duplicate field `window`"),
-        ("[]", "invalid type: sequence, expected a breaker's settings"),
-    ] {
-        let error = serde_json::from_str::<BreakerConfig>(json).unwrap_err().to_string();
-        assert!(error.starts_with(expected), "{json}: {error}");
-    }
-}

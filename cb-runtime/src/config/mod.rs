@@ -15,11 +15,9 @@ mod settings;
 mod source;
 mod validation;
 
-use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::Error;
@@ -42,29 +40,8 @@ macro_rules! settings {
             self
         }
     };
-    (@field [skip] $name:ident $type:ty, $key:ident, $map:ident, $raw:ident) => {};
-    (@field [] $name:ident $type:ty, $key:ident, $map:ident, $raw:ident) => {
-        settings!(@field [Option<$type>] $name, $key, $map, $raw)
-    };
-    (@field [as $read:ty] $name:ident $type:ty, $key:ident, $map:ident, $raw:ident) => {
-        settings!(@field [$read] $name, $key, $map, $raw)
-    };
-    // The error names the field, as that of a value that cannot be used does.
-    (@field [$read:ty] $name:ident, $key:ident, $map:ident, $raw:ident) => {
-        if $key == stringify!($name) {
-            if $raw.$name.is_some() {
-                return Err(A::Error::duplicate_field(stringify!($name)));
-            }
-            let value = $map.next_value::<$read>();
-            let value = value.map_err(|error| A::Error::custom(format_args!("{}: {error}", $key)))?;
-            $raw.$name = value.into();
-            continue;
-        }
-    };
-    (@known [skip] $name:ident) => { None };
-    (@known [$($read:tt)*] $name:ident) => { Some(stringify!($name)) };
     ($(#[$doc:meta])* pub struct BreakerConfig {
-        $($(#[doc = $help:literal])* $(#[read($($read:tt)*)])? $name:ident: $type:ty,)+
+        $($(#[doc = $help:literal])* $(#[serde($($read:tt)*)])? $name:ident: $type:ty,)+
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -74,30 +51,10 @@ macro_rules! settings {
         }
 
         /// The fields as deserialized, before validation.
-        #[derive(Default)]
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
         struct Raw {
-            $($name: Option<$type>,)+
-        }
-
-        impl<'de> Visitor<'de> for RawVisitor {
-            type Value = Raw;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a breaker's settings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
-                let mut raw = Raw::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    $(settings!(@field [$($($read)*)?] $name $type, key, map, raw);)+
-                    let known = [$(settings!(@known [$($($read)*)?] $name)),+];
-                    let known = known.into_iter().flatten().collect::<Vec<_>>().join("`, `");
-                    return Err(A::Error::custom(format_args!(
-                        "unknown field `{key}`, expected one of `{known}`"
-                    )));
-                }
-                Ok(raw)
-            }
+            $($(#[serde($($read)*)])? $name: Option<$type>,)+
         }
 
         impl TryFrom<Raw> for BreakerConfig {
@@ -120,10 +77,7 @@ macro_rules! settings {
             /// A layer with only this setting. The error describes what is wrong with the value.
             #[cfg(feature = "config")]
             fn of_one(name: &str, value: serde_json::Value) -> Result<BreakerConfig, String> {
-                let raw = Raw::deserialize(serde_json::json!({ name: value })).map_err(|error| {
-                    let text = error.to_string();
-                    text.strip_prefix(name).and_then(|text| text.strip_prefix(": ")).unwrap_or(&text).to_owned()
-                })?;
+                let raw = Raw::deserialize(serde_json::json!({ name: value })).map_err(|e| e.to_string())?;
                 BreakerConfig::try_from(raw).map_err(|error| error.problem())
             }
 
@@ -181,7 +135,7 @@ settings! {
         failure_rate_threshold: f64,
         /// The time window of the rates and the strategy. Default: 60 s. It has ten buckets, so a call leaves
         /// the window at most a tenth of its length late; with a strategy, it has 60.
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         window: Duration,
         /// The count window of the rates and the strategy: the last N calls, at most 10,000, instead of a
         /// time window. The order of calls is exact within an instance; calls of several instances are in the
@@ -192,12 +146,12 @@ settings! {
         minimum_calls: u32,
         /// Calls that take longer are slow, whether they succeed or fail. Default: off. Durations are
         /// measured only if this is set.
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         slow_call_duration: Duration,
         /// Opens when at least this share, in (0, 1], of the calls in the window was slow. It also applies to
         /// the probes of a half-open circuit. Needs `slow_call_duration`. Default: off.
         slow_call_rate_threshold: f64,
-        #[read(skip)]
+        #[serde(skip)]
         strategy: Strategy,
         /// The fleet opens only if failures come from at least this many nodes (see
         /// [`node`](crate::RegistryBuilder::node)). An instance that alone sees failures opens only its own
@@ -205,7 +159,7 @@ settings! {
         /// on them locally. Default: 1; at most 32.
         min_failing_instances: u32,
         /// The time from open to half-open. Default: 30 s.
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         reset_timeout: Duration,
         /// The growth of `reset_timeout` over consecutive openings. Default: none.
         backoff: Backoff,
@@ -220,45 +174,27 @@ settings! {
         recovery_rate: f64,
         /// The time after a recovery in which the closed circuit admits a share of the calls that grows
         /// evenly from a tenth to all. A trip in that time uses the next step of the `backoff`. Default: off.
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         ramp_up: Duration,
-        #[read(skip)]
+        #[serde(skip)]
         health_check: HealthCheck,
         /// The time from the opening to the first health check, and between checks. Default: 5 s. It grows
         /// over consecutive failed checks by the [`backoff`](Self::backoff).
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         health_check_interval: Duration,
         /// The interval of health checks while the circuit is closed. A failed one opens the circuit.
         /// Default: off.
         ///
         /// With it, every instance asks for the leader lease about once a second, even without calls.
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         idle_health_check_interval: Duration,
         /// A call that takes longer is cancelled and counts as a failure. Default: off.
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         call_timeout: Duration,
         /// How long a success may answer later failures (stale-if-error, RFC 5861; not memoization). Default:
         /// off.
-        #[read(as Span)]
+        #[serde(default, deserialize_with = "span")]
         cache_ttl: Duration,
-    }
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_map(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-/// A duration that may be missing.
-#[derive(Deserialize)]
-struct Span(#[serde(deserialize_with = "span")] Option<Duration>);
-
-impl From<Span> for Option<Duration> {
-    fn from(span: Span) -> Self {
-        span.0
     }
 }
 
