@@ -9,7 +9,7 @@ use cb_runtime::{
     BreakerConfig, FleetBreaker, FleetQuery, InstanceInfo, Origin, Registry, RegistryBuilder, State,
     circuit_breaker,
 };
-use cb_testkit::{PATIENCE, RedisServer};
+use cb_testkit::{PATIENCE, RedisServer, wait_until};
 use common::Broken;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -340,9 +340,10 @@ async fn what_is_no_text_is_reported_and_hides_nothing() {
         assert!(page.breakers.iter().any(|row| row.name == "orders"), "{page:?}");
         assert_eq!(instances().await.len(), 1);
         registry.fleet_settings().await.unwrap();
-        let errors = errors.lock().unwrap();
+        // A thread of its own tells of them.
         for name in ["in-held-\u{fffd}", "in-names-\u{fffd}", "in-quiet-\u{fffd}"] {
-            assert!(errors.iter().any(|error| error.contains(name)), "{name}: {errors:?}");
+            let is_reported = || errors.lock().unwrap().iter().any(|error| error.contains(name));
+            wait_until(PATIENCE, &format!("{name} is reported"), is_reported);
         }
         assert!(registry.store_status().is_up(), "{errors:?}");
     }
