@@ -2,12 +2,12 @@
 
 -- Reads a streak: "<success>|<failure>*<count>;<failure>*<count>;…", instants ascending. Instants in the
 -- future are limited to now: they come from a clock that was set back (a failover), and no later one could
--- follow them.
+-- follow them. `sum`: consecutive_failures, if that has been read.
 local function read_run(key, text, sum)
   local run = { failures = {}, sum = 0 }
   if not text or text == '' or text == '|' then
     text = '|'
-    if sum == 0 then
+    if (sum or 0) == 0 then
       return run
     end
   end
@@ -25,7 +25,7 @@ local function read_run(key, text, sum)
     run.failures[#run.failures + 1] = { at, count }
     run.sum = min(run.sum + count, MAX_COUNT)
   end
-  if length ~= #rest or run.sum ~= sum then
+  if length ~= #rest or sum and run.sum ~= sum then
     odd(key, 'run', text, 'complete: its sum and consecutive_failures differ')
   end
   return run

@@ -76,6 +76,24 @@ local function merged_run(text, reported, success, failed, pairs_kept)
   return format(TWO_PAIRS, head, from, more, at, older), older + more, latest
 end
 
+-- As merged_run, for any streaks.
+local function merged_streaks(key, text, reported, success, failed, pairs_kept)
+  local ok, run = pcall(read_run, key, text)
+  if not ok then
+    return nil
+  end
+  if reported then
+    merge_run(run, reported, NONE, MAX_STREAK)
+  end
+  local failures = {}
+  for age, more in string.gmatch(failed, '(%d+)%*(%d+);') do
+    failures[#failures + 1] = { max(base - age, 0), tonumber(more) }
+  end
+  -- Successes alone join no failures.
+  merge_run(run, success ~= '' and max(base - success, 0), failures, failed ~= '' and pairs_kept or MAX_STREAK)
+  return written_run(run), run.sum, run.success
+end
+
 local function add_at(w, age, field, successes, failures, slow)
   local b = bucket_at(w, base, age)
   if b then
@@ -108,6 +126,9 @@ local function count_entry(a, w, since, settings, pairs_kept)
   local q = quiet_fields[name]
   q = q and q.epoch == tonumber(epoch) and q
   local run, sum, success_at = merged_run(f[6] or '|', q and q.success, success, failed, pairs_kept)
+  if not run then
+    run, sum, success_at = merged_streaks(key, f[6], q and q.success, success, failed, pairs_kept)
+  end
   if not run then
     return false
   end
