@@ -18,13 +18,14 @@ const EXCHANGE: &str = chunk!(
     "limits",
     "exchange/opening",
     "common",
-    "streak",
-    "breaker",
-    "shared_keys",
     "time_window",
     "quiet",
+    "position",
+    "streak",
     "exchange/begin",
     "exchange/counted",
+    "breaker",
+    "held",
     "leases",
     "failing",
     "count_window",
@@ -36,9 +37,19 @@ const EXCHANGE: &str = chunk!(
     "exchange/entry",
     "exchange/answer",
 );
-const REPORT: &str =
-    chunk!("limits", "common", "streak", "breaker", "shared_keys", "time_window", "quiet", "report");
-const LOAD: &str = chunk!("limits", "common", "streak", "breaker", "shared_keys", "load");
+const REPORT: &str = chunk!(
+    "limits",
+    "common",
+    "time_window",
+    "quiet",
+    "position",
+    "report/counts",
+    "streak",
+    "breaker",
+    "held",
+    "report/held",
+);
+const LOAD: &str = chunk!("limits", "common", "streak", "breaker", "position", "held", "load");
 const READ: &str = chunk!("limits", "common", "streak", "breaker", "time_window", "quiet", "read");
 
 impl Scripts {

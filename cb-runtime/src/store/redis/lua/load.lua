@@ -4,7 +4,7 @@
 local meta, events, held, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local fresh, prefix, asked = ARGV[1], ARGV[2], ARGV[3]
 
-local place = stand(meta, events, fresh)
+local place = read_position(meta, events, fresh)
 keep(meta, held, names, prefix)
 for _, stream in ipairs({ events, KEYS[6] }) do
   mended(stream, function() return redis.pcall('XLEN', stream) end)

@@ -7,7 +7,8 @@
 -- need not read the breaker's hash. A field that cannot be read is lost.
 local MAX_QUIET = 20000
 
-local quiet_fields = {}
+-- By name: the fields as they were read, and as they have been parsed or changed.
+local quiet_texts, quiet_fields = {}, {}
 
 local function split_quiet(text)
   return match(text, '^(%d+)|([01])|(%d*)|(%d*)|([%d,]+)$')
@@ -45,10 +46,19 @@ local function fetch_quiet(key, names)
   return mended(key, function() return redis.pcall('HMGET', key, unpack(names)) end) or {}
 end
 
-local function parse_all_quiet(key, names)
-  for i, text in ipairs(fetch_quiet(key, names)) do
-    quiet_fields[names[i]] = parse_quiet(text)
+local function fetch_all_quiet(key, names)
+  local found = fetch_quiet(key, names)
+  for i = 1, #found do
+    quiet_texts[names[i]] = found[i]
   end
+end
+
+-- What was reported of a breaker; false if that is nothing.
+local function quiet_of(name)
+  if quiet_fields[name] == nil then
+    quiet_fields[name] = parse_quiet(quiet_texts[name])
+  end
+  return quiet_fields[name]
 end
 
 local function add_quiet(q, successes, failures, slow, success)

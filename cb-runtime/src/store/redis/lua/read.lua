@@ -14,7 +14,7 @@ local function probes(b, name)
   return type(count) == 'number' and count or 0
 end
 
-parse_all_quiet(quiet, { unpack(ARGV, 2, #KEYS) })
+fetch_all_quiet(quiet, { unpack(ARGV, 2, #KEYS) })
 local rows = {}
 for i = 2, #KEYS do
   local key, name = KEYS[i], ARGV[i]
@@ -22,7 +22,7 @@ for i = 2, #KEYS do
   if not ok then
     rows[i - 1] = b.text or tostring(b)
   else
-    local q = quiet_fields[name]
+    local q = quiet_of(name)
     local failed_at = ''
     if q and q.epoch == b.epoch and b.state == 'closed' then
       b.exists = true

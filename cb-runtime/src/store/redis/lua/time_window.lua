@@ -10,37 +10,34 @@ local function is_count(number)
   return number and number >= 0 and number <= MAX_COUNT and number % 1 == 0
 end
 
+-- They may be larger than MAX_COUNT. Counts that cannot be read are 0.
 local function counts_of(text)
-  local successes = tonumber(text)
-  if is_count(successes) then
-    return successes, 0, 0
+  local successes, failures, slow = match(text, '^(%d+),?(%d*),?(%d*)$')
+  if slow == '' then
+    return failures == '' and tonumber(successes) or 0, 0, 0
   end
-  local all, failures, slow = match(text, '^(%d+),(%d+),(%d+)$')
-  if not all then
-    return 0, 0, 0
-  end
-  return min(tonumber(all), MAX_COUNT), min(tonumber(failures), MAX_COUNT),
-    min(tonumber(slow), MAX_COUNT)
+  return tonumber(successes) or 0, tonumber(failures) or 0, tonumber(slow) or 0
 end
 
 local COUNTS = INTEGER .. ',' .. INTEGER .. ',' .. INTEGER
 
 local function counts_text(successes, failures, slow)
   if failures == 0 and slow == 0 then
-    return whole(successes)
+    return whole(min(successes, MAX_COUNT))
   end
-  return format(COUNTS, successes, failures, slow)
+  return format(COUNTS, min(successes, MAX_COUNT), min(failures, MAX_COUNT), min(slow, MAX_COUNT))
 end
 
 -- Adds counts to stored ones.
 local function sum_of(text, successes, failures, slow)
-  local plain = tonumber(text)
-  if failures == 0 and slow == 0 and is_count(plain) then
-    local sum = plain + successes
-    return whole(min(sum, MAX_COUNT))
+  if failures == 0 and slow == 0 then
+    local plain = tonumber(text)
+    if is_count(plain) then
+      return whole(min(plain + successes, MAX_COUNT))
+    end
   end
   local s, f, l = counts_of(text)
-  return counts_text(min(s + successes, MAX_COUNT), min(f + failures, MAX_COUNT), min(l + slow, MAX_COUNT))
+  return counts_text(s + successes, f + failures, l + slow)
 end
 
 local function window_of(length, width, prefix)
@@ -68,10 +65,9 @@ local function bucket_of(w, bucket)
   return b
 end
 
--- Names a field that will be read. Fields that have not been named are read one by one.
-local function want_bucket(w, bucket, field)
-  local wanted = (w.keys[bucket] or bucket_of(w, bucket)).wanted
-  wanted[#wanted + 1] = field
+-- The names of a bucket's fields that will be read together. Others are read one by one.
+local function wanted_in(w, bucket)
+  return (w.keys[bucket] or bucket_of(w, bucket)).wanted
 end
 
 local function fetch(b, fields)
@@ -111,9 +107,12 @@ local function counts_in(b, field)
   return counts
 end
 
+-- b: false if the window has no such bucket.
 local function add_to(b, field, successes, failures, slow)
-  b.values[field] = sum_of(counts_in(b, field) or 0, successes, failures, slow)
-  b.changed[#b.changed + 1] = field
+  if b then
+    b.values[field] = sum_of(counts_in(b, field) or 0, successes, failures, slow)
+    b.changed[#b.changed + 1] = field
+  end
 end
 
 -- Fields that have been read are not read again.

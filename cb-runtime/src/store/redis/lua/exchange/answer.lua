@@ -10,17 +10,17 @@ for i, e in ipairs(batch.entries) do
     local w, field = shape_of(whole(e.window.length), whole(e.window.width)), whole(e.of_epoch) .. ':' .. e.name
     e.shape, e.field = w, field
     for bucket = max(w.first, e.window.since), w.current do
-      want_bucket(w, bucket, field)
+      table.insert(wanted_in(w, bucket), field)
     end
     for _, bucket in ipairs(e.buckets or NONE) do
       bucket[1] = floor(max(base - bucket[1], 0) / w.width)
       if bucket[1] >= w.first and bucket[1] < e.window.since then
-        want_bucket(w, bucket[1], field)
+        table.insert(wanted_in(w, bucket[1]), field)
       end
     end
   end
 end
-parse_all_quiet(quiet, all)
+fetch_all_quiet(quiet, all)
 fetch_quiet_windows(quiet, batch.entries)
 fetch_buckets()
 

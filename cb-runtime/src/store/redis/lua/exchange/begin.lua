@@ -7,7 +7,7 @@ local retry, refused = settle_sequence(sequence, batch.seq)
 if refused then
   return refused
 end
-local place = stand(meta, events, batch.fresh)
+local place = read_position(meta, events, batch.fresh)
 local announced = false
 local shared_due = place.due
 local base = base_of(batch.as_of)

@@ -8,12 +8,13 @@
 -- buckets as in a report, and the known record as JSON ('' if the epoch is 0).
 local GROUP, ENTRY = 6, 7
 
--- The fields of the breaker's hash that they need, and those of its record, which are empty if it has never
+-- The fields of the breaker's hash that they need. Those of its record follow, which are empty if it has never
 -- left its first state.
 local COUNTED = {
   'state', 'epoch', 'successes', 'failures', 'slow', 'run', 'touched_at', 'settings', 'settings_before',
+  'since_us', 'attempt', 'reset_timeout_ms', 'reason', 'by', 'actor',
 }
-local RECORDED = joined(COUNTED, { 'since_us', 'attempt', 'reset_timeout_ms', 'reason', 'by', 'actor' })
+local WITHOUT_RECORD = 9
 
 -- The record of a closed state, from RECORDED; nil if the general path has to read it.
 local function closed_record(f, epoch)
@@ -33,47 +34,53 @@ local function closed_record(f, epoch)
   }
 end
 
+-- Instants have 16 digits, so their texts compare as they do.
+local now_text = whole(now)
+
+-- A stored instant, or an empty text.
+local function is_instant(text)
+  return text == '' or (#text == 16 and text <= now_text)
+end
+
 -- As merge_run, for a stored streak and an entry's with one pair of failures each. Returns the new text, its
--- sum and its success; nil if the general path has to merge them.
+-- sum, its success and the entry's latest failure ('' = none); nil if they have more pairs, or cannot be read.
 local function merged_run(text, reported, success, failed, pairs_kept)
   local latest, at, older, rest = match(text, '^(%d*)|(%d*)%*?(%d*);?(.*)$')
-  local from, more, others
+  if rest ~= '' or not (is_instant(latest) and is_instant(at)) or (at == '') ~= (older == '') then
+    return nil
+  end
+  local failed_at, more = '', '0'
   if failed ~= '' then
-    from, more, others = match(failed, '^(%d+)%*(%d+);(.*)$')
+    failed_at, more, rest = match(failed, '^(%d+)%*(%d+);(.*)$')
+    if rest ~= '' then
+      return nil
+    end
+    failed_at = whole(base - failed_at)
   end
-  if rest ~= '' or (others or '') ~= '' then
+  success = success ~= '' and whole(base - success) or ''
+  reported = reported and whole(reported) or ''
+  if not (is_instant(success) and is_instant(failed_at) and is_instant(reported)) then
     return nil
   end
-  latest, at, older = tonumber(latest), tonumber(at), tonumber(older) or 0
-  from, more = tonumber(from), tonumber(more) or 0
-  if (latest or 0) > now or (at or 0) > now or (at == nil) ~= (older == 0) or older + more > MAX_COUNT then
+  latest = reported > latest and reported or latest
+  latest = success > latest and success or latest
+  -- Failures before the latest success are dropped.
+  at = at >= latest and at or ''
+  local later = failed_at >= latest and failed_at or ''
+  local sum = (at ~= '' and older or 0) + (later ~= '' and more or 0)
+  if sum > MAX_COUNT then
     return nil
   end
-  if reported and reported > (latest or 0) then
-    latest = reported
-    at = at and at >= latest and at or nil
+  if at == '' and later == '' then
+    text = latest .. '|'
+  elseif at == '' or later == '' or at == later or pairs_kept == 1 then
+    text = latest .. '|' .. (at > later and at or later) .. '*' .. format(INTEGER, sum) .. ';'
+  elseif at < later then
+    text = latest .. '|' .. at .. '*' .. older .. ';' .. later .. '*' .. more .. ';'
+  else
+    text = latest .. '|' .. later .. '*' .. more .. ';' .. at .. '*' .. older .. ';'
   end
-  if success ~= '' then
-    latest = max(base - success, latest or 0)
-  end
-  from = from and max(base - from, 0)
-  if latest then
-    at = at and at >= latest and at or nil
-    from = from and from >= latest and from or nil
-  end
-  local head = latest and format(INTEGER, latest) or ''
-  if not (at or from) then
-    return head .. '|', 0, latest
-  elseif not at then
-    return format(ONE_PAIR, head, from, more), more, latest
-  elseif not from then
-    return format(ONE_PAIR, head, at, older), older, latest
-  elseif at == from or pairs_kept == 1 then
-    return format(ONE_PAIR, head, max(at, from), older + more), older + more, latest
-  elseif at < from then
-    return format(TWO_PAIRS, head, at, older, from, more), older + more, latest
-  end
-  return format(TWO_PAIRS, head, from, more, at, older), older + more, latest
+  return text, sum, latest, failed_at
 end
 
 -- As merged_run, for any streaks.
@@ -85,35 +92,37 @@ local function merged_streaks(key, text, reported, success, failed, pairs_kept)
   if reported then
     merge_run(run, reported, NONE, MAX_STREAK)
   end
-  local failures = {}
+  local failures, failed_at = {}, ''
   for age, more in string.gmatch(failed, '(%d+)%*(%d+);') do
-    failures[#failures + 1] = { max(base - age, 0), tonumber(more) }
+    failed_at = max(base - age, 0)
+    failures[#failures + 1] = { failed_at, tonumber(more) }
   end
   -- Successes alone join no failures.
   merge_run(run, success ~= '' and max(base - success, 0), failures, failed ~= '' and pairs_kept or MAX_STREAK)
-  return written_run(run), run.sum, run.success
+  return written_run(run), run.sum, run.success or '', failed_at
 end
 
-local function add_at(w, age, field, successes, failures, slow)
-  local b = bucket_at(w, base, age)
-  if b then
-    add_to(b, field, successes, failures, slow)
+-- Whether all of these counts are whole and not too large.
+local function are_counts(successes, failures, slow)
+  if not (successes and failures and slow and successes >= 0 and failures >= 0 and slow >= 0) then
+    return false
   end
+  local sum = successes + failures + slow
+  return sum <= MAX_COUNT and sum % 1 == 0
 end
 
 -- Adds the view of the entry at ARGV[a] to `views`. Returns false, before any write, if the entry needs the
 -- general path.
-local function count_entry(a, w, since, settings, pairs_kept)
+local function count_entry(a, group)
   local name, epoch, counts, success, failed, fallen = unpack(ARGV, a, a + 5)
-  local key = batch.prefix .. name
-  local f = redis.pcall('HMGET', key, unpack(epoch == '0' and COUNTED or RECORDED))
-  if f.err or f[1] ~= 'closed' or f[2] ~= epoch or settings ~= '' and not agrees(settings, f[8], f[9]) then
+  local key, w, settings = batch.prefix .. name, group.window, group.settings
+  local f = redis.pcall('HMGET', key, unpack(COUNTED, 1, epoch == '0' and WITHOUT_RECORD or nil))
+  if f[1] ~= 'closed' or f[2] ~= epoch or settings ~= '' and not agrees(settings, f[8], f[9]) then
     return false
   end
   local successes, failures, slow = tonumber(f[3] or 0), tonumber(f[4] or 0), tonumber(f[5] or 0)
   local touched = tonumber(f[7])
-  if not (is_count(successes) and is_count(failures) and is_count(slow) and is_count(touched))
-    or abs(now - touched * 1000) > RENEW then
+  if not (are_counts(successes, failures, slow) and touched and abs(now - touched * 1000) <= RENEW) then
     return false
   end
   local record = epoch ~= '0' and closed_record(f, epoch) or nil
@@ -123,110 +132,112 @@ local function count_entry(a, w, since, settings, pairs_kept)
   if retry then
     counts, success, failed, fallen = '', '', '', ''
   end
-  local q = quiet_fields[name]
-  q = q and q.epoch == tonumber(epoch) and q
-  local run, sum, success_at = merged_run(f[6] or '|', q and q.success, success, failed, pairs_kept)
+  -- Most that have a field there only have the mark of a streak.
+  local text, q = quiet_texts[name], nil
+  local is_marked = text and sub(text, 1, #epoch + 3) == epoch .. '|1|' and sub(text, -3) == '||0'
+  if text and not is_marked then
+    q = quiet_of(name)
+    q = q and q.epoch == tonumber(epoch) and q or nil
+    is_marked = q and q.streak
+  end
+  local reported = q and q.success
+  local run, sum, success_at, failed_at = merged_run(f[6] or '|', reported, success, failed, group.pairs_kept)
   if not run then
-    run, sum, success_at = merged_streaks(key, f[6], q and q.success, success, failed, pairs_kept)
+    run, sum, success_at, failed_at = merged_streaks(key, f[6], reported, success, failed, group.pairs_kept)
   end
   if not run then
     return false
   end
-  local field = epoch .. ':' .. name
-  local successes_more, failures_more, slow_more = tonumber(counts) or 0, 0, 0
-  if find(counts, ',', 1, true) then
+  local successes_more, failures_more, slow_more = 0, 0, 0
+  if counts ~= '' then
     successes_more, failures_more, slow_more = counts_of(counts)
-  end
-  local set, last = {}, 0
-  if successes_more > 0 then
-    successes = min(successes + successes_more, MAX_COUNT)
-    set[1], set[2], last = 'successes', format(INTEGER, successes), 2
-  end
-  if failures_more > 0 then
-    failures = min(failures + failures_more, MAX_COUNT)
-    set[last + 1], set[last + 2], last = 'failures', format(INTEGER, failures), last + 2
-  end
-  if slow_more > 0 then
+    successes, failures = min(successes + successes_more, MAX_COUNT), min(failures + failures_more, MAX_COUNT)
     slow = min(slow + slow_more, MAX_COUNT)
-    set[last + 1], set[last + 2], last = 'slow', format(INTEGER, slow), last + 2
-  end
-  if (success ~= '' or failed ~= '') and run ~= f[6] then
-    set[last + 1], set[last + 2] = 'run', run
-    set[last + 3], set[last + 4], last = 'consecutive_failures', format(INTEGER, sum), last + 4
   end
   if failures_more > 0 or failed ~= '' then
-    local age = failed ~= '' and match(failed, '(%d+)%*%d+;$') or 0
-    set[last + 1], set[last + 2], last = 'last_failure_at', whole((base - age) / 1000), last + 2
+    redis.call('HSET', key, 'successes', format(INTEGER, successes), 'failures', format(INTEGER, failures),
+      'slow', slow_more == 0 and f[5] or format(INTEGER, slow), 'run', run,
+      'consecutive_failures', format(INTEGER, sum),
+      'last_failure_at', whole((failed_at ~= '' and failed_at or base) / 1000))
+  elseif counts ~= '' or success ~= '' then
+    redis.call('HSET', key, 'successes', format(INTEGER, successes),
+      'slow', slow_more == 0 and f[5] or format(INTEGER, slow), 'run', run,
+      'consecutive_failures', sum == 0 and '0' or format(INTEGER, sum))
   end
-  if last > 0 then
-    redis.call('HSET', key, unpack(set))
-  end
+  local field = epoch .. ':' .. name
   if w and fallen ~= '' then
-    if not find(fallen, ':', 1, true) then
-      add_at(w, fallen, field, successes_more, failures_more, slow_more)
-    else
+    local b = w.ages[fallen]
+    if b == nil and find(fallen, ':', 1, true) then
       for age, some in string.gmatch(fallen, '(%d+):([%d,]+);') do
-        add_at(w, age, field, counts_of(some))
+        add_to(bucket_at(w, base, age), field, counts_of(some))
       end
+    else
+      add_to(b or bucket_at(w, base, fallen), field, successes_more, failures_more, slow_more)
     end
-  end
-  if (q and q.streak or false) ~= (sum > 0) then
-    q = q or new_quiet(tonumber(epoch))
-    q.success, q.streak, q.changed = success_at, sum > 0, true
-    quiet_fields[name] = q
   end
   if q then
     successes = min(successes + q.successes, MAX_COUNT)
     failures = min(failures + q.failures, MAX_COUNT)
     slow = min(slow + q.slow, MAX_COUNT)
   end
-  views[count + 1], views[count + 2] = record and 3 or 2, success_at and max(now - success_at, 0) or -1
-  views[count + 3] = w and seen_buckets(w, since, field) or false
+  if (is_marked or false) ~= (sum > 0) then
+    q = q or new_quiet(tonumber(epoch))
+    q.success, q.streak, q.changed = tonumber(success_at), sum > 0, true
+    quiet_fields[name] = q
+  end
+  views[count + 1], views[count + 2] = record and 3 or 2, success_at ~= '' and now - success_at or -1
+  views[count + 3] = w and seen_buckets(w, group.since, field) or false
   views[count + 4], views[count + 5], views[count + 6], views[count + 7] = successes, failures, slow, sum
   count = count + 7
-  for i = 1, record and #record or 0 do
-    views[count + i] = record[i]
+  if record then
+    for i = 1, #record do
+      views[count + i] = record[i]
+    end
+    count = count + #record
   end
-  count = count + (record and #record or 0)
   return true
 end
 
--- Calls visit(a, w, since, settings, pairs_kept) for each entry.
-local function each_counted(visit)
-  local at = ARGV[2] == 'count' and 3 or #ARGV + 1
+-- Returns the groups, after what their entries share has been read.
+local function read_groups()
+  local groups, told, at = {}, {}, ARGV[2] == 'count' and 3 or #ARGV + 1
   while ARGV[at] do
     local length, width, since, settings, pairs_kept, entries = unpack(ARGV, at, at + GROUP - 1)
-    local w = length ~= '' and shape_of(length, width)
-    local next_at = at + GROUP + ENTRY * entries
-    for a = at + GROUP, next_at - 1, ENTRY do
-      visit(a, w, tonumber(since), settings, tonumber(pairs_kept))
+    local group = {
+      first = at + GROUP, last = at + GROUP + ENTRY * entries - 1, window = length ~= '' and shape_of(length, width),
+      since = tonumber(since), settings = settings, pairs_kept = tonumber(pairs_kept),
+    }
+    groups[#groups + 1] = group
+    local w, fields = group.window, {}
+    for a = group.first, group.last, ENTRY do
+      local name = ARGV[a]
+      told[#told + 1] = name
+      fields[#fields + 1] = w and ARGV[a + 1] .. ':' .. name
     end
-    at = next_at
+    for bucket = w and max(w.first, group.since) or 1, w and w.current or 0 do
+      local wanted = wanted_in(w, bucket)
+      for i = 1, #fields do
+        wanted[#wanted + 1] = fields[i]
+      end
+    end
+    at = group.last + 1
   end
+  fetch_all_quiet(quiet, told)
+  fetch_buckets()
+  return groups
 end
 
-local told = {}
-each_counted(function(a, w, since)
-  local name = ARGV[a]
-  told[#told + 1] = name
-  if w then
-    local field = ARGV[a + 1] .. ':' .. name
-    for bucket = max(w.first, since), w.current do
-      want_bucket(w, bucket, field)
+-- The places of those that need the general path, and their groups.
+local left_over = {}
+for _, group in ipairs(read_groups()) do
+  for a = group.first, group.last, ENTRY do
+    if not count_entry(a, group) then
+      count = count + 1
+      views[count] = 0
+      left_over[#left_over + 1] = { a, group }
     end
   end
-end)
-parse_all_quiet(quiet, told)
-fetch_buckets()
--- The places of those that need the general path.
-local left_over = {}
-each_counted(function(a, w, since, settings, pairs_kept)
-  if not count_entry(a, w, since, settings, pairs_kept) then
-    count = count + 1
-    views[count] = 0
-    left_over[#left_over + 1] = { a, w, since, settings, pairs_kept }
-  end
-end)
+end
 if #left_over == 0 and #batch.entries == 0 and not shared_due
   and not (place.noticed and sub(place.noticed, -1) ~= '|') then
   write_buckets()
@@ -236,7 +247,8 @@ end
 
 -- The entries that are left over, as those of the batch. Their views come after all others.
 for _, left in ipairs(left_over) do
-  local a, w, since, settings, pairs_kept = unpack(left)
+  local a, group = left[1], left[2]
+  local w, since, settings, pairs_kept = group.window, group.since, group.settings, group.pairs_kept
   local name, epoch, counts, success, failed, fallen, record = unpack(ARGV, a, a + ENTRY - 1)
   local e = {
     name = name, known = record ~= '' and cjson.decode(record) or { epoch = tonumber(epoch) },

@@ -45,7 +45,7 @@ local function exchange(e, key, leases_key, last_key)
   -- The previous state in the event that makes instances write a lost breaker back; nil if there is no event.
   local restored = lost and '' or nil
   b.name = e.name
-  local q = quiet_fields[e.name]
+  local q = quiet_of(e.name)
   if q and q.epoch == b.epoch and b.state == 'closed' then
     b.reported = q
     b.successes = min(b.successes + q.successes, MAX_COUNT)

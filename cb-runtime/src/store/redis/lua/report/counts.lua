@@ -13,7 +13,7 @@ local retry, refused = settle_sequence(sequence, tonumber(ARGV[1]))
 if refused then
   return refused
 end
-local place = stand(meta, events, ARGV[3])
+local place = read_position(meta, events, ARGV[3])
 local base = base_of(tonumber(ARGV[2]))
 
 -- Calls visit(group, first, last) with the place of a group's head, and those of its entries.
@@ -179,17 +179,14 @@ end
 if #set > 0 then
   put_quiet(quiet, set)
 end
-if place.due then
-  keep(meta, held, names, breakers)
-end
 -- No instance reports a breaker that stays open. Every report therefore checks that the hash of one of them
 -- exists and can be read.
-local suspects = {}
 local sample = redis.pcall('ZRANDMEMBER', held)
-if type(sample) == 'string' then
-  local ok, b = pcall(read_breaker, breakers .. sample, FIELDS)
-  if not ok or b.state == 'closed' and not b.lapsed then
-    suspects[1] = sample
-  end
+
+local function answer(suspects)
+  return { now, { place.incarnation, place.id, place.number }, warnings, answered, suspects }
 end
-return { now, { place.incarnation, place.id, place.number }, warnings, answered, suspects }
+
+if type(sample) ~= 'string' and not place.due then
+  return answer({})
+end
