@@ -13,8 +13,8 @@ pub(crate) struct Report {
     pub(crate) seq: u64,
     /// As in [`Batch`](super::Batch).
     pub(crate) as_of_us: Option<u64>,
-    /// At most some hundred; an entry takes Redis 3 to 5 µs. An empty report only checks whether the store is
-    /// the same.
+    /// At most some hundred, and at most one for a breaker; an entry takes Redis 3 to 5 µs. An empty report
+    /// only checks whether the store is the same.
     pub(crate) entries: Vec<Reported>,
 }
 

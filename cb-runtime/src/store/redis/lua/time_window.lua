@@ -6,10 +6,6 @@
 
 -- Counts are "<successes>,<failures>,<slow>", or "<successes>" where the others are 0: most counts are, and
 -- reading and writing one number costs half as much.
-local function is_count(number)
-  return number and number >= 0 and number <= MAX_COUNT and number % 1 == 0
-end
-
 -- They may be larger than MAX_COUNT. Counts that cannot be read are 0.
 local function counts_of(text)
   local successes, failures, slow = match(text, '^(%d+),?(%d*),?(%d*)$')
@@ -31,9 +27,9 @@ end
 -- Adds counts to stored ones.
 local function sum_of(text, successes, failures, slow)
   if failures == 0 and slow == 0 then
-    local plain = tonumber(text)
-    if is_count(plain) then
-      return whole(min(plain + successes, MAX_COUNT))
+    local sum = (tonumber(text) or -1) + successes
+    if sum >= successes and sum <= MAX_COUNT and sum % 1 == 0 then
+      return format(INTEGER, sum)
     end
   end
   local s, f, l = counts_of(text)
@@ -70,9 +66,12 @@ local function wanted_in(w, bucket)
   return (w.keys[bucket] or bucket_of(w, bucket)).wanted
 end
 
+local function read_fields(b, fields)
+  return mended(b.key, function() return redis.pcall('HMGET', b.key, unpack(fields)) end) or {}
+end
+
 local function fetch(b, fields)
-  local found = mended(b.key, function() return redis.pcall('HMGET', b.key, unpack(fields)) end) or {}
-  local values = b.values
+  local found, values = read_fields(b, fields), b.values
   for i = 1, #fields do
     values[fields[i]] = found[i] or false
   end
@@ -122,6 +121,12 @@ local function forget_wanted_buckets()
   end
 end
 
+-- `set`: fields and their values.
+local function put_bucket(b, set)
+  redis.pcall('HSET', b.key, unpack(set))
+  redis.pcall('PEXPIRE', b.key, whole(b.life))
+end
+
 local function write_buckets()
   for _, b in ipairs(buckets) do
     local set, changed, values = {}, b.changed, b.values
@@ -130,8 +135,7 @@ local function write_buckets()
       set[2 * i - 1], set[2 * i] = field, values[field]
     end
     if #set > 0 then
-      redis.pcall('HSET', b.key, unpack(set))
-      redis.pcall('PEXPIRE', b.key, whole(b.life))
+      put_bucket(b, set)
     end
   end
 end

@@ -246,9 +246,9 @@ fn reported() -> impl Strategy<Value = ReportPlan> {
     )
 }
 
-fn one_of_each_breaker(mut plans: Vec<EntryPlan>) -> Vec<EntryPlan> {
-    plans.sort_by_key(|plan| plan.breaker);
-    plans.dedup_by_key(|plan| plan.breaker);
+fn one_of_each_breaker<Plan>(mut plans: Vec<Plan>, breaker: impl Fn(&Plan) -> usize) -> Vec<Plan> {
+    plans.sort_by_key(&breaker);
+    plans.dedup_by_key(|plan| breaker(plan));
     plans
 }
 
@@ -256,12 +256,18 @@ fn step() -> impl Strategy<Value = Step> {
     let seq = prop_oneof![8 => Just(Seq::Next), 1 => Just(Seq::Again), 1 => Just(Seq::BeforeLast)];
     let second = SECOND.cast_signed();
     let as_of = prop::option::of(prop_oneof![-second - 1..=1, Just(-second), Just(0)]);
-    let entries = prop::collection::vec(plan(), 0..4).prop_map(one_of_each_breaker);
+    let entries =
+        prop::collection::vec(plan(), 0..4).prop_map(|plans| one_of_each_breaker(plans, |plan| plan.breaker));
     let exchange = (0..INSTANCES.len(), seq, as_of, entries)
         .prop_map(|(instance, seq, as_of, entries)| Step::Exchange { instance, seq, as_of, entries });
     let seq = prop_oneof![8 => Just(Seq::Next), 1 => Just(Seq::Again), 1 => Just(Seq::BeforeLast)];
     let as_of = prop::option::of(prop_oneof![-second - 1..=1, Just(0)]);
-    let report = (0..INSTANCES.len(), seq, as_of, prop::collection::vec(reported(), 0..4))
+    let report = (
+        0..INSTANCES.len(),
+        seq,
+        as_of,
+        prop::collection::vec(reported(), 0..4).prop_map(|plans| one_of_each_breaker(plans, |plan| plan.0)),
+    )
         .prop_map(|(instance, seq, as_of, entries)| Step::Report { instance, seq, as_of, entries });
     prop_oneof![
         20 => exchange,

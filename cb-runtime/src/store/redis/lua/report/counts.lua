@@ -16,28 +16,14 @@ end
 local place = read_position(meta, events, ARGV[3])
 local base = base_of(tonumber(ARGV[2]))
 
--- Calls visit(group, first, last) with the place of a group's head, and those of its entries.
-local function each_group(visit)
-  local at = FIRST
-  while ARGV[at] do
-    local first = at + GROUP
-    local next_at = first + ENTRY * ARGV[at + 3]
-    visit(at, first, next_at - 1)
-    at = next_at
+-- The names of the entries.
+local told, at = {}, FIRST
+while ARGV[at] do
+  local first = at + GROUP
+  at = first + ENTRY * ARGV[at + 3]
+  for a = first, at - 1, ENTRY do
+    told[#told + 1] = ARGV[a]
   end
-end
-
-local names_told, texts, changed, answered = {}, {}, {}, {}
-each_group(function(_, first, last)
-  local count = #names_told
-  for a = first, last, ENTRY do
-    count = count + 1
-    names_told[count] = ARGV[a]
-  end
-end)
-local found = fetch_quiet(quiet, names_told)
-for i = 1, #found do
-  texts[names_told[i]] = found[i]
 end
 
 -- Looks up a breaker without a field in `quiet`: counts are added only to a closed breaker in the same epoch.
@@ -88,14 +74,24 @@ local function more_successes(text, epoch, counts, age)
   return head .. success .. '||' .. format(INTEGER, sum)
 end
 
+-- Notes counts for a field of a bucket. Two buckets of an entry may be one here.
 local function note(b, field, successes, failures, slow)
-  if b then
-    if not b.count then
-      b.count, b.successes, b.failures, b.slow = 0, {}, {}, {}
-    end
-    local count = b.count + 1
-    b.count = count
-    b.wanted[count], b.successes[count], b.failures[count], b.slow[count] = field, successes, failures, slow
+  if not b then
+    return
+  end
+  local fields = b.wanted
+  local i = #fields
+  if i == 0 then
+    b.successes, b.others = {}, {}
+  end
+  if fields[i] ~= field then
+    i = i + 1
+    fields[i], b.successes[i] = field, 0
+  end
+  b.successes[i] = b.successes[i] + successes
+  if failures + slow > 0 then
+    local before = b.others[i] or { 0, 0 }
+    b.others[i] = { before[1] + failures, before[2] + slow }
   end
 end
 
@@ -111,73 +107,65 @@ local function shape_of(length, width)
   return w
 end
 
-local count = 0
-each_group(function(head, first, last)
-  local length, width, by_streak = ARGV[head], ARGV[head + 1], ARGV[head + 2] == '1'
+-- The fields of `quiet` to write, with their values; and the places of the entries that the instance is to
+-- exchange.
+local set, answered, count = {}, {}, 0
+local texts = fetch_quiet(quiet, told)
+at = FIRST
+while ARGV[at] do
+  local length, width, by_streak, entries = unpack(ARGV, at, at + GROUP - 1)
   local w = length ~= '' and shape_of(length, width)
-  for a = first, last, ENTRY do
-    local name, epoch, counts, success, failed = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-    local text, added = texts[name], not retry
+  local first = at + GROUP
+  at = first + ENTRY * entries
+  for a = first, at - 1, ENTRY do
+    local name, epoch, counts, success, failed, fallen = unpack(ARGV, a, a + ENTRY - 1)
     count = count + 1
+    local text = texts[count]
     local successes, failures, slow = tonumber(counts), 0, 0
-    local simple = successes and added and text and failed == '' and success ~= ''
-      and more_successes(text, epoch, successes, success)
+    local sum = successes and text and failed == '' and success ~= '' and more_successes(text, epoch, successes, success)
     if not successes then
       successes, failures, slow = counts_of(counts)
     end
-    if simple then
-      texts[name] = simple
-    else
-      local told, streak, success_at, failed_at, before
+    if not sum then
+      local told_epoch, streak, success_at, failed_at, before
       if text then
-        told, streak, success_at, failed_at, before = split_quiet(text)
+        told_epoch, streak, success_at, failed_at, before = split_quiet(text)
       end
-      if not told and is_closed_in(name, epoch) then
-        told, streak, success_at, failed_at, before = epoch, '0', '', '', 0
+      if not told_epoch and is_closed_in(name, epoch) then
+        told_epoch, streak, success_at, failed_at, before = epoch, '0', '', '', 0
       end
-      if told ~= epoch or (by_streak and streak == '1') then
+      if told_epoch ~= epoch or (by_streak == '1' and streak == '1') then
         answered[#answered + 1] = count
       end
-      added = added and told == epoch
-      if added then
-        texts[name] = quiet_text(epoch, streak, latest(success, success_at), latest(failed, failed_at),
-          sum_of(before, successes, failures, slow))
-      end
+      sum = told_epoch == epoch and quiet_text(epoch, streak, latest(success, success_at),
+        latest(failed, failed_at), sum_of(before, successes, failures, slow))
     end
-    if added then
-      changed[#changed + 1] = name
-      local fallen = ARGV[a + 5]
+    if sum and not retry then
+      set[#set + 1], set[#set + 2] = name, sum
       if w and fallen ~= '' then
-        local field = epoch .. ':' .. name
-        if find(fallen, ':', 1, true) then
+        local field, b = epoch .. ':' .. name, w.ages[fallen]
+        if b == nil and find(fallen, ':', 1, true) then
           for age, some in string.gmatch(fallen, '(%d+):([%d,]+);') do
             note(bucket_at(w, base, age), field, counts_of(some))
           end
         else
-          note(bucket_at(w, base, fallen), field, successes, failures, slow)
+          note(b or bucket_at(w, base, fallen), field, successes, failures, slow)
         end
       end
     end
   end
-end)
-
-fetch_buckets()
-for _, b in ipairs(buckets) do
-  local values, wanted, successes, failures, slow = b.values, b.wanted, b.successes, b.failures, b.slow
-  for i = 1, #wanted do
-    local field = wanted[i]
-    values[field] = sum_of(values[field] or 0, successes[i], failures[i], slow[i])
-  end
-  b.changed = wanted
-end
-write_buckets()
-local set = {}
-for i = 1, #changed do
-  local name = changed[i]
-  set[2 * i - 1], set[2 * i] = name, texts[name]
 end
 if #set > 0 then
   put_quiet(quiet, set)
+end
+for _, b in ipairs(buckets) do
+  local fields, found, counts = b.wanted, read_fields(b, b.wanted), {}
+  for i = 1, #fields do
+    local others = b.others[i]
+    counts[2 * i - 1] = fields[i]
+    counts[2 * i] = sum_of(found[i] or 0, b.successes[i], others and others[1] or 0, others and others[2] or 0)
+  end
+  put_bucket(b, counts)
 end
 -- No instance reports a breaker that stays open. Every report therefore checks that the hash of one of them
 -- exists and can be read.
