@@ -50,6 +50,9 @@ fn unix_us() -> u64 {
 /// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.
 pub(crate) const COARSE: u64 = 4295;
 
+/// When a manual clock begins.
+pub(crate) const MANUAL_START: Duration = Duration::from_secs(1_000_000_000);
+
 /// The largest error of the coarse clock.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 
@@ -113,8 +116,9 @@ impl Clock {
 
     /// A clock that stands still until [`ManualClock::advance`] moves it.
     pub fn manual() -> (Self, ManualClock) {
-        // Not zero: "a moment before now" must exist for a clock that has just been made.
-        let start = micros(Duration::from_secs(86_400));
+        // Not zero: "a moment before now" must exist for a clock that has just been made. And not less: a
+        // store on this clock has times of 16 digits, as Redis has, whose scripts compare some as texts.
+        let start = micros(MANUAL_START);
         let hands = Arc::new(Hands {
             now: AtomicU64::new(start),
             slept: AtomicU64::new(0),

@@ -65,7 +65,7 @@ async fn trip_is_exchanged_before_the_second_of_many_reports() {
     };
     // New settings are compared with others' in exchanges; after that time, successes are only reported.
     fleet.settle().await;
-    fleet.advance(Duration::from_secs(31));
+    fleet.advance(Duration::from_secs(33));
     succeed();
     fleet.settle().await;
     succeed();

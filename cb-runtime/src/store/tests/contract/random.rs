@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{Bench, Entry, SECOND};
+use crate::clock::MANUAL_START;
 use crate::snapshot::State;
 use crate::store::{
     Answer, Batch, CountWindowRequest, Counts, Delta, LeaderRequest, LeaseRequest, OutcomeKind, Position,
@@ -119,8 +120,8 @@ fn role() -> impl Strategy<Value = LeaderRequest> {
 
 fn window() -> impl Strategy<Value = WindowRequest> {
     let shape = select(vec![(10 * SECOND, SECOND), (64 * SECOND, SECOND), (SECOND * 7 / 2, SECOND), (3, 0)]);
-    // A manual clock starts at a day.
-    let since = prop_oneof![Just(0), 86_390..86_500_u64, Just(u64::MAX)];
+    let start = MANUAL_START.as_secs();
+    let since = prop_oneof![Just(0), start - 10..start + 100, Just(u64::MAX)];
     (shape, since).prop_map(|((length_us, width_us), since)| WindowRequest { length_us, width_us, since })
 }
 
