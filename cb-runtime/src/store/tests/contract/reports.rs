@@ -13,6 +13,7 @@ rules! {
     report_of_another_epoch_or_state_is_dropped_with_a_notice
     reported_success_ends_a_streak_and_the_reporter_is_told_to_exchange
     older_reported_success_leaves_later_failures
+    of_two_reported_successes_the_later_one_is_the_latest
     reported_buckets_are_part_of_the_window
     new_epoch_starts_without_earlier_reports
     breaker_that_only_succeeded_is_part_of_the_fleet
@@ -110,6 +111,16 @@ async fn older_reported_success_leaves_later_failures(bench: &Bench<'_>) {
     let older = Reported { success_age_us: Some(8 * SECOND), ..success };
     report(&mut b, vec![older]).await;
     assert_eq!(a.ask("x").await.streak, 3);
+}
+
+async fn of_two_reported_successes_the_later_one_is_the_latest(bench: &Bench<'_>) {
+    let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
+    let aged = |seconds| Reported { success_age_us: Some(seconds * SECOND), ..reported("x", 1, 0) };
+    report(&mut a, vec![aged(8)]).await;
+    report(&mut b, vec![aged(5)]).await;
+    assert_eq!(a.ask("x").await.success_age_us, Some(5 * SECOND));
+    report(&mut a, vec![aged(6)]).await;
+    assert_eq!(b.ask("x").await.success_age_us, Some(5 * SECOND));
 }
 
 async fn reported_buckets_are_part_of_the_window(bench: &Bench<'_>) {
