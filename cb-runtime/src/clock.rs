@@ -51,7 +51,7 @@ fn unix_us() -> u64 {
 pub(crate) const COARSE: u64 = 4295;
 
 /// When a manual clock begins.
-pub(crate) const MANUAL_START: Duration = Duration::from_secs(1_000_000_000);
+pub(crate) const MANUAL_START: Duration = Duration::from_secs(1_234_567_890);
 
 /// The largest error of the coarse clock.
 pub(crate) const TICK: Duration = Duration::from_millis(5);

@@ -71,7 +71,6 @@ do
       failed_at = whole(base - failed_at)
     end
     success = success ~= '' and whole(base - success) or ''
-    reported = reported and whole(reported) or ''
     if not (is_instant(success) and is_instant(failed_at) and is_instant(reported)) then
       return nil
     end
@@ -102,8 +101,8 @@ do
     if not ok then
       return nil
     end
-    if reported then
-      merge_run(run, reported, NONE, MAX_STREAK)
+    if reported ~= '' then
+      merge_run(run, tonumber(reported), NONE, MAX_STREAK)
     end
     local failures, failed_at = {}, ''
     for age, more in string.gmatch(failed, '(%d+)%*(%d+);') do
@@ -139,14 +138,14 @@ do
     end
     -- Most that have a field in `quiet` only have the mark of a streak there, and need not be parsed.
     local text, q = quiet_texts[name], quiet_fields[name]
-    local is_marked = text and q == nil and sub(text, -3) == '||0'
-      and sub(text, 1, #epoch + 3) == epoch .. '|1|'
-    if text and not is_marked or q then
+    local reported = text and q == nil and match(text, '^' .. epoch .. '|1|(%d*)||0$')
+    local is_marked = reported ~= nil and reported ~= false
+    if not reported then
       q = quiet_of(name)
       q = q and q.epoch == tonumber(epoch) and q or nil
-      is_marked = q and q.streak
+      is_marked = q ~= nil and q.streak
+      reported = q and q.success and whole(q.success) or ''
     end
-    local reported = q and q.success
     local stored, pairs_kept = f[6] or '|', group.pairs_kept
     local run, sum, success_at, failed_at = merged_run(stored, reported, success, failed, pairs_kept)
     if not run then
@@ -188,7 +187,7 @@ do
       failures = min(failures + q.failures, MAX_COUNT)
       slow = min(slow + q.slow, MAX_COUNT)
     end
-    if (is_marked or false) ~= (sum > 0) then
+    if is_marked ~= (sum > 0) then
       q = q or new_quiet(tonumber(epoch))
       q.success, q.streak, q.changed = tonumber(success_at), sum > 0, true
       quiet_fields[name] = q
