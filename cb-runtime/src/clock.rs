@@ -50,8 +50,11 @@ fn unix_us() -> u64 {
 /// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.
 pub(crate) const COARSE: u64 = 4295;
 
-/// When a manual clock begins.
-pub(crate) const MANUAL_START: Duration = Duration::from_secs(1_234_567_890);
+/// When a manual clock begins, in µs: at times of 16 digits, as Redis has, whose scripts compare some as texts.
+/// A day of them has passed: "a moment before now" must exist for a clock that has just been made.
+pub(crate) const MANUAL_START: u64 = MANUAL_ZERO + 86_400_000_000;
+/// Where a manual clock's coarse time is zero.
+const MANUAL_ZERO: u64 = 1_000_000_000_000_000;
 
 /// The largest error of the coarse clock.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -116,17 +119,14 @@ impl Clock {
 
     /// A clock that stands still until [`ManualClock::advance`] moves it.
     pub fn manual() -> (Self, ManualClock) {
-        // Not zero: "a moment before now" must exist for a clock that has just been made. And not less: a
-        // store on this clock has times of 16 digits, as Redis has, whose scripts compare some as texts.
-        let start = micros(MANUAL_START);
         let hands = Arc::new(Hands {
-            now: AtomicU64::new(start),
+            now: AtomicU64::new(MANUAL_START),
             slept: AtomicU64::new(0),
             moved: Notify::new(),
             holders: Mutex::default(),
             released: Condvar::new(),
         });
-        let epoch_us = unix_us().saturating_sub(start);
+        let epoch_us = unix_us().saturating_sub(MANUAL_START);
         (Clock { source: Source::Manual(hands.clone()), epoch_us }, ManualClock(hands))
     }
 
@@ -170,7 +170,7 @@ impl Clock {
     pub(crate) fn coarse(&self) -> u64 {
         match &self.source {
             Source::System(..) => coarse_ticks(),
-            Source::Manual(hands) => hands.now.load(Ordering::Acquire) * COARSE,
+            Source::Manual(hands) => (hands.now.load(Ordering::Acquire) - MANUAL_ZERO) * COARSE,
         }
     }
 
@@ -205,7 +205,7 @@ impl Clock {
                 // Ticks are 2⁻³² s: whole seconds and the rest apart, so that nothing overflows.
                 Moment((ticks >> 32) * 1_000_000 + (((ticks & 0xFFFF_FFFF) * 1_000_000) >> 32))
             }
-            Source::Manual(_) => Moment((coarse | 7) / COARSE),
+            Source::Manual(_) => Moment(MANUAL_ZERO + (coarse | 7) / COARSE),
         }
     }
 
@@ -215,7 +215,7 @@ impl Clock {
         let ticks = match &self.source {
             _ if moment.0 == u64::MAX => return u64::MAX,
             Source::System(_, begin) => u128::from(*begin) + (early << 32) / 1_000_000,
-            Source::Manual(_) => early * u128::from(COARSE),
+            Source::Manual(_) => early.saturating_sub(u128::from(MANUAL_ZERO)) * u128::from(COARSE),
         };
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }

@@ -20,7 +20,7 @@ use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
 use crate::breaker::gate::GateWord;
 use crate::breaker::permit::{Admission, CallPermit};
-use crate::clock::{Clock, MANUAL_START, ManualClock, Moment, micros};
+use crate::clock::{Clock, MANUAL_START, ManualClock, Moment};
 use crate::snapshot::{Snapshot, State};
 use crate::store::Retention;
 use crate::store::memory::{Backup, MemoryStore};
@@ -326,7 +326,7 @@ impl World {
         if std::env::var_os("CB_SEED").is_some() {
             // A look at a breaker takes random numbers, and must not change the history.
             let seed = fastrand::get_seed();
-            let at = self.clock.now().since(Moment(micros(MANUAL_START)));
+            let at = self.clock.now().since(Moment(MANUAL_START));
             eprintln!("{at:?} {}: {}; the store: {}", what(), self.states(), self.store.positions());
             fastrand::seed(seed);
         }

@@ -8,8 +8,8 @@ use crate::store::{Counts, MAX_COUNT, Reported};
 /// The length and width of a window, and whether a breaker judges by its streak.
 type ReportGroup = (Option<(u64, u64)>, bool);
 
-/// The arguments of a report's entries, as `report/counts.lua` takes them: in groups of one window and one kind of
-/// rule. Returns the entries' places in the report, in the order of the arguments.
+/// The arguments of a report's entries, as `report/counts.lua` takes them: in groups of one window and one
+/// kind of rule. Returns the entries' places in the report, in the order of the arguments.
 pub(in crate::store::redis) fn report_arguments(
     entries: &[Reported],
     put: &mut impl FnMut(String),

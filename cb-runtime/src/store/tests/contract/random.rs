@@ -120,7 +120,7 @@ fn role() -> impl Strategy<Value = LeaderRequest> {
 
 fn window() -> impl Strategy<Value = WindowRequest> {
     let shape = select(vec![(10 * SECOND, SECOND), (64 * SECOND, SECOND), (SECOND * 7 / 2, SECOND), (3, 0)]);
-    let start = MANUAL_START.as_secs();
+    let start = MANUAL_START / SECOND;
     let since = prop_oneof![Just(0), start - 10..start + 100, Just(u64::MAX)];
     (shape, since).prop_map(|((length_us, width_us), since)| WindowRequest { length_us, width_us, since })
 }
