@@ -22,6 +22,23 @@ fn on_silence(error: &RedisError) -> &'static str {
     }
 }
 
+/// A hint for a request that the server has refused.
+pub(super) fn on_refusal(error: &RedisError) -> &'static str {
+    // Before a login, Redis refuses a request of more than ten arguments as a "Protocol error".
+    if error.code() == Some("NOAUTH") || error.to_string().contains("unauthenticated") {
+        "; the server requires a password: write redis://[user]:password@host"
+    } else {
+        on_denial(&error.to_string())
+    }
+}
+
+/// A hint for text in which Redis denies a user a command, a key or a channel, to a script also.
+pub(super) fn on_denial(problem: &str) -> &'static str {
+    let denied =
+        ["NoPerm", "The user executing the script can't"].iter().any(|words| problem.contains(words));
+    if denied { "; see docs/redis.md for the permissions that it needs" } else { "" }
+}
+
 /// A hint for a connection attempt that timed out.
 pub(super) fn on_delay(addr: &ConnectionAddr) -> &'static str {
     match addr {

@@ -20,8 +20,7 @@ impl RedisStore {
         invocation.key(self.keys.quiet()).key(self.keys.notices());
         invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
         self.run(self.timeouts.loss(), doing, &mut invocation, |mut answer| {
-            let (now_us, position, warnings) =
-                (answer.number()?, answer.position()?, answer.list()?.texts()?);
+            let (now_us, position, warnings) = (answer.number()?, answer.position()?, answer.warnings()?);
             Ok((Load { now_us, position, warnings, ..Load::default() }, answer.list()?.texts()?))
         })
         .await

@@ -164,7 +164,7 @@ impl RedisStore {
             }
             Ok(Err(error)) if is_an_answer(&error) => {
                 self.answered.store(true, Ordering::Relaxed);
-                return Err(Error::store(doing, error));
+                return Err(Error::store(doing, format!("{error}{}", hint::on_refusal(&error))));
             }
             Ok(Err(error)) => {
                 if is_not_master(&error) {
@@ -172,7 +172,7 @@ impl RedisStore {
                 }
                 let fresh = !self.answered.load(Ordering::Relaxed);
                 let hint = if fresh { self.dialer.hint_on_silence(&error) } else { "" };
-                format!("{error}{hint}")
+                format!("{error}{hint}{}", hint::on_refusal(&error))
             }
             Err(_) => format!("no answer within {limit:?}"),
         };
@@ -252,8 +252,7 @@ impl RedisStore {
             invocation.arg(argument);
         });
         self.run(self.timeouts.exchange(batch.entries.len()), doing, &mut invocation, |mut answer| {
-            let (now_us, position, warnings) =
-                (answer.number()?, answer.position()?, answer.list()?.texts()?);
+            let (now_us, position, warnings) = (answer.number()?, answer.position()?, answer.warnings()?);
             let mut rows = answer.list()?;
             let mut left_over = Vec::new();
             for place in counted {
@@ -283,8 +282,7 @@ impl RedisStore {
             invocation.arg(argument);
         });
         self.run(self.timeouts.report(report.entries.len()), doing, &mut invocation, |mut answer| {
-            let (now_us, position, warnings) =
-                (answer.number()?, answer.position()?, answer.list()?.texts()?);
+            let (now_us, position, warnings) = (answer.number()?, answer.position()?, answer.warnings()?);
             let places = answer.list()?.numbers()?;
             let place_in = |place| order.get(usize::try_from(place).ok()?.checked_sub(1)?).copied();
             let mut exchange: Vec<usize> = places.into_iter().filter_map(place_in).collect();
@@ -334,7 +332,8 @@ impl<T: FromRedisValue + Send> Request<T> for &redis::Pipeline {
 /// The server has refused the request; the connection is intact.
 fn is_an_answer(error: &RedisError) -> bool {
     let is_server = matches!(error.kind(), RedisErrorKind::Server(_) | RedisErrorKind::Extension);
-    is_server && !is_not_master(error)
+    // After a "Protocol error", the server closes the connection.
+    is_server && !is_not_master(error) && !error.to_string().contains("Protocol error")
 }
 
 /// Another server is the master now.

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use redis::{Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, TlsCertificates};
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 /// Adds the certificates that the parameters of `url` name to `info`. The error names the file.
 pub(super) fn equip(info: ConnectionInfo, url: &str) -> Result<ConnectionInfo, String> {
@@ -36,10 +39,14 @@ pub(super) fn certificates(url: &str) -> Result<Option<TlsCertificates>, String>
         None => None,
     };
     let client_tls = match (file("cert"), file("key")) {
-        (Some(cert), Some(key)) => Some(ClientTlsConfig {
-            client_cert: read("cert", &cert, "CERTIFICATE")?,
-            client_key: read("key", &key, "PRIVATE KEY")?,
-        }),
+        (Some(cert), Some(key)) => {
+            let client = ClientTlsConfig {
+                client_cert: read("cert", &cert, "CERTIFICATE")?,
+                client_key: read("key", &key, "PRIVATE KEY")?,
+            };
+            fits(&client).map_err(|problem| format!("cert={cert} with key={key}: {problem}"))?;
+            Some(client)
+        }
         (None, None) => None,
         _ => return Err("cert and key can be used only together".into()),
     };
@@ -59,6 +66,15 @@ fn read(parameter: &str, path: &str, item: &str) -> Result<Vec<u8>, String> {
     Ok(content)
 }
 
+/// Whether the key is the certificate's. redis-rs would notice at each connection attempt only.
+fn fits(client: &ClientTlsConfig) -> Result<(), String> {
+    let certificates = CertificateDer::pem_slice_iter(&client.client_cert).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(&client.client_key).map_err(|error| error.to_string())?;
+    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+    config.with_client_auth_cert(certificates, key).map(|_| ()).map_err(|error| error.to_string())
+}
+
 /// Installs a cryptography provider unless the application has. redis-rs uses the process's provider and
 /// panics if there is none, or more than one to choose from.
 fn provide_cryptography() {
@@ -70,6 +86,8 @@ fn provide_cryptography() {
 
 #[cfg(test)]
 mod tests {
+    use cb_testkit::{Authority, Certificate};
+
     use crate::store::redis::address::check;
 
     /// Without a default, rustls panics if the application links a second provider.
@@ -105,5 +123,18 @@ mod tests {
             assert!(error.to_string().contains(expected), "{parameters}: {error}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
+    }
+
+    /// Otherwise each connection attempt would fail, and look like the server's fault.
+    #[test]
+    fn key_of_another_certificate_is_an_error() {
+        let authority = Authority::new();
+        let [one, other] = ["one", "other"].map(|label| authority.sign(label, &[]));
+        let with = |Certificate { key, .. }: &Certificate| {
+            check(&format!("rediss://host/?cert={}&key={}", one.certificate.display(), key.display()))
+        };
+        with(&one).unwrap();
+        let error = with(&other).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("other-key.pem: keys may not be"), "{error}");
     }
 }

@@ -232,6 +232,33 @@ async fn wrong_password_error_has_no_password() {
     assert!(error.to_string().contains("NOAUTH"), "{error}");
 }
 
+/// Redis refuses the first request, which has more than ten arguments, in other words than a short one, and
+/// closes the connection.
+#[tokio::test]
+async fn missing_password_error_suggests_one() {
+    let server = RedisServer::start_with(&["--requirepass", "right"]);
+    let store = at(&format!("redis://127.0.0.1:{}", server.port()));
+    for _ in 0..3 {
+        let error = Store::load(&store).await.unwrap_err();
+        assert!(error.to_string().contains("requires a password"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn denied_permission_error_refers_to_the_documentation() {
+    let server = RedisServer::start();
+    let allow = |rules: &[&str]| {
+        server.cli(&[&["ACL", "SETUSER", "u", "reset", "on", ">p", "allchannels", "+@all"], rules].concat());
+    };
+    allow(&["~*", "-publish"]);
+    let store = at(&format!("redis://u:p@127.0.0.1:{}", server.port()));
+    let answer = Store::exchange(&store, batch(vec![forcing("x", State::Open)])).await.unwrap();
+    assert!(answer.warnings[0].contains("docs/redis.md"), "{:?}", answer.warnings);
+    allow(&["~other:*"]);
+    let error = Store::load(&store).await.unwrap_err();
+    assert!(error.to_string().contains("docs/redis.md"), "{error}");
+}
+
 #[tokio::test]
 async fn refused_write_has_no_effect() {
     let master = RedisServer::start();

@@ -3,6 +3,7 @@
 
 use redis::Value;
 
+use crate::store::redis::hint::on_denial;
 use crate::store::redis::plain_rows::stored_number;
 use crate::store::{
     CountWindowView, Counts, LeaderView, LeaseId, OutcomeKind, Position, Record, View, WindowView, cut,
@@ -83,6 +84,15 @@ impl ReplyReader {
     pub(in crate::store::redis) fn position(&mut self) -> Result<Position, DecodeError> {
         let mut items = self.list()?;
         Ok(Position { incarnation: items.text()?, id: items.text()?, number: items.number()? })
+    }
+
+    /// What a script could not read or write.
+    pub(in crate::store::redis) fn warnings(&mut self) -> Result<Vec<String>, DecodeError> {
+        let mut warnings = self.list()?.texts()?;
+        for warning in &mut warnings {
+            *warning += on_denial(warning);
+        }
+        Ok(warnings)
     }
 
     /// One row of an answer: a list, the text of an error, or nothing.
