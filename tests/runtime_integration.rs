@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cb_runtime::{BreakerConfig, CallError, Registry, State};
 use cb_testkit::{Proxy, RedisServer, wait_until};
@@ -227,6 +227,18 @@ fn calls_run_without_tokio() {
     within_t("B is forced open", || on_b.state() == State::ForcedOpen);
     assert_eq!(block_on(b.fleet()).unwrap()[0].state, State::ForcedOpen);
     block_on(a.shutdown());
+}
+
+#[test]
+fn call_timeout_ends_a_call_without_tokio() {
+    let registry = Registry::builder().build().unwrap();
+    let limit = Duration::from_millis(20);
+    let breaker = registry.get_or_create(NAME, BreakerConfig::default().call_timeout(limit));
+    let start = Instant::now();
+    let call = breaker.call(async || std::future::pending::<Result<(), &str>>().await);
+    assert!(matches!(block_on(call), Err(CallError::TimedOut(_))));
+    assert!(start.elapsed() >= limit);
+    assert_eq!(breaker.snapshot().outcomes.failure, 1);
 }
 
 #[test]

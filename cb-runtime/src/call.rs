@@ -76,7 +76,7 @@ impl Breaker {
     /// Dropping the future drops the call, which then counts as cancelled: neither success nor failure. A
     /// panic of the call counts as a failure and goes on to the caller. If there is a `call_timeout` (from
     /// the operator, else from the config that this handle was made with, else from the registry's
-    /// defaults), a tokio runtime with a timer is needed.
+    /// defaults), a tokio runtime must have its timer enabled.
     ///
     /// ```
     /// # async fn fetch(id: u64) -> std::io::Result<u64> { Ok(id) }

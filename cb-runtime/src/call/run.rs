@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::runtime::Handle;
 
 use crate::breaker::Core;
 use crate::breaker::permit::{Admission, CallPermit, GateAdmission, Rejection, Waiting};
 use crate::breaker::stopwatch::Stopwatch;
+use crate::deadline::Deadline;
 use crate::error::BreakerError;
 
 /// Requests a permit. Waits for the store's answer if a probe is due.
@@ -90,7 +91,18 @@ pub enum Awaited<'a> {
     /// The permit.
     Permit(Admit<'a>),
     /// The timer of a `call_timeout`, and its limit.
-    Deadline(Duration, Pin<Box<Sleep>>),
+    Deadline(Duration, Timer),
+}
+
+type Timer = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// Tokio's timer, which its tests may pause. On another executor, the process's own.
+fn timer(limit: Duration) -> Timer {
+    if Handle::try_current().is_ok() {
+        Box::pin(tokio::time::sleep(limit))
+    } else {
+        Box::pin(Deadline::after(limit))
+    }
 }
 
 impl Awaited<'_> {
@@ -144,7 +156,7 @@ pub(crate) fn suspend<'a>(
     if !watch.was_suspended() {
         *awaited = permit.core().call_timeout(given_timeout).map(|limit| {
             permit.limit(limit);
-            Arc::new(Awaited::Deadline(limit, Box::pin(tokio::time::sleep(limit))))
+            Arc::new(Awaited::Deadline(limit, timer(limit)))
         });
     }
     *watch = watch.suspended(permit.core().clock());
