@@ -332,8 +332,14 @@ impl<T: FromRedisValue + Send> Request<T> for &redis::Pipeline {
 /// The server has refused the request; the connection is intact.
 fn is_an_answer(error: &RedisError) -> bool {
     let is_server = matches!(error.kind(), RedisErrorKind::Server(_) | RedisErrorKind::Extension);
-    // After a "Protocol error", the server closes the connection.
-    is_server && !is_not_master(error) && !error.to_string().contains("Protocol error")
+    is_server && !is_not_master(error) && !closes(error)
+}
+
+/// The server closes the connection after this answer: it expects a login, its `maxclients` are connected, or
+/// it is in protected mode.
+fn closes(error: &RedisError) -> bool {
+    let text = error.to_string();
+    ["Protocol error", "max number of clients", "DENIED"].iter().any(|words| text.contains(words))
 }
 
 /// Another server is the master now.

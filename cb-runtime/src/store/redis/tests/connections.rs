@@ -244,6 +244,20 @@ async fn missing_password_error_suggests_one() {
     }
 }
 
+/// The server closes the connection after this answer. It must not be used again, or the next error would be
+/// that it is closed.
+#[tokio::test]
+async fn server_with_too_many_clients_is_the_error_of_every_attempt() {
+    let server = RedisServer::start();
+    // The test's own connection.
+    server.cli(&["CONFIG", "SET", "maxclients", "1"]);
+    let store = store(&server);
+    for _ in 0..3 {
+        let error = Store::load(&store).await.unwrap_err();
+        assert!(error.to_string().contains("max number of clients"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn denied_permission_error_refers_to_the_documentation() {
     let server = RedisServer::start();
