@@ -166,8 +166,8 @@ impl Plan {
                 match timeout(limit * 2, client.get_async_connection_with_config(config)).await {
                     Ok(Ok(connection)) => Ok(Link::Cluster(connection)),
                     Ok(Err(error)) => {
-                        let hint = hint::on_connecting(addr, &error);
-                        Err(Error::store("connecting to the cluster", format!("{error}{hint}")))
+                        let hints = [hint::on_connecting(addr, &error), hint::on_refusal(&error)];
+                        Err(Error::store("connecting to the cluster", format!("{error}{}", hints.concat())))
                     }
                     Err(_) => {
                         let problem = format!("its nodes do not answer in time{}", hint::on_delay(addr));

@@ -171,6 +171,18 @@ fn invalid_addresses_are_errors_at_once() {
 }
 
 #[tokio::test]
+async fn denied_permission_error_refers_to_the_documentation() {
+    let cluster = RedisCluster::start(3);
+    for node in cluster.nodes() {
+        node.cli(&["ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all", "-cluster|slots"]);
+    }
+    let urls = cluster.urls().iter().map(|url| url.replace("//", "//u:p@")).collect();
+    let store = RedisStore::new(Target::Cluster(urls), "test").unwrap().patient();
+    let error = Store::load(&store).await.unwrap_err();
+    assert!(error.to_string().contains("docs/redis.md"), "{error}");
+}
+
+#[tokio::test]
 async fn documented_user_suffices_while_a_cached_results_slot_moves() {
     let cluster = RedisCluster::start(3);
     let page = include_str!("../../../../../docs/redis.md");
