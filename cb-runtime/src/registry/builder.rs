@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::OnError;
 use crate::store::Retention;
 use crate::store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+use crate::store::redis::{RedisStore, Target};
 use crate::timeouts::Timeouts;
 
 /// Builds a [`Registry`]: the store, and the operator's settings of breakers.
@@ -20,6 +22,9 @@ use crate::timeouts::Timeouts;
 #[must_use = "a builder does nothing until it is built or installed"]
 pub struct RegistryBuilder {
     target: StoreTarget,
+    /// Two setters of the target that were both called.
+    #[cfg(feature = "redis")]
+    conflict: Option<(&'static str, &'static str)>,
     pub(super) namespace: String,
     pub(super) code: Code,
     pub(super) config: RegistryConfig,
@@ -40,13 +45,15 @@ pub struct RegistryBuilder {
 enum StoreTarget {
     Memory,
     #[cfg(feature = "redis")]
-    Redis(crate::store::redis::Target),
+    Redis(Target),
 }
 
 impl Default for RegistryBuilder {
     fn default() -> Self {
         RegistryBuilder {
             target: StoreTarget::Memory,
+            #[cfg(feature = "redis")]
+            conflict: None,
             namespace: "default".into(),
             code: Code::default(),
             config: RegistryConfig::default(),
@@ -73,30 +80,36 @@ impl RegistryBuilder {
     /// is the one that the process has installed for rustls by then; if there is none, `build` installs
     /// ring's.
     #[cfg(feature = "redis")]
-    pub fn redis(mut self, url: impl Into<String>) -> Self {
-        self.target = StoreTarget::Redis(crate::store::redis::Target::Single(url.into()));
-        self
+    pub fn redis(self, url: impl Into<String>) -> Self {
+        self.target(Target::Single(url.into()))
     }
 
     /// Shares state through a Redis Cluster, found by any of these nodes. User, password and certificates of
     /// the first address are used for all nodes.
     #[cfg(feature = "cluster")]
-    pub fn redis_cluster(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let urls = urls.into_iter().map(Into::into).collect();
-        self.target = StoreTarget::Redis(crate::store::redis::Target::Cluster(urls));
-        self
+    pub fn redis_cluster(self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.target(Target::Cluster(urls.into_iter().map(Into::into).collect()))
     }
 
     /// Shares state through the master that these Sentinels know under the name `master`.
     #[cfg(feature = "sentinel")]
     pub fn redis_sentinel(
-        mut self,
+        self,
         urls: impl IntoIterator<Item = impl Into<String>>,
         master: impl Into<String>,
     ) -> Self {
         let urls = urls.into_iter().map(Into::into).collect();
-        self.target =
-            StoreTarget::Redis(crate::store::redis::Target::Sentinel { urls, master: master.into() });
+        self.target(Target::Sentinel { urls, master: master.into() })
+    }
+
+    #[cfg(feature = "redis")]
+    fn target(mut self, target: Target) -> Self {
+        if let StoreTarget::Redis(before) = &self.target
+            && before.setter() != target.setter()
+        {
+            self.conflict = Some((before.setter(), target.setter()));
+        }
+        self.target = StoreTarget::Redis(target);
         self
     }
 
@@ -145,10 +158,10 @@ impl RegistryBuilder {
         self
     }
 
-    /// Sets external settings. They take precedence over those of [`redis`](Self::redis),
-    /// [`namespace`](Self::namespace), [`node`](Self::node), [`response_timeout`](Self::response_timeout),
-    /// [`cache_limits`](Self::cache_limits), [`defaults`](Self::defaults) and [`configure`](Self::configure),
-    /// in any order of the calls.
+    /// Sets external settings. They take precedence over those of [`redis`](Self::redis), `redis_cluster` and
+    /// `redis_sentinel`, of [`namespace`](Self::namespace), [`node`](Self::node),
+    /// [`response_timeout`](Self::response_timeout), [`cache_limits`](Self::cache_limits),
+    /// [`defaults`](Self::defaults) and [`configure`](Self::configure), in any order of the calls.
     pub fn config(mut self, config: RegistryConfig) -> Self {
         self.config = config;
         self
@@ -227,19 +240,26 @@ impl RegistryBuilder {
     /// joins the fleet when the store is there.
     ///
     /// # Errors
-    /// If the address or a setting is invalid; if a `connect_timeout` has elapsed.
+    /// If the address or a setting is invalid; if two setters of the store were called, such as
+    /// [`redis`](Self::redis) and `redis_cluster`; if a `connect_timeout` has elapsed.
     pub fn build(mut self) -> Result<Registry, Error> {
         let layers = Layers::new(&self.code, &self.config)?;
         if let Some(namespace) = &self.config.namespace {
             self.namespace.clone_from(namespace);
         }
         #[cfg(feature = "redis")]
+        if let Some((first, second)) = self.conflict {
+            let problem = format!("cannot be combined with {first}: a registry has one store");
+            return Err(Error::config(second, problem));
+        }
+        #[cfg(feature = "redis")]
         if let Some(url) = &self.config.redis {
-            self.target = StoreTarget::Redis(crate::store::redis::Target::Single(url.clone()));
+            self.target = StoreTarget::Redis(Target::Single(url.clone()));
         }
         #[cfg(not(feature = "redis"))]
         if self.config.redis.is_some() {
-            return Err(Error::config("redis", "needs the feature `redis` of cb-runtime"));
+            let error = Error::config("redis", "needs the feature `redis` of cb-runtime");
+            return Err(self.config.locate(error, "redis"));
         }
         if self.namespace.is_empty() {
             let error = Error::config("namespace", "is empty; it must have at least one character");
@@ -268,11 +288,7 @@ impl RegistryBuilder {
             }
             #[cfg(feature = "redis")]
             StoreTarget::Redis(target) => {
-                let store = crate::store::redis::RedisStore::with_timeouts(
-                    target.clone(),
-                    &self.namespace,
-                    timeouts.clone(),
-                );
+                let store = RedisStore::with_timeouts(target.clone(), &self.namespace, timeouts.clone());
                 let store = match &self.config.redis {
                     Some(_) => store.map_err(|error| self.config.locate(error, "redis"))?,
                     None => store?,
@@ -330,5 +346,35 @@ impl fmt::Debug for RegistryBuilder {
             .field("code", &self.code)
             .field("config", &self.config)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "cluster", feature = "sentinel"))]
+mod tests {
+    use super::RegistryBuilder;
+
+    #[test]
+    fn two_setters_of_the_store_are_an_error_that_names_both() {
+        const URL: &str = "redis://127.0.0.1:1";
+        let error = |builder: RegistryBuilder| builder.build().unwrap_err().to_string();
+        let single = || RegistryBuilder::default().redis(URL);
+        let cluster = || RegistryBuilder::default().redis_cluster([URL]);
+        assert_eq!(
+            error(single().redis_cluster([URL])),
+            "redis_cluster: cannot be combined with redis: a registry has one store"
+        );
+        assert_eq!(
+            error(cluster().redis_sentinel([URL], "main")),
+            "redis_sentinel: cannot be combined with redis_cluster: a registry has one store"
+        );
+        assert_eq!(
+            error(single().redis_cluster([URL]).redis_cluster([URL])),
+            "redis_cluster: cannot be combined with redis: a registry has one store"
+        );
+        // As with every setter, the last call of one takes effect.
+        assert_eq!(
+            error(single().redis("http://host")),
+            error(RegistryBuilder::default().redis("http://host"))
+        );
     }
 }

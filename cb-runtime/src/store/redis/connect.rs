@@ -15,7 +15,7 @@ use super::open::several;
 use super::open::{Inbox, open};
 use super::{Target, address, hint};
 use crate::error::Error;
-#[cfg(feature = "cluster")]
+#[cfg(any(feature = "cluster", feature = "sentinel"))]
 use crate::error::ErrorKind;
 use crate::timeouts::Timeouts;
 
@@ -101,6 +101,11 @@ impl Dialer {
             Target::Single(url) => Plan::Single(address::check(&url)?),
             #[cfg(feature = "cluster")]
             Target::Cluster(urls) => cluster(&urls)?,
+            #[cfg(feature = "sentinel")]
+            Target::Sentinel { master, .. } if master.is_empty() => {
+                let problem = "the master's name is empty; write the one of the Sentinels' configuration";
+                return Err(Error::new(ErrorKind::Url { problem: problem.into() }));
+            }
             #[cfg(feature = "sentinel")]
             Target::Sentinel { urls, master } => Plan::Sentinel { sentinels: several(&urls)?, master },
         };

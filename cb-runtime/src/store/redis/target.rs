@@ -22,3 +22,16 @@ pub enum Target {
         master: String,
     },
 }
+
+impl Target {
+    /// The function of [`RegistryBuilder`](crate::RegistryBuilder) that sets it.
+    pub(crate) fn setter(&self) -> &'static str {
+        match self {
+            Target::Single(_) => "redis",
+            #[cfg(feature = "cluster")]
+            Target::Cluster(_) => "redis_cluster",
+            #[cfg(feature = "sentinel")]
+            Target::Sentinel { .. } => "redis_sentinel",
+        }
+    }
+}

@@ -142,3 +142,10 @@ async fn errors_name_the_problem() {
     let none = Target::Sentinel { urls: vec![], master: "main".into() };
     assert!(RedisStore::new(none, "test").err().unwrap().is_config());
 }
+
+#[test]
+fn empty_name_of_a_master_is_an_error() {
+    let target = Target::Sentinel { urls: vec!["redis://127.0.0.1:1".into()], master: String::new() };
+    let error = RedisStore::new(target, "test").err().expect("the name is empty");
+    assert!(error.is_config() && error.to_string().contains("the master's name is empty"), "{error}");
+}
