@@ -83,7 +83,9 @@ fn invalid_address_leaves_other_variables_in_force() {
             ("CB_DEFAULTS__FAILURE_THRESHOLD", OsStr::new("7")),
         ],
     );
-    assert!(text.contains("CB_REDIS_URL is not used, circuit breakers are not shared: "), "{text}");
+    let report = "cb-runtime: circuit breakers are not shared: CB_REDIS_URL: redis: the store's address cannot be used: ";
+    assert!(text.contains(report), "{text}");
+    assert_eq!(text.matches("CB_REDIS_URL").count(), 1, "{text}");
 }
 
 /// Under another namespace, it would read and change another fleet's states.

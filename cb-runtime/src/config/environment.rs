@@ -30,12 +30,16 @@ pub(crate) fn report_unknown() {
 /// # Errors
 /// If one of them is not UTF-8: without its namespace, an instance would join another fleet.
 pub(crate) fn read_store(config: &mut RegistryConfig) -> Result<(), Error> {
-    let variable = |name| match std::env::var_os(name).unwrap_or_default().into_string() {
-        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+    let sources = &mut config.sources;
+    let mut variable = |name, key: &str| match std::env::var_os(name).unwrap_or_default().into_string() {
+        Ok(value) => {
+            sources.note(key.into(), name);
+            Ok(Some(value).filter(|value| !value.is_empty()))
+        }
         Err(_) => Err(Error::config(name, "is not UTF-8")),
     };
-    config.namespace = variable("CB_NAMESPACE")?;
-    config.redis = variable("CB_REDIS_URL")?;
+    config.namespace = variable("CB_NAMESPACE", "namespace")?;
+    config.redis = variable("CB_REDIS_URL", "redis")?;
     Ok(())
 }
 

@@ -109,7 +109,6 @@ impl Folded {
 pub(super) struct Sources(BTreeMap<String, String>);
 
 impl Sources {
-    #[cfg(feature = "config")]
     pub(super) fn note(&mut self, key: String, source: &str) {
         self.0.insert(key, source.to_owned());
     }

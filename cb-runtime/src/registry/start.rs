@@ -41,8 +41,8 @@ impl Registry {
         let attempt = environment::read_store(&mut config)
             .and_then(|()| Registry::builder().config(config.clone()).build());
         attempt.unwrap_or_else(|error| {
-            tracing::error!(target: "cb_runtime", %error, "CB_REDIS_URL is not used; circuit breakers are not shared");
-            eprintln!("cb-runtime: CB_REDIS_URL is not used, circuit breakers are not shared: {error}");
+            tracing::error!(target: "cb_runtime", %error, "circuit breakers are not shared");
+            eprintln!("cb-runtime: circuit breakers are not shared: {error}");
             config.redis = None;
             Registry::builder().config(config).build().expect("settings without an address are valid")
         })
