@@ -143,7 +143,7 @@ mod tests {
     use crate::config::CacheLimits;
     use crate::error::Error;
     use crate::event::EventBus;
-    use crate::store::{Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, News, Report};
+    use crate::store::{Acknowledged, Answer, Batch, BoxFuture, EventsAt, Load, News, Report};
 
     /// A store whose stream cannot be read, and the number of attempts.
     #[derive(Default)]
@@ -166,9 +166,6 @@ mod tests {
             })
         }
         fn history(&self, _: EventsAt, _: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
-            unreachable!()
-        }
-        fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
             unreachable!()
         }
     }

@@ -22,7 +22,7 @@ mod protocol;
 pub(crate) mod redis;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -66,10 +66,6 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Returns at most `limit` events of the stream, without unreadable ones.
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>>;
-
-    /// Every breaker that the store knows, with its counts, by name.
-    #[cfg(test)]
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>>;
 }
 
 /// A store of cached results, which instances share. The memory store is none, because its only process has

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{BoxFuture, FleetRow};
 use crate::error::Error;
 
-/// All breakers of the namespace, each in one of the three lists.
+/// All breakers of the namespace, each in one of the first three lists.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Roll {
     /// Breakers that may not be closed.
@@ -16,6 +16,8 @@ pub(crate) struct Roll {
     /// Closed breakers whose reports contain all there is to read. Most keyed breakers are among them, so
     /// that an overview of many breakers needs few requests. Also what is listed and cannot be read.
     pub(crate) complete: Vec<(FleetRow, Detail)>,
+    /// As in [`Answer`](super::Answer).
+    pub(crate) warnings: Vec<String>,
 }
 
 /// More about a breaker than its record and its counts. Times are the store's.

@@ -111,7 +111,7 @@ fn lost_requests_and_answers_count_once() {
             }
         }
         fleet.settle().await;
-        let rows = fleet.store.fleet().await.unwrap();
+        let rows = fleet.stored().await;
         let (_, counts, _) = rows[0].view.as_ref().unwrap();
         assert_eq!((counts.successes, counts.failures), (successes, failures));
     });

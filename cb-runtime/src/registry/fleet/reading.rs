@@ -118,6 +118,9 @@ impl Registry {
             Ok((roll, held, overview.posts(Topic::Figures).await?))
         };
         let (roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
+        for problem in roll.warnings {
+            self.report(Error::new(ErrorKind::Data { what: "a key".into(), problem }));
+        }
         let registered = self.registered_by_instances().await?;
         let complete = roll.complete.iter().map(|(row, _)| &row.name);
         let listed: HashSet<Arc<str>> =

@@ -371,13 +371,4 @@ impl Store for MemoryStore {
         };
         Box::pin(ready(Ok(events)))
     }
-
-    #[cfg(test)]
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<crate::store::FleetRow>, Error>> {
-        let space = self.lock();
-        let now = self.clock.now().0;
-        let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
-        let rows = kept.map(|(name, breaker)| breaker.row(name.clone(), now));
-        Box::pin(ready(Ok(rows.collect())))
-    }
 }

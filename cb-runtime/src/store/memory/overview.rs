@@ -26,7 +26,7 @@ impl Overview for MemoryStore {
         let kept = space.breakers.iter().filter(|(_, breaker)| !breaker.has_lapsed(now));
         let (held, closed): (Vec<_>, Vec<_>) = kept.partition(is_held);
         let names = |some: Vec<(&Arc<str>, _)>| some.into_iter().map(|(name, _)| name.clone()).collect();
-        Box::pin(ready(Ok(Roll { held: names(held), closed: names(closed), complete: Vec::new() })))
+        Box::pin(ready(Ok(Roll { held: names(held), closed: names(closed), ..Roll::default() })))
     }
 
     fn read(&self, mut names: Vec<Arc<str>>) -> BoxFuture<'_, Result<Vec<(FleetRow, Detail)>, Error>> {

@@ -14,7 +14,7 @@ use crate::store::{Detail, FleetRow, Load, Record};
 
 impl RedisStore {
     /// The position of the stream, and the requested names as they are in keys.
-    pub(super) async fn roll(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
+    pub(super) async fn names(&self, doing: &'static str, asked: &str) -> Result<(Load, Vec<String>), Error> {
         let mut invocation = self.scripts.load.prepare_invoke();
         self.shared_keys(&mut invocation);
         invocation.key(self.keys.quiet()).key(self.keys.notices());
@@ -72,7 +72,7 @@ impl RedisStore {
 
     pub(super) async fn load(&self) -> Result<Load, Error> {
         let doing = "loading the namespace";
-        let (mut load, encoded) = self.roll(doing, "held").await?;
+        let (mut load, encoded) = self.names(doing, "held").await?;
         let begun = Instant::now();
         let mut missing: BTreeSet<Arc<str>> =
             encoded.iter().filter_map(|name| decode(name).map(Arc::from)).collect();
@@ -96,18 +96,5 @@ impl RedisStore {
         load.held.sort_by(|one, other| one.0.cmp(&other.0));
         load.read_for = read_at - begun;
         Ok(load)
-    }
-
-    #[cfg(test)]
-    pub(super) async fn fleet(&self) -> Result<Vec<FleetRow>, Error> {
-        let doing = "reading the fleet's breakers";
-        let (load, encoded) = self.roll(doing, "all").await?;
-        match load.warnings.first() {
-            None => Ok(self.rows(doing, encoded).await?.into_iter().map(|(row, _)| row).collect()),
-            Some(trouble) => Err(Error::new(crate::error::ErrorKind::Data {
-                what: format!("namespace {}", self.keys.meta().trim_end_matches(":meta")),
-                problem: trouble.clone(),
-            })),
-        }
     }
 }

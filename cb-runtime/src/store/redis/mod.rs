@@ -38,8 +38,6 @@ use redis::{
 };
 use tokio::time::timeout;
 
-#[cfg(test)]
-use super::FleetRow;
 use super::{
     Acknowledged, Answer, Batch, BoxFuture, Cached, EventsAt, Load, MAX_COUNT, News, Position, Report,
     ResultStore, Retention, Store, StreamEvent,
@@ -376,11 +374,6 @@ impl Store for RedisStore {
 
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         Box::pin(self.read_history(at, limit))
-    }
-
-    #[cfg(test)]
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
-        Box::pin(RedisStore::fleet(self))
     }
 }
 

@@ -119,10 +119,10 @@ impl Overview for RedisStore {
     fn roll(&self) -> BoxFuture<'_, Result<Roll, Error>> {
         Box::pin(async move {
             match self.scan_roll().await {
-                // The script that a new instance begins with puts damaged keys right.
+                // The script that a new instance begins with repairs damaged keys.
                 Err(error) if error.to_string().contains("WRONGTYPE") => {
-                    RedisStore::roll(self, READING, "all").await?;
-                    self.scan_roll().await
+                    let (load, _) = self.names(READING, "all").await?;
+                    Ok(Roll { warnings: load.warnings, ..self.scan_roll().await? })
                 }
                 answer => answer,
             }

@@ -25,6 +25,7 @@ use cb_testkit::RedisServer;
 use super::{RedisStore, Target};
 use crate::error::Error;
 use crate::snapshot::State;
+use crate::store::tests::fleet;
 use crate::store::{
     Answer, Batch, Counts, Delta, Entry, Position, Proposal, Record, Store, StreamEvent, View,
 };

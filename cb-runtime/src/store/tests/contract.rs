@@ -24,13 +24,14 @@ use crate::clock::{Clock, ManualClock};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Answer, Batch, Counts, Delta, Entry, LeaseId, LeaseRequest, Position, Proposal, Record, Store, Streak,
-    StreamEvent, View,
+    Answer, Batch, Counts, Delta, Entry, FleetRow, LeaseId, LeaseRequest, Overview, Position, Proposal,
+    Record, Store, Streak, StreamEvent, View,
 };
 
 /// One store under test.
 struct Bench<'a> {
     store: Arc<dyn Store>,
+    overview: Arc<dyn Overview>,
     hands: ManualClock,
     lose_everything: Box<dyn Fn() + Send + Sync + 'a>,
 }
@@ -40,7 +41,12 @@ impl Bench<'_> {
         let (clock, hands) = Clock::manual();
         let store = Arc::new(MemoryStore::new(clock));
         let same = store.clone();
-        Bench { store, hands, lose_everything: Box::new(move || same.forget_everything()) }
+        Bench {
+            store: store.clone(),
+            overview: store,
+            hands,
+            lose_everything: Box::new(move || same.forget_everything()),
+        }
     }
 
     #[cfg(feature = "redis")]
@@ -66,12 +72,16 @@ impl Bench<'_> {
         lose_everything: impl Fn() + Send + Sync + 'a,
     ) -> Bench<'a> {
         let (clock, hands) = Clock::manual();
-        let store = crate::store::redis::RedisStore::on_clock(target, namespace, clock);
-        Bench { store: Arc::new(store), hands, lose_everything: Box::new(lose_everything) }
+        let store = Arc::new(crate::store::redis::RedisStore::on_clock(target, namespace, clock));
+        Bench { store: store.clone(), overview: store, hands, lose_everything: Box::new(lose_everything) }
     }
 
     fn instance<'a>(&'a self, name: &str) -> StoreClient<'a> {
         StoreClient { bench: self, name: name.into(), seq: 0 }
+    }
+
+    async fn fleet(&self) -> Vec<FleetRow> {
+        super::fleet(&*self.overview).await
     }
 
     fn pass(&self, span: Duration) {

@@ -7,7 +7,7 @@ use super::world::{BREAKERS, World};
 use super::{INSTANCES, PROBE_LIMIT, RULES, Rules, has_quorum};
 use crate::breaker::counters::Outcome;
 use crate::snapshot::{Snapshot, State};
-use crate::store::Store;
+use crate::store::tests::fleet;
 
 /// Without another transition for this long, all instances know the last one. An instance whose reader is
 /// connected to another server learns of it from an answer, and while all is well it asks every 6 s. It then
@@ -94,7 +94,7 @@ impl World {
 
     /// `learn_later`: breakers of which an instance may know an older state until it is called.
     async fn assert_agreed(&self, learn_later: &BTreeSet<&str>) {
-        let rows = self.store.fleet().await.expect("the memory store answers");
+        let rows = fleet(&*self.store).await;
         for snapshot in self.snapshots() {
             let stored = rows.iter().find(|row| *row.name == *snapshot.name);
             let truth = stored.map_or((State::Closed, 0), |row| {

@@ -11,8 +11,7 @@ use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, News, Position, Report, Store,
-    StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, Load, News, Position, Report, Store, StreamEvent,
 };
 use crate::sync::lock;
 
@@ -177,8 +176,5 @@ impl Store for Wire {
     }
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         Box::pin(self.through(self.store.history(at, limit)))
-    }
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
-        Box::pin(self.through(self.store.fleet()))
     }
 }

@@ -211,6 +211,6 @@ fn question_between_two_looks_does_not_postpone_the_report() {
 }
 
 async fn stored_successes(fleet: &Fleet) -> u64 {
-    let rows = fleet.store.fleet().await.unwrap();
+    let rows = fleet.stored().await;
     rows.first().map_or(0, |row| row.view.as_ref().unwrap().1.successes)
 }

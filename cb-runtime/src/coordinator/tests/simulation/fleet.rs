@@ -26,7 +26,8 @@ use crate::coordinator::{Command, Coordinator};
 use crate::event::{Event, EventBus, Events};
 use crate::snapshot::State;
 use crate::store::memory::MemoryStore;
-use crate::store::{Batch, Counts, Entry, MAX_EVENTS, Proposal, Record, Store, StreamEvent};
+use crate::store::tests;
+use crate::store::{Batch, Counts, Entry, FleetRow, MAX_EVENTS, Proposal, Record, Store, StreamEvent};
 
 /// A breaker that no instance has registered.
 pub(super) const UNREGISTERED: &str = "unregistered";
@@ -278,8 +279,13 @@ impl Fleet {
         }
     }
 
+    /// What the store has of the breaker.
+    pub(super) async fn stored(&self) -> Vec<FleetRow> {
+        tests::fleet(&*self.store).await
+    }
+
     pub(super) async fn truth(&self) -> (State, u64) {
-        match self.store.fleet().await.unwrap().first() {
+        match self.stored().await.first() {
             Some(row) => row.view.as_ref().map(|(record, ..)| (record.state, record.epoch)).unwrap(),
             None => (State::Closed, 0),
         }

@@ -8,8 +8,7 @@ use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Acknowledged, Answer, Batch, BoxFuture, EventsAt, FleetRow, Load, News, Position, Report, Store,
-    StreamEvent,
+    Acknowledged, Answer, Batch, BoxFuture, EventsAt, Load, News, Position, Report, Store, StreamEvent,
 };
 use crate::sync::lock;
 
@@ -114,8 +113,5 @@ impl Store for SimulatedLink {
     }
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         Box::pin(self.through(self.store.history(at, limit)))
-    }
-    fn fleet(&self) -> BoxFuture<'_, Result<Vec<FleetRow>, Error>> {
-        Box::pin(self.through(self.store.fleet()))
     }
 }

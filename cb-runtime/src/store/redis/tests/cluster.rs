@@ -5,7 +5,7 @@ use std::time::Duration;
 use cb_testkit::{PATIENCE, RedisCluster};
 
 use super::{
-    about, batch, busy_keys, calls_of_xread, counting, events, exchange, forcing, is_subscribed, say,
+    about, batch, busy_keys, calls_of_xread, counting, events, exchange, fleet, forcing, is_subscribed, say,
     unknown_position,
 };
 use crate::snapshot::State;
@@ -23,7 +23,7 @@ async fn namespaces_and_cached_results_spread_over_the_nodes() {
         let store = store(&cluster, &format!("ns{i}"));
         exchange(&store, vec![counting("x", 1, 1), forcing("y", State::Open)]).await;
         assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
-        assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
+        assert_eq!(fleet(&store).await.len(), 2);
         let from = Position { id: "0-0".into(), ..Position::default() };
         assert_eq!(events(&store, from, PATIENCE).await.unwrap().len(), 1);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cb_testkit::{PATIENCE, Proxy, RedisServer, Reply, wait_until};
 
 use super::{
-    about, at, batch, counting, events, exchange, forcing, impatient, is_subscribed, say, store,
+    about, at, batch, counting, events, exchange, fleet, forcing, impatient, is_subscribed, say, store,
     unknown_position,
 };
 use crate::snapshot::State;
@@ -92,7 +92,7 @@ async fn flushed_scripts_are_reloaded() {
     server.cli(&["SCRIPT", "FLUSH"]);
     assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
     server.cli(&["SCRIPT", "FLUSH"]);
-    assert_eq!(Store::fleet(&store).await.unwrap().len(), 1);
+    assert_eq!(fleet(&store).await.len(), 1);
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn acl_user_for_the_prefix_suffices() {
     say(&store, counting("x", 1, 1)).await;
     say(&store, forcing("x", State::HalfOpen)).await;
     assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
-    assert_eq!(Store::fleet(&store).await.unwrap().len(), 1);
+    assert_eq!(fleet(&store).await.len(), 1);
     assert_eq!(events(&store, unknown_position(), Duration::from_millis(5)).await.unwrap().len(), 1);
     store.cache_put("k".into(), vec![1], PATIENCE).await.unwrap();
     assert_eq!(store.cache_get("k".into()).await.unwrap().map(|cached| cached.value), Some(vec![1]));
@@ -207,7 +207,7 @@ async fn address_selects_protocol_and_database() {
     let store = at(&format!("{}/3?protocol=resp3", server.url()));
     exchange(&store, vec![counting("x", 1, 1), forcing("y", State::Open)]).await;
     assert_eq!(Store::load(&store).await.unwrap().held.len(), 1);
-    assert_eq!(Store::fleet(&store).await.unwrap().len(), 2);
+    assert_eq!(fleet(&store).await.len(), 2);
     assert_eq!(events(&store, unknown_position(), PATIENCE).await.unwrap().len(), 1);
     let from = Store::load(&store).await.unwrap().position;
     assert_eq!(events(&store, from, Duration::from_millis(5)).await.unwrap(), []);

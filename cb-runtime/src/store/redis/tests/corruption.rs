@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cb_testkit::RedisServer;
 
-use super::{SECOND, about, counting, exchange, forcing, say, store};
+use super::{SECOND, about, counting, exchange, fleet, forcing, say, store};
 use crate::error::Error;
 use crate::snapshot::State;
 use crate::store::{
@@ -91,8 +91,8 @@ async fn damaged_breaker_is_reported_once_and_goes_on_from_what_is_known() {
         server.cli(&["HSET", key, field, value]);
         // Readers are warned, too.
         let before = server.command(&["HGETALL", key]);
-        let fleet = Store::fleet(&store).await.unwrap();
-        assert!(fleet[0].view.as_ref().unwrap_err().contains(key), "{field}={value}");
+        let rows = fleet(&store).await;
+        assert!(rows[0].view.as_ref().unwrap_err().contains(key), "{field}={value}");
         server.cli(&["ZADD", "cb1:{test}:held", "+inf", "x"]);
         let load = Store::load(&store).await.unwrap();
         assert!(load.held[0].1.as_ref().unwrap_err().contains(key));
@@ -114,7 +114,7 @@ async fn damaged_breaker_is_reported_once_and_goes_on_from_what_is_known() {
         let received: Vec<_> = events.iter().map(|event| (event.from, event.record.state)).collect();
         assert_eq!(received, [(None, State::Closed), (Some(State::Closed), State::Open)], "{field}={value}");
         assert_eq!(exchange(&store, vec![about("x")]).await.warnings, [""; 0]);
-        assert!(Store::fleet(&store).await.unwrap().iter().all(|row| row.view.is_ok()));
+        assert!(fleet(&store).await.iter().all(|row| row.view.is_ok()));
         assert_eq!(Store::load(&store).await.unwrap().held[0].1.as_ref().unwrap().state, State::Open);
     }
 }
@@ -143,7 +143,7 @@ async fn invalid_optional_fields_are_damage_to_their_readers() {
         server.cli(&["FLUSHALL"]);
         say(&store, busy("x")).await;
         server.cli(&["HSET", key, field, value]);
-        assert!(Store::fleet(&store).await.unwrap().iter().all(|row| row.view.is_ok()));
+        assert!(fleet(&store).await.iter().all(|row| row.view.is_ok()));
         let answer = exchange(&store, vec![about("x")]).await;
         assert_eq!((&answer.warnings[..], answer.views[0].is_ok()), (&[][..], true), "{field}={value}");
         let answer = exchange(&store, vec![busy("y"), busy("x"), busy("y")]).await;
@@ -308,7 +308,7 @@ async fn odd_windows_and_reports_are_lost_and_go_on() {
         let answer = exchange(&store, vec![busy("x"), busy("y")]).await;
         assert!(answer.views.iter().all(Result::is_ok), "{value}: {answer:?}");
         assert_eq!(answer.warnings, [""; 0], "{value}");
-        Store::fleet(&store).await.unwrap();
+        fleet(&store).await;
     }
     server.cli(&["SET", quiet, "something else"]);
     let window = server.cli(&["KEYS", WINDOW_KEYS]).lines().last().unwrap().to_owned();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::corruption::{busy, watch};
-use super::{about, exchange, forcing, store};
+use super::{about, exchange, fleet, forcing, store};
 use crate::snapshot::State;
 use crate::store::{CountWindow, Delta, Entry, Record, Store};
 
@@ -126,11 +126,11 @@ proptest! {
                     assert_eq!((y.counts.failures, !y.window.unwrap().buckets.is_empty()), (failures, true));
                 }
                 // Once to put right what may be wrong, and then it is.
-                let _ = (Store::load(&store).await.unwrap(), Store::fleet(&store).await, watch(&store, "0-0").await);
+                let _ = (Store::load(&store).await.unwrap(), fleet(&store).await, watch(&store, "0-0").await);
             }
             let load = Store::load(&store).await.unwrap();
             assert_eq!(load.warnings, [""; 0]);
-            Store::fleet(&store).await.unwrap();
+            fleet(&store).await;
             // The stream may hold one odd entry; it is an error once.
             if let Err(error) = watch(&store, &load.position.id).await {
                 assert!(error.is_data());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cb_testkit::{PATIENCE, RedisServer, Reply, wait_until};
 
-use super::{SECOND, Target, about, batch, counting, exchange, forcing, say, store};
+use super::{SECOND, Target, about, batch, counting, exchange, fleet, forcing, say, store};
 use crate::snapshot::State;
 use crate::store::{
     CountWindowRequest, Counts, Delta, Entry, LeaderRequest, LeaseRequest, OutcomeKind, Report, Reported,
@@ -237,7 +237,7 @@ async fn thousand_idle_breakers_leave_nothing_behind() {
         server.cli(&["PEXPIRE", key, "1"]);
     }
     wait_until(PATIENCE, "all have expired", || server.cli(&["KEYS", "*"]).is_empty());
-    assert_eq!(Store::fleet(&store).await.unwrap(), []);
+    assert_eq!(fleet(&store).await, []);
 }
 
 #[tokio::test]
@@ -349,8 +349,8 @@ async fn count_windows_of_successes_alone_have_no_keys_of_their_own() {
     assert_eq!(own(), [""; 0]);
     let quiet = || server.cli(&["HLEN", "cb1:{test}:quiet"]);
     assert_eq!(quiet(), "200", "the counts and the window of each");
-    let fleet = Store::fleet(&store).await.unwrap();
-    assert_eq!((fleet.len(), fleet.iter().all(|row| row.name.starts_with("tenant-"))), (100, true));
+    let rows = fleet(&store).await;
+    assert_eq!((rows.len(), rows.iter().all(|row| row.name.starts_with("tenant-"))), (100, true));
 
     say(&store, called("tenant-7", true)).await;
     let mut found = own();

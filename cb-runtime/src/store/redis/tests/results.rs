@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cb_testkit::{RedisServer, wait_until};
 
-use super::store;
-use crate::store::{ResultStore, Store};
+use super::{fleet, store};
+use crate::store::ResultStore;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(60);
@@ -21,7 +21,7 @@ async fn result_replaces_the_previous_one() {
         assert_eq!(get("k").await, Some(value));
     }
     assert_eq!(get("other").await, None);
-    assert!(Store::fleet(&store).await.unwrap().is_empty());
+    assert!(fleet(&store).await.is_empty());
 }
 
 #[tokio::test]

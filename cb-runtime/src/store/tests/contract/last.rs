@@ -60,7 +60,7 @@ fn last(view: &View) -> CountWindowView {
 async fn count_window_is_in_the_order_of_exchanges(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a"), bench.instance("b"));
     assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
-    assert!(bench.store.fleet().await.unwrap().is_empty(), "a request does not create a breaker");
+    assert!(bench.fleet().await.is_empty(), "a request does not create a breaker");
     append(&mut a, 10, &[(S, 2), (F, 1)]).await;
     append(&mut b, 10, &[(F, 1), (SLOW, 1), (SLOW_F, 2)]).await;
     let view = append(&mut a, 10, &[(SLOW_F, 1), (S, 0), (SLOW_F, 1)]).await;
@@ -141,11 +141,11 @@ async fn entry_without_a_count_window_appends_nothing(bench: &Bench<'_>) {
     let view = a.say(Entry { last: None, ..appending(10, &[(F, 1)]) }).await;
     assert_eq!(view.last, None);
     assert_eq!(last(&a.say(asking(10, 0)).await), NOTHING);
-    assert!(bench.store.fleet().await.unwrap().is_empty());
+    assert!(bench.fleet().await.is_empty());
     append(&mut a, 10, &[(F, 0)]).await;
-    assert!(bench.store.fleet().await.unwrap().is_empty(), "an empty list has no effect");
+    assert!(bench.fleet().await.is_empty(), "an empty list has no effect");
     append(&mut a, 10, &[(F, 1)]).await;
-    assert_eq!(bench.store.fleet().await.unwrap().len(), 1);
+    assert_eq!(bench.fleet().await.len(), 1);
 }
 
 async fn invalid_length_is_an_error_without_effects(bench: &Bench<'_>) {
@@ -156,7 +156,7 @@ async fn invalid_length_is_an_error_without_effects(bench: &Bench<'_>) {
         assert!(views[0].as_ref().unwrap_err().contains("count window"), "{views:?}");
         assert!(views[1].is_ok());
     }
-    assert!(bench.store.fleet().await.unwrap().is_empty());
+    assert!(bench.fleet().await.is_empty());
 }
 
 async fn longest_count_window_is_kept(bench: &Bench<'_>) {

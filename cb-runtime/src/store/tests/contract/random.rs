@@ -437,7 +437,7 @@ async fn drive(memory: &Bench<'_>, redis: &Bench<'_>, steps: &[Step]) {
                 known.compare_positions(&ours.position, &theirs.position);
             }
             Step::Fleet => {
-                assert_eq!(memory.store.fleet().await.unwrap(), redis.store.fleet().await.unwrap());
+                assert_eq!(memory.fleet().await, redis.fleet().await);
             }
             Step::LoseEverything => {
                 (memory.lose_everything)();
@@ -446,7 +446,7 @@ async fn drive(memory: &Bench<'_>, redis: &Bench<'_>, steps: &[Step]) {
         }
     }
     known.compare_events(&memory.events().await, &redis.events().await);
-    assert_eq!(memory.store.fleet().await.unwrap(), redis.store.fleet().await.unwrap());
+    assert_eq!(memory.fleet().await, redis.fleet().await);
     assert_eq!(memory.store.load().await.unwrap().held, redis.store.load().await.unwrap().held);
 }
 

@@ -50,7 +50,7 @@ async fn one_instance_has_the_leader_lease(bench: &Bench<'_>) {
     let (mut a, mut b) = (bench.instance("a {odd}"), bench.instance("b"));
     assert_eq!(a.ask("x").await.role, None, "who does not ask is not told");
     assert_eq!(say(&mut a, giving_up()).await, theirs(0, 0));
-    assert!(bench.store.fleet().await.unwrap().is_empty());
+    assert!(bench.fleet().await.is_empty());
     let answer = a.exchange(vec![wanting(TERM)]).await;
     let role = answer.views[0].as_ref().unwrap().role.unwrap();
     assert_eq!((role.mine, role.remaining_us), (true, TERM));
@@ -196,7 +196,7 @@ async fn tokens_grow_even_over_lost_data(bench: &Bench<'_>) {
 async fn leader_lease_alone_keeps_a_breaker(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
     let token = say(&mut a, wanting(MAX_ROLE_TERM_US)).await.token;
-    let fleet = bench.store.fleet().await.unwrap();
+    let fleet = bench.fleet().await;
     let (record, sums, _) = fleet[0].view.clone().unwrap();
     assert_eq!((&*fleet[0].name, record.state, record.epoch, sums), ("x", State::Closed, 0, counts(0, 0)));
     for _ in 0..2 * IDLE.as_secs() * SECOND / MAX_ROLE_TERM_US {

@@ -74,7 +74,7 @@ async fn settings_are_kept_beside_a_breaker_and_do_not_make_one(bench: &Bench<'_
         assert_eq!(say(&mut a, "one").await, None);
         assert_eq!(say(&mut b, "another").await, None);
     }
-    assert!(bench.store.fleet().await.unwrap().is_empty());
+    assert!(bench.fleet().await.is_empty());
     let odd = "limit = \"3\" {ß} \n \u{0} %s \\";
     a.say(Entry { delta: delta(1, 0), ..saying(odd) }).await;
     assert_eq!(say(&mut b, "another").await.as_deref(), Some(odd), "from the exchange on that made it");
@@ -107,7 +107,7 @@ async fn actor_of_an_override_is_answered(bench: &Bench<'_>) {
         assert_eq!(bench.instance("b").ask("x").await.record.actor, actor);
         let load = bench.store.load().await.unwrap();
         assert_eq!(load.held[0].1.as_ref().unwrap().actor, actor);
-        assert_eq!(bench.store.fleet().await.unwrap()[0].view.as_ref().unwrap().0.actor, actor);
+        assert_eq!(bench.fleet().await[0].view.as_ref().unwrap().0.actor, actor);
         assert_eq!(bench.events().await[i].record.actor, actor);
     }
     let long = format!("{}ß and more", "a".repeat(MAX_REASON - 1));

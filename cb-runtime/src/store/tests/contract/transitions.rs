@@ -394,7 +394,7 @@ async fn unused_state_lapses_an_hour_after_it_was_due(bench: &Bench<'_>) {
     bench.pass(seconds(2));
     assert_eq!(held().await.len(), 2, "half-open has lapsed");
     bench.pass(seconds(30));
-    assert_eq!((held().await, bench.store.fleet().await.unwrap()), (vec![], vec![]));
+    assert_eq!((held().await, bench.fleet().await), (vec![], vec![]));
     // The next call meets a clean slate.
     for name in ["open", "half-open", "expiring"] {
         let view = a.say(Entry { delta: delta(0, 1), ..about(name) }).await;

@@ -122,7 +122,7 @@ async fn without_a_window_buckets_go_nowhere(bench: &Bench<'_>) {
     let buckets = Delta { counts: counts(0, 0), ..calls(&[(0, counts(1, 0))]) };
     let view = a.say(Entry { delta: buckets, ..about("x") }).await;
     assert_eq!((view.counts, view.window), (counts(0, 0), None));
-    assert!(bench.store.fleet().await.unwrap().is_empty());
+    assert!(bench.fleet().await.is_empty());
 }
 
 async fn invalid_window_is_an_error_and_the_entry_has_no_effect(bench: &Bench<'_>) {
