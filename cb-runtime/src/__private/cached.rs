@@ -150,7 +150,7 @@ pub enum Recalled<'a, R> {
 /// thread whatever `R` is.
 pub(super) type Recalling<'a, R> = Pin<Box<dyn Future<Output = Result<R, Ended<'a, R>>> + Send + 'a>>;
 
-/// The codec of a function's return value. `hold`: see [`Hold`].
+/// The codec of a function's return value. `hold`: see `Hold`.
 #[inline]
 pub fn codec<'a, R, K: ReturnKind<R>, H: Hold<'a, R>, Inside>(
     _output: Output<R>,

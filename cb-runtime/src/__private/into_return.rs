@@ -1,10 +1,10 @@
 //! The return value of an annotated function whose call has not succeeded. `reject` converts a rejection to
 //! the argument of [`ReturnKind::reject`].
 
-use super::CallError;
 use super::fallback::IntoReason;
 use super::return_kind::{Ended, ReturnKind};
 use crate::breaker::permit::Rejection;
+use crate::call::CallError;
 use crate::call::Verdict;
 use crate::error::BreakerError;
 
@@ -60,7 +60,7 @@ impl<E> IntoReason for Reason<'_, E> {
 }
 
 /// The return value, or the fallback's arguments.
-pub type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind<R>>::Error>)>;
+pub(super) type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind<R>>::Error>)>;
 
 /// `fallback_on = "any"`
 #[inline]

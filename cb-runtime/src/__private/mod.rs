@@ -25,44 +25,41 @@ pub use core::option_env;
 pub use core::result::Result;
 pub use core::time::Duration;
 
-pub use crate::breaker::permit::CallPermit;
-pub use crate::breakers::SiteBreaker;
 pub use crate::cache::CacheSite;
-pub use crate::call::CallError;
 pub use crate::config::BreakerConfig;
 pub use crate::registry::Registry;
 
 pub use cached::{
-    Cacheable, CachedFunction, CallKey, Codec, Hold, IsNotSend, IsSend, Key, KeyPart, Recalled,
-    cache_success, cached_function, codec, key, key_of, recall,
+    IsNotSend, IsSend, KeyPart, Recalled, cache_success, cached_function, codec, key, key_of, recall,
 };
-pub use cached_call::{CachedCall, call_cached};
+pub use cached_call::call_cached;
 pub use classify::{by_predicate, by_type, opening};
 pub use fallback::*;
-pub use guarded::{Guarded, Stopped, call, ended, is_error, is_rejected, rejected, rejection, stopped};
+pub use guarded::{call, ended, is_error, is_rejected, rejected, rejection, stopped};
 pub use into_return::{
-    Reason, ReturnOr, into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
+    into_return, into_return_or_any, into_return_or_error, into_return_or_open, is_returned,
 };
-pub use name_part::{IsKnownPart, IsOtherPart, KnownPart, NamePart, PartOf};
+pub use name_part::{IsKnownPart, IsOtherPart, NamePart, PartOf};
 pub use pattern_site::PatternSite;
 pub use reply::{
-    FallbackReply, Forever, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Mismatch, OkValue,
-    OkValueLater, Reply, Whole, WholeLater, call_forever,
+    FallbackReply, IsMismatch, IsOkValue, IsOkValueLater, IsWhole, IsWholeLater, Reply, call_forever,
 };
 pub use return_kind::{
-    BoxedFuture, CanFail, Ended, FromBreakerError, OtherOutput, Output, ResultKind, ReturnKind, Returns,
-    ValueKind, boxed, never, returning, unnameable, with_output,
+    BoxedFuture, CanFail, Ended, FromBreakerError, OtherOutput, Output, Returns, boxed, never, returning,
+    unnameable, with_output,
 };
 pub use site::{
-    MakeSettings, Site, SiteBreakerRef, admit, admit_with_fallback, admitted, answered_by_fallback, end,
-    end_never, must_wait, run_to_judge, settings, time_out, wait, waited_with_fallback,
+    MakeSettings, Site, admit, admit_with_fallback, admitted, answered_by_fallback, end, end_never,
+    must_wait, run_to_judge, settings, time_out, wait, waited_with_fallback,
 };
 
 /// What the compiler's messages name besides the annotated function. The compiler shortens the path of an
 /// item that a module contains which is not hidden itself.
 pub mod messages {
+    pub use super::cached::Cacheable;
+    pub use super::reply::Forever;
     pub use super::{
-        BoxedFuture, Cacheable, Callable, CanFail, CloneArg, FallbackReply, Forever, FromBreakerError,
-        KeyPart, by_predicate, codec, opening,
+        BoxedFuture, Callable, CanFail, CloneArg, FallbackReply, FromBreakerError, KeyPart, by_predicate,
+        codec, opening,
     };
 }

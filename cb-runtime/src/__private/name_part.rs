@@ -31,7 +31,7 @@ impl<T: KnownPart + ?Sized> KnownPart for &T {
     }
 }
 
-/// Chooses [`KnownPart`]. A call on `&PartOf(…)` finds this method first.
+/// Chooses `KnownPart`. A call on `&PartOf(…)` finds this method first.
 pub trait IsKnownPart<'a> {
     #[doc(hidden)]
     fn circuit_breaker_name_part(&self) -> NamePart<'a>;

@@ -6,8 +6,8 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use super::CallError;
 use crate::breaker::permit::Rejection;
+use crate::call::CallError;
 use crate::error::BreakerError;
 
 /// Stands for the type `R` that a function returns.
@@ -221,7 +221,7 @@ impl<T, E> Output<Result<T, E>> {
 
 /// The return kind of everything but a `Result`.
 pub trait OtherOutput: Sized {
-    /// See [`ValueKind`].
+    /// See `ValueKind`.
     #[inline]
     fn circuit_breaker_return_kind(self) -> ValueKind {
         ValueKind

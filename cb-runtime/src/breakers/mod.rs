@@ -25,7 +25,7 @@ use crate::snapshot::State;
 use crate::store::{IDLE, Record};
 use crate::sync::lock;
 pub(crate) use entry::{MapEntry, Place};
-pub use site_breaker::SiteBreaker;
+pub(crate) use site_breaker::SiteBreaker;
 
 /// The default number of places for keyed breakers.
 pub(crate) const MAX_KEYED: usize = 10_000;
