@@ -1,10 +1,13 @@
 //! Redis' clock jumps by an hour, back and ahead: everything that was due in its own span still is.
 
-use std::future::Future;
+mod common;
+
 use std::time::{Duration, Instant};
 
 use cb_runtime::{Breaker, BreakerConfig, Registry, State};
 use cb_testkit::{Proxy, RedisServer, wait_until};
+
+use common::block_on;
 
 const NAME: &str = "orders";
 const HOUR: i64 = 3600;
@@ -25,11 +28,6 @@ fn instance(url: &str) -> (Registry, Breaker) {
         .success_threshold(1);
     let breaker = registry.get_or_create(NAME, config);
     (registry, breaker)
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(RESET + LATE, future).await.expect("it ends in time") })
 }
 
 fn call(breaker: &Breaker, result: Result<(), ()>) -> bool {

@@ -2,23 +2,17 @@
 
 mod common;
 
-use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cb_runtime::{Breaker, BreakerConfig, Error, Registry, State};
 use cb_testkit::{RedisServer, Reply, wait_until};
-use tokio::runtime::Runtime;
 
-use common::{PATIENCE, within_t};
+use common::{PATIENCE, block_on, within_t};
 
 const VICTIM: &str = "victim";
 const OTHER: &str = "other";
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
 
 /// An instance with two breakers.
 struct Member {
@@ -60,13 +54,7 @@ impl Member {
 #[track_caller]
 fn call(breaker: &Breaker, success: bool) {
     let call = breaker.call(async || if success { Ok(()) } else { Err("broken") });
-    let _any_result = bounded(call);
-}
-
-#[track_caller]
-fn bounded<T>(future: impl Future<Output = T>) -> T {
-    let ended = runtime().block_on(async { tokio::time::timeout(PATIENCE, future).await });
-    ended.expect("it ends in time")
+    let _any_result = block_on(call);
 }
 
 /// The victim's state at the time of the damage.
@@ -90,10 +78,10 @@ fn fleet(redis: &RedisServer, namespace: &str, stage: Stage) -> [Member; 2] {
         within_t("both are open", || a.victim.state() == State::Open && b.victim.state() == State::Open);
     }
     if stage == Stage::HalfOpen {
-        wait_until(PATIENCE, "a probe is made", || bounded(a.victim.call(async || Ok::<_, ()>(()))).is_ok());
+        wait_until(PATIENCE, "a probe is made", || block_on(a.victim.call(async || Ok::<_, ()>(()))).is_ok());
     }
     wait_until(PATIENCE, "all counts are reported", || {
-        fleet.iter().all(|m| bounded(m.registry.fleet()).is_ok())
+        fleet.iter().all(|m| block_on(m.registry.fleet()).is_ok())
     });
     fleet
 }
@@ -225,7 +213,7 @@ fn survive(redis: &RedisServer, key_number: usize, number: usize, stage: Stage) 
         redis.cli(&["DEL", key]);
     }
     within_t(&format!("{what}: the victim's state is the fleet's again"), || {
-        let rows = bounded(a.registry.fleet()).unwrap_or_default();
+        let rows = block_on(a.registry.fleet()).unwrap_or_default();
         let stored = rows.iter().find(|row| row.name == VICTIM).map(|row| row.state);
         members.iter().all(|m| Some(m.victim.state()) == stored && !m.victim.snapshot().local)
     });

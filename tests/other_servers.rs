@@ -1,17 +1,13 @@
 //! Servers of another make or version than the one that all other tests use.
 
-use std::future::Future;
+mod common;
+
 use std::time::Duration;
 
 use cb_runtime::{BreakerConfig, Registry, State};
 use cb_testkit::{RedisServer, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(LIMIT, future).await.expect("it ends in time") })
-}
+use common::{PATIENCE, block_on};
 
 /// Every script and every kind of key: all rules, an opening, a probe, an override, a data loss.
 fn shares_everything(redis: &RedisServer) {
@@ -31,7 +27,7 @@ fn shares_everything(redis: &RedisServer) {
         (registry, breaker)
     };
     let ((first, a), (_second, b)) = (instance(), instance());
-    let all = |state| wait_until(LIMIT, "both agree", || a.state() == state && b.state() == state);
+    let all = |state| wait_until(PATIENCE, "both agree", || a.state() == state && b.state() == state);
     let call = |result: Result<(), ()>| block_on(b.call(async || result));
 
     block_on(a.call(async || Ok::<(), ()>(()))).expect("closed");
@@ -41,7 +37,7 @@ fn shares_everything(redis: &RedisServer) {
     all(State::Open);
     redis.cli(&["SCRIPT", "FLUSH"]);
     redis.cli(&["FLUSHALL"]);
-    wait_until(LIMIT, "a probe closes the circuit", || call(Ok(())).is_ok());
+    wait_until(PATIENCE, "a probe closes the circuit", || call(Ok(())).is_ok());
     all(State::Closed);
     block_on(a.disable("maintenance")).expect("the store has the override");
     all(State::Disabled);

@@ -3,11 +3,14 @@
 //!
 //! Instances are registries of this process. Each test ends with the fault mended and the fleet in agreement.
 
-use std::future::Future;
+mod common;
+
 use std::time::{Duration, Instant};
 
 use cb_runtime::{Breaker, BreakerConfig, CallError, Event, Registry, RegistryBuilder, State};
 use cb_testkit::{Proxy, RedisServer, wait_until};
+
+use common::block_on;
 
 const NAME: &str = "orders";
 /// A generous bound on everything that ought to take about a second.
@@ -67,11 +70,6 @@ impl Instance {
         let rows = block_on(self.registry.fleet()).ok()?;
         Some(rows.iter().find(|row| row.name == NAME).map_or(0, |row| row.failures))
     }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(LIMIT, future).await.expect("it ends in time") })
 }
 
 #[track_caller]

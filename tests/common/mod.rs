@@ -83,3 +83,11 @@ pub fn within(due: Duration, what: &str, condition: impl FnMut() -> bool) -> Dur
     }
     took
 }
+
+/// Runs a future on this thread. It must end within [`PATIENCE`].
+#[track_caller]
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await });
+    ended.expect("it ends in time")
+}
