@@ -25,6 +25,7 @@ pub const BROKEN: u64 = u64::MAX;
 
 /// The function. It never waits, because the guard is measured.
 #[inline]
+#[allow(clippy::unused_async, reason = "guards take async functions")]
 pub async fn bare<R: Returned>(id: u64) -> R {
     if id == BROKEN { R::bad() } else { R::good(black_box(id)) }
 }
