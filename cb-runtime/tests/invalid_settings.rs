@@ -80,3 +80,17 @@ fn more_minimum_calls_than_the_window_holds_are_refused() {
     let error = serde_json::from_str::<BreakerConfig>(json).unwrap_err().to_string();
     assert!(error.starts_with("minimum_calls: "), "{error}");
 }
+
+#[test]
+fn error_of_a_value_of_another_type_names_the_field() {
+    for (json, expected) in [
+        (r#"{"failure_threshold": -1}"#, "failure_threshold: invalid value: integer `-1`"),
+        (r#"{"failure_rate_threshold": "half"}"#, "failure_rate_threshold: invalid type: string"),
+        (r#"{"window": "soon"}"#, "window: \"soon\" is not a span of time"),
+        (r#"{"backoff": {"factr": 2}}"#, "backoff.factr: unknown field `factr`"),
+        (r#"{"failure_treshold": 3}"#, "failure_treshold: unknown field `failure_treshold`"),
+    ] {
+        let error = serde_json::from_str::<BreakerConfig>(json).unwrap_err().to_string();
+        assert!(error.starts_with(expected) && error.contains("at line 1"), "{json}: {error}");
+    }
+}

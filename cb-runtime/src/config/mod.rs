@@ -18,6 +18,7 @@ mod validation;
 use std::future::Future;
 use std::time::Duration;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::Error;
@@ -44,8 +45,7 @@ macro_rules! settings {
         $($(#[doc = $help:literal])* $(#[serde($($read:tt)*)])? $name:ident: $type:ty,)+
     }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-        #[serde(try_from = "Raw")]
+        #[derive(Clone, Debug, Default, PartialEq)]
         pub struct BreakerConfig {
             $(pub(crate) $name: Option<$type>,)+
         }
@@ -198,6 +198,14 @@ settings! {
     }
 }
 
+impl<'de> Deserialize<'de> for BreakerConfig {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        // The error of a value of another type names its field, as that of an invalid one does.
+        let raw: Raw = serde_path_to_error::deserialize(input).map_err(D::Error::custom)?;
+        raw.try_into().map_err(D::Error::custom)
+    }
+}
+
 /// A value in the notation of configuration files.
 trait Written {
     fn written(&self) -> String;
@@ -228,7 +236,7 @@ impl BreakerConfig {
 
     /// An async function that checks the dependency, instead of probes by live traffic. While the circuit is
     /// open, one instance of the fleet runs it, and the first pass closes the circuit. It returns `bool`,
-    /// `()` or a `Result`. It cannot be set in a file.
+    /// `()` or a `Result`, of which [every `Ok` has passed](Healthy). It cannot be set in a file.
     ///
     /// It runs on threads and a tokio runtime for health checks only. Its timeout is `health_check_interval`,
     /// but at least 100 ms and at most 10 s. A check that takes longer or panics has failed, and is dropped.
