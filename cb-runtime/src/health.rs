@@ -16,6 +16,8 @@ pub(crate) struct HealthCheck {
 }
 
 /// The result of a health check: `bool`, `()`, or a `Result` whose error implements `Display`.
+///
+/// `false` and `Err` have failed. Every `Ok` has passed, whatever its value: `Ok(false)`, too.
 pub trait Healthy {
     /// `Ok` if the dependency is healthy, else the reason.
     #[doc(hidden)]
@@ -75,5 +77,18 @@ impl fmt::Debug for HealthCheck {
 impl fmt::Display for HealthCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Healthy;
+
+    #[test]
+    fn only_false_and_errors_have_failed() {
+        assert!(().health().is_ok() && true.health().is_ok());
+        assert!(Ok::<_, String>(false).health().is_ok(), "the value of a result says nothing");
+        assert_eq!(false.health(), Err("says no".into()));
+        assert_eq!(Err::<(), _>("timed out").health(), Err("timed out".into()));
     }
 }
