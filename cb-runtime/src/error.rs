@@ -13,6 +13,9 @@ use crate::name::BreakerName;
 /// The breaker's own answer in place of the guarded function's: the call was rejected, or took
 /// longer than its `call_timeout`.
 ///
+/// It names the breaker, the state and, where that is known, the time that is left of it. The reason of the
+/// state and the actor of an override are in [`Breaker::snapshot`](crate::Breaker::snapshot).
+///
 /// Made without an allocation, because every call makes one while a circuit is open.
 #[derive(Clone)]
 pub struct BreakerError {

@@ -5,8 +5,11 @@ mod common;
 use std::future::pending;
 use std::time::Duration;
 
-use cb_runtime::{Breaker, BreakerConfig, CallError, Event, Registry, State};
+use cb_runtime::clock::Clock;
+use cb_runtime::{Breaker, BreakerConfig, BreakerError, CallError, Event, Registry, State};
 use common::{Broken, bounded, poll_once};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn breaker(config: BreakerConfig) -> (Registry, Breaker) {
     let registry = Registry::builder().build().unwrap();
@@ -93,4 +96,56 @@ async fn timed_out_call_is_a_failure() {
     let error = bounded(breaker.call(async || pending::<Result<(), Broken>>().await)).await.unwrap_err();
     assert!(matches!(&error, CallError::TimedOut(e) if e.is_timeout()));
     assert_eq!(breaker.state(), State::Open);
+}
+
+fn rejected(breaker: &Breaker) -> BreakerError {
+    match breaker.call_blocking(|| -> Result<(), Broken> { panic!("was called") }) {
+        Err(CallError::Rejected(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The error has what the caller decides by. Why it is so, and who decided it, is in the snapshot.
+#[tokio::test]
+async fn rejection_names_the_state_and_the_time_left_and_the_snapshot_says_why() {
+    let (clock, hands) = Clock::manual();
+    let registry = Registry::builder().clock(clock).build().unwrap();
+    let config = BreakerConfig::default()
+        .failure_threshold(1)
+        .reset_timeout(10 * SECOND)
+        .half_open_max_calls(1)
+        .success_threshold(1)
+        .ramp_up(3600 * SECOND);
+    let breaker = registry.get_or_create("orders", config);
+    let assert_rejected = |text: &str, retry_after: Option<Duration>, reason: &str, actor: &str| {
+        let (error, snapshot) = (rejected(&breaker), breaker.snapshot());
+        assert_eq!((error.to_string(), error.retry_after()), (text.to_owned(), retry_after));
+        assert_eq!(error.breaker(), "orders");
+        assert!(error.is_open() && !error.is_timeout());
+        assert_eq!((&*snapshot.reason, &*snapshot.actor), (reason, actor));
+        error.is_ramping_up()
+    };
+
+    breaker.call(async || Err::<(), _>(Broken::Down)).await.unwrap_err();
+    hands.advance(4 * SECOND);
+    let reason = "1 consecutive failures (limit 1)";
+    assert_rejected("circuit breaker \"orders\" is open; retry in 6.0s", Some(6 * SECOND), reason, "");
+
+    hands.advance(6 * SECOND);
+    let probe = breaker.acquire().await.unwrap();
+    let half_open = "circuit breaker \"orders\" is half-open and all its probes are under way";
+    assert_rejected(half_open, None, "reset timeout has elapsed", "");
+
+    probe.success();
+    let ramping_up = "circuit breaker \"orders\" has just recovered and admits only a part of the calls";
+    let _admitted = breaker.acquire().await;
+    assert!(assert_rejected(ramping_up, None, "1 probes succeeded (needed 1)", ""));
+
+    breaker.by("alice").force_open("maintenance").await.unwrap();
+    let forced = "circuit breaker \"orders\" is forced open until it is released";
+    assert_rejected(forced, None, "maintenance", "alice");
+
+    breaker.by("bob").expires_in(60 * SECOND).force_open("incident").await.unwrap();
+    let forced = "circuit breaker \"orders\" is forced open for 60.0s";
+    assert_rejected(forced, Some(60 * SECOND), "incident", "bob");
 }
