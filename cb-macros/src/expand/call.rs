@@ -267,31 +267,7 @@ impl Guarded<'_> {
         let admission = self.admission();
         let judge = self.judge();
         let Arms { ended, copied, failed, timed_out, rejected } = self.arms();
-        let ok = if matches!(self.function.output(), Output::Never) {
-            // Statements after the value would be unreachable.
-            quote_spanned!(Span::mixed_site()=> match #rt::end_never(permit, judge, value) {})
-        } else {
-            let keep = has_cache.then(|| self.cache_success());
-            let result = failed.map_or_else(
-                || quote_spanned!(Span::mixed_site()=> return value;),
-                |failed| {
-                    quote_spanned!(Span::mixed_site()=>
-                    if #rt::is_returned(verdict) {
-                        return value;
-                    }
-                    #failed)
-                },
-            );
-            // A predicate may panic: the value is dropped then.
-            quote_spanned! {Span::mixed_site()=>
-                {
-                    let value = #rt::ManuallyDrop::into_inner(value);
-                    let verdict = #rt::end(permit, judge, &value);
-                    #keep
-                    #result
-                }
-            }
-        };
+        let ok = self.end_of_body(failed);
         let after = if has_cache {
             self.recall()
         } else {
@@ -314,6 +290,35 @@ impl Guarded<'_> {
                 }
             };
             #after
+        }
+    }
+
+    /// What is done with the body's `value`. `failed`: what follows a failure, with a cache or a fallback.
+    fn end_of_body(&self, failed: Option<TokenStream>) -> TokenStream {
+        let rt = runtime(Span::mixed_site());
+        if matches!(self.function.output(), Output::Never) {
+            // Statements after the value would be unreachable.
+            return quote_spanned!(Span::mixed_site()=> match #rt::end_never(permit, judge, value) {});
+        }
+        let keep = self.plan.cache.is_some().then(|| self.cache_success());
+        let result = failed.map_or_else(
+            || quote_spanned!(Span::mixed_site()=> return value;),
+            |failed| {
+                quote_spanned!(Span::mixed_site()=>
+                if #rt::is_returned(verdict) {
+                    return value;
+                }
+                #failed)
+            },
+        );
+        // A predicate may panic: the value is dropped then.
+        quote_spanned! {Span::mixed_site()=>
+            {
+                let value = #rt::ManuallyDrop::into_inner(value);
+                let verdict = #rt::end(permit, judge, &value);
+                #keep
+                #result
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use comfy_table::Cell;
+use comfy_table::{Cell, Table};
 
 use super::Failure;
 use super::client::Client;
@@ -18,6 +18,26 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
         answer["instances"] = serde_json::json!(settings);
         return output::line(answer);
     }
+    output::line(facts(&row).trim_fmt())?;
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let mut table = text::table(&["node", "instance", "settings"]);
+    for instance in settings {
+        let given = instance.settings.iter().map(|(name, value)| format!("{name} = {value}"));
+        let given = text::plain(&given.collect::<Vec<_>>().join(", "));
+        let mark = if instance.drift { "differs: " } else { "" };
+        table.add_row([
+            text::plain(&instance.node),
+            text::plain(&instance.instance),
+            format!("{mark}{given}"),
+        ]);
+    }
+    output::line(format_args!("\n{}", table.trim_fmt()))
+}
+
+/// What the fleet has of a breaker, one fact a line, without those that there are none of.
+fn facts(row: &Row) -> Table {
     let now = seconds(SystemTime::now());
     let mut table = text::table(&[]);
     let mut line = |label: &str, value: Cell| {
@@ -31,7 +51,7 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
             row.last_state_change
                 .map_or_else(String::new, |at| format!("{} ({})", text::span(now - at), text::time(at))),
         ),
-        ("next", text::next(&row)),
+        ("next", text::next(row)),
         ("reason", text::plain(&row.reason)),
         ("actor", text::plain(&row.actor)),
         ("instance", text::plain(&row.originator)),
@@ -56,22 +76,7 @@ pub(super) async fn show(client: &Client, name: &str, json: bool) -> Result<(), 
             line(label, Cell::new(value));
         }
     }
-    output::line(table.trim_fmt())?;
-    if !settings.is_empty() {
-        let mut table = text::table(&["node", "instance", "settings"]);
-        for instance in settings {
-            let given = instance.settings.iter().map(|(name, value)| format!("{name} = {value}"));
-            let given = text::plain(&given.collect::<Vec<_>>().join(", "));
-            let mark = if instance.drift { "differs: " } else { "" };
-            table.add_row([
-                text::plain(&instance.node),
-                text::plain(&instance.instance),
-                format!("{mark}{given}"),
-            ]);
-        }
-        output::line(format_args!("\n{}", table.trim_fmt()))?;
-    }
-    Ok(())
+    table
 }
 
 /// The row of a breaker. For an unknown name, the error suggests a similar one; for a damaged breaker, it

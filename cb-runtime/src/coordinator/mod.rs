@@ -232,12 +232,7 @@ impl Coordinator {
         self.emit(|outages| outages.take_due(now));
         let urgent = self.context.take_urgent();
         if now >= self.swept_at.after(self.sweep_interval()) {
-            // At most once a second, although keyed breakers are swept more often.
-            if now.0 / micros(SWEEP) != self.swept_at.0 / micros(SWEEP) {
-                self.missing.extend(self.breakers.expired(now));
-            }
-            self.swept_at = now;
-            self.breakers.sweep(now);
+            self.sweep(now);
         }
         if !self.context.store_up() {
             if now >= self.review_at() {
@@ -266,19 +261,7 @@ impl Coordinator {
         if reviews {
             self.review(now, due);
         }
-        if now >= self.pace.exchange_at() {
-            let due = std::mem::take(&mut self.tense);
-            if !due.is_empty() {
-                self.exchange(due).await;
-                self.pace.exchanged(self.context.clock.now());
-            }
-        } else {
-            // Transitions, leases and overrides are not paced.
-            let urgent: Vec<_> = self.tense.extract_if(.., |core| core.is_urgent()).collect();
-            if !urgent.is_empty() {
-                self.exchange(urgent).await;
-            }
-        }
+        self.exchange_due(now).await;
         self.report(due).await;
         let missing = std::mem::take(&mut self.missing);
         if self.context.store_up()
@@ -286,6 +269,27 @@ impl Coordinator {
             && let Err(error) = self.write_back(|name| missing.contains(name)).await
         {
             self.lost(&error);
+        }
+    }
+
+    fn sweep(&mut self, now: Moment) {
+        // At most once a second, although keyed breakers are swept more often.
+        if now.0 / micros(SWEEP) != self.swept_at.0 / micros(SWEEP) {
+            self.missing.extend(self.breakers.expired(now));
+        }
+        self.swept_at = now;
+        self.breakers.sweep(now);
+    }
+
+    /// Exchanges the tense breakers at the pace. Transitions, leases and overrides are not paced.
+    async fn exchange_due(&mut self, now: Moment) {
+        let is_paced = now >= self.pace.exchange_at();
+        let due: Vec<_> = self.tense.extract_if(.., |core| is_paced || core.is_urgent()).collect();
+        if !due.is_empty() {
+            self.exchange(due).await;
+            if is_paced {
+                self.pace.exchanged(self.context.clock.now());
+            }
         }
     }
 

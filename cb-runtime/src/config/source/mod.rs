@@ -11,12 +11,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use config::{Config, ConfigError, File, FileFormat};
+use config::{Config, ConfigError, File, FileFormat, Source, Value};
 
 use super::registry::{Folded, RegistryConfig};
 use crate::error::{Error, ErrorKind, Misread};
 use table::{Problems, entries, read_breaker, read_table, read_text, read_timeout};
 use variables::{NameTable, Variables};
+
+/// The keys of a file.
+const KEYS: [&str; 7] =
+    ["redis", "namespace", "node", "response_timeout", "cache_limits", "defaults", "breakers"];
 
 impl RegistryConfig {
     /// Reads a TOML or YAML file (`.toml`, `.yaml`, `.yml`). Environment variables take precedence over it;
@@ -85,14 +89,7 @@ fn read(
     let mut names = Vec::new();
     if let Some((name, text, format)) = file {
         let file = File::from_str(text, format);
-        let parsed =
-            Config::builder().add_source(file.clone()).build().map_err(|error| unreadable(name, error))?;
-        names = entries(&parsed.cache)
-            .into_iter()
-            .find(|(key, _)| *key == "breakers")
-            .map_or_else(Vec::new, |(_, breakers)| {
-                entries(breakers).into_iter().map(|(name, _)| name.to_owned()).collect()
-            });
+        names = breakers_in(file.clone()).map_err(|error| unreadable(name, error))?;
         builder = builder.add_source(file);
     }
     let spelling = NameTable::new(&names, &variables, &mut problems);
@@ -100,43 +97,41 @@ fn read(
     let merged = merged.map_err(|error| unreadable("the environment", error))?;
     let mut config = RegistryConfig::default();
     for (key, value) in entries(&merged.cache) {
-        config.sources.note(key.to_owned(), &problems.source(value));
-        match key {
-            "redis" => config.redis = read_text("redis", value, &mut problems),
-            "namespace" => config.namespace = read_text("namespace", value, &mut problems),
-            "node" => config.node = read_text("node", value, &mut problems),
-            "response_timeout" => {
-                config.response_timeout = read_timeout("response_timeout", value, &mut problems);
-            }
-            "cache_limits" => config.cache_limits = read_table("cache_limits", value, &mut problems),
-            "defaults" => {
-                config.defaults = read_breaker("defaults", value, &mut config.sources, &mut problems);
-            }
-            "breakers" => {
-                problems.table("breakers", value);
-                for (name, value) in entries(value) {
-                    let table = format!("breakers.{name}");
-                    let settings = read_breaker(&table, value, &mut config.sources, &mut problems);
-                    config.breakers.insert(name.to_owned(), settings);
-                }
-            }
-            unknown => {
-                let known = [
-                    "redis",
-                    "namespace",
-                    "node",
-                    "response_timeout",
-                    "cache_limits",
-                    "defaults",
-                    "breakers",
-                ];
-                problems.unknown("", unknown, value, &known);
-            }
-        }
+        read_key(&mut config, key, value, &mut problems);
     }
     config.by_variable = by_variable(&variables, &mut config, &mut problems);
     problems.none()?;
     Ok(config)
+}
+
+/// The names of the breakers that the file has settings of.
+fn breakers_in(file: impl Source + Send + Sync + 'static) -> Result<Vec<String>, ConfigError> {
+    let parsed = Config::builder().add_source(file).build()?;
+    let breakers = entries(&parsed.cache).into_iter().find(|(key, _)| *key == "breakers");
+    let names = breakers.map_or_else(Vec::new, |(_, breakers)| entries(breakers));
+    Ok(names.into_iter().map(|(name, _)| name.to_owned()).collect())
+}
+
+/// Reads a key of the registry into `config`.
+fn read_key(config: &mut RegistryConfig, key: &str, value: &Value, problems: &mut Problems) {
+    config.sources.note(key.to_owned(), &problems.source(value));
+    match key {
+        "redis" => config.redis = read_text("redis", value, problems),
+        "namespace" => config.namespace = read_text("namespace", value, problems),
+        "node" => config.node = read_text("node", value, problems),
+        "response_timeout" => config.response_timeout = read_timeout("response_timeout", value, problems),
+        "cache_limits" => config.cache_limits = read_table("cache_limits", value, problems),
+        "defaults" => config.defaults = read_breaker("defaults", value, &mut config.sources, problems),
+        "breakers" => {
+            problems.table("breakers", value);
+            for (name, value) in entries(value) {
+                let table = format!("breakers.{name}");
+                let settings = read_breaker(&table, value, &mut config.sources, problems);
+                config.breakers.insert(name.to_owned(), settings);
+            }
+        }
+        unknown => problems.unknown("", unknown, value, &KEYS),
+    }
 }
 
 /// The environment's settings of breakers that the file does not name.

@@ -190,14 +190,7 @@ impl Space {
         // A breaker that is only asked after is not kept, so it is put back only if it says so.
         let mut breaker = self.take(&entry.name, now);
         if let Some(known) = entry.known() {
-            let before = breaker.state();
-            let restored = breaker.write_back(known, now);
-            // For those that are in the state that the store had, its end is a transition.
-            let ended = Some(before).filter(|_| breaker.state() == State::Closed && before != State::Closed);
-            if restored && (breaker.state() != State::Closed || ended.is_some()) {
-                let record = breaker.record(now);
-                self.announce(&entry.name, ended, record, Counts::default(), now);
-            }
+            self.write_back(&mut breaker, &entry.name, known, now);
         }
         breaker.merge(node, entry, when);
         if entry.leaves {
@@ -243,6 +236,17 @@ impl Space {
             self.breakers.insert(entry.name.clone(), breaker);
         }
         Ok(view)
+    }
+
+    /// Takes over a record that was lost, if it is one.
+    fn write_back(&mut self, breaker: &mut StoredBreaker, name: &Arc<str>, known: &Record, now: u64) {
+        let before = breaker.state();
+        let restored = breaker.write_back(known, now);
+        // For those that are in the state that the store had, its end is a transition.
+        let ended = Some(before).filter(|_| breaker.state() == State::Closed && before != State::Closed);
+        if restored && (breaker.state() != State::Closed || ended.is_some()) {
+            self.announce(name, ended, breaker.record(now), Counts::default(), now);
+        }
     }
 
     /// Taken out, and put back by the caller if it is kept.
