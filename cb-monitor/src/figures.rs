@@ -3,6 +3,7 @@
 mod entry;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -59,9 +60,18 @@ pub(crate) enum Sort {
     Calls,
 }
 
-impl Sort {
-    pub(crate) const ALL: [(&'static str, Sort); 4] =
-        [("worst", Sort::Worst), ("name", Sort::Name), ("failures", Sort::Failures), ("calls", Sort::Calls)];
+impl FromStr for Sort {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Sort, String> {
+        match name {
+            "worst" => Ok(Sort::Worst),
+            "name" => Ok(Sort::Name),
+            "failures" => Ok(Sort::Failures),
+            "calls" => Ok(Sort::Calls),
+            _ => Err("must be one of worst, name, failures, calls".into()),
+        }
+    }
 }
 
 impl Figures {

@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::EXIT_CODES;
+use crate::figures::Sort;
 use crate::monitor::plain_prefix;
 
 /// Show and control a fleet's circuit breakers.
@@ -116,18 +117,11 @@ pub(super) struct Which {
     #[arg(long, default_value = "")]
     pub(super) search: String,
     /// worst, name, failures or calls.
-    #[arg(long, default_value = "worst", value_parser = sort)]
-    pub(super) sort: crate::figures::Sort,
+    #[arg(long, default_value = "worst")]
+    pub(super) sort: Sort,
     /// At most this many.
     #[arg(long, default_value_t = 1000)]
     pub(super) limit: usize,
-}
-
-fn sort(name: &str) -> Result<crate::figures::Sort, String> {
-    let all = crate::figures::Sort::ALL;
-    let known = all.map(|(known, _)| known).join(", ");
-    let found = all.into_iter().find(|(known, _)| *known == name);
-    found.map(|(_, sort)| sort).ok_or_else(|| format!("must be one of {known}"))
 }
 
 /// An action without an expiry.

@@ -55,17 +55,17 @@ pub(super) async fn stats(
 /// look current.
 pub(super) fn freshness(hub: &Hub) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let mut say = |name, value: String| {
+    let mut insert = |name, value: String| {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    say("x-now", seconds(SystemTime::now()).to_string());
+    insert("x-now", seconds(SystemTime::now()).to_string());
     if let Some(as_of) = lock(&hub.figures).as_of() {
-        say("x-as-of", seconds(as_of).to_string());
+        insert("x-as-of", seconds(as_of).to_string());
     }
     if let Some(problem) = hub.problem() {
-        say("x-store", problem.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect());
+        insert("x-store", problem.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect());
     }
     headers
 }
@@ -132,21 +132,14 @@ impl StatsQuery {
                 "limit must be from 1 to {MAX_LIMIT}; use offset for the rest"
             )));
         }
+        let sort = self.sort.as_deref().map_or(Ok(Sort::default()), str::parse);
         Ok(Filter {
             states: states.collect::<Result<_, _>>()?,
             search: self.search.unwrap_or_default(),
-            sort: self.sort.as_deref().map_or(Ok(Sort::Worst), sort)?,
+            sort: sort.map_err(|problem| Problem::bad_request(format!("sort {problem}")))?,
             offset: self.offset.unwrap_or(0),
             limit,
             with_trend: self.trend.unwrap_or(false),
         })
     }
-}
-
-fn sort(name: &str) -> Result<Sort, Problem> {
-    let found = Sort::ALL.into_iter().find(|(known, _)| *known == name);
-    found.map(|(_, sort)| sort).ok_or_else(|| {
-        let known = Sort::ALL.map(|(known, _)| known).join(", ");
-        Problem::bad_request(format!("sort must be one of {known}"))
-    })
 }
