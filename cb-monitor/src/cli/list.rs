@@ -109,9 +109,10 @@ impl NextReading {
     }
 }
 
-/// What is said of a breaker that is missing in a list.
+/// The warning of damage. A damaged breaker is missing in the list; a damaged key of all breakers has been
+/// repaired.
 fn left_out(damage: String) -> String {
-    format!("{damage}; it is left out")
+    if damage.starts_with("breaker ") { format!("{damage}; it is left out") } else { damage }
 }
 
 fn draw(figures: &Figures, filter: &Filter, problems: &[String]) -> Result<(), Failure> {
