@@ -107,7 +107,7 @@ pub fn is_error<R, K: ReturnKind<R>>(_kind: K, value: &R) -> bool {
 
 impl<'a> Stopped<'a> {
     /// Records the failure of a call that has timed out, and whose body has been dropped.
-    pub(super) fn into_ended<R>(self) -> Ended<'a, R> {
+    fn into_ended<R>(self) -> Ended<'a, R> {
         match self {
             Stopped::Rejected(rejection) => Ended::Rejected(rejection),
             Stopped::TimedOut(permit, awaited) => Ended::TimedOut(awaited.timed_out(permit)),

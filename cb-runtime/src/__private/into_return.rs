@@ -60,7 +60,7 @@ impl<E> IntoReason for Reason<'_, E> {
 }
 
 /// The return value, or the fallback's arguments.
-pub(super) type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind<R>>::Error>)>;
+type ReturnOr<'a, R, K, Args> = Result<R, (Args, Reason<'a, <K as ReturnKind<R>>::Error>)>;
 
 /// `fallback_on = "any"`
 #[inline]

@@ -35,11 +35,6 @@ impl KeyedSettings {
         self.number.into()
     }
 
-    #[cfg(test)]
-    pub(super) fn site(&self) -> KeyedSite {
-        self.site
-    }
-
     pub(super) fn new(
         pattern: &'static str,
         at: &'static Location<'static>,

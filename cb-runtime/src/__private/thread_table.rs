@@ -185,7 +185,7 @@ mod tests {
 
     fn breaker(registry: &Registry, name: &str) -> Arc<SiteBreaker> {
         let settings = KeyedSettings::of_test();
-        registry.keyed(name, &BreakerConfig::default(), settings.site()).unwrap_or_else(|breaker| breaker)
+        registry.keyed(name, &BreakerConfig::default(), settings.site).unwrap_or_else(|breaker| breaker)
     }
 
     #[test]

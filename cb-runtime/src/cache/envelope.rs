@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::payload::{Format, Payload};
 
-pub(super) const VERSION: u64 = 1;
+const VERSION: u64 = 1;
 
 /// The envelope's fields, in their order. Older readers must be able to ignore a field that is added.
 #[derive(Deserialize)]

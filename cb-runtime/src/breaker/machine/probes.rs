@@ -82,7 +82,7 @@ impl Probes {
 
     /// Until when [`join`](Self::join) gives no probe. That all are under way is looked at anew after a
     /// while, so that no mistake elsewhere can keep callers out for ever.
-    pub(super) fn denied_until(&self, limit: u32, requested: usize, now: Moment) -> Moment {
+    fn denied_until(&self, limit: u32, requested: usize, now: Moment) -> Moment {
         if self.are_all_taken(limit, requested) { now.after(DENIAL) } else { self.denied_until }
     }
 
@@ -91,12 +91,7 @@ impl Probes {
     }
 
     /// Grants a probe to a caller without a store.
-    pub(super) fn join_without_store(
-        &mut self,
-        limit: u32,
-        longest: Duration,
-        now: Moment,
-    ) -> Option<LeaseId> {
+    fn join_without_store(&mut self, limit: u32, longest: Duration, now: Moment) -> Option<LeaseId> {
         if self.held.iter().filter(|probe| !probe.is_leased()).count() >= limit as usize {
             return None;
         }

@@ -276,7 +276,7 @@ impl CallStats {
 
     // ---- the report
 
-    pub(super) fn has_unsent_failures(&self) -> bool {
+    fn has_unsent_failures(&self) -> bool {
         self.unconfirmed(None).any(|delta| delta.counts.failures > 0)
     }
 
