@@ -28,7 +28,7 @@ pub(crate) struct Deadline {
 
 #[derive(Default)]
 struct Alarm {
-    rung: AtomicBool,
+    has_passed: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -59,7 +59,7 @@ impl Future for Deadline {
         });
         *lock(&alarm.waker) = Some(cx.waker().clone());
         // Where no thread can be started, the wait ends at once rather than never.
-        if !started || alarm.rung.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        if !started || alarm.has_passed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -97,7 +97,7 @@ fn run(receiver: &Receiver<Pending>) {
         while all.peek().is_some_and(|Reverse(pending)| pending.at <= now) {
             let alarm = all.pop().and_then(|Reverse(pending)| pending.alarm.upgrade());
             if let Some(alarm) = alarm {
-                alarm.rung.store(true, Ordering::Release);
+                alarm.has_passed.store(true, Ordering::Release);
                 let waker = lock(&alarm.waker).take();
                 // Outside the lock: the task may be polled here and now.
                 if let Some(waker) = waker {

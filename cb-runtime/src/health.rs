@@ -32,7 +32,7 @@ impl Healthy for () {
 
 impl Healthy for bool {
     fn health(self) -> Result<(), String> {
-        if self { Ok(()) } else { Err("says no".into()) }
+        if self { Ok(()) } else { Err("returned false".into()) }
     }
 }
 
@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn only_false_and_errors_have_failed() {
         assert!(().health().is_ok() && true.health().is_ok());
-        assert!(Ok::<_, String>(false).health().is_ok(), "the value of a result says nothing");
-        assert_eq!(false.health(), Err("says no".into()));
+        assert!(Ok::<_, String>(false).health().is_ok(), "the value of a result is not looked at");
+        assert_eq!(false.health(), Err("returned false".into()));
         assert_eq!(Err::<(), _>("timed out").health(), Err("timed out".into()));
     }
 }

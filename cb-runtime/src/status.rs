@@ -20,7 +20,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// The store has answered. It is in use `since` then, unless it was before.
-    pub(crate) fn is_up(&self, since: SystemTime, in_memory: bool) {
+    pub(crate) fn set_up(&self, since: SystemTime, in_memory: bool) {
         self.change(|status| match status {
             Some(StoreStatus::Connected { .. } | StoreStatus::InMemory) => {}
             _ if in_memory => *status = Some(StoreStatus::InMemory),
@@ -30,7 +30,7 @@ impl Connection {
 
     /// The store has not answered. It is lost `since` then, unless it was before. `error` replaces the
     /// previous one.
-    pub(crate) fn is_lost(&self, since: SystemTime, error: &Error) {
+    pub(crate) fn set_lost(&self, since: SystemTime, error: &Error) {
         #[cfg(test)]
         self.failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.change(|status| {

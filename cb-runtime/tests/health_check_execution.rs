@@ -150,7 +150,7 @@ async fn embedded_store_checks_until_a_check_passes() {
     assert_eq!(error.breaker_error().unwrap().retry_after(), Some(INTERVAL));
 
     for _ in 0..2 {
-        assert_eq!(scenario.checked_after(INTERVAL).await, Err("says no".into()));
+        assert_eq!(scenario.checked_after(INTERVAL).await, Err("returned false".into()));
         assert_eq!(scenario.breaker.state(), State::Open);
     }
     assert_eq!(scenario.checked_after(INTERVAL).await, Ok(()));

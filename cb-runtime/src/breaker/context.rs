@@ -172,14 +172,14 @@ impl RegistryContext {
     pub(crate) fn set_store_up(&self, up: bool) {
         self.store_up.store(up, Ordering::Release);
         if up {
-            self.connection.is_up(self.wall(self.clock.now()), !self.has_shared_store);
+            self.connection.set_up(self.wall(self.clock.now()), !self.has_shared_store);
         }
     }
 
     /// The store has not answered.
     pub(crate) fn store_failed(&self, error: &Error) {
         self.set_store_up(false);
-        self.connection.is_lost(self.wall(self.clock.now()), error);
+        self.connection.set_lost(self.wall(self.clock.now()), error);
     }
 
     pub(crate) fn has_ended(&self) -> bool {

@@ -73,7 +73,7 @@ impl Cache {
         let found = shared.fetch(caller.breaker, store_key, slot).await?;
         let value = self.read_shared(caller, EntryKey { local, store: key.store }, ttl, &found);
         if value.is_none() {
-            shared.has_nothing_for(slot);
+            shared.note_miss(slot);
         }
         value
     }

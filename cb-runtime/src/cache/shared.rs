@@ -195,7 +195,7 @@ impl SharedTier {
         self.background.spawn(async move {
             let found = flight.shared.ask(store, &breaker, key).await;
             if found.is_none() {
-                flight.shared.has_nothing_for(slot);
+                flight.shared.note_miss(slot);
             }
             flight.land(found);
         });
@@ -203,7 +203,7 @@ impl SharedTier {
     }
 
     /// Notes a miss or an unusable answer: the store is not asked for this key for [`ASK_INTERVAL`].
-    pub(super) fn has_nothing_for(&self, slot: FreshnessSlot) {
+    pub(super) fn note_miss(&self, slot: FreshnessSlot) {
         const INTERVAL: Interval = Interval::of(ASK_INTERVAL);
         self.asked.set(slot, Ticks::now(&self.pace).end_of(INTERVAL, Duration::ZERO), false);
     }

@@ -106,7 +106,7 @@ fn timer(limit: Duration) -> Timer {
 }
 
 impl Awaited<'_> {
-    /// Records the failure of a call whose time is over. The body has been dropped before.
+    /// Records the failure of a call whose time has elapsed. The body has been dropped before.
     pub(crate) fn timed_out(&self, permit: CallPermit<'_>) -> BreakerError {
         let Awaited::Deadline(limit, _) = self else { unreachable!("a call that is made has its permit") };
         permit.timed_out(*limit)

@@ -101,7 +101,7 @@ impl Coordinator {
         self.measure_at(Moment(answered_at).max(sent_at), load.now_us, sent_at);
         self.stream.place(&load.position, before);
         for problem in &load.warnings {
-            self.stream.trouble(&self.context, problem);
+            self.stream.report_damage(&self.context, problem);
         }
         match self.continuity {
             Continuity::Unbroken => {}

@@ -73,8 +73,8 @@ fn start(what: HealthCheck, slot: Arc<()>) -> io::Result<(CheckEnded, oneshot::S
                 }
             })
         };
-        let result =
-            catch_unwind(AssertUnwindSafe(checking)).unwrap_or_else(|payload| Some(Err(said(payload))));
+        let result = catch_unwind(AssertUnwindSafe(checking))
+            .unwrap_or_else(|payload| Some(Err(panic_message(payload))));
         if let Some(result) = result {
             // Fails if the check has just timed out.
             let _ = end.send(result);
@@ -85,7 +85,7 @@ fn start(what: HealthCheck, slot: Arc<()>) -> io::Result<(CheckEnded, oneshot::S
 }
 
 /// The message of a panic. The payload is dropped here, because its destructor is user code, too.
-fn said(payload: Box<dyn Any + Send>) -> String {
+fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => format!("panicked: {text}"),
         (_, Some(text)) => format!("panicked: {text}"),

@@ -102,7 +102,7 @@ impl Coordinator {
         result
     }
 
-    pub(super) async fn send_batch(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
+    async fn send_batch(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
         // A state that begins at one moment by the breaker would otherwise end later by the store.
         let _still = if self.context.has_shared_store() { None } else { self.context.clock.hold() };
         let sent_at = self.context.clock.now();
@@ -126,7 +126,7 @@ impl Coordinator {
                 Ok(view) => core.receive(view, answer.now_us),
                 Err(problem) => {
                     core.receive_error(problem);
-                    self.stream.trouble(&self.context, problem);
+                    self.stream.report_damage(&self.context, problem);
                 }
             }
         }
@@ -137,7 +137,7 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) async fn send_report(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
+    async fn send_report(&mut self, cores: &[&Arc<Core>], retry: bool) -> Result<(), Error> {
         let sent_at = self.context.clock.now();
         let before = self.stream.position();
         let (mut reported, mut entries) = (Vec::new(), Vec::new());
@@ -185,9 +185,9 @@ impl Coordinator {
 
     /// Handles what every answer contains. Another incarnation, or a stream that has gone back, shows that
     /// the store has lost data.
-    pub(super) fn note_answer(&mut self, warnings: &[String], position: &Position, before: &Position) {
+    fn note_answer(&mut self, warnings: &[String], position: &Position, before: &Position) {
         for problem in warnings {
-            self.stream.trouble(&self.context, problem);
+            self.stream.report_damage(&self.context, problem);
         }
         let now = self.context.clock.now();
         let goes_back = self.stream.goes_back_to(position);

@@ -65,7 +65,7 @@ pub(crate) struct Stream {
     /// drops the read that is under way, and its connection.
     changed: Notify,
     /// The problem that was reported last.
-    trouble: Mutex<Option<String>>,
+    reported: Mutex<Option<String>>,
 }
 
 impl Position {
@@ -134,7 +134,7 @@ impl Stream {
         let before = std::mem::replace(&mut *lock(&self.answered), answered.clone());
         let goes_back = self.has_lost_between(&before, answered);
         if goes_back {
-            self.is_broken(Continuity::Lost);
+            self.note_break(Continuity::Lost);
         }
         let reached = self.position();
         let is_unread = |position: &Position| {
@@ -171,7 +171,7 @@ impl Stream {
         let is_next = event.follows(&position) && !is_replaced;
         if !is_next {
             let found = position.followed_by(event);
-            self.is_broken(if is_replaced { Continuity::Lost } else { found });
+            self.note_break(if is_replaced { Continuity::Lost } else { found });
         }
         *position = event.clone();
         let mut recent = lock(&self.recent);
@@ -231,13 +231,13 @@ impl Stream {
     pub(super) fn settle_overdue(&self, are_gone: bool) {
         *lock(&self.missing) = if are_gone { MissingEvents::Gone } else { MissingEvents::None };
         if are_gone {
-            self.is_broken(Continuity::Gap);
+            self.note_break(Continuity::Gap);
         } else {
             self.changed.notify_one();
         }
     }
 
-    fn is_broken(&self, continuity: Continuity) {
+    fn note_break(&self, continuity: Continuity) {
         let mut known = lock(&self.continuity);
         *known = continuity.max(*known);
     }
@@ -280,7 +280,7 @@ impl Stream {
     }
 
     /// Reports damage to a key.
-    pub(crate) fn trouble(&self, context: &RegistryContext, problem: &str) {
+    pub(crate) fn report_damage(&self, context: &RegistryContext, problem: &str) {
         let what = "a key".into();
         self.report(context, Error::new(ErrorKind::Data { what, problem: problem.to_owned() }));
     }
@@ -288,7 +288,7 @@ impl Stream {
     /// Reports an error, unless it is the one that was reported last.
     pub(super) fn report(&self, context: &RegistryContext, error: Error) {
         let text = error.to_string();
-        let mut last = lock(&self.trouble);
+        let mut last = lock(&self.reported);
         if last.as_ref() != Some(&text) {
             *last = Some(text);
             drop(last);

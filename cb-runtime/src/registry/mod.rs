@@ -174,7 +174,7 @@ impl Registry {
     /// If `config` is invalid. `redis`, `namespace` and `node` may be left out, but not differ from before.
     /// `response_timeout` and `cache_limits` stay as they were when the registry was built.
     pub fn reload(&self, config: RegistryConfig) -> Result<(), Error> {
-        self.shared.address.is_kept_by(&config)?;
+        self.shared.address.check_kept_by(&config)?;
         if config.node.is_some() && node::name(config.node.clone()) != self.context.node {
             return Err(Error::config(
                 "node",
@@ -284,7 +284,7 @@ struct Address {
 }
 
 impl Address {
-    fn is_kept_by(&self, config: &RegistryConfig) -> Result<(), Error> {
+    fn check_kept_by(&self, config: &RegistryConfig) -> Result<(), Error> {
         let changes = |field, what| {
             let problem =
                 format!("{what} cannot change while the registry runs; build another one, or restart");
@@ -309,7 +309,7 @@ fn check_name(name: &str) -> Result<(), Error> {
 }
 
 fn no_thread(error: std::io::Error) -> Error {
-    Error::store("starting the coordinator thread", error)
+    Error::store("starting a background thread", error)
 }
 
 impl fmt::Debug for Registry {

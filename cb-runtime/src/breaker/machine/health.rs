@@ -230,9 +230,9 @@ impl HealthChecks {
         }
         let interval = if self.lease.is_some() { RENEWAL } else { REQUEST };
         let due = self.requested_at.after(interval);
-        // It asks whether another one leads as soon as that can be told.
-        let told = self.stepped_down_at.map(|at| at.after(TAKEOVER)).filter(|told| context.now < *told);
-        context.now >= told.unwrap_or(due)
+        // After stepping down, it asks whether another instance leads as soon as one can have taken over.
+        let taken_over = self.stepped_down_at.map(|at| at.after(TAKEOVER)).filter(|at| context.now < *at);
+        context.now >= taken_over.unwrap_or(due)
     }
 
     /// Whether this state has checks, and thus a leader.

@@ -189,11 +189,12 @@ impl StoredBreaker {
     }
 
     pub(super) fn merge(&mut self, instance: &Arc<str>, entry: &Entry, when: When) {
-        let has_merged = !when.retry && self.has_merged(instance, entry, when);
+        let has_merged = !when.retry && self.merge_counts(instance, entry, when);
         self.note_use(entry, has_merged, when.now);
     }
 
-    fn has_merged(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> bool {
+    /// Returns whether the entry had counts of this state.
+    fn merge_counts(&mut self, instance: &Arc<str>, entry: &Entry, when: When) -> bool {
         let timely = match entry.known() {
             Some(known) => known.epoch == self.epoch,
             None => matches!(self.state(), State::Closed | State::MetricsOnly),

@@ -51,10 +51,10 @@ async fn ask(sentinel: &ConnectionInfo, name: &str, limit: Duration) -> Result<(
     let failed = |problem: String| {
         Error::store("asking Sentinel for the master", format!("{}: {problem}", sentinel.addr()))
     };
-    let nobody = RedisConnectionInfo::default()
+    let anonymous = RedisConnectionInfo::default()
         .set_protocol(sentinel.redis_settings().protocol())
         .set_skip_set_lib_name();
-    let mut answer = ask_as(&sentinel.clone().set_redis_settings(nobody), name, limit).await?;
+    let mut answer = ask_as(&sentinel.clone().set_redis_settings(anonymous), name, limit).await?;
     if answer.as_ref().is_err_and(|error| error.code() == Some("NOAUTH")) {
         let mut own = sentinel.redis_settings().clone();
         own = own.set_db(0);

@@ -221,23 +221,23 @@ fn is_after(id: &str, other: &str) -> bool {
 /// of the unreadable entries, with the id of the last of them.
 fn readable(entries: Entries, key: &str) -> Result<(Vec<StreamEvent>, bool), (String, Error)> {
     let mut events = Vec::new();
-    let mut odd: Option<(String, Error)> = None;
+    let mut unreadable: Option<(String, Error)> = None;
     for (id, fields) in entries {
         match wire::event(id.clone(), &Fields::of_entry(&fields)) {
             // Unreadable entries come first: they are reported, and the next watch continues behind them.
-            Ok(_) if odd.is_some() => break,
+            Ok(_) if unreadable.is_some() => break,
             Ok(event) => events.push(event),
             // Readable entries come first: the next watch begins at this one.
             Err(_) if !events.is_empty() => return Ok((events, false)),
             Err(problem) => {
                 let what = format!("{key}, entry {id},");
-                let (last, _) =
-                    odd.get_or_insert_with(|| (String::new(), Error::new(ErrorKind::Data { what, problem })));
+                let (last, _) = unreadable
+                    .get_or_insert_with(|| (String::new(), Error::new(ErrorKind::Data { what, problem })));
                 *last = id;
             }
         }
     }
-    odd.map_or(Ok((events, true)), Err)
+    unreadable.map_or(Ok((events, true)), Err)
 }
 
 impl RedisStore {
