@@ -50,7 +50,7 @@ fn unix_us() -> u64 {
 /// Units of the coarse clock (2⁻³² s) per microsecond, to a hundred-thousandth.
 pub(crate) const COARSE: u64 = 4295;
 
-/// When a manual clock begins, in µs: at times of 16 digits, as Redis has, whose scripts compare some as texts.
+/// When a manual clock begins, in µs: at times of 16 digits, as Redis has. Its scripts compare some as texts.
 /// A day of them has passed: "a moment before now" must exist for a clock that has just been made.
 pub(crate) const MANUAL_START: u64 = MANUAL_ZERO + 86_400_000_000;
 /// Where a manual clock's coarse time is zero.
