@@ -62,6 +62,10 @@ impl<'a> MapEntry<'a> {
         let keyed = !matches!(place, Place::Pinned);
         core.set_keyed(keyed);
         self.breakers.keyed += usize::from(keyed);
+        if keyed && self.breakers.keyed == self.map.crowded_from() {
+            // Otherwise it would look only at the next second, and a burst of names may fill the map before.
+            core.context().wake();
+        }
         let breaker = Registered {
             core: core.clone(),
             of_threads: Mutex::default(),

@@ -103,8 +103,13 @@ impl BreakerMap {
         self.places
     }
 
-    pub(crate) fn has_keyed(&self) -> bool {
-        self.read().keyed > 0
+    /// Whether less than a quarter of the places is free.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.read().keyed >= self.crowded_from()
+    }
+
+    fn crowded_from(&self) -> usize {
+        self.places - self.places / 4
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Core>> {

@@ -41,8 +41,8 @@ use schedule::Schedule;
 use skew::Skew;
 use stream::{Continuity, Stream};
 
-/// The interval of evictions while there are no keyed breakers, and of looking for overrides of breakers that
-/// are not registered here and have expired.
+/// The interval of evictions while keyed breakers have room, and of looking for overrides of breakers that are
+/// not registered here and have expired.
 const SWEEP: Duration = Duration::from_secs(1);
 /// The number of entries in a report, which Redis executes without serving other clients: 3 to 5 µs each.
 const MAX_REPORTED: usize = 250;
@@ -273,7 +273,7 @@ impl Coordinator {
     }
 
     fn sweep(&mut self, now: Moment) {
-        // At most once a second, although keyed breakers are swept more often.
+        // At most once a second, although keyed breakers without room are swept more often.
         if now.0 / micros(SWEEP) != self.swept_at.0 / micros(SWEEP) {
             self.missing.extend(self.breakers.expired(now));
         }

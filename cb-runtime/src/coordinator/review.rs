@@ -37,9 +37,9 @@ impl Coordinator {
         next
     }
 
-    /// Without keyed breakers there is little to evict.
+    /// A sweep looks at each breaker: while there is room, some ten thousand would cost more than all else.
     pub(super) fn sweep_interval(&self) -> Duration {
-        if self.breakers.has_keyed() { PACE } else { SWEEP }
+        if self.breakers.is_crowded() { PACE } else { SWEEP }
     }
 
     /// Breakers are reviewed every [`PACE`], and at once if one of them is urgent.

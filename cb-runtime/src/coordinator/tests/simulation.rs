@@ -4,6 +4,7 @@
 //! Every run is decided by its seed, so one that fails can be played again alone.
 
 mod batching;
+mod eviction;
 mod fleet;
 mod health;
 mod histories;
