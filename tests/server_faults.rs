@@ -179,6 +179,20 @@ fn full_redis_that_refuses_writes_disturbs_no_call() {
 }
 
 #[test]
+fn full_redis_can_be_read() {
+    let redis = RedisServer::start();
+    let a = Instance::on(&redis.url());
+    a.assert_undisturbed();
+    a.fail(3);
+    agree(&[&a, &Instance::on(&redis.url())], State::Open);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let reader = Registry::builder().redis(redis.url()).namespace("faults").build().expect("a registry");
+    wait_until(LIMIT, "the fleet is read", || {
+        block_on(reader.fleet()).is_ok_and(|rows| rows.len() == 1 && rows[0].state == State::Open)
+    });
+}
+
+#[test]
 fn read_only_replica_disturbs_no_call() {
     let redis = RedisServer::start();
     let (a, b) = (Instance::on(&redis.url()), Instance::on(&redis.url()));

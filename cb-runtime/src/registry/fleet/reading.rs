@@ -112,12 +112,16 @@ impl Registry {
         let begun = Instant::now();
         let overview = self.shared.overview.clone();
         let pass = async move {
-            overview.watch_fleet(WATCHED_FOR).await?;
+            // A server without memory refuses this, and can be read nevertheless.
+            let watching = overview.watch_fleet(WATCHED_FOR).await;
             let roll = overview.roll().await?;
             let held = overview.read(roll.held.clone()).await?;
-            Ok((roll, held, overview.posts(Topic::Figures).await?))
+            Ok((watching, roll, held, overview.posts(Topic::Figures).await?))
         };
-        let (roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
+        let (watching, roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
+        if let Err(error) = watching {
+            self.report(error);
+        }
         for problem in roll.warnings {
             self.report(Error::new(ErrorKind::Data { what: "a key".into(), problem }));
         }

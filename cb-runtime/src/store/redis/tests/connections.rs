@@ -11,7 +11,7 @@ use super::{
 };
 use crate::snapshot::State;
 use crate::store::redis::RedisStore;
-use crate::store::{Batch, ResultStore, Store};
+use crate::store::{Batch, Report, Reported, ResultStore, Store};
 use crate::timeouts::Timeouts;
 
 /// Repeats an exchange until it is answered: on a busy machine, a store with a short deadline may need
@@ -287,6 +287,11 @@ async fn refused_write_has_no_effect() {
     server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let error = Store::exchange(&store, report.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("OOM"), "{error}");
+    let nothing = Report { instance: "a".into(), seq: 2, ..Report::default() };
+    Store::report(&store, nothing.clone()).await.expect("an instance that has nothing to report stays");
+    let something = Report { entries: vec![Reported { name: "x".into(), ..Reported::default() }], ..nothing };
+    let error = Store::report(&store, something).await.unwrap_err();
     assert!(error.to_string().contains("OOM"), "{error}");
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(server.connected_clients(), 1, "such an answer keeps the connection");
