@@ -41,8 +41,8 @@ use schedule::Schedule;
 use skew::Skew;
 use stream::{Continuity, Stream};
 
-/// The interval of evictions while keyed breakers have room, and of looking for overrides of breakers that are
-/// not registered here and have expired.
+/// The interval of evictions while keyed breakers have room, and of looking for expired overrides of breakers
+/// that are not registered here.
 const SWEEP: Duration = Duration::from_secs(1);
 /// The number of entries in a report, which Redis executes without serving other clients: 3 to 5 µs each.
 const MAX_REPORTED: usize = 250;
