@@ -23,7 +23,7 @@ local function of_epoch(key, field, text, epoch)
   end
   local written, rest = match(text, '^(%d+)|(.*)$')
   if not written then
-    odd(key, field, text, 'what this library writes there')
+    invalid(key, field, text, 'what this library writes there')
   end
   return number(key, field, written, MAX_EPOCH) == epoch and rest or ''
 end
@@ -31,7 +31,7 @@ end
 local function read_actor(key, text, epoch)
   local actor = of_epoch(key, 'actor', text, epoch)
   if #actor > MAX_REASON then
-    odd(key, 'actor', actor, 'at most ' .. MAX_REASON .. ' bytes long')
+    invalid(key, 'actor', actor, 'at most ' .. MAX_REASON .. ' bytes long')
   end
   return actor
 end
@@ -63,7 +63,7 @@ local function read_breaker(key, fields)
   end
   local state = f[1] or 'closed'
   if not STATES[state] then
-    odd(key, 'state', state, 'one of closed, open, half-open, forced-open, disabled, metrics-only')
+    invalid(key, 'state', state, 'one of closed, open, half-open, forced-open, disabled, metrics-only')
   end
   local sum = number(key, 'consecutive_failures', f[12], MAX_COUNT) or 0
   local epoch = number(key, 'epoch', f[2], MAX_EPOCH) or 0

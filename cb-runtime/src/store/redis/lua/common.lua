@@ -24,7 +24,7 @@ local function shown(text)
   return format('%q', sub(text, 1, 40))
 end
 
-local function odd(key, field, text, right)
+local function invalid(key, field, text, right)
   damaged(key .. ' has the ' .. field .. ' ' .. shown(text) .. ', which is not ' .. right ..
     '; the value of the key is lost')
 end
@@ -37,7 +37,7 @@ local function number(key, field, text, limit)
   local value = tonumber(text)
   -- NaN fails both comparisons.
   if not value or not (value >= 0 and value <= limit) or value % 1 ~= 0 then
-    odd(key, field, text, 'a whole number up to ' .. whole(limit))
+    invalid(key, field, text, 'a whole number up to ' .. whole(limit))
   end
   return value
 end
@@ -49,7 +49,7 @@ local function span(key, field, text)
   end
   local value = tonumber(text)
   if not value or not (value >= 0 and value * 1000 <= MAX_SPAN) then
-    odd(key, field, text, 'a number of milliseconds up to ' .. whole(MAX_SPAN / 1000))
+    invalid(key, field, text, 'a number of milliseconds up to ' .. whole(MAX_SPAN / 1000))
   end
   return floor(value * 1000 + 0.5)
 end

@@ -54,9 +54,9 @@ local function read_last(key, ask, epoch)
   l.place = number(key, 'place', f[2], MAX_COUNT) or 0
   l.outcomes = f[3] or ''
   if not find(l.outcomes, '^[sfSF]*$') then
-    odd(key, 'outcomes', l.outcomes, 'a row of the letters s, f, S and F')
+    invalid(key, 'outcomes', l.outcomes, 'a row of the letters s, f, S and F')
   elseif #l.outcomes ~= min(l.place, l.calls) then
-    odd(key, 'outcomes', l.outcomes, 'as long as place says')
+    invalid(key, 'outcomes', l.outcomes, 'as long as place says')
   end
   l.failing = check_failing(key, 'failing', f[4] or '')
   l.touched = (number(key, 'touched_at', f[5], MAX_COUNT / 1000) or 0) * 1000

@@ -28,7 +28,7 @@ local function read_position(meta, events, fresh)
   end)
   if not ok or not place.incarnation or not place.number or #place.incarnation > 100
     or not place.id or #place.id > 50 or not find(place.id, '^%d+%-%d+$') then
-    return begin(not ok and place.text or 'an incarnation, a number or a last_id is missing or odd')
+    return begin(not ok and place.text or 'an incarnation, a number or a last_id is missing or invalid')
   end
   place.due = math.abs(now - place.touched) > RENEW
   if place.due then

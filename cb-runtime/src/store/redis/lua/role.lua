@@ -10,7 +10,7 @@ local function read_role(key, b)
     ends = number(key, 'leader_until_us', b.leader_until_us, MAX_COUNT) or 0,
   }
   if #role.holder > 1000 then
-    odd(key, 'leader', role.holder, 'the name of an instance')
+    invalid(key, 'leader', role.holder, 'the name of an instance')
   end
   -- A deadline beyond the longest term means that the clock was set back.
   if role.ends > now + MAX_ROLE_TERM then

@@ -4,12 +4,12 @@ local SETTINGS_FIELDS = { 'settings', 'settings_before' }
 local function read_settings(key, b)
   local s = { latest = b.settings or '', before = b.settings_before or '' }
   if #s.latest > MAX_SETTINGS then
-    odd(key, 'settings', s.latest, 'at most ' .. MAX_SETTINGS .. ' bytes long')
+    invalid(key, 'settings', s.latest, 'at most ' .. MAX_SETTINGS .. ' bytes long')
   end
   if s.before ~= '' then
     local ends, text = match(s.before, '^(%d+)|(.*)$')
     if not ends or #text > MAX_SETTINGS then
-      odd(key, 'settings_before', s.before, 'what this library writes there')
+      invalid(key, 'settings_before', s.before, 'what this library writes there')
     end
     s.ends, s.before = number(key, 'settings_before', ends, MAX_COUNT), text
   end

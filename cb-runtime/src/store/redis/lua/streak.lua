@@ -13,7 +13,7 @@ local function read_run(key, text, sum)
   end
   local success, rest = match(text, '^(%d*)|([%d*;]*)$')
   if not success or #text > 5000 then
-    odd(key, 'run', text, 'what this library writes there')
+    invalid(key, 'run', text, 'what this library writes there')
   end
   success = number(key, 'run', success, MAX_COUNT)
   run.success = success and min(success, now)
@@ -26,7 +26,7 @@ local function read_run(key, text, sum)
     run.sum = min(run.sum + count, MAX_COUNT)
   end
   if length ~= #rest or sum and run.sum ~= sum then
-    odd(key, 'run', text, 'complete: its sum and consecutive_failures differ')
+    invalid(key, 'run', text, 'complete: its sum and consecutive_failures differ')
   end
   return run
 end

@@ -45,6 +45,18 @@ local function window_of(length, width, prefix)
   return w
 end
 
+-- Windows of one shape share their buckets: each bucket is read and written once. Length and width are texts.
+local shapes = {}
+local function shape_of(length, width, prefix)
+  local shape = length .. '/' .. width .. ':'
+  local w = shapes[shape]
+  if not w then
+    w = window_of(tonumber(length), tonumber(width), prefix .. shape)
+    shapes[shape] = w
+  end
+  return w
+end
+
 -- By key: the window and the bucket, the fields to read, those that were read, and those to write.
 local buckets = {}
 

@@ -7,7 +7,8 @@ for i, e in ipairs(batch.entries) do
   all[i] = e.name
   if e.window then
     e.of_epoch = e.known and e.known.epoch or 0
-    local w, field = shape_of(whole(e.window.length), whole(e.window.width)), whole(e.of_epoch) .. ':' .. e.name
+    local w = shape_of(whole(e.window.length), whole(e.window.width), batch.windows)
+    local field = whole(e.of_epoch) .. ':' .. e.name
     e.shape, e.field = w, field
     for bucket = max(w.first, e.window.since), w.current do
       table.insert(wanted_in(w, bucket), field)

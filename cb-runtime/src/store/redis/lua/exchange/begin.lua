@@ -16,18 +16,6 @@ local NONE = {}
 -- Breakers whose reported counts have ended with their epoch, or have moved.
 local without_quiet = {}
 
--- Windows of one shape share their buckets: each bucket is read and written once. Length and width are texts.
-local shapes = {}
-local function shape_of(length, width)
-  local shape = length .. '/' .. width .. ':'
-  local w = shapes[shape]
-  if not w then
-    w = window_of(tonumber(length), tonumber(width), batch.windows .. shape)
-    shapes[shape] = w
-  end
-  return w
-end
-
 -- One list for all: each table in an answer costs Redis as much as a dozen numbers.
 local views, count = {}, 0
 

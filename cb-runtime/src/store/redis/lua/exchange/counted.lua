@@ -207,19 +207,19 @@ do
 
   -- Returns the groups, after what their entries share has been read.
   local function read_groups()
-    local groups, told, at = {}, {}, ARGV[2] == 'count' and 3 or #ARGV + 1
+    local groups, all, at = {}, {}, ARGV[2] == 'count' and 3 or #ARGV + 1
     while ARGV[at] do
       local length, width, since, settings, pairs_kept, entries = unpack(ARGV, at, at + GROUP - 1)
       local group = {
         first = at + GROUP, last = at + GROUP + ENTRY * entries - 1,
-        window = length ~= '' and shape_of(length, width), since = tonumber(since),
+        window = length ~= '' and shape_of(length, width, batch.windows), since = tonumber(since),
         settings = settings, pairs_kept = tonumber(pairs_kept),
       }
       groups[#groups + 1] = group
       local w, fields = group.window, {}
       for a = group.first, group.last, ENTRY do
         local name = ARGV[a]
-        told[#told + 1] = name
+        all[#all + 1] = name
         fields[#fields + 1] = w and ARGV[a + 1] .. ':' .. name
       end
       for bucket = w and max(w.first, group.since) or 1, w and w.current or 0 do
@@ -230,7 +230,7 @@ do
       end
       at = group.last + 1
     end
-    fetch_all_quiet(quiet, told)
+    fetch_all_quiet(quiet, all)
     fetch_buckets()
     return groups
   end

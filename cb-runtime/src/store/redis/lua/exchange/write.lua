@@ -26,8 +26,8 @@ local function settle_quiet(b, merged, kept)
     return nil
   end
   local streak = #b.run.failures > 0
-  local told = q and q.successes + q.failures + q.slow > 0
-  if told then
+  local has_counts = q and q.successes + q.failures + q.slow > 0
+  if has_counts then
     merged = merged or {}
     merged.successes = merged.successes or q.successes > 0
     merged.failures = merged.failures or q.failures > 0
@@ -35,7 +35,7 @@ local function settle_quiet(b, merged, kept)
     merged.run = merged.run or q.success ~= nil
     b.last_failure = q.failure and max(b.last_failure or q.failure, q.failure) or b.last_failure
   end
-  if told or (q and q.streak or false) ~= streak then
+  if has_counts or (q and q.streak or false) ~= streak then
     local fresh = new_quiet(b.epoch)
     fresh.success, fresh.streak, fresh.changed = b.run.success, streak, true
     quiet_fields[b.name] = fresh

@@ -18,12 +18,12 @@ local place = read_position(meta, events, ARGV[3])
 local base = base_of(tonumber(ARGV[2]))
 
 -- The names of the entries.
-local told, at = {}, FIRST
+local reported, at = {}, FIRST
 while ARGV[at] do
   local first = at + GROUP
   at = first + ENTRY * ARGV[at + 3]
   for a = first, at - 1, ENTRY do
-    told[#told + 1] = ARGV[a]
+    reported[#reported + 1] = ARGV[a]
   end
 end
 
@@ -96,26 +96,14 @@ local function note(b, field, successes, failures, slow)
   end
 end
 
--- Groups whose windows are of one shape share its buckets: each bucket is read and written once.
-local shapes = {}
-local function shape_of(length, width)
-  local shape = length .. '/' .. width .. ':'
-  local w = shapes[shape]
-  if not w then
-    w = window_of(tonumber(length), tonumber(width), windows .. shape)
-    shapes[shape] = w
-  end
-  return w
-end
-
 -- The fields of `quiet` to write, with their values; and the places of the entries that the instance is to
 -- exchange.
 local set, answered, count = {}, {}, 0
-local texts = fetch_quiet(quiet, told)
+local texts = fetch_quiet(quiet, reported)
 at = FIRST
 while ARGV[at] do
   local length, width, by_streak, entries = unpack(ARGV, at, at + GROUP - 1)
-  local w = length ~= '' and shape_of(length, width)
+  local w = length ~= '' and shape_of(length, width, windows)
   local first = at + GROUP
   at = first + ENTRY * entries
   for a = first, at - 1, ENTRY do
@@ -123,22 +111,23 @@ while ARGV[at] do
     count = count + 1
     local text = texts[count]
     local successes, failures, slow = tonumber(counts), 0, 0
-    local sum = successes and text and failed == '' and success ~= '' and more_successes(text, epoch, successes, success)
+    local has_only_succeeded = successes and text and failed == '' and success ~= ''
+    local sum = has_only_succeeded and more_successes(text, epoch, successes, success)
     if not successes then
       successes, failures, slow = counts_of(counts)
     end
     if not sum then
-      local told_epoch, streak, success_at, failed_at, before
+      local stored_epoch, streak, success_at, failed_at, before
       if text then
-        told_epoch, streak, success_at, failed_at, before = split_quiet(text)
+        stored_epoch, streak, success_at, failed_at, before = split_quiet(text)
       end
-      if not told_epoch and is_closed_in(name, epoch) then
-        told_epoch, streak, success_at, failed_at, before = epoch, '0', '', '', 0
+      if not stored_epoch and is_closed_in(name, epoch) then
+        stored_epoch, streak, success_at, failed_at, before = epoch, '0', '', '', 0
       end
-      if told_epoch ~= epoch or (by_streak == '1' and streak == '1') then
+      if stored_epoch ~= epoch or (by_streak == '1' and streak == '1') then
         answered[#answered + 1] = count
       end
-      sum = told_epoch == epoch and quiet_text(epoch, streak, latest(success, success_at),
+      sum = stored_epoch == epoch and quiet_text(epoch, streak, latest(success, success_at),
         latest(failed, failed_at), sum_of(before, successes, failures, slow))
     end
     if sum and not retry then
@@ -162,9 +151,11 @@ end
 for _, b in ipairs(buckets) do
   local fields, found, counts = b.wanted, read_fields(b, b.wanted), {}
   for i = 1, #fields do
-    local others = b.others[i]
-    counts[2 * i - 1] = fields[i]
-    counts[2 * i] = sum_of(found[i] or 0, b.successes[i], others and others[1] or 0, others and others[2] or 0)
+    local failures, slow = 0, 0
+    if b.others[i] then
+      failures, slow = unpack(b.others[i])
+    end
+    counts[2 * i - 1], counts[2 * i] = fields[i], sum_of(found[i] or 0, b.successes[i], failures, slow)
   end
   put_bucket(b, counts)
 end
