@@ -269,23 +269,19 @@ impl Core {
         self.gate.word().state()
     }
 
-    /// Of the last state that the store has confirmed.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn epoch(&self) -> u64 {
-        self.transact(|inner, _| inner.machine.epoch())
-    }
-
     #[cfg(feature = "metrics")]
     pub(crate) fn outcomes(&self) -> Outcomes {
         self.counters.outcomes()
     }
 
-    /// The window that it judges by, if it judges by one.
+    /// The epoch of the last state that the store has confirmed, and the window that it judges by, if it judges
+    /// by one.
     #[cfg(feature = "metrics")]
-    pub(crate) fn window(&self) -> Option<Calls> {
+    pub(crate) fn epoch_and_window(&self) -> (u64, Option<Calls>) {
         self.transact(|inner, now| {
             let machine = &inner.machine;
-            machine.settings().window.map(|_| machine.trip_input(now).window.into())
+            let window = machine.settings().window.map(|_| machine.trip_input(now).window.into());
+            (machine.epoch(), window)
         })
     }
 

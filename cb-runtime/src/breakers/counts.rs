@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{BreakerMap, CHUNK, Registered};
 use crate::metrics::{Histogram, OTHERS, OutcomeCounts, calls};
 use crate::snapshot::State;
+use crate::strategy::Calls;
 use crate::sync::lock;
 
 /// One breaker, and what is new about it.
@@ -32,12 +33,13 @@ impl BreakerMap {
             let breakers = self.read();
             for name in chunk {
                 if let Some(breaker) = breakers.registered.get(name) {
+                    let (epoch, window) = breaker.epoch_and_window();
                     read(BreakerCounts {
                         name,
                         pattern: breaker.pattern(),
                         state: breaker.core.state(),
-                        epoch: (!breaker.keyed).then(|| breaker.core.epoch()),
-                        failure_rate: breaker.failure_rate(),
+                        epoch,
+                        failure_rate: window.map(Calls::failure_rate),
                         calls: breaker.new_calls(),
                         durations: breaker.core.take_durations(),
                     });
@@ -55,8 +57,13 @@ impl Registered {
         self.core.context().events.meter.leave(name, sum, self.new_calls());
     }
 
-    fn failure_rate(&self) -> Option<f64> {
-        if self.keyed { None } else { self.core.window().map(crate::strategy::Calls::failure_rate) }
+    /// `None` for keyed breakers, which are summed up.
+    fn epoch_and_window(&self) -> (Option<u64>, Option<Calls>) {
+        if self.keyed {
+            return (None, None);
+        }
+        let (epoch, window) = self.core.epoch_and_window();
+        (Some(epoch), window)
     }
 
     fn pattern(&self) -> Option<&'static str> {

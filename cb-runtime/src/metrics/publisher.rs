@@ -8,8 +8,12 @@ use ::metrics::{Label, SharedString};
 
 use super::reading::{InstanceReading, Labels, MetricReading, MetricRow, MetricSource, StateReading};
 use super::table::{self, Metric, MetricKind};
-use crate::metrics::{By, Fact, Histogram, OUTCOMES};
+use crate::metrics::{By, Fact, Facts, Histogram, OUTCOMES, OutcomeCounts};
 use crate::snapshot::State;
+
+/// The rounds after which a row is published although nothing has changed, for a recorder that was installed
+/// later, or that drops what is not updated.
+pub(super) const REPEAT: u32 = 10;
 
 /// Publishes the metrics of all registries of a process.
 #[derive(Default)]
@@ -18,9 +22,15 @@ pub(super) struct Publisher {
     /// The unpublished counts of registries that have left since the last round. Their namespaces are no
     /// longer degraded.
     left: MetricReading,
-    /// The labels with non-zero gauges, and whether they have an epoch. Gauges of gone breakers are reset to
-    /// zero.
-    shown: HashMap<Labels, (bool, bool)>,
+    shown: HashMap<Labels, Shown>,
+}
+
+/// The gauges of a row, as they were published.
+#[derive(Clone, Copy)]
+struct Shown {
+    standing: StateReading,
+    /// The rounds until the row is published anyway.
+    repeat_in: u32,
 }
 
 impl Publisher {
@@ -34,19 +44,24 @@ impl Publisher {
         self.sources.retain(|other| !Arc::ptr_eq(other, source));
     }
 
-    /// Publishes the counts since the last round and the current gauges. No lock is held while the user's
-    /// recorder runs. A panic in it loses one value.
+    /// Publishes the counts since the last round and the gauges that have changed. No lock is held while the
+    /// user's recorder runs. A panic in it loses one value.
     pub(super) fn round(&mut self) {
         let mut reading = std::mem::take(&mut self.left);
         for source in &self.sources {
             source.read(&mut reading);
         }
-        self.set_back(&mut reading);
         // Handles are not cached and descriptions are repeated, because the recorder may be installed at any
         // time.
         table::ALL.into_iter().for_each(describe);
-        for ((namespace, breaker), row) in &reading.breakers {
-            publish_row([namespace, breaker], row);
+        let mut before = std::mem::take(&mut self.shown);
+        for (labels, row) in reading.breakers {
+            let shown = before.remove(&labels);
+            self.publish_row(labels, &row, shown);
+        }
+        // Breakers that have gone.
+        for (labels, shown) in before {
+            self.publish_row(labels, &MetricRow::default(), Some(shown));
         }
         for (namespace, InstanceReading { degraded, arrivals }) in &reading.instances {
             gauge(&table::STORE_DEGRADED, &[namespace], f64::from(*degraded));
@@ -54,54 +69,66 @@ impl Publisher {
         }
     }
 
-    /// Resets the gauges that have gone since the last round, mostly with their breakers.
-    fn set_back(&mut self, reading: &mut MetricReading) {
-        for (labels, (had_epoch, had_rate)) in self.shown.drain() {
-            let gone = StateReading {
-                epoch: had_epoch.then_some(0),
-                failure_rate: had_rate.then_some(0.0),
-                ..StateReading::default()
-            };
-            let standing = reading.breakers.entry(labels).or_default().standing.get_or_insert(gone);
+    /// Publishes what is new in a row, and resets the gauges that it no longer has.
+    fn publish_row(&mut self, labels: Labels, row: &MetricRow, shown: Option<Shown>) {
+        let (namespace, breaker) = (&labels.0, &labels.1);
+        let before = shown.map(|shown| shown.standing);
+        let standing = match (row.standing, before) {
             // Its settings may have no rate any more.
-            standing.failure_rate = standing.failure_rate.or(gone.failure_rate);
+            (Some(now), Some(before)) => Some(StateReading {
+                failure_rate: now.failure_rate.or(before.failure_rate.map(|_| 0.0)),
+                ..now
+            }),
+            (now, before) => now.or(before.map(StateReading::reset)),
+        };
+        let repeat = shown.is_some_and(|shown| shown.repeat_in == 0);
+        let changed = standing != before || repeat;
+        if changed || row.calls != MetricRow::default().calls {
+            publish_calls([namespace, breaker], row.calls);
         }
-        for (labels, row) in &reading.breakers {
-            if let Some(standing) = row.standing
-                && standing.states != StateReading::default().states
-            {
-                self.shown
-                    .insert(labels.clone(), (standing.epoch.is_some(), standing.failure_rate.is_some()));
-            }
+        if let (Some(standing), true) = (standing, changed) {
+            publish_standing([namespace, breaker], standing);
+        }
+        publish_facts([namespace, breaker], &row.facts);
+        if let Some(standing) = row.standing
+            && standing.states != StateReading::default().states
+        {
+            let repeat_in = match shown {
+                Some(shown) if !repeat => shown.repeat_in - 1,
+                _ => REPEAT - 1,
+            };
+            self.shown.insert(labels, Shown { standing, repeat_in });
         }
     }
 }
 
-fn publish_row([namespace, breaker]: [&SharedString; 2], row: &MetricRow) {
+fn publish_calls([namespace, breaker]: [&SharedString; 2], calls: OutcomeCounts) {
     let text = SharedString::const_str;
-    if row.standing.is_some() || row.calls != MetricRow::default().calls {
-        for (outcome, count) in OUTCOMES.into_iter().zip(row.calls) {
-            counter(&table::CALLS, &[namespace, breaker, &text(outcome)], count);
-        }
-        let [.., slow] = row.calls;
-        counter(&table::SLOW_CALLS, &[namespace, breaker], slow);
+    for (outcome, count) in OUTCOMES.into_iter().zip(calls) {
+        counter(&table::CALLS, &[namespace, breaker, &text(outcome)], count);
     }
-    if let Some(StateReading { states, epoch, failure_rate }) = row.standing {
-        if let Some(rate) = failure_rate {
-            gauge(&table::FAILURE_RATE, &[namespace, breaker], rate);
-        }
-        for (state, count) in State::ALL.into_iter().zip(states) {
-            gauge(&table::STATE, &[namespace, breaker, &text(state.as_str())], f64::from(count));
-        }
-        if let Some(epoch) = epoch {
-            #[allow(
-                clippy::cast_precision_loss,
-                reason = "gauges are floats; exact for 10^15 changes of state"
-            )]
-            gauge(&table::EPOCH, &[namespace, breaker], epoch as f64);
-        }
+    let [.., slow] = calls;
+    counter(&table::SLOW_CALLS, &[namespace, breaker], slow);
+}
+
+fn publish_standing([namespace, breaker]: [&SharedString; 2], standing: StateReading) {
+    let text = SharedString::const_str;
+    let StateReading { states, epoch, failure_rate } = standing;
+    if let Some(rate) = failure_rate {
+        gauge(&table::FAILURE_RATE, &[namespace, breaker], rate);
     }
-    for (fact, noted) in &row.facts.0 {
+    for (state, count) in State::ALL.into_iter().zip(states) {
+        gauge(&table::STATE, &[namespace, breaker, &text(state.as_str())], f64::from(count));
+    }
+    if let Some(epoch) = epoch {
+        #[allow(clippy::cast_precision_loss, reason = "gauges are floats; exact for 10^15 changes of state")]
+        gauge(&table::EPOCH, &[namespace, breaker], epoch as f64);
+    }
+}
+
+fn publish_facts([namespace, breaker]: [&SharedString; 2], facts: &Facts) {
+    let text = SharedString::const_str;
+    for (fact, noted) in &facts.0 {
         match *fact {
             Fact::Transition { from, to, by } => {
                 let by = match by {

@@ -32,7 +32,7 @@ pub(crate) struct MetricRow {
 }
 
 /// The states of a row's breakers.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct StateReading {
     /// The number of breakers in each of [`State::ALL`].
     pub(crate) states: [u32; State::ALL.len()],
@@ -40,6 +40,17 @@ pub(crate) struct StateReading {
     pub(crate) epoch: Option<u64>,
     /// The highest share of failures in a window, if there is one.
     pub(crate) failure_rate: Option<f64>,
+}
+
+impl StateReading {
+    /// The same gauges with the value zero.
+    pub(super) fn reset(self) -> Self {
+        StateReading {
+            epoch: self.epoch.map(|_| 0),
+            failure_rate: self.failure_rate.map(|_| 0.0),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Default)]

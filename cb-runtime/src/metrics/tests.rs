@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::MetricSource;
-use super::publisher::Publisher;
+use super::publisher::{Publisher, REPEAT};
 use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
@@ -244,6 +244,30 @@ fn late_recorder_receives_later_rounds() {
     assert_eq!(recorded.calls("orders", "success"), 2);
     assert_eq!(recorded.states("orders"), [("open", 1.0)]);
     assert_eq!(recorded.units["circuit_breaker_calls_total"], Some(metrics::Unit::Count));
+}
+
+#[test]
+fn unchanged_breaker_is_published_again_after_some_rounds() {
+    let here = MeteredInstance::new();
+    let _orders = here.kept("orders");
+    let users = here.kept("users");
+    let mut publisher = publisher(&[&here]);
+    publisher.round();
+    let mut recorded = Recorded::new();
+    let of_orders = |recorded: &Recorded| recorded.keys().filter(|key| key.contains("orders")).count();
+    for _ in 1..REPEAT {
+        calls(&users, Outcome::Success, 1);
+        recorded.round(&mut publisher);
+        assert_eq!(of_orders(&recorded), 0, "nothing has changed");
+    }
+    assert_eq!(recorded.calls("users", "success"), u64::from(REPEAT - 1));
+    recorded.round(&mut publisher);
+    assert_eq!(recorded.states("orders"), [("closed", 1.0)]);
+    assert_eq!((recorded.calls("orders", "success"), recorded.calls("orders", "failure")), (0, 0));
+    // And again.
+    let mut recorded = Recorded::new();
+    (0..REPEAT).for_each(|_| recorded.round(&mut publisher));
+    assert_eq!(recorded.states("orders"), [("closed", 1.0)]);
 }
 
 #[test]
