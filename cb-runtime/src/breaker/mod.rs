@@ -274,8 +274,7 @@ impl Core {
         self.counters.outcomes()
     }
 
-    /// The epoch of the last state that the store has confirmed, and the window that it judges by, if it judges
-    /// by one.
+    /// The epoch of the last state that the store has confirmed, and the window if it judges by one.
     #[cfg(feature = "metrics")]
     pub(crate) fn epoch_and_window(&self) -> (u64, Option<Calls>) {
         self.transact(|inner, now| {

@@ -43,7 +43,7 @@ pub(crate) struct StateReading {
 }
 
 impl StateReading {
-    /// The same gauges with the value zero.
+    /// These gauges, but with the value zero.
     pub(super) fn reset(self) -> Self {
         StateReading {
             epoch: self.epoch.map(|_| 0),
