@@ -72,7 +72,7 @@ pub(crate) fn used(server: &RedisServer) -> f64 {
 pub(crate) fn idle_share(progress: &Progress) -> f64 {
     progress.say("an idle server");
     let server = RedisServer::start();
-    share(WINDOW, || used(&server))
+    share(WINDOW * 4, || used(&server))
 }
 
 pub(crate) fn share(window: Duration, used: impl Fn() -> f64) -> f64 {
