@@ -327,11 +327,15 @@ fn limit_of_zero_breakers_is_an_error() {
     assert_eq!((error.is_config(), error.field()), (true, Some("max_breakers")));
 }
 
+/// The limit of [`on`].
+const FEW: usize = 4;
+
 fn on(redis: &RedisServer) -> RegistryBuilder {
-    Registry::builder().redis(redis.url()).max_breakers(4)
+    Registry::builder().redis(redis.url()).max_breakers(FEW)
 }
 
-/// Makes calls under other names until that breaker is evicted.
+/// Makes calls under other names until that breaker is evicted and a place is free: the last of the others may
+/// have taken that of the evicted one.
 async fn force_eviction(registry: &Registry, id: usize) {
     let mut other = 1000;
     let start = std::time::Instant::now();
@@ -341,6 +345,7 @@ async fn force_eviction(registry: &Registry, id: usize) {
         succeed(registry, [other]).await;
         registry.fleet().await.unwrap();
     }
+    wait_until(PATIENCE, "a place is free", || names(registry).len() < FEW);
 }
 
 #[tokio::test(flavor = "multi_thread")]
