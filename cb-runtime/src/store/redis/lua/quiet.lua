@@ -31,6 +31,9 @@ local function parse_quiet(text)
   q.successes, q.failures, q.slow = counts_of(counts)
   q.success = success ~= '' and min(tonumber(success), now) or nil
   q.failure = failed ~= '' and min(tonumber(failed), now) or nil
+  -- A success in the future was noted before the clock was set back. It is written anew: as it stands, it
+  -- would end failures once the clock has passed it.
+  q.changed = success ~= '' and tonumber(success) > now
   return q
 end
 

@@ -225,12 +225,17 @@ async fn ages_use_the_instances_clock_estimate_if_it_is_credible(bench: &Bench<'
 
 async fn clock_that_is_set_back_hides_no_later_failure(bench: &Bench<'_>) {
     let mut a = bench.instance("a");
-    a.say(Entry { delta: streak(Some(0), &[]), ..about("x") }).await;
-    bench.hands.set_back(seconds(600));
-    for count in 1..=3 {
-        let view = a.say(Entry { delta: streak(None, &[(0, 1)]), ..about("x") }).await;
-        assert_eq!(view.streak, count);
-        bench.pass(seconds(1));
+    // The state that an instance knows makes no difference, nor does the length of the step.
+    for (name, known, step) in [("new", None, 600), ("known", Some(Record::closed()), 60)] {
+        let entry = |delta| Entry { known: known.clone(), delta, ..about(name) };
+        a.say(entry(streak(Some(0), &[]))).await;
+        a.say(entry(streak(None, &[(0, 1)]))).await;
+        bench.hands.set_back(seconds(step));
+        for (count, later) in [(2, 1), (3, step), (4, 0)] {
+            let view = a.say(entry(streak(None, &[(0, 1)]))).await;
+            assert_eq!(view.streak, count, "{name}");
+            bench.pass(seconds(later));
+        }
     }
 }
 

@@ -139,8 +139,8 @@ do
     -- Most that have a field in `quiet` only have the mark of a streak there, and need not be parsed.
     local text, q = quiet_texts[name], quiet_fields[name]
     local reported = text and q == nil and match(text, '^' .. epoch .. '|1|(%d*)||0$')
-    local is_marked = reported ~= nil and reported ~= false
-    if not reported then
+    local is_marked = reported and is_instant(reported)
+    if not is_marked then
       q = quiet_of(name)
       q = q and q.epoch == tonumber(epoch) and q or nil
       is_marked = q ~= nil and q.streak
