@@ -5,7 +5,7 @@ use super::{
     streak,
 };
 use crate::snapshot::State;
-use crate::store::{Acknowledged, Counts, MAX_COUNT, Report, Reported, WindowRequest};
+use crate::store::{Acknowledged, Counts, Delta, MAX_COUNT, Record, Report, Reported, WindowRequest};
 
 rules! {
     reported_counts_add_up_with_exchanged_ones
@@ -13,6 +13,7 @@ rules! {
     report_of_another_epoch_or_state_is_dropped_with_a_notice
     reported_success_ends_a_streak_and_the_reporter_is_told_to_exchange
     older_reported_success_leaves_later_failures
+    failures_that_a_reported_success_has_ended_do_not_return_when_the_clock_is_set_back
     of_two_reported_successes_the_later_one_is_the_latest
     reported_buckets_are_part_of_the_window
     new_epoch_starts_without_earlier_reports
@@ -111,6 +112,20 @@ async fn older_reported_success_leaves_later_failures(bench: &Bench<'_>) {
     let older = Reported { success_age_us: Some(8 * SECOND), ..success };
     report(&mut b, vec![older]).await;
     assert_eq!(a.ask("x").await.streak, 3);
+}
+
+async fn failures_that_a_reported_success_has_ended_do_not_return_when_the_clock_is_set_back(
+    bench: &Bench<'_>,
+) {
+    let mut a = bench.instance("a");
+    for (name, known) in [("new", None), ("known", Some(Record::closed()))] {
+        let entry = |delta| Entry { known: known.clone(), delta, ..about(name) };
+        a.say(entry(streak(None, &[(5 * SECOND, 2), (3 * SECOND, 1)]))).await;
+        report(&mut a, vec![Reported { success_age_us: Some(4 * SECOND), ..reported(name, 1, 0) }]).await;
+        assert_eq!(a.say(entry(Delta::default())).await.streak, 1, "{name}");
+        bench.hands.set_back(seconds(60));
+        assert_eq!(a.say(entry(Delta::default())).await.streak, 1, "{name}");
+    }
 }
 
 async fn of_two_reported_successes_the_later_one_is_the_latest(bench: &Bench<'_>) {

@@ -166,7 +166,7 @@ do
         'slow', slow_more == 0 and f[5] or format(INTEGER, slow), 'run', run,
         'consecutive_failures', format(INTEGER, sum),
         'last_failure_at', whole((failed_at ~= '' and failed_at or base) / 1000))
-    elseif counts ~= '' or success ~= '' then
+    elseif counts ~= '' or run ~= stored then
       redis.call('HSET', key, 'successes', format(INTEGER, successes),
         'slow', slow_more == 0 and f[5] or format(INTEGER, slow), 'run', run,
         'consecutive_failures', sum == 0 and '0' or format(INTEGER, sum))
