@@ -89,7 +89,7 @@ fn run(receiver: &Receiver<Pending>) {
             Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
         match next {
-            Ok(pending) => all.push(Reverse(pending)),
+            Ok(pending) => add(&mut all, pending),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -106,6 +106,17 @@ fn run(receiver: &Receiver<Pending>) {
             }
         }
     }
+}
+
+/// Every call with a `call_timeout` adds one, and most end long before it: those are removed before the heap
+/// grows.
+fn add(all: &mut BinaryHeap<Reverse<Pending>>, pending: Pending) {
+    if all.len() == all.capacity() {
+        all.retain(|Reverse(pending)| pending.alarm.strong_count() > 0);
+        // So that the next look comes only after as many more.
+        all.reserve(all.len().max(64));
+    }
+    all.push(Reverse(pending));
 }
 
 impl PartialEq for Pending {
@@ -176,6 +187,22 @@ mod tests {
             }
         });
         assert_eq!(receiver.try_iter().count(), 3);
+    }
+
+    #[test]
+    fn waits_that_have_ended_before_their_deadlines_are_forgotten() {
+        let at = Instant::now() + Duration::from_secs(3600);
+        let (mut all, mut kept) = (BinaryHeap::new(), Vec::new());
+        for number in 0..10_000 {
+            let alarm = Arc::<Alarm>::default();
+            add(&mut all, Pending { at, alarm: Arc::downgrade(&alarm) });
+            if number % 100 == 0 {
+                kept.push(alarm);
+            }
+        }
+        let waiting = all.iter().filter(|Reverse(pending)| pending.alarm.strong_count() > 0).count();
+        assert_eq!(waiting, kept.len());
+        assert!(all.len() < 400, "{}", all.len());
     }
 
     #[test]
