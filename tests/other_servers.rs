@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use cb_runtime::{BreakerConfig, Registry, State};
+use cb_runtime::{BreakerConfig, Event, Registry, State};
 use cb_testkit::{RedisServer, wait_until};
 
 use common::{PATIENCE, block_on};
@@ -51,12 +51,27 @@ fn shares_everything(redis: &RedisServer) {
     assert_eq!(last, b.snapshot().epoch);
 }
 
+/// A server without memory refuses writes. An instance that has nothing to write stays connected, and reads.
+fn can_be_read_without_memory(redis: &RedisServer) {
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let reader = Registry::builder().redis(redis.url()).namespace("make").build().expect("a registry");
+    let mut events = reader.subscribe();
+    wait_until(PATIENCE, "the fleet is read", || block_on(reader.fleet()).is_ok_and(|rows| rows.len() == 1));
+    let loss = async { while !matches!(events.recv().await, Some(Event::StoreLost(_)) | None) {} };
+    // It asks for the store every 0.7 s.
+    assert!(block_on(async { tokio::time::timeout(Duration::from_secs(2), loss).await }).is_err());
+}
+
 #[test]
 fn valkey_serves_a_fleet() {
-    shares_everything(&RedisServer::start_installed("valkey"));
+    let redis = RedisServer::start_installed("valkey");
+    shares_everything(&redis);
+    can_be_read_without_memory(&redis);
 }
 
 #[test]
 fn redis_6_2_serves_a_fleet() {
-    shares_everything(&RedisServer::start_installed("redis-6.2"));
+    let redis = RedisServer::start_installed("redis-6.2");
+    shares_everything(&redis);
+    can_be_read_without_memory(&redis);
 }

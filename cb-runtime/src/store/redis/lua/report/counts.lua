@@ -9,9 +9,10 @@ local meta, events, held, names, sequence, quiet = KEYS[1], KEYS[2], KEYS[3], KE
 local breakers, windows = ARGV[4], ARGV[5]
 local FIRST, GROUP, ENTRY = 6, 4, 6
 
--- A server without memory can still be read, and that is what an operator wants then.
+-- A server without memory can still be read, and that is what an operator wants then. Redis 6.2 writes the
+-- place in the script before the error.
 local retry, refused = settle_sequence(sequence, tonumber(ARGV[1]))
-if refused and (ARGV[FIRST] or not find(refused.err, '^OOM')) then
+if refused and (ARGV[FIRST] or not find(refused.err, 'OOM', 1, true)) then
   return refused
 end
 local place = read_position(meta, events, ARGV[3])
