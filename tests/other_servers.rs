@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use cb_runtime::{BreakerConfig, Event, Registry, State};
@@ -62,10 +63,26 @@ fn can_be_read_without_memory(redis: &RedisServer) {
     assert!(block_on(async { tokio::time::timeout(Duration::from_secs(2), loss).await }).is_err());
 }
 
+/// A permission that a script lacks is reported with the page that lists the permissions.
+fn denial_refers_to_the_documentation(redis: &RedisServer) {
+    redis.cli(&["ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all", "-publish"]);
+    let (sender, errors) = mpsc::channel();
+    let registry = Registry::builder()
+        .redis(format!("redis://u:p@127.0.0.1:{}", redis.port()))
+        .namespace("denied")
+        .on_error(move |error| drop(sender.send(error.to_string())))
+        .build()
+        .expect("a registry");
+    block_on(registry.control("orders").force_open("test")).expect("the store has the override");
+    let error = errors.recv_timeout(PATIENCE).expect("an error");
+    assert!(error.contains("publish") && error.contains("docs/redis.md"), "{error}");
+}
+
 #[test]
 fn valkey_serves_a_fleet() {
     let redis = RedisServer::start_installed("valkey");
     shares_everything(&redis);
+    denial_refers_to_the_documentation(&redis);
     can_be_read_without_memory(&redis);
 }
 
@@ -73,5 +90,6 @@ fn valkey_serves_a_fleet() {
 fn redis_6_2_serves_a_fleet() {
     let redis = RedisServer::start_installed("redis-6.2");
     shares_everything(&redis);
+    denial_refers_to_the_documentation(&redis);
     can_be_read_without_memory(&redis);
 }

@@ -32,10 +32,13 @@ pub(super) fn on_refusal(error: &RedisError) -> &'static str {
     }
 }
 
+/// How servers say that a user lacks a permission: to a client, to a script, and to a script since Redis 7.2
+/// and in Valkey.
+const DENIALS: [&str; 3] = ["NoPerm", "The user executing the script can't", "ACL failure in script"];
+
 /// A hint for text in which Redis denies a user a command, a key or a channel, to a script also.
 pub(super) fn on_denial(problem: &str) -> &'static str {
-    let denied =
-        ["NoPerm", "The user executing the script can't"].iter().any(|words| problem.contains(words));
+    let denied = DENIALS.iter().any(|words| problem.contains(words));
     if denied { "; see docs/redis.md for the permissions that it needs" } else { "" }
 }
 
