@@ -78,11 +78,24 @@ fn denial_refers_to_the_documentation(redis: &RedisServer) {
     assert!(error.contains("publish") && error.contains("docs/redis.md"), "{error}");
 }
 
+/// An instance whose server has become a replica connects anew: its address may lead to the new master.
+fn replica_is_left(redis: &RedisServer) {
+    let registry = Registry::builder().redis(redis.url()).namespace("make").build().expect("a registry");
+    block_on(registry.fleet()).expect("it is connected");
+    // A replica of a master that does not answer keeps its data and refuses writes.
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    let connections = || redis.info("stats", "total_connections_received");
+    let before = connections();
+    wait_until(PATIENCE, "it connects anew", || connections() != before);
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+}
+
 #[test]
 fn valkey_serves_a_fleet() {
     let redis = RedisServer::start_installed("valkey");
     shares_everything(&redis);
     denial_refers_to_the_documentation(&redis);
+    replica_is_left(&redis);
     can_be_read_without_memory(&redis);
 }
 
@@ -91,5 +104,6 @@ fn redis_6_2_serves_a_fleet() {
     let redis = RedisServer::start_installed("redis-6.2");
     shares_everything(&redis);
     denial_refers_to_the_documentation(&redis);
+    replica_is_left(&redis);
     can_be_read_without_memory(&redis);
 }

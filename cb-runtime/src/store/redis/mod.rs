@@ -343,7 +343,9 @@ fn closes(error: &RedisError) -> bool {
 /// Another server is the master now.
 fn is_not_master(error: &RedisError) -> bool {
     use ServerErrorKind::{ClusterDown, MasterDown, ReadOnly};
+    // In a script's error, Redis 6.2 writes the place in the script before the code.
     matches!(error.kind(), RedisErrorKind::Server(ReadOnly | MasterDown | ClusterDown))
+        || error.to_string().contains("-READONLY ")
 }
 
 fn fresh_incarnation() -> String {
