@@ -41,8 +41,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// lost record, merges the delta, releases and renews leases, grants or renews the leader lease, tries
     /// the proposal, takes a returned leader lease back, grants leases, keeps the settings, and answers with
     /// the view. A proposal is therefore valid under a leader lease that the same entry renews or returns. A
-    /// batch is atomic and has one time. If two entries name the same breaker, the second one finds the
-    /// effects of the first.
+    /// batch is atomic and has one time. Its entries are of different breakers, and handled in any order.
     fn exchange(&self, batch: Batch) -> BoxFuture<'_, Result<Answer, Error>>;
 
     /// Adds counts of quiet breakers. The answer names only the breakers that the instance has to exchange,
