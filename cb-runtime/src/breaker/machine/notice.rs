@@ -6,13 +6,17 @@
 
 use std::time::Duration;
 
-use super::{Now, StateMachine, policy};
+use super::policy::{self, TripInput};
+use super::{Now, StateMachine};
 use crate::clock::Moment;
 use crate::snapshot::State;
 use crate::store::{Counts, NOTICE, NOTICE_PAUSE};
 
 /// Fleet counts that may lack outcomes older than this are refreshed before a decision rests on them.
 const FRESH: Duration = Duration::from_millis(200);
+/// Older fleet counts are refreshed before failures in a row, or a rate of the last calls, trip on them:
+/// other instances may have succeeded since. An instance that has failed lately requests them more often.
+const OLD: Duration = Duration::from_secs(2);
 /// By this time and an answer time after a notice, all instances have reported what they had counted before
 /// it: they review the breaker every [`PACE`](super::PACE).
 const SETTLING: Duration = Duration::from_millis(130);
@@ -109,6 +113,22 @@ impl StateMachine {
             && self.stats.has_time_window()
             && !self.decides_alone(now)
             && self.notice.awaits_reports(self.received_at, now)
+    }
+
+    /// Whether a decision that waits for no reports has to wait for the next answer, because it would rest on
+    /// old counts of the fleet. The failure that it follows is exchanged in any case. A node that has left
+    /// since must not meet a quorum.
+    pub(super) fn rests_on_old_counts(&self, input: &TripInput, quorum: u32, now: Now) -> bool {
+        let limit = if quorum > 1 { FRESH } else { OLD };
+        let is_old = self.received_at.is_some_and(|at| now.at.since(at) > limit);
+        let waits_for_none =
+            || !self.stats.has_time_window() || policy::trips_by_streak(&self.settings, input, quorum);
+        let since = || self.stats.input_since_answer(self.sent());
+        is_old
+            && now.store_up
+            && now.is_shared
+            && waits_for_none()
+            && policy::trip(&self.settings, &since(), quorum).is_none()
     }
 
     /// This instance's own counts are enough for a decision, and the store knows of no others. At a fleet's

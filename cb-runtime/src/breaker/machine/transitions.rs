@@ -81,7 +81,9 @@ impl StateMachine {
     fn verdict(&self, input: TripInput, now: Now) -> Option<(String, TripInput, bool)> {
         // Without the store, the other instances' failures are unknown, and no quorum is needed.
         let quorum = if now.store_up { self.settings.min_failing_instances } else { 1 };
-        if let Some(reason) = policy::trip(&self.settings, &input, quorum) {
+        if let Some(reason) = policy::trip(&self.settings, &input, quorum)
+            && !self.rests_on_old_counts(&input, quorum, now)
+        {
             return Some((reason, input, false));
         }
         let own = if quorum > 1 { self.own_trip_input(now)? } else { return None };

@@ -44,6 +44,17 @@ impl CallStats {
         input
     }
 
+    /// The input from the outcomes that the latest answer does not contain, without those of a time window.
+    pub(crate) fn input_since_answer(&self, sent: Option<&Delta<Moment>>) -> TripInput {
+        let streak = self.unconfirmed(sent).fold(0, |before, delta| delta.streak_after(before));
+        let mut input = TripInput { streak, ..TripInput::default() };
+        if let Some(last) = &self.last {
+            let parts = self.unconfirmed(sent).map(|delta| &delta.calls);
+            input.window = count_window::latest(last.calls(), parts);
+        }
+        input
+    }
+
     /// The time until which no outcome leaves the time window, and until which outcomes fall into the bucket
     /// of `now`. `None`: there is no time window, or outcomes of a window before a reload count.
     ///

@@ -303,6 +303,60 @@ fn failures_of_a_cut_off_instance_stay_local_after_the_heal() {
     });
 }
 
+/// Instance 1 has read the fleet's counts, which were near a limit, and nothing has happened on it since.
+/// Meanwhile instance 0 has had successes.
+#[test]
+fn first_failure_of_an_idle_instance_opens_nothing_on_counts_that_are_old() {
+    for config in [config(), last_calls()] {
+        in_simulation(0..5, async |seed| {
+            let mut fleet = Fleet::new(seed, 2, &config);
+            for _ in 0..2 {
+                fleet.call(0, false).await;
+            }
+            exchange(&mut fleet).await;
+            if config != self::config() {
+                fleet.call(0, true).await;
+                exchange(&mut fleet).await;
+            }
+            for _ in 0..10 {
+                fleet.advance(RESET);
+                assert!(fleet.call(0, true).await);
+                fleet.turn(0).await;
+            }
+            let known = fleet.instances[1].core.snapshot();
+            assert!(known.failures == 2 && known.successes <= 1, "it has not asked again: {known:?}");
+            fleet.call(1, false).await;
+            assert_eq!(states(&fleet), [State::Closed; 2], "{:?}", fleet.instances[1].core.snapshot());
+            exchange(&mut fleet).await;
+            assert_eq!(states(&fleet), [State::Closed; 2]);
+            for _ in 0..4 {
+                fleet.call(1, false).await;
+            }
+            assert_eq!(states(&fleet)[1], State::Open, "its own failures are enough");
+        });
+    }
+}
+
+/// Instance 1 has read that instance 0 fails.
+#[test]
+fn node_that_has_left_since_the_last_answer_meets_no_quorum() {
+    in_simulation(0..5, async |seed| {
+        let mut fleet = Fleet::new(seed, 2, &quorum(2));
+        fleet.call(0, false).await;
+        exchange(&mut fleet).await;
+        fleet.instances[0].coordinator.step_down();
+        fleet.instances[0].coordinator.flush().await;
+        exchange(&mut fleet).await;
+        for _ in 0..3 {
+            fleet.call(1, false).await;
+        }
+        exchange(&mut fleet).await;
+        let alone = fleet.instances[1].core.snapshot();
+        assert!(alone.state == State::Open && alone.local, "{alone:?}");
+        assert_eq!(fleet.truth().await, (State::Closed, 0));
+    });
+}
+
 #[test]
 fn quorum_agrees_after_any_history_once_all_are_healthy() {
     in_simulation(0..200, async |seed| {
