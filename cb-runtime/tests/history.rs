@@ -110,6 +110,29 @@ async fn transitions_beyond_the_retention_are_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn states_that_were_written_back_do_not_hide_the_transitions_before() {
+    let redis = RedisServer::start();
+    let registry = Registry::builder().redis(redis.url()).build().unwrap();
+    force(&registry, "orders", "before").await;
+    redis.cli(&["SAVE"]);
+    // More than one read of the stream.
+    let config = BreakerConfig::default().failure_threshold(1);
+    let breakers: Vec<_> =
+        (0..300).map(|tenant| registry.get_or_create(&format!("tenant-{tenant}"), config.clone())).collect();
+    for breaker in &breakers {
+        breaker.call(async || Err::<(), _>(())).await.unwrap_err();
+    }
+    wait_until(PATIENCE, "the store has them", || breakers.iter().all(|breaker| !breaker.snapshot().local));
+    redis.restart_from_snapshot();
+    wait_until(PATIENCE, "the states are there again", || {
+        redis.cli(&["XLEN", "cb1:{default}:events"]).trim().parse::<u32>().unwrap() > 300
+    });
+    let history = registry.history(1000).await.unwrap();
+    assert_eq!(history.len(), 1, "{history:?}");
+    assert_eq!(history[0].reason, "before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_keeps_stream_and_numbering_for_the_retention() {
     let redis = RedisServer::start();
     let week = Duration::from_secs(7 * 86_400);

@@ -40,11 +40,7 @@ impl Registry {
             let chunk = self.read_events(at).await?;
             let Some(oldest) = chunk.last() else { break };
             at = EventsAt::Before(oldest.position.id.clone());
-            let kept = history.len();
             history.extend(chunk.into_iter().filter_map(|event| self.transition(event)));
-            if history.len() == kept {
-                break;
-            }
         }
         history.truncate(limit);
         Ok(history)
