@@ -100,6 +100,8 @@ async fn transitions_beyond_the_retention_are_not_shown() {
     let (clock, hands) = Clock::manual();
     let registry =
         Registry::builder().clock(clock).retain_history(100, Duration::from_secs(60)).build().unwrap();
+    force(&registry, "orders", "seen").await;
+    let seen = registry.history(1).await.unwrap().remove(0).cursor.unwrap();
     force(&registry, "orders", "first").await;
     hands.advance(Duration::from_secs(50));
     force(&registry, "orders", "second").await;
@@ -107,6 +109,23 @@ async fn transitions_beyond_the_retention_are_not_shown() {
     let history = registry.history(10).await.unwrap();
     let reasons: Vec<_> = history.iter().map(|change| &*change.reason).collect();
     assert_eq!(reasons, ["second"]);
+    assert_eq!(registry.subscribe_from(&seen).await.unwrap().lost(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transitions_of_a_stream_that_has_expired_count_as_lost() {
+    let redis = RedisServer::start();
+    let registry = Registry::builder().redis(redis.url()).build().unwrap();
+    for reason in ["first", "second", "third"] {
+        force(&registry, "orders", reason).await;
+    }
+    let seen = registry.history(3).await.unwrap().into_iter().map(|change| change.cursor.unwrap());
+    let [third, _, first] = &seen.collect::<Vec<_>>()[..] else { panic!("three transitions") };
+    // As Redis does an hour after the latest transition.
+    redis.cli(&["PEXPIRE", "cb1:{default}:events", "1"]);
+    wait_until(PATIENCE, "it has expired", || redis.cli(&["EXISTS", "cb1:{default}:events"]).trim() == "0");
+    assert_eq!(registry.subscribe_from(first).await.unwrap().lost(), 2);
+    assert_eq!(registry.subscribe_from(third).await.unwrap().lost(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

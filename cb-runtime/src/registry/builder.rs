@@ -214,10 +214,11 @@ impl RegistryBuilder {
         self
     }
 
-    /// Sets the retention of the fleet's [history](Registry::history): at least this number of transitions,
-    /// until this time after the latest of them. Default: 1,000 transitions and an hour. Redis removes
-    /// transitions in blocks of about a hundred, and needs about 300 bytes for each. All instances of a
-    /// namespace should have the same retention. A program without this call keeps what others have set.
+    /// Sets the retention of the fleet's [history](Registry::history): the store keeps at least this number
+    /// of transitions, until this time after the latest of them, and this registry shows none that is older
+    /// than this. Default: 1,000 transitions, and an hour after the latest. Redis removes transitions in
+    /// blocks of about a hundred, and needs about 300 bytes for each. All instances of a namespace should
+    /// have the same retention. A program without this call keeps, and shows, what others have set.
     pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
         self.retention = Some(Retention { events: transitions, age });
         self

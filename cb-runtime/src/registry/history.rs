@@ -86,20 +86,36 @@ impl Registry {
             past.extend(chunk);
         }
         let is_same = |event: &&StreamEvent| event.position.incarnation == cursor.incarnation;
-        let lost = match past.first() {
+        let trimmed = match past.first() {
             Some(first) if is_same(&first) => first.position.number.saturating_sub(cursor.number + 1),
             Some(_) => 1,
-            None => 0,
+            None => self.expired_after(cursor).await?,
         };
+        let too_old = past.iter().filter(|event| event.from.is_some() && !self.is_kept(event)).count();
         let past = past.into_iter().filter_map(|event| self.transition(event)).collect();
-        Ok(events.behind(past, lost))
+        Ok(events.behind(past, trimmed + too_old as u64))
+    }
+
+    /// The number of events after `cursor`, if the store does not hold any event.
+    async fn expired_after(&self, cursor: &Cursor) -> Result<u64, Error> {
+        if !self.read_events(EventsAt::Newest).await?.is_empty() {
+            return Ok(0);
+        }
+        let store = self.shared.store.clone();
+        let load = self.in_background("reading the history", async move { store.load().await }).await?;
+        let is_same = load.position.incarnation == cursor.incarnation;
+        Ok(if is_same { load.position.number.saturating_sub(cursor.number) } else { 1 })
     }
 
     fn transition(&self, event: StreamEvent) -> Option<Transition> {
-        let age_us = self.context.store_now().saturating_sub(event.at_us);
-        let is_kept = self.shared.retention.is_none_or(|retention| age_us <= micros(retention.age));
+        let is_kept = self.is_kept(&event);
         // An event without `from` was written back after a loss of data: no transition.
         event.from.filter(|_| is_kept).map(|from| follower::transition(&self.context, event, from))
+    }
+
+    fn is_kept(&self, event: &StreamEvent) -> bool {
+        let age_us = self.context.store_now().saturating_sub(event.at_us);
+        self.shared.retention.is_none_or(|retention| age_us <= micros(retention.age))
     }
 
     async fn read_events(&self, at: EventsAt) -> Result<Vec<StreamEvent>, Error> {
