@@ -135,6 +135,11 @@ impl Hub {
     }
 
     async fn count_instances(&self) {
+        // However lately they were counted.
+        if self.problem().is_some() {
+            *lock(&self.instances) = None;
+            return;
+        }
         if lock(&self.instances).as_ref().is_some_and(|(counted, _)| counted.elapsed() < INSTANCES_PACE) {
             return;
         }
