@@ -15,7 +15,7 @@ use config::{Config, ConfigError, File, FileFormat, Source, Value};
 
 use super::registry::{Folded, RegistryConfig};
 use crate::error::{Error, ErrorKind, Misread};
-use table::{Problems, entries, read_breaker, read_table, read_text, read_timeout};
+use table::{Problems, entries, read_breaker, read_limits, read_text, read_timeout};
 use variables::{NameTable, Variables};
 
 /// The keys of a file.
@@ -120,7 +120,7 @@ fn read_key(config: &mut RegistryConfig, key: &str, value: &Value, problems: &mu
         "namespace" => config.namespace = read_text("namespace", value, problems),
         "node" => config.node = read_text("node", value, problems),
         "response_timeout" => config.response_timeout = read_timeout("response_timeout", value, problems),
-        "cache_limits" => config.cache_limits = read_table("cache_limits", value, problems),
+        "cache_limits" => config.cache_limits = read_limits("cache_limits", value, problems),
         "defaults" => config.defaults = read_breaker("defaults", value, &mut config.sources, problems),
         "breakers" => {
             problems.table("breakers", value);

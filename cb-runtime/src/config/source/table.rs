@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use config::{Value, ValueKind};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::names::advice;
 use super::{Error, ErrorKind, Misread};
-use crate::config::BreakerConfig;
 use crate::config::registry::Sources;
+use crate::config::{BreakerConfig, CacheLimits};
 use crate::timeouts::Timeouts;
 
 /// Settings that only code can provide.
@@ -92,19 +91,15 @@ pub(super) fn read_timeout(key: &'static str, value: &Value, problems: &mut Prob
     read.map_err(|problem| problems.at(key, value, Some(key), problem)).ok()
 }
 
-/// Reads a table whose keys are the fields of `T`.
-pub(super) fn read_table<T: DeserializeOwned>(
-    key: &str,
-    table: &Value,
-    problems: &mut Problems,
-) -> Option<T> {
-    match table.clone().try_deserialize() {
-        Ok(read) => Some(read),
-        Err(error) => {
-            problems.at(key, table, None, error.to_string());
-            None
-        }
-    }
+/// Reads the limits of cached results.
+pub(super) fn read_limits(key: &'static str, value: &Value, problems: &mut Problems) -> Option<CacheLimits> {
+    let read = match plain(value).map(serde_path_to_error::deserialize::<_, Option<CacheLimits>>) {
+        None => Err(format!("{} is no number", written(value))),
+        Some(Err(problem)) => Err(in_words(&problem.to_string())),
+        Some(Ok(None)) => return None,
+        Some(Ok(Some(limits))) => limits.validate().map(|()| limits).map_err(|error| error.problem()),
+    };
+    read.map_err(|problem| problems.at(key, value, Some(key), problem)).ok()
 }
 
 /// Reads the settings of a breaker or the defaults from the table `name`.
@@ -183,7 +178,9 @@ fn written(value: &Value) -> String {
 fn in_words(problem: &str) -> String {
     [
         ("expected u32", "expected a whole number, at least 1"),
+        ("expected usize", "expected a whole number, at least 1"),
         ("expected f64", "expected a number"),
+        ("expected struct CacheLimits", "expected a table with entries, bytes and result_bytes"),
         ("expected struct Backoff", "expected a table with factor, cap and jitter"),
         (
             "data did not match any variant of untagged enum Span",

@@ -258,6 +258,19 @@ fn errors_name_the_file_the_key_and_what_would_be_right() {
             "[breakers.x]\nhealth_check = \"ping\"",
             "breakers.x.health_check: is a piece of code; only an attribute or a builder can give it",
         ),
+        ("[cache_limits]\nentries = 0", "cache_limits: entries = 0 is invalid; it must be at least 1"),
+        (
+            "[cache_limits]\nbytes = -1",
+            "cache_limits: bytes: invalid value: integer `-1`, expected a whole number, at least 1",
+        ),
+        (
+            "[cache_limits]\nentry = 3",
+            "cache_limits: entry: unknown field `entry`, expected one of `entries`, `bytes`, `result_bytes`",
+        ),
+        (
+            "cache_limits = 3",
+            "cache_limits: invalid type: integer `3`, expected a table with entries, bytes and result_bytes",
+        ),
         ("[breakers]\nx = 3", "breakers.x: 3 is no table of settings"),
         ("breakers = 3", "breakers: 3 is no table of settings"),
         ("redis = 6379", "redis: must be a text"),
