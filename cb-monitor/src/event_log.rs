@@ -83,7 +83,7 @@ impl EventLog {
             (parts.next().unwrap_or_default(), parts.next().and_then(|number| number.parse::<u64>().ok()));
         if origin == self.origin {
             return match number {
-                Some(number) if number + 1 >= self.oldest() && number < self.next => {
+                Some(number) if number < self.next && number + 1 >= self.oldest() => {
                     Resumption::From(number + 1)
                 }
                 _ => Resumption::Gap(self.oldest()),

@@ -97,7 +97,9 @@ async fn a_stream_goes_on_behind_the_last_event_that_was_seen() {
     for name in ["second", "third"] {
         assert_eq!(resumed.of_kind("transition").await.1["breaker"], name);
     }
-    for unknown in ["another-process/7", "garbage", "-1", ""] {
+    let process = seen.id.split('/').next().unwrap();
+    let not_sent_yet = format!("{process}/{}/", u64::MAX);
+    for unknown in ["another-process/7", &not_sent_yet, "garbage", "-1", ""] {
         let mut stream = Stream::open(&fleet, "", Some(unknown)).await;
         assert_eq!(stream.next().await.kind, "gap", "{unknown}");
         assert_eq!(stream.of_kind("transition").await.1["breaker"], "first", "all that is still kept");

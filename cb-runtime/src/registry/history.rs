@@ -87,7 +87,9 @@ impl Registry {
         }
         let is_same = |event: &&StreamEvent| event.position.incarnation == cursor.incarnation;
         let trimmed = match past.first() {
-            Some(first) if is_same(&first) => first.position.number.saturating_sub(cursor.number + 1),
+            Some(first) if is_same(&first) => {
+                first.position.number.saturating_sub(cursor.number.saturating_add(1))
+            }
             Some(_) => 1,
             None => self.expired_after(cursor).await?,
         };
