@@ -99,15 +99,11 @@ pub(crate) fn parse(tokens: TokenStream) -> (Args, Errors) {
                     skip_to_next(input);
                 }
             }
-            if input.peek(Token![,]) {
-                input.parse::<Token![,]>()?;
-            } else if !input.is_empty() {
+            if !input.is_empty() && !input.peek(Token![,]) {
                 errors.push(input.error("expected a comma, and then the next argument"));
                 skip_to_next(input);
-                if input.peek(Token![,]) {
-                    input.parse::<Token![,]>()?;
-                }
             }
+            input.parse::<Option<Token![,]>>()?;
         }
         Ok((Args(given), errors))
     };
@@ -124,19 +120,13 @@ fn one(input: ParseStream<'_>) -> Result<Given> {
         .map_err(|error| Error::new(error.span(), "expected an argument, such as `name = \"…\"`"))?;
     let Some(argument) = ARGUMENTS.iter().find(|argument| name == argument.name) else {
         if input.peek(Token![=]) {
-            // Read past its value: the commas in it do not begin the next argument.
+            // Reads past its value: the commas in it do not begin the next argument.
             let _ = input.parse::<Token![=]>().and_then(|_| input.parse::<Expr>());
         }
         return Err(unknown(&name));
     };
-    if !input.peek(Token![=]) {
-        return Err(Error::new(
-            name.span(),
-            format!("`{name}` needs a value: `{name} = {}`", argument.kind.example()),
-        ));
-    }
-    input.parse::<Token![=]>()?;
-    if input.is_empty() || input.peek(Token![,]) {
+    let is_assigned = input.parse::<Option<Token![=]>>()?.is_some();
+    if !is_assigned || input.is_empty() || input.peek(Token![,]) {
         return Err(Error::new(
             name.span(),
             format!("`{name}` needs a value: `{name} = {}`", argument.kind.example()),

@@ -44,8 +44,11 @@ impl Guarded<'_> {
         quote_spanned!(Span::mixed_site()=> let output = #rt::Output::<#ty>::new();)
     }
 
-    /// The body, not yet polled.
+    /// The body, not yet polled: the variable of [`body_first`](Self::body_first), if there is one.
     pub(super) fn body(&self) -> TokenStream {
+        if self.is_body_first() {
+            return quote_spanned!(Span::mixed_site()=> body);
+        }
         let rt = runtime(Span::mixed_site());
         let inside = self.inside();
         match self.function.output() {
@@ -106,7 +109,7 @@ impl Guarded<'_> {
         // errors inside it.
         let never_returned = match self.function.output() {
             Output::Unit => self.never_returned(&quote_spanned!(Span::mixed_site()=> ())),
-            // See `pinned_body`.
+            // See `body`.
             Output::Never => TokenStream::new(),
             Output::Type(written) => self.never_returned(&written.to_token_stream()),
             Output::OfFuture(alias) => self.never_returned(&Self::of_alias(&alias, "Output")),

@@ -114,7 +114,7 @@ impl Guarded<'_> {
         let rt = runtime(Span::mixed_site());
         let breaker = self.breaker_ref();
         let (output, kind, codec) = (self.output(), self.return_kind(), self.codec());
-        let body = if self.is_body_first() { quote_spanned!(Span::mixed_site()=> body) } else { self.body() };
+        let body = self.body();
         let admission = self.admission();
         let some = quote_spanned!(Span::mixed_site()=> #rt::Option::Some(#body));
         let none = quote_spanned!(Span::mixed_site()=> #rt::Option::None);
@@ -202,18 +202,14 @@ impl Guarded<'_> {
             Output::OfFuture(_) => true,
             Output::Unit | Output::Never => false,
         };
-        let variable = quote_spanned!(Span::mixed_site()=> body);
-        if self.is_body_first() {
+        let body = self.body();
+        if self.is_body_first() || !is_inferred {
             let output = self.output();
-            Typed { before: quote!(#output #kind), inside: None, body: variable }
-        } else if is_inferred {
-            let body = self.body();
-            let both = quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(#body););
-            Typed { before: TokenStream::new(), inside: Some(quote!(#both #kind)), body: variable }
-        } else {
-            let output = self.output();
-            Typed { before: quote!(#output #kind), inside: None, body: self.body() }
+            return Typed { before: quote!(#output #kind), inside: None, body };
         }
+        let both = quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(#body););
+        let variable = quote_spanned!(Span::mixed_site()=> body);
+        Typed { before: TokenStream::new(), inside: Some(quote!(#both #kind)), body: variable }
     }
 
     /// The fallback's arguments.
@@ -249,7 +245,7 @@ impl Guarded<'_> {
         // Before the call, because it is used on both ways out of it.
         let codec = has_cache.then(|| self.codec());
         // By value, because the future would hold a second body if this one were borrowed.
-        let body = if self.is_body_first() { quote_spanned!(Span::mixed_site()=> body) } else { self.body() };
+        let body = self.body();
         let body = quote_spanned!(Span::mixed_site()=> let (output, body) = #rt::with_output(#body); #kind);
         let are_small = !self.is_body_first() && self.function.args.iter().all(|arg| arg.is_small);
         let (before, inside) = if self.plan.fallback.is_none() && codec.is_none() && !are_small {
