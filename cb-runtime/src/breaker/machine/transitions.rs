@@ -9,11 +9,20 @@ use crate::clock::{Moment, micros};
 use crate::snapshot::State;
 use crate::store::{Counts, Record};
 
-/// The reason of a transition.
+/// The reason of a transition to half-open.
 const DUE: &str = "reset timeout has elapsed";
 
 pub(super) fn open_for_reason(span: Duration) -> String {
     format!("the dependency asked for {} (open_for)", humantime::format_duration(span))
+}
+
+/// A closed breaker is to open.
+struct Trip {
+    reason: String,
+    /// The counts that it was judged by.
+    input: TripInput,
+    /// Only this instance is to open: the others do not see its failures.
+    is_isolated: bool,
 }
 
 impl StateMachine {
@@ -21,7 +30,7 @@ impl StateMachine {
     pub(super) fn open_on_request(&mut self, span: Duration, now: Now) {
         let evidence = Counts { failures: 1, ..Counts::default() };
         let scope = self.scope(now.store_up);
-        self.open_until(open_for_reason(span), evidence, self.next_attempt(now.at), span, now.at, scope);
+        self.open_for(span, open_for_reason(span), evidence, scope, now.at);
         if let Some(local) = &mut self.local {
             local.uncounted = true;
         }
@@ -31,31 +40,8 @@ impl StateMachine {
     pub(crate) fn judge(&mut self, now: Now) {
         match self.state() {
             State::Closed | State::HalfOpen if self.only_observes => {}
-            State::Closed => {
-                let input = self.trip_input(now);
-                self.headroom = policy::headroom(&self.settings, input.window);
-                if let Some((reason, input, isolated)) = self.verdict(input, now) {
-                    let instances = if isolated { 1 } else { self.settings.min_failing_instances };
-                    let by_streak = policy::trips_by_streak(&self.settings, &input, instances);
-                    if !by_streak && !isolated && self.awaits_reports(now) {
-                        self.exchange_next();
-                        return self.wake(if self.needs_notice(now) { Wake::AtOnce } else { Wake::Paced });
-                    }
-                    let scope = if isolated { Scope::Isolated } else { self.scope(now.store_up) };
-                    self.open(reason, figures(&input, by_streak), scope, now);
-                } else {
-                    self.notice.end_wait();
-                }
-            }
-            State::HalfOpen => {
-                let probes = self.counts();
-                let scope = self.scope(now.store_up);
-                match policy::judge_probes(&self.settings, probes) {
-                    ProbeVerdict::Wait => {}
-                    ProbeVerdict::Reopen(reason) => self.open(reason, probes, scope, now),
-                    ProbeVerdict::Close(reason) => self.close(reason, probes, scope, now.at),
-                }
-            }
+            State::Closed => self.judge_closed(now),
+            State::HalfOpen => self.judge_half_open(now),
             // With a store, the fleet leaves the state together; see `proposal`.
             _ if !now.store_up && self.record().has_expired(now.at) => {
                 self.change(self.expired_record(now.at), Counts::default(), Scope::StoreDown);
@@ -64,12 +50,38 @@ impl StateMachine {
         }
     }
 
+    fn judge_closed(&mut self, now: Now) {
+        let input = self.trip_input(now);
+        self.headroom = policy::headroom(&self.settings, input.window);
+        let Some(Trip { reason, input, is_isolated }) = self.trip(input, now) else {
+            return self.notice.end_wait();
+        };
+        let instances = if is_isolated { 1 } else { self.settings.min_failing_instances };
+        let by_streak = policy::trips_by_streak(&self.settings, &input, instances);
+        if !by_streak && !is_isolated && self.awaits_reports(now) {
+            self.exchange_next();
+            return self.wake(if self.needs_notice(now) { Wake::AtOnce } else { Wake::Paced });
+        }
+        let scope = if is_isolated { Scope::Isolated } else { self.scope(now.store_up) };
+        self.open(reason, figures(&input, by_streak), scope, now);
+    }
+
+    fn judge_half_open(&mut self, now: Now) {
+        let probes = self.counts();
+        let scope = self.scope(now.store_up);
+        match policy::judge_probes(&self.settings, probes) {
+            ProbeVerdict::Wait => {}
+            ProbeVerdict::Reopen(reason) => self.open(reason, probes, scope, now),
+            ProbeVerdict::Close(reason) => self.close(reason, probes, scope, now.at),
+        }
+    }
+
     /// While metrics-only: reports once that the breaker would have opened. `requested`: the reason, if a
     /// call has requested it (`open_for`).
     pub(super) fn watch(&mut self, requested: Option<String>, now: Now) {
         let watching = self.state() == State::MetricsOnly && !self.only_observes;
-        let verdict = || self.verdict(self.trip_input(now), now).map(|(reason, ..)| reason);
-        let reason = requested.or_else(|| watching.then(verdict).flatten());
+        let trip = || self.trip(self.trip_input(now), now).map(|trip| trip.reason);
+        let reason = requested.or_else(|| watching.then(trip).flatten());
         let holds = self.would_open && now.at < self.would_open_until;
         let before = std::mem::replace(&mut self.would_open, holds || reason.is_some());
         if !before && reason.is_some() {
@@ -77,18 +89,17 @@ impl StateMachine {
         }
     }
 
-    /// The reason to open, if there is one, and the counts; `true` if only this instance is to open.
-    fn verdict(&self, input: TripInput, now: Now) -> Option<(String, TripInput, bool)> {
+    fn trip(&self, input: TripInput, now: Now) -> Option<Trip> {
         // Without the store, the other instances' failures are unknown, and no quorum is needed.
         let quorum = if now.store_up { self.settings.min_failing_instances } else { 1 };
         if let Some(reason) = policy::trip(&self.settings, &input, quorum)
             && !self.rests_on_old_counts(&input, quorum, now)
         {
-            return Some((reason, input, false));
+            return Some(Trip { reason, input, is_isolated: false });
         }
         let own = if quorum > 1 { self.own_trip_input(now)? } else { return None };
         let reason = policy::trip_alone(&self.settings, &own)?;
-        Some((reason, own, true))
+        Some(Trip { reason, input: own, is_isolated: true })
     }
 
     /// The scope of a change that this instance makes now.
@@ -148,28 +159,25 @@ impl StateMachine {
     }
 
     fn open(&mut self, reason: String, evidence: Counts, scope: Scope, now: Now) {
-        let attempt = self.next_attempt(now.at);
-        let reset_timeout = policy::open_for(&self.settings, attempt, now.random);
-        self.open_until(reason, evidence, attempt, reset_timeout, now.at, scope);
+        let reset_timeout = policy::open_for(&self.settings, self.next_attempt(now.at), now.random);
+        self.open_for(reset_timeout, reason, evidence, scope, now.at);
     }
 
-    fn open_until(
+    fn open_for(
         &mut self,
+        reset_timeout: Duration,
         reason: String,
         evidence: Counts,
-        attempt: u32,
-        reset_timeout: Duration,
-        now: Moment,
         scope: Scope,
+        now: Moment,
     ) {
         let reset_timeout_us = micros(reset_timeout);
-        let remaining_us = Some(reset_timeout_us);
         let record = Record {
             state: State::Open,
             reason,
-            remaining_us,
+            remaining_us: Some(reset_timeout_us),
             reset_timeout_us,
-            attempt,
+            attempt: self.next_attempt(now),
             ..Record::closed()
         };
         let to = self.decided(record, now);
