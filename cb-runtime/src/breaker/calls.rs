@@ -14,7 +14,7 @@ use super::{Core, Inner};
 use crate::clock::{Moment, micros};
 use crate::error::{BreakerError, RefusalKind};
 use crate::snapshot::State;
-use crate::store::LeaseId;
+use crate::store::{LeaseId, OutcomeKind};
 
 impl Core {
     /// Admits a call by the gate alone: from memory, without a lock.
@@ -267,7 +267,8 @@ impl Core {
             }
             // Changes are made under this lock, so what is current now stays current until it is released.
             let counts = if let Some(lease) = lease {
-                let result = (failed || outcome == Outcome::Success || slow).then_some((!failed, slow));
+                let counts = failed || outcome == Outcome::Success || slow;
+                let result = counts.then_some(OutcomeKind { failed, slow });
                 inner.machine.record_probe(lease, result, open_for, now)
             } else if self.gate.is_current(word) {
                 let result = match open_for {

@@ -6,7 +6,7 @@ use super::{Now, StateMachine, Wake, policy};
 use crate::clock::{Moment, micros};
 use crate::config::Settings;
 use crate::snapshot::State;
-use crate::store::{Counts, LeaseId, LeaseRequest, MAX_SPAN_US, View};
+use crate::store::{Counts, LeaseId, LeaseRequest, MAX_SPAN_US, OutcomeKind, View};
 
 /// A lease lapses this long after its latest renewal. Exchanges renew it at a fifth of that, so that only a
 /// holder that is dead or cut off loses one.
@@ -231,13 +231,12 @@ impl Probes {
 }
 
 impl StateMachine {
-    /// Records the end of a probe. `result`: whether it succeeded, and whether it was slow; `None` for
-    /// outcomes that do not count. Returns whether the lease was still valid: otherwise the outcome does not
-    /// count.
+    /// Records the end of a probe. `result`: `None` for outcomes that do not count. Returns whether the lease
+    /// was still valid: otherwise the outcome does not count.
     pub(crate) fn record_probe(
         &mut self,
         id: LeaseId,
-        result: Option<(bool, bool)>,
+        result: Option<OutcomeKind>,
         open_for: Option<Duration>,
         now: Now,
     ) -> bool {
@@ -245,10 +244,10 @@ impl StateMachine {
         if now.store_up {
             self.wake(Wake::AtOnce);
         }
-        if let Some((success, slow)) = result.filter(|_| valid) {
+        if let Some(result) = result.filter(|_| valid) {
             // The counters have it as well, and it must not be absorbed again as a call's success.
-            self.absorbed = self.absorbed.wrapping_add(u64::from(success && !slow));
-            self.count_probe(success, slow);
+            self.absorbed = self.absorbed.wrapping_add(u64::from(!result.failed && !result.slow));
+            self.count_probe(result);
             match open_for {
                 Some(span) => self.open_on_request(span.min(Duration::from_micros(MAX_SPAN_US)), now),
                 None => self.judge(now),
@@ -257,15 +256,15 @@ impl StateMachine {
         valid
     }
 
-    fn count_probe(&mut self, success: bool, slow: bool) {
+    fn count_probe(&mut self, OutcomeKind { failed, slow }: OutcomeKind) {
         let probe =
-            Counts { successes: u64::from(success), failures: u64::from(!success), slow: u64::from(slow) };
+            Counts { successes: u64::from(!failed), failures: u64::from(failed), slow: u64::from(slow) };
         self.only_observes = false;
         if self.probes_are_local() {
             self.local_probes = self.local_probes.plus(probe);
             // The other instances count this failure toward the quorum. Without it, every instance could stay
             // open alone.
-            if self.is_isolated() && !success {
+            if self.is_isolated() && failed {
                 self.stats.failure(slow, self.absorbed_at);
             }
         } else {
@@ -277,7 +276,7 @@ impl StateMachine {
     pub(super) fn expire_probes(&mut self, now: Now) {
         let overdue = self.probes.expire(self.leases_lapse(now), now.at);
         for _ in 0..overdue {
-            self.count_probe(false, false);
+            self.count_probe(OutcomeKind { failed: true, slow: false });
         }
         if overdue > 0 {
             self.wake(Wake::AtOnce);
