@@ -13,9 +13,10 @@ pub(crate) struct MapEntry<'a> {
     name: &'a str,
 }
 
-/// How a new breaker is registered.
+/// What a new breaker is registered for.
 #[derive(Clone, Copy)]
-pub(crate) enum Place {
+pub(crate) enum BreakerKind {
+    /// For a function or a handle that asks for it by a name of its own.
     Pinned,
     /// For calls of this function.
     Keyed(KeyedSite),
@@ -52,14 +53,14 @@ impl<'a> MapEntry<'a> {
     /// Registers the breaker that `make` creates from its name and from the fleet's state, if that is known.
     pub(crate) fn insert(
         mut self,
-        place: Place,
+        kind: BreakerKind,
         make: impl FnOnce(Arc<str>, Option<Held>) -> Arc<Core>,
     ) -> Arc<Core> {
         let held = self.breakers.held.remove(self.name);
         let name: Arc<str> = self.name.into();
         let core = make(name.clone(), held);
-        let site = if let Place::Keyed(site) = place { Some(site) } else { None };
-        let keyed = !matches!(place, Place::Pinned);
+        let site = if let BreakerKind::Keyed(site) = kind { Some(site) } else { None };
+        let keyed = !matches!(kind, BreakerKind::Pinned);
         core.set_keyed(keyed);
         self.breakers.keyed += usize::from(keyed);
         if keyed && self.breakers.keyed == self.map.crowded_from() {

@@ -24,7 +24,7 @@ use crate::config::BreakerConfig;
 use crate::snapshot::State;
 use crate::store::{IDLE, Record};
 use crate::sync::lock;
-pub(crate) use entry::{MapEntry, Place};
+pub(crate) use entry::{BreakerKind, MapEntry};
 pub(crate) use site_breaker::SiteBreaker;
 
 /// The default number of places for keyed breakers.

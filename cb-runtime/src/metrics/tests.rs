@@ -14,7 +14,7 @@ use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::Admission;
-use crate::breakers::{BreakerMap, KeyedSite, Place};
+use crate::breakers::{BreakerKind, BreakerMap, KeyedSite};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, CacheLimits, PerFunction};
@@ -52,7 +52,7 @@ impl MeteredInstance {
     }
 
     fn kept(&self, name: &str) -> Arc<Core> {
-        self.source.breakers.entry(name).insert(Place::Pinned, |name, _| self.make(name))
+        self.source.breakers.entry(name).insert(BreakerKind::Pinned, |name, _| self.make(name))
     }
 
     fn keyed(&self, name: &str) -> Arc<Core> {
@@ -61,7 +61,7 @@ impl MeteredInstance {
         }
         let entry = self.source.breakers.entry(name);
         assert!(entry.has_room());
-        entry.insert(Place::Keyed(TENANTS), |name, _| self.make(name))
+        entry.insert(BreakerKind::Keyed(TENANTS), |name, _| self.make(name))
     }
 
     fn make(&self, name: Arc<str>) -> Arc<Core> {
@@ -142,7 +142,7 @@ fn failure_rate_of_a_window_is_published_and_set_back() {
     let config = BreakerConfig::default().failure_rate_threshold(0.9).minimum_calls(100);
     let make = |name, _| Core::new(name, &config, None, &here.source.context);
     let [orders, users] =
-        ["orders", "users"].map(|name| here.source.breakers.entry(name).insert(Place::Pinned, make));
+        ["orders", "users"].map(|name| here.source.breakers.entry(name).insert(BreakerKind::Pinned, make));
     here.kept("no window");
     for core in [&orders, &users] {
         calls(core, Outcome::Failure, 1);

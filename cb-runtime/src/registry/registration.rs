@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLockReadGuard};
 
 use super::Registry;
 use crate::breaker::{Blueprint, Breaker, Core};
-use crate::breakers::{KeyedBreaker, KeyedSite, Place, SiteBreaker, Steered};
+use crate::breakers::{BreakerKind, KeyedBreaker, KeyedSite, SiteBreaker, Steered};
 use crate::config::{BreakerConfig, Layers, Settings};
 use crate::error::{Error, ErrorKind};
 
@@ -29,7 +29,7 @@ impl Registry {
                 drop((entry, layers));
                 self.registered_again(core, config, at)
             }
-            None => entry.insert(Place::Pinned, |name, held| blueprint.build(name, held)),
+            None => entry.insert(BreakerKind::Pinned, |name, held| blueprint.build(name, held)),
         }
     }
 
@@ -78,7 +78,7 @@ impl Registry {
                 return core;
             }
             if entry.has_room() {
-                return entry.insert(Place::Keyed(site), |name, held| blueprint.build(name, held));
+                return entry.insert(BreakerKind::Keyed(site), |name, held| blueprint.build(name, held));
             }
         }
         if self.shared.unguarded.take(self.context.clock.now()).is_some() {
@@ -94,7 +94,7 @@ impl Registry {
         let entry = self.breakers.entry(name);
         match entry.get() {
             Some(core) => core,
-            None => entry.insert(Place::Observed, |name, held| blueprint.observed(name, held)),
+            None => entry.insert(BreakerKind::Observed, |name, held| blueprint.observed(name, held)),
         }
     }
 

@@ -25,7 +25,7 @@ use fastrand::Rng;
 
 use crate::breaker::Core;
 use crate::breaker::counters::Outcome;
-use crate::breakers::Place;
+use crate::breakers::BreakerKind;
 use crate::config::{BreakerConfig, PerFunction};
 use crate::snapshot::State;
 use crate::store::{Batch, Store};

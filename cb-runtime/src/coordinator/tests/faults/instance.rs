@@ -15,7 +15,7 @@ use super::network::Wire;
 use super::{KEYED, PINNED, PLACES, Rules, config};
 use crate::breaker::context::RegistryContext;
 use crate::breaker::{Breaker, Core};
-use crate::breakers::{BreakerMap, KeyedSite, Place, Steered};
+use crate::breakers::{BreakerKind, BreakerMap, KeyedSite, Steered};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
 use crate::config::{BreakerConfig, CacheLimits, PerFunction};
@@ -134,10 +134,10 @@ impl Instance {
         }
     }
 
-    fn register(&self, name: &str, place: Place) -> Arc<Core> {
+    fn register(&self, name: &str, kind: BreakerKind) -> Arc<Core> {
         let settings = self.config(name);
         let make = |name, held| Core::new(name, &settings, held, &self.context);
-        self.breakers.entry(name).insert(place, make)
+        self.breakers.entry(name).insert(kind, make)
     }
 
     fn register_again(&self, core: Arc<Core>) -> Arc<Core> {
@@ -156,13 +156,13 @@ impl Instance {
             return Some(if known.first { self.register_again(known.core) } else { known.core });
         }
         let has_room = self.breakers.entry(name).has_room();
-        has_room.then(|| self.register(name, Place::Keyed(TENANTS)))
+        has_room.then(|| self.register(name, BreakerKind::Keyed(TENANTS)))
     }
 
     fn pinned(&self, name: &str) -> Arc<Core> {
         match self.breakers.pin(name) {
             Some(core) => self.register_again(core),
-            None => self.register(name, Place::Pinned),
+            None => self.register(name, BreakerKind::Pinned),
         }
     }
 
@@ -170,7 +170,7 @@ impl Instance {
     pub(super) fn look(&self, name: &str) {
         let entry = self.breakers.entry(name);
         if entry.get().is_none() {
-            entry.insert(Place::Observed, |name, held| Core::observed(name, held, &self.context));
+            entry.insert(BreakerKind::Observed, |name, held| Core::observed(name, held, &self.context));
         }
     }
 

@@ -19,7 +19,7 @@ async fn trip_is_exchanged_before_a_thousand_new_breakers() {
     let newcomers = move |numbers: Range<u32>| {
         for number in numbers {
             let make = |name, held| Core::new(name, &config, held, &context);
-            breakers.entry(&format!("newcomer-{number}")).insert(Place::Pinned, make);
+            breakers.entry(&format!("newcomer-{number}")).insert(BreakerKind::Pinned, make);
         }
     };
     newcomers(0..700);
@@ -55,7 +55,7 @@ async fn trip_is_exchanged_before_the_second_of_many_reports() {
     let Member { coordinator, .. } = &mut fleet.instances[0];
     let make = |name, held| Core::new(name, &config, held, &coordinator.context);
     let register =
-        |number: usize| coordinator.breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+        |number: usize| coordinator.breakers.entry(&format!("{number}")).insert(BreakerKind::Pinned, make);
     let breakers: Vec<_> = (0..3 * MAX_REPORTED).map(register).collect();
     let succeed = || {
         for core in &breakers {
@@ -101,7 +101,7 @@ async fn exchange_ends_though_more_breakers_trip_than_the_store_can_serve() {
         for _ in 0..MAX_ENTRIES {
             number += 1;
             let make = |name, held| Core::new(name, &config, held, &context);
-            let core = breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+            let core = breakers.entry(&format!("{number}")).insert(BreakerKind::Pinned, make);
             match core.admit() {
                 Admission::Go(permit) => permit.failure(),
                 _ => panic!("it is closed"),
@@ -135,7 +135,7 @@ async fn breaker_that_is_reviewed_again_and_again_is_exchanged_once() {
     let Member { coordinator, link, .. } = &mut fleet.instances[0];
     let make = |name, held| Core::new(name, &config, held, &coordinator.context);
     let register =
-        |number: usize| coordinator.breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+        |number: usize| coordinator.breakers.entry(&format!("{number}")).insert(BreakerKind::Pinned, make);
     let breakers: Vec<_> = (0..BREAKERS).map(register).collect();
     let turns = Arc::new(Mutex::new(vec![0]));
     let log = turns.clone();
@@ -166,7 +166,7 @@ fn confirmations_of_breakers_that_fail_in_turn_share_an_exchange() {
         let Member { coordinator, link, .. } = &mut fleet.instances[0];
         let make = |name, held| Core::new(name, &config, held, &coordinator.context);
         let register =
-            |number: u32| coordinator.breakers.entry(&format!("{number}")).insert(Place::Pinned, make);
+            |number: u32| coordinator.breakers.entry(&format!("{number}")).insert(BreakerKind::Pinned, make);
         let breakers: Vec<_> = (0..10).map(register).collect();
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let log = sizes.clone();

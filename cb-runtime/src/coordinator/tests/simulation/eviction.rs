@@ -12,7 +12,7 @@ async fn keyed_breakers_are_looked_at_often_only_while_few_places_are_free() {
     let places = coordinator.breakers.places();
     let insert = |number: usize| {
         let make = |name, held| Core::new(name, &config, held, &coordinator.context);
-        coordinator.breakers.entry(&format!("{number}")).insert(Place::Observed, make);
+        coordinator.breakers.entry(&format!("{number}")).insert(BreakerKind::Observed, make);
     };
     (1..places * 3 / 4).for_each(insert);
     coordinator.context.take_urgent();

@@ -15,7 +15,7 @@ use crate::breaker::Core;
 use crate::breaker::context::RegistryContext;
 use crate::breaker::counters::Outcome;
 use crate::breaker::permit::{Admission, CallPermit};
-use crate::breakers::{BreakerMap, Place};
+use crate::breakers::{BreakerKind, BreakerMap};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, CacheLimits};
@@ -77,7 +77,7 @@ impl Fleet {
                 let context = Arc::new(context.with_shared_store(true));
                 let breakers = Arc::new(BreakerMap::new(1, clock.now()));
                 let make = |name, held| Core::new(name, config, held, &context);
-                let core = breakers.entry("b").insert(Place::Pinned, make);
+                let core = breakers.entry("b").insert(BreakerKind::Pinned, make);
                 let (asked, requests) = mpsc::unbounded_channel();
                 let pace = Pace::steady(clock.now());
                 let stream = Arc::new(Stream::default());
@@ -343,7 +343,7 @@ impl Fleet {
     pub(super) fn register(&self, at: usize, name: &str) -> Arc<Core> {
         let coordinator = &self.instances[at].coordinator;
         let make = |name, held| Core::new(name, &config(), held, &coordinator.context);
-        coordinator.breakers.entry(name).insert(Place::Pinned, make)
+        coordinator.breakers.entry(name).insert(BreakerKind::Pinned, make)
     }
 
     /// All but the last instance go on for this long.

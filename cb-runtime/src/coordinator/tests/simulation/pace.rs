@@ -84,7 +84,7 @@ fn ten_thousand_idle_breakers_are_neither_looked_at_nor_reported() {
         let breakers: Vec<_> = (0..10_000)
             .map(|number| {
                 let make = |name, held| Core::new(name, &config, held, &coordinator.context);
-                coordinator.breakers.entry(&format!("idle-{number}")).insert(Place::Pinned, make)
+                coordinator.breakers.entry(&format!("idle-{number}")).insert(BreakerKind::Pinned, make)
             })
             .collect();
         for core in &breakers {
