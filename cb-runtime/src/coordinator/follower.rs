@@ -21,95 +21,96 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// keep Redis busy with that.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(300), PATIENCE);
 
-/// Runs until it is aborted.
-pub(crate) async fn follow(
-    context: Arc<RegistryContext>,
-    breakers: Arc<BreakerMap>,
-    store: Arc<dyn Store>,
-    stream: Arc<Stream>,
-    requests: mpsc::WeakUnboundedSender<Command>,
-) {
-    let mut notice = String::new();
-    let mut pause = PAUSE.0;
-    loop {
-        if !stream.is_running() {
-            stream.changed().await;
-            continue;
-        }
-        let from = stream.position();
-        let answer = tokio::select! {
-            answer = store.watch(from, notice.clone(), PATIENCE) => answer,
-            () = stream.changed() => continue,
-        };
-        match answer {
-            Ok(news) => {
-                pause = PAUSE.0;
-                for event in news.events {
-                    take(&context, &breakers, &stream, &requests, event);
-                }
-                for core in news.notices.iter().filter_map(|name| breakers.get(name)) {
-                    core.take_notice();
-                }
-                notice = news.notice;
-            }
-            Err(error) => {
-                stream.report(&context, error);
-                if let Some(requests) = requests.upgrade() {
-                    let _ = requests.send(Command::Resync);
-                }
-                // The store may be back with the stream, or lost, before the delay ends.
-                let _ = tokio::time::timeout(vary(pause), stream.changed()).await;
-                pause = (pause * 2).min(PAUSE.1);
-            }
-        }
-    }
+pub(super) struct Follower {
+    pub(super) context: Arc<RegistryContext>,
+    pub(super) breakers: Arc<BreakerMap>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) stream: Arc<Stream>,
+    /// Weak, so that the coordinator ends when nothing else can send it requests.
+    pub(super) requests: mpsc::WeakUnboundedSender<Command>,
 }
 
-pub(super) fn take(
-    context: &RegistryContext,
-    breakers: &BreakerMap,
-    stream: &Stream,
-    requests: &mpsc::WeakUnboundedSender<Command>,
-    mut event: StreamEvent,
-) {
-    if !stream.read(&event.position)
-        && let Some(requests) = requests.upgrade()
-    {
-        // The missing events' effects are in the states.
-        let _ = requests.send(Command::Resync);
-    }
-    let now = context.clock.now();
-    let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
-    let record = &mut event.record;
-    record.since_us = elapsed;
-    record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
-    if breakers.contradicts(&event.name, record) {
-        // An answer was faster than this event, or the store has lost this breaker, and an instance that
-        // knows less has gone on with it. Which state is in force, the store knows.
-        match (breakers.get(&event.name), requests.upgrade()) {
-            (Some(core), _) => core.exchange_next(),
-            (None, Some(requests)) => drop(requests.send(Command::WriteBack(event.name.clone()))),
-            (None, None) => {}
+impl Follower {
+    /// Runs until it is aborted.
+    pub(super) async fn run(self) {
+        let mut notice = String::new();
+        let mut pause = PAUSE.0;
+        loop {
+            if !self.stream.is_running() {
+                self.stream.changed().await;
+                continue;
+            }
+            let from = self.stream.position();
+            let answer = tokio::select! {
+                answer = self.store.watch(from, notice.clone(), PATIENCE) => answer,
+                () = self.stream.changed() => continue,
+            };
+            match answer {
+                Ok(news) => {
+                    pause = PAUSE.0;
+                    for event in news.events {
+                        self.apply(event);
+                    }
+                    for core in news.notices.iter().filter_map(|name| self.breakers.get(name)) {
+                        core.take_notice();
+                    }
+                    notice = news.notice;
+                }
+                Err(error) => {
+                    self.stream.report(&self.context, error);
+                    self.request(Command::Resync);
+                    // The store may be back with the stream, or lost, before the delay ends.
+                    let _ = tokio::time::timeout(vary(pause), self.stream.changed()).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
         }
-    } else if record.state != State::Closed && stream.was_loaded_after(&event.position) {
-        // Either the load has adopted it, or the store does not hold it any more.
-        if let Some(core) = breakers.get(&event.name) {
-            core.exchange_next();
+    }
+
+    pub(super) fn apply(&self, mut event: StreamEvent) {
+        let Follower { context, breakers, stream, .. } = self;
+        if !stream.read(&event.position) {
+            // The missing events' effects are in the states.
+            self.request(Command::Resync);
         }
-    } else {
-        breakers.adopt(&event.name, record, now);
+        let now = context.clock.now();
+        let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
+        let record = &mut event.record;
+        record.since_us = elapsed;
+        record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
+        if breakers.contradicts(&event.name, record) {
+            // An answer was faster than this event, or the store has lost this breaker, and an instance that
+            // knows less has gone on with it. Which state is in force, the store knows.
+            match breakers.get(&event.name) {
+                Some(core) => core.exchange_next(),
+                None => self.request(Command::WriteBack(event.name.clone())),
+            }
+        } else if record.state != State::Closed && stream.was_loaded_after(&event.position) {
+            // Either the load has adopted it, or the store does not hold it any more.
+            if let Some(core) = breakers.get(&event.name) {
+                core.exchange_next();
+            }
+        } else {
+            breakers.adopt(&event.name, record, now);
+        }
+        // A state that was written back after the store had lost it: new instances adopt it, but it is no
+        // transition.
+        let Some(from) = event.from else { return };
+        if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
+            return;
+        }
+        #[cfg(feature = "metrics")]
+        if *record.originator != *context.instance {
+            context.events.meter.arrived(Duration::from_micros(elapsed));
+        }
+        context.events.emit(Event::Transition(Arc::new(transition(context, event, from))));
     }
-    // A state that was written back after the store had lost it: new instances adopt it, but it is no
-    // transition.
-    let Some(from) = event.from else { return };
-    if breakers.get(&event.name).is_some_and(|core| !core.announce(record.epoch)) {
-        return;
+
+    fn request(&self, command: Command) {
+        if let Some(requests) = self.requests.upgrade() {
+            let _ = requests.send(command);
+        }
     }
-    #[cfg(feature = "metrics")]
-    if *record.originator != *context.instance {
-        context.events.meter.arrived(Duration::from_micros(elapsed));
-    }
-    context.events.emit(Event::Transition(Arc::new(transition(context, event, from))));
 }
 
 /// The public form of an event. `from`: the previous state.
@@ -179,8 +180,14 @@ mod tests {
         let context = Arc::new(RegistryContext::new("here".into(), clock, events, cache, up));
         let (store, stream) = (Arc::new(Unreadable::default()), Arc::new(Stream::default()));
         let (requests, mut requested) = mpsc::unbounded_channel();
-        let following = follow(context, breakers, store.clone(), stream.clone(), requests.downgrade());
-        let following = tokio::spawn(following);
+        let follower = Follower {
+            context,
+            breakers,
+            store: store.clone(),
+            stream: stream.clone(),
+            requests: requests.downgrade(),
+        };
+        let following = tokio::spawn(follower.run());
         stream.resume();
         tokio::time::sleep(Duration::from_secs(60)).await;
         let attempts = store.0.load(Ordering::Relaxed);

@@ -34,6 +34,7 @@ use crate::breakers::BreakerMap;
 use crate::clock::{Moment, micros};
 use crate::error::{Error, ErrorKind};
 use crate::store::Store;
+use follower::Follower;
 use outages::Outages;
 use pace::Pace;
 use requests::Sent;
@@ -112,18 +113,18 @@ pub(crate) fn start(
     let runtime = background::runtime()?;
     let (sender, requests) = mpsc::unbounded_channel();
     let stream = Arc::new(Stream::default());
-    let follower = follower::follow(
-        context.clone(),
-        breakers.clone(),
-        store.clone(),
-        stream.clone(),
-        sender.downgrade(),
-    );
+    let follower = Follower {
+        context: context.clone(),
+        breakers: breakers.clone(),
+        store: store.clone(),
+        stream: stream.clone(),
+        requests: sender.downgrade(),
+    };
     let pace = Pace::new(context.clock.now());
     let run_check = Box::new(|core, check| drop(tokio::spawn(health::run(core, check))));
     let coordinator = Coordinator::new(context, breakers, store, stream, requests, pace, run_check);
     runtime.spawn(async move {
-        let follower = tokio::spawn(follower);
+        let follower = tokio::spawn(follower.run());
         coordinator.run(ready).await;
         follower.abort();
     });

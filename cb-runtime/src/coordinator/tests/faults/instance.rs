@@ -19,7 +19,7 @@ use crate::breakers::{BreakerKind, BreakerMap, KeyedSite, Steered};
 use crate::cache::Cache;
 use crate::clock::{Clock, Moment};
 use crate::config::{BreakerConfig, CacheLimits, PerFunction};
-use crate::coordinator::follower;
+use crate::coordinator::follower::Follower;
 use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::Stream;
 use crate::coordinator::{Command, Coordinator};
@@ -87,20 +87,20 @@ impl Instance {
         let (requests, receiver) = mpsc::unbounded_channel();
         let stream = Arc::new(Stream::default());
         let store: Arc<dyn Store> = wire.clone();
-        let follower = follower::follow(
-            context.clone(),
-            breakers.clone(),
-            store.clone(),
-            stream.clone(),
-            requests.downgrade(),
-        );
+        let follower = Follower {
+            context: context.clone(),
+            breakers: breakers.clone(),
+            store: store.clone(),
+            stream: stream.clone(),
+            requests: requests.downgrade(),
+        };
         let pace = Pace::steady(clock.now());
         let run_check = Box::new(move |core, check| lock(&checks).push((core, check)));
         let (known, all) = (context.clone(), breakers.clone());
         let coordinator = Coordinator::new(known, all, store, stream, receiver, pace, run_check);
         let (ready, _) = std::sync::mpsc::sync_channel(1);
         let pause = Arc::new(Pause::default());
-        let tasks = vec![pause.spawn(coordinator.run(ready)), pause.spawn(follower)];
+        let tasks = vec![pause.spawn(coordinator.run(ready)), pause.spawn(follower.run())];
         let instance = Instance {
             wire,
             context,

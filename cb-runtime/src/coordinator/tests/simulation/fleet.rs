@@ -19,7 +19,7 @@ use crate::breakers::{BreakerKind, BreakerMap};
 use crate::cache::Cache;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{BreakerConfig, CacheLimits};
-use crate::coordinator::follower;
+use crate::coordinator::follower::Follower;
 use crate::coordinator::pace::Pace;
 use crate::coordinator::stream::Stream;
 use crate::coordinator::{Command, Coordinator};
@@ -199,7 +199,7 @@ impl Fleet {
             instance.core.take_notice();
         }
         for event in news.events {
-            self.take(at, event);
+            self.apply(at, event);
         }
         let instance = &mut self.instances[at];
         while let Some(event) = instance.events.try_recv() {
@@ -210,10 +210,16 @@ impl Fleet {
     }
 
     /// This instance reads an event.
-    pub(super) fn take(&self, at: usize, event: StreamEvent) {
+    pub(super) fn apply(&self, at: usize, event: StreamEvent) {
         let Member { coordinator, asked, .. } = &self.instances[at];
-        let Coordinator { context, breakers, stream, .. } = coordinator;
-        follower::take(context, breakers, stream, &asked.downgrade(), event);
+        let follower = Follower {
+            context: coordinator.context.clone(),
+            breakers: coordinator.breakers.clone(),
+            store: coordinator.store.clone(),
+            stream: coordinator.stream.clone(),
+            requests: asked.downgrade(),
+        };
+        follower.apply(event);
     }
 
     /// Everything heals, and nobody calls.

@@ -146,7 +146,7 @@ fn event_of_an_epoch_that_has_begun_a_second_time_is_not_adopted() {
         fleet.turn(0).await;
         assert_eq!(fleet.truth().await, (State::Open, 1));
         let events = fleet.store.history(EventsAt::Newest, 2).await.unwrap();
-        fleet.take(0, events[1].clone());
+        fleet.apply(0, events[1].clone());
         let snapshot = fleet.instances[0].core.snapshot();
         assert_eq!((snapshot.state, snapshot.epoch), (State::Open, 1));
         fleet.settle().await;
