@@ -91,7 +91,7 @@ impl Coordinator {
         sent_at: Moment,
     ) -> Result<(), Error> {
         let found = self.continuity(before, &load.position).await?;
-        self.stream.goes_back_to(&load.position);
+        self.stream.note_answered(&load.position);
         self.continuity = self.continuity.max(found).max(self.stream.take_continuity());
         if self.silent_for() > REMEMBERED {
             // Nothing tells what was lost from what has ended and expired since: the store is right.

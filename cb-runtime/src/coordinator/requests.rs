@@ -190,8 +190,8 @@ impl Coordinator {
             self.stream.report_damage(&self.context, problem);
         }
         let now = self.context.clock.now();
-        let goes_back = self.stream.goes_back_to(position);
-        if self.stream.misses_events(position, now) || self.stream.is_another(position, before) || goes_back {
+        let goes_back = self.stream.note_answered(position);
+        if self.stream.note_missing(position, now) || self.stream.is_another(position, before) || goes_back {
             self.resync = true;
             self.context.wake();
         }

@@ -130,7 +130,7 @@ impl Stream {
 
     /// Notes the position in an answer. Returns whether the stream has lost events of which this answer or
     /// the one before told: the store has lost data, although the reader may not have read those events.
-    pub(super) fn goes_back_to(&self, answered: &Position) -> bool {
+    pub(super) fn note_answered(&self, answered: &Position) -> bool {
         let before = std::mem::replace(&mut *lock(&self.answered), answered.clone());
         let goes_back = self.has_lost_between(&before, answered);
         if goes_back {
@@ -167,7 +167,7 @@ impl Stream {
     /// the stream was trimmed, deleted, restored or created anew.
     pub(super) fn read(&self, event: &Position) -> bool {
         let mut position = lock(&self.position);
-        let is_replaced = self.reaches(event);
+        let is_replaced = self.note_reached(event);
         let is_next = event.follows(&position) && !is_replaced;
         if !is_next {
             let found = position.followed_by(event);
@@ -190,7 +190,7 @@ impl Stream {
 
     /// Notes that the reader has reached this position. Returns whether it is another event than the one that
     /// an answer has told of.
-    fn reaches(&self, read: &Position) -> bool {
+    fn note_reached(&self, read: &Position) -> bool {
         let mut awaited = lock(&self.awaited);
         let Some(expected) = awaited.take() else { return false };
         let is_ahead =
@@ -201,8 +201,8 @@ impl Stream {
         is_replaced
     }
 
-    /// Whether an event of the answered position is overdue.
-    pub(super) fn misses_events(&self, answered: &Position, now: Moment) -> bool {
+    /// Notes since when an event of the answered position is missing. Returns whether one is overdue.
+    pub(super) fn note_missing(&self, answered: &Position, now: Moment) -> bool {
         let position = self.position();
         let mut missing = lock(&self.missing);
         *missing = match *missing {

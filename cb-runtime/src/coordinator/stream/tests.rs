@@ -12,7 +12,7 @@ fn answer_with_fewer_events_than_the_one_before_shows_a_loss_of_data() {
         number,
     };
     let stream = Stream::default();
-    let is_lost = |answered: &Position| (stream.goes_back_to(answered), stream.take_continuity());
+    let is_lost = |answered: &Position| (stream.note_answered(answered), stream.take_continuity());
     for position in [at("one", 5), at("one", 5), at("one", 6), at("two", 1)] {
         assert_eq!(is_lost(&position), (false, Continuity::Unbroken));
     }
@@ -24,7 +24,7 @@ fn answer_with_fewer_events_than_the_one_before_shows_a_loss_of_data() {
 fn event_that_an_answer_tells_of_is_the_latest_before_it_is_read() {
     let stream = Stream::default();
     assert_eq!(stream.latest_number(), 0);
-    stream.goes_back_to(&Position { incarnation: "one".into(), id: "6-0".into(), number: 6 });
+    stream.note_answered(&Position { incarnation: "one".into(), id: "6-0".into(), number: 6 });
     assert_eq!((stream.number(), stream.latest_number()), (0, 6));
 }
 
@@ -32,22 +32,22 @@ fn event_that_an_answer_tells_of_is_the_latest_before_it_is_read() {
 fn another_event_with_the_number_of_an_unread_one_shows_a_loss_of_data() {
     let stream = Stream::default();
     stream.place(&at(6, 6), &stream.position());
-    assert!(!stream.goes_back_to(&at(7, 7)) && !stream.has_lost_since(&at(7, 7)));
-    assert!(stream.has_lost_since(&at(9, 7)) && stream.goes_back_to(&at(9, 7)));
+    assert!(!stream.note_answered(&at(7, 7)) && !stream.has_lost_since(&at(7, 7)));
+    assert!(stream.has_lost_since(&at(9, 7)) && stream.note_answered(&at(9, 7)));
     assert_eq!(stream.take_continuity(), Continuity::Lost);
     // The store was restored to the sixth event, and has two further ones when it answers again.
-    assert!(!stream.goes_back_to(&at(12, 8)));
-    assert!(stream.reaches(&at(11, 7)), "the answer told of another seventh event");
-    assert!(!stream.reaches(&at(12, 8)));
+    assert!(!stream.note_answered(&at(12, 8)));
+    assert!(stream.note_reached(&at(11, 7)), "the answer told of another seventh event");
+    assert!(!stream.note_reached(&at(12, 8)));
     // One that is read before it is answered.
-    assert!(!stream.reaches(&at(13, 9)) && !stream.reaches(&at(14, 10)));
+    assert!(!stream.note_reached(&at(13, 9)) && !stream.note_reached(&at(14, 10)));
 }
 
 #[test]
 fn another_event_with_the_number_of_the_latest_unread_one_shows_a_loss_of_data() {
     let stream = Stream::default();
     stream.place(&at(1, 1), &stream.position());
-    assert!(!stream.goes_back_to(&at(3, 3)) && !stream.goes_back_to(&at(4, 4)));
+    assert!(!stream.note_answered(&at(3, 3)) && !stream.note_answered(&at(4, 4)));
     // The store was restored to the third event, and has gone on, before the reader reads on.
     assert!(stream.read(&at(2, 2)) && stream.read(&at(3, 3)));
     assert!(!stream.read(&at(5, 4)), "an answer told of another fourth event");
@@ -60,14 +60,14 @@ fn answer_that_tells_of_another_event_than_was_read_shows_a_loss_of_data() {
     let stream = Stream::default();
     stream.place(&at(7, 7), &stream.position());
     assert!(stream.read(&at(9, 8)) && stream.read(&at(10, 9)) && stream.read(&at(11, 10)));
-    assert!(!stream.has_lost_since(&at(9, 8)) && !stream.goes_back_to(&at(9, 8)));
+    assert!(!stream.has_lost_since(&at(9, 8)) && !stream.note_answered(&at(9, 8)));
     let stream = Stream::default();
     stream.place(&at(7, 7), &stream.position());
-    assert!(!stream.goes_back_to(&at(7, 7)));
+    assert!(!stream.note_answered(&at(7, 7)));
     assert!(stream.read(&at(9, 8)) && stream.read(&at(10, 9)) && stream.read(&at(11, 10)));
-    assert!(stream.has_lost_since(&at(8, 8)) && stream.goes_back_to(&at(8, 8)));
+    assert!(stream.has_lost_since(&at(8, 8)) && stream.note_answered(&at(8, 8)));
     assert_eq!(stream.take_continuity(), Continuity::Lost);
-    assert!(!stream.goes_back_to(&at(11, 10)), "it is noticed once");
+    assert!(!stream.note_answered(&at(11, 10)), "it is noticed once");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn events_that_were_read_before_a_loss_of_data_are_not_compared_with_answers() {
     stream.place(&at(1, 1), &stream.position());
     assert!(stream.read(&at(2, 2)) && stream.read(&at(3, 3)));
     assert!(!stream.read(&at(5, 2)), "the store was restored to the first event");
-    assert!(!stream.goes_back_to(&at(5, 2)) && !stream.goes_back_to(&at(6, 3)));
+    assert!(!stream.note_answered(&at(5, 2)) && !stream.note_answered(&at(6, 3)));
     assert!(stream.read(&at(6, 3)));
     stream.place(&at(7, 1), &stream.position());
     assert!(lock(&stream.recent).is_empty(), "a load has set the position");
