@@ -18,7 +18,7 @@ impl RedisStore {
         let mut invocation = self.scripts.load.prepare_invoke();
         self.shared_keys(&mut invocation);
         invocation.key(self.keys.quiet()).key(self.keys.notices());
-        invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(asked);
+        invocation.arg(fresh_incarnation()).arg(self.keys.breaker_prefix()).arg(asked);
         self.run(self.timeouts.loss(), doing, &mut invocation, |mut answer| {
             let (now_us, position, warnings) = (answer.number()?, answer.position()?, answer.warnings()?);
             Ok((Load { now_us, position, warnings, ..Load::default() }, answer.list()?.texts()?))

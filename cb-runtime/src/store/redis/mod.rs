@@ -63,8 +63,6 @@ const LONGEST_TTL: u64 = super::MAX_SPAN_US / 1000;
 pub(crate) struct RedisStore {
     dialer: Dialer,
     keys: Keys,
-    breaker_prefix: String,
-    window_prefix: String,
     scripts: Scripts,
     /// The connection and its generation.
     commands: Mutex<Option<(u64, Link)>>,
@@ -90,12 +88,9 @@ impl RedisStore {
 
     /// Checks the addresses and connects to nothing.
     pub(crate) fn with_timeouts(target: Target, namespace: &str, timeouts: Timeouts) -> Result<Self, Error> {
-        let keys = Keys::new(namespace);
         Ok(RedisStore {
             dialer: Dialer::new(target, timeouts.clone())?,
-            breaker_prefix: keys.breaker_prefix(),
-            window_prefix: keys.window_prefix(),
-            keys,
+            keys: Keys::new(namespace),
             scripts: Scripts::new(),
             commands: Mutex::default(),
             watching: tokio::sync::Mutex::default(),
@@ -209,15 +204,7 @@ impl RedisStore {
 
     async fn exchange(&self, batch: &Batch) -> Result<Answer, Error> {
         let doing = "exchanging counts";
-        let mut message = BatchMessage::new(
-            batch,
-            fresh_incarnation(),
-            &self.breaker_prefix,
-            &self.window_prefix,
-            self.keys.lease_prefix(),
-            self.keys.notices(),
-            self.retention,
-        );
+        let mut message = BatchMessage::new(batch, fresh_incarnation(), &self.keys, self.retention);
         let mut invocation = self.scripts.exchange.prepare_invoke();
         self.shared_keys(&mut invocation);
         invocation.key(self.keys.sequence(&batch.instance)).key(self.keys.quiet());
@@ -275,7 +262,7 @@ impl RedisStore {
         invocation
             .arg(report.seq.min(MAX_COUNT))
             .arg(report.as_of_us.map_or(String::new(), |at| at.to_string()));
-        invocation.arg(fresh_incarnation()).arg(&self.breaker_prefix).arg(&self.window_prefix);
+        invocation.arg(fresh_incarnation()).arg(self.keys.breaker_prefix()).arg(self.keys.window_prefix());
         let order = report_arguments(&report.entries, &mut |argument| {
             invocation.arg(argument);
         });

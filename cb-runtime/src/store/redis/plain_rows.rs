@@ -119,10 +119,7 @@ fn read(fields: &FieldValues, reported: Option<&[u8]>) -> Option<(Counts, u64, D
         if streak > 0 && reported.has_success {
             return None;
         }
-        let plus = |a: u64, b: u64| a.saturating_add(b).min(MAX_COUNT);
-        counts.successes = plus(counts.successes, reported.counts.successes);
-        counts.failures = plus(counts.failures, reported.counts.failures);
-        counts.slow = plus(counts.slow, reported.counts.slow);
+        counts = counts.plus(reported.counts);
         failed_at_us = failed_at_us.max(reported.failed_at_us);
     }
     Some((counts, streak, Detail { last_failure_at_us: failed_at_us, ..Detail::default() }))

@@ -10,7 +10,7 @@ mod report;
 
 use serde::Serialize;
 
-use super::keys::encode;
+use super::keys::{Keys, encode};
 use crate::store::{Batch, Entry, MAX_COUNT, MAX_SPAN_US, Retention};
 pub(super) use counted::counted_arguments;
 pub(super) use event::event;
@@ -28,9 +28,9 @@ pub(super) struct BatchMessage<'a> {
     /// The id of the incarnation that begins with this batch, if one does.
     fresh: String,
     /// The prefix of breakers' keys.
-    prefix: &'a str,
+    prefix: String,
     /// The prefix of windows' keys; the window's shape and bucket follow.
-    windows: &'a str,
+    windows: String,
     /// The prefix of leases' keys.
     leases: String,
     /// The key of the notices.
@@ -55,23 +55,15 @@ pub(super) struct EntryMessage<'a> {
 }
 
 impl<'a> BatchMessage<'a> {
-    pub(super) fn new(
-        batch: &'a Batch,
-        fresh: String,
-        prefix: &'a str,
-        windows: &'a str,
-        leases: String,
-        notices: String,
-        retention: Option<Retention>,
-    ) -> Self {
+    pub(super) fn new(batch: &'a Batch, fresh: String, keys: &Keys, retention: Option<Retention>) -> Self {
         BatchMessage {
             batch,
             node: encode(batch.node()),
             fresh,
-            prefix,
-            windows,
-            leases,
-            notices,
+            prefix: keys.breaker_prefix(),
+            windows: keys.window_prefix(),
+            leases: keys.lease_prefix(),
+            notices: keys.notices(),
             retention: retention.map(|kept| {
                 let events = (kept.events as u64).min(MAX_COUNT);
                 (events, kept.age.as_secs().min(MAX_SPAN_US / 1_000_000))

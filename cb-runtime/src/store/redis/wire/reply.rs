@@ -60,21 +60,15 @@ impl ReplyReader {
     }
 
     pub(in crate::store::redis) fn texts(self) -> Result<Vec<String>, DecodeError> {
-        let mut items = self;
-        let mut texts = Vec::with_capacity(items.0.len());
-        while !items.0.as_slice().is_empty() {
-            texts.push(items.text()?);
-        }
-        Ok(texts)
+        self.rest(ReplyReader::text)
     }
 
     pub(in crate::store::redis) fn numbers(self) -> Result<Vec<u64>, DecodeError> {
-        let mut items = self;
-        let mut numbers = Vec::with_capacity(items.0.len());
-        while !items.0.as_slice().is_empty() {
-            numbers.push(items.number()?);
-        }
-        Ok(numbers)
+        self.rest(ReplyReader::number)
+    }
+
+    fn rest<T>(mut self, read: fn(&mut Self) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
+        (0..self.0.len()).map(|_| read(&mut self)).collect()
     }
 
     pub(in crate::store::redis) fn counts(&mut self) -> Result<Counts, DecodeError> {
