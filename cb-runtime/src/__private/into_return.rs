@@ -4,8 +4,7 @@
 use super::fallback::IntoReason;
 use super::return_kind::{Ended, ReturnKind};
 use crate::breaker::permit::Rejection;
-use crate::call::CallError;
-use crate::call::Verdict;
+use crate::call::{CallError, Verdict};
 use crate::error::BreakerError;
 
 /// Whether the function returns a result unchanged although it has a fallback.

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLockReadGuard};
 use super::Registry;
 use crate::breaker::{Blueprint, Breaker, Core};
 use crate::breakers::{BreakerKind, KeyedBreaker, KeyedSite, SiteBreaker, Steered};
-use crate::config::{BreakerConfig, Layers, Settings};
+use crate::config::{BreakerConfig, Layers};
 use crate::error::{Error, ErrorKind};
 
 impl Registry {
@@ -143,17 +143,11 @@ impl Registry {
         if let Err(error) = layers.claim(name) {
             self.report(error);
         }
-        let (given, settings) = self.usable(&layers, name, config);
-        let per_function = layers.per_function(name);
-        (Blueprint { given, given_at, settings, per_function, context: self.context.clone() }, layers)
-    }
-
-    /// `config` without its invalid values, which are reported, and the resulting settings.
-    fn usable(&self, layers: &Layers, name: &str, config: &BreakerConfig) -> (BreakerConfig, Settings) {
-        let (config, settings, errors) = layers.resolve_leniently(name, config);
+        let (given, settings, errors) = layers.resolve_leniently(name, config);
         for error in errors {
             self.report(error);
         }
-        (config, settings)
+        let per_function = layers.per_function(name);
+        (Blueprint { given, given_at, settings, per_function, context: self.context.clone() }, layers)
     }
 }
