@@ -111,7 +111,7 @@ impl Figures {
     /// Applies a transition that arrived between two readings.
     pub(crate) fn apply(&mut self, transition: &Transition, local: bool, now: Instant) {
         let entry = self.entries.entry(transition.breaker.clone());
-        let entry = entry.or_insert_with(|| Entry::new(Reading::of(transition), now));
+        let entry = entry.or_insert_with(|| Entry::new(transition.into(), now));
         if entry.reading.epoch <= transition.epoch {
             let Reading { rejected, cached, fallback, would_have_opened, would_have_opened_at, .. } =
                 entry.reading;
@@ -123,7 +123,7 @@ impl Figures {
                 fallback,
                 would_have_opened,
                 would_have_opened_at,
-                ..Reading::of(transition)
+                ..transition.into()
             };
             entry.read_at = now;
         }

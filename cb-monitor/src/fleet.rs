@@ -232,33 +232,71 @@ impl From<FleetBreaker> for Reading {
     }
 }
 
+/// While the store does not answer, the breaker of this process stands in for the fleet's.
 impl From<Snapshot> for Reading {
     fn from(snapshot: Snapshot) -> Reading {
         Reading {
-            name: snapshot.name.into(),
-            state: snapshot.state,
             epoch: snapshot.epoch,
             reason: snapshot.reason,
             actor: snapshot.actor,
-            originator: String::new(),
             retry_after: snapshot.retry_after,
             failures: snapshot.failures,
             successes: snapshot.successes,
             consecutive_failures: snapshot.consecutive_failures,
-            slow: 0,
             rejected: snapshot.outcomes.rejected + snapshot.outcomes.ramp_rejected,
             cached: snapshot.outcomes.cached,
             fallback: snapshot.outcomes.fallback,
-            would_have_opened: 0,
-            would_have_opened_at: None,
-            isolated: Vec::new(),
             window: snapshot.window,
-            probes: 0,
-            openings: 0,
-            leader: None,
             since: snapshot.since,
             last_failure_at: snapshot.last_failure_at,
             local: snapshot.local,
+            ..Reading::new(snapshot.name.into(), snapshot.state)
+        }
+    }
+}
+
+/// Until the next reading, a transition tells the state that it leads to.
+impl From<&Transition> for Reading {
+    fn from(transition: &Transition) -> Reading {
+        Reading {
+            epoch: transition.epoch,
+            reason: transition.reason.clone(),
+            actor: transition.actor.clone(),
+            originator: transition.originator.clone(),
+            retry_after: transition.open_for,
+            ..Reading::new(transition.breaker.clone(), transition.to)
+        }
+    }
+}
+
+impl Reading {
+    /// A breaker of which nothing is known but its state.
+    fn new(name: Arc<str>, state: State) -> Reading {
+        Reading {
+            name,
+            state,
+            epoch: 0,
+            reason: String::new(),
+            actor: String::new(),
+            originator: String::new(),
+            retry_after: None,
+            failures: 0,
+            successes: 0,
+            consecutive_failures: 0,
+            slow: 0,
+            rejected: 0,
+            cached: 0,
+            fallback: 0,
+            would_have_opened: 0,
+            would_have_opened_at: None,
+            isolated: Vec::new(),
+            window: None,
+            probes: 0,
+            openings: 0,
+            leader: None,
+            since: None,
+            last_failure_at: None,
+            local: false,
         }
     }
 }

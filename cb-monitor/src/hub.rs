@@ -14,7 +14,7 @@ use crate::fleet::{Instances, Source};
 use crate::sync::lock;
 
 /// Figures are read again when they are this old, and [`SHARE`] times as old as the reading took.
-const PACE: Duration = Duration::from_secs(1);
+pub(crate) const PACE: Duration = Duration::from_secs(1);
 /// Readings take at most this part of the time, as 1/n: a large namespace costs Redis a twentieth of a core.
 const SHARE: u32 = 20;
 /// The cost of a reading is that of the quickest of the latest ones; the others may have waited for a busy
@@ -291,7 +291,8 @@ impl Hub {
     }
 }
 
-fn pace(took: &[Duration]) -> Duration {
+/// From the end of a reading to the beginning of the next one, by the durations of the latest.
+pub(crate) fn pace(took: &[Duration]) -> Duration {
     let quickest = took.iter().min().copied().unwrap_or_default();
     (quickest * SHARE).clamp(PACE, SLOWEST)
 }

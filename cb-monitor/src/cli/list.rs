@@ -1,7 +1,7 @@
 //! `cbctl list` and `cbctl watch`.
 
 use std::io::Write;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use cb_runtime::{Event, Events};
 use comfy_table::{Cell, CellAlignment};
@@ -11,13 +11,7 @@ use super::args::Which;
 use super::client::Client;
 use super::{output, text};
 use crate::figures::{Figures, Filter, Rates, Row, seconds};
-
-/// The shortest pause of `watch` between two readings.
-const PACE: Duration = Duration::from_secs(1);
-/// A pause is this many times as long as the reading before it: Redis spends at most a twentieth of its time.
-const SHARE: u32 = 20;
-/// The longest pause.
-const SLOWEST: Duration = Duration::from_secs(15);
+use crate::hub::{PACE, pace};
 
 pub(super) async fn list(client: &Client, which: &Which, json: bool) -> Result<(), Failure> {
     let mut figures = Figures::default();
@@ -55,8 +49,8 @@ pub(super) async fn watch(client: &Client, which: &Which, json: bool) -> Result<
             Err(failure) => (vec![format!("NOT CURRENT: {}", failure.message().unwrap_or_default())], false),
         };
         let ended = Instant::now();
-        let pace = if is_current { (ended - begun) * SHARE } else { PACE };
-        let mut next = NextReading { due: ended + pace.clamp(PACE, SLOWEST), soonest: ended + PACE };
+        let pause = if is_current { pace(&[ended - begun]) } else { PACE };
+        let mut next = NextReading { due: ended + pause, soonest: ended + PACE };
         if json && warned != problems {
             for problem in &problems {
                 output::warning(problem, json);

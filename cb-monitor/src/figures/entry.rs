@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use cb_runtime::{State, Transition, WindowSnapshot};
+use cb_runtime::{State, WindowSnapshot};
 use serde::Serialize;
 
 use crate::fleet::Reading;
@@ -169,37 +169,6 @@ impl Entry {
             local: self.reading.local,
             trend: if with_trend { self.trend.iter().copied().collect() } else { Vec::new() },
             limits: None,
-        }
-    }
-}
-
-impl Reading {
-    pub(super) fn of(transition: &Transition) -> Reading {
-        Reading {
-            name: transition.breaker.clone(),
-            state: transition.to,
-            epoch: transition.epoch,
-            reason: transition.reason.clone(),
-            actor: transition.actor.clone(),
-            originator: transition.originator.clone(),
-            retry_after: transition.open_for,
-            failures: 0,
-            successes: 0,
-            consecutive_failures: 0,
-            slow: 0,
-            rejected: 0,
-            cached: 0,
-            fallback: 0,
-            would_have_opened: 0,
-            would_have_opened_at: None,
-            isolated: Vec::new(),
-            window: None,
-            probes: 0,
-            openings: 0,
-            leader: None,
-            since: None,
-            last_failure_at: None,
-            local: false,
         }
     }
 }
