@@ -4,7 +4,7 @@
 use std::fmt::{self, Write};
 use std::panic::Location;
 use std::ptr::fn_addr_eq;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::keyed_settings::KeyedSettings;
 use super::name_part::NamePart;
@@ -12,6 +12,7 @@ use super::site::MakeSettings;
 use super::thread_table;
 use crate::breakers::SiteBreaker;
 use crate::registry::Registry;
+use crate::sync::lock;
 
 /// The static in an annotated function whose breaker's name contains arguments.
 pub struct PatternSite {
@@ -80,7 +81,7 @@ impl PatternSite {
         if fn_addr_eq(first.made_by, settings) {
             return first;
         }
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = lock(&self.others);
         if let Some(found) = others.iter().find(|other| fn_addr_eq(other.made_by, settings)) {
             return found;
         }

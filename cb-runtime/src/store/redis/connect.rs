@@ -1,6 +1,6 @@
 //! Connections: to one server, to a cluster, or to the master that Sentinel names.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -17,6 +17,7 @@ use super::{Target, address, hint};
 use crate::error::Error;
 #[cfg(any(feature = "cluster", feature = "sentinel"))]
 use crate::error::ErrorKind;
+use crate::sync::lock;
 use crate::timeouts::Timeouts;
 
 /// The caller of a request limits its time. A cluster's connection waits longer than any caller, but not for
@@ -119,13 +120,13 @@ impl Dialer {
         ready: impl Fn() -> Option<Link>,
         inbox: Option<Inbox>,
     ) -> Result<Link, Error> {
-        let before = self.failed().0;
+        let before = lock(&self.failed).0;
         let _turn = self.turn.lock().await;
         if let Some(link) = ready() {
             return Ok(link);
         }
         {
-            let failed = self.failed();
+            let failed = lock(&self.failed);
             if let (count, Some(error)) = &*failed
                 && *count != before
             {
@@ -134,7 +135,7 @@ impl Dialer {
         }
         let result = self.plan.connect(self.timeouts.loss(), inbox).await;
         if let Err(error) = &result {
-            let mut failed = self.failed();
+            let mut failed = lock(&self.failed);
             *failed = (failed.0 + 1, Some(error.clone()));
         }
         result
@@ -147,10 +148,6 @@ impl Dialer {
             #[cfg(any(feature = "cluster", feature = "sentinel"))]
             _ => "",
         }
-    }
-
-    fn failed(&self) -> std::sync::MutexGuard<'_, (u64, Option<Error>)> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -28,8 +28,8 @@ mod wire;
 mod tests;
 
 use std::future::Future;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{
@@ -45,6 +45,7 @@ use super::{
 #[cfg(test)]
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::sync::lock;
 use crate::timeouts::Timeouts;
 use connect::{Dialer, Link};
 use keys::{Keys, decode};
@@ -123,16 +124,13 @@ impl RedisStore {
         self
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<(u64, Link)>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn link(&self) -> Result<(u64, Link), Error> {
-        if let Some(there) = self.slot().clone() {
+        if let Some(there) = lock(&self.commands).clone() {
             return Ok(there);
         }
-        let link = self.dialer.dial(|| self.slot().as_ref().map(|(_, link)| link.clone()), None).await?;
-        let mut slot = self.slot();
+        let link =
+            self.dialer.dial(|| lock(&self.commands).as_ref().map(|(_, link)| link.clone()), None).await?;
+        let mut slot = lock(&self.commands);
         Ok(slot.get_or_insert_with(|| (self.generation.fetch_add(1, Ordering::Relaxed), link)).clone())
     }
 
@@ -169,7 +167,7 @@ impl RedisStore {
             }
             Err(_) => format!("no answer within {limit:?}"),
         };
-        self.slot().take_if(|(current, _)| *current == generation);
+        lock(&self.commands).take_if(|(current, _)| *current == generation);
         Err(Error::store(doing, problem))
     }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::snapshot::State;
 use crate::store::redis::{RedisStore, Target};
 use crate::store::{Position, ResultStore, Store};
+use crate::sync::lock;
 
 fn store(cluster: &RedisCluster, namespace: &str) -> RedisStore {
     RedisStore::new(Target::Cluster(cluster.urls()), namespace).unwrap().patient()
@@ -146,7 +147,7 @@ async fn silent_node_keeps_no_instance_from_another_nodes_namespace() {
 #[tokio::test]
 async fn cached_result_of_a_silent_node_does_not_end_the_connection() {
     let (cluster, store, other) = cluster_with_another_node().await;
-    let generation = || store.slot().as_ref().map(|(generation, _)| *generation);
+    let generation = || lock(&store.commands).as_ref().map(|(generation, _)| *generation);
     let connected = generation();
     cluster.nodes()[other].freeze();
     let is_there = |key: &String| owner(&cluster, &store.keys.cached(key)) == other;
