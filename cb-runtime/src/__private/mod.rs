@@ -13,6 +13,7 @@ mod pattern_site;
 mod reply;
 mod return_kind;
 mod site;
+mod steps;
 mod thread_table;
 
 pub use std::boxed::Box;
@@ -48,9 +49,10 @@ pub use return_kind::{
     BoxedFuture, CanFail, Ended, FromBreakerError, OtherOutput, Output, Returns, boxed, never, returning,
     unnameable, with_output,
 };
-pub use site::{
-    MakeSettings, Site, admit, admit_with_fallback, admitted, answered_by_fallback, end, end_never,
-    must_wait, run_to_judge, settings, time_out, wait, waited_with_fallback,
+pub use site::{MakeSettings, Site, settings};
+pub use steps::{
+    admit, admit_with_fallback, admitted, answered_by_fallback, end, end_never, must_wait, run_to_judge,
+    time_out, wait, waited_with_fallback,
 };
 
 /// What the compiler's messages name besides the annotated function. The compiler shortens the path of an
