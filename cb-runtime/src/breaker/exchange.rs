@@ -86,11 +86,6 @@ impl Core {
         self.transact(|inner, now| inner.machine.adopt(record, now));
     }
 
-    /// Whether its name is made of arguments.
-    pub(crate) fn set_keyed(&self, keyed: bool) {
-        self.is_keyed.store(keyed, Ordering::Relaxed);
-    }
-
     /// This instance has missed events. `may_have_ended`: the store did not hold this epoch at `as_of`.
     pub(crate) fn doubt(&self, may_have_ended: impl FnOnce(u64) -> bool, as_of: Moment) {
         self.transact(|inner, _| {

@@ -3,8 +3,9 @@
 //! Reading order: `handle` (what users hold), `calls` (admission and outcome of a call) with `gate` (the word
 //! that a call reads), `permit` (what it holds), `counters` (where it counts) and `credit` (failures that
 //! need not be judged). Then what happens off the fast path: [`transact`](Core::transact), the one door to
-//! the lock, `exchange` and `health` (what the coordinator does with a breaker), and `machine`, which makes
-//! all decisions and has no clock, no atomics and no I/O.
+//! the lock; `exchange` and `health` (what the coordinator does with a breaker); `settings` and `figures`
+//! (what others give it and read of it); and `machine`, which makes all decisions and has no clock, no
+//! atomics and no I/O.
 
 mod blueprint;
 mod calls;
@@ -43,11 +44,8 @@ use crate::error::Error;
 #[cfg(feature = "metrics")]
 use crate::metrics::Histogram;
 use crate::name::BreakerName;
-#[cfg(feature = "metrics")]
-use crate::snapshot::Outcomes;
-use crate::snapshot::{Setting, Snapshot, State, WindowSnapshot};
+use crate::snapshot::State;
 use crate::store::LeaseId;
-use crate::strategy::Calls;
 #[cfg(feature = "metrics")]
 use crate::sync::lock;
 use context::RegistryContext;
@@ -141,13 +139,6 @@ struct Inner {
 }
 
 impl Core {
-    /// A function or `get_or_create` has asked for it, and its settings are those of the registration.
-    pub(crate) fn registered(&self) {
-        if self.transact(|inner, _| inner.machine.register()) {
-            self.mark_dirty(false);
-        }
-    }
-
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -253,6 +244,11 @@ impl Core {
         self.dirty.store(false, Ordering::Release);
     }
 
+    /// Whether its name is made of arguments.
+    pub(crate) fn set_keyed(&self, keyed: bool) {
+        self.is_keyed.store(keyed, Ordering::Relaxed);
+    }
+
     /// Whether its exchange cannot wait.
     pub(crate) fn is_urgent(&self) -> bool {
         self.urgent.load(Ordering::Acquire)
@@ -263,81 +259,9 @@ impl Core {
         self.urgent.swap(false, Ordering::AcqRel)
     }
 
-    /// The state that calls meet.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn state(&self) -> State {
-        self.gate.word().state()
-    }
-
-    #[cfg(feature = "metrics")]
-    pub(crate) fn outcomes(&self) -> Outcomes {
-        self.counters.outcomes()
-    }
-
-    /// The epoch of the last state that the store has confirmed, and the window if it judges by one.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn epoch_and_window(&self) -> (u64, Option<Calls>) {
-        self.transact(|inner, now| {
-            let machine = &inner.machine;
-            let window = machine.settings().window.map(|_| machine.trip_input(now).window.into());
-            (machine.epoch(), window)
-        })
-    }
-
-    /// What it judges by, as one line; `None` if this instance only looks at it.
-    pub(crate) fn settings_line(&self) -> Option<Arc<str>> {
-        self.transact(|inner, _| (!inner.machine.only_observes()).then(|| inner.line.text()))
-    }
-
-    /// How long calls took since the last time this was asked.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn take_durations(&self) -> Histogram {
-        self.durations
-            .as_ref()
-            .map_or_else(Histogram::default, |durations| std::mem::take(&mut *lock(durations)))
-    }
-
     /// A cached result has answered one of its calls.
     pub(crate) fn answered_from_cache(&self) {
         self.counters.add(Outcome::Cached);
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        // Before the breaker's lock: a reload takes them in this order, too.
-        let layers = self.context.layers();
-        self.snapshot_with(|inner| layers.shown(&self.name, &inner.given, inner.machine.settings()))
-    }
-
-    /// Without the settings, whose texts take most of the time that a snapshot takes: for simulations.
-    #[cfg(test)]
-    pub(crate) fn snapshot_without_settings(&self) -> Snapshot {
-        self.snapshot_with(|_| Vec::new())
-    }
-
-    fn snapshot_with(&self, settings: impl FnOnce(&Inner) -> Vec<Setting>) -> Snapshot {
-        self.transact(|inner, now| {
-            let machine = &inner.machine;
-            let (known, counts, input) = (machine.record(), machine.counts(), machine.trip_input(now));
-            let record = &known.record;
-            Snapshot {
-                name: self.name.to_string(),
-                state: record.state,
-                epoch: machine.epoch(),
-                local: machine.is_local(),
-                since: (machine.epoch() > 0 || machine.is_local()).then(|| self.context.wall(known.since())),
-                opened_at: self.context.wall_if_set(&self.opened_at),
-                last_failure_at: self.context.wall_if_set(&self.last_failure),
-                reason: record.reason.clone(),
-                actor: record.actor.clone(),
-                retry_after: known.until().map(|until| self.remaining(until, record.state, now.at)),
-                failures: counts.failures,
-                successes: counts.successes,
-                consecutive_failures: input.streak,
-                window: machine.settings().window.map(|_| WindowSnapshot::from(Calls::from(input.window))),
-                outcomes: self.counters.outcomes(),
-                settings: settings(inner),
-            }
-        })
     }
 }
 

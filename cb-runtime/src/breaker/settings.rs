@@ -65,6 +65,13 @@ impl SettingsLine {
 }
 
 impl Core {
+    /// A function or `get_or_create` has asked for it, and its settings are those of the registration.
+    pub(crate) fn registered(&self) {
+        if self.transact(|inner, _| inner.machine.register()) {
+            self.mark_dirty(false);
+        }
+    }
+
     /// Handles another registration of this name. The first settings stay; a difference is reported once.
     pub(crate) fn registered_again(
         &self,
@@ -98,6 +105,11 @@ impl Core {
     /// Whether its settings stand in this attribute.
     pub(crate) fn was_given_at(&self, at: &'static Location<'static>) -> bool {
         self.transact(|inner, _| inner.given_at == Some(at))
+    }
+
+    /// What it judges by, as one line; `None` if this instance only looks at it.
+    pub(crate) fn settings_line(&self) -> Option<Arc<str>> {
+        self.transact(|inner, _| (!inner.machine.only_observes()).then(|| inner.line.text()))
     }
 
     /// The settings that these layers give it.
