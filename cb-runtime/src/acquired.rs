@@ -81,7 +81,7 @@ impl Permit {
     fn end(&mut self, outcome: Outcome) {
         self.ended = true;
         let measured = matches!(outcome, Outcome::Success | Outcome::Failure);
-        if measured && self.core.was_slow(self.watch) {
+        if measured && self.core.measure(self.watch) {
             self.word.note_slow();
         }
         self.core.record(self.word, outcome);

@@ -177,25 +177,6 @@ impl Core {
         self.per_function.cache_ttl.pick(given)
     }
 
-    /// Whether a call that ends now was slow. Not inlined: it would stand in every guarded function.
-    #[inline(never)]
-    pub(crate) fn was_slow(&self, watch: Stopwatch) -> bool {
-        #[cfg(feature = "metrics")]
-        if let (Some(durations), Some(took)) = (&self.durations, watch.elapsed(&self.context.clock)) {
-            lock(durations).add(took);
-        }
-        watch.is_slow(&self.context.clock, self.slow_limit())
-    }
-
-    /// Whether a call that takes this long, and is dropped then, is slow.
-    pub(crate) fn is_slow(&self, took: Duration) -> bool {
-        #[cfg(feature = "metrics")]
-        if let Some(durations) = &self.durations {
-            lock(durations).add(took);
-        }
-        self.slow_limit().is_reached(micros(took))
-    }
-
     #[inline]
     fn slow_limit(&self) -> SlowLimit {
         SlowLimit::of_word(self.slow_limit.load(Ordering::Relaxed))
@@ -210,6 +191,26 @@ impl Core {
             return Stopwatch::start(&self.context.clock, SlowLimit::EXACT);
         }
         Stopwatch::start(&self.context.clock, self.slow_limit())
+    }
+
+    /// Measures a call that ends now. Returns whether it was slow. Not inlined: it would stand in every
+    /// guarded function.
+    #[inline(never)]
+    pub(crate) fn measure(&self, watch: Stopwatch) -> bool {
+        #[cfg(feature = "metrics")]
+        if let (Some(durations), Some(took)) = (&self.durations, watch.elapsed(&self.context.clock)) {
+            lock(durations).add(took);
+        }
+        watch.is_slow(&self.context.clock, self.slow_limit())
+    }
+
+    /// As [`measure`](Self::measure), for a call that is dropped after this time.
+    pub(crate) fn measure_dropped(&self, took: Duration) -> bool {
+        #[cfg(feature = "metrics")]
+        if let Some(durations) = &self.durations {
+            lock(durations).add(took);
+        }
+        self.slow_limit().is_reached(micros(took))
     }
 
     fn mark_dirty(&self, urgent: bool) {

@@ -173,7 +173,7 @@ impl<'a> CallPermit<'a> {
     /// The call took as long as `watch` says.
     #[inline]
     pub(crate) fn took(&mut self, watch: Stopwatch) {
-        if !watch.is_off() && self.core.was_slow(watch) {
+        if !watch.is_off() && self.core.measure(watch) {
             self.word.note_slow();
         }
     }
@@ -194,7 +194,7 @@ impl<'a> CallPermit<'a> {
     #[cold]
     pub(crate) fn timed_out(mut self, limit: Duration) -> BreakerError {
         let error = BreakerError::new(self.core.error_name().clone(), RefusalKind::TimedOut, micros(limit));
-        if self.core.is_slow(limit) {
+        if self.core.measure_dropped(limit) {
             self.word.note_slow();
         }
         self.end(Outcome::Failure);
