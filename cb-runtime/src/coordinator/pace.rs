@@ -29,8 +29,10 @@ pub(super) struct Pace {
     answer_time: Duration,
     exchange_at: Moment,
     report_at: Moment,
-    ask_at: Moment,
-    ask_by: Moment,
+    /// When a heartbeat is due, unless another request is answered before.
+    heartbeat_at: Moment,
+    /// When one is due although exchanges are answered; see [`LONGEST_SILENCE`].
+    heartbeat_by: Moment,
     /// When there was more to tell than successes.
     disturbed_at: Moment,
     /// All is well: the number of the latest event when that was found.
@@ -44,8 +46,8 @@ impl Pace {
             answer_time: Duration::ZERO,
             exchange_at: now,
             report_at: now,
-            ask_at: now,
-            ask_by: now,
+            heartbeat_at: now,
+            heartbeat_by: now,
             disturbed_at: now,
             calm_since_event: None,
             varies: true,
@@ -61,14 +63,14 @@ impl Pace {
     /// Takes the time of an answer into account: the request was sent at `asked_at`.
     pub(super) fn answered(&mut self, asked_at: Moment, now: Moment) {
         self.answer_time = (self.answer_time * 3 + now.since(asked_at)) / 4;
-        self.ask_at = now.after(self.varied(self.heartbeat()));
+        self.heartbeat_at = now.after(self.varied(self.heartbeat()));
     }
 
     /// There is more to tell than successes.
     pub(super) fn disturbed(&mut self, now: Moment) {
         self.disturbed_at = now;
         if self.calm_since_event.take().is_some() {
-            self.ask_at = self.ask_at.min(now.after(self.varied(HEARTBEAT)));
+            self.heartbeat_at = self.heartbeat_at.min(now.after(self.varied(HEARTBEAT)));
         }
     }
 
@@ -107,12 +109,12 @@ impl Pace {
     }
 
     /// A report was answered; it may have been empty.
-    pub(super) fn asked(&mut self, now: Moment) {
-        self.ask_by = now.after(self.varied(self.heartbeat().max(LONGEST_SILENCE)));
+    pub(super) fn report_answered(&mut self, now: Moment) {
+        self.heartbeat_by = now.after(self.varied(self.heartbeat().max(LONGEST_SILENCE)));
     }
 
-    pub(super) fn ask_at(&self) -> Moment {
-        self.ask_at.min(self.ask_by)
+    pub(super) fn heartbeat_at(&self) -> Moment {
+        self.heartbeat_at.min(self.heartbeat_by)
     }
 
     fn heartbeat(&self) -> Duration {
@@ -178,13 +180,13 @@ mod tests {
         let late = begin.after(CALM_AFTER);
         pace.settle(7, late, || false);
         pace.answered(late, late);
-        assert_eq!((pace.report_interval(), pace.ask_at), (REPORT.0, late.after(HEARTBEAT)));
+        assert_eq!((pace.report_interval(), pace.heartbeat_at), (REPORT.0, late.after(HEARTBEAT)));
         pace.settle(7, late, || true);
         pace.answered(late, late);
-        assert_eq!((pace.report_interval(), pace.ask_at), (CALM, late.after(CALM_HEARTBEAT)));
+        assert_eq!((pace.report_interval(), pace.heartbeat_at), (CALM, late.after(CALM_HEARTBEAT)));
         assert!(!pace.has_other_event(7) && pace.has_other_event(8));
         pace.disturbed(late);
-        assert_eq!((pace.report_interval(), pace.ask_at), (REPORT.0, late.after(HEARTBEAT)));
+        assert_eq!((pace.report_interval(), pace.heartbeat_at), (REPORT.0, late.after(HEARTBEAT)));
         pace.settle(8, late.after(CALM_AFTER / 2), || true);
         assert_eq!(pace.report_interval(), REPORT.0);
     }
@@ -208,11 +210,11 @@ mod tests {
     fn instance_that_exchanges_all_the_time_also_sends_reports() {
         let begin = Moment(1_000_000);
         let mut pace = Pace::steady(begin);
-        pace.asked(begin);
+        pace.report_answered(begin);
         for exchange in 1..=25 {
             let now = begin.after(EXCHANGE.0 * exchange);
             pace.answered(now, now);
         }
-        assert_eq!(pace.ask_at(), begin.after(LONGEST_SILENCE));
+        assert_eq!(pace.heartbeat_at(), begin.after(LONGEST_SILENCE));
     }
 }

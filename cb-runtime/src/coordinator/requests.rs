@@ -61,8 +61,8 @@ impl Coordinator {
     /// Reports what quiet breakers have counted. Without counts, an instance asks from time to time whether
     /// the store still has its data.
     pub(super) async fn report(&mut self, due: Cadence) {
-        let asks = self.context.clock.now() >= self.pace.ask_at();
-        if !self.context.store_up() || self.resync || self.quiet.is_empty() && !asks {
+        let is_heartbeat = self.context.clock.now() >= self.pace.heartbeat_at();
+        if !self.context.store_up() || self.resync || self.quiet.is_empty() && !is_heartbeat {
             return;
         }
         // After an empty report, the first counts are reported at once.
@@ -88,7 +88,7 @@ impl Coordinator {
                 self.pace.reported(now);
             }
         }
-        self.pace.asked(now);
+        self.pace.report_answered(now);
     }
 
     /// One request under the current number.

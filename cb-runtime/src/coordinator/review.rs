@@ -12,7 +12,7 @@ impl Coordinator {
     /// When the next turn is due if nothing happens before.
     pub(super) fn next_turn(&self) -> Moment {
         let up = self.context.store_up();
-        let mut next = if up { self.pace.ask_at() } else { self.retry_at };
+        let mut next = if up { self.pace.heartbeat_at() } else { self.retry_at };
         let mut by = |at: Moment| next = next.min(at);
         by(self.swept_at.after(self.sweep_interval()));
         if !self.checked.is_empty() {
