@@ -45,29 +45,23 @@ impl Instance {
     /// Starts a process whose registry uses the Redis at `url`, which may be away.
     #[track_caller]
     pub fn without_store(url: &str) -> Instance {
-        let mut instance = Instance::bare();
         let request = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: false };
-        instance.id = instance.ask(&request);
-        instance
+        Instance::bare().installed(&request)
     }
 
     /// Starts a process whose registry uses the Redis at `url`, in `namespace`.
     #[track_caller]
     pub fn in_namespace(url: &str, namespace: &str) -> Instance {
-        let mut instance = Instance::bare();
         let request = Request::Install { url: Some(url.into()), namespace: namespace.into(), connects: true };
-        instance.id = instance.ask(&request);
-        instance
+        Instance::bare().installed(&request)
     }
 
     /// Starts a process whose registry also reads `file` and these environment variables.
     #[track_caller]
     pub fn configured(url: &str, file: &Path, variables: &[(&str, &str)]) -> Instance {
-        let mut instance = Instance::with_environment(variables);
         let request =
             Request::InstallFrom { url: Some(url.into()), namespace: "tests".into(), file: file.into() };
-        instance.id = instance.ask(&request);
-        instance
+        Instance::with_environment(variables).installed(&request)
     }
 
     /// Starts a process on the node of this name.
@@ -79,10 +73,8 @@ impl Instance {
     /// Starts a process whose registry reads these environment variables.
     #[track_caller]
     pub fn with_variables(url: &str, variables: &[(&str, &str)]) -> Instance {
-        let mut instance = Instance::with_environment(variables);
         let request = Request::Install { url: Some(url.into()), namespace: "tests".into(), connects: true };
-        instance.id = instance.ask(&request);
-        instance
+        Instance::with_environment(variables).installed(&request)
     }
 
     /// Starts a process without a registry.
@@ -119,6 +111,12 @@ impl Instance {
             child: Mutex::new(child),
             pipe: Mutex::new(Pipe { requests, answers }),
         }
+    }
+
+    #[track_caller]
+    fn installed(mut self, request: &Request) -> Instance {
+        self.id = self.ask(request);
+        self
     }
 
     /// The instance id, as events and the store show it.

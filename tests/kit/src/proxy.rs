@@ -28,6 +28,12 @@ enum Traffic {
     Cut,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Requests,
+    Answers,
+}
+
 struct Shared {
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -50,6 +56,17 @@ impl Inner {
             (Traffic::Cut, _) => None,
             (_, 2..) => self.targets.pop_front(),
             _ => self.targets.front().copied(),
+        }
+    }
+
+    /// Whether bytes that arrived then have to wait.
+    fn holds(&self, direction: Direction, arrived: Instant) -> bool {
+        match direction {
+            Direction::Requests => self.traffic == Traffic::Stalled,
+            Direction::Answers => {
+                matches!(self.traffic, Traffic::Stalled | Traffic::AnswersStalled)
+                    || arrived.elapsed() < self.delay
+            }
         }
     }
 }
@@ -212,22 +229,14 @@ fn connect_through(shared: &Arc<Shared>, client: TcpStream, target: SocketAddr) 
     inner.open.push(server.try_clone()?);
     drop(inner);
     let (client_too, server_too) = (client.try_clone()?, server.try_clone()?);
-    pump(shared.clone(), client, server, false, |inner, _| inner.traffic == Traffic::Stalled);
-    pump(shared.clone(), server_too, client_too, true, |inner, arrived| {
-        matches!(inner.traffic, Traffic::Stalled | Traffic::AnswersStalled) || arrived.elapsed() < inner.delay
-    });
+    pump(shared.clone(), client, server, Direction::Requests);
+    pump(shared.clone(), server_too, client_too, Direction::Answers);
     Ok(())
 }
 
 /// Copies one direction of a connection until either end closes. One thread reads and one writes, so that a
 /// delay is a longer way rather than a narrower one: bytes that arrive together leave together.
-fn pump(
-    shared: Arc<Shared>,
-    from: TcpStream,
-    mut to: TcpStream,
-    answers: bool,
-    holds: impl Fn(&Inner, Instant) -> bool + Send + 'static,
-) {
+fn pump(shared: Arc<Shared>, from: TcpStream, mut to: TcpStream, direction: Direction) {
     let (arrivals, held) = std::sync::mpsc::channel::<(Instant, Vec<u8>)>();
     let Ok(mut source) = from.try_clone() else { return };
     std::thread::spawn(move || {
@@ -241,7 +250,7 @@ fn pump(
     std::thread::spawn(move || {
         for (arrived, bytes) in held {
             let mut inner = shared.lock();
-            while inner.traffic != Traffic::Cut && holds(&inner, arrived) {
+            while inner.traffic != Traffic::Cut && inner.holds(direction, arrived) {
                 let left = match inner.delay.saturating_sub(arrived.elapsed()) {
                     Duration::ZERO => PATIENCE,
                     left => left,
@@ -253,7 +262,7 @@ fn pump(
             drop(inner);
             let written = match traffic {
                 Traffic::Cut => break,
-                Traffic::AnswersSwallowed if answers => Ok(()),
+                Traffic::AnswersSwallowed if direction == Direction::Answers => Ok(()),
                 // Nagle's algorithm is off: each byte is a segment of its own.
                 Traffic::Trickles => bytes.chunks(1).try_for_each(|byte| to.write_all(byte)),
                 _ => to.write_all(&bytes),
