@@ -120,8 +120,8 @@ impl MemoryStore {
     }
 
     fn events_after(&self, from: &Position) -> Vec<StreamEvent> {
-        let serial = from.id.split('-').next().and_then(|serial| serial.parse().ok()).unwrap_or(0);
-        let is_later = |event: &&StreamEvent| serial_of(event) > serial;
+        let start = serial(&from.id);
+        let is_later = |event: &&StreamEvent| serial(&event.position.id) > start;
         self.lock().events.iter().filter(is_later).cloned().collect()
     }
 }
@@ -289,8 +289,9 @@ struct When {
     retry: bool,
 }
 
-fn serial_of(event: &StreamEvent) -> u64 {
-    event.position.id.split('-').next().and_then(|serial| serial.parse().ok()).unwrap_or(0)
+/// The serial in an event's id; 0 for a text that is no id.
+fn serial(id: &str) -> u64 {
+    id.split('-').next().and_then(|serial| serial.parse().ok()).unwrap_or(0)
 }
 
 fn new_incarnation() -> String {
@@ -361,16 +362,15 @@ impl Store for MemoryStore {
 
     fn history(&self, at: EventsAt, limit: usize) -> BoxFuture<'_, Result<Vec<StreamEvent>, Error>> {
         let space = self.lock();
-        let serial =
-            |id: &str| id.split('-').next().and_then(|serial| serial.parse::<u64>().ok()).unwrap_or(0);
+        let compared = |event: &StreamEvent, id: &str| serial(&event.position.id).cmp(&serial(id));
         let kept = space.events.iter();
         let events = match at {
             EventsAt::Newest => kept.rev().take(limit).cloned().collect(),
             EventsAt::Before(id) => {
-                kept.rev().filter(|event| serial_of(event) < serial(&id)).take(limit).cloned().collect()
+                kept.rev().filter(|event| compared(event, &id).is_lt()).take(limit).cloned().collect()
             }
             EventsAt::After(id) => {
-                kept.filter(|event| serial_of(event) > serial(&id)).take(limit).cloned().collect()
+                kept.filter(|event| compared(event, &id).is_gt()).take(limit).cloned().collect()
             }
         };
         Box::pin(ready(Ok(events)))
