@@ -22,8 +22,8 @@ pub(crate) struct Layers {
     defaults: BreakerConfig,
     operator: HashMap<String, BreakerConfig>,
     by_variable: BTreeMap<Folded, BreakerConfig>,
-    /// The breakers that variables apply to: the first with a matching name.
-    meant: Mutex<HashMap<Folded, String>>,
+    /// The breakers that variables apply to: the first with a matching name; see [`claim`](Self::claim).
+    claimed: Mutex<HashMap<Folded, String>>,
     sources: Sources,
 }
 
@@ -36,7 +36,7 @@ impl Layers {
             defaults: outside.defaults.over(&code.defaults),
             operator: code.operator.clone(),
             by_variable: outside.by_variable.clone(),
-            meant: Mutex::default(),
+            claimed: Mutex::default(),
             sources: outside.sources.clone(),
         };
         let none = BreakerConfig::default();
@@ -74,8 +74,8 @@ impl Layers {
             return Ok(());
         }
         let variable = folded.variable();
-        let mut meant = lock(&self.meant);
-        let first = meant.entry(folded).or_insert_with(|| name.to_owned());
+        let mut claimed = lock(&self.claimed);
+        let first = claimed.entry(folded).or_insert_with(|| name.to_owned());
         if first == name {
             return Ok(());
         }
@@ -89,7 +89,7 @@ impl Layers {
     /// The breakers that the operator has settings for. One that only variables name is spelled as they do,
     /// until it is registered.
     pub(crate) fn configured(&self) -> Vec<String> {
-        let claimed = lock(&self.meant);
+        let claimed = lock(&self.claimed);
         let by_variable = self.by_variable.keys().filter(|folded| !claimed.contains_key(folded));
         self.operator.keys().cloned().chain(by_variable.map(|folded| folded.0.clone())).collect()
     }
@@ -105,7 +105,7 @@ impl Layers {
             return None;
         }
         let folded = Folded::new(name);
-        let is_meant = lock(&self.meant).get(&folded).is_some_and(|first| first == name);
+        let is_meant = lock(&self.claimed).get(&folded).is_some_and(|first| first == name);
         self.by_variable.get(&folded).filter(|_| is_meant)
     }
 
