@@ -74,51 +74,47 @@ impl Reading {
     }
 
     /// A row of this reading as it reads now.
-    pub(super) fn aged(&self, row: &FleetRow) -> FleetRow {
-        let mut row = row.clone();
-        if let Ok((record, ..)) = &mut row.view {
-            let age_us = micros(self.ended.elapsed());
-            record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(age_us));
-            record.since_us = record.since_us.saturating_add(age_us);
-        }
-        row
+    pub(super) fn aged(&self, FleetRow { name, view }: &FleetRow) -> FleetRow {
+        let age_us = micros(self.ended.elapsed());
+        let aged = |(record, counts, streak): (Record, Counts, u64)| (record.aged(age_us), counts, streak);
+        FleetRow { name: name.clone(), view: view.clone().map(aged) }
     }
 }
 
 impl Registry {
-    /// A pass that has begun since this was called.
+    /// A reading that has begun since this was called.
     pub(super) async fn read_fleet(&self) -> Result<Arc<Reading>, Error> {
-        self.reading(Instant::now()).await
+        self.shared_reading(Instant::now()).await
     }
 
-    /// The pass that the page before came from, if it is recent.
+    /// The reading that the page before came from, if it is recent.
     pub(super) async fn continued_reading(&self) -> Result<Arc<Reading>, Error> {
         let now = Instant::now();
-        self.reading(now.checked_sub(KEPT_FOR).unwrap_or(now)).await
+        self.shared_reading(now.checked_sub(KEPT_FOR).unwrap_or(now)).await
     }
 
-    async fn reading(&self, begun_after: Instant) -> Result<Arc<Reading>, Error> {
-        // One at a time: those who have waited for a pass that began after they had asked share it.
+    async fn shared_reading(&self, begun_after: Instant) -> Result<Arc<Reading>, Error> {
+        // One at a time: callers that have waited for a reading that began after they had asked share it.
         let mut latest = self.shared.readings.latest.lock().await;
         if let Some(reading) = latest.as_ref().filter(|reading| reading.begun >= begun_after) {
             return Ok(reading.clone());
         }
-        let reading = Arc::new(self.pass().await?);
+        let reading = Arc::new(self.new_reading().await?);
         *latest = Some(reading.clone());
         Ok(reading)
     }
 
-    async fn pass(&self) -> Result<Reading, Error> {
+    async fn new_reading(&self) -> Result<Reading, Error> {
         let begun = Instant::now();
         let overview = self.shared.overview.clone();
-        let pass = async move {
+        let requests = async move {
             // A server without memory refuses this, and can be read nevertheless.
             let watching = overview.watch_fleet(WATCHED_FOR).await;
             let roll = overview.roll().await?;
             let held = overview.read(roll.held.clone()).await?;
             Ok((watching, roll, held, overview.posts(Topic::Figures).await?))
         };
-        let (watching, roll, held, posts) = self.in_background_within(PATIENCE, DOING, pass).await?;
+        let (watching, roll, held, posts) = self.in_background_within(PATIENCE, DOING, requests).await?;
         if let Err(error) = watching {
             self.report(error);
         }
@@ -141,7 +137,17 @@ impl Registry {
         let closed =
             roll.closed.into_iter().map(|name| ListedBreaker { state: State::Closed, name, row: None });
         let mut entries: Vec<_> = read.chain(closed).collect();
-        // The store has nothing of a breaker before its first call.
+        entries.extend(self.uncalled(&registered, &listed));
+        entries.sort_unstable_by(|a, b| a.compare(rank(b.state), &b.name));
+        Ok(Reading { begun, ended: Instant::now(), entries, figures: self.sum_of_figures(&posts) })
+    }
+
+    /// Registered breakers that nobody has called: the store does not list them.
+    fn uncalled(
+        &self,
+        registered: &Names,
+        listed: &HashSet<Arc<str>>,
+    ) -> impl Iterator<Item = ListedBreaker> {
         let own = self.breakers.pinned();
         let mut uncalled: Vec<Arc<str>> = own.iter().map(|core| core.name().clone()).collect();
         uncalled.extend(registered.iter().cloned());
@@ -149,12 +155,10 @@ impl Registry {
         uncalled.dedup();
         let has_history = |name: &str| self.breakers.get(name).is_some_and(|core| core.has_history());
         uncalled.retain(|name| !listed.contains(name) && !has_history(name));
-        entries.extend(uncalled.into_iter().map(|name| {
+        uncalled.into_iter().map(|name| {
             let row = FleetRow { name: name.clone(), view: Ok((Record::closed(), Counts::default(), 0)) };
             ListedBreaker { state: State::Closed, name, row: Some((row, Detail::default())) }
-        }));
-        entries.sort_unstable_by(|a, b| a.compare(rank(b.state), &b.name));
-        Ok(Reading { begun, ended: Instant::now(), entries, figures: self.sum_of_figures(&posts) })
+        })
     }
 
     /// The breakers that instances have registered, keyed ones aside.
