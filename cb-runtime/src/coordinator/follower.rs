@@ -75,9 +75,8 @@ impl Follower {
         }
         let now = context.clock.now();
         let elapsed = now.0.wrapping_add(context.skew()).saturating_sub(event.at_us);
-        let record = &mut event.record;
-        record.since_us = elapsed;
-        record.remaining_us = record.remaining_us.map(|left| left.saturating_sub(elapsed));
+        event.record = event.record.aged(elapsed);
+        let record = &event.record;
         if breakers.contradicts(&event.name, record) {
             // An answer was faster than this event, or the store has lost this breaker, and an instance that
             // knows less has gone on with it. Which state is in force, the store knows.

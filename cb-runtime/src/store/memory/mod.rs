@@ -40,7 +40,7 @@ use notices::Notices;
 pub(crate) struct MemoryStore {
     clock: Clock,
     space: Mutex<Space>,
-    /// Told after an event has been added.
+    /// Notified after an event has been added.
     news: Notify,
 }
 

@@ -80,7 +80,7 @@ async fn lapsed_lease_is_taken_under_a_larger_token(bench: &Bench<'_>) {
     assert_eq!(say(&mut a, giving_up()).await, theirs(first, 0));
     let second = say(&mut b, wanting(TERM)).await;
     assert!(second.mine && second.token > first);
-    // Who let it lapse itself starts anew, too: somebody else may have acted in between.
+    // An instance that has let its own lease lapse starts anew, too: another one may have acted in between.
     bench.pass(seconds(10));
     let third = say(&mut b, wanting(TERM)).await;
     assert!(third.mine && third.token > second.token);
