@@ -76,19 +76,16 @@ impl Writer {
         }
         let size = entry.size();
         let waiting = self.bytes.fetch_add(size, Ordering::Relaxed);
-        let sent = if waiting + size > MAX_BYTES {
-            false
-        } else {
-            match self.messages.try_send(Message::Write(entry.clone())) {
+        let queue_is_full = waiting + size > MAX_BYTES
+            || match self.messages.try_send(Message::Write(entry.clone())) {
                 Ok(()) => return,
-                Err(TrySendError::Full(_)) => false,
+                Err(TrySendError::Full(_)) => true,
                 // The store is gone.
-                Err(TrySendError::Closed(_)) => true,
-            }
-        };
+                Err(TrySendError::Closed(_)) => false,
+            };
         self.bytes.fetch_sub(size, Ordering::Relaxed);
         entry.take();
-        if !sent {
+        if queue_is_full {
             self.reports.problem(Problem::Full, &entry.owner.breaker, || {
                 "a result is not written to the store: too many are waiting".to_owned()
             });
