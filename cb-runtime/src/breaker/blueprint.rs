@@ -8,10 +8,10 @@ use super::context::RegistryContext;
 use super::counters::ShardedCounter;
 use super::credit::{FailureCredit, Granted};
 use super::gate::Gate;
-use super::machine::StateMachine;
 use super::machine::state::DatedRecord;
+use super::machine::{StateMachine, policy};
 use super::ramp::Ramp;
-use super::settings::{self, SettingsLine, looks_at_streaks};
+use super::settings::{self, SettingsLine};
 use super::{Core, Inner, closed, due, rejects_until};
 use crate::clock::Moment;
 use crate::config::{BreakerConfig, PerFunction, Settings};
@@ -83,7 +83,7 @@ impl Blueprint {
             cache_scope,
             opened_at: AtomicU64::new(opened_at),
             last_failure: AtomicU64::new(0),
-            counters: ShardedCounter::new(looks_at_streaks(machine.settings())),
+            counters: ShardedCounter::new(policy::looks_at_streaks(machine.settings())),
             credit: FailureCredit::default(),
             #[cfg(feature = "metrics")]
             durations: context.measures_calls.then(Mutex::default),

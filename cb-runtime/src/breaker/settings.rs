@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::context::RegistryContext;
-use super::machine::Now;
+use super::machine::{Now, policy};
 use super::stopwatch::SlowLimit;
 use super::{Core, Inner, closed};
 use crate::clock::{Moment, micros};
@@ -138,7 +138,7 @@ impl Core {
         inner.line.replace(&settings);
         self.slow_limit.store(slow_limit(&settings, &self.context).word(), Ordering::Relaxed);
         self.checked_every_us.store(checked_every_us(&settings), Ordering::Relaxed);
-        self.counters.note_exactly(looks_at_streaks(&settings));
+        self.counters.note_exactly(policy::looks_at_streaks(&settings));
         inner.machine.configure(settings, now);
         self.ramp.set(inner.machine.ramp(now.at));
         // The generation stays, so that the outcomes of calls in flight are not late.
@@ -177,11 +177,6 @@ pub(super) fn slow_limit(settings: &Settings, context: &RegistryContext) -> Slow
     // A call that is only measured is never slow.
     let otherwise = if context.measures_calls { SlowLimit::NEVER } else { SlowLimit::OFF };
     settings.slow.map_or(otherwise, |slow| SlowLimit::of_micros(micros(slow.duration)))
-}
-
-/// Whether a rule looks at failures in a row.
-pub(super) fn looks_at_streaks(settings: &Settings) -> bool {
-    settings.failure_threshold.is_some() || settings.strategy.is_some()
 }
 
 pub(super) fn checked_every_us(settings: &Settings) -> u64 {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::BreakerConfig;
-use super::CacheLimits;
+use super::{BreakerConfig, CacheLimits};
 use crate::error::Error;
 
 /// An operator's settings of a registry and its breakers: readable by `serde` from any format, and by
