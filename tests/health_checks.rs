@@ -14,7 +14,7 @@ use cb_testkit::RedisServer;
 use serde_json::{Value, json};
 
 use common::protocol::{Act, CheckStep, Ended, Event};
-use common::{Checks, Instance, T, within, within_t};
+use common::{Checks, Instance, T, all, within, within_t};
 
 const NAME: &str = "orders";
 const KEY: &str = "cb1:{tests}:b:orders";
@@ -42,11 +42,6 @@ fn instances<const N: usize>(redis: &RedisServer, config: &Value, checks: &Check
 #[track_caller]
 fn open(instance: &Instance) {
     assert_eq!(instance.fail(NAME, 1).failed(), 1);
-}
-
-#[track_caller]
-fn all(instances: &[Instance], state: State) {
-    within_t(&format!("all are {state}"), || instances.iter().all(|i| i.is(NAME, state)));
 }
 
 #[track_caller]
@@ -82,7 +77,7 @@ fn leader_of_five_checks_three_times_and_another_closes() {
         let fleet: [Instance; 5] = instances(&redis, &config("1s"), &checks);
         open(&fleet[2]);
         within(Duration::from_secs(4) + T, "four checks are made", || checks.count() >= 4);
-        all(&fleet, State::Closed);
+        all(NAME, &fleet, State::Closed);
         within_t("the leader lease is given up", || leader(&redis).is_empty());
         if !none_lost_the_store(&fleet) {
             return false;
@@ -118,7 +113,7 @@ fn health_checks_replace_probes_and_bound_retry_after() {
     let checks = Checks::scripted(&[down()]);
     let fleet: [Instance; 2] = instances(&redis, &config("300ms"), &checks);
     open(&fleet[0]);
-    all(&fleet, State::Open);
+    all(NAME, &fleet, State::Open);
     for round in 1..=4 {
         wait_for_checks(&checks, round);
         for instance in &fleet {
@@ -218,7 +213,7 @@ fn failed_idle_check_opens_and_a_passed_check_closes() {
             makers.iter().all(|maker| *maker == makers[0]),
             "the leader keeps its lease for idle checks: {makers:?}"
         );
-        all(&fleet, State::Closed);
+        all(NAME, &fleet, State::Closed);
         true
     });
 }
@@ -229,12 +224,12 @@ fn without_a_store_every_instance_checks_and_the_fleet_converges_later() {
     let checks = Checks::scripted(&[down()]);
     let fleet: [Instance; 2] = instances(&redis, &config("200ms"), &checks);
     open(&fleet[0]);
-    all(&fleet, State::Open);
+    all(NAME, &fleet, State::Open);
     wait_for_checks(&checks, 1);
     redis.stop();
     within_t("both check", || fleet.iter().all(|instance| checks.pids().contains(&instance.pid())));
     checks.set_script(&[CheckStep::Pass]);
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     for instance in &fleet {
         assert!(instance.look(NAME).local, "the closing is local");
     }
@@ -263,12 +258,12 @@ fn reload_applies_shorter_check_intervals_at_once() {
         instance
     });
     open(&fleet[0]);
-    all(&fleet, State::Open);
+    all(NAME, &fleet, State::Open);
     write("[breakers.orders]\nhealth_check_interval = '500ms'\nidle_health_check_interval = '1h'\n");
     for instance in &fleet {
         instance.reload(file.path()).unwrap();
     }
-    all(&fleet, State::Closed);
+    all(NAME, &fleet, State::Closed);
     let made = checks.count();
     write("[breakers.orders]\nhealth_check_interval = '500ms'\nidle_health_check_interval = '50ms'\n");
     for instance in &fleet {

@@ -222,6 +222,10 @@ impl Fleet {
         follower.apply(event);
     }
 
+    pub(super) fn states(&self) -> Vec<State> {
+        self.instances.iter().map(|instance| instance.core.snapshot().state).collect()
+    }
+
     /// Everything heals, and nobody calls.
     pub(super) async fn settle(&mut self) {
         for instance in &self.instances {

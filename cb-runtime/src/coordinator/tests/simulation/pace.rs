@@ -20,10 +20,6 @@ async fn pass(fleet: &mut Fleet, span: Duration) {
     }
 }
 
-fn states(fleet: &Fleet) -> Vec<State> {
-    fleet.instances.iter().map(|instance| instance.core.snapshot().state).collect()
-}
-
 fn rate() -> BreakerConfig {
     BreakerConfig::default().failure_rate_threshold(0.5).window(Duration::from_secs(60)).minimum_calls(10)
 }
@@ -144,12 +140,12 @@ fn a_slow_store_is_asked_less_and_not_lost_and_transitions_reach_all() {
         busy(&mut fleet, Duration::from_secs(10)).await;
         let slow = per_second(&mut fleet).await;
         assert!(slow <= 3, "{slow}");
-        assert_eq!(states(&fleet), [State::Closed; 3]);
+        assert_eq!(fleet.states(), [State::Closed; 3]);
         for _ in 0..3 {
             fleet.call(0, false).await;
         }
         let tripped = fleet.now();
-        while states(&fleet) != [State::Open; 3] {
+        while fleet.states() != [State::Open; 3] {
             pass(&mut fleet, 10 * MS).await;
             assert!(fleet.now().since(tripped) <= Duration::from_secs(1), "it is not paced");
         }
@@ -278,12 +274,12 @@ fn a_calm_fleet_trips_in_time_and_only_above_its_limit() {
             fleet.call(0, false).await;
         }
         pass(&mut fleet, Duration::from_secs(1)).await;
-        assert_eq!(states(&fleet), [State::Closed; 3], "a third of the calls fails");
+        assert_eq!(fleet.states(), [State::Closed; 3], "a third of the calls fails");
         for _ in 0..calls / 2 + 60 {
             fleet.call(0, false).await;
         }
         pass(&mut fleet, 350 * MS).await;
-        assert_eq!(states(&fleet), [State::Open; 3], "half of the calls fails");
+        assert_eq!(fleet.states(), [State::Open; 3], "half of the calls fails");
         fleet.assert_agreed().await;
     });
 }
@@ -329,7 +325,7 @@ async fn with_unreported(seed: u64, successes: usize) -> (Fleet, State) {
     while fleet.now().since(begun) < 350 * MS {
         pass(&mut fleet, 10 * MS).await;
     }
-    let state = states(&fleet)[0];
+    let state = fleet.states()[0];
     (fleet, state)
 }
 

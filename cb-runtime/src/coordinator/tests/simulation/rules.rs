@@ -15,10 +15,6 @@ async fn exchange(fleet: &mut Fleet) {
     }
 }
 
-fn states(fleet: &Fleet) -> Vec<State> {
-    fleet.instances.iter().map(|instance| instance.core.snapshot().state).collect()
-}
-
 /// Without the rule of consecutive failures.
 fn only(config: BreakerConfig) -> BreakerConfig {
     BreakerConfig { failure_threshold: None, ..config }
@@ -59,7 +55,7 @@ fn count_window_of_one_instance_is_exact() {
             if fleet.random.u8(..3) == 0 || success && trips {
                 exchange(&mut fleet).await;
             }
-            assert_eq!(states(&fleet)[0] == State::Open, trips, "{recent:?}");
+            assert_eq!(fleet.states()[0] == State::Open, trips, "{recent:?}");
             if trips || step > 400 {
                 break;
             }
@@ -81,11 +77,11 @@ fn after_a_million_successes_five_failures_of_the_last_ten_open() {
         // The successes travel in a report, which may take a second.
         fleet.settle().await;
         for failures in 1..=5 {
-            assert_eq!(states(&fleet), [State::Closed; 2], "{failures}");
+            assert_eq!(fleet.states(), [State::Closed; 2], "{failures}");
             fleet.call(failures % 2, false).await;
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Open; 2]);
+        assert_eq!(fleet.states(), [State::Open; 2]);
         let reason = fleet.instances[0].core.snapshot().reason;
         assert_eq!(reason, "50.0 % of the last 10 calls failed (limit 50.0 %)");
     });
@@ -104,7 +100,7 @@ fn slow_calls_open_and_a_slow_failure_is_both() {
         fleet.call_ending(1, Outcome::SlowFailure).await;
         // The other instance is given time to report.
         fleet.settle().await;
-        assert_eq!(states(&fleet), [State::Open; 2]);
+        assert_eq!(fleet.states(), [State::Open; 2]);
         let snapshot = fleet.instances[1].core.snapshot();
         assert_eq!(snapshot.reason, "50.0 % of 4 calls in 1m took longer than 2s (limit 50.0 %)");
         let outcomes = snapshot.outcomes;
@@ -125,7 +121,7 @@ fn bad_instance_opens_only_locally() {
             fleet.call(0, false).await;
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.states(), [State::Open, State::Closed, State::Closed]);
         let snapshot = fleet.instances[0].core.snapshot();
         assert!(snapshot.local && snapshot.reason.contains("on this instance only"), "{snapshot:?}");
         assert_eq!(fleet.truth().await, (State::Closed, 0));
@@ -138,9 +134,9 @@ fn bad_instance_opens_only_locally() {
             fleet.turn(0).await;
         }
         assert!(fleet.call(0, true).await);
-        assert_eq!(states(&fleet)[0], State::HalfOpen);
+        assert_eq!(fleet.states()[0], State::HalfOpen);
         assert!(fleet.call(0, true).await);
-        assert_eq!(states(&fleet), [State::Closed; 3]);
+        assert_eq!(fleet.states(), [State::Closed; 3]);
         fleet.settle().await;
         assert!(!fleet.instances[0].core.snapshot().local);
         assert_eq!(fleet.truth().await, (State::Closed, 0));
@@ -156,10 +152,10 @@ fn second_failing_instance_opens_the_fleet() {
             fleet.call(0, false).await;
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.states(), [State::Open, State::Closed, State::Closed]);
         fleet.call(1, false).await;
         exchange(&mut fleet).await;
-        assert_eq!(states(&fleet), [State::Open; 3]);
+        assert_eq!(fleet.states(), [State::Open; 3]);
         assert_eq!(fleet.truth().await, (State::Open, 1));
         fleet.assert_agreed().await;
         let reason = fleet.instances[2].core.snapshot().reason;
@@ -226,14 +222,14 @@ fn failed_probe_of_an_instance_that_is_open_alone_counts_toward_the_quorum() {
             fleet.call(2, true).await;
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Open, State::Open, State::Closed]);
+        assert_eq!(fleet.states(), [State::Open, State::Open, State::Closed]);
         assert_eq!(fleet.truth().await, (State::Closed, 0));
         fleet.advance(RESET);
         for at in 0..3 {
             assert!(fleet.call(at, false).await, "its probe, or a call");
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Open; 3]);
+        assert_eq!(fleet.states(), [State::Open; 3]);
         assert_eq!(fleet.truth().await, (State::Open, 1));
     });
 }
@@ -252,7 +248,7 @@ fn failures_before_the_latest_success_do_not_count_toward_the_quorum() {
             fleet.call(0, false).await;
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.states(), [State::Open, State::Closed, State::Closed]);
         assert_eq!(fleet.truth().await, (State::Closed, 0));
     });
 }
@@ -274,10 +270,10 @@ fn quorum_over_a_count_window_counts_failing_instances_in_it() {
             fleet.call(0, false).await;
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.states(), [State::Open, State::Closed, State::Closed]);
         fleet.call(2, false).await;
         exchange(&mut fleet).await;
-        assert_eq!(states(&fleet), [State::Open; 3]);
+        assert_eq!(fleet.states(), [State::Open; 3]);
     });
 }
 
@@ -294,11 +290,11 @@ fn failures_of_a_cut_off_instance_stay_local_after_the_heal() {
         for _ in 0..2 {
             fleet.call(0, false).await;
         }
-        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.states(), [State::Open, State::Closed, State::Closed]);
         fleet.instances[0].link.set(Fate::Up);
         fleet.advance(Duration::from_millis(500));
         exchange(&mut fleet).await;
-        assert_eq!(states(&fleet), [State::Open, State::Closed, State::Closed]);
+        assert_eq!(fleet.states(), [State::Open, State::Closed, State::Closed]);
         assert_eq!(fleet.truth().await, (State::Closed, 0));
     });
 }
@@ -364,7 +360,7 @@ fn quorum_agrees_after_any_history_once_all_are_healthy() {
         fleet.walk(300, seed % 3 == 0).await;
         fleet.get_well(40).await;
         fleet.assert_agreed().await;
-        assert_eq!(states(&fleet), [State::Closed; 3]);
+        assert_eq!(fleet.states(), [State::Closed; 3]);
     });
 }
 
@@ -395,10 +391,10 @@ fn strategy_sees_the_history_of_the_fleet() {
             fleet.call(at, false).await;
             exchange(&mut fleet).await;
         }
-        assert_eq!(states(&fleet), [State::Closed; 3]);
+        assert_eq!(fleet.states(), [State::Closed; 3]);
         fleet.call(1, false).await;
         exchange(&mut fleet).await;
-        assert_eq!(states(&fleet), [State::Open; 3]);
+        assert_eq!(fleet.states(), [State::Open; 3]);
         assert_eq!(fleet.instances[2].core.snapshot().reason, "4 failures of late, 1 before");
     });
 }
