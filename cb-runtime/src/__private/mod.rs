@@ -1,5 +1,9 @@
 //! What the expansion of `#[circuit_breaker]` names, as `cb_runtime::attribute`. Not a public interface: it
 //! changes with the macro, without notice.
+//!
+//! In the order of a call: `site` and `pattern_site` (with `keyed_settings`, `name_part` and `thread_table`)
+//! find the breaker; `return_kind` and `classify` tell a failure from a success; `guarded`, `cached_call`
+//! (with `cached`) and `steps` make the call; `into_return`, `fallback` and `reply` make its answer.
 
 mod cached;
 mod cached_call;
