@@ -334,7 +334,7 @@ fn on(redis: &RedisServer) -> RegistryBuilder {
     Registry::builder().redis(redis.url()).max_breakers(FEW)
 }
 
-/// Makes calls under other names until that breaker is evicted and a place is free: the last of the others may
+/// Makes calls under other names until that breaker is evicted and a place is free: the last other one may
 /// have taken that of the evicted one.
 async fn force_eviction(registry: &Registry, id: usize) {
     let mut other = 1000;

@@ -322,13 +322,13 @@ fn first_failure_of_an_idle_instance_opens_nothing_on_counts_that_are_old() {
             let known = fleet.instances[1].core.snapshot();
             assert!(known.failures == 2 && known.successes <= 1, "it has not asked again: {known:?}");
             fleet.call(1, false).await;
-            assert_eq!(states(&fleet), [State::Closed; 2], "{:?}", fleet.instances[1].core.snapshot());
+            assert_eq!(fleet.states(), [State::Closed; 2], "{:?}", fleet.instances[1].core.snapshot());
             exchange(&mut fleet).await;
-            assert_eq!(states(&fleet), [State::Closed; 2]);
+            assert_eq!(fleet.states(), [State::Closed; 2]);
             for _ in 0..4 {
                 fleet.call(1, false).await;
             }
-            assert_eq!(states(&fleet)[1], State::Open, "its own failures are enough");
+            assert_eq!(fleet.states()[1], State::Open, "its own failures are enough");
         });
     }
 }
