@@ -135,7 +135,7 @@ impl Hub {
     }
 
     async fn count_instances(&self) {
-        // However lately they were counted.
+        // Which instances are alive is unknown then, however lately they were counted.
         if self.problem().is_some() {
             *lock(&self.instances) = None;
             return;

@@ -10,7 +10,7 @@ use crate::breaker::permit::{CallPermit, GateAdmission, Rejection};
 use crate::breakers::SiteBreaker;
 use crate::call::{self, Admit, Awaited, Judge, Run, Verdict};
 
-// These are functions rather than methods, because a user's trait may have a method of the same name.
+// Functions, because a method of the same name in a user's trait could be called instead of a method.
 
 /// Requests a permit for a call.
 #[cfg_attr(

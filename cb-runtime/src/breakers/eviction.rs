@@ -14,8 +14,8 @@ use crate::clock::{Moment, micros};
 
 /// A breaker that has not been used for this long is evicted, even if there is room.
 const LONG_UNUSED: Duration = Duration::from_secs(600);
-/// A breaker that is not closed is evicted at the earliest when it has not been called for this long: one
-/// that goes on rejecting calls would come back at once.
+/// A breaker that is not closed is evicted at the earliest when it has not been called for this long, less
+/// the time between two sweeps: one that goes on rejecting calls would come back at once.
 const UNCALLED: Duration = Duration::from_secs(10);
 /// The interval in which lapsed states are removed.
 const LAPSE_SWEEP: Duration = Duration::from_secs(60);

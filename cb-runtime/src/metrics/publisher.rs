@@ -73,13 +73,13 @@ impl Publisher {
     fn publish_row(&mut self, labels: Labels, row: &MetricRow, shown: Option<Shown>) {
         let (namespace, breaker) = (&labels.0, &labels.1);
         let before = shown.map(|shown| shown.standing);
-        let standing = match (row.standing, before) {
+        let reset = before.map(StateReading::reset);
+        let standing = match (row.standing, reset) {
             // Its settings may have no rate any more.
-            (Some(now), Some(before)) => Some(StateReading {
-                failure_rate: now.failure_rate.or(before.failure_rate.map(|_| 0.0)),
-                ..now
-            }),
-            (now, before) => now.or(before.map(StateReading::reset)),
+            (Some(now), Some(reset)) => {
+                Some(StateReading { failure_rate: now.failure_rate.or(reset.failure_rate), ..now })
+            }
+            (now, reset) => now.or(reset),
         };
         let repeat = shown.is_some_and(|shown| shown.repeat_in == 0);
         let changed = standing != before || repeat;

@@ -218,7 +218,8 @@ impl RegistryBuilder {
     /// of transitions, until this time after the latest of them, and this registry shows none that is older
     /// than this. Default: 1,000 transitions, and an hour after the latest. Redis removes transitions in
     /// blocks of about a hundred, and needs about 300 bytes for each. All instances of a namespace should
-    /// have the same retention. A program without this call keeps, and shows, what others have set.
+    /// have the same retention. A program that does not call this changes nothing, and shows all
+    /// transitions that the store has.
     pub fn retain_history(mut self, transitions: usize, age: Duration) -> Self {
         self.retention = Some(Retention { events: transitions, age });
         self

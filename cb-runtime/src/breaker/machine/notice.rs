@@ -121,13 +121,13 @@ impl StateMachine {
     pub(super) fn rests_on_old_counts(&self, input: &TripInput, quorum: u32, now: Now) -> bool {
         let limit = if quorum > 1 { FRESH } else { OLD };
         let is_old = self.received_at.is_some_and(|at| now.at.since(at) > limit);
-        let waits_for_none =
-            || !self.stats.has_time_window() || policy::trips_by_streak(&self.settings, input, quorum);
+        // Rates over time wait for the other instances' reports instead.
+        let is_rate = self.stats.has_time_window() && !policy::trips_by_streak(&self.settings, input, quorum);
         let since = || self.stats.input_since_answer(self.sent());
         is_old
             && now.store_up
             && now.is_shared
-            && waits_for_none()
+            && !is_rate
             && policy::trip(&self.settings, &since(), quorum).is_none()
     }
 

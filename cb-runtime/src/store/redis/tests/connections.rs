@@ -238,10 +238,7 @@ async fn wrong_password_error_has_no_password() {
 async fn missing_password_error_suggests_one() {
     let server = RedisServer::start_with(&["--requirepass", "right"]);
     let store = at(&format!("redis://127.0.0.1:{}", server.port()));
-    for _ in 0..3 {
-        let error = Store::load(&store).await.unwrap_err();
-        assert!(error.to_string().contains("requires a password"), "{error}");
-    }
+    assert_every_load_fails(&store, "requires a password").await;
 }
 
 /// The server closes the connection after this answer. It must not be used again, or the next error would be
@@ -251,10 +248,13 @@ async fn server_with_too_many_clients_is_the_error_of_every_attempt() {
     let server = RedisServer::start();
     // The test's own connection.
     server.cli(&["CONFIG", "SET", "maxclients", "1"]);
-    let store = store(&server);
+    assert_every_load_fails(&store(&server), "max number of clients").await;
+}
+
+async fn assert_every_load_fails(store: &RedisStore, words: &str) {
     for _ in 0..3 {
-        let error = Store::load(&store).await.unwrap_err();
-        assert!(error.to_string().contains("max number of clients"), "{error}");
+        let error = Store::load(store).await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
     }
 }
 
